@@ -1,0 +1,28 @@
+"""moescope: see what mixture-of-experts models do with their routers."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .store import Store
+    from .store import open_store as open
+    from .tracer import Tracer, trace
+
+_HOMES = {
+    "open": ("store", "open_store"),
+    "Store": ("store", "Store"),
+    "Tracer": ("tracer", "Tracer"),
+    "trace": ("tracer", "trace"),
+}
+__all__ = ["Store", "Tracer", "__version__", "open", "trace"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for only then: reading a store needs no torch."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'moescope' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"moescope.{module}"), attribute)

@@ -1,0 +1,124 @@
+"""Read a store: the finished file as it is, and the runs that are still being traced (or were cut off) beside it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from . import routes
+from .merge import connect, count_rows, insert_head, offsets, projection
+from .parts import Part, parts
+from .rollups import add_rollups
+from .schema import create_views
+
+_SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
+
+
+class Store:
+    """A store opened for reading; never in the way of a trace, and never changed.
+
+    `sql` answers with a DuckDB relation: `.df()`, `.fetchall()`, `.to_arrow_table()`; the README lists the views.
+    Unfinished runs are read from their shards as of the moment of opening; `refresh` looks again.
+    """
+
+    def __init__(self, path: str | Path, unfinished: bool = True) -> None:
+        self.path = Path(path)
+        self._unfinished = unfinished
+        self.con = self._open()
+
+    def sql(self, query: str, params: Sequence[Any] | None = None) -> duckdb.DuckDBPyRelation:
+        """Run one SQL query; `params` fill its `?`. Raises duckdb.Error as DuckDB does."""
+        return self.con.sql(query, params=list(params)) if params else self.con.sql(query)
+
+    def rows(self, query: str, params: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query."""
+        return self.con.execute(query, list(params or [])).fetchall()
+
+    def state(self) -> tuple[Any, ...]:
+        """Changes whenever the store does: for caches."""
+        stat = self.path.stat()
+        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in parts(self.path))
+
+    def refresh(self) -> None:
+        """Look again at what is on disk."""
+        self.con.close()
+        self.con = self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.con.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        con = connect(self.path)
+        done = {uid for (uid,) in con.execute("select uid from runs where status <> 'interrupted'").fetchall()}
+        open_parts = [p for p in parts(self.path) if p.head["run"]["uid"] not in done] if self._unfinished else []
+        if not open_parts:
+            return con
+        con.close()
+        return _joined(self.path, open_parts)
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store for reading. StoreError in one sentence if it is missing, locked, of another version or no store."""
+    return Store(path)
+
+
+def _joined(path: Path, open_parts: list[Part]) -> duckdb.DuckDBPyConnection:
+    """An in-memory database that shows the file and its unfinished runs as one store."""
+    con = duckdb.connect()
+    con.execute(f"attach '{str(path).replace(chr(39), chr(39) * 2)}' as base (read_only)")
+    names = _names(con, open_parts)
+    sources = {table: [f"from base.{table}"] if known else [] for table, known in names.items()}
+    for table in names:
+        if _kept(table):
+            con.execute(f"create table {table} as from base.{table}")
+    bases = []
+    for part in open_parts:
+        base = _offsets(con, part, sources)
+        bases.append(base)
+        insert_head(
+            con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress}
+        )
+        for table in part.tables() - _SMALL:
+            sources[table].append(projection(part, table, base))
+        if part.files("vocab"):
+            con.execute(f"insert into vocab by name {projection(part, 'vocab', base)}")
+    _views(con, {t: s for t, s in sources.items() if not _kept(t)})
+    create_views(con)
+    for base in bases:
+        count_rows(con, base["run"])
+        add_rollups(con, base["run"])
+    return con
+
+
+def _kept(table: str) -> bool:
+    """Small enough to be copied into memory."""
+    return table in _SMALL or table.endswith("_rollup")
+
+
+def _names(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> dict[str, bool]:
+    """Every physical table, and whether the file has it."""
+    rows = con.execute("select table_name from duckdb_tables() where database_name = 'base'").fetchall()
+    names = dict.fromkeys((name for (name,) in rows), True)
+    return names | {t: False for part in open_parts for t in part.tables() if t not in names}
+
+
+def _offsets(con: duckdb.DuckDBPyConnection, part: Part, sources: dict[str, list[str]]) -> dict[str, int]:
+    _views(con, {table: sources[table] for table in ("forwards", "sequences", "tokens")})
+    return offsets(con, part)
+
+
+def _views(con: duckdb.DuckDBPyConnection, sources: dict[str, list[str]]) -> None:
+    for table, selects in sources.items():
+        if not selects[0].startswith("from base."):
+            kind, _, width = table.rpartition("_")
+            routes.create_table(con, int(width), kind + "_empty")
+            selects = [f"from {kind}_empty_{width}", *selects]
+        con.execute(f"create or replace view {table} as " + " union all by name ".join(f"({s})" for s in selects))

@@ -1,0 +1,66 @@
+"""The schema: created from schema.sql and views.sql, every table, view and column with its comment."""
+
+import re
+from functools import cache
+from importlib.resources import files
+
+import duckdb
+
+from .routes import create_routed_views
+
+VERSION = "1"
+_STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
+_TABLE_COLUMN = re.compile(r'^  "?(\w+)"? [^\n]*?-- ([^\n]+)$', re.M)
+_VIEW_COLUMN = re.compile(r"^  [^\n]*?(\w+),? -- ([^\n]+)$", re.M)
+
+
+@cache
+def statements(name: str) -> tuple[tuple[str, str, str, str], ...]:
+    """(kind, name, statement, comment) of every table or view in `name`.sql, in its order."""
+    text = files(__package__).joinpath(f"{name}.sql").read_text()
+    return tuple((m[3], m[4], m[2], m[1]) for m in _STATEMENT.finditer(text))
+
+
+@cache
+def tables() -> tuple[str, ...]:
+    """Names of the fixed physical tables (the routes_<k> tables come as they are needed)."""
+    return tuple(name for _, name, _, _ in statements("schema"))
+
+
+def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the physical tables in an empty database."""
+    for kind, name, statement, comment in statements("schema"):
+        con.execute(statement)
+        _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
+
+
+def create_views(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the views over whatever tables or views of the physical names are in sight."""
+    create_routed_views(con)
+    for kind, name, statement, comment in statements("views"):
+        con.execute(statement.replace("create view", "create or replace view", 1))
+        _comment(con, kind, name, comment, _VIEW_COLUMN.findall(statement))
+    _inherit_comments(con)
+
+
+def _inherit_comments(con: duckdb.DuckDBPyConnection) -> None:
+    """Columns that a view takes over whole (`t.*`) say what they say in their table."""
+    words = {c: text for _, _, statement, _ in statements("schema") for c, text in _TABLE_COLUMN.findall(statement)}
+    bare = con.execute(
+        "select c.table_name, c.column_name from duckdb_columns() c join duckdb_views() v on v.view_name = c.table_name "
+        "and v.database_name = c.database_name where c.comment is null and not v.internal and v.database_name = current_database()"
+    ).fetchall()
+    for view, column in bare:
+        if column in words:
+            con.execute(f'comment on column {view}."{column}" is {quote(words[column])}')
+
+
+def _comment(con: duckdb.DuckDBPyConnection, kind: str, name: str, text: str, columns: list[tuple[str, str]]) -> None:
+    con.execute(f"comment on {kind} {name} is {quote(text)}")
+    for column, words in columns:
+        con.execute(f'comment on column {name}."{column}" is {quote(words)}')
+
+
+def quote(text: str) -> str:
+    """`text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,156 @@
+-- The views people ask. A comment after a column, or above a view, becomes its COMMENT in the store.
+-- `decisions` and `assignments` are made by routes.py, over whatever routes_<k> tables there are.
+
+-- Load of every expert: one row per run, router and expert, dead ones included
+create view expert_load as
+select
+  r.run, -- runs.run
+  r.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  e.expert, -- expert
+  coalesce(l.assignments, 0) as assignments, -- times it ran for a token
+  coalesce(l.first, 0) as first, -- of them, as the token's first choice
+  coalesce(l.dropped, 0) as dropped, -- times it was chosen but not run, for want of capacity
+  coalesce(l.weight, 0) as weight, -- sum of its routing weights
+  coalesce(l.assignments, 0) / nullif(sum(l.assignments) over router, 0) as share, -- of the router's assignments; even load is 1 / experts
+from routers r join experts e using (router) left join load_rollup l on l.router = e.router and l.expert = e.expert
+where e.role = 'routed'
+window router as (partition by r.router);
+
+-- Load balance of every router
+create view load_balance as
+select
+  run, -- runs.run
+  router, -- routers.router
+  stack, -- decoder | encoder | vision
+  layer, -- the layer's own number
+  count(*) as experts, -- routed experts
+  sum(assignments) as assignments, -- of all experts
+  sum(dropped) / nullif(sum(assignments + dropped), 0) as dropped_share, -- chosen but not run
+  -sum(case when share > 0 then share * log2(share) else 0 end) as entropy_bits, -- entropy of the load
+  log2(count(*)) as max_bits, -- entropy of even load
+  entropy_bits / nullif(max_bits, 0) as normalized, -- 1 = even
+  max(share) * count(*) - 1 as max_violation, -- MaxVio: (largest load - mean) / mean
+  arg_max(expert, share) as busiest, -- expert with the largest load
+  max(share) as busiest_share, -- its share
+  count(*) filter (assignments = 0) as dead, -- experts that never ran
+from expert_load group by all;
+
+-- Everything about a router in one row: what it is, and how sure it was
+create view router_summary as
+select
+  r.*,
+  b.entropy_bits as load_entropy_bits, -- of the load
+  b.max_bits, -- of even load
+  b.dropped_share, -- chosen but not run
+  b.dead, -- experts that never ran
+  b.max_violation, -- MaxVio
+  d.decisions, -- tokens looked at
+  d.unrouted, -- decisions for which no expert ran
+  d.entropy as routing_entropy, -- mean entropy of a decision, nats
+  d.margin, -- mean margin
+  d.z as z_loss, -- mean squared log-sum-exp
+  d.nonfinite, -- decisions with NaN or infinite logits
+from routers r left join load_balance b using (router) left join decision_rollup d using (router);
+
+-- Pairs of experts that ran for the same token, in both directions
+create view coactivation as
+select
+  c.run, -- runs.run
+  c.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  c.expert, -- expert
+  c.other, -- the other expert
+  c.n, -- tokens for which both ran
+  c.n / nullif(l.assignments, 0) as share, -- of the expert's tokens (OLMoE's definition); chance is about (k-1)/(experts-1)
+from (from coactivation_rollup union all select run, router, other, expert, n from coactivation_rollup) c
+join routers r using (router) join load_rollup l on l.router = c.router and l.expert = c.expert;
+
+-- From the first expert of a token in one router to its first expert in the next
+create view transitions as
+select
+  t.run, -- runs.run
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- from
+  n.layer as next_layer, -- to
+  t.expert, -- from
+  t.next_expert, -- to
+  t.n, -- tokens
+  t.n / sum(t.n) over (partition by t.router, t.next_router, t.expert) as share, -- of the tokens of `expert`
+from transition_rollup t join routers r on r.router = t.router join routers n on n.router = t.next_router;
+
+-- Load by sequence label (domain, class, language, ...), with its chance level
+create view label_load as
+select
+  x.run, -- runs.run
+  x.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  x.kind, -- which label
+  x.label, -- its value
+  x.expert, -- expert
+  x.assignments, -- times it ran for tokens with this label
+  x.assignments / sum(x.assignments) over (partition by x.router, x.kind, x.label) as share, -- of the label's assignments
+  l.assignments / sum(l.assignments) over (partition by x.router, x.kind, x.label) as overall, -- the expert's share of the tokens of every label: what `share` is by chance
+from label_rollup x join routers r using (router) join load_rollup l on l.router = x.router and l.expert = x.expert;
+
+-- Tokens with their text and the sequence they stand in
+create view token_text as
+select
+  t.*,
+  v.text, -- the token as text; null for patches
+  s.document, -- unit of the bootstrap
+  s.stack, -- decoder | encoder | vision
+  s.domain, -- label of the sequence
+  s.class, -- label of the sequence
+from tokens t join sequences s using (sequence) join runs u on u.run = t.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
+
+-- One row per assignment with everything one asks for: where, which expert, for which token, in which text
+create view routing as
+select
+  a.run, -- runs.run
+  f.phase, -- prefill | decode | train | forward
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  a.router, -- routers.router
+  a.token, -- tokens.token
+  t.sequence, -- sequences.sequence
+  t.position, -- place in the sequence
+  t.vocab_id, -- the tokenizer's id
+  v.text, -- the token as text
+  t.generated, -- made by the model in this run
+  a.rank, -- 0 = largest weight
+  a.expert, -- expert
+  a.weight, -- what multiplied it
+  a.dropped, -- chosen but not run
+  s.document, -- unit of the bootstrap
+  s.domain, -- label of the sequence
+  s.class, -- label of the sequence
+from assignments a join routers r using (router) join forwards f using (forward) join tokens t using (token)
+join sequences s on s.sequence = t.sequence join runs u on u.run = a.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
+
+-- Labels of tokens of every kind: those of the token's word, and those of its sequence
+create view labels as
+select
+  token, -- tokens.token
+  kind, -- upos, deprel, domain, class, ...
+  label, -- its value
+  'token' as level, -- token | sequence
+from token_labels
+union all
+select t.token, l.kind, l.label, 'sequence' from sequence_labels l join tokens t using (sequence);
+
+-- First expert of every token through all layers
+create view paths as
+select
+  a.run, -- runs.run
+  a.forward, -- forwards.forward
+  r.stack, -- decoder | encoder | vision
+  a.token, -- tokens.token
+  list(a.expert order by r.layer, a.iteration) as experts, -- first choice, layer by layer
+  list(r.layer order by r.layer, a.iteration) as layers, -- the layers' numbers
+from assignments a join routers r using (router) where a.rank = 0 group by all;
