@@ -61,7 +61,8 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
     if version[0][0] != VERSION:
         con.close()
         raise StoreError(
-            f"{store} has schema version {version[0][0]}, this moescope {__version__} reads {VERSION}; use the moescope that wrote it"
+            f"{store} has schema version {version[0][0]} and this moescope {__version__} reads {VERSION}; "
+            "use the moescope that wrote it"
         )
     return con
 
@@ -192,26 +193,19 @@ def projection(part: Part, table: str, base: Mapping[str, int]) -> str:
     files = ", ".join("'" + file.replace("'", "''") + "'" for file in part.files(table))
     source = f"read_parquet([{files}], union_by_name = true)"
     names = {name for (name, *_) in duckdb.execute(f"describe from {source}").fetchall()}
-    moved = [
-        f"({key} + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"
-    ]
+    moved = [f"({key} + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"]
     sql = f"select * replace ({', '.join(moved)}) from {source}" if moved else f"from {source}"
     if table == "vocab":
-        return f"select distinct {base['model']} as model, vocab_id, text from ({sql}) n anti join vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"
+        known = f"vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"
+        return f"select distinct {base['model']} as model, vocab_id, text from ({sql}) n anti join {known}"
     return f"select {base['run']} as run, * from ({sql})" if table in _RUN else sql
 
 
-_RUN = {
-    name
-    for name in ("sequences", "tokens", "forwards", "pools", "logits", "decisions_long", "assignments_long", "measures")
-}
+_RUN = {"sequences", "tokens", "forwards", "pools", "logits", "decisions_long", "assignments_long", "measures"}
 _RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, routes.MAX_WIDTH + 1)}
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, run: int) -> None:
     """Fill in the counts of `runs` from the rows."""
-    for column, table in (("forwards", "forwards"), ("sequences", "sequences"), ("tokens", "tokens"), ("decisions", "decisions"),
-                          ("assignments", "assignments")):  # fmt: skip
-        con.execute(
-            f"update runs set {column} = (select count(*) from {table} where run = ?) where run = ?", [run, run]
-        )
+    for table in ("forwards", "sequences", "tokens", "decisions", "assignments"):
+        con.execute(f"update runs set {table} = (select count(*) from {table} where run = ?) where run = ?", [run, run])

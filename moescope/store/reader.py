@@ -83,9 +83,7 @@ def _joined(path: Path, open_parts: list[Part]) -> duckdb.DuckDBPyConnection:
     for part in open_parts:
         base = _offsets(con, part, sources)
         bases.append(base)
-        insert_head(
-            con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress}
-        )
+        insert_head(con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress})
         for table in part.tables() - _SMALL:
             sources[table].append(projection(part, table, base))
         if part.files("vocab"):

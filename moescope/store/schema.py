@@ -48,7 +48,8 @@ def _inherit_comments(con: duckdb.DuckDBPyConnection) -> None:
     words = {c: text for _, _, statement, _ in statements("schema") for c, text in _TABLE_COLUMN.findall(statement)}
     bare = con.execute(
         "select c.table_name, c.column_name from duckdb_columns() c join duckdb_views() v on v.view_name = c.table_name "
-        "and v.database_name = c.database_name where c.comment is null and not v.internal and v.database_name = current_database()"
+        "and v.database_name = c.database_name "
+        "where c.comment is null and not v.internal and v.database_name = current_database()"
     ).fetchall()
     for view, column in bare:
         if column in words:

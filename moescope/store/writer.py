@@ -38,7 +38,7 @@ class RunWriter:
 
     @classmethod
     def create(cls, store: str | Path, head: Mapping[str, Any]) -> "RunWriter":
-        """Begin a run; `head` has `run`, `model` (dicts), `routers`, `experts` (lists of dicts), by the columns of the schema."""
+        """Begin a run; `head` has `run`, `model` (dicts), `routers`, `experts` (lists of dicts), as in the schema."""
         store = Path(store)
         ensure_store(store)
         uid = uuid.uuid4().hex[:12]
@@ -48,18 +48,14 @@ class RunWriter:
             path.mkdir(parents=True)
             write_atomic(path / "head.json", json.dumps(head, default=str))
         except OSError as error:
-            raise StoreError(
-                f"cannot write beside {store}: {error.strerror}; choose a folder that can be written"
-            ) from error
+            raise StoreError(f"cannot write beside {store}: {error.strerror}; choose a folder that can be written") from error
         return cls(store, Part(path))
 
     @classmethod
     def resume(cls, store: str | Path, part: Part) -> "RunWriter":
         """Go on with a run whose process died; what was not committed is thrown away."""
         if part.alive():
-            raise StoreError(
-                f"run {part.head['run']['uid']} of {store} is still being traced by another process; wait for it"
-            )
+            raise StoreError(f"run {part.head['run']['uid']} of {store} is still being traced by another process; wait for it")
         for rest in part.path.glob("*.tmp"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
         return cls(Path(store), part)
@@ -142,7 +138,5 @@ def _write(path: Path, table: pa.Table) -> None:
             "column_encoding": encodings,
             "write_statistics": ["forward", "router", "token"],
         }
-    pq.write_table(
-        table, path, compression="zstd", compression_level=1, row_group_size=1 << 20, store_schema=False, **options
-    )
+    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=1 << 20, store_schema=False, **options)
     sync(path)

@@ -43,6 +43,17 @@ SPECIAL: dict[str, Special] = {
     ),
     "doge": Special({"is_moe": True, "num_experts": 16}, "product keys, no router module"),
     "dots1": Special({"n_shared_experts": 1}),
+    "dots3_note_text": Special(
+        {
+            "swa_num_attention_heads": 2,
+            "swa_num_key_value_heads": 2,
+            "swa_q_lora_rank": 8,
+            "swa_kv_lora_rank": 8,
+            "swa_head_dim": 16,
+            "swa_qk_nope_head_dim": 8,
+            "swa_v_head_dim": 8,
+        }
+    ),
     "dots3_note_vision_encoder": Special(
         {
             "adapter_in_dim": 32,
