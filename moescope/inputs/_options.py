@@ -1,0 +1,66 @@
+"""What the user asked of a format, and what a format says beside its examples."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from moescope.errors import InputError
+
+FLAGS = ("text_column", "label_columns", "split", "sentences")
+
+
+@dataclass
+class Report:
+    """What was passed over (by file and reason), and a digest where the files give none."""
+
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sha256: str | None = None
+
+    def skip(self, source: str, what: str, n: int = 1) -> None:
+        """Count n things skipped in source; `what` names the kind in the plural: 'empty lines'."""
+        self.skipped[source, what] += n
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each reason: how many, and in which files."""
+        sources: dict[str, dict[str, int]] = {}
+        for (source, what), n in self.skipped.items():
+            if n:
+                sources.setdefault(what, {})[source] = n
+        return tuple(f"{what.capitalize()} skipped: {_where(counts)}." for what, counts in sources.items())
+
+
+def _where(counts: dict[str, int]) -> str:
+    names = list(counts)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{sum(counts.values())} in {shown}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`source` is set for a file inside a folder: its path relative to that folder."""
+
+    text_column: str | None = None
+    label_columns: tuple[str, ...] | None = None
+    split: str | None = None
+    limit: int | None = None
+    sentences: bool = False
+    source: str | None = None
+    report: Report = field(default_factory=Report)
+
+    def name(self, path: Path) -> str:
+        """What to call this file in examples and messages."""
+        return self.source or path.name or path.resolve().name
+
+
+def refuse_foreign(format: ModuleType, options: Options, path: Path) -> None:
+    """Raise InputError for an option that this format would ignore."""
+    for flag in FLAGS:
+        if getattr(options, flag) not in (None, False) and flag not in format.TAKES:
+            known = ", ".join(map(as_flag, sorted(format.TAKES))) or "none"
+            raise InputError(f"{options.name(path)} takes no {as_flag(flag)} (options that it takes: {known}).")
+
+
+def as_flag(name: str) -> str:
+    """`text_column` as it is written on the command line."""
+    return "--" + name.replace("_", "-").removesuffix("s" if name == "label_columns" else "")

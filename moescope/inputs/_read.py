@@ -1,0 +1,86 @@
+"""From what the user passed to a Dataset."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+from moescope.errors import InputError
+from moescope.inputs import _files, _formats
+from moescope.inputs._options import Options
+from moescope.inputs._shipped import shipped
+from moescope.inputs._types import Dataset, Example, Kind, Lazy
+
+
+def read(
+    data: str | Path,
+    *,
+    text_column: str | None = None,
+    label_columns: Sequence[str] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    sentences: bool = False,
+) -> Dataset:
+    """Read a file, a folder, the name of a shipped set, or a hub data set ('owner/name' or 'owner/name:config').
+
+    limit takes the first examples of a file; of a folder it takes them in turn from each subfolder (or file).
+    sentences makes each sentence of an annotated corpus an example, instead of each document.
+    Raises InputError for whatever cannot be used as asked; a file that exists goes before a shipped set of its name.
+    """
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit {limit} leaves nothing to trace: give 1 or more.")
+    columns = None if label_columns is None else tuple(label_columns)
+    options = Options(text_column, columns, split, limit, sentences)
+    path = locate(data)
+    try:
+        return _dataset(_name(data, path), path, options)
+    except OSError as error:
+        raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}.") from error
+
+
+def _name(data: str | Path, path: Path) -> str:
+    return Path(data).resolve().name if path.exists() and Path(data).expanduser().exists() else str(data)
+
+
+def _dataset(name: str, path: Path, options: Options) -> Dataset:
+    examples = _take(_formats.read_examples(path, options), options.limit)
+    if not examples:
+        why = " ".join(options.report.warnings()) or "it is empty."
+        raise InputError(f"{name} holds nothing to trace: {why}")
+    digest = options.report.sha256 or _files.sha256(path)
+    return Dataset(name, digest, _kind(name, examples), examples, options.report.warnings())
+
+
+def _take(examples: Iterable[Example], limit: int | None) -> Sequence[Example]:
+    return examples[:limit] if isinstance(examples, Lazy) else tuple(islice(examples, limit))
+
+
+def _kind(name: str, examples: Sequence[Example]) -> Kind:
+    kinds = {examples[0].kind} if isinstance(examples, Lazy) else {example.kind for example in examples}
+    if len(kinds) > 1:
+        raise InputError(f"{name} holds both texts and images: pass a folder of one kind.")
+    return kinds.pop()
+
+
+def locate(data: str | Path) -> Path:
+    """The path that is meant, a hub name as a path; raises InputError naming what is near."""
+    path = Path(data).expanduser()
+    if path.exists():
+        return path
+    if str(data) in shipped():
+        return shipped()[str(data)]
+    if _formats.find(path) is not None:
+        return path
+    near = _near(path)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    sets = ", ".join(shipped()) or "none in this installation"
+    raise InputError(
+        f"There is no file, folder or shipped set {str(data)!r}: {hint}shipped sets: {sets}; hub sets are owner/name."
+    )
+
+
+def _near(path: Path) -> list[str]:
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = [str(path.with_name(name)) for name in get_close_matches(path.name, siblings, n=2)]
+    return [re.sub(r"^\./", "", name) for name in beside] + get_close_matches(str(path), shipped(), n=1)

@@ -1,0 +1,70 @@
+"""A folder of files that moescope reads: the label `domain` is the subfolder, or else the name of the file.
+
+(Plain text files beside each other get no domain: there a file is a document.) What a file says itself goes first.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TypeVar
+
+from moescope.errors import InputError
+from moescope.inputs import _formats
+from moescope.inputs._files import list_files
+from moescope.inputs._options import Options
+from moescope.inputs._types import Example
+
+SUFFIXES: frozenset[str] = frozenset()
+TAKES = frozenset({"text_column", "label_columns", "split", "sentences"})  # handed on to the files
+RANK = 1
+T = TypeVar("T")
+
+
+def accepts(path: Path) -> bool:
+    """Any folder."""
+    return path.is_dir()
+
+
+def read_examples(path: Path, options: Options) -> Iterator[Example]:
+    """Subfolder by subfolder, or in turn where there is a limit."""
+    root, inner = enter_split(path, options)
+    groups = by_subfolder(root, list_files(root))
+    one = len(groups) == 1 and len(groups[0]) == 1
+    streams = [chain.from_iterable(_read_file(root, p, inner, not one) for p in group) for group in groups]
+    yield from in_turn(streams) if options.limit else chain.from_iterable(streams)
+
+
+def enter_split(path: Path, options: Options) -> tuple[Path, Options]:
+    """The subfolder that --split names; raises InputError where there is none."""
+    if options.split is None:
+        return path, options
+    if not (path / options.split).is_dir():
+        there = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())) or "none"
+        raise InputError(f"{options.name(path)} has no subfolder for --split {options.split} (subfolders: {there}).")
+    return path / options.split, replace(options, split=None)
+
+
+def by_subfolder(root: Path, files: Sequence[Path]) -> list[list[Path]]:
+    """Files of each first subfolder together; those at the top each alone."""
+    return [list(group) for _, group in groupby(files, key=lambda path: path.relative_to(root).parts[0])]
+
+
+def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
+    """The first of each, the second of each, ...: so that a limit cuts all alike."""
+    waiting = [iter(stream) for stream in streams]
+    while waiting:
+        for stream in list(waiting):
+            try:
+                yield next(stream)
+            except StopIteration:
+                waiting.remove(stream)
+
+
+def _read_file(root: Path, path: Path, options: Options, named: bool) -> Iterator[Example]:
+    source = path.relative_to(root).as_posix()
+    options.report.skip(source, "empty files", int(path.stat().st_size == 0))
+    folder, _, _ = source.rpartition("/")
+    for example in _formats.read_examples(path, replace(options, source=source)):
+        domain = folder.partition("/")[0] or ("" if example.document == source else path.stem)
+        yield replace(example, labels={"domain": domain, **example.labels}) if named and domain else example

@@ -1,0 +1,133 @@
+"""Hugging Face data sets: a folder written by `save_to_disk`, or the hub's name 'owner/name' or 'owner/name:config'."""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from moescope.errors import InputError
+from moescope.inputs import _formats, _rows
+from moescope.inputs._options import Options
+from moescope.inputs._types import Example, Lazy
+from moescope.inputs.images import decode
+
+SUFFIXES: frozenset[str] = frozenset()
+TAKES = frozenset({"text_column", "label_columns", "split"})
+NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
+ON_DISK = ("dataset_dict.json", "dataset_info.json")
+
+
+def accepts(path: Path) -> bool:
+    """A folder with the files of save_to_disk, or a name that no folder and no file ending explains."""
+    if path.exists():
+        return any((path / name).is_file() for name in ON_DISK)
+    is_name = NAME.fullmatch(path.as_posix()) and path.suffix.lower() not in _formats.suffixes()
+    return bool(is_name) and not path.parent.exists()
+
+
+def read_examples(path: Path, options: Options) -> Iterable[Example]:
+    """Rows with a text column, or, where there is none but a column of images, its images; each is a document."""
+    source = options.name(path) if path.exists() else path.as_posix()
+    data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source), options, source)
+    if not path.exists():
+        options.report.sha256 = _digest(data)
+    image_columns = [name for name, kind in data.features.items() if type(kind).__name__ == "Image"]
+    if image_columns and options.text_column is None and "text" not in data.column_names:
+        return _images(data, image_columns[0], options, source)
+    return _rows.examples(_Named(data), data.column_names, options, source)
+
+
+def pick_split(data: Any, options: Options, source: str) -> Any:
+    """The split asked for, or the only one; raises InputError naming those that exist."""
+    if not isinstance(data, Mapping):
+        if options.split is not None:
+            raise InputError(f"{source} has no splits: leave --split {options.split} out.")
+        return data
+    there = ", ".join(data)
+    if options.split is None and len(data) > 1:
+        raise InputError(f"{source} has the splits {there}: name one with --split.")
+    if options.split is not None and options.split not in data:
+        raise InputError(f"{source} has no split {options.split!r} (splits: {there}): name one of them with --split.")
+    return data[options.split or there]
+
+
+def _from_disk(path: Path, source: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_from_disk(str(path))
+    except Exception as error:  # whatever pyarrow and datasets raise on damaged files
+        raise InputError(
+            f"{source} cannot be loaded as a saved data set ({_first_line(error)}): save it again."
+        ) from error
+
+
+def _from_hub(name: str) -> Any:
+    import datasets
+
+    repository, _, config = name.partition(":")
+    try:
+        _ask_for(repository)
+        return datasets.load_dataset(repository, config or None)
+    except Exception as error:  # network, names, permissions, formats: each library has its own
+        raise InputError(
+            f"There is no file or folder {name!r}, and as a data set of the hub it cannot be loaded "
+            f"({_first_line(error)}): check the path or the name, or pass a folder written by save_to_disk."
+        ) from error
+
+
+def _ask_for(repository: str) -> None:
+    """Fail at once where load_dataset would try for half a minute; offline by choice, the cache may have it."""
+    from huggingface_hub import HfApi
+
+    if not os.environ.get("HF_HUB_OFFLINE"):
+        HfApi().dataset_info(repository, timeout=10)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0].rstrip('.')}"
+
+
+def _digest(data: Any) -> str:
+    files = [Path(file["filename"]).read_bytes() for file in data.cache_files]
+    return sha256(b"".join(sha256(content).digest() for content in files)).hexdigest()
+
+
+class _Named(Iterable[dict[str, Any]]):
+    """Rows with class numbers as class names, and without columns that cannot be text or label."""
+
+    def __init__(self, data: Any) -> None:
+        self.classes = {name: kind for name, kind in data.features.items() if type(kind).__name__ == "ClassLabel"}
+        plain = [name for name, kind in data.features.items() if type(kind).__name__ in ("Value", "ClassLabel")]
+        self.data = data.with_format(None).select_columns(plain)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {name: self._name(name, value) for name, value in self.data[row].items()}
+
+    def __iter__(self) -> Any:
+        return (self[row] for row in range(len(self)))
+
+    def _name(self, column: str, value: Any) -> Any:
+        known = column in self.classes and value is not None and value >= 0
+        return self.classes[column].int2str(value) if known else value
+
+
+def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
+    from datasets import Image
+
+    _rows.require(options.label_columns or (), data.column_names, source, "label_columns")
+    raw, named = data.with_format(None).select_columns([column]).cast_column(column, Image(decode=False)), _Named(data)
+
+    def make(row: int) -> Example:
+        where = f"{source}, row {row}"
+        cell = raw[row][column] or {}
+        content = cell.get("bytes") or (Path(cell["path"]).read_bytes() if cell.get("path") else b"")
+        labels = _rows.labels(named[row], options.label_columns, None, where)
+        return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
+
+    return Lazy(range(len(data)), make)

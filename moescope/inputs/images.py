@@ -1,0 +1,93 @@
+"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file.
+
+Grey stays (H, W); everything else becomes RGB (H, W, 3), turned as its EXIF orientation says, without its alpha.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from moescope.errors import InputError
+from moescope.inputs._files import list_files
+from moescope.inputs._options import Options
+from moescope.inputs._types import Example, Lazy
+from moescope.inputs.folder import by_subfolder, enter_split, in_turn
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
+TAKES = frozenset({"split"})
+DEEP = ("I", "F")  # 16 and 32 bits: no way to 8 bits is right for all
+EXIF_ORIENTATION = 0x0112
+T = TypeVar("T")
+
+
+def accepts(path: Path) -> bool:
+    """An image file by its ending, or a folder with at least one."""
+    return any(map(_is_image, list_files(path))) if path.is_dir() else path.is_file() and _is_image(path)
+
+
+def read_examples(path: Path, options: Options) -> Lazy[tuple[int, Path]]:
+    """Every header is checked now, every image is decoded when asked for; each image is a document."""
+    if path.is_file():
+        return _lazy(path.parent, [path], replace(options, source=None))
+    root, options = enter_split(path, options)
+    files = list_files(root)
+    images = [p for p in files if _is_image(p)]
+    options.report.skip(options.name(path), "files that are not images", len(files) - len(images))
+    groups = by_subfolder(root, images)
+    ordered = list(in_turn(groups) if options.limit else chain.from_iterable(groups))
+    return _lazy(root, ordered[: options.limit], options)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Path]]:
+    def make(key: tuple[int, Path]) -> Example:
+        row, path = key
+        source = path.relative_to(root).as_posix()
+        labels = {"class": source.partition("/")[0]} if "/" in source else {}
+        return Example(source, row, source, image=decode(path.read_bytes(), source), labels=labels)
+
+    shapes = [shape(path.open("rb"), path.relative_to(root).as_posix()) for path in paths]
+    return Lazy(list(enumerate(paths)), make, shapes)
+
+
+def decode(data: bytes, source: str) -> np.ndarray:
+    """Pixels (H, W) or (H, W, 3), uint8; raises InputError naming the source where data is no such image."""
+    return _open(BytesIO(data), source, lambda image: np.asarray(_eight_bits(ImageOps.exif_transpose(image))))
+
+
+def shape(file: BinaryIO, source: str) -> tuple[int, ...]:
+    """What decode(...).shape will be, read from the header alone."""
+    return _open(file, source, _header)
+
+
+def _open(file: BinaryIO, source: str, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with file, Image.open(file) as image:
+            if image.mode.startswith(DEEP):
+                raise InputError(f"{source} has {image.mode} pixels of more than 8 bits: convert it to 8 bits first.")
+            return use(image)
+    except InputError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds
+        what = "not an image that Pillow can read" if isinstance(error, OSError) else f"not readable ({error})"
+        raise InputError(f"{source} is {what}: repair it or leave it out.") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _header(image: Image.Image) -> tuple[int, ...]:
+    width, height = image.size
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    channels = () if image.mode in ("L", "1") else (3,)
+    return ((width, height) if turned else (height, width)) + channels

@@ -1,0 +1,43 @@
+"""Tables in files: CSV, TSV and Parquet, with named columns."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moescope.errors import InputError
+from moescope.inputs import _rows
+from moescope.inputs._options import Options
+from moescope.inputs._types import Example
+
+SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+TAKES = frozenset({"text_column", "label_columns"})
+
+
+def accepts(path: Path) -> bool:
+    """Files by their ending."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES
+
+
+def read_examples(path: Path, options: Options) -> Iterator[Example]:
+    """One example per row; raises InputError for a file that is no such table."""
+    source = options.name(path)
+    if path.stat().st_size == 0:
+        return
+    table = _load(path, source, [options.text_column or "text", *(options.label_columns or ())])
+    rows = (row for batch in table.to_batches(max_chunksize=1000) for row in batch.to_pylist())
+    yield from _rows.examples(rows, table.column_names, options, source)
+
+
+def _load(path: Path, source: str, as_written: list[str]) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    try:
+        if path.suffix.lower() == ".parquet":
+            return parquet.read_table(path)
+        parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
+        convert = csv.ConvertOptions(column_types={name: pa.string() for name in as_written})
+        return csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowException as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{source} is not a readable {path.suffix[1:]} table ({first}): repair it.") from error

@@ -1,0 +1,32 @@
+"""Plain text (UTF-8): each block of non-empty lines is an example; empty lines separate blocks.
+
+Of a single file each block is a document of its own; inside a folder the file is the document.
+"""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from moescope.inputs._files import read_lines
+from moescope.inputs._options import Options
+from moescope.inputs._types import Example
+
+SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".log"})
+TAKES: frozenset[str] = frozenset()
+RANK = 1  # any file that no other format claims
+
+
+def accepts(path: Path) -> bool:
+    """Any file."""
+    return path.is_file()
+
+
+def read_examples(path: Path, options: Options) -> Iterator[Example]:
+    """Blocks in order; line breaks and indentation inside a block are kept."""
+    source = options.name(path)
+    lines = read_lines(path, source)
+    blocks = ["\n".join(group) for filled, group in groupby(lines, key=lambda line: bool(line.strip())) if filled]
+    empty = sum(not line.strip() for line in lines)
+    options.report.skip(source, "empty lines", empty - max(len(blocks) - 1, 0))  # one between blocks is no loss
+    for row, text in enumerate(blocks):
+        yield Example(source, row, options.source or f"{source}:{row}", text)
