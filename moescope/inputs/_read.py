@@ -46,8 +46,8 @@ def _name(data: str | Path, path: Path) -> str:
 def _dataset(name: str, path: Path, options: Options) -> Dataset:
     examples = _take(_formats.read_examples(path, options), options.limit)
     if not examples:
-        why = " ".join(options.report.warnings()) or "it is empty."
-        raise InputError(f"{name} holds nothing to trace: {why}")
+        why = "; ".join(w[0].lower() + w[1:-1] for w in options.report.warnings()) or "it is empty"
+        raise InputError(f"{name} holds nothing to trace: {why}.")
     digest = options.report.sha256 or _files.sha256(path)
     return Dataset(name, digest, _kind(name, examples), examples, options.report.warnings())
 

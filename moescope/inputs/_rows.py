@@ -52,14 +52,14 @@ def _label(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | dict | bytes):
-        raise InputError(f"{where}: column {column!r} holds a {type(value).__name__}, which cannot be a label.")
+        raise InputError(f"{where}: column {column!r} holds {type(value).__name__} values, which cannot be labels.")
     return _string(str(value), column, where)
 
 
 def _string(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise InputError(
-            f"{where}: column {column!r} holds a {type(value).__name__}, not a text; "
+            f"{where}: column {column!r} holds {type(value).__name__} values, not texts; "
             f"name a column of texts with --text-column."
         )
     try:

@@ -81,9 +81,7 @@ def _add_word(tokens: list[Token], number: int, cells: list[str], inside: bool) 
 
 def _id(number: int, cells: list[str], source: str) -> tuple[int, int, bool]:
     if len(cells) not in (10, 19):
-        raise malformed(
-            source, number, f"it has {len(cells)} tab-separated columns, not 10 (CoNLL-U) or 19 (CONLLULEX)"
-        )
+        raise malformed(source, number, f"it has {len(cells)} tab-separated columns, not 10 (CoNLL-U) or 19 (CONLLULEX)")
     match = ID.fullmatch(cells[0])
     if match is None or not cells[1]:
         raise malformed(source, number, f"{cells[0]!r} is no word number" if match is None else "its form is empty")

@@ -59,9 +59,7 @@ def _from_disk(path: Path, source: str) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # whatever pyarrow and datasets raise on damaged files
-        raise InputError(
-            f"{source} cannot be loaded as a saved data set ({_first_line(error)}): save it again."
-        ) from error
+        raise InputError(f"{source} cannot be loaded as a saved data set ({_first_line(error)}): save it again.") from error
 
 
 def _from_hub(name: str) -> Any:

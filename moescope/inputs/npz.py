@@ -68,9 +68,7 @@ def _ids(arrays: Arrays, source: str) -> list[np.ndarray]:
         raise InputError(f"{source}: `input_ids` is {_form(ids)}: give (N, T) integers, none below 0.")
     mask = arrays.get("attention_mask", np.ones_like(ids))
     if mask.shape != ids.shape:
-        raise InputError(
-            f"{source}: `attention_mask` is {_form(mask)} but `input_ids` is {_form(ids)}: make them alike."
-        )
+        raise InputError(f"{source}: `attention_mask` is {_form(mask)} but `input_ids` is {_form(ids)}: make them alike.")
     return [row[keep] for row, keep in zip(ids, mask.astype(bool), strict=True)]
 
 

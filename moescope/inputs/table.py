@@ -37,7 +37,7 @@ def _load(path: Path, source: str, as_written: list[str]) -> Any:
             return parquet.read_table(path)
         parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
         convert = csv.ConvertOptions(column_types={name: pa.string() for name in as_written})
-        return csv.read_csv(path, parse_options=parse, convert_options=convert)
+        return csv.read_csv(path, csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
     except pa.ArrowException as error:
-        first = str(error).splitlines()[0]
+        first = str(error).splitlines()[0].replace(str(path), source)
         raise InputError(f"{source} is not a readable {path.suffix[1:]} table ({first}): repair it.") from error
