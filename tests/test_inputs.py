@@ -122,10 +122,12 @@ def test_parquet(tmp_path: Path) -> None:
 
 
 BAD = {
-    "utf16.txt": ("h\u00e9".encode("utf-16"), "utf16.txt is not UTF-8 text: byte 0xff at offset 0 (line 1) cannot be "
-                  "decoded; save it as UTF-8, or leave it out."),
-    "latin.txt": (b"ok\ncaf\xe9\n", "latin.txt is not UTF-8 text: byte 0xe9 at offset 6 (line 2) cannot be decoded; "
+    "utf16.txt": ("h\u00e9".encode("utf-16"), "utf16.txt is not UTF-8 text: byte 0xff at offset 0 (line 1) is no part "
+                  "of a text; save it as UTF-8, or leave it out."),
+    "latin.txt": (b"ok\ncaf\xe9\n", "latin.txt is not UTF-8 text: byte 0xe9 at offset 6 (line 2) is no part of a text; "
                   "save it as UTF-8, or leave it out."),
+    "nul.bin": (b"a\0", "nul.bin is not UTF-8 text: byte 0x00 at offset 1 (line 1) is no part of a text; save it as "
+                "UTF-8, or leave it out."),
     "empty.txt": (b"", "empty.txt holds nothing to trace: it is empty."),
     "blank.txt": (b"\n \n\t\n", "blank.txt holds nothing to trace: empty lines skipped: 3 in blank.txt."),
     "blank.jsonl": (b"\n\n", "blank.jsonl holds nothing to trace: empty lines skipped: 2 in blank.jsonl."),
@@ -142,8 +144,9 @@ BAD = {
                    "1, which is no character; repair the text."),
     "rows.csv": (b"text,n\na,1\nb\n", "rows.csv is not a readable csv table (CSV parse error: Row #3: Expected 2 "
                  "columns, got 1: b): repair it."),
-    "fake.parquet": (b"PAR?", "fake.parquet is not a readable parquet table (Could not open Parquet input source 'fake.parquet': Parquet file size is 4 bytes, smaller than "
-                     "the minimum file footer (8 bytes)): repair it."),
+    "fake.parquet": (b"PAR?", "fake.parquet is not a readable parquet table (Could not open Parquet input source "
+                     "'fake.parquet': Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)): "
+                     "repair it."),
 }  # fmt: skip
 
 

@@ -28,16 +28,19 @@ def sha256(path: Path) -> str:
 def read_lines(path: Path, source: str) -> list[str]:
     """Lines of a UTF-8 file without their ends (\\n or \\r\\n) and without a byte order mark.
 
-    Raises InputError naming the first byte that is not UTF-8.
+    Raises InputError naming the first byte that is not UTF-8, or NUL.
     """
     data = path.read_bytes()
     try:
         text = data.decode()
+        bad = data.find(b"\0")  # UTF-8 in theory; in practice UTF-16 or no text at all
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        bad = error.start
+    if bad >= 0:
+        line = data.count(b"\n", 0, bad) + 1
         raise InputError(
-            f"{source} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start} (line {line}) "
-            f"cannot be decoded; save it as UTF-8, or leave it out."
-        ) from None
+            f"{source} is not UTF-8 text: byte 0x{data[bad]:02x} at offset {bad} (line {line}) "
+            f"is no part of a text; save it as UTF-8, or leave it out."
+        )
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines

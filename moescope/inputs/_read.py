@@ -66,11 +66,11 @@ def _kind(name: str, examples: Sequence[Example]) -> Kind:
 def locate(data: str | Path) -> Path:
     """The path that is meant, a hub name as a path; raises InputError naming what is near."""
     path = Path(data).expanduser()
-    if path.exists():
+    if str(data) and path.exists():
         return path
     if str(data) in shipped():
         return shipped()[str(data)]
-    if _formats.find(path) is not None:
+    if str(data)[:1] not in ("", ".", "/", "~") and _formats.find(path) is not None:
         return path
     near = _near(path)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
