@@ -17,6 +17,8 @@ ALWAYS: tuple[tuple[str, Any], ...] = (
     (r"mlp_only_layers", [1]),
     (r"pad_token_id", 0),
 )
+SCALE = r"(routed_|router_|moe_router_|moe_routed_)scaling_factor|route_scale"
+COUNT = r"(moe_)?(num|n)_(local_|routed_)?experts"
 SIZES: tuple[tuple[str, int], ...] = (
     (r".*vocab_size.*", VOCAB),
     (r"bos_token_id|decoder_start_token_id|eod_token_id|sep_token_id", 1),
@@ -28,7 +30,7 @@ SIZES: tuple[tuple[str, int], ...] = (
     (r"(num|n|.*_num|.*_n|encoder|decoder)_(attention_|value_)?heads", HEADS),
     (r".*head_dim|d_kv|kv_channels|rotary_dim|mamba_d_state|ssm_state_size", 8),
     (r".*lora_rank|.*lowrank|gated_norm_rank|router_hidden_size|d_rel", 8),
-    (r"(moe_)?(num|n)_(local_|routed_)?experts", EXPERTS),
+    (COUNT, EXPERTS),
     (r"num_experts_per_tok|moe_topk|moe_k", 2),
     (r"(moe_num|n|num)_shared_experts", 1),
     (r"first_k_dense_replace|num_dense_layers", 1),
@@ -37,13 +39,17 @@ SIZES: tuple[tuple[str, int], ...] = (
 
 
 def tiny_config(config: type[PreTrainedConfig], **special: Any) -> PreTrainedConfig:
-    """The configuration made tiny: hidden size 32, 4 layers, 8 experts (16 in 4 groups), vocabulary 97; `special` wins."""
+    """The configuration made tiny: hidden size 32, 4 layers, 8 experts (16 in 4 groups), vocabulary 97; `special` wins.
+
+    Scales of routing weights that a family leaves at 1 become 1.5, so that a scale forgotten by a reader shows.
+    """
     own = [f for f in dataclasses.fields(config) if f.name not in _inherited()]
     sizes = {f.name: size for f in own if (size := _size(f)) is not None}
     if "kv_lora_rank" in sizes:
         sizes["num_key_value_heads"] = HEADS
     if "n_group" in {f.name for f in own}:
-        sizes |= {"n_group": 4, "topk_group": 2, "n_routed_experts": 2 * EXPERTS, "num_experts_per_tok": 4}
+        sizes |= {name: 2 * EXPERTS for name in sizes if re.fullmatch(COUNT, name)}
+        sizes |= {"n_group": 4, "topk_group": 2, "num_experts_per_tok": 4}
     return config(**(sizes | special))
 
 
@@ -52,9 +58,8 @@ def _inherited() -> set[str]:
 
 
 def _size(field: dataclasses.Field) -> Any:
-    for pattern, size in ALWAYS:
-        if re.fullmatch(pattern, field.name):
-            return size
-    if not isinstance(field.default, int) or isinstance(field.default, bool):
-        return None
-    return next((size for pattern, size in SIZES if re.fullmatch(pattern, field.name)), None)
+    if field.default == 1.0 and re.fullmatch(SCALE, field.name):
+        return 1.5
+    is_count = isinstance(field.default, int) and not isinstance(field.default, bool)
+    rules = ALWAYS + SIZES if is_count else ALWAYS
+    return next((size for pattern, size in rules if re.fullmatch(pattern, field.name)), None)

@@ -42,7 +42,7 @@ SPECIAL: dict[str, Special] = {
         "the router returns probabilities where others return logits; router and experts hang on the decoder layer",
     ),
     "doge": Special({"is_moe": True, "num_experts": 16}, "product keys, no router module"),
-    "dots1": Special({"n_shared_experts": 1}),
+    "dots1": Special({"n_routed_experts": 16, "n_shared_experts": 1}),
     "dots3_note_text": Special(
         {
             "swa_num_attention_heads": 2,
@@ -56,6 +56,7 @@ SPECIAL: dict[str, Special] = {
     ),
     "dots3_note_vision_encoder": Special(
         {
+            "router_scaling_factor": 1.5,
             "adapter_in_dim": 32,
             "adapter_out_dim": 32,
             "patch_size": 4,
@@ -84,6 +85,7 @@ SPECIAL: dict[str, Special] = {
     "hunyuan_v1_moe": Special({"head_dim": 8}),
     "jamba": Special({"attn_layer_period": 2, "attn_layer_offset": 1}),
     "kimi_linear": Special({"layer_types": _HYBRID}),
+    "laguna": Special({"moe_router_logit_softcapping": 5.0}),
     "lfm2_moe": Special({"layer_types": ["conv", "full_attention"] * 2}),
     "llama4_text": Special({"interleave_moe_layer_step": 2}, "the router's sigmoid scales what the experts read"),
     "longcat_flash": Special({"zero_expert_num": 4}, "experts 8 to 11 are identities"),

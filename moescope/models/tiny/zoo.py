@@ -36,7 +36,7 @@ def build(model_type: str, seed: int = 0, dtype: torch.dtype = torch.float32) ->
     try:
         with _aside(seed):
             model = model_class(model_type)._from_config(tiny_config(config, **special.fields), dtype=dtype).eval()
-            _keep_fp32(model)
+            _cast(model, dtype)
             refill(model, seed)
             return TinyModel(model_type, model, inputs_for(model, seed), special.notes)
     except Exception as error:
@@ -59,9 +59,9 @@ def _aside(seed: int) -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _keep_fp32(model: PreTrainedModel) -> None:
-    """Parameters that a checkpoint loads in fp32 whatever its dtype (correction biases, some routers) stay in fp32."""
-    kept = {*(model._keep_in_fp32_modules or ()), *(model._keep_in_fp32_modules_strict or ())}
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and any(part in name for part in kept):
-            tensor.data = tensor.data.float()
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give every weight the dtype that loading a checkpoint would: `dtype`, except what the family keeps in fp32."""
+    kept = model._get_dtype_plan(dtype)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            tensor.data = tensor.data.to(torch.float32 if any(part in name for part in kept) else dtype)
