@@ -177,6 +177,10 @@ def test_missing_path_names_what_is_near(tmp_path: Path, monkeypatch: pytest.Mon
     assert "did you mean text?" in refusal("txet")
 
 
+def test_a_name_too_long_for_a_file() -> None:
+    assert refusal("a" * 300).endswith("cannot be read: File name too long.")
+
+
 def test_shipped_sets_are_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moescope.inputs._shipped.home", lambda: tmp_path)
     write(tmp_path / "little/a.txt", "a")

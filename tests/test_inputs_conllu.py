@@ -87,6 +87,12 @@ def test_without_documents_each_sentence_is_one(tmp_path: Path) -> None:
     assert [(e.document, e.text) for e in examples] == [("a.conllu:0", "a"), ("a.conllu:1", "b")]
 
 
+def test_passages_of_one_source_share_their_document(tmp_path: Path) -> None:
+    passages = [(f"# newdoc id = book#{n}", "# source_document = book", row(1, "a"), "") for n in (1, 2)]
+    examples = read(corpus(tmp_path, *passages[0], *passages[1])).examples
+    assert [(e.row, e.document) for e in examples] == [(0, "book"), (1, "book")]
+
+
 def test_multiword_token_whose_words_do_not_make_it_up_is_one_word(tmp_path: Path) -> None:
     path = corpus(tmp_path, row("1-2", "du"), row(1, "de", "ADP"), row(2, "le", "DET"), row(3, "_", "SYM", lemma="_"))
     (example,) = read(path).examples

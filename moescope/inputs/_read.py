@@ -32,8 +32,8 @@ def read(
         raise InputError(f"--limit {limit} leaves nothing to trace: give 1 or more.")
     columns = None if label_columns is None else tuple(label_columns)
     options = Options(text_column, columns, split, limit, sentences)
-    path = locate(data)
     try:
+        path = locate(data)
         return _dataset(_name(data, path), path, options)
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}.") from error
@@ -81,6 +81,6 @@ def locate(data: str | Path) -> Path:
 
 
 def _near(path: Path) -> list[str]:
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [p.name for p in path.parent.iterdir() if p.exists()] if path.parent.is_dir() else []
     beside = [str(path.with_name(name)) for name in get_close_matches(path.name, siblings, n=2)]
     return [re.sub(r"^\./", "", name) for name in beside] + get_close_matches(str(path), shipped(), n=1)

@@ -5,7 +5,7 @@ line before `# newpar`; or a sentence, with --sentences and where the file marks
 Labels of words: form, lemma, upos, xpos, feats, deprel; in CONLLULEX also supersense, supersense2, lexcat, lexlemma,
 lextag, smwe, wmwe, ... as the file has them (a multiword expression's supersense is on its first word alone).
 Labels of examples: `# domain`, `# genre`, `# meta::NAME`; in English-EWT and STREUSLE the genre is the start of the
-document's id.
+document's id. Passages that say `# source_document` are drawn together by a bootstrap: it is their `document`.
 """
 
 from collections.abc import Iterator
@@ -33,11 +33,11 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     source = options.name(path)
     row = 0
     for document, group in _documents(sentences(read_lines(path, source), source), source):
-        shared = _labels(document, group)
+        shared, unit = _labels(document, group), group[0].comments.get("source_document") or document
         for part in [[s] for s in group] if options.sentences else [group]:
             text, words = _join(part, source)
             if words:
-                yield Example(source, row, document, text, labels={**shared, **_labels(document, part)}, words=words)
+                yield Example(source, row, unit, text, labels={**shared, **_labels(document, part)}, words=words)
                 row += 1
 
 
