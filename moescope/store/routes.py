@@ -1,8 +1,8 @@
 """Physically wide, logically long: one row per decision in routes_<k>, one row per assignment in the view.
 
-A routes_<k> row holds the k experts of a decision ordered by weight (rank 0 first): e0, w0, p0, e1, ... `slots` packs,
-four bits each, the place that the router itself gave to rank 0, 1, ...; `dropped` is a bit mask over ranks. Group-bys through the long
-view cost nothing extra, and a filter on `rank` reads one branch. Routers without a fixed k keep the *_long tables.
+A routes_<k> row holds the k experts of a decision ordered by weight (rank 0 first): e0, w0, p0, e1, ... `slots` packs, four
+bits each, the place that the router itself gave to rank 0, 1, ...; `dropped` is a bit mask over ranks. Group-bys through the
+long view cost nothing extra, and a filter on `rank` reads one branch. Routers without a fixed k keep the *_long tables.
 """
 
 import duckdb

@@ -1,0 +1,141 @@
+"""What every contract offers: find its routers in a model, read what they execute, write something else, recompute it.
+
+A contract is one file of this folder with an object `contract` that has the methods of `Contract`. A router is met as a
+`Site`; each time it routes, the contract hands a `Record` to whoever listens. Tensors in a record stay on their device: a hook
+only keeps references.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+_STACKS = {
+    "vision": ("vision", "visual", "vit", "vision_tower", "image"),
+    "talker": ("talker",),
+    "encoder": ("encoder",),
+    "decoder": ("decoder",),
+}
+
+
+@dataclass(eq=False)
+class Site:
+    """One router in a model and the modules around it."""
+
+    name: str  # the routed block's path in the model
+    block: nn.Module  # what takes hidden states and returns the layer's routed output
+    router: nn.Module | None  # the module whose output is the decision, if there is one
+    experts: nn.Module | None  # the module that executes it, if there is one
+    contract: "Contract"
+    n_experts: int  # routed experts
+    kind: str = "token_choice"
+    weight_on: str = "output"
+    extra: dict[str, Any] = field(default_factory=dict)
+    top_k: int | None = None  # learnt from the first record
+    score: str | None = None  # what the logits become; learnt from the first record
+
+    @property
+    def path(self) -> str:
+        """The router's own path where there is one, else the block's."""
+        named = [n for n, m in self.block.named_modules() if m is self.router and n]
+        return f"{self.name}.{named[0]}".lstrip(".") if named else self.name
+
+    @property
+    def layer(self) -> int | None:
+        """The layer's own number: the first number in the path."""
+        numbers = re.findall(r"(?:^|\.)(\d+)(?=\.|$)", self.name)
+        return int(numbers[0]) if numbers else None
+
+    @property
+    def stack(self) -> str:
+        """encoder, decoder, vision or talker, by the path; decoder where it does not say."""
+        parts = set(re.split(r"[._]", self.name))
+        return next((stack for stack, words in _STACKS.items() if parts & set(words)), "decoder")
+
+    @property
+    def where(self) -> str:
+        """ffn or attention; with the modality where a layer has a router for each."""
+        modality = re.search(r"(text|vision)_moe", self.name)
+        place = "attention" if "attn" in self.name or "attention" in self.name else "ffn"
+        return f"{place}.{modality[1]}" if modality else place
+
+
+@dataclass(eq=False)
+class Record:
+    """One call of one router over T rows, as executed; tensors are references, on the model's device.
+
+    experts, weights: (T, k); an expert of -1 is an empty place, one at or above the site's n_experts has a role of its own
+    (identity, skip). dropped, buffer: (T, k), for capacity. logits: (T, E). decided: (experts, weights) of the router, only
+    where the layer may execute something else. rows: (T,) places in the stream, where the router sees a subset of the tokens.
+    pool: (T,) and pools: {number: (tokens, capacity)}. `long` carries decisions without a fixed k, see contracts.vmoe.
+    """
+
+    site: Site
+    experts: Tensor
+    weights: Tensor
+    logits: Tensor | None = None
+    decided: tuple[Tensor, Tensor] | None = None
+    dropped: Tensor | None = None
+    buffer: Tensor | None = None
+    dispatch: Tensor | None = None
+    rows: Tensor | None = None
+    pool: Tensor | None = None
+    capacity: int | None = None
+    pool_tokens: int | None = None
+    iteration: int = 0
+
+
+Emit = Callable[[Record], None]
+Edit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(experts, weights) of shape (T, k) → what is to be executed instead."""
+
+
+@dataclass(eq=False)
+class Call:
+    """What a routed block did once, kept for the proof: its record, what went in, and what came out."""
+
+    record: Record
+    inputs: tuple[Any, ...]
+    output: Tensor
+
+
+class Contract(Protocol):
+    """One way in which routers speak."""
+
+    name: str
+
+    def find(self, name: str, module: nn.Module) -> Iterable[Site]:
+        """The routers that `module` (at path `name`) owns, if it speaks this contract."""
+
+    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
+        """Hook the site so that every call gives `emit` one record."""
+
+    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
+        """Hook the site so that `edit(experts, weights)` is executed instead of what was decided; before any listener."""
+
+    def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
+        """Hook the site so that `keep(inputs, output)` sees what its experts took and gave."""
+
+    def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
+        """The routed output that follows from `record` alone, expert by expert, to be compared with the real one."""
+
+
+def rank_of(weights: Tensor) -> Tensor:
+    """(T, k) order of the places by weight, largest first; ties keep the router's order."""
+    return torch.argsort(weights, dim=-1, descending=True, stable=True)
+
+
+def named(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Any, ...]:
+    """The first `count` arguments of a call, whether by place or by name."""
+    return tuple([*args, *kwargs.values()][:count])
+
+
+def renamed(args: tuple[Any, ...], kwargs: dict[str, Any], new: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The same call with its first arguments replaced by `new`."""
+    places = len(args)
+    rest = dict(zip(kwargs, [*new[places:], *list(kwargs.values())[max(0, len(new) - places) :]]))
+    return (*new[:places], *args[len(new) :]), rest

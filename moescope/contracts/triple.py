@@ -1,0 +1,33 @@
+"""Routers that return `(logits, weights, indices[, ...])`: most of Transformers 5 (Mixtral, DeepSeek, Qwen, OLMoE, ...)."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ._experts_call import ExpertsCall, Said, child_router
+
+_OTHERS = ("DbrxRouter", "Llama4Router", "JetMoeTopKGating", "SwitchTransformersTop1Router", "NllbMoeTop2Router")
+
+
+class Triple(ExpertsCall):
+    """(logits (T, E), weights (T, k), indices (T, k)) from the router."""
+
+    name = "triple"
+
+    def router_of(self, block: nn.Module) -> nn.Module | None:
+        """A child router beside `experts`, unless another contract knows its class."""
+        router = child_router(block)
+        return None if router is None or type(router).__name__ in _OTHERS else router
+
+    def said(self, output: Any) -> Said:
+        """Logits first, then weights, then indices; None for what is not there."""
+        if not (isinstance(output, tuple) and len(output) >= 3):
+            return None, None
+        logits, weights, experts = output[:3]
+        if not torch.is_tensor(experts) or experts.is_floating_point() or experts.shape != weights.shape:
+            return None, None
+        return logits, (experts.reshape(-1, experts.shape[-1]), weights.reshape(-1, weights.shape[-1]))
+
+
+contract = Triple()
