@@ -1,0 +1,29 @@
+"""Altair charts over data frames: one source for the dashboard, reports and figures of papers.
+
+Colours come from named ranges of the theme (`category`, `ordinal`, `heatmap`, `diverging`), all safe for colour-blind readers;
+so one chart is right on light and on dark ground. Intervals are bands or whiskers, chance is a dashed rule.
+"""
+
+from ._bars import bars
+from ._export import themed, to_html, to_pdf, to_png, to_svg
+from ._flow import flow
+from ._heatmap import heatmap
+from ._lines import lines
+from ._palette import CATEGORY, OTHER, theme
+from ._scatter import scatter
+
+__all__ = [
+    "CATEGORY",
+    "OTHER",
+    "bars",
+    "flow",
+    "heatmap",
+    "lines",
+    "scatter",
+    "theme",
+    "themed",
+    "to_html",
+    "to_pdf",
+    "to_png",
+    "to_svg",
+]

@@ -1,0 +1,57 @@
+"""Small words that every chart uses."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+GREY = "#8A9299"  # rules and whiskers, seen on light and dark ground
+
+
+def field(name: str) -> str:
+    """A column's name as Vega-Lite takes it: dots and brackets are no paths."""
+    return re.sub(r"([.\[\]])", r"\\\1", name)
+
+
+def words(name: str) -> str:
+    """A column's name as a reader likes it."""
+    return name.replace("_", " ")
+
+
+def is_number(frame: pd.DataFrame, column: str) -> bool:
+    """True for columns of numbers."""
+    return bool(pd.api.types.is_numeric_dtype(frame[column]))
+
+
+def tooltips(frame: pd.DataFrame, columns: Sequence[str | None]) -> list[alt.Tooltip]:
+    """What hovering shows: each column once, floats shortened."""
+    shown = dict.fromkeys(c for c in columns if c is not None and c in frame)
+    return [_tooltip(frame, column) for column in shown]
+
+
+def _tooltip(frame: pd.DataFrame, column: str) -> alt.Tooltip:
+    options: dict[str, Any] = {"field": field(column), "title": words(column)}
+    if pd.api.types.is_float_dtype(frame[column]):
+        return alt.Tooltip(type="quantitative", format=".4~g", **options)
+    return alt.Tooltip(type="quantitative" if is_number(frame, column) else "nominal", **options)
+
+
+def titled(chart: Any, title: str | None, subtitle: str | None) -> Any:
+    """The chart with its title; `description` is what a screen reader says."""
+    if not title and not subtitle:
+        return chart
+    head = alt.TitleParams(text=title or "", subtitle=subtitle) if subtitle else alt.TitleParams(text=title or "")
+    return chart.properties(title=head, description=". ".join(part for part in (title, subtitle) if part))
+
+
+def rule(chance: float, horizontal: bool = True, label: str = "chance") -> alt.LayerChart:
+    """A dashed rule at chance level, with its name."""
+    where = {"y" if horizontal else "x": alt.datum(chance)}
+    end = {"x": alt.value("width")} if horizontal else {"y": alt.value(0)}
+    shift: dict[str, Any] = {"align": "right", "dy": -6} if horizontal else {"align": "left", "dx": 4, "dy": 8}
+    base = alt.Chart(pd.DataFrame({"chance": [chance]}))
+    line = base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5).encode(**where)
+    name = base.mark_text(fontSize=11, color=GREY, **shift).encode(**where, **end, text=alt.value(f"{label} {chance:.3g}"))
+    return alt.layer(line, name)

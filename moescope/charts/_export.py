@@ -1,0 +1,50 @@
+"""Charts as files, without a browser and without the network (vl-convert)."""
+
+import json
+from typing import Any
+
+import altair as alt
+
+from ._palette import theme
+
+
+def themed(chart: Any, dark: bool = False) -> dict[str, Any]:
+    """The Vega-Lite specification with our theme in it; the chart's own settings win."""
+    with alt.data_transformers.disable_max_rows():
+        spec = chart.to_dict() if hasattr(chart, "to_dict") else dict(chart)
+    own = {key: value for key, value in spec.get("config", {}).items() if key != "view"}
+    return {**spec, "config": _merged(theme(dark), own)}
+
+
+def to_svg(chart: Any, dark: bool = False) -> str:
+    """Text of an SVG picture."""
+    return _convert().vegalite_to_svg(json.dumps(themed(chart, dark)), allowed_base_urls=[])
+
+
+def to_png(chart: Any, dark: bool = False, scale: float = 2.0) -> bytes:
+    """Bytes of a PNG picture, `scale` times the chart's size in pixels."""
+    return _convert().vegalite_to_png(json.dumps(themed(chart, dark)), scale=scale, allowed_base_urls=[])
+
+
+def to_pdf(chart: Any, dark: bool = False) -> bytes:
+    """Bytes of a PDF page, with text as text."""
+    return _convert().vegalite_to_pdf(json.dumps(themed(chart, dark)), allowed_base_urls=[])
+
+
+def to_html(chart: Any, dark: bool = False) -> str:
+    """One HTML page with everything inside it: hovering works, nothing is fetched."""
+    return _convert().vegalite_to_html(json.dumps(themed(chart, dark)), bundle=True)
+
+
+def _convert() -> Any:
+    import vl_convert  # 60 MB: only when a picture is asked for
+
+    return vl_convert
+
+
+def _merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -1,0 +1,105 @@
+"""From experts of one layer to experts of the next: ribbons as wide as the number of tokens."""
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from ._encode import field, titled, tooltips
+from ._palette import CATEGORY
+
+_STEPS = np.linspace(0, 1, 17)
+_CURVE = _STEPS**2 * (3 - 2 * _STEPS)
+_GAP, _NODE = 0.015, 0.04  # share of the height between nodes; half a node's width in layers
+
+
+def flow(
+    frame: pd.DataFrame,
+    layer: str = "layer",
+    expert: str = "expert",
+    next_layer: str = "next_layer",
+    next_expert: str = "next_expert",
+    n: str = "n",
+    title: str | None = None,
+    *,
+    subtitle: str | None = None,
+    focus: tuple[int, int] | None = None,
+) -> alt.LayerChart:
+    """Ribbons between neighbouring layers, one row per (layer, expert, next_layer, next_expert) with its number of tokens `n`.
+
+    Each column of nodes is one layer and has the same height; a node's height is its share of the column's tokens.
+    `focus` = (layer, expert) lights the ribbons that touch this expert, and fades the rest.
+    """
+    links = frame[[layer, expert, next_layer, next_expert, n]].set_axis(
+        ["layer", "expert", "next_layer", "next_expert", "n"], axis=1
+    )
+    links = links[links["n"] > 0].reset_index(drop=True)
+    places = {number: place for place, number in enumerate(sorted({*links["layer"], *links["next_layer"]}))}
+    nodes = _nodes(links, places)
+    chart = alt.layer(_ribbons(_curves(links, nodes, places), focus), *_marks(nodes, places))
+    return titled(chart.properties(width=max(110 * len(places), 320), height=420), title, subtitle)
+
+
+def _nodes(links: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
+    """One row per (layer, expert): bottom and top in 0..1."""
+    out = links.groupby(["layer", "expert"])["n"].sum()
+    into = links.groupby(["next_layer", "next_expert"])["n"].sum().rename_axis(["layer", "expert"])
+    nodes = pd.concat([out, into], axis=1).max(axis=1).rename("tokens").reset_index().sort_values(["layer", "expert"])
+    height = nodes.groupby("layer")["tokens"].transform("sum")
+    count = nodes.groupby("layer")["tokens"].transform("size")
+    gap = np.minimum(_GAP, 0.3 / count)
+    nodes["height"] = nodes["tokens"] / height * (1 - gap * (count - 1))
+    nodes["bottom"] = nodes.groupby("layer")["height"].cumsum() - nodes["height"] + gap * nodes.groupby("layer").cumcount()
+    nodes["top"], nodes["share"] = nodes["bottom"] + nodes["height"], nodes["tokens"] / height
+    nodes["left"], nodes["right"] = nodes["layer"].map(places) - _NODE, nodes["layer"].map(places) + _NODE
+    return nodes
+
+
+def _curves(links: pd.DataFrame, nodes: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
+    """Points along every ribbon: x, lower and upper edge."""
+    known = nodes.set_index(["layer", "expert"])
+    ends = []
+    for side, other in (("", "next_"), ("next_", "")):
+        keys = [f"{side}layer", f"{side}expert"]
+        order = links.sort_values([*keys, f"{other}expert"])
+        node = known.loc[pd.MultiIndex.from_frame(order[keys])]
+        width = order["n"].to_numpy() / node["tokens"].to_numpy() * node["height"].to_numpy()
+        above = pd.Series(width).groupby([order[k].to_numpy() for k in keys]).cumsum().to_numpy()
+        ends.append(pd.DataFrame({"low": node["bottom"].to_numpy() + above - width, "high": node["bottom"].to_numpy() + above},
+                                 index=order.index).sort_index())  # fmt: skip
+    count, steps = len(links), len(_STEPS)
+    table = {name: np.repeat(links[name].to_numpy(), steps) for name in links}
+    begin, end = links["layer"].map(places).to_numpy() + _NODE, links["next_layer"].map(places).to_numpy() - _NODE
+    table["x"] = (begin[:, None] + (end - begin)[:, None] * _STEPS).ravel()
+    for edge in ("low", "high"):
+        first, last = ends[0][edge].to_numpy(), ends[1][edge].to_numpy()
+        table[edge] = (first[:, None] + (last - first)[:, None] * _CURVE).ravel()
+    table["link"] = np.repeat(np.arange(count), steps)
+    return pd.DataFrame(table)
+
+
+def _ribbons(curves: pd.DataFrame, focus: tuple[int, int] | None) -> alt.Chart:
+    curves["colour"] = [CATEGORY[int(e) % len(CATEGORY)] for e in curves["expert"]]
+    curves["faint"] = 0.42
+    if focus:
+        from_it = (curves["layer"] == focus[0]) & (curves["expert"] == focus[1])
+        to_it = (curves["next_layer"] == focus[0]) & (curves["next_expert"] == focus[1])
+        curves["faint"] = np.where(from_it | to_it, 0.75, 0.07)
+    return alt.Chart(curves).mark_area(line=False).encode(
+        x=alt.X("x:Q", axis=None), y=alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[0, 1])), y2="high",
+        detail="link:N", color=alt.Color("colour:N", scale=None), opacity=alt.Opacity("faint:Q", scale=None),
+        tooltip=tooltips(curves, ["layer", "expert", "next_layer", "next_expert", "n"]),
+    )  # fmt: skip
+
+
+def _marks(nodes: pd.DataFrame, places: dict[int, int]) -> list[alt.Chart]:
+    nodes["colour"] = [CATEGORY[int(e) % len(CATEGORY)] for e in nodes["expert"]]
+    nodes["middle"] = (nodes["bottom"] + nodes["top"]) / 2
+    box = alt.Chart(nodes).mark_rect(cornerRadius=1).encode(
+        x=alt.X("left:Q", axis=None), x2="right", y=alt.Y("bottom:Q", axis=None), y2="top",
+        color=alt.Color("colour:N", scale=None), tooltip=tooltips(nodes, ["layer", "expert", "tokens", "share"]),
+    )  # fmt: skip
+    tall = nodes[nodes["height"] > 0.022]
+    number = alt.Chart(tall).mark_text(align="left", dx=3, fontSize=10).encode(x="right:Q", y="middle:Q", text=field("expert"))
+    heads = pd.DataFrame({"x": list(places.values()), "name": [f"layer {layer}" for layer in places]})
+    head = alt.Chart(heads).mark_text(fontSize=12, fontWeight=500, dy=-10).encode(x="x:Q", y=alt.value(0), text="name")
+    return [box, number, head]

@@ -1,0 +1,71 @@
+"""Two categories by a value."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+from ._encode import field, is_number, titled, tooltips, words
+
+
+def heatmap(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    title: str | None = None,
+    chance: float | None = None,
+    *,
+    centre: float | None = None,
+    subtitle: str | None = None,
+    format: str = ".3~g",
+    tooltip: Sequence[str] = (),
+    select: bool = False,
+) -> alt.Chart:
+    """A cell per (x, y), coloured by `value`, e.g. layer × expert.
+
+    Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
+    around the level that chance gives, from the smallest to the largest value, and says so below the title.
+    `select` adds a click selection named "pick" with the fields x and y.
+    """
+    if chance is not None and subtitle is None:
+        subtitle = f"neutral colour = chance, {chance:.3g}"
+    chart = alt.Chart(frame).mark_rect(cornerRadius=1.5).encode(
+        x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x])),
+        y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True)),
+        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre),
+                        legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
+        tooltip=tooltips(frame, [x, y, value, *tooltip]),
+    )  # fmt: skip
+    if select:
+        pick = alt.selection_point(name="pick", fields=[x, y], on="click", empty=False)
+        selected = alt.condition(pick, alt.value("#D55E00"), alt.value("transparent"))
+        width = alt.condition(pick, alt.value(2.5), alt.value(0))
+        chart = chart.add_params(pick).encode(stroke=selected, strokeWidth=width)
+    size = _size(frame[x].nunique(), frame[y].nunique())
+    return titled(chart.properties(**size), title, subtitle)
+
+
+def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
+    finite = values.dropna().astype(float)
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+    if centre is not None:
+        reach = max(abs(low - centre), abs(high - centre)) or 1.0
+        return alt.Scale(range="diverging", domain=[centre - reach, centre + reach], domainMid=centre)
+    if chance is not None:
+        return alt.Scale(range="diverging", domain=[min(low, chance), max(high, chance)], domainMid=chance)
+    return alt.Scale(range="heatmap", domain=[min(low, 0.0), high if high > min(low, 0.0) else 1.0])
+
+
+def _axis(values: pd.Series) -> alt.Axis:
+    many = pd.api.types.is_numeric_dtype(values) or values.astype(str).str.len().max() <= 4
+    return alt.Axis(labelOverlap=True, labelAngle=0 if many else -35)
+
+
+def _down(frame: pd.DataFrame, y: str) -> str:
+    """Layers go up, like the model; words go down, like a list."""
+    return "descending" if is_number(frame, y) else "ascending"
+
+
+def _size(columns: int, rows: int) -> dict[str, float]:
+    return {"width": max(min(columns * 34, 620), 160), "height": max(min(rows * 30, 460), 60 if rows < 3 else 110)}

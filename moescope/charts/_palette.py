@@ -1,0 +1,55 @@
+"""Colours and type, for light and dark ground.
+
+Categories: Okabe and Ito (2008), told apart with every common form of colour blindness, blue and yellow shifted to stand on both grounds.
+Sequential: from ground to deep blue-green. Diverging: blue - neutral - orange, after ColorBrewer PuOr.
+"""
+
+from typing import Any
+
+CATEGORY = ("#1F7FC2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#A8A000", "#8F63D2")
+OTHER = "#9AA0A6"
+SEQUENTIAL = {
+    "light": ("#F2F6F8", "#D8E7EC", "#B7D6DF", "#8FC1CF", "#63A9BD", "#3D8FA9", "#247591", "#165C78", "#0D445E", "#072E43"),
+    "dark": ("#15222A", "#15323F", "#154456", "#17586E", "#206E86", "#35869D", "#559FB2", "#7FB9C6", "#ADD3DA", "#E0EEF0"),
+}
+DIVERGING = {
+    "light": ("#0B4F8A", "#2C77B4", "#6BA5D1", "#A9CCE4", "#DCE9F1", "#F6EADC", "#F6CB9A", "#E89F54", "#C97420", "#8F4A06"),
+    "dark": ("#8CC4F0", "#5DA3DA", "#3B80B8", "#2A5C86", "#223C52", "#47372A", "#7C5427", "#B27428", "#DD9A45", "#F8C98E"),
+}
+INK = {"light": "#1F2933", "dark": "#E6E8EA"}
+FAINT = {"light": "#5B6770", "dark": "#A3ABB2"}
+LINE = {"light": "#E4E8EB", "dark": "#33393F"}
+GROUND = {"light": "#FFFFFF", "dark": "#14171A"}
+FONT = "Source Sans Pro, Source Sans, Helvetica Neue, Helvetica, Arial, sans-serif"
+
+
+def theme(dark: bool = False) -> dict[str, Any]:
+    """A Vega-Lite `config` for charts that stand alone."""
+    mode = "dark" if dark else "light"
+    ink, faint, line = INK[mode], FAINT[mode], LINE[mode]
+    axis = {"labelColor": faint, "titleColor": ink, "gridColor": line, "domainColor": line, "tickColor": line}
+    return {
+        "background": GROUND[mode],
+        "font": FONT,
+        "padding": 12,
+        "view": {"stroke": None},
+        "axis": {**axis, "titleFontWeight": 500, "titleFontSize": 12, "labelFontSize": 11, "titlePadding": 8},
+        "legend": {"labelColor": faint, "titleColor": ink, "titleFontWeight": 500, "labelFontSize": 11},
+        "header": {"labelColor": ink, "titleColor": ink},
+        "title": {"color": ink, "subtitleColor": faint, "fontSize": 15, "fontWeight": 600, "subtitleFontSize": 12,
+                  "anchor": "start", "offset": 10},
+        "text": {"color": ink},
+        "rule": {"color": faint},
+        "range": ranges(mode),
+    }  # fmt: skip
+
+
+def ranges(mode: str) -> dict[str, list[str]]:
+    """Named ranges for "light" or "dark"."""
+    return {
+        "category": list(CATEGORY),
+        "heatmap": list(SEQUENTIAL[mode]),
+        "ramp": list(SEQUENTIAL[mode]),
+        "ordinal": list(SEQUENTIAL[mode]),
+        "diverging": list(DIVERGING[mode]),
+    }
