@@ -60,7 +60,8 @@ def _axes(frame: pd.DataFrame, x: str, y: str, sort: str | None, format: str, ho
     if horizontal:
         return {"y": alt.Y(field=field(x), type="ordinal", title=words(x), sort=order, axis=alt.Axis(labelLimit=220)),
                 "x": alt.X(field=field(y), type="quantitative", title=words(y), axis=value_axis)}  # fmt: skip
-    return {"x": alt.X(field=field(x), type="ordinal", title=words(x), sort=order, axis=alt.Axis(labelAngle=angle, labelOverlap=True)),
+    names = alt.Axis(labelAngle=angle, labelOverlap=True)
+    return {"x": alt.X(field=field(x), type="ordinal", title=words(x), sort=order, axis=names),
             "y": alt.Y(field=field(y), type="quantitative", title=words(y), axis=value_axis)}  # fmt: skip
 
 

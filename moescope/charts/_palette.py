@@ -1,6 +1,7 @@
 """Colours and type, for light and dark ground.
 
-Categories: Okabe and Ito (2008), told apart with every common form of colour blindness, blue and yellow shifted to stand on both grounds.
+Categories: after Okabe and Ito (2008), told apart with every common form of colour blindness; blue and yellow are shifted
+to stand on both grounds.
 Sequential: from ground to deep blue-green. Diverging: blue - neutral - orange, after ColorBrewer PuOr.
 """
 
