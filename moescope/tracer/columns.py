@@ -1,0 +1,125 @@
+"""Stacked arrays of a forward → columns of routes_<k>, ranked by weight, padding left out."""
+
+from typing import Any
+
+import numpy as np
+
+from ..store.routes import MAX_WIDTH
+
+Arrays = dict[str, np.ndarray]
+
+
+def ranked(experts: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+    """(R, T, k) places by weight, largest first, ties in the router's order, empty places last; None if they are so already."""
+    k = weights.shape[-1]
+    if k == 1:
+        return None
+    keys = np.where(experts < 0, -np.inf, np.nan_to_num(weights, nan=-np.inf))
+    if bool(np.all(keys[..., :-1] >= keys[..., 1:])):
+        return None
+    return np.argsort(-keys, axis=-1, kind="stable")
+
+
+def pack_slots(order: np.ndarray | None, k: int) -> np.ndarray | int:
+    """Four bits per rank: the place that the router itself gave it."""
+    if order is None:
+        return np.uint64(sum(rank << 4 * rank for rank in range(k)))
+    shifts = (4 * np.arange(k)).astype(np.uint64)
+    return np.bitwise_or.reduce(order.astype(np.uint64) << shifts, axis=-1)
+
+
+def unpack_slots(slots: np.ndarray, k: int) -> np.ndarray:
+    """(..., k) the router's own place of each rank."""
+    shifts = (4 * np.arange(k)).astype(np.uint64)
+    return ((slots[..., None] >> shifts) & np.uint64(15)).astype(np.int64)
+
+
+def wide(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forward: int) -> dict[str, Any]:
+    """Columns of routes_<k> (one row per router and token kept) from (R, T, k) arrays; `tokens` is (R, T), -1 for padding."""
+    experts, weights = arrays["experts"], arrays["weights"]
+    count, rows, k = experts.shape
+    order = ranked(experts, weights)
+    keep = None if bool((tokens >= 0).all()) else (tokens >= 0).reshape(-1)
+
+    def take(values: np.ndarray) -> np.ndarray:
+        values = values.reshape(count * rows, *values.shape[2:])
+        return values if keep is None else values[keep]
+
+    def by_rank(values: np.ndarray) -> np.ndarray:
+        return take(values if order is None else np.take_along_axis(values, order, -1))
+
+    columns: dict[str, Any] = {
+        "forward": np.uint32(forward),
+        "router": take(np.broadcast_to(routers.astype(np.uint32)[:, None], (count, rows))),
+        "iteration": take(np.broadcast_to(iterations.astype(np.uint8)[:, None], (count, rows))),
+        "token": take(tokens).astype(np.uint32),
+    }
+    slots = pack_slots(order, k)
+    columns["slots"] = slots if order is None else take(np.asarray(slots))
+    columns["dropped"] = _bits(by_rank(arrays["dropped"])) if "dropped" in arrays else np.uint32(0)
+    columns |= {name: take(arrays[name]) for name in ("log_sum_exp", "entropy", "margin") if name in arrays}
+    if "pool" in arrays:
+        columns["pool"] = take(arrays["pool"]).astype(np.uint32)
+    return columns | _ranks(by_rank(experts), by_rank(weights), by_rank(arrays["buffer"]) if "buffer" in arrays else None)
+
+
+def _ranks(experts: np.ndarray, weights: np.ndarray, buffer: np.ndarray | None) -> dict[str, Any]:
+    import pyarrow as pa
+
+    columns: dict[str, Any] = {}
+    empty = experts < 0
+    some = bool(empty.any())
+    for rank in range(experts.shape[-1]):
+        mask = empty[:, rank] if some else None
+        columns[f"e{rank}"] = pa.array(np.ascontiguousarray(experts[:, rank]), mask=mask)
+        columns[f"w{rank}"] = pa.array(np.ascontiguousarray(weights[:, rank], np.float32), mask=mask)
+        if buffer is not None:
+            columns[f"p{rank}"] = pa.array(np.ascontiguousarray(buffer[:, rank], np.int32), mask=mask)
+    return columns
+
+
+def _bits(dropped: np.ndarray) -> np.ndarray:
+    return (dropped.astype(np.uint32) << np.arange(dropped.shape[-1], dtype=np.uint32)).sum(-1, dtype=np.uint32)
+
+
+def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forward: int) -> tuple[Any, Any]:
+    """Columns of decisions_long and assignments_long: decisions with any number of experts (-1 = none)."""
+    experts, weights = arrays["experts"], arrays["weights"]
+    count, rows, _ = experts.shape
+    order = ranked(experts, weights)
+    place = np.broadcast_to(np.arange(experts.shape[-1]), experts.shape) if order is None else order
+    real = tokens >= 0
+    router, row = np.nonzero(real)
+    dropped = arrays.get("dropped", np.zeros(experts.shape, bool))
+    decisions = {
+        "forward": np.uint32(forward),
+        "router": routers[router].astype(np.uint32),
+        "iteration": iterations[router].astype(np.uint8),
+        "token": tokens[router, row].astype(np.uint32),
+        "selected": ((experts >= 0) & ~dropped).sum(-1)[router, row].astype(np.uint16),
+        **{name: arrays[name][router, row] for name in ("log_sum_exp", "entropy", "margin") if name in arrays},
+        **({"pool": arrays["pool"][router, row].astype(np.uint32)} if "pool" in arrays else {}),
+    }
+    sorted_ = {n: np.take_along_axis(arrays[n], place, -1) for n in ("experts", "weights", "buffer", "dispatch") if n in arrays}
+    r, t, rank = np.nonzero((sorted_["experts"] >= 0) & real[..., None])
+    assignments = {
+        "forward": np.uint32(forward),
+        "router": routers[r].astype(np.uint32),
+        "iteration": iterations[r].astype(np.uint8),
+        "token": tokens[r, t].astype(np.uint32),
+        "rank": rank.astype(np.uint16),
+        "expert": sorted_["experts"][r, t, rank].astype(np.uint16),
+        "weight": sorted_["weights"][r, t, rank].astype(np.float32),
+        "slot": place[r, t, rank].astype(np.uint16),
+        "dropped": np.take_along_axis(dropped, place, -1)[r, t, rank],
+    }
+    if "buffer" in sorted_:
+        assignments["buffer_position"] = sorted_["buffer"][r, t, rank].astype(np.uint32)
+    if "dispatch" in sorted_:
+        assignments["dispatch_weight"] = sorted_["dispatch"][r, t, rank].astype(np.float32)
+    return decisions, assignments
+
+
+def fits_wide(arrays: Arrays, kind: str) -> bool:
+    """Whether decisions have one fixed k that routes_<k> can hold."""
+    return kind not in ("expert_choice", "soft") and arrays["experts"].shape[-1] <= MAX_WIDTH

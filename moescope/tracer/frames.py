@@ -1,0 +1,180 @@
+"""Which inputs a router's rows come from: calls of the model and of its towers that are open when the router fires.
+
+A frame is an open call of a module that takes token ids, embeddings or pixels (the model itself, an encoder, a vision tower).
+A router belongs to the innermost one. Only references and shapes are read here; nothing looks at a tensor's values.
+"""
+
+import inspect
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_INPUTS = {"input_ids", "decoder_input_ids", "inputs_embeds", "pixel_values"}
+_CACHES = ("past_key_values", "past_key_value", "cache_params")
+
+
+@dataclass(eq=False)
+class Frame:
+    """One open call."""
+
+    module: nn.Module
+    inputs: dict[str, Any]
+    parent: "Frame | None"
+    output: Any = None
+
+
+@dataclass(eq=False)
+class Stream:
+    """The tokens that one frame's routers look at, as references: what the writing thread needs to name every row."""
+
+    stack: str
+    shape: tuple[int, int]  # (sequences, places per sequence)
+    kind: str  # text | image | row
+    generation: int  # calls with one number continue the same sequences
+    continues: bool
+    ids: Tensor | None = None
+    mask: Tensor | None = None
+    trailing_pad: int | None = None  # a pad id whose trailing run is padding (decoders without a mask)
+    infos: list[Any] | None = None
+    children: Any = field(default=None)
+
+
+class Frames:
+    """Hooks that keep the stack of open frames; `opened` and `closed` are called for the outermost one."""
+
+    def __init__(self, model: nn.Module, sites: list[Any], opened: Callable[[], None], closed: Callable[[Frame], None]) -> None:
+        self.model, self.current, self._opened, self._closed = model, None, opened, closed
+        self.current: Frame | None
+        self._caches: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._numbers = count()
+        self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
+
+    def _hook(self, module: nn.Module) -> list[Any]:
+        signature = inspect.signature(module.forward)
+
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.current is None:
+                self._opened()
+            self.current = Frame(module, _bound(signature, args, kwargs), self.current)
+
+        def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
+            frame = self.current
+            if frame is None:
+                return
+            frame.output, self.current = output, frame.parent
+            if self.current is None:
+                self._closed(frame)
+
+        return [
+            module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
+            module.register_forward_hook(leave, with_kwargs=True, always_call=True),
+        ]
+
+    def stream(self, frame: Frame, stack: str, rows: int, root_output: Any) -> Stream:
+        """Name the tokens of `rows` rows of a router under `frame`."""
+        text = _text_shape(frame, rows)
+        if text is None:
+            return _image_or_rows(frame, stack, rows, next(self._numbers))
+        generation, continues = self._generation(frame, root_output)
+        ids = _ids(frame, text, stack)
+        return Stream(stack, text, "text", generation, continues, ids, _mask(frame, text, stack), _pad(frame, stack))
+
+    def _generation(self, frame: Frame, root_output: Any) -> tuple[int, bool]:
+        """A number for the sequences of this call, and whether it goes on with those of an earlier one (same cache)."""
+        cache = next((f.inputs[name] for f in _outwards(frame) for name in _CACHES if f.inputs.get(name) is not None), None)
+        if cache is not None and cache in self._caches:
+            return self._caches[cache], True
+        number = next(self._numbers)
+        made = cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
+        if made is not None:
+            try:
+                self._caches[made] = number
+            except TypeError:  # a tuple, as old models return
+                pass
+        return number, False
+
+
+def _entrances(model: nn.Module, sites: list[Any]) -> list[nn.Module]:
+    """The model, and every module above a router that takes ids, embeddings or pixels."""
+    names = dict(model.named_modules())
+    above = {name.rsplit(".", i)[0] for site in sites for name in [site.name + ".x"] for i in range(1, name.count(".") + 1)}
+    towers = [names[n] for n in sorted(above) if n in names and n and _INPUTS & set(_parameters(names[n]))]
+    return [model, *(m for m in towers if m is not model)]
+
+
+def _parameters(module: nn.Module) -> list[str]:
+    try:
+        return list(inspect.signature(module.forward).parameters)
+    except (TypeError, ValueError):
+        return []
+
+
+def _bound(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    try:
+        bound = signature.bind_partial(*args, **kwargs).arguments
+    except TypeError:
+        return dict(kwargs)
+    flat = {k: v for k, v in bound.items() if not isinstance(v, tuple | dict) or k in _CACHES}
+    return flat | bound.get("kwargs", {})
+
+
+def _outwards(frame: Frame | None) -> list[Frame]:
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.parent
+    return found
+
+
+def _decodes(frame: Frame, stack: str) -> bool:
+    return stack == "decoder" and bool(getattr(getattr(frame.module, "config", None), "is_encoder_decoder", False))
+
+
+def _text_shape(frame: Frame, rows: int) -> tuple[int, int] | None:
+    """(sequences, places) of the innermost ids or embeddings that have `rows` places (or any, for subsets: rows < 0)."""
+    for f in _outwards(frame):
+        for name in ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"):
+            value = f.inputs.get(name)
+            if torch.is_tensor(value) and value.dim() >= 2 and (rows < 0 or value.shape[0] * value.shape[1] == rows):
+                return value.shape[0], value.shape[1]
+    return None
+
+
+def _ids(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
+    for f in _outwards(frame):
+        names = ("decoder_input_ids", "input_ids") if stack == "decoder" else ("input_ids",)
+        for name in names:
+            value = f.inputs.get(name)
+            if torch.is_tensor(value) and tuple(value.shape) == shape:
+                return value
+    return None
+
+
+def _mask(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
+    """The (sequences, >= places) mask that says which places are padding; the last places count."""
+    for f in _outwards(frame):
+        names = ("decoder_attention_mask",) if f.parent is None and _decodes(f, stack) else ("attention_mask",)
+        for name in names:
+            value = f.inputs.get(name)
+            if torch.is_tensor(value) and value.dim() == 2 and value.shape[0] == shape[0] and value.shape[1] >= shape[1]:
+                return value[:, value.shape[1] - shape[1] :]
+    return None
+
+
+def _pad(frame: Frame, stack: str) -> int | None:
+    root = _outwards(frame)[-1]
+    pad = getattr(getattr(root.module, "config", None), "pad_token_id", None)
+    return pad if _decodes(root, stack) and isinstance(pad, int) else None
+
+
+def _image_or_rows(frame: Frame, stack: str, rows: int, number: int) -> Stream:
+    for f in _outwards(frame):
+        pixels = f.inputs.get("pixel_values")
+        if torch.is_tensor(pixels) and pixels.dim() == 4 and rows % pixels.shape[0] == 0:
+            return Stream("vision", (pixels.shape[0], rows // pixels.shape[0]), "image", number, False)
+    return Stream(stack, (1, rows), "row", number, False)

@@ -1,0 +1,164 @@
+"""Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Any
+
+import numpy as np
+
+from ..store import RunWriter
+from .frames import Stream
+
+
+@dataclass(frozen=True)
+class SequenceInfo:
+    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out."""
+
+    source: str | None = None
+    row: int = 0
+    part: int = 0
+    document: str | None = None
+    text: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    words: Sequence[int | None] = ()
+    word_labels: Sequence[Mapping[str, str]] = ()  # by word number
+
+
+@dataclass
+class _Live:
+    """Sequences that later calls may go on with."""
+
+    sequences: np.ndarray
+    counts: np.ndarray
+
+
+class Identity:
+    """Gives keys to sequences and tokens and writes their rows."""
+
+    def __init__(self, writer: RunWriter, text_of: Callable[[Sequence[int]], list[str]] | None, special: set[int]) -> None:
+        self.writer, self.text_of, self.special = writer, text_of, special
+        self._live: dict[int, _Live] = {}
+        self._seen: set[int] = set()
+
+    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray], decoding: bool) -> np.ndarray:
+        """(sequences × places,) token key of every row; -1 for padding."""
+        ids = arrays.get("ids")
+        mask = _mask(stream, ids, arrays.get("mask"))
+        live = self._live.get(stream.generation) if stream.continues else None
+        if live is None or len(live.sequences) != stream.shape[0]:
+            live = _Live(self._sequences(stream, mask), np.zeros(stream.shape[0], np.int64))
+            self._live = {k: v for k, v in list(self._live.items())[-64:]} | {stream.generation: live}
+            decoding = False
+        keys = self._tokens(stream, live, ids, mask, decoding)
+        live.counts += mask.sum(1)
+        return keys
+
+    def _sequences(self, stream: Stream, mask: np.ndarray) -> np.ndarray:
+        size, places = stream.shape
+        first = self.writer.take("sequence", size)
+        keys = np.arange(first, first + size)
+        infos, beams = _infos(stream, size)
+        side = isqrt(places if stream.kind == "image" else 0)
+        self.writer.add(
+            "sequences",
+            {
+                "sequence": keys,
+                "source": [i.source for i in infos],
+                "source_row": np.array([i.row for i in infos], np.int64),
+                "part": np.array([i.part for i in infos], np.int32),
+                "beam": beams,
+                "document": [i.document if i.document is not None else f"{first + n}" for n, i in enumerate(infos)],
+                "stack": stream.stack,
+                "domain": [i.labels.get("domain") for i in infos],
+                "class": [i.labels.get("class") for i in infos],
+                "text": [i.text for i in infos],
+                "tokens": mask.sum(1),
+                **({"height": side, "width": side} if stream.kind == "image" else {}),
+            },
+        )
+        labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
+        if labels:
+            sequence, kind, label = map(list, zip(*labels))
+            self.writer.add("sequence_labels", {"sequence": sequence, "kind": kind, "label": label})
+        return keys
+
+    def _tokens(self, stream: Stream, live: _Live, ids: Any, mask: np.ndarray, decoding: bool) -> np.ndarray:
+        row, place = np.nonzero(mask)
+        first = self.writer.take("token", len(row))
+        keys = np.full(mask.shape, -1, np.int64)
+        keys[row, place] = np.arange(first, first + len(row))
+        position = (np.cumsum(mask, 1) - 1 + live.counts[:, None])[row, place]
+        columns: dict[str, Any] = {"token": keys[row, place], "sequence": live.sequences[row], "position": position}
+        if stream.kind == "image":
+            columns |= _patches(stream.shape[1], place)
+        elif ids is not None:
+            vocab = ids[row, place].astype(np.int64)
+            self._vocab(vocab)
+            columns |= {"unit": "text", "vocab_id": vocab, "special": np.isin(vocab, list(self.special))}
+        else:
+            columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
+        if not decoding and stream.infos and any(len(i.words) for i in stream.infos):
+            columns |= self._words(stream, row, position, columns["token"])
+        self.writer.add("tokens", {**columns, "generated": decoding})
+        return keys.reshape(-1)
+
+    def _words(self, stream: Stream, row: np.ndarray, position: np.ndarray, token: np.ndarray) -> dict[str, Any]:
+        infos, _ = _infos(stream, stream.shape[0])
+        words = [infos[r].words[p] if p < len(infos[r].words) else None for r, p in zip(row, position)]
+        labels = [
+            (int(t), kind, label)
+            for r, word, t in zip(row, words, token)
+            if word is not None and word < len(infos[r].word_labels)
+            for kind, label in infos[r].word_labels[word].items()
+        ]
+        if labels:
+            tokens, kinds, values = map(list, zip(*labels))
+            self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
+        import pyarrow as pa
+
+        return {"word": pa.array(words, pa.uint32())}
+
+    def _vocab(self, ids: np.ndarray) -> None:
+        if self.text_of is None:
+            return
+        new = [int(i) for i in np.unique(ids) if int(i) not in self._seen]
+        if new:
+            self._seen.update(new)
+            self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
+
+
+def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
+    """An info for each row, repeated for beams where there are several rows for each."""
+    infos = stream.infos or []
+    times = size // len(infos) if infos and size % len(infos) == 0 else 0
+    if not times:
+        return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
+    return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
+
+
+def _mask(stream: Stream, ids: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
+    if mask is not None:
+        return mask.astype(bool)
+    real = np.ones(stream.shape, bool)
+    if ids is not None and stream.trailing_pad is not None and stream.shape[1] > 1:
+        trailing = np.cumprod((ids == stream.trailing_pad)[:, ::-1], 1)[:, ::-1].astype(bool)
+        real &= ~trailing
+        real[:, 0] = True
+    return real
+
+
+def _patches(places: int, place: np.ndarray) -> dict[str, Any]:
+    """Grid coordinates: a square of patches, after a class token where the count leaves one over."""
+    import pyarrow as pa
+
+    side = isqrt(places)
+    lead = places - side * side
+    patch = place >= lead
+    where = place - lead
+    return {
+        "unit": np.where(patch, "patch", "cls").tolist(),
+        "y": pa.array(where // side, pa.int32(), mask=~patch),
+        "x": pa.array(where % side, pa.int32(), mask=~patch),
+        "special": ~patch,
+    }

@@ -1,0 +1,150 @@
+"""The writing thread: takes jobs in order, turns them into rows, commits shards; the model waits only when it cannot keep up."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import MoescopeError
+from ..store import RunWriter
+from . import columns
+from .identity import Identity
+from .jobs import Job, Stack
+
+
+class Sink:
+    """Writes jobs on a thread of its own, holding at most `max_bytes` of them.
+
+    `progress` is asked for at each commit, when every job handed over so far with `boundary=True` is in the shard.
+    """
+
+    def __init__(self, writer: RunWriter, identity: Identity, commit_rows: int, commit_seconds: float, max_bytes: int) -> None:
+        self.writer, self.identity = writer, identity
+        self.commit_rows, self.commit_seconds, self.max_bytes = commit_rows, commit_seconds, max_bytes
+        self.waited = 0.0
+        self.written: dict[str, Any] = {}
+        self.warnings: dict[str, int] = {}
+        self._held = 0
+        self._room = threading.Condition()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="moescope-sink", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Hand over a job; waits when too much is held. Raises what the writing thread met."""
+        self.check()
+        size = job.bytes
+        with self._room:
+            if self._held and self._held + size > self.max_bytes:
+                began = time.perf_counter()
+                self._room.wait_for(lambda: not self._held or self._held + size <= self.max_bytes or self._error is not None)
+                self.waited += time.perf_counter() - began
+            self._held += size
+        self._jobs.put(job)
+
+    def check(self) -> None:
+        """Raise what the writing thread met, if anything."""
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        """Wait until all jobs are rows; then raise what was met."""
+        self._jobs.put(None)
+        self._thread.join()
+        self.check()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            size = job.bytes
+            try:
+                if self._error is None:
+                    self._write(job)
+            except BaseException as error:
+                self._error = error if isinstance(error, MoescopeError) else _unexpected(error)
+            finally:
+                with self._room:
+                    self._held -= size
+                    self._room.notify_all()
+
+    def _write(self, job: Job) -> None:
+        job.wait()
+        forward = self.writer.take("forward", 1)
+        shared = {name: t.numpy() for name, t in job.tensors.items()}
+        decode = job.meta["phase"] == "decode"
+        keys = {}
+        for number, stream in enumerate(job.streams):
+            own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
+            keys[id(stream)] = self.identity.rows(stream, own, decode)
+        for stack in job.stacks:
+            self._add(stack, keys[id(stack.stream)], forward)
+        tokens = sum(int((k >= 0).sum()) for k in keys.values())
+        self.writer.add("forwards", {"forward": forward, "tokens": tokens, **job.meta["row"]})
+        if progress := job.meta.get("progress"):
+            self.written = progress
+        overdue = time.monotonic() - self._last > self.commit_seconds
+        if (self.writer.pending >= self.commit_rows or overdue) and ("progress" in job.meta):
+            self.writer.commit(self.written)
+            self._last = time.monotonic()
+
+    def _add(self, stack: Stack, keys: np.ndarray, forward: int) -> None:
+        arrays = stack.arrays()
+        sites = [record.site for record in stack.records]
+        routers = np.array([site.extra["number"] for site in sites])
+        iterations = np.array([record.iteration for record in stack.records])
+        rows = arrays.pop("rows", None)
+        tokens = np.broadcast_to(keys, (len(sites), len(keys))) if rows is None else keys[rows]
+        self._look(arrays, sites, tokens)
+        if columns.fits_wide(arrays, sites[0].kind):
+            k = arrays["experts"].shape[-1]
+            self.writer.add(f"routes_{k}", columns.wide(arrays, tokens, routers, iterations, forward))
+        else:
+            decisions, assignments = columns.long(arrays, tokens, routers, iterations, forward)
+            self.writer.add("decisions_long", decisions)
+            self.writer.add("assignments_long", assignments)
+        self._extras(stack, arrays, tokens, routers, iterations, forward)
+
+    def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forward: int) -> None:
+        if "decided_experts" in arrays:
+            different = (arrays["decided_experts"] != arrays["experts"]).any((1, 2))
+            if different.any():
+                pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
+                k = pick["experts"].shape[-1]
+                wide = columns.wide(pick, tokens[different], routers[different], iterations[different], forward)
+                self.writer.add(f"decided_{k}", wide)
+        if "logits" in arrays:
+            r, t = np.nonzero(tokens >= 0)
+            self.writer.add(
+                "logits",
+                {"forward": forward, "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
+                 "logits": list(arrays["logits"][r, t])},
+            )  # fmt: skip
+        for record, router in zip(stack.records, routers):
+            if record.capacity is not None:
+                pools = 1 if "pool" not in arrays else int(arrays["pool"].max()) + 1
+                self.writer.add(
+                    "pools",
+                    {"forward": forward, "router": router, "pool": np.arange(pools), "tokens": record.pool_tokens or 0,
+                     "capacity": record.capacity},
+                )  # fmt: skip
+
+    def _look(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
+        for name in ("entropy", "weights"):
+            if name in arrays and not np.isfinite(arrays[name]).all():
+                bad = ~np.isfinite(arrays[name]).reshape(len(sites), tokens.shape[1], -1).all(-1) & (tokens >= 0)
+                for site, count in zip(sites, bad.sum(1)):
+                    if count:
+                        said = f"NaN or infinite {'router logits' if name == 'entropy' else 'routing weights'} at {site.path}"
+                        self.warnings[said] = self.warnings.get(said, 0) + int(count)
+
+
+def _unexpected(error: BaseException) -> BaseException:
+    error.add_note("met while the trace was being written; what was committed before is safe")
+    return error
+
+
+Progress = Callable[[], dict[str, Any]]
