@@ -100,6 +100,7 @@ SPECIAL: dict[str, Special] = {
         {"encoder_sparse_step": 2, "decoder_sparse_step": 2, "moe_eval_capacity_token_fraction": 0.2},
         "Transformers 5 executes experts 0 and 1 whatever the router decides",
     ),
+    "phimoe": Special({"router_jitter_noise": 0.3}, "its jitter is also the threshold of the sparse softmax, in eval too"),
     "qwen3_omni_moe_talker_text": Special(
         {"shared_expert_intermediate_size": 16}, "reads embeddings: its own forward cannot embed ids"
     ),

@@ -7,7 +7,7 @@ correction biases at zero (biased selection would never be exercised), lookup ta
 import torch
 
 SPREAD = 0.2  # standard deviation of a matrix: at hidden size 32, normed states give router logits a spread near 1
-NUDGE = 0.1  # standard deviation around the family's own start for vectors and biases: norms stay near 1
+NUDGE = 0.05  # standard deviation of biases, and of vectors around the family's own start: norms stay near 1
 
 
 @torch.no_grad()
@@ -21,7 +21,7 @@ def refill(model: torch.nn.Module, seed: int) -> None:
             parameter.copy_(_normal(parameter, SPREAD, generator))
     for name, buffer in model.named_buffers():
         if buffer.is_floating_point() and "bias" in name:
-            buffer.add_(_normal(buffer, NUDGE, generator))
+            buffer.copy_(_normal(buffer, NUDGE, generator))
         elif name.endswith("tid2eid"):
             _deal(buffer, model.get_submodule(name.rpartition(".")[0]).num_experts, generator)
 
