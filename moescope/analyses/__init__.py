@@ -1,0 +1,79 @@
+"""Questions to a store, one file each: `answer = moescope.analyses.run("load", store)`.
+
+Add one: put a file here (or an entry point in the group `moescope.analyses` of another package). Files that start with an
+underscore are helpers. An analysis is a module with
+
+* a docstring: first line `Title: the question`, then formulas, their sources, and what the nulls hold constant;
+* `run(store, run=None, **options) -> Answer`; every option has a default, unless it cannot (then `--all` leaves it out);
+* `charts(answer) -> dict[str, altair chart]`, given to the Answer as `draw`.
+
+What it takes from the helpers:
+
+* `_scope.scope(store, run)`: the run that is meant, its routers, its documents; `.units_sql(kind)` numbers the documents;
+* `_tables.tables(scope, sql)`: rows (unit, router, label, expert, n) as one array (units, labels, experts) per router;
+* `_statistics`: bootstrap weights over documents, intervals, permutations, p values, FDR, entropies, mutual information;
+* `_answer.figures(...)`: tidy rows with value, chance, null, interval, p, q, n and units; `_answer.Answer` holds them.
+
+Count in SQL by document first; bootstrap and permute the counts, never the rows. What the store cannot say is an
+`AnalysisError` (nothing can be said) or a note (something cannot), never a NaN without a word.
+"""
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..discover import modules
+from ..errors import AnalysisError
+from ..store import Store, open_store
+from ._answer import Answer
+
+__all__ = ["Answer", "catalogue", "run", "run_all"]
+
+
+def catalogue() -> list[dict[str, Any]]:
+    """Name, title, question, options and defaults of every analysis."""
+    return [_entry(name, module) for name, module in modules("analyses").items()]
+
+
+def _entry(name: str, module: Any) -> dict[str, Any]:
+    first, _, rest = (module.__doc__ or name).strip().partition("\n")
+    title, _, question = first.partition(": ")
+    parameters = list(inspect.signature(module.run).parameters.values())[2:]
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    options = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {
+        "name": name,
+        "title": title,
+        "question": question,
+        "method": rest.strip(),
+        "options": options,
+        "required": required,
+    }
+
+
+def run(name: str, store: Store | str | Path, run: int | None = None, **options: Any) -> Answer:
+    """Ask one analysis. AnalysisError if there is none of that name, no such option, or the store cannot say."""
+    known = modules("analyses")
+    if name not in known:
+        raise AnalysisError(f"there is no analysis {name!r}; there are: {', '.join(known)}")
+    entry = _entry(name, known[name])
+    if wrong := set(options) - set(entry["options"]) - set(entry["required"]):
+        raise AnalysisError(f"{name} has no option {sorted(wrong)[0]!r}; it has: {', '.join(entry['options']) or 'none'}")
+    if missing := [option for option in entry["required"] if option not in options]:
+        raise AnalysisError(f"{name} needs the option {missing[0]!r}; give it")
+    if isinstance(store, Store):
+        return known[name].run(store, run, **options)
+    with open_store(store) as opened:
+        return known[name].run(opened, run, **options)
+
+
+def run_all(store: Store, run: int | None = None) -> Iterator[tuple[str, Answer | AnalysisError]]:
+    """Ask every analysis that needs no option; a refusal comes as the AnalysisError that says why."""
+    for entry in catalogue():
+        if entry["required"]:
+            continue
+        try:
+            yield entry["name"], modules("analyses")[entry["name"]].run(store, run)
+        except AnalysisError as refusal:
+            yield entry["name"], refusal

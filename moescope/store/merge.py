@@ -7,7 +7,7 @@ a folder whose run is already in the file is left-over and ignored.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import duckdb
 
 from .. import __version__
 from ..errors import StoreError
+from ..routing import MAX_WIDTH
 from . import routes
 from .parts import KEYS, Part, exclusive, sync
 from .rollups import add_rollups
@@ -92,6 +93,16 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
     if part.path.parent.is_dir() and not any(part.path.parent.iterdir()):
         part.path.parent.rmdir()
     return numbers[0]
+
+
+def update(store: Path, change: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    """Change a finished store: copied, changed, renamed over the old file. StoreError if it cannot be read or written."""
+    try:
+        with exclusive(store):
+            check_store(store)
+            _replace(store, change)
+    except OSError as error:
+        raise StoreError(f"cannot write {store}: {error.strerror}; choose a folder that can be written") from error
 
 
 def _replace(store: Path, change: Any) -> None:
@@ -202,7 +213,7 @@ def projection(part: Part, table: str, base: Mapping[str, int]) -> str:
 
 
 _RUN = {"sequences", "tokens", "forwards", "pools", "logits", "decisions_long", "assignments_long", "measures"}
-_RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, routes.MAX_WIDTH + 1)}
+_RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, MAX_WIDTH + 1)}
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, run: int) -> None:

@@ -7,7 +7,6 @@ long view cost nothing extra, and a filter on `rank` reads one branch. Routers w
 
 import duckdb
 
-MAX_WIDTH = 16  # four bits of `slots` for each rank
 _KEYS = ("run", "forward", "router", "iteration", "token")
 _LONG = ", ".join([*_KEYS, "rank, expert, weight, slot, buffer_position, dispatch_weight, dropped"])
 _FIXED = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..contracts import Record
-from .summaries import summarize
+from ..contracts._scores import summarize
 
 _FIELDS = ("experts", "weights", "logits", "decided_experts", "decided_weights", "dropped", "buffer", "dispatch", "rows", "pool")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from .. import routing
 from ..errors import MoescopeError
 from ..store import RunWriter
-from . import columns
 from .identity import Identity
 from .jobs import Job, Stack
 
@@ -99,11 +99,11 @@ class Sink:
         rows = arrays.pop("rows", None)
         tokens = np.broadcast_to(keys, (len(sites), len(keys))) if rows is None else keys[rows]
         self._look(arrays, sites, tokens)
-        if columns.fits_wide(arrays, sites[0].kind):
+        if routing.fits_wide(arrays, sites[0].kind):
             k = arrays["experts"].shape[-1]
-            self.writer.add(f"routes_{k}", columns.wide(arrays, tokens, routers, iterations, forward))
+            self.writer.add(f"routes_{k}", routing.wide(arrays, tokens, routers, iterations, forward))
         else:
-            decisions, assignments = columns.long(arrays, tokens, routers, iterations, forward)
+            decisions, assignments = routing.long(arrays, tokens, routers, iterations, forward)
             self.writer.add("decisions_long", decisions)
             self.writer.add("assignments_long", assignments)
         self._extras(stack, arrays, tokens, routers, iterations, forward)
@@ -114,7 +114,7 @@ class Sink:
             if different.any():
                 pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
                 k = pick["experts"].shape[-1]
-                wide = columns.wide(pick, tokens[different], routers[different], iterations[different], forward)
+                wide = routing.wide(pick, tokens[different], routers[different], iterations[different], forward)
                 self.writer.add(f"decided_{k}", wide)
         if "logits" in arrays:
             r, t = np.nonzero(tokens >= 0)

@@ -1,10 +1,10 @@
-"""Stacked arrays of a forward → columns of routes_<k>, ranked by weight, padding left out."""
+"""The routed row: stacked arrays of a forward → columns ranked by weight, padding left out, and back."""
 
 from typing import Any
 
 import numpy as np
 
-from ..store.routes import MAX_WIDTH
+MAX_WIDTH = 16  # four bits of `slots` for each rank
 
 Arrays = dict[str, np.ndarray]
 
