@@ -1,0 +1,140 @@
+"""Numbers from counts: entropies, mutual information, document bootstrap, permutation nulls, false discovery rate.
+
+Arrays of counts carry their cells on the last axes; everything is vectorised over leading axes. Information is in bits.
+"""
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Array = np.ndarray[Any, Any]
+MIN_UNITS = 5  # documents below which no interval is given
+DRAWS = 400  # bootstrap replications
+LEVEL = 0.95
+
+
+def shares(counts: Array, axis: int = -1) -> Array:
+    """Counts over their sum; zeros where there is nothing."""
+    total = counts.sum(axis=axis, keepdims=True)
+    return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+
+
+def entropy(counts: Array, axis: int = -1) -> Array:
+    """Shannon entropy in bits of counts or shares; 0 where there is nothing."""
+    p = shares(np.asarray(counts, dtype=float), axis)
+    return -np.sum(p * np.log2(p, out=np.zeros_like(p), where=p > 0), axis=axis)
+
+
+def gini(counts: Array) -> Array:
+    """Gini coefficient: 0 even, (E-1)/E all in one."""
+    x = np.sort(shares(np.asarray(counts, dtype=float)), axis=-1)
+    e = x.shape[-1]
+    return np.sum((2 * np.arange(1, e + 1) - e - 1) * x, axis=-1) / e
+
+
+def variation(counts: Array) -> Array:
+    """Coefficient of variation: standard deviation (population) over mean of the loads."""
+    p = shares(np.asarray(counts, dtype=float))
+    return p.std(axis=-1) * p.shape[-1]
+
+
+def max_violation(counts: Array) -> Array:
+    """MaxVio: (largest load - mean) / mean (DeepSeek, arXiv 2408.15664)."""
+    p = shares(np.asarray(counts, dtype=float))
+    return p.max(axis=-1) * p.shape[-1] - 1
+
+
+def mutual_information(table: Array) -> Array:
+    """Plug-in mutual information in bits of (..., A, B) tables of counts."""
+    table = np.asarray(table, dtype=float)
+    joint = entropy(table.reshape(*table.shape[:-2], -1))
+    return np.maximum(entropy(table.sum(-1)) + entropy(table.sum(-2)) - joint, 0)
+
+
+def miller_madow(table: Array) -> Array:
+    """Mutual information in bits with Miller's correction (m - 1) / 2N of each of its three entropies (Miller 1955)."""
+    table = np.asarray(table, dtype=float)
+    cells = (table > 0).sum((-2, -1))
+    rows, columns = (table.sum(-1) > 0).sum(-1), (table.sum(-2) > 0).sum(-1)
+    n = np.maximum(table.sum((-2, -1)), 1)
+    return mutual_information(table) + (rows + columns - cells - 1) / (2 * n * np.log(2))
+
+
+def normalized_information(table: Array) -> Array:
+    """Mutual information over the arithmetic mean of the two entropies (scikit-learn's default); 0 where both are 0."""
+    half = (entropy(table.sum(-1)) + entropy(table.sum(-2))) / 2
+    return np.divide(mutual_information(table), half, out=np.zeros_like(half), where=half > 0)
+
+
+def jensen_shannon(p: Array, q: Array) -> Array:
+    """Jensen-Shannon divergence in bits (0 to 1) of two arrays of counts or shares; its root is the distance."""
+    p, q = shares(np.asarray(p, dtype=float)), shares(np.asarray(q, dtype=float))
+    return np.maximum(entropy((p + q) / 2) - (entropy(p) + entropy(q)) / 2, 0)
+
+
+def bootstrap_weights(units: int, draws: int = DRAWS, seed: int = 0, strata: Array | None = None) -> Array:
+    """(draws, units): how often each document is drawn, multinomially, within its stratum where strata are given."""
+    rng = np.random.default_rng(seed)
+    strata = np.zeros(units, dtype=int) if strata is None else np.asarray(strata)
+    weights = np.zeros((draws, units))
+    for stratum in np.unique(strata):
+        (members,) = np.nonzero(strata == stratum)
+        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+    return weights
+
+
+def resampled(weights: Array, counts: Array) -> Array:
+    """(draws, ...): counts (units, ...) summed over documents as often as each was drawn."""
+    flat = counts.reshape(len(counts), -1)
+    return (weights.astype(np.float32) @ flat.astype(np.float32)).astype(float).reshape(len(weights), *counts.shape[1:])
+
+
+def interval(value: Array, draws: Array | None, units: Array | int, level: float = LEVEL) -> tuple[Array, Array]:
+    """Interval of `value` from bootstrap `draws` (first axis): quantiles about their mean, moved to `value`.
+
+    Moving them takes out the bootstrap's own bias (mutual information and entropy have one). They are widened by
+    sqrt(n/(n-1)) and by t over normal quantiles for n documents (Hesterberg 2015), and empty (NaN) under MIN_UNITS.
+    """
+    value = np.asarray(value, dtype=float)
+    n = np.broadcast_to(np.asarray(units), value.shape)
+    if draws is None:
+        return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0) - np.mean(draws, axis=0)
+    df = np.maximum(n - 1, 1)
+    wide = np.where(n >= MIN_UNITS, np.sqrt(np.maximum(n, 2) / df) * stats.t.isf(tail, df) / stats.norm.isf(tail), np.nan)
+    return value + wide * low, value + wide * high
+
+
+def p_value(value: Array, null: Array, side: str = "greater") -> Array:
+    """Share of permuted values (first axis of `null`) at least as far out, the observed one counted in; never 0.
+
+    `side` is greater, less or both (twice the smaller, at most 1).
+    """
+    close = 1e-9 * np.maximum(np.abs(value), 1e-9)
+    above = (1 + np.sum(null >= value - close, axis=0)) / (len(null) + 1)
+    below = (1 + np.sum(null <= value + close, axis=0)) / (len(null) + 1)
+    return {"greater": above, "less": below, "both": np.minimum(2 * np.minimum(above, below), 1)}[side]
+
+
+def fdr(p: Array) -> Array:
+    """Benjamini-Hochberg q values; NaN stays NaN and is not counted as a test."""
+    p = np.asarray(p, dtype=float)
+    q = np.full(p.shape, np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        q[known] = stats.false_discovery_control(p[known])
+    return q
+
+
+def permuted(labels: Array, draws: int, seed: int = 0, within: Array | None = None) -> Array:
+    """(draws, n): `labels` shuffled, among equals of `within` only where it is given."""
+    rng = np.random.default_rng(seed)
+    labels = np.asarray(labels)
+    within = np.zeros(len(labels), dtype=int) if within is None else np.asarray(within)
+    home = np.argsort(within, kind="stable")
+    result = np.empty((draws, len(labels)), dtype=labels.dtype)
+    for row in result:
+        row[home] = labels[np.lexsort((rng.random(len(labels)), within))]
+    return result

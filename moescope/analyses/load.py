@@ -1,0 +1,211 @@
+"""Load and entropy: how evenly are the experts used, how sure are the routers, and what is dropped?
+
+Load c_e counts the assignments of expert e that ran; its share is p_e = c_e / sum c. By router, over everything and by a
+sequence label, by phase and by position (0, 1-3, 4-15, ...):
+
+* load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
+  (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
+* routing entropy (nats) and margin of a decision: means over tokens; router z-loss mean(log sum exp z)^2 (ST-MoE 2202.08906).
+* dropped share: chosen but not run. Balancing losses: see `_losses.py`. Other capacities: see `_capacity.py`.
+
+Null of the load figures: the expert numbers shuffled within each document, which keeps how concentrated each document is and
+forgets which experts it used. A router whose documents each use few but different experts is even by that null.
+Intervals: bootstrap over documents, of the counts.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _capacity, _losses
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import heatmap, layers
+from ._scope import Scope, scope
+from ._tables import Table, load_sql, tables
+
+COLD = 0.1  # of the even share
+SHUFFLES = 199
+MEASURES: dict[str, tuple[str, Any]] = {
+    "load entropy (bits)": ("Shannon entropy of the load", st.entropy),
+    "normalized load entropy": ("entropy over log2 E", lambda c: st.entropy(c) / np.log2(max(c.shape[-1], 2))),
+    "Gini of load": ("Gini 1912", st.gini),
+    "CV of load": ("Shazeer et al. 1701.06538", st.variation),
+    "MaxVio": ("DeepSeek 2408.15664", st.max_violation),
+    "dead experts": ("experts that never ran", lambda c: (c == 0).sum(-1).astype(float)),
+    "cold experts": (
+        "experts under a tenth of the even share",
+        lambda c: (st.shares(c) * c.shape[-1] < COLD).sum(-1).astype(float),
+    ),
+}
+EVEN: dict[str, Any] = {"load entropy (bits)": np.log2, "normalized load entropy": lambda e: 1.0}
+NULL = "expert numbers shuffled within each document"
+
+
+def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
+    """Load of every router, over everything, by sequence label `by` (default: domain, class, or the first there is)."""
+    here = scope(store, run)
+    notes = list(here.notes)
+    sql = {"figures": load_sql(here), "phase": _split_sql(here, "phase"), "position": _split_sql(here, "position")}
+    rows, experts = [], []
+    for table in tables(here, sql["figures"]):
+        weights = st.bootstrap_weights(len(table.counts))
+        rows.append(balance(table, 0, "", weights))
+        experts.append(_experts(table, weights))
+    rows += _labels(here, by, sql, notes)
+    for split in ("phase", "position"):
+        rows += _subsets(here, sql[split], split)
+    rows += _decisions(here, sql, notes)
+    rows += _losses.figures_of(here, notes)
+    table, sql["capacity"] = _capacity.what_if(here, notes)
+    frame = gather(rows)
+    frames = {"figures": frame, "experts": gather(experts), "capacity": table}
+    return Answer("load", "Load and entropy", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame:
+    """The figures of MEASURES for one label of a table."""
+    counts = table.counts[:, label, :]
+    units = int((counts.sum(1) > 0).sum())
+    draws, null = st.resampled(weights, counts), _shuffled(counts)
+    total, n = counts.sum(0), int(counts.sum())
+    frames = [
+        figures(table.where | {"subset": subset}, name, measure(total), source=source,
+                chance=EVEN.get(name, lambda e: 0.0)(len(total)), draws=measure(draws), null=measure(null), null_name=NULL,
+                side="less" if name in EVEN else "greater", bounds=(0, EVEN.get(name, lambda e: np.inf)(len(total))), n=n, units=units)
+        for name, (source, measure) in MEASURES.items()
+    ]  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _shuffled(counts: Any) -> Any:
+    """(SHUFFLES, experts): totals after shuffling expert numbers within each document."""
+    rng = np.random.default_rng(0)
+    counts = counts[counts.sum(1) > 0].astype(np.float32)
+    return np.stack([rng.permuted(counts, axis=1).sum(0) for _ in range(SHUFFLES)]).astype(float)
+
+
+def _experts(table: Table, weights: Any) -> pd.DataFrame:
+    counts = table.counts[:, 0, :]
+    units, experts = int((counts.sum(1) > 0).sum()), counts.shape[1]
+    draws, null = st.shares(st.resampled(weights, counts)), st.shares(_shuffled(counts))
+    return figures(table.where | {"expert": np.arange(experts)}, "share of load", st.shares(counts.sum(0)), source="share of assignments",
+                   chance=1 / experts, draws=draws, null=null, null_name=NULL, side="both", n=counts.sum(0).astype(int), units=units)  # fmt: skip
+
+
+def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    try:
+        kind = here.kind(by)
+    except AnalysisError as reason:
+        if by:
+            raise
+        notes.append(f"No load by label: {reason}.")
+        return []
+    sql["label"] = load_sql(here, kind)
+    rows = []
+    for table in tables(here, sql["label"]):
+        weights = st.bootstrap_weights(len(table.counts), strata=table.home)
+        rows += [balance(table, i, f"{kind}={label}", weights) for i, label in enumerate(table.labels)]
+    return rows
+
+
+_SPLITS = {
+    "phase": "f.phase",
+    "position": "case when position = 0 then 0 else 1 + (floor(log2(position)) // 2)::int end",
+}
+
+
+def _split_sql(here: Scope, split: str) -> str:
+    return f"""with units as ({here.units_sql()})
+select units.unit, router, {_SPLITS[split]} as label, expert, count(*) as n
+from assignments a join tokens t using (token) join units using (sequence) join forwards f on f.forward = a.forward
+where a.run = {here.run} and not dropped group by all"""
+
+
+def _subsets(here: Scope, sql: str, split: str) -> list[pd.DataFrame]:
+    rows = []
+    for table in tables(here, sql):
+        if len(table.labels) < 2:
+            return []
+        weights = st.bootstrap_weights(len(table.counts))
+        names = [f"{split}={_bucket(label) if split == 'position' else label}" for label in table.labels]
+        rows += [balance(table, i, name, weights) for i, name in enumerate(names)]
+    return rows
+
+
+def _bucket(label: str) -> str:
+    number = int(label)
+    return "0" if number == 0 else f"{4 ** (number - 1)}-{4**number - 1}"
+
+
+def _decisions(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    """Means over tokens of entropy, margin and squared log-sum-exp; dropped share."""
+    sql["decisions"] = f"""with units as ({here.units_sql()})
+select units.unit, router, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
+  sum(entropy) filter (isfinite(entropy)) as entropy, count(margin) filter (isfinite(margin)) as margins,
+  sum(margin) filter (isfinite(margin)) as margin, count(log_sum_exp) filter (isfinite(log_sum_exp)) as zs,
+  sum(log_sum_exp::double ** 2) filter (isfinite(log_sum_exp)) as z
+from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
+    frame = here.store.sql(sql["decisions"]).df().fillna(0)
+    bad = int(frame["decisions"].sum() - frame["n"].sum())
+    if bad:
+        notes.append(
+            f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
+        )
+    sql["dropped"] = load_sql(here, where="dropped")
+    lost = {t.where["router"]: int(t.counts.sum()) for t in tables(here, sql["dropped"])}
+    rows = [_means(here.routers.loc[r], part, len(frame["unit"].unique())) for r, part in frame.groupby("router")]
+    return [*rows, *_dropped(here, lost)]
+
+
+def _means(router: pd.Series, part: pd.DataFrame, units: int) -> pd.DataFrame:
+    where = {key: router[key] for key in ("stack", "layer", "router")}
+    weights = st.bootstrap_weights(len(part))
+    most = np.log(router["experts"])
+    wanted = [("routing entropy (nats)", "entropy", "n", 1.0, most, "Shannon entropy of a decision's probabilities, mean"),
+              ("normalized routing entropy", "entropy", "n", most or 1.0, 1.0, "entropy over ln E, mean"),
+              ("margin", "margin", "margins", 1.0, 0.0, "p of the last chosen less p of the first left out, mean"),
+              ("router z-loss", "z", "zs", 1.0, np.log(router["experts"]) ** 2, "ST-MoE 2202.08906; chance: logits all 0")]  # fmt: skip
+    rows = []
+    for name, total, count, scale, chance, source in wanted:
+        sums = part[[total, count]].to_numpy(float)
+        if sums[:, 1].sum() == 0:
+            continue
+        draws = st.resampled(weights, sums)
+        value = sums[:, 0].sum() / sums[:, 1].sum() / scale
+        rows.append(figures(where, name, value, source=source, chance=chance, draws=draws[:, 0] / np.maximum(draws[:, 1], 1) / scale,
+                            null_name="none: a mean beside its chance level", n=int(sums[:, 1].sum()), units=len(part)))  # fmt: skip
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _dropped(here: Scope, lost: dict[int, int]) -> list[pd.DataFrame]:
+    ran = here.store.rows(f"select router, sum(assignments) from load_rollup where run = {here.run} group by 1")
+    limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
+    return [
+        figures({key: here.routers.loc[r][key] for key in ("stack", "layer", "router")}, "dropped share", lost.get(r, 0) / max(1, n + lost.get(r, 0)),
+                source="chosen but not run, of all chosen", chance=0.0, null_name="none: a count", n=int(n + lost.get(r, 0)))
+        for r, n in ran if r in here.routers.index and (r in limited or lost.get(r))
+    ]  # fmt: skip
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    whole = frame[frame["subset"] == ""]
+    even = whole[whole["name"] == "normalized load entropy"]
+    least = even.loc[even["value"].idxmin()]
+    dead = int(whole.loc[whole["name"] == "dead experts", "value"].sum())
+    return (
+        f"Load reaches {even['value'].mean():.1%} of the entropy of even load on average over {len(even)} routers, least in "
+        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {dead or 'no'} experts never ran."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Load entropy by layer, and the share of every expert."""
+    whole = answer.figures("normalized load entropy", subset="")
+    return {
+        "load entropy by layer": layers(whole, "Normalized load entropy (1 = even)"),
+        "share of load": heatmap(answer.frames["experts"], "Share of load by layer and expert"),
+    }
