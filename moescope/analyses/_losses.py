@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.special import expit, softmax
 
 from ._answer import figures
-from ._scope import Scope
+from ._scope import Scope, place
 
 BATCH = 65536
 
@@ -72,7 +72,7 @@ def switch_loss(first: Any, probability: Any) -> float:
 
 
 def _rows(row: pd.Series, first: Any, every: Any, probability: Any, mass: float, n: int) -> pd.DataFrame:
-    where = {key: row[key] for key in ("stack", "layer", "router")}
+    where = place(row)
     e, k = len(first), every.sum() / n
     f, big, p = first / n, every / n, probability / n
     wanted = [("balancing loss", "Switch", switch_loss(f, p), 1.0, "Switch 2101.03961, alpha = 1"),

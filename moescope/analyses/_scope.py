@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -80,7 +81,13 @@ class Scope:
         if self.documents > MAX_UNITS:
             groups = max(16, MAX_UNITS // (self.kinds()[kind] if kind else 1))
             document = f"hash({document}) % {groups}"
-        return f"select s.sequence, {label} as label, (dense_rank() over (order by {label}, {document}) - 1)::int as unit from {source}"
+        unit = f"(dense_rank() over (order by {label}, {document}) - 1)::int"
+        return f"select s.sequence, {label} as label, {unit} as unit from {source}"
+
+
+def place(router: pd.Series) -> dict[str, Any]:
+    """Stack, layer and router of a row of `routers`, as keys of figure rows."""
+    return {key: router[key] for key in ("stack", "layer", "router")}
 
 
 def scope(store: Store, run: int | None = None) -> Scope:

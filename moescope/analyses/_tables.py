@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ._scope import Scope
+from ._scope import Scope, place
 from ._statistics import Array
 
 
@@ -23,7 +23,7 @@ class Table:
     @property
     def where(self) -> dict[str, Any]:
         """Stack, layer and router, as keys of figure rows."""
-        return {"stack": self.router["stack"], "layer": self.router["layer"], "router": self.router["router"]}
+        return place(self.router)
 
     @property
     def total(self) -> Array:

@@ -13,6 +13,7 @@ forgets which experts it used. A router whose documents each use few but differe
 Intervals: bootstrap over documents, of the counts.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from . import _capacity, _losses
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap, layers
-from ._scope import Scope, scope
+from ._scope import Scope, place, scope
 from ._tables import Table, load_sql, tables
 
 COLD = 0.1  # of the even share
@@ -75,7 +76,8 @@ def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame
     frames = [
         figures(table.where | {"subset": subset}, name, measure(total), source=source,
                 chance=EVEN.get(name, lambda e: 0.0)(len(total)), draws=measure(draws), null=measure(null), null_name=NULL,
-                side="less" if name in EVEN else "greater", bounds=(0, EVEN.get(name, lambda e: np.inf)(len(total))), n=n, units=units)
+                side="less" if name in EVEN else "greater", bounds=(0, EVEN.get(name, lambda e: np.inf)(len(total))),
+                n=n, units=units)
         for name, (source, measure) in MEASURES.items()
     ]  # fmt: skip
     return pd.concat(frames, ignore_index=True)
@@ -83,17 +85,24 @@ def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame
 
 def _shuffled(counts: Any) -> Any:
     """(SHUFFLES, experts): totals after shuffling expert numbers within each document."""
-    rng = np.random.default_rng(0)
     counts = counts[counts.sum(1) > 0].astype(np.float32)
-    return np.stack([rng.permuted(counts, axis=1).sum(0) for _ in range(SHUFFLES)]).astype(float)
+    return np.stack([counts.ravel()[order].sum(0) for order in _orders(*counts.shape)]).astype(float)
+
+
+@lru_cache(maxsize=4)
+def _orders(units: int, experts: int) -> list[Any]:
+    """Places of a (units, experts) array with the columns of every row shuffled, SHUFFLES times."""
+    rng, start = np.random.default_rng(0), experts * np.arange(units)[:, None]
+    return [start + rng.random((units, experts)).argsort(axis=1) for _ in range(SHUFFLES)]
 
 
 def _experts(table: Table, weights: Any) -> pd.DataFrame:
     counts = table.counts[:, 0, :]
     units, experts = int((counts.sum(1) > 0).sum()), counts.shape[1]
     draws, null = st.shares(st.resampled(weights, counts)), st.shares(_shuffled(counts))
-    return figures(table.where | {"expert": np.arange(experts)}, "share of load", st.shares(counts.sum(0)), source="share of assignments",
-                   chance=1 / experts, draws=draws, null=null, null_name=NULL, side="both", n=counts.sum(0).astype(int), units=units)  # fmt: skip
+    where = table.where | {"expert": np.arange(experts)}
+    return figures(where, "share of load", st.shares(counts.sum(0)), source="share of assignments", chance=1 / experts, draws=draws,
+                   null=null, null_name=NULL, side="both", bounds=(0, 1), n=counts.sum(0).astype(int), units=units)  # fmt: skip
 
 
 def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
@@ -157,18 +166,18 @@ from decisions join tokens using (token) join units using (sequence) where decis
         )
     sql["dropped"] = load_sql(here, where="dropped")
     lost = {t.where["router"]: int(t.counts.sum()) for t in tables(here, sql["dropped"])}
-    rows = [_means(here.routers.loc[r], part, len(frame["unit"].unique())) for r, part in frame.groupby("router")]
+    rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
     return [*rows, *_dropped(here, lost)]
 
 
-def _means(router: pd.Series, part: pd.DataFrame, units: int) -> pd.DataFrame:
-    where = {key: router[key] for key in ("stack", "layer", "router")}
+def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
+    where = place(router)
     weights = st.bootstrap_weights(len(part))
     most = np.log(router["experts"])
     wanted = [("routing entropy (nats)", "entropy", "n", 1.0, most, "Shannon entropy of a decision's probabilities, mean"),
               ("normalized routing entropy", "entropy", "n", most or 1.0, 1.0, "entropy over ln E, mean"),
               ("margin", "margin", "margins", 1.0, 0.0, "p of the last chosen less p of the first left out, mean"),
-              ("router z-loss", "z", "zs", 1.0, np.log(router["experts"]) ** 2, "ST-MoE 2202.08906; chance: logits all 0")]  # fmt: skip
+              ("router z-loss", "z", "zs", 1.0, np.log(router["experts"]) ** 2, "ST-MoE 2202.08906")]  # fmt: skip
     rows = []
     for name, total, count, scale, chance, source in wanted:
         sums = part[[total, count]].to_numpy(float)
@@ -176,7 +185,8 @@ def _means(router: pd.Series, part: pd.DataFrame, units: int) -> pd.DataFrame:
             continue
         draws = st.resampled(weights, sums)
         value = sums[:, 0].sum() / sums[:, 1].sum() / scale
-        rows.append(figures(where, name, value, source=source, chance=chance, draws=draws[:, 0] / np.maximum(draws[:, 1], 1) / scale,
+        means = draws[:, 0] / np.maximum(draws[:, 1], 1) / scale
+        rows.append(figures(where, name, value, source=source, chance=chance, draws=means,
                             null_name="none: a mean beside its chance level", n=int(sums[:, 1].sum()), units=len(part)))  # fmt: skip
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
@@ -184,11 +194,15 @@ def _means(router: pd.Series, part: pd.DataFrame, units: int) -> pd.DataFrame:
 def _dropped(here: Scope, lost: dict[int, int]) -> list[pd.DataFrame]:
     ran = here.store.rows(f"select router, sum(assignments) from load_rollup where run = {here.run} group by 1")
     limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
-    return [
-        figures({key: here.routers.loc[r][key] for key in ("stack", "layer", "router")}, "dropped share", lost.get(r, 0) / max(1, n + lost.get(r, 0)),
-                source="chosen but not run, of all chosen", chance=0.0, null_name="none: a count", n=int(n + lost.get(r, 0)))
-        for r, n in ran if r in here.routers.index and (r in limited or lost.get(r))
-    ]  # fmt: skip
+    rows = []
+    for router, n in ran:
+        if router not in here.routers.index or not (router in limited or lost.get(router)):
+            continue
+        every = int(n) + lost.get(router, 0)
+        share = lost.get(router, 0) / max(1, every)
+        rows.append(figures(place(here.routers.loc[router]), "dropped share", share, source="chosen but not run, of all chosen",
+                            chance=0.0, null_name="none: a count", n=every))  # fmt: skip
+    return rows
 
 
 def _reading(frame: pd.DataFrame) -> str:
