@@ -1,0 +1,159 @@
+"""Dimensionality hierarchy: how many dimensions do states, router logits and routing use, and does it grow with depth?
+
+Participation ratio PR = (Σλ)² / Σλ², λ the eigenvalues of the covariance: the form of HRM's comparison of its slow and fast
+modules (arXiv 2506.21734: 89.95 against 30.22 trained, 40.75 against 42.09 untrained).
+naive: of the sample covariance; about 1 / (1/P + 1/d + 1/PR) for P samples, so half the truth at P = PR.
+unbiased: numerator and denominator averaged over disjoint indices (Chun et al., ICLR 2026); the document is the sample, and a
+state stands for a random token of a random document. Compare unbiased values, or naive ones at equal n only.
+Streams: router logits of a router (where stored), its routing weights (0 where an expert was not chosen), the routing matrix
+(token × layers·experts) of a stack, and states that a trace summed up on its way (`measures`).
+Null, for router logits: every expert's column shuffled over tokens (no two experts vary together). For the routing matrix:
+every router's rows shuffled (each layer keeps its own structure, layers are independent). p is for "fewer". The routing weights
+of one router have none: k of E weights that sum to one never vary independently.
+Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
+1 = flat. A depth profile of an untrained model is no less a profile: give its run as `control` and read both.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import layers
+from ._participation import Floats, Grouped, from_sums, log_interval, spread, sums
+from ._routing_sample import Sample, measured, sample
+from ._scope import scope
+
+SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
+PERMUTATIONS = 99
+
+
+def participation_ratio(states: Any, estimator: str = "unbiased", groups: Any = None) -> float:
+    """PR of `states` (samples, dimensions), between 1 and dimensions.
+
+    `estimator` is naive (of the sample covariance) or unbiased (samples must be independent; at least four). `groups`
+    (samples,) says which samples come from one sequence: then only states of different sequences meet (unbiased only).
+    Raises AnalysisError for other estimators, too few samples, numbers that are not finite, or states that do not vary.
+    """
+    x = np.asarray(states, dtype=np.float64)
+    least = {"naive": 2, "unbiased": 4}
+    if estimator not in least:
+        raise AnalysisError(f"there is no estimator {estimator!r} of the participation ratio; there are: naive, unbiased")
+    count = len(x) if groups is None or estimator == "naive" else len(np.unique(groups))
+    if x.ndim != 2 or count < least[estimator]:
+        raise AnalysisError(
+            f"the {estimator} participation ratio takes (samples, dimensions) of {least[estimator]} independent samples "
+            f"or more, not {count} in an array of shape {x.shape}; give more"
+        )
+    if not np.isfinite(x).all():
+        raise AnalysisError("the states hold NaN or infinite numbers, so that no covariance exists; leave them out")
+    value = _ratio(x, estimator, groups)
+    if not np.isfinite(value):
+        raise AnalysisError(f"tr(Σ²) of these {count} samples is estimated as zero or less: they do not vary, or are too few")
+    return value
+
+
+def _ratio(x: Floats, estimator: str, groups: Any) -> float:
+    n, trace, fourth, frobenius = sums(x)
+    if estimator == "naive":
+        return trace**2 / frobenius if frobenius > 0 else float("nan")
+    return from_sums(n, trace, fourth, frobenius) if groups is None else float(Grouped(x, np.asarray(groups)).ratio()[0])
+
+
+def run(store: Store, run: int | None = None, control: int | None = None) -> Answer:
+    """PR of router logits, routing weights and the routing matrix; of states where a trace summed them up.
+
+    `control` is the number of another run, e.g. of the untrained model on the same inputs.
+    """
+    here = scope(store, run)
+    taken = sample(here)
+    frames = _figures(taken, "")
+    if control is not None:
+        frames += _figures(sample(scope(store, control)), f", control run {control}")
+    found = measured(store, here.run, "participation_ratio", "dimensionality")
+    frame = gather([*frames, found])
+    notes = [*here.notes, *taken.notes, *few_units(frame)]
+    if found.empty:
+        notes.append(
+            "No hidden states were summed up in this run: trace it with the measure participation_ratio to have them here."
+        )
+    reading = (
+        "Dimensions in use. Compare the unbiased values; the naive ones grow with the number of samples. A value below "
+        "its null means that experts (or layers) vary together."
+    )
+    return Answer("dimensionality", "Dimensionality hierarchy", reading, here.run, {"figures": frame}, taken.sql, notes, charts)
+
+
+def _figures(taken: Sample, suffix: str) -> list[pd.DataFrame]:
+    frames = []
+    for stream, shuffle in (("router logits", _columns), ("routing weights", None), ("routing matrix", _blocks)):
+        for where, x, blocks in taken.streams(stream):
+            frames += _both(where | {"subset": stream + suffix}, x, taken.units_of(where["stack"]), shuffle, blocks)
+    for stream in ("router logits", "routing weights"):
+        for stack in taken.stacks:
+            frames += _index(taken, stack, stream, suffix)
+    return frames
+
+
+def _both(where: dict[str, Any], x: Floats, units: Floats, shuffle: Any, blocks: Floats) -> list[pd.DataFrame]:
+    """The two estimators of one stream with their nulls."""
+    documents, rng = len(np.unique(units)), np.random.default_rng(0)
+    if documents < 4 or not np.ptp(x, axis=0).any():
+        return []
+    mixed = [shuffle(x, blocks, rng) for _ in range(PERMUTATIONS)] if shuffle else []
+    common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents}
+    common["null_name"] = NULLS[shuffle]
+    naive = _ratio(x, "naive", None)
+    null = [_ratio(m, "naive", None) for m in mixed]
+    flat = 1 / (1 / len(x) + 1 / x.shape[1])
+    first = figures(where, "participation_ratio", naive, estimator="naive", null=null or None, chance=flat, **common)
+    value, low, high = spread(Grouped(x, units))
+    null = [_ratio(m, "unbiased", None) for m in mixed]
+    second = figures(where, "participation_ratio", value, estimator="unbiased", null=null or None, chance=x.shape[1], **common)
+    return [first, second.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else [first]
+
+
+def _columns(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
+    return np.asarray(rng.permuted(x, axis=0))
+
+
+def _blocks(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
+    return np.concatenate([x[rng.permutation(len(x))][:, blocks == block] for block in np.unique(blocks)], axis=1)
+
+
+NULLS = {None: "", _columns: "columns shuffled over tokens", _blocks: "rows of every router shuffled over tokens"}
+
+
+def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataFrame]:
+    """Late over early layers, with a bootstrap that draws the same documents in both."""
+    units = taken.units_of(stack)
+    documents = len(np.unique(units))
+    depth = [Grouped(x, units) for where, x, _ in taken.streams(stream) if where["stack"] == stack] if documents >= 4 else []
+    third = len(depth) // 3 or len(depth) // 2
+    if not third:
+        return []
+    value = np.exp(_logs(depth[-third:], None) - _logs(depth[:third], None))
+    weights = st.bootstrap_weights(documents)
+    draws = np.exp(_logs(depth[-third:], weights) - _logs(depth[:third], weights))
+    where = {"stack": stack, "subset": f"{stream}, last over first {third} routers{suffix}"}
+    row = figures(
+        where, "hierarchy_index", value, source=SOURCE, estimator="unbiased", chance=1.0, n=len(units), units=documents
+    )
+    low, high = log_interval(float(value[0]), draws, documents)
+    return [row.assign(ci_low=low, ci_high=high)] if np.isfinite(value).all() else []
+
+
+def _logs(layers: list[Grouped], weights: Floats | None) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.mean([np.log(layer.ratio(weights)) for layer in layers], axis=0))
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Unbiased PR by layer, for each stream."""
+    frame = answer.figures("participation_ratio", estimator="unbiased")
+    frame = frame[frame["layer"].notna()]
+    return {} if frame.empty else {"participation ratio by layer": layers(frame, "Participation ratio (unbiased)", "subset")}
