@@ -176,7 +176,8 @@ def _model(con: duckdb.DuckDBPyConnection, part: Part) -> int:
 
 def insert_head(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int], final: Mapping[str, Any]) -> None:
     """The rows of the run, its model, routers and experts."""
-    run = {**part.head["run"], **final, "run": base["run"], "model": base["model"]}
+    began = {name: value for name, value in part.head["run"].items() if name != "key"}
+    run = {**began, **final, "run": base["run"], "model": base["model"]}
     con.execute("delete from runs where run = ?", [base["run"]])
     insert_rows(con, "runs", [run])
     if not con.execute("select 1 from models where model = ?", [base["model"]]).fetchall():

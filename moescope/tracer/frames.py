@@ -90,7 +90,9 @@ class Frames:
         if cache is not None and cache in self._caches:
             return self._caches[cache], True
         number = next(self._numbers)
-        made = cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
+        made = (
+            cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
+        )
         if made is not None:
             try:
                 self._caches[made] = number

@@ -15,7 +15,18 @@ from torch import Tensor
 from ..contracts import Record
 from ..contracts._scores import summarize
 
-_FIELDS = ("experts", "weights", "logits", "decided_experts", "decided_weights", "dropped", "buffer", "dispatch", "rows", "pool")
+_FIELDS = (
+    "experts",
+    "weights",
+    "logits",
+    "decided_experts",
+    "decided_weights",
+    "dropped",
+    "buffer",
+    "dispatch",
+    "rows",
+    "pool",
+)
 
 
 @dataclass(eq=False)

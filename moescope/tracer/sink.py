@@ -3,7 +3,6 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,6 +72,16 @@ class Sink:
 
     def _write(self, job: Job) -> None:
         job.wait()
+        if job.meta["row"] is not None:
+            self._rows(job)
+        if "progress" in job.meta:
+            self.written = job.meta["progress"] or self.written
+            overdue = time.monotonic() - self._last > self.commit_seconds
+            if self.writer.pending and (self.writer.pending >= self.commit_rows or overdue):
+                self.writer.commit(self.written)
+                self._last = time.monotonic()
+
+    def _rows(self, job: Job) -> None:
         forward = self.writer.take("forward", 1)
         shared = {name: t.numpy() for name, t in job.tensors.items()}
         decode = job.meta["phase"] == "decode"
@@ -83,13 +92,10 @@ class Sink:
         for stack in job.stacks:
             self._add(stack, keys[id(stack.stream)], forward)
         tokens = sum(int((k >= 0).sum()) for k in keys.values())
-        self.writer.add("forwards", {"forward": forward, "tokens": tokens, **job.meta["row"]})
-        if progress := job.meta.get("progress"):
-            self.written = progress
-        overdue = time.monotonic() - self._last > self.commit_seconds
-        if (self.writer.pending >= self.commit_rows or overdue) and ("progress" in job.meta):
-            self.writer.commit(self.written)
-            self._last = time.monotonic()
+        row = {"forward": forward, "tokens": tokens, **job.meta["row"]}
+        if "loss" in shared:
+            row["loss"] = np.float32(shared["loss"])
+        self.writer.add("forwards", row)
 
     def _add(self, stack: Stack, keys: np.ndarray, forward: int) -> None:
         arrays = stack.arrays()
@@ -145,6 +151,3 @@ class Sink:
 def _unexpected(error: BaseException) -> BaseException:
     error.add_note("met while the trace was being written; what was committed before is safe")
     return error
-
-
-Progress = Callable[[], dict[str, Any]]

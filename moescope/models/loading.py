@@ -1,0 +1,162 @@
+"""Load what a user names: a specimen, a local folder, a V-MoE checkpoint, a model of the hub."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError, ModelError
+
+SPECIMENS = Path(__file__).parent / "specimens"
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A model ready to run: with its tokenizer, or for images with `prepare` (pictures → float array of a batch)."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any = None
+    prepare: Any = None
+
+    @property
+    def reads(self) -> str:
+        """text or image."""
+        return "image" if self.prepare is not None else "text"
+
+
+def specimens() -> dict[str, Path]:
+    """The models that moescope ships, by name."""
+    return {folder.name: folder for folder in sorted(SPECIMENS.iterdir()) if (folder / "config.json").exists()}
+
+
+def device_of(device: str) -> torch.device:
+    """`auto`: a GPU where there is one. InputError if the device asked for is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; try cpu") from error
+    return found
+
+
+def dtype_of(dtype: str, device: torch.device) -> torch.dtype | str:
+    """`auto`: float32 on a CPU, the checkpoint's own type on a GPU."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if dtype not in known:
+        raise InputError(f"dtype {dtype!r} is not one of auto, {', '.join(known)}")
+    return known[dtype]
+
+
+def load(
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> Loaded:
+    """Load a model by name or path, in evaluation mode.
+
+    InputError for a name that is nothing, ModelError for a folder that cannot be loaded safely: code of its own is refused
+    unless `trust_remote_code`, pickled weights unless `allow_pickle`.
+    """
+    where = device_of(device)
+    kind = dtype_of(dtype, where)
+    folder = specimens().get(str(name), Path(name))
+    if (folder / "config.json").exists():
+        return _folder(str(name), folder, where, kind, trust_remote_code, allow_pickle, None)
+    if Path(f"{name}.index").exists():
+        return _checkpoint(str(name), where, kind)
+    if folder.exists():
+        raise ModelError(f"{name} is no model: a model's folder has a config.json, a V-MoE checkpoint a file PREFIX.index")
+    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+        raise InputError(
+            f"there is no model {str(name)!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
+        )
+    return _folder(str(name), str(name), where, kind, trust_remote_code, allow_pickle, revision)
+
+
+def _folder(
+    name: str, folder: Path | str, device: torch.device, dtype: Any, remote: bool, pickle: bool, revision: str | None
+) -> Loaded:
+    if isinstance(folder, Path):
+        _safe(folder, remote, pickle)
+        if '"vmoe"' in (folder / "config.json").read_text():
+            from .vmoe import VMoE
+
+            return _vmoe(name, VMoE.from_pretrained(folder), device, dtype)
+    import transformers
+
+    options = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **options)
+        cls = _class(config)
+        model = cls.from_pretrained(folder, dtype=dtype, use_safetensors=None if pickle else True, **options)
+        tokenizer = _tokenizer(folder, options)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise ModelError(_why(name, error)) from error
+    return Loaded(name, model.to(device).eval(), tokenizer)
+
+
+def _why(name: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return f"{name} brings code of its own; moescope runs it only with --trust-remote-code"
+    if any(word in text for word in ("couldn't connect", "offline", "Connection", "resolve", "Max retries")):
+        return f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
+    return f"{name} cannot be loaded: {text[:300]}"
+
+
+def _safe(folder: Path, remote: bool, pickle: bool) -> None:
+    if '"auto_map"' in (folder / "config.json").read_text() and not remote:
+        raise ModelError(f"{folder} brings code of its own (auto_map in config.json); it runs only with --trust-remote-code")
+    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+    if pickled and not [*folder.glob("*.safetensors")] and not pickle:
+        raise ModelError(
+            f"the weights in {folder} are pickled ({pickled[0].name}), which can run code; convert them to safetensors, or say "
+            "--allow-pickle if you trust them"
+        )
+
+
+def _class(config: Any) -> Any:
+    import transformers
+
+    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or []]
+    if named and named[0] is not None:
+        return named[0]
+    return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+
+
+def _tokenizer(folder: Path | str, options: dict[str, Any]) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, **options)
+    except (OSError, ValueError, KeyError, ImportError):
+        return None
+
+
+def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:
+    from .vmoe.checkpoint import from_checkpoint
+
+    return _vmoe(prefix, from_checkpoint(prefix), device, dtype)
+
+
+def _vmoe(name: str, model: Any, device: torch.device, dtype: Any) -> Loaded:
+    from .vmoe.images import prepare
+
+    def pixels(images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        return prepare(images, model.config)
+
+    model = model.to(device) if isinstance(dtype, str) else model.to(device, dtype)
+    return Loaded(name, model.eval(), None, pixels)

@@ -1,0 +1,46 @@
+"""A few made-up tokens or pixels, for the proof of a model that comes without inputs."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+
+def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
+    """Keyword arguments for one small forward: two rows of `places` random ids, or two random images.
+
+    InputError when the model's forward takes neither; then the caller gives inputs of its own.
+    """
+    parameters = inspect.signature(model.forward).parameters
+    device = next(model.parameters()).device
+    config = getattr(model, "config", None)
+    random = torch.Generator().manual_seed(0)
+    inputs: dict[str, Any] = {}
+    if "input_ids" in parameters:
+        size = _vocabulary(model, config)
+        inputs["input_ids"] = torch.randint(min(3, size - 1), size, (2, places), generator=random).to(device)
+    if "decoder_input_ids" in parameters:
+        inputs["decoder_input_ids"] = inputs["input_ids"].flip(-1)
+    if not inputs and "pixel_values" in parameters:
+        inputs["pixel_values"] = _pixels(config, random).to(device, next(model.parameters()).dtype)
+    if not inputs:
+        raise InputError(
+            f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to prove it "
+            "with; give some: Tracer(model, store, inputs={...})"
+        )
+    return inputs
+
+
+def _vocabulary(model: nn.Module, config: Any) -> int:
+    embedding = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    size = getattr(embedding, "num_embeddings", None) or getattr(config, "vocab_size", None)
+    return int(size) if isinstance(size, int) else 100
+
+
+def _pixels(config: Any, random: torch.Generator) -> torch.Tensor:
+    size = getattr(config, "image_size", 32)
+    high, wide = (size, size) if isinstance(size, int) else size
+    return torch.randn(2, getattr(config, "num_channels", 3), high, wide, generator=random)

@@ -1,0 +1,162 @@
+"""`trace`: run a model over a data set, batch by batch, and keep every decision; a run that was cut off can be resumed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import InputError, StoreError
+from ..inputs import Dataset, Example, read
+from ..models.describe import weights_sha256
+from ..models.loading import Loaded, load
+from ..store import RunWriter
+from ..store.parts import parts
+from .options import Options
+from .session import Tracer
+from .windows import Window, windows
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def trace(
+    model: str | Path | nn.Module | Loaded,
+    inputs: str | Path | Dataset | Iterable[str],
+    store: str | Path,
+    *,
+    tokenizer: Any = None,
+    batch_size: int = 8,
+    max_tokens: int | None = None,
+    max_length: int | None = None,
+    limit: int | None = None,
+    generate: int = 0,
+    seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
+    name: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    loading: Mapping[str, Any] | None = None,
+    reading: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    options: Options | None = None,
+    command: list[str] | None = None,
+    report: Report | None = None,
+    **settings: Any,
+) -> int:
+    """Trace `model` over `inputs` into `store`; gives the run's number there.
+
+    `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`). `inputs`: what
+    `moescope.inputs.read` reads, a data set, or texts. A store that exists gets one more run; `overwrite` begins it anew,
+    `resume` goes on with the same trace where it was cut off. `max_tokens`, `limit`: stop after so many tokens or examples.
+    `overrides`: what was changed in the model, for the record (and for V-MoE done here: capacity_factor, batch_priority ...).
+    InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
+    """
+    loaded = _loaded(model, tokenizer, device, dtype, loading or {})
+    data = _data(inputs, limit, reading or {})
+    if overrides and hasattr(loaded.model, "set_routing"):
+        loaded.model.set_routing(**overrides)
+    chosen = options or Options(**settings)
+    plan = {"data": data.sha256, "batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit}
+    plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
+    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(next(loaded.model.parameters()).dtype)}
+    key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
+    run = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
+    run |= {"overrides": dict(overrides or {}), "model_name": loaded.name, "key": key, "warnings": list(data.warnings)}
+    store = Path(store)
+    tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
+    done = 0
+    if resume:
+        writer = _resumable(store, key)
+        tracer.resume(writer)
+        done = int(writer.part.progress.get("batches", 0))
+    rows = _limited(windows(loaded, data, max_length, seed), max_tokens)
+    with tracer:
+        for number, batch in enumerate(_batches(rows, batch_size)):
+            if number >= done:
+                progress = {
+                    "batches": number + 1,
+                    "sequences": number * batch_size + len(batch),
+                    "examples": len(data.examples),
+                }
+                with tracer.batch([w.info for w in batch], progress, [w.decoder_info or w.info for w in batch]):
+                    _run(loaded, batch, generate)
+                if report is not None:
+                    report(progress | tracer.so_far())
+    assert tracer.run is not None
+    return tracer.run
+
+
+def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
+    if isinstance(model, Loaded):
+        return model
+    if isinstance(model, nn.Module):
+        return Loaded(getattr(model, "name_or_path", "") or type(model).__name__, model.eval(), tokenizer)
+    return load(model, device=device, dtype=dtype, **loading)
+
+
+def _data(inputs: Any, limit: int | None, reading: Mapping[str, Any]) -> Dataset:
+    if isinstance(inputs, Dataset):
+        return inputs
+    if isinstance(inputs, str | Path):
+        return read(inputs, limit=limit, **reading)
+    texts = list(inputs)[:limit]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise InputError("inputs are neither a path, a data set, nor a list of texts; see moescope.inputs.read")
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
+    return Dataset("texts", digest, "text", [Example("texts", n, str(n), text) for n, text in enumerate(texts)])
+
+
+def _resumable(store: Path, key: str) -> RunWriter:
+    there = parts(store)
+    fitting = [part for part in there if part.head["run"].get("key") == key]
+    if fitting:
+        return RunWriter.resume(store, fitting[-1])
+    others = f"; what was cut off there is of another model, data set or setting ({len(there)} runs)" if there else ""
+    raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")
+
+
+def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
+    count = 0
+    for window in rows:
+        if max_tokens is not None and count >= max_tokens:
+            return
+        count += len(window.ids or ()) + len(window.decoder_ids or ())
+        yield window
+
+
+def _batches(rows: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    while batch := list(islice(rows, size)):
+        yield batch
+
+
+def _run(loaded: Loaded, batch: list[Window], generate: int) -> None:
+    model: Any = loaded.model
+    parameter = next(model.parameters())
+    with torch.no_grad():
+        if loaded.prepare is not None:
+            pixels = loaded.prepare([w.image for w in batch])
+            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(parameter.device, parameter.dtype))
+            return
+        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=parameter.device)
+        if generate:
+            model.generate(**inputs, max_new_tokens=generate, do_sample=False)
+        elif batch[0].decoder_ids is not None:
+            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, parameter.device)
+            model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
+        else:
+            model(**inputs)
+
+
+def _padded(ids: list[list[int]], loaded: Loaded, left: bool, device: torch.device) -> dict[str, torch.Tensor]:
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or getattr(loaded.model.config, "pad_token_id", None) or 0
+    longest = max(map(len, ids))
+    rows = [[0] * (longest - len(i)) for i in ids]
+    mask = [r + [1] * len(i) if left else [1] * len(i) + r for r, i in zip(rows, ids)]
+    full = [[pad] * len(r) + i if left else i + [pad] * len(r) for r, i in zip(rows, ids)]
+    return {"input_ids": torch.tensor(full, device=device), "attention_mask": torch.tensor(mask, device=device)}

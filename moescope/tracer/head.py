@@ -1,0 +1,45 @@
+"""What a run says of itself before its first row."""
+
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..contracts import Site
+
+
+def head(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
+    """The run, its model, routers and experts, by the columns of the schema."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return {
+        "run": {"started": started, "host": f"{platform.system()} {platform.machine()}", **run},
+        "model": dict(model),
+        "routers": [_router(site) for site in sites],
+        "experts": [expert for site in sites for expert in _experts(site)],
+    }
+
+
+def _router(site: Site) -> dict[str, Any]:
+    extra = {k: v for k, v in site.extra.items() if k not in ("number", "roles", "shared", "capacity_factor")}
+    return {
+        "router": site.extra["number"],
+        "name": site.path,
+        "layer": site.layer,
+        "stack": site.stack,
+        "site": site.where,
+        "contract": site.contract.name,
+        "kind": site.kind,
+        "experts": site.n_experts,
+        "top_k": site.top_k if site.kind not in ("expert_choice", "soft") else None,
+        "shared_experts": site.extra.get("shared"),
+        "score": site.score,
+        "weight_on": site.weight_on,
+        "capacity_factor": site.extra.get("capacity_factor"),
+        "extra": extra,
+    }
+
+
+def _experts(site: Site) -> list[dict[str, Any]]:
+    roles = site.extra.get("roles", {})  # {expert number: role} beside the routed ones
+    numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
+    return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]

@@ -1,0 +1,229 @@
+"""`Tracer`: listen to a model's routers while somebody runs it, and keep every decision in a store."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..contracts import Record, Site, find
+from ..errors import ModelError
+from ..models.describe import describe_model, versions
+from ..proof import Proved, example_inputs, prove
+from ..store import RunWriter
+from ..store.merge import check_store
+from .frames import Frame, Frames, Stream
+from .head import head
+from .identity import Identity, SequenceInfo
+from .jobs import Copier, Job, stack
+from .options import Options
+from .sink import Sink
+
+
+class Tracer:
+    """Record every router decision of `model` into `store` while the `with` block runs.
+
+    >>> with moescope.Tracer(model, "run.duckdb", tokenizer=tokenizer):
+    ...     model(**inputs)
+
+    At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
+    is left out by the attention mask. The store opens at any time; the run joins its file when the block ends. An exception
+    inside the block closes the run as `interrupted` and goes on to the caller.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        store: str | Path,
+        *,
+        tokenizer: Any = None,
+        name: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        options: Options | None = None,
+        run: Mapping[str, Any] | None = None,
+        replace: bool = False,
+        **settings: Any,
+    ) -> None:
+        self.model, self.store, self.tokenizer = model, Path(store), tokenizer
+        self.options = options or Options(**settings)
+        self._run = {"name": name, **(run or {})}
+        self._inputs = inputs
+        self.sites: list[Site] = []
+        self.proof: list[Proved] = []
+        self.run: int | None = None
+        self._replace = replace
+        self._infos: dict[str, list[SequenceInfo]] | None = None
+        self._progress: dict[str, Any] = {}
+        self._records: list[tuple[Record, Frame]] = []
+        self._outside = self._step = 0
+        self._model_seconds = self._trace_seconds = 0.0
+        self._continue: RunWriter | None = None
+
+    # -- attach and detach
+
+    def __enter__(self) -> "Tracer":
+        self._began = time.perf_counter()
+        self.sites = self.options.choose(find(self.model))
+        for number, site in enumerate(self.sites):
+            site.extra["number"] = number
+        inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
+        self.proof = prove(self.model, self.sites, inputs)
+        if self._replace and self.store.exists():
+            check_store(self.store)
+            self.store.unlink()
+        self._writer = self._continue or RunWriter.create(self.store, self._head())
+        self._sink = Sink(
+            self._writer, self._identity(), self.options.commit_rows, self.options.commit_seconds, self.options.max_bytes
+        )
+        self._copier = Copier()
+        self._frames = Frames(self.model, self.sites, self._opened, self._closed)
+        self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        try:
+            self._sink.finish()
+        except BaseException:
+            self._writer.release()
+            raise
+        if kind is None and not self._writer.next["forward"]:
+            self._writer.discard()
+            raise ModelError(self._nothing())
+        status = "complete" if kind is None else "interrupted"
+        self.run = self._writer.close(self._final(status), self._sink.written or self._progress)
+
+    def resume(self, writer: RunWriter) -> "Tracer":
+        """Go on with a run that was cut off instead of beginning one."""
+        self._continue = writer
+        return self
+
+    def _nothing(self) -> str:
+        if self._outside:
+            return (
+                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the module "
+                "that your code calls"
+            )
+        return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
+
+    # -- what the caller says
+
+    @contextmanager
+    def batch(
+        self,
+        infos: Sequence[SequenceInfo],
+        progress: Mapping[str, Any] | None = None,
+        decoder: Sequence[SequenceInfo] | None = None,
+    ) -> Iterator[None]:
+        """Say what the sequences of the next forwards are, in order (`decoder`: of the decoder's side, if it differs).
+
+        `progress` is what the run can say of itself once they are stored.
+        """
+        self._infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
+        yield
+        self._infos = None
+        self._sink.put(Job([], [], {}, {"phase": "mark", "progress": dict(progress or {}), "row": None}))
+
+    def so_far(self) -> dict[str, Any]:
+        """Counts and times up to now, for a progress bar."""
+        done = {"tokens": self._writer.next["token"], "forwards": self._writer.next["forward"]}
+        return done | {"seconds": time.perf_counter() - self._began, "trace_seconds": self._trace_seconds}
+
+    # -- hooks
+
+    def _emit(self, record: Record) -> None:
+        frame = self._frames.current
+        if frame is None:
+            self._outside += 1
+        elif self._sampled:
+            number = record.site.extra["number"]
+            record.iteration = self._fired.get(number, 0)
+            self._fired[number] = record.iteration + 1
+            self._records.append((record, frame))
+
+    def _opened(self) -> None:
+        self._sampled = self._step % self.options.every == 0
+        self._step += 1
+        self._fired: dict[int, int] = {}
+        self._opened_at = time.perf_counter()
+
+    def _closed(self, frame: Frame) -> None:
+        began = time.perf_counter()
+        records, self._records = self._records, []
+        if records and frame.output is not None:  # None: the forward failed
+            self._sink.put(self._copier.send(self._job(frame, records, began - self._opened_at)))
+        ended = time.perf_counter()
+        self._model_seconds += began - self._opened_at
+        self._trace_seconds += ended - began
+
+    def _job(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> Job:
+        streams: dict[Any, Stream] = {}
+        pairs = []
+        for record, frame in records:
+            rows = record.experts.shape[0] if record.rows is None else -1
+            key = (id(frame), record.site.stack, rows)
+            if key not in streams:
+                streams[key] = self._frames.stream(frame, record.site.stack, rows, root.output)
+                streams[key].infos = self._described(record.site.stack)
+            pairs.append((record, streams[key]))
+        listed = list(streams.values())
+        named = {
+            f"{n}:{name}": t for n, s in enumerate(listed) for name, t in (("ids", s.ids), ("mask", s.mask)) if t is not None
+        }
+        phase = self._phase(listed)
+        loss = getattr(root.output, "loss", None)
+        row = {
+            "phase": phase,
+            "step": self._step - 1,
+            "batch_size": listed[0].shape[0],
+            "seconds": seconds,
+            "loss": float("nan") if loss is None else loss,
+        }
+        if torch.is_tensor(loss):
+            named["loss"] = loss.detach()
+        meta = {"phase": phase, "row": row} | ({} if self._infos is not None else {"progress": {"forwards": self._step}})
+        return Job(stack(pairs, self.options.logits, self.options.summaries), listed, named, meta)
+
+    def _described(self, stack: str) -> list[SequenceInfo] | None:
+        return None if self._infos is None else self._infos.get(stack, self._infos[""])
+
+    def _phase(self, streams: list[Stream]) -> str:
+        if self.model.training and torch.is_grad_enabled():
+            return "train"
+        if streams[0].kind != "text":
+            return "forward"
+        return "decode" if streams[-1].continues and streams[-1].shape[1] == 1 else "prefill"
+
+    # -- what is written about the run
+
+    def _head(self) -> dict[str, Any]:
+        model = describe_model(self.model, self._run.pop("model_name", None))
+        run = {**self._run, "device": str(next(self.model.parameters()).device), "dtype": model["dtype"]}
+        run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": [asdict(p) for p in self.proof]}
+        return head(run, model, self.sites)
+
+    def _final(self, status: str) -> dict[str, Any]:
+        warnings = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
+        return {
+            "status": status,
+            "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+            "warnings": warnings + [p.note for p in self.proof[:1] if p.note],
+            "seconds": time.perf_counter() - self._began,
+            "model_seconds": self._model_seconds,
+            "trace_seconds": self._trace_seconds,
+        }
+
+    def _identity(self) -> Identity:
+        if self.tokenizer is None:
+            return Identity(self._writer, None, set())
+        return Identity(self._writer, self._texts, set(self.tokenizer.all_special_ids))
+
+    def _texts(self, ids: Sequence[int]) -> list[str]:
+        decoded = [self.tokenizer.decode([i]) for i in ids]
+        pieces = self.tokenizer.convert_ids_to_tokens(list(ids))
+        return [p if "\ufffd" in d or not d else d for d, p in zip(decoded, pieces)]

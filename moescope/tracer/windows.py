@@ -1,0 +1,110 @@
+"""Examples → windows of ids or images, each with what is known of it; a long text becomes several windows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..inputs import Dataset, Example, align, one_shape
+from ..models.loading import Loaded
+from ..models.spans import corrupt
+from .identity import SequenceInfo
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row of a batch."""
+
+    info: SequenceInfo
+    ids: list[int] | None = None
+    image: Any = None
+    decoder_ids: list[int] | None = None
+    decoder_info: SequenceInfo | None = None
+
+
+def context(loaded: Loaded) -> int:
+    """Tokens that the model takes at once."""
+    config = getattr(loaded.model, "config", None)
+    text = getattr(config, "text_config", config)
+    sizes = [getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len")]
+    return next((s for s in sizes if isinstance(s, int) and s > 0), 1 << 20)
+
+
+def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) -> Iterator[Window]:
+    """All windows of a data set in order. InputError where data and model do not fit."""
+    if data.kind != loaded.reads:
+        raise InputError(f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s")
+    if data.kind == "image":
+        one_shape(data)
+        yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
+        return
+    limit = min(max_length or 2048, context(loaded))
+    for number, example in enumerate(data.examples):
+        for window in _text(loaded, example, limit):
+            yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def _info(example: Example, part: int, **more: Any) -> SequenceInfo:
+    return SequenceInfo(example.source, example.row, part, example.document, labels=dict(example.labels), **more)
+
+
+def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
+    if example.input_ids is not None:
+        ids, offsets = [int(i) for i in example.input_ids], None
+    else:
+        ids, offsets = _tokenize(loaded, example.text or "")
+    words = align(example.words, offsets) if offsets is not None and example.words else []
+    labels = [word.labels for word in example.words]
+    for part, start in enumerate(range(0, len(ids), limit)):
+        here = slice(start, start + limit)
+        text = _slice(example.text, offsets, here)
+        yield Window(_info(example, part, text=text, words=words[here], word_labels=labels), ids=ids[here])
+
+
+def _tokenize(loaded: Loaded, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+    if loaded.tokenizer is None:
+        raise InputError(
+            f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: an .npz with input_ids"
+        )
+    if not getattr(loaded.tokenizer, "is_fast", False):
+        return loaded.tokenizer(text)["input_ids"], None
+    encoded = loaded.tokenizer(text, return_offsets_mapping=True)
+    return encoded["input_ids"], [tuple(pair) for pair in encoded["offset_mapping"]]
+
+
+def _slice(text: str | None, offsets: list[tuple[int, int]] | None, here: slice) -> str | None:
+    if text is None or offsets is None:
+        return text
+    ends = [pair for pair in offsets[here] if pair[1] > pair[0]]
+    return text[ends[0][0] : ends[-1][1]] if ends else ""
+
+
+def _is_seq2seq(loaded: Loaded) -> bool:
+    return bool(getattr(getattr(loaded.model, "config", None), "is_encoder_decoder", False))
+
+
+def _seq2seq(loaded: Loaded, window: Window, seed: int) -> Window:
+    """What encoder and decoder see: spans corrupted where the tokenizer has sentinels, else the text on both sides."""
+    assert window.ids is not None
+    config: Any = loaded.model.config
+    start = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.pad_token_id
+    vocabulary = loaded.tokenizer.get_vocab() if loaded.tokenizer is not None else {}
+    sentinels = [vocabulary[f"<extra_id_{i}>"] for i in range(100) if f"<extra_id_{i}>" in vocabulary]
+    if not sentinels or len(window.ids) < 3:
+        return Window(window.info, window.ids, None, [start, *window.ids[:-1]], window.info)
+    ends = window.ids[-1] == config.eos_token_id
+    cut = corrupt(window.ids[:-1] if ends else window.ids, sentinels, config.eos_token_id, np.random.default_rng(seed))
+    return Window(
+        _moved(window.info, cut.source_of),
+        cut.source,
+        None,
+        [start, *cut.target[:-1]],
+        _moved(window.info, [None, *cut.target_of[:-1]]),
+    )
+
+
+def _moved(info: SequenceInfo, places: list[int | None]) -> SequenceInfo:
+    words = [info.words[p] if p is not None and p < len(info.words) else None for p in places] if info.words else ()
+    return SequenceInfo(info.source, info.row, info.part, info.document, info.text, info.labels, words, info.word_labels)
