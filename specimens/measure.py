@@ -40,6 +40,7 @@ class Tokens:
 def router_figures(tokens: Tokens, texts: list[Labelled]) -> dict[str, object]:
     """Load entropy, dropped share, and information about domain, English part of speech and lexical class of code."""
     passage, expert = np.array(tokens.passage), np.array(tokens.expert)
+    source = np.array([texts[p].id.rsplit("#", 1)[0] for p in passage])
     domains = np.array([texts[p].domain for p in passage])
     upos = np.array([texts[p].upos[w] for p, w in zip(tokens.passage, tokens.place)])
     xpos = np.array([texts[p].xpos[w] for p, w in zip(tokens.passage, tokens.place)])
@@ -54,7 +55,7 @@ def router_figures(tokens: Tokens, texts: list[Labelled]) -> dict[str, object]:
     }
     for name, (label, where, by_document) in chosen.items():
         codes = np.unique(label[where], return_inverse=True)[1]
-        documents = np.unique(passage[where], return_inverse=True)[1]
+        documents = np.unique(source[where], return_inverse=True)[1]
         found[name] = information(documents, codes, expert[where], 8, by_document=by_document)
     return found
 
