@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from copy import deepcopy
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -50,7 +51,7 @@ def tiny_config(config: type[PreTrainedConfig], **special: Any) -> PreTrainedCon
     if "n_group" in {f.name for f in own}:
         sizes |= {name: 2 * EXPERTS for name in sizes if re.fullmatch(COUNT, name)}
         sizes |= {"n_group": 4, "topk_group": 2, "num_experts_per_tok": 4}
-    return config(**(sizes | special))
+    return config(**deepcopy(sizes | special))
 
 
 def _inherited() -> set[str]:
