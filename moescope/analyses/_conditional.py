@@ -1,0 +1,163 @@
+"""Conditional mutual information I(E; L | S) in bits, from counts, with permutation nulls and sums by document.
+
+Plug-in: Σ_t log2( n_sle n_s / (n_sl n_se) ) / N over tokens t with stratum s (e.g. the token id), label l and expert e. It is
+biased upward, by far where strata are small; labels permuted within their stratum keep every margin and show by how much.
+Labels that hold for a whole document or sequence are permuted as wholes, over documents or sequences: their tokens are not
+independent. Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+Ints = np.ndarray
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Tokens with a label, in strata: what all routers share. `rows` point into the tokens that were read."""
+
+    rows: Ints
+    label: Ints
+    stratum: Ints
+    document: Ints
+    total: Floats  # (documents,): labelled tokens, those that can say nothing included
+    permutations: list[Ints]  # label of every row, permuted
+    whole: bool  # labels were permuted over documents or sequences
+
+    @property
+    def labels(self) -> int:
+        """Number of labels."""
+        return int(self.label.max()) + 1 if len(self.label) else 0
+
+
+def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, draws: int, seed: int = 0) -> Labelled:
+    """`label` (tokens,), −1 where there is none; `stratum`, `document` (tokens,).
+
+    `block` (tokens,) numbers the documents or sequences that each have one label, None where tokens have their own.
+    """
+    known = label >= 0
+    total = np.bincount(document[known], minlength=int(document.max()) + 1 if len(document) else 0).astype(float)
+    rows = np.flatnonzero(known & _varies(label, stratum, known, block))
+    s = np.unique(stratum[rows], return_inverse=True)[1]
+    lab, rng = label[rows], np.random.default_rng(seed)
+    if block is None:
+        permutations = list(_within(lab, s, draws, rng))
+    else:
+        ids, at = np.unique(block[known], return_inverse=True)
+        of_block = np.zeros(len(ids), dtype=lab.dtype)
+        of_block[at] = label[known]
+        home = np.searchsorted(ids, block[rows])
+        permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
+    return Labelled(rows, lab, s, document[rows], total, permutations, block is not None)
+
+
+def _varies(label: Ints, stratum: Ints, known: Ints, block: Ints | None) -> Ints:
+    """Whether the token's stratum has two labels (or, where blocks are permuted, two blocks)."""
+    what = label if block is None else block
+    pairs = np.unique(np.stack([stratum[known], what[known]]), axis=1)
+    strata, count = np.unique(pairs[0], return_counts=True)
+    return np.isin(stratum, strata[count > 1])
+
+
+def _within(label: Ints, stratum: Ints, draws: int, rng: np.random.Generator) -> Floats:
+    """(draws, rows): labels permuted within strata."""
+    home = np.argsort(stratum, kind="stable")
+    base, result = stratum[home].astype(float), np.empty((draws, len(label)), dtype=label.dtype)
+    for row in result:
+        row[home] = label[home][np.argsort(base + rng.random(len(base)))]
+    return result
+
+
+@dataclass(frozen=True)
+class Information:
+    """Of one router: plug-in value, its null, and what each document adds to the corrected value."""
+
+    plugin: float
+    null: Floats
+    sums: Floats  # (documents,), bits above the mean null
+    total: Floats
+
+    @property
+    def value(self) -> float:
+        """Plug-in less the mean null."""
+        return self.plugin - float(self.null.mean())
+
+    def draws(self, weights: Floats, seed: int = 1) -> Floats:
+        """Corrected values with documents drawn `weights` (draws, documents) times, to first order (influence function).
+
+        The spread of the null comes on top: it is what is left where the influence vanishes, as under independence.
+        """
+        linear = (weights @ self.sums) / np.maximum(weights @ self.total, 1)
+        noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
+        return np.asarray(linear + noise)
+
+    @property
+    def p(self) -> float:
+        """Upper tail of a gamma distribution with the null's mean and variance: finer than 1 / permutations."""
+        return gamma_tail(self.plugin, self.null)
+
+
+def gamma_tail(value: Floats | float, null: Floats) -> float:
+    """P(null ≥ value), the null's mean and variance taken from its draws; never under 1e-12, and 1 where it does not vary."""
+    mean, variance = float(np.mean(null)), float(np.var(null, ddof=1))
+    if variance <= 1e-20 or mean <= 0:
+        return 1.0
+    return float(np.clip(stats.gamma.sf(value, mean**2 / variance, scale=variance / mean), 1e-12, 1.0))
+
+
+def information(tokens: Labelled, expert: Ints) -> Information:
+    """I(expert; label | stratum) of one router; `expert` (all tokens,) is the first choice, −1 where none ran."""
+    e = expert[tokens.rows]
+    ran = e >= 0
+    e, s, document = e[ran], tokens.stratum[ran], tokens.document[ran]
+    total = tokens.total
+    if not len(e) or not total.sum():
+        return Information(0.0, np.zeros(len(tokens.permutations)), np.zeros(len(total)), total)
+    margin = _log(s)[s] - _log_cells(s, e)
+    measure = _Pointwise(s, e, tokens.labels, tokens.whole)
+    observed = margin + measure(tokens.label[ran])
+    expected, null = np.zeros(len(e)), np.empty(len(tokens.permutations))
+    for i, label in enumerate(tokens.permutations):
+        point = margin + measure(label[ran])
+        null[i] = point.sum() / total.sum()
+        expected += point / len(null)
+    sums = np.bincount(document, observed - expected, minlength=len(total))
+    return Information(float(observed.sum() / total.sum()), null, sums, total)
+
+
+class _Pointwise:
+    """log2 n_sle − log2 n_sl of every token, for any assignment of labels to tokens."""
+
+    def __init__(self, s: Ints, e: Ints, labels: int, whole: bool) -> None:
+        self.s, self.labels = s, labels
+        self.cell = np.unique(s.astype(np.int64) * (int(e.max()) + 1) + e, return_inverse=True)[1]
+        self.log = _table(len(s))
+
+    def __call__(self, label: Ints) -> Floats:
+        inner = self.cell * self.labels + label
+        outer = self.s * self.labels + label
+        return np.asarray(self.log[np.bincount(inner)[inner]] - self.log[np.bincount(outer)[outer]])
+
+
+def _table(n: int) -> Floats:
+    return np.log2(np.maximum(np.arange(n + 1), 1))
+
+
+def _log(s: Ints) -> Floats:
+    return np.log2(np.maximum(np.bincount(s), 1))
+
+
+def _log_cells(s: Ints, e: Ints) -> Floats:
+    _, at, count = np.unique(s.astype(np.int64) * (int(e.max()) + 1) + e, return_inverse=True, return_counts=True)
+    return np.asarray(np.log2(count)[at])
+
+
+def label_entropy(tokens: Labelled) -> float:
+    """H(L | S) in bits, plug-in, over all labelled tokens."""
+    cell = tokens.stratum.astype(np.int64) * tokens.labels + tokens.label
+    pairs, count = np.unique(cell, return_counts=True)
+    n_s = np.bincount(tokens.stratum)
+    return float(np.sum(count * np.log2(n_s[pairs // max(tokens.labels, 1)] / count)) / max(tokens.total.sum(), 1))

@@ -1,0 +1,166 @@
+"""Syntactic versus semantic: does routing follow form or meaning, once it is known which token it is?
+
+For every router, first choice E and kind of label L: mutual information I(E; L) in bits
+* given nothing: what is usually printed; mostly the identity of tokens, as a word has few parts of speech and few experts;
+* given token: I(E; L | vocabulary id), Σ_v n_v/N I_v;
+* given token and document: labels are permuted within both, so that a topic cannot make routing and labels move together;
+* given token and upos, of meaning: what is not part of speech in it (n.FOOD and v.motion differ in both).
+`plug-in` is the value of the counts, `corrected` that less the mean of its null. Null: labels permuted within what is given,
+which keeps every token id's experts and labels; labels that hold for a whole document (domain, genre) or sequence are
+permuted over documents or sequences. p: gamma tail with the null's mean and variance; q over routers and kinds.
+Interval: bootstrap over documents, of the corrected value to first order (influence function), and the null's spread.
+`share of label known`: corrected I(E; L | token) / H(L | token), comparable between kinds; form minus meaning has its own
+interval, from the same documents. Sources: POS sensitivity 2412.16971; conditional form: field's own; uncertainty coefficient,
+Theil 1970.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import layers
+from ._conditional import Information, label_entropy
+from ._questions import GIVEN, Question, ask, choose
+from ._scope import scope
+from ._tokens import LIMIT, tokens
+
+SOURCE = "I(E; L | S) = Σ P log2 P(e,l|s) / P(e|s)P(l|s)"
+KNOWN = "share of label known (of what the token leaves open)"
+PERMUTATIONS = 99
+
+
+def run(
+    store: Store,
+    run: int | None = None,
+    kinds: str | None = None,
+    given: str | None = None,
+    limit: int = LIMIT,
+    permutations: int = PERMUTATIONS,
+) -> Answer:
+    """Information between routing and labels, by router.
+
+    `kinds`: labels, separated by commas (default: those of form and meaning that are there); `given`: one of GIVEN (default:
+    all that apply); `limit`: tokens counted at most; `permutations` of the null.
+    """
+    here = scope(store, run)
+    read = tokens(here, limit)
+    notes = [*here.notes, *read.notes]
+    wanted = choose(read, kinds, notes)
+    if given is not None and given not in GIVEN:
+        raise AnalysisError(f"nothing is known about `given` {given!r}; there are: {', '.join(GIVEN)}")
+    conditions = [given] if given else list(GIVEN)
+    asked = [q for kind in wanted for q in ask(read, kind, conditions, permutations, notes)]
+    frames = [row for q in asked for where, found in q.found for row in _rows(q, where, found)]
+    if not frames:
+        raise AnalysisError(
+            f"run {here.run} has labels, but no token id occurs with two of them: nothing can be told apart; trace more text"
+        )
+    frames += _versus(asked)
+    frame = gather(frames)
+    answer = {"figures": frame, "kinds": pd.DataFrame([_describe(q) for q in asked])}
+    return Answer(
+        "syntax",
+        "Syntactic versus semantic",
+        _reading(frame),
+        here.run,
+        answer,
+        {"figures": read.sql},
+        notes + few_units(frame),
+        charts,
+    )
+
+
+def _rows(q: Question, where: dict[str, Any], found: Information) -> list[pd.DataFrame]:
+    documents = int((found.total > 0).sum())
+    name = f"I(expert; label | {q.given}) (bits)" if q.given != "nothing" else "I(expert; label) (bits)"
+    common: dict[str, Any] = {"source": SOURCE, "n": int(found.total.sum()), "units": documents, "chance": 0.0}
+    within = "" if q.tokens.whole or q.given == "nothing" else f" of one {q.given}"
+    common["null_name"] = f"labels permuted over {q.kind.held}s{within}"
+    where = where | {"subset": q.kind.name}
+    draws = found.draws(st.bootstrap_weights(len(found.total)))
+    first = figures(where, name, found.plugin, estimator="plug-in", null=found.null, **common)
+    second = figures(
+        where, name, found.value, estimator="corrected", null=found.null - found.null.mean(), draws=draws, **common
+    )
+    rows = [first.assign(p=found.p), second.assign(p=found.p)]
+    entropy = label_entropy(q.tokens)
+    if q.given == "token" and entropy > 0:
+        source = "corrected I(E; L | token) / H(L | token), Theil 1970"
+        rows.append(
+            figures(
+                where,
+                KNOWN,
+                found.value / entropy,
+                draws=draws / entropy,
+                **common | {"source": source, "null_name": ""},
+            )
+        )
+    return rows
+
+
+def _versus(asked: list[Question]) -> list[pd.DataFrame]:
+    """Form minus meaning: the first kind of either side, as shares of what the token leaves open, by router."""
+    sides = {side: next((q for q in asked if q.kind.side == side and q.given == "token"), None) for side in ("form", "meaning")}
+    form, meaning = sides["form"], sides["meaning"]
+    if form is None or meaning is None:
+        return []
+    rows = []
+    h_form, h_meaning = label_entropy(form.tokens), label_entropy(meaning.tokens)
+    for (where, a), (_, b) in zip(form.found, meaning.found):
+        weights = st.bootstrap_weights(len(a.total))
+        draws = a.draws(weights) / h_form - b.draws(weights, seed=2) / h_meaning
+        value = a.value / h_form - b.value / h_meaning
+        p = st.p_value(np.zeros(1), draws[:, None] - draws.mean() + value, "both")
+        row = figures(
+            where | {"subset": f"{form.kind.name} - {meaning.kind.name}"},
+            "form minus meaning (shares known)",
+            value,
+            source="difference of shares of label known",
+            chance=0.0,
+            draws=draws,
+            n=int(a.total.sum()),
+            units=int(((a.total > 0) & (b.total > 0)).sum()),
+            null_name="none: two-sided from the bootstrap",
+        )
+        rows.append(row.assign(p=p))
+    return rows
+
+
+def _describe(q: Question) -> dict[str, Any]:
+    n = int(q.tokens.total.sum())
+    return {
+        "kind": q.kind.name,
+        "side": q.kind.side,
+        "given": q.given,
+        "labels": len(q.kind.names),
+        "permuted over": q.kind.held,
+        "tokens": n,
+        "tokens that can tell": len(q.tokens.rows),
+        "H(label | given) (bits)": label_entropy(q.tokens),
+    }
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    known = frame[(frame["name"] == "I(expert; label | token) (bits)") & (frame["estimator"] == "corrected")]
+    parts = []
+    for kind, rows in known.groupby("subset", sort=False):
+        best = rows.loc[rows["value"].idxmax()]
+        parts.append(
+            f"{kind}: {(rows['q'] <= 0.05).sum()} of {len(rows)} routers (most: {best['value']:.3f} bits in layer {best['layer']})"
+        )
+    return (
+        "Beyond the token's identity, routing tells (q ≤ 0.05) " + "; ".join(parts) + "." if parts else "Information by router."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Conditional information by layer and kind."""
+    conditional = answer.figures("I(expert; label | token) (bits)", estimator="corrected")
+    share = answer.figures(KNOWN)
+    titles = {"information given the token": conditional, "share of label known": share}
+    return {title: layers(frame, f"{title}, by layer", "subset") for title, frame in titles.items() if len(frame)}
