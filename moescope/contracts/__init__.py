@@ -3,6 +3,8 @@
 Another package adds one with an entry point in the group `moescope.contracts` whose module has an object `contract`.
 """
 
+import inspect
+
 from torch import nn
 
 from ..discover import modules
@@ -26,4 +28,7 @@ def find(model: nn.Module) -> list[Site]:
             f"{type(model).__name__} has no router that moescope can find among its {sum(1 for _ in model.modules())} modules: "
             f"it is not a mixture of experts, or it speaks none of the contracts {', '.join(known)}; see `moescope families`"
         )
+    takes = set(inspect.signature(model.forward).parameters)
+    for site in sites:
+        site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
     return sites

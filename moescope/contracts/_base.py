@@ -37,6 +37,7 @@ class Site:
     extra: dict[str, Any] = field(default_factory=dict)
     top_k: int | None = None  # learnt from the first record
     score: str | None = None  # what the logits become; learnt from the first record
+    images: bool = False  # the model takes pixels and no text
 
     @property
     def path(self) -> str:
@@ -54,7 +55,7 @@ class Site:
     def stack(self) -> str:
         """encoder, decoder, vision or talker, by the path; decoder where it does not say."""
         parts = set(re.split(r"[._]", self.name))
-        return next((stack for stack, words in _STACKS.items() if parts & set(words)), "decoder")
+        return "vision" if self.images else next((s for s, words in _STACKS.items() if parts & set(words)), "decoder")
 
     @property
     def where(self) -> str:

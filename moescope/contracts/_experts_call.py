@@ -4,6 +4,7 @@ What enters it is the decision as executed, so it is read there and nowhere else
 the decision as made. Contracts that share this call differ only in what their router returns.
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,7 +38,7 @@ class ExpertsCall:
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site if `module` owns a router of this contract and experts."""
         router, experts = self.router_of(module), getattr(module, "experts", None)
-        if router is not None and isinstance(experts, nn.Module):
+        if router is not None and isinstance(experts, nn.Module) and len(inspect.signature(experts.forward).parameters) >= 3:
             yield Site(name, module, router, experts, self, expert_count(router, experts))
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:

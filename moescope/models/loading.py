@@ -98,6 +98,7 @@ def _folder(
     import transformers
 
     options = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
+    transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
         cls = _class(config)

@@ -154,9 +154,9 @@ def _check_record(site: Site, record: Any) -> None:
     if bool((experts >= limit).any() | (experts < -1).any()):
         raise ProofFailed(f"router {site.path} chose expert {int(experts.max())}, but it has {site.n_experts}")
     ordered = experts.sort(-1).values
-    if experts.shape[-1] > 1 and bool(((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)).any()):
-        if site.extra.get("repeats") is None:
-            site.extra["repeats"] = True
+    repeated = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)
+    if site.kind != "soft" and bool(repeated.any()):
+        site.extra["repeats"] = True  # a table that names one expert twice; both are executed
     if record.logits is not None and bool(record.logits.isfinite().all()) and not bool(weights.isfinite().all()):
         raise ProofFailed(f"router {site.path} gave a weight that is not finite")
 
@@ -168,8 +168,8 @@ def _recomputed(site: Site, call: Call) -> float:
         ours = site.contract.recompute(site, call.inputs, record).float()
     except MoescopeError:
         raise
-    except Exception as error:
-        raise ProofFailed(f"the output of {site.name} could not be recomputed from its record: {error}") from error
+    except Exception as failure:
+        raise ProofFailed(f"the output of {site.name} could not be recomputed from its record: {failure}") from failure
     theirs = call.output.float().reshape(ours.shape)
     scale = float(theirs.abs().max()) or 1.0
     error = float((ours - theirs).abs().max()) / scale
@@ -184,6 +184,9 @@ def _recomputed(site: Site, call: Call) -> float:
 def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, reference: list[Tensor]) -> dict[str, bool]:
     def write(site: Site, number: int) -> Edit:
         experts, weights = stored(calls[site.name][number])
+        dropped = calls[site.name][number].record.dropped
+        if dropped is not None and site.kind == "token_choice" and site.contract.name == "capacity_mask":
+            experts = experts.masked_fill(dropped, -1)
         return lambda e, w: (experts.to(e.dtype).reshape(e.shape), weights.to(w.dtype).reshape(w.shape))
 
     with edited(sites, write):

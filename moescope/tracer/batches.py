@@ -75,7 +75,8 @@ def trace(
         writer = _resumable(store, key)
         tracer.resume(writer)
         done = int(writer.part.progress.get("batches", 0))
-    rows = _limited(windows(loaded, data, max_length, seed), max_tokens)
+    rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
+    tracer.note(notes)
     with tracer:
         for number, batch in enumerate(_batches(rows, batch_size)):
             if number >= done:
@@ -83,6 +84,7 @@ def trace(
                     "batches": number + 1,
                     "sequences": number * batch_size + len(batch),
                     "examples": len(data.examples),
+                    "total": len(rows),
                 }
                 with tracer.batch([w.info for w in batch], progress, [w.decoder_info or w.info for w in batch]):
                     _run(loaded, batch, generate)
@@ -121,6 +123,30 @@ def _resumable(store: Path, key: str) -> RunWriter:
     raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")
 
 
+def _rows(loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int) -> tuple[list[Window], list[str]]:
+    """All windows, and sentences on what they are not."""
+    rows = list(_limited(windows(loaded, data, max_length, seed), max_tokens))
+    notes = []
+    if split := len({(w.info.source, w.info.row) for w in rows if w.info.part}):
+        notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
+    group = _group(loaded)
+    if rest := len(rows) % group:
+        notes.append(f"the last {rest} images do not fill a group of {group}, which the model routes together; they were left out")
+        rows = rows[:-rest]
+    if not rows:
+        raise InputError(f"{data.name} gives nothing to trace: it needs at least {group} images" if group > 1 else f"{data.name} is empty")
+    return rows, notes
+
+
+def _group(loaded: Loaded) -> int:
+    """Images that a V-MoE routes together."""
+    tokens = getattr(getattr(loaded.model, "config", None), "tokens_per_image", None)
+    sizes = [m.group_size for m in loaded.model.modules() if hasattr(m, "group_size")]
+    if not sizes or not tokens or sizes[0] == "batch":
+        return 1
+    return 8 if sizes[0] is None else max(1, sizes[0] // tokens)
+
+
 def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
     count = 0
     for window in rows:
@@ -130,8 +156,9 @@ def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]
         yield window
 
 
-def _batches(rows: Iterator[Window], size: int) -> Iterator[list[Window]]:
-    while batch := list(islice(rows, size)):
+def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
+    source = iter(rows)
+    while batch := list(islice(source, size)):
         yield batch
 
 

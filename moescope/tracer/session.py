@@ -62,6 +62,7 @@ class Tracer:
         self._outside = self._step = 0
         self._model_seconds = self._trace_seconds = 0.0
         self._continue: RunWriter | None = None
+        self._notes: list[str] = list(self._run.pop("warnings", []))
 
     # -- attach and detach
 
@@ -128,6 +129,10 @@ class Tracer:
         yield
         self._infos = None
         self._sink.put(Job([], [], {}, {"phase": "mark", "progress": dict(progress or {}), "row": None}))
+
+    def note(self, sentences: Sequence[str]) -> None:
+        """Add sentences to the run's warnings."""
+        self._notes += sentences
 
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
@@ -212,7 +217,7 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": warnings + [p.note for p in self.proof[:1] if p.note],
+            "warnings": self._notes + warnings + [p.note for p in self.proof[:1] if p.note],
             "seconds": time.perf_counter() - self._began,
             "model_seconds": self._model_seconds,
             "trace_seconds": self._trace_seconds,

@@ -69,8 +69,8 @@ def _tokenize(loaded: Loaded, text: str) -> tuple[list[int], list[tuple[int, int
             f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: an .npz with input_ids"
         )
     if not getattr(loaded.tokenizer, "is_fast", False):
-        return loaded.tokenizer(text)["input_ids"], None
-    encoded = loaded.tokenizer(text, return_offsets_mapping=True)
+        return loaded.tokenizer(text, verbose=False)["input_ids"], None
+    encoded = loaded.tokenizer(text, return_offsets_mapping=True, verbose=False)
     return encoded["input_ids"], [tuple(pair) for pair in encoded["offset_mapping"]]
 
 

@@ -1,0 +1,86 @@
+"""What a trace shows while it runs, and when it is done."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..store import Store, open_store
+
+
+class Bar:
+    """A progress bar with rates and the time left, on standard error."""
+
+    def __init__(self, quiet: bool) -> None:
+        columns = [TextColumn("tracing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._task = self._progress.add_task("trace", total=None, rate="")
+
+    def show(self, progress: dict[str, Any]) -> None:
+        """Update from what `trace` reports after each batch."""
+        rate = f"{progress['tokens'] / max(progress['seconds'], 1e-9):,.0f} tokens/s"
+        self._progress.update(self._task, completed=progress["sequences"], total=progress["total"], rate=rate)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def summary(path: Path, run: int, console: Console | None = None) -> None:
+    """Print what a run holds: counts, rate, load by layer with the busiest and the dead experts, cost; and how to go on."""
+    console = console or Console()
+    with open_store(path) as store:
+        _counts(store, run, console)
+        console.print(_loads(store, run))
+        for warning in _warnings(store, run):
+            console.print(f"[yellow]note:[/] {warning}", highlight=False)
+    console.print(f"\nLook at it:  moescope app {path}", highlight=False, soft_wrap=True)
+    query = f"select layer, entropy_bits, busiest, dead from load_balance where run = {run} order by stack, layer"
+    console.print(f'Ask it:      moescope sql {path} "{query}"', highlight=False, soft_wrap=True)
+
+
+def _counts(store: Store, run: int, console: Console) -> None:
+    names = "name family dataset status forwards sequences tokens decisions assignments seconds model_seconds trace_seconds"
+    columns = ", ".join(f"{'m' if n in ('family', 'name') else 'r'}.{n}" for n in names.split())
+    row = store.rows(f"select {columns} from runs r join models m using (model) where run = ?", [run])[0]
+    values = dict(zip(names.split(), row))
+    cost = values["trace_seconds"] / max(values["model_seconds"], 1e-9)
+    rate = values["decisions"] / max(values["seconds"], 1e-9)
+    console.print(
+        f"\n[bold]run {run}[/]: {values['name']} ({values['family']}) on {values['dataset']}, {values['status']}\n"
+        f"{values['decisions']:,} decisions ({values['assignments']:,} assignments) for {values['tokens']:,} tokens of "
+        f"{values['sequences']:,} sequences in {values['forwards']:,} forwards\n"
+        f"{values['seconds']:.1f} s, {rate:,.0f} decisions/s; the model waited {100 * cost:.1f} % of its time for the tracing",
+        highlight=False,
+    )
+
+
+def _loads(store: Store, run: int) -> Table:
+    rows = store.rows(
+        "select stack, layer, site, contract, experts, load_entropy_bits, max_bits, dropped_share, decisions, routing_entropy, "
+        "router from router_summary where run = ? order by stack, layer, router",
+        [run],
+    )
+    table = Table("stack", "layer", "load entropy (bits of max)", "busiest expert", "dead", "dropped", "routing entropy (nats)")
+    for stack, layer, site, _, _, entropy, most, dropped, _, routing, router in rows:
+        load = store.rows("select expert, share from expert_load where router = ? order by share desc nulls last", [router])
+        dead = [str(e) for e, share in load if not share]
+        place = f"{layer}" if site == "ffn" else f"{layer} {site}"
+        table.add_row(
+            stack, place, f"{entropy or 0:.2f} of {most or 0:.2f}", f"{load[0][0]} ({100 * (load[0][1] or 0):.1f} %)",
+            ", ".join(dead[:8]) + (" …" if len(dead) > 8 else "") or "none",
+            "none" if not dropped else f"{100 * dropped:.1f} %", "" if routing is None else f"{routing:.2f}",
+        )  # fmt: skip
+    return table
+
+
+def _warnings(store: Store, run: int) -> list[str]:
+    import json
+
+    said = store.rows("select warnings from runs where run = ?", [run])[0][0]
+    return json.loads(said) if said else []

@@ -1,0 +1,32 @@
+"""moescope check: prove that a model's routers are recorded as executed."""
+
+import json
+
+import click
+
+
+@click.command(name="check")
+@click.argument("model")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--trust-remote-code", is_flag=True)
+@click.option("--allow-pickle", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON list.")
+def command(model: str, as_json: bool, **loading: object) -> None:
+    """Find the routers of MODEL and prove each; exit 1 with the reason if one fails. Nothing is written."""
+    from dataclasses import asdict
+
+    from ..contracts import find
+    from ..models.loading import load
+    from ..proof import example_inputs, prove
+
+    loaded = load(model, **loading)  # type: ignore[arg-type]
+    sites = find(loaded.model)
+    proved = prove(loaded.model, sites, example_inputs(loaded.model))
+    if as_json:
+        click.echo(json.dumps([asdict(p) for p in proved], indent=1))
+        return
+    for site, p in zip(sites, proved):
+        shown = f"{p.rows} rows, recomputed to {p.error:.0e}, written back {'bit for bit' if p.identical else 'not shown'}"
+        click.echo(f"proved  {p.router}: {p.contract}, top-{site.top_k} of {site.n_experts}, {site.score or 'unknown'} ({shown})")
+    click.echo(f"{len(proved)} of {len(sites)} routers of {model} are recorded as executed")

@@ -1,0 +1,48 @@
+"""moescope info: what is in a store."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(name="info")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(store: Path, as_json: bool) -> None:
+    """Say what STORE holds: its runs, finished or not, and its tables and views."""
+    from ..store import open_store
+
+    with open_store(store) as opened:
+        runs = opened.sql(
+            "select r.run, r.uid, r.name, m.name as model, m.family, r.dataset, r.status, r.started, r.forwards, r.sequences, "
+            "r.tokens, r.decisions, r.assignments, r.progress, r.warnings from runs r join models m using (model) order by run"
+        ).df()
+        views = opened.rows(
+            "select view_name, comment from duckdb_views() where not internal and comment is not null "
+            "and database_name = current_database() order by 1"
+        )
+    found = json.loads(runs.to_json(orient="records", date_format="iso"))
+    for run in found:
+        run |= {key: json.loads(run[key]) if run[key] else None for key in ("progress", "warnings")}
+    size = store.stat().st_size
+    if as_json:
+        click.echo(json.dumps({"store": str(store), "bytes": size, "runs": found, "views": dict(views)}, indent=1))
+        return
+    click.echo(f"{store}: {len(found)} runs, {size / 1e6:.1f} MB")
+    for run in found:
+        click.echo(_line(run))
+    click.echo("views:")
+    for name, comment in views:
+        click.echo(f"  {name:16} {comment}")
+
+
+def _line(run: dict[str, Any]) -> str:
+    progress = run["progress"] or {}
+    text = f"  run {run['run']}  {run['model']} on {run['dataset']}: {run['decisions'] or 0:,} decisions, {run['tokens'] or 0:,} tokens"
+    if run["status"] == "complete":
+        return text
+    how_far = f", {progress['sequences']} of {progress['total']} sequences" if "total" in progress else ""
+    rest = "still being traced" if run["status"] == "running" else "go on with --resume, or keep what is there: moescope recover"
+    return f"{text} — {run['status']}{how_far}; {rest}"

@@ -1,0 +1,98 @@
+"""moescope trace: run a model over data and keep every router decision."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _pairs(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, Any]:
+    """key=value options as a dict; values are read as JSON where they are JSON."""
+    found: dict[str, Any] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
+    """'0,4-6' as [0, 4, 5, 6]."""
+    if text is None:
+        return None
+    try:
+        spans = [part.split("-") for part in text.split(",")]
+        return [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a list of layers such as 0,4-6") from error
+
+
+@click.command(name="trace")
+@click.argument("model")
+@click.option("--data", required=True, help="A file, folder, hub name or shipped set: text, JSONL, CoNLL-U, images, npz.")
+@click.option("--store", required=True, type=click.Path(path_type=Path), help="The DuckDB file; made, or given one more run.")
+@click.option("--name", help="Your name for the run.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16.")
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
+@click.option("--max-tokens", type=click.IntRange(1), help="Stop after about so many tokens.")
+@click.option("--max-length", type=click.IntRange(2), help="Tokens per window; longer texts become several windows.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first so many examples.")
+@click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
+@click.option("--experts-only", is_flag=True, help="Leave out entropy, log-sum-exp and margin.")
+@click.option("--logits", is_flag=True, help="Keep all router logits too.")
+@click.option("--generate", type=click.IntRange(1), help="Generate so many tokens after each text, and trace them too.")
+@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Record only each n-th forward pass.")
+@click.option("--set", "overrides", multiple=True, callback=_pairs, help="Change the routing: capacity_factor=0.5 (V-MoE).")
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--text-column", help="The column that holds the text (JSONL, tables, data sets).")
+@click.option("--label-column", "label_columns", multiple=True, help="A column that holds a label; may be repeated.")
+@click.option("--split", help="Which split of a data set.")
+@click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
+@click.option("--revision", help="Of a hub model.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
+@click.option("--allow-pickle", is_flag=True, help="Load weights that are pickled.")
+@click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
+@click.option("--overwrite", is_flag=True, help="Begin the store anew.")
+@click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> None:
+    """Trace MODEL over DATA into STORE.
+
+    MODEL is a shipped specimen (mixtral, switch, vmoe ...), a local folder, a hub name, or a V-MoE checkpoint's prefix.
+    """
+    from ._progress import Bar, summary
+
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    with Bar(quiet) as bar:
+        run = _trace(model, data, store, options, bar)
+    if not quiet:
+        summary(store, run)
+
+
+def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any) -> int:
+    from ..models.loading import load
+    from ..tracer import Options, trace
+
+    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle")}
+    reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
+    reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
+    capture = Options(
+        summaries=not options.pop("experts_only"),
+        logits=options.pop("logits"),
+        layers=options.pop("layers"),
+        every=options.pop("every"),
+    )
+    options.pop("append")
+    options["generate"] = options["generate"] or 0
+    loaded = load(model, **loading)
+    return trace(
+        loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options
+    )
