@@ -42,7 +42,8 @@ def titled(chart: Any, title: str | None, subtitle: str | None) -> Any:
     """The chart with its title; `description` is what a screen reader says."""
     if not title and not subtitle:
         return chart
-    head = alt.TitleParams(text=title or "", subtitle=subtitle) if subtitle else alt.TitleParams(text=title or "")
+    more = {"subtitle": subtitle, "subtitleColor": GREY, "subtitleFontSize": 12} if subtitle else {}
+    head = alt.TitleParams(text=title or "", anchor="start", **more)
     return chart.properties(title=head, description=". ".join(part for part in (title, subtitle) if part))
 
 

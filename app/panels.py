@@ -1,0 +1,152 @@
+"""What pages are built from: a guard that turns failures into sentences, headings, cards, figures with SQL and files."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import streamlit as st
+
+from moescope import charts
+from moescope.errors import MoescopeError
+from wording import markup, plain
+
+CSS = Path(__file__).with_name("look.css")
+SMALL = 200  # assignments below which a share is mostly noise
+
+
+def guarded(render: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a page or a part of one; whatever goes wrong becomes a sentence on the page."""
+    try:
+        return render(*args, **kwargs)
+    except MoescopeError as error:
+        sentence(str(error))
+    except duckdb.InterruptException:
+        sentence("This question took longer than 20 seconds and was stopped; choose fewer tokens, one layer or one domain.")
+    except duckdb.OutOfMemoryException:
+        sentence("This question needs more memory than the dashboard may use; choose fewer tokens, one layer or one domain.")
+    except (duckdb.IOException, FileNotFoundError):
+        logging.exception("reading the store failed")
+        sentence("The store changed while this page was read; it is read again in a moment.")
+    except Exception as error:
+        logging.exception("a page failed")
+        sentence(f"This part cannot be shown ({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}); "
+                 "the terminal says more.")  # fmt: skip
+    return None
+
+
+def part(render: Callable[..., Any]) -> Callable[..., Any]:
+    """A fragment of a page: it is drawn again by itself, and fails by itself."""
+
+    @wraps(render)
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        return guarded(render, *args, **kwargs)
+
+    return st.fragment(drawn)  # type: ignore[no-any-return]
+
+
+def sentence(text: str) -> None:
+    """Something is wrong, in one sentence."""
+    st.error(plain(text[:1].upper() + text[1:], 600), icon=":material/info:")
+
+
+def style() -> None:
+    """The few rules of our own."""
+    st.html(f"<style>{CSS.read_text()}</style>")
+
+
+def head(title: str, words: str) -> None:
+    """The page's heading and what it answers."""
+    st.html(f'<div class="ms-head"><h1>{markup(title)}</h1><p>{markup(words)}</p></div>')
+
+
+def section(title: str, words: str = "") -> None:
+    """A heading within a page."""
+    st.html(f'<div class="ms-section"><h2>{markup(title)}</h2><p>{markup(words)}</p></div>')
+
+
+def cards(items: Sequence[tuple[str, Any, str, str]]) -> None:
+    """Figures at a glance: (label, value, note, tone), where tone is "", "good", "warn" or "bad"."""
+    cells = "".join(
+        f'<div class="ms-card {tone}"><span>{markup(label)}</span><b>{markup(value)}</b><small>{markup(note)}</small></div>'
+        for label, value, note, tone in items
+    )
+    st.html(f'<div class="ms-cards">{cells}</div>')
+
+
+def empty(what: str, do: str) -> None:
+    """Nothing to show, and what to do about it. `do` may be a command, in backquotes."""
+    pieces = markup(do).split("`")
+    told = "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
+    st.html(f'<div class="ms-empty"><b>{markup(what)}</b><p>{told}</p></div>')
+
+
+def few(n: float | None) -> None:
+    """A warning where there is too little to read much into a share."""
+    if n is not None and n < SMALL:
+        st.caption(f":material/info: Only {n:.0f} assignments stand behind this: differences between shares may be noise.")
+
+
+def filled(sql: str, params: Sequence[Any]) -> str:
+    """The query with its parameters written in, as it can be run on the SQL page."""
+    pieces = sql.strip().split("?")
+    words = [_literal(value) for value in params]
+    return "".join(piece + word for piece, word in zip(pieces, [*words, ""], strict=False))
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
+
+
+def figure(
+    chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, select: str | None = None
+) -> dict[str, Any]:
+    """A chart with its SQL and its files. With `select` ("pick" or "brush") the selection is returned."""
+    selected: dict[str, Any] = {}
+    size: dict[str, Any] = {"width": "stretch", "height": _room(chart)}
+    if select:
+        event = st.altair_chart(chart, key=f"chart-{name}", on_select="rerun", selection_mode=[select], **size)
+        selected = dict(getattr(event, "selection", {}).get(select) or {}) if select == "brush" else _first(event, select)
+    else:
+        st.altair_chart(chart, key=f"chart-{name}", **size)
+    files(frame, sql, params, name=name, chart=chart)
+    return selected
+
+
+def _room(chart: Any) -> Any:
+    """Height with title and axes: Streamlit fits all of a chart into its height, alone it is the plot's."""
+    height = getattr(chart, "height", None)
+    return int(height) + 110 if isinstance(height, int | float) else "content"
+
+
+def _first(event: Any, select: str) -> dict[str, Any]:
+    points = getattr(event, "selection", {}).get(select) or []
+    return dict(points[0]) if points else {}
+
+
+def files(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, chart: Any = None) -> None:
+    """The SQL behind a panel, and what it shows as CSV (and PNG, SVG where there is a chart)."""
+    with st.popover("SQL · files", type="tertiary", icon=":material/data_object:", key=f"files-{name}"):
+        st.code(filled(sql, params), language="sql", wrap_lines=True)
+        kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: frame.to_csv(index=False), "text/csv")]
+        if chart is not None:
+            kinds += [
+                ("PNG", lambda: charts.to_png(chart), "image/png"),
+                ("SVG", lambda: charts.to_svg(chart), "image/svg+xml"),
+                ("PDF", lambda: charts.to_pdf(chart), "application/pdf"),
+            ]
+        for column, (kind, make, mime) in zip(st.columns(len(kinds)), kinds, strict=True):
+            column.download_button(
+                kind, make, f"moescope-{name}.{kind.lower()}", mime, key=f"{name}-{kind}", on_click="ignore", width="stretch"
+            )
+
+
+def table(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, **more: Any) -> None:
+    """A table with its SQL and its file."""
+    st.dataframe(frame, hide_index=True, width="stretch", **more)
+    files(frame, sql, params, name=name)

@@ -1,0 +1,119 @@
+"""Which run, layer, domain and expert: the filters that pages share."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+import linked
+import stored
+from wording import clean
+
+RUNS = """
+select r.run, r.uid, r.name, r.status, r.started, r.finished, r.dataset, r.device, r.dtype, r.capture, r.overrides, r.versions,
+       r.command, r.host, r.proof, r.warnings, r.progress, r.forwards, r.sequences, r.tokens, r.decisions, r.assignments,
+       r.seconds, r.model_seconds, r.trace_seconds, r.model, m.name as model_name, m.family, m.parameters, m.weights_sha256
+from runs r left join models m using (model) order by r.run"""
+ROUTERS = """
+select router, name, layer, stack, site, kind, experts, top_k, shared_experts, score, capacity_factor
+from routers where run = ? order by stack, layer, router"""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One router, as a reader names it."""
+
+    label: str  # "layer 3", "encoder 1"
+    router: int
+    layer: int
+    stack: str
+    experts: int
+    top_k: int | None
+
+    @property
+    def even(self) -> float:
+        """Share of an expert when the load is even."""
+        return 1 / max(self.experts, 1)
+
+
+def runs() -> list[Row]:
+    """Every run of the store."""
+    return stored.rows(RUNS)
+
+
+def run_name(row: Row) -> str:
+    """A run as the lists call it."""
+    return f"{row['run']} · {clean(row['name'] or row['model_name'], 40)}"
+
+
+def the_run() -> Row | None:
+    """The run that the sidebar shows."""
+    known = runs()
+    asked = linked.get("run")
+    return next((r for r in known if str(r["run"]) == asked), known[0] if known else None)
+
+
+def choose_run() -> Row | None:
+    """The sidebar's run picker."""
+    known = {r["run"]: r for r in runs()}
+    picked = linked.choose("Run", "run", list(known), lambda number: run_name(known[number]))
+    return None if picked is None else known[picked]
+
+
+def layers(run: int) -> list[Layer]:
+    """The routers of a run, by stack and layer."""
+    found = stored.rows(ROUTERS, run)
+    stacks = {r["stack"] for r in found}
+    plain = [f"{r['stack'] or 'layer'} {r['layer']}" if len(stacks) > 1 else f"layer {r['layer']}" for r in found]
+    labels = [
+        f"{label} · {r['site']} {r['router']}" if plain.count(label) > 1 else label
+        for label, r in zip(plain, found, strict=True)
+    ]
+    return [
+        Layer(label, r["router"], r["layer"], r["stack"] or "", r["experts"] or 0, r["top_k"])
+        for label, r in zip(labels, found, strict=True)
+    ]
+
+
+def choose_layer(run: int, key: str = "layer", label: str = "Layer") -> Layer | None:
+    """A picker of one router; starts in the middle of the model, where there is most to see."""
+    known = {layer.label: layer for layer in layers(run)}
+    picked = linked.choose(label, key, list(known), clean, default=len(known) // 2)
+    return None if picked is None else known[picked]
+
+
+def labels_of(run: int) -> dict[str, list[str]]:
+    """Kinds of sequence labels and their values."""
+    found: dict[str, list[str]] = {}
+    for row in stored.rows("select distinct kind, label from label_rollup where run = ? order by all", run):
+        found.setdefault(row["kind"], []).append(row["label"])
+    return found
+
+
+def choose_label(run: int, what: str = "Domain") -> tuple[str, str] | None:
+    """A picker of one value of one sequence label, or everything."""
+    pairs = [(kind, label) for kind, values in labels_of(run).items() for label in values]
+    names = {f"{kind}={label}": (kind, label) for kind, label in pairs}
+    picked = linked.choose(
+        what, "domain", ["", *names], lambda name: clean(name.replace("=", ": ", 1), 40) if name else "everything"
+    )
+    return names.get(picked or "")
+
+
+def choose_expert(layer: Layer, key: str = "expert", label: str = "Expert") -> int:
+    """A picker of one expert of a layer."""
+    return linked.choose(label, key, list(range(layer.experts)), lambda e: f"expert {e}") or 0
+
+
+@st.fragment(run_every=2.0)
+def watch(shown: tuple[Any, ...]) -> None:
+    """Draw the whole page again when the store has changed, gone, or come back."""
+    try:
+        state = stored.held().look()
+    except Exception:
+        state = ()
+    if state != shown and time.monotonic() > st.session_state.get("next-rerun", 0.0):
+        st.session_state["next-rerun"] = time.monotonic() + 2
+        st.rerun()

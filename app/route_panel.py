@@ -1,0 +1,95 @@
+"""The route of one token through all layers: experts, weights, entropy, margin, alternatives."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import linked
+import panels
+import pickers
+import routes
+import stored
+import wording
+from moescope import charts
+from token_view import colours
+
+Row = dict[str, Any]
+
+
+def show(run: int, token: int) -> None:
+    """Everything the store knows about one token's way."""
+    about = stored.rows(routes.ABOUT, token, run)
+    if not about:
+        panels.empty("This token is not in the run that is shown", "Click another token, or choose its run on the left.")
+        return
+    _title(about[0])
+    path, sure = stored.frame(routes.ROUTE, token, run), stored.rows(routes.SURE, token, run)
+    if path.empty:
+        panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")
+        return
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _table(path, sure, token, run)
+    with right:
+        _chart(path, token, run)
+
+
+def _title(about: Row) -> None:
+    name = about["unit"] if about["text"] is None else wording.visible(about["text"])
+    place = f"patch {about['y']}, {about['x']}" if about["unit"] == "patch" else f"position {about['position']}"
+    made = " · generated" if about["generated"] else ""
+    st.html(f'<div class="ms-run"><b>Route of “{wording.markup(name)}”</b><span>{place}{made} · {wording.markup(about["document"])} · '
+            f'{wording.markup(about["labels"] or "no labels")} · token {about["token"]}</span></div>')  # fmt: skip
+
+
+def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
+    known = {(d["router"], d["iteration"]): d for d in sure}
+    chosen = {int(r): set(g["expert"]) for r, g in path.groupby("router")}
+    others = routes.alternatives(token, run, chosen)
+    peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
+    labels = {layer.router: layer.label for layer in pickers.layers(run)}
+    lines = [
+        _line(
+            labels.get(int(router), str(router)), group, known.get((router, iteration), {}), peak, others.get(int(router), "")
+        )
+        for (router, iteration), group in reversed(list(path.groupby(["router", "iteration"], sort=False)))
+    ]
+    more = "<th>next best</th>" if others else ""
+    st.html('<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
+            f"{more}</tr>{''.join(lines)}</table>")  # fmt: skip
+    if not others:
+        st.caption("Alternatives need router logits: trace with full logits to see the experts that came next.")
+
+
+def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) -> str:
+    palette = colours(group["expert"].tolist(), int(group["experts"].iloc[0]))
+    total = group["weight"].fillna(1).clip(lower=0).sum() or 1
+    bars = "".join(
+        f'<i class="{"dropped" if a.dropped else ""}" style="width:{100 * max(_weight(a), 0) / total:.1f}%;background:{palette.get(a.expert, "#9AA0A6")}" '
+        f'title="expert {a.expert}, weight {_weight(a):.4g}">{a.expert} · {_weight(a):.2f}</i>'
+        for a in group.itertuples()
+    )  # fmt: skip
+    entropy = sure.get("entropy")
+    meter = "–" if entropy is None else f'<span class="ms-meter" style="--v:{100 * entropy / peak:.0f}%"></span>{entropy:.2f}'
+    margin = "–" if sure.get("margin") is None else f"{sure['margin']:.3f}"
+    more = f"<td>{wording.markup(others)}</td>" if others else ""
+    return f'<tr><td>{wording.markup(label)}</td><td><div class="ms-bar">{bars}</div></td><td>{meter}</td><td>{margin}</td>{more}</tr>'
+
+
+def _weight(row: Any) -> float:
+    return 1.0 if row.weight != row.weight else float(row.weight)
+
+
+def _chart(path: pd.DataFrame, token: int, run: int) -> None:
+    grid = pd.DataFrame(
+        [(layer, e) for layer, n in path.groupby("layer")["experts"].max().items() for e in range(int(n))],
+        columns=["layer", "expert"],
+    )
+    weights = path.groupby(["layer", "expert"], as_index=False)["weight"].sum()
+    frame = grid.merge(weights, how="left").fillna({"weight": 0.0})
+    chart = charts.heatmap(frame, "expert", "layer", "weight", "Weights along the way", select=True)
+    pick = panels.figure(chart, frame, routes.ROUTE, [token, run], name=f"route-{token}", select="pick")
+    if pick:
+        label = next((x.label for x in pickers.layers(run) if x.layer == pick["layer"]), None)
+        linked.go("experts", layer=label, expert=pick["expert"])

@@ -1,0 +1,162 @@
+"""The store that the dashboard shows: opened read-only, locked in, re-opened when it changes; queries cached by its state."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import streamlit as st
+
+import moescope
+from moescope.errors import StoreError
+from moescope.store import Store
+from moescope.store.parts import parts, parts_folder
+
+LIMIT_S = 20.0  # a query that takes longer is interrupted
+MEMORY = "900MB"
+PAUSE_S = 3.0  # a growing store is not re-opened more often than this, or than ten times as long as opening takes
+
+
+class Reader(Store):
+    """A Store over one cursor of the locked connection: what analyses take."""
+
+    def __init__(self, path: Path, con: duckdb.DuckDBPyConnection) -> None:
+        self.path, self.con, self._unfinished = path, con, True
+
+
+class Held:
+    """One store, shared by all sessions; every query has a cursor of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.lock = path, threading.Lock()
+        self.con: duckdb.DuckDBPyConnection | None = None
+        self.state: tuple[Any, ...] = ()
+        self.next_look = 0.0
+
+    def look(self) -> tuple[Any, ...]:
+        """The state that is shown now, after opening the store again if it changed. StoreError if it cannot be shown."""
+        now = current(self.path)
+        with self.lock:
+            replaced = self.con is None or now[:2] != self.state[:2]
+            if replaced or (now != self.state and time.monotonic() >= self.next_look):
+                begun = time.monotonic()
+                self.con = locked(self.path)
+                self.state = now
+                self.next_look = time.monotonic() + max(PAUSE_S, 10 * (time.monotonic() - begun))
+            return self.state
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A cursor that sees the store's tables by their plain names."""
+        self.look()
+        assert self.con is not None
+        cursor = self.con.cursor()
+        if cursor.execute("select 1 from duckdb_databases() where database_name = 'base'").fetchall() and not joined(cursor):
+            cursor.execute("use base")
+        return cursor
+
+
+def joined(con: duckdb.DuckDBPyConnection) -> bool:
+    """True where finished and unfinished runs are shown together, by views in memory."""
+    return bool(con.execute("select 1 from duckdb_tables() where database_name = 'memory' and table_name = 'runs'").fetchall())
+
+
+def current(path: Path) -> tuple[Any, ...]:
+    """Changes whenever the store does. StoreError if it is not there."""
+    try:
+        stat = path.stat()
+        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in parts(path))
+    except OSError as error:
+        raise StoreError(f"the store {path} is not there ({error.strerror}); put it back, or trace into it again") from error
+
+
+def locked(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection that reaches this store and nothing else: no other file, no network, no change of settings.
+
+    The file is attached to an in-memory instance, because DuckDB gives a second connection to the same path the old file.
+    """
+    store = moescope.open(path)
+    con = store.con
+    folders: list[str] = []
+    if joined(con):
+        folders = [str(parts_folder(path).resolve())]
+    else:
+        store.close()
+        con = duckdb.connect()
+        con.execute(f"attach {quoted(str(path))} as base (read_only)")
+    con.execute(f"set memory_limit = '{MEMORY}'")
+    con.execute("set temp_directory = ''")
+    con.execute(f"set threads = {min(os.cpu_count() or 1, 4)}")
+    con.execute(f"set allowed_directories = [{', '.join(quoted(f) for f in folders)}]")
+    con.execute("set enable_external_access = false")
+    con.execute("set lock_configuration = true")
+    return con
+
+
+def quoted(text: str) -> str:
+    """`text` as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def path() -> Path:
+    """The store named on the command line."""
+    named = os.environ.get("MOESCOPE_STORE", "")
+    if not named:
+        raise StoreError("no store was named; start the dashboard with: moescope app STORE")
+    return Path(named).resolve()
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _held(where: str) -> Held:
+    return Held(Path(where))
+
+
+def held() -> Held:
+    """The store of this dashboard."""
+    return _held(str(path()))
+
+
+@contextmanager
+def limited(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupt what runs on `cursor` after so many seconds."""
+    timer = threading.Timer(seconds, cursor.interrupt)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def frame(sql: str, *params: Any) -> pd.DataFrame:
+    """The rows of a query, from the cache while the store has not changed."""
+    here = held()
+    return _frame(str(here.path), here.look(), sql, params, here)
+
+
+@st.cache_data(max_entries=600, show_spinner=False)
+def _frame(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: Held) -> pd.DataFrame:
+    cursor = _here.cursor()
+    with limited(cursor, LIMIT_S):
+        return cursor.execute(sql, list(params)).df()
+
+
+def rows(sql: str, *params: Any) -> list[dict[str, Any]]:
+    """The rows of a query as dicts; missing values are None."""
+    got = frame(sql, *params)
+    return got.astype(object).where(got.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+
+
+def reader() -> Reader:
+    """The store as analyses take it."""
+    here = held()
+    return Reader(here.path, here.cursor())
+
+
+def has(table: str) -> bool:
+    """True if the store has a table or view of this name with at least one row."""
+    known = frame("select 1 from information_schema.tables where table_name = ? limit 1", table)
+    return bool(len(known)) and bool(len(frame(f'select 1 from "{table}" limit 1')))

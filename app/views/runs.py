@@ -1,0 +1,148 @@
+"""Runs: what is in the store, is it sound, and how is its load, at a glance."""
+
+import json
+from typing import Any
+
+import streamlit as st
+
+import linked
+import panels
+import pickers
+import stored
+from moescope import charts
+from wording import clean, count, markup, share
+
+PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
+HEALTH = """
+select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts, coalesce(sum(nonfinite), 0)::bigint as nonfinite,
+       coalesce(sum(unrouted), 0)::bigint as unrouted, sum(s.decisions)::bigint as decisions,
+       sum(dropped_share * s.decisions) / sum(s.decisions) as dropped, avg(load_entropy_bits / nullif(max_bits, 0)) as even,
+       count(*) as routers
+from router_summary s where s.run = ?"""
+LOAD = "select stack, layer, expert, share, assignments, dropped from expert_load where run = ? order by stack, layer, expert"
+BALANCE = "select stack, layer, normalized, busiest, busiest_share, dead from load_balance where run = ? order by stack, layer"
+TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
+Row = dict[str, Any]
+
+
+def title(run: Row) -> None:
+    """Name, state, model and data of a run."""
+    size = f"{count(run['parameters'])} parameters" if run["parameters"] else ""
+    about = " · ".join(x for x in (run["model_name"], run["family"], size, run["dataset"], run["device"], run["dtype"]) if x)
+    tag = f'<span class="ms-tag" style="--tone:{TONES.get(run["status"], "#888")}">{markup(run["status"])}</span>'
+    st.html(
+        f'<div class="ms-run"><b>{markup(clean(run["name"] or run["model_name"], 80))}</b>{tag}<span>{markup(about)}</span></div>'
+    )
+
+
+def proof(run: Row) -> tuple[str, str, str, str]:
+    """Was the record proved when the tracer was attached?"""
+    found = json.loads(run["proof"] or "{}")
+    values = list(found.values()) if isinstance(found, dict) else []
+    bad = [v for v in values if isinstance(v, dict) and v.get("passed") is False]
+    if not values:
+        return "Proof", "none", "this run was not checked at attach", "warn"
+    return "Proof", "failed" if bad else "passed", f"{len(values)} checks at attach", "bad" if bad else "good"
+
+
+def health(run: Row) -> list[tuple[str, Any, str, str]]:
+    """Figures and warnings of a run."""
+    h = stored.rows(HEALTH, run["run"])[0]
+    rate = run["tokens"] / run["seconds"] if run["tokens"] and run["seconds"] else None
+    cost = run["trace_seconds"] / run["seconds"] if run["trace_seconds"] is not None and run["seconds"] else None
+    dead, bad = h["dead"] or 0, h["nonfinite"] or 0
+    return [
+        ("Decisions", count(run["decisions"]), f"{count(run['tokens'])} tokens × {h['routers']} routers", ""),
+        (
+            "Rate",
+            f"{count(rate)}/s" if rate else "–",
+            f"tokens; tracing took {share(cost)}" if cost is not None else "tokens",
+            "",
+        ),
+        (
+            "Load evenness",
+            share(h["even"]),
+            "of the largest entropy, mean of layers",
+            "good" if (h["even"] or 0) > 0.9 else "warn",
+        ),
+        ("Dead experts", f"{dead} of {h['experts']}", "never ran" if dead else "every expert ran", "bad" if dead else "good"),
+        ("Dropped", share(h["dropped"]), f"{count(h['unrouted'])} decisions had no expert", "warn" if h["dropped"] else "good"),
+        ("Not finite", count(bad), "decisions with NaN or infinite logits", "bad" if bad else "good"),
+        proof(run),
+    ]
+
+
+def progress(run: Row) -> None:
+    """How far an unfinished run is."""
+    if run["status"] == "complete":
+        return
+    far = json.loads(run["progress"] or "{}")
+    done, of = far.get("examples", far.get("batches", 0)), far.get("of") or far.get("examples_total")
+    words = f"{count(done)} of {count(of)} examples" if of else f"{count(done)} examples"
+    if run["status"] == "running":
+        st.progress(min(done / of, 1.0) if of else 0.0, f":material/autorenew: Being traced: {words}; this page follows.")
+    else:
+        panels.empty("This run was cut off", f"{words} are safe. Go on with `moescope trace … --resume`.")
+
+
+def glance(run: Row) -> None:
+    """Load by layer and expert, one picture per stack; a click opens the expert."""
+    frame = stored.frame(LOAD, run["run"])
+    if frame.empty or not frame["assignments"].sum():
+        panels.empty(
+            "No decision yet", "Nothing was routed in this run so far; it appears here as soon as the first batch is written."
+        )
+        return
+    stacks = list(frame.groupby("stack", dropna=False, sort=False))
+    known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
+    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
+        with column:
+            chart = charts.heatmap(some, "expert", "layer", "share", f"Load of every expert, {stack}", chance=1 / some["expert"].nunique(),
+                                   tooltip=["assignments", "dropped"], select=True, format=".0%")  # fmt: skip
+            pick = panels.figure(chart, some, LOAD, [run["run"]], name=f"load-{run['run']}-{stack}", select="pick")
+            if pick and (str(stack), pick["layer"]) in known:
+                linked.go("experts", run=run["run"], layer=known[str(stack), pick["layer"]].label, expert=pick["expert"])
+
+
+def provenance(run: Row) -> None:
+    """Where the run is from."""
+    with st.expander("Where it is from: command, versions, proof, warnings", icon=":material/history:"):
+        command = json.loads(run["command"] or "[]")
+        if command:
+            st.code(
+                " ".join(map(str, command)) if isinstance(command, list) else str(command), language="bash", wrap_lines=True
+            )
+        keys = ("uid", "started", "finished", "host", "weights_sha256")
+        st.json({k: str(run[k]) for k in keys if run[k]} | {k: json.loads(run[k] or "null") for k in ("versions", "capture", "overrides", "proof")},
+                expanded=1)  # fmt: skip
+
+
+def warnings(run: Row) -> None:
+    """What the tracer had to say."""
+    for words in json.loads(run["warnings"] or "[]")[:8]:
+        st.warning(panels.plain(str(words), 400), icon=":material/warning:")
+
+
+def render() -> None:
+    """All runs as a table, the chosen one in full."""
+    panels.head(
+        "Runs", "Every trace in this store: what ran, on what, whether the record is sound, and how evenly its experts work."
+    )
+    known = pickers.runs()
+    if not known:
+        panels.empty("This store has no run yet", "Trace a model into it: `moescope trace MODEL --data DATA --store STORE`")
+        return
+    run = pickers.the_run() or known[0]
+    if len(known) > 1:
+        columns = ["run", "name", "status", "model_name", "family", "dataset", "tokens", "decisions", "seconds", "started"]
+        panels.table(stored.frame(pickers.RUNS)[columns], pickers.RUNS, name="runs")
+    title(run)
+    progress(run)
+    panels.cards(health(run))
+    warnings(run)
+    glance(run)
+    st.caption("Click a cell to open that expert.")
+    provenance(run)
+
+
+render()

@@ -1,0 +1,137 @@
+"""Tokens: text and patches coloured by expert; a click shows a token's route."""
+
+from typing import Any
+
+import streamlit as st
+
+import linked
+import panels
+import pickers
+import pictures
+import route_panel
+import routes
+import token_view
+from wording import clean
+
+PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
+BY = {
+    "first": "first expert",
+    "expert": "weight of one expert",
+    "entropy": "entropy of the decision",
+    "margin": "margin of the decision",
+}
+Row = dict[str, Any]
+
+
+def name_of(row: Row) -> str:
+    """A sequence in the list."""
+    labels = " · ".join(str(row[k]) for k in ("domain", "class") if row[k])
+    part = f" ({row['part']})" if row["part"] else ""
+    return clean(
+        f"{row['document'] or row['sequence']}{part} · {labels} · {row['text'] or str(row['tokens']) + ' tokens'}", 110
+    )
+
+
+def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
+    """Layer, and what the colour says."""
+    one, two, three, four = st.columns([1.2, 1.4, 1.2, 1], vertical_alignment="bottom")
+    with one:
+        layer = pickers.choose_layer(run["run"])
+    if layer is None:
+        return None
+    with two:
+        by = linked.choose("Colour", "by", list(BY), BY.__getitem__) or "first"
+    expert = 0
+    if by == "expert":
+        with three:
+            expert = pickers.choose_expert(layer)
+    with four:
+        numbers = st.toggle("Expert numbers", key="numbers")
+    return layer, by, expert, numbers
+
+
+def find(run: Row, stack: str) -> Row | None:
+    """Which sequence: by label, by search, from a list."""
+    one, two, three = st.columns([1, 1.2, 3], vertical_alignment="bottom")
+    with one:
+        label = pickers.choose_label(run["run"])
+    with two:
+        search = linked.typed("Search", "q", placeholder="a word, a token, a document", icon=":material/search:")
+    found = {row["sequence"]: row for row in routes.sequences(run["run"], stack, label, search)}
+    with three:
+        picked = linked.choose(
+            f"Sequence ({len(found)}{'+' if len(found) == 300 else ''})", "sequence", list(found), lambda s: name_of(found[s])
+        )
+    if picked is None:
+        panels.empty("No sequence like that", "Choose everything as domain, or search for a shorter piece of text.")
+        return None
+    return found[picked]
+
+
+def draw(run: Row, sequence: Row, layer: pickers.Layer, by: str, expert: int, numbers: bool) -> None:
+    """One sequence, coloured."""
+    page, pages = 0, -(-(sequence["tokens"] or 0) // routes.PAGE)
+    if pages > 1:
+        page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{sequence['sequence']}") - 1
+    frame, params = routes.tokens(sequence["sequence"], layer, page)
+    if frame.empty:
+        panels.empty("This sequence has no token", "Choose another one.")
+        return
+    size = (int(sequence["height"]), int(sequence["width"])) if sequence["height"] and sequence["width"] else None
+    image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
+    chosen = linked.get("token")
+    data = token_view.data_of(
+        frame, token_view.paint(frame, by, layer.experts, expert), search=linked.get("q") or "", numbers=numbers, image=image, size=size,
+        selected=int(chosen) if chosen and chosen.isdigit() else None, label=f"tokens by {BY[by]}, {layer.label}",
+    )  # fmt: skip
+    st.caption(
+        f"**{layer.label}** · {layer.experts} experts · even load {layer.even:.1%} · {panels.plain(name_of(sequence), 60)}"
+    )
+    token_view.show(data, key=f"tokens-{sequence['stack']}")
+    if size and image is None:
+        st.caption("The store holds no pixels and this data set is not shipped with moescope: only the patches are drawn.")
+    shown = frame[["token", "position", "text", "experts", "weights", "drops", "entropy", "margin", "labels"]]
+    panels.files(shown, routes.ROUTES, params, name=f"tokens-{sequence['stack']}")
+
+
+@panels.part
+def viewer(run: Row) -> None:
+    """Filters, text and route: a click draws only this again."""
+    chosen = bar(run)
+    if chosen is None:
+        panels.empty("This run has no router yet", "It appears as soon as the first batch is written.")
+        return
+    layer = chosen[0]
+    sequence = find(run, layer.stack)
+    if sequence is None:
+        return
+    others = routes.partners(sequence, run["run"])
+    sides = [(sequence, layer), *((o, match(run["run"], o["stack"], layer)) for o in others)]
+    sides.sort(key=lambda side: side[0]["stack"] != "encoder")
+    for column, (side, at) in zip(st.columns(len(sides), gap="large"), sides, strict=True):
+        with column, st.container(border=True):
+            draw(run, side, at, *chosen[1:])
+    token = linked.get("token")
+    if token and token.isdigit():
+        route_panel.show(run["run"], int(token))
+    else:
+        st.caption(":material/touch_app: Click a token to see its route through all layers; arrow keys and Enter do the same.")
+
+
+def match(run: int, stack: str, layer: pickers.Layer) -> pickers.Layer:
+    """The layer of the other stack that stands beside this one."""
+    there = [x for x in pickers.layers(run) if x.stack == stack]
+    return min(there, key=lambda x: abs(x.layer - layer.layer)) if there else layer
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Tokens", "Every token in the colour of its expert. Hover for weights; click for the route through all layers.")
+    run = pickers.the_run()
+    if run is None:
+        panels.empty("This store has no run yet", "Trace a model into it: `moescope trace MODEL --data DATA --store STORE`")
+        return
+    viewer(run)
+
+
+render()
