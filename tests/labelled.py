@@ -1,4 +1,4 @@
-"""Stores of words that can be several things: the routing may follow the word, its part of speech, its sense or its document."""
+"""Stores of words that can be several things: routing may follow the word, its part of speech, sense or document."""
 
 from pathlib import Path
 
@@ -43,9 +43,9 @@ def make(
     writer = RunWriter.create(path, synthetic._head(layers, experts, k, "labelled"))
     base = {key: writer.take(key, count) for key, count in synthetic._sizes(read).items()}
     synthetic._write_inputs(writer, read, base, 0, "domain")
-    rows = dict(token=base["token"] + np.arange(n), kind="supersense", label=list(SENSE[meaning]))
+    rows = {"token": base["token"] + np.arange(n), "kind": "supersense", "label": list(SENSE[meaning])}
     writer.add("token_labels", rows)
-    writer.add("forwards", dict(forward=base["forward"], phase="prefill", step=0, batch_size=4, tokens=n))
+    writer.add("forwards", {"forward": base["forward"], "phase": "prefill", "step": 0, "batch_size": 4, "tokens": n})
     for number, _ in enumerate(layers):
         z = rng.gumbel(size=(n, experts)) + token * rng.normal(size=(vocabulary, experts))[word]
         z += document * rng.normal(size=(documents, experts))[doc]

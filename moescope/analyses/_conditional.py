@@ -96,16 +96,21 @@ class Information:
 
     @property
     def p(self) -> float:
-        """Upper tail of a gamma distribution with the null's mean and variance: finer than 1 / permutations."""
-        return gamma_tail(self.plugin, self.null)
+        """Upper tail of a curve through the null's moments: finer than 1 / permutations."""
+        return tail(self.plugin, self.null)
 
 
-def gamma_tail(value: Floats | float, null: Floats) -> float:
-    """P(null ≥ value), the null's mean and variance taken from its draws; never under 1e-12, and 1 where it does not vary."""
-    mean, variance = float(np.mean(null)), float(np.var(null, ddof=1))
-    if variance <= 1e-20 or mean <= 0:
+def tail(value: float, null: Floats) -> float:
+    """P(null ≥ value) by a Pearson III (shifted gamma) curve with the null's mean, variance and skewness.
+
+    The skewness is that of the draws, but no less than a gamma's of that mean and variance. Never under 1e-12, and 1 where the
+    null does not vary.
+    """
+    mean, deviation = float(np.mean(null)), float(np.std(null, ddof=1))
+    if deviation <= 1e-10 or mean <= 0:
         return 1.0
-    return float(np.clip(stats.gamma.sf(value, mean**2 / variance, scale=variance / mean), 1e-12, 1.0))
+    skew = max(float(stats.skew(null)), 2 * deviation / mean)
+    return float(np.clip(stats.pearson3.sf(value, skew, mean, deviation), 1e-12, 1.0))
 
 
 def information(tokens: Labelled, expert: Ints) -> Information:

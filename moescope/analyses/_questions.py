@@ -29,13 +29,13 @@ def choose(read: Tokens, kinds: str | None, notes: list[str]) -> list[Kind]:
     asked = [k.strip() for k in kinds.split(",")] if kinds else [k for k in (*FORM, *MEANING) if k in read.kinds]
     if missing := [kind for kind in asked if kind not in read.kinds]:
         raise AnalysisError(
-            f"run {read.scope.run} has no label {missing[0]!r} with two or more values (it has: {have}); trace data that has it, "
-            "such as CoNLL-U"
+            f"run {read.scope.run} has no label {missing[0]!r} with two or more values (it has: {have}); trace data that "
+            "has it, such as CoNLL-U"
         )
     if not asked:
         raise AnalysisError(
-            f"run {read.scope.run} has no labels of form ({', '.join(FORM)}) or meaning ({', '.join(MEANING)}); it has: {have}; "
-            "name some with `kinds`, or trace data with labels, such as CoNLL-U"
+            f"run {read.scope.run} has no labels of form ({', '.join(FORM)}) or meaning ({', '.join(MEANING)}); it "
+            f"has: {have}; name some with `kinds`, or trace data with labels, such as CoNLL-U"
         )
     found = [read.kind(name) for name in asked]
     for side in ("form", "meaning"):

@@ -7,7 +7,7 @@ For every router, first choice E and kind of label L: mutual information I(E; L)
 * given token and upos, of meaning: what is not part of speech in it (n.FOOD and v.motion differ in both).
 `plug-in` is the value of the counts, `corrected` that less the mean of its null. Null: labels permuted within what is given,
 which keeps every token id's experts and labels; labels that hold for a whole document (domain, genre) or sequence are
-permuted over documents or sequences. p: gamma tail with the null's mean and variance; q over routers and kinds.
+permuted over documents or sequences. p: tail of a Pearson III curve with the null's moments; q over routers and kinds.
 Interval: bootstrap over documents, of the corrected value to first order (influence function), and the null's spread.
 `share of label known`: corrected I(E; L | token) / H(L | token), comparable between kinds; form minus meaning has its own
 interval, from the same documents. Sources: POS sensitivity 2412.16971; conditional form: field's own; uncertainty coefficient,
@@ -150,12 +150,10 @@ def _reading(frame: pd.DataFrame) -> str:
     parts = []
     for kind, rows in known.groupby("subset", sort=False):
         best = rows.loc[rows["value"].idxmax()]
-        parts.append(
-            f"{kind}: {(rows['q'] <= 0.05).sum()} of {len(rows)} routers (most: {best['value']:.3f} bits in layer {best['layer']})"
-        )
-    return (
-        "Beyond the token's identity, routing tells (q ≤ 0.05) " + "; ".join(parts) + "." if parts else "Information by router."
-    )
+        found, most = int((rows["q"] <= 0.05).sum()), f"{best['value']:.3f} bits in layer {best['layer']}"
+        parts.append(f"{kind}: {found} of {len(rows)} routers (most: {most})")
+    head = "Beyond the token's identity, routing tells (q ≤ 0.05) "
+    return head + "; ".join(parts) + "." if parts else "Information by router."
 
 
 def charts(answer: Answer) -> dict[str, Any]:

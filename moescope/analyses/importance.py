@@ -1,0 +1,233 @@
+"""Expert importance: which experts matter, by the scores that a trace alone can give, and how far do the scores agree?
+
+By router, over tokens t that chose expert e with weight g, of sequences j with L_j tokens:
+* frequency Σ1 / all assignments, chance 1/E; gate mass Σg / all weights; mean gate Σg / Σ1.
+* ESFT average gate, paper (2407.01906): mean_j (1/L_j) Σ_t g; released code (generate_expert_config.py): Σ g over all tokens
+  over the sum of that over layers, for one expert number (`axis=0`; issue 17 of that repository), so that a layer's scores do
+  not sum to 1; the same with the axis set right, by layer.
+* ESFT token selection: paper mean_j (1/L_j) Σ_t 1(g > 0) / K; the same two forms of the code.
+* where a trace measured activations: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (2510.13999), super experts (2507.23279):
+  max |down_proj| above the 99.5th percentile of all experts and a tenth of the largest, in the first three quarters of layers.
+`chosen`: the smallest set of experts whose scores reach `top_p`, as ESFT trains them (the paper's as shares of the layer).
+Agreement: Spearman's rank correlation over the experts of a router; null: expert numbers permuted. Intervals: documents.
+Frequency is not importance: what an expert does for the loss is asked by ablation, not by counting.
+"""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import heatmap
+from ._routing_sample import measured
+from ._scope import Scope, scope
+from ._tables import Table, tables
+
+Floats = np.ndarray
+ACTIVATIONS = ("ean", "weighted_ean", "reap", "max_down_proj")
+SOURCES = {
+    "ESFT average gate": "ESFT 2407.01906",
+    "ESFT token selection": "ESFT 2407.01906",
+    "frequency": "count of assignments",
+    "gate mass": "sum of routing weights",
+    "mean gate": "routing weight where chosen",
+}
+PERMUTATIONS = 199
+
+
+def run(store: Store, run: int | None = None, top_p: float = 0.2) -> Answer:
+    """Scores of every expert, their agreement, and the sets that ESFT would train at `top_p` (0 to 1)."""
+    if not 0 < top_p <= 1:
+        raise AnalysisError(f"`top_p` is a share of the scores, above 0 and up to 1, not {top_p}; ESFT takes 0.1 to 0.2")
+    here = scope(store, run)
+    sql = {"figures": _sql(here)}
+    counts = _counts(here, sql["figures"])
+    scores = {router: _scores(counts, router) for router in counts["n"]}
+    notes = list(here.notes)
+    _released(here, scores, notes)
+    frames, agreement, chosen = [], [], []
+    for router, forms in scores.items():
+        table = counts["n"][router]
+        units = int((table.counts.sum((1, 2)) > 0).sum())
+        for (name, form), draws in forms.items():
+            frames.append(_figure(table, name, form, draws, units))
+        agreement += _agreement(table.where, forms, units)
+        chosen += [
+            _chosen(table.where, name, form, d[0], top_p) for (name, form), d in forms.items() if name.startswith("ESFT")
+        ]
+    frames += _activations(here, notes)
+    found = {"figures": gather(frames + agreement), "chosen": pd.DataFrame(chosen)}
+    reading = (
+        "Scores of experts from one trace; where they disagree, read which question each answers. "
+        f"`chosen` lists what ESFT would train at {top_p:g}, by the paper and by the released code."
+    )
+    return Answer("importance", "Expert importance", reading, here.run, found, sql, notes + few_units(found["figures"]), charts)
+
+
+def _sql(here: Scope) -> str:
+    """Sums by document, router and expert; `_by_length`: every sequence's sum over its tokens divided by their number."""
+    return f"""with units as ({here.units_sql()}),
+of_run as (select token, sequence from tokens where run = {here.run}),
+lengths as (
+  select router, sequence, count(*) as length from decisions join of_run using (token) where run = {here.run} group by all),
+by_sequence as (
+  select router, sequence, expert, count(*) as n, sum(weight) as weight
+  from assignments join of_run using (token) where run = {here.run} and not dropped group by all),
+of_unit as (
+  select unit, router, count(*) as sequences, sum(length) as decisions
+  from lengths join units using (sequence) group by all),
+of_expert as (
+  select unit, router, expert, sum(n)::double as n, sum(weight) as weight, sum(weight / length) as gate_by_length,
+         sum(n / length) as tokens_by_length
+  from by_sequence join lengths using (router, sequence) join units using (sequence) group by all)
+from of_expert join of_unit using (unit, router) order by unit, router, expert"""
+
+
+def _counts(here: Scope, sql: str) -> dict[str, dict[int, Table]]:
+    """One table per router of each sum; the query runs once."""
+    con = here.store.con
+    con.register("importance_sums", here.store.sql(sql).df())
+    columns = ("n", "weight", "gate_by_length", "tokens_by_length", "sequences", "decisions")
+    try:
+        query = "select unit, router, expert, {} as n from importance_sums"
+        return {c: {int(t.router["router"]): t for t in tables(here, query.format(c))} for c in columns}
+    finally:
+        con.unregister("importance_sums")
+
+
+def _scores(counts: dict[str, dict[int, Table]], router: int) -> dict[tuple[str, str], Floats]:
+    """(1 + draws, experts) by name and form: the value first, then bootstrap draws over documents."""
+    found = {column: table[router].counts[:, 0, :] for column, table in counts.items()}
+    weights = np.vstack([np.ones(len(found["n"])), st.bootstrap_weights(len(found["n"]))])
+    n, gate, gates, tokens = (st.resampled(weights, found[c]) for c in ("n", "weight", "gate_by_length", "tokens_by_length"))
+    sequences, decisions = (st.resampled(weights, found[c].max(1, keepdims=True)) for c in ("sequences", "decisions"))
+    k, lengths = n.sum(1, keepdims=True) / np.maximum(decisions, 1), np.maximum(sequences, 1)
+    return {
+        ("frequency", "definition"): st.shares(n),
+        ("gate mass", "definition"): st.shares(gate),
+        ("mean gate", "definition"): np.divide(gate, n, out=np.zeros_like(n), where=n > 0),
+        ("ESFT average gate", "paper"): gates / lengths,
+        ("ESFT token selection", "paper"): tokens / lengths / np.maximum(k, 1e-9),
+        ("ESFT average gate", "released code"): gate,
+        ("ESFT token selection", "released code"): n,
+        ("ESFT average gate", "released code, axis set right"): st.shares(gate),
+        ("ESFT token selection", "released code, axis set right"): st.shares(n),
+    }
+
+
+def _released(here: Scope, scores: dict[int, dict[tuple[str, str], Floats]], notes: list[str]) -> None:
+    """The released code divides by the sum over layers of the same expert number; needs as many experts in every layer."""
+    for name in ("ESFT average gate", "ESFT token selection"):
+        key = (name, "released code")
+        for stack, rows in here.routers.groupby("stack"):
+            routers = [r for r in rows.index if r in scores]
+            if len({scores[r][key].shape[1] for r in routers}) > 1:
+                notes.append(f"{name}, released code: layers of the {stack} have different numbers of experts; left out.")
+                for router in routers:
+                    del scores[router][key]
+                continue
+            total = np.sum([scores[r][key] for r in routers], axis=0)
+            for router in routers:
+                scores[router][key] = np.divide(scores[router][key], total, out=np.zeros_like(total), where=total > 0)
+
+
+def _figure(table: Any, name: str, form: str, draws: Floats, units: int) -> pd.DataFrame:
+    experts = draws.shape[1]
+    chance = np.nan if form == "released code" or name == "mean gate" else 1 / experts
+    where = table.where | {"expert": np.arange(experts)}
+    return figures(
+        where,
+        name,
+        draws[0],
+        estimator=form,
+        source=SOURCES[name],
+        chance=chance,
+        draws=draws[1:],
+        n=int(table.total.sum()),
+        units=units,
+    )
+
+
+def _agreement(where: dict[str, Any], forms: dict[tuple[str, str], Floats], units: int) -> list[pd.DataFrame]:
+    rng, rows = np.random.default_rng(0), []
+    ranks = {key: stats.rankdata(values, axis=1) for key, values in forms.items() if "axis set right" not in key[1]}
+    for a, b in combinations(ranks, 2):
+        value = _correlation(ranks[a], ranks[b])
+        if np.isnan(value[0]):
+            continue
+        mixed = rng.permuted(np.repeat(ranks[b][:1], PERMUTATIONS, axis=0), axis=1)
+        names = [name if form == "definition" else f"{name} ({form})" for name, form in (a, b)]
+        rows.append(
+            figures(
+                where | {"subset": " ~ ".join(names)},
+                "rank correlation of scores",
+                value[0],
+                source="Spearman 1904",
+                chance=0.0,
+                draws=np.nan_to_num(value[1:]),
+                null=_correlation(ranks[a][:1], mixed),
+                side="both",
+                bounds=(-1, 1),
+                null_name="expert numbers permuted",
+                n=ranks[a].shape[1],
+                units=units,
+            )
+        )
+    return rows
+
+
+def _correlation(a: Floats, b: Floats) -> Floats:
+    """(rows,): Pearson's correlation of ranks; NaN where all are equal."""
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
+    top = (a * b).sum(1)
+    return np.divide(top, norm, out=np.full(top.shape, np.nan), where=norm > 0)
+
+
+def _chosen(where: dict[str, Any], name: str, form: str, score: Floats, top_p: float) -> dict[str, Any]:
+    """The best experts, in order of score, until their scores sum to top_p; all of them where they never do."""
+    if form == "paper":
+        score = st.shares(score)
+    order = np.argsort(-score, kind="stable")
+    needed = int(np.searchsorted(np.cumsum(score[order]), top_p - 1e-12) + 1)
+    best = [int(e) for e in order[:needed]]
+    return where | {
+        "score": name,
+        "form": form,
+        "top_p": top_p,
+        "experts": len(best),
+        "chosen": ", ".join(map(str, best)),
+        "layer_sum": float(score.sum()),
+    }
+
+
+def _activations(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
+    found = [measured(here.store, here.run, name, "importance") for name in ACTIVATIONS]
+    missing = [name for name, frame in zip(ACTIVATIONS, found) if frame.empty]
+    if missing:
+        notes.append(f"No {', '.join(missing)} here: they need the norms of what experts return; trace with these measures.")
+    return [frame for frame in found if len(frame)] + _super(here, found[-1])
+
+
+def _super(here: Scope, largest: pd.DataFrame) -> list[pd.DataFrame]:
+    """1 for super experts, 0 for the rest (Su et al. 2507.23279)."""
+    if largest.empty:
+        return []
+    value = largest["value"].to_numpy(float)
+    depth = largest["layer"].astype(float).to_numpy()
+    early = depth < here.routers["layer"].min() + 0.75 * (here.routers["layer"].max() + 1 - here.routers["layer"].min())
+    flag = (value > np.percentile(value, 99.5)) & (value > value.max() / 10) & early
+    where = {key: largest[key].to_numpy() for key in ("stack", "layer", "router", "expert")}
+    return [figures(where, "super expert", flag.astype(float), source="Super experts, 2507.23279")]
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Gate mass, and ESFT's average gate as in the paper, by layer and expert."""
+    wanted = {"gate mass": "definition", "ESFT average gate": "paper"}
+    return {n: heatmap(answer.figures(n, estimator=form), f"{n} by layer and expert") for n, form in wanted.items()}

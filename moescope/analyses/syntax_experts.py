@@ -1,0 +1,155 @@
+"""Experts of form and meaning: which experts follow which label, once it is known which token it is?
+
+For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id) in bits, plug-in less the
+mean of its null (labels permuted within token id; over documents or sequences where a label holds for a whole one).
+`label` is the one with the largest excess: tokens of that label that e took, less Σ_v n_vl m_v / n_v, what it would take if
+labels did not matter for any token id; `excess share` is that over the tokens of the label.
+p: tail of a Pearson III curve with the null's moments; q over experts, routers and kinds. Intervals: documents.
+Given token and document, the same within both: a topic can move routing and labels together, and then it is no finding there.
+With k experts per token the memberships of a router's experts hang together: read one finding with its router.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import heatmap
+from ._conditional import Labelled, labelled, tail
+from ._questions import choose, given_stratum
+from ._scope import scope
+from ._tokens import FORM, LIMIT, MEANING, Kind, tokens
+
+Ints = np.ndarray
+Floats = np.ndarray
+NAME = "I(runs; label | {}) (bits)"
+CONDITIONS = ("token", "token and document")
+PERMUTATIONS = 99
+
+
+def run(
+    store: Store, run: int | None = None, kinds: str | None = None, limit: int = LIMIT, permutations: int = PERMUTATIONS
+) -> Answer:
+    """By router and expert. `kinds`: labels, separated by commas (default: the first of form and of meaning that are there)."""
+    here = scope(store, run)
+    read = tokens(here, limit)
+    notes = [*here.notes, *read.notes]
+    if kinds is None:
+        firsts = [next((k for k in side if k in read.kinds), None) for side in (FORM, MEANING)]
+        kinds = ",".join(k for k in firsts if k) or None
+    frames = []
+    for kind in choose(read, kinds, notes):
+        for given in CONDITIONS:
+            stratum = given_stratum(read, kind, given)
+            shared = None if stratum is None else labelled(kind.code, stratum, read.document, kind.block, permutations)
+            if shared is None or not len(shared.rows):
+                continue
+            for router, row in here.routers.iterrows():
+                where = {"stack": row["stack"], "layer": row["layer"], "router": router}
+                frames.append(_router(where, given, read.chosen[int(router)], int(row["experts"]), kind, shared))
+    if not frames:
+        raise AnalysisError(f"in run {here.run} no token id occurs with two labels: nothing can be told apart; trace more text")
+    found = {"figures": gather(frames)}
+    table = found["experts"] = _table(found["figures"])
+    inside = int((table["q within documents"] <= 0.05).sum())
+    reading = (
+        f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens of one "
+        "document, where a topic cannot be the reason; `experts` lists them, the clearest first."
+    )
+    return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, {"figures": read.sql},
+                  notes + few_units(found["figures"]), charts)  # fmt: skip
+
+
+def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind: Kind, shared: Labelled) -> pd.DataFrame:
+    """The figures of one router and kind; rows of `figures`, one per expert, with the label of largest excess as subset."""
+    row, rank = np.nonzero((chosen[shared.rows] >= 0) & (chosen[shared.rows] < experts))
+    expert = chosen[shared.rows][row, rank].astype(np.int64)
+    measure = _Membership(shared.stratum, row, expert, experts, shared.labels)
+    value, sums = measure(shared.label, shared.document, len(shared.total))
+    null = np.stack([measure(label)[0] for label in shared.permutations])
+    total = shared.total.sum()
+    value, null, sums = value / total, null / total, sums / total
+    weights = st.bootstrap_weights(len(shared.total))
+    scale = (weights @ shared.total / total)[:, None]
+    noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)
+    draws = weights @ sums / np.maximum(scale, 1e-9) + noise
+    best, share = measure.excess(shared.label)
+    names = [f"{kind.name}={kind.names[label]}" for label in best]
+    common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
+    null_name = f"labels permuted over {kind.held}s" + ("" if shared.whole else f" of one {given}")
+    place = where | {"expert": np.arange(experts), "subset": np.array(names)}
+    first = figures(place, NAME.format(given), value - null.mean(0), estimator="corrected", draws=draws, null=null - null.mean(0),
+                    null_name=null_name, source="I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)", **common)  # fmt: skip
+    first["p"] = [tail(v, n) for v, n in zip(value, null.T)]
+    if given != "token":
+        return first
+    source = "tokens of the label beyond Σ_v n_vl m_v / n_v, over its tokens"
+    return pd.concat([first, figures(place, "excess share", share, source=source, **common)], ignore_index=True)
+
+
+class _Membership:
+    """Σ_t log2 of P(m, l | s) / P(m | s) P(l | s) for every expert at once, for any assignment of labels to tokens."""
+
+    def __init__(self, stratum: Ints, row: Ints, expert: Ints, experts: int, labels: int) -> None:
+        self.stratum, self.row, self.expert, self.experts, self.labels = stratum, row, expert, experts, labels
+        self.n_s = np.bincount(stratum)
+        self.m_s = self._count(stratum, len(self.n_s))
+        self.log = np.concatenate([[0.0], np.arange(1, len(stratum) + 1) * np.log2(np.arange(1, len(stratum) + 1))])
+
+    def _count(self, cell: Ints, cells: int) -> Ints:
+        """(cells, experts): how often each expert ran in each cell."""
+        flat = np.bincount(cell[self.row] * self.experts + self.expert, minlength=cells * self.experts)
+        return np.asarray(flat.reshape(cells, self.experts))
+
+    def __call__(self, label: Ints, document: Ints | None = None, documents: int = 0) -> tuple[Floats, Floats]:
+        """(experts,), and (documents, experts) where documents are given: N × information, and what each document adds."""
+        cells, cell, n = np.unique(self.stratum * self.labels + label, return_inverse=True, return_counts=True)
+        m, home = self._count(cell, len(cells)), cells // self.labels
+        total = (self.log[m] + self.log[n[:, None] - m]).sum(0) - self.log[n].sum()
+        margins = (self.log[self.m_s] + self.log[self.n_s[:, None] - self.m_s]).sum(0) - self.log[self.n_s].sum()
+        if document is None:
+            return total - margins, np.zeros((0, 0))
+        p, base = m / n[:, None], (self.m_s / self.n_s[:, None])[home]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ran, not_ran = (
+                np.nan_to_num(np.log2(p / base), posinf=0, neginf=0),
+                np.nan_to_num(np.log2((1 - p) / (1 - base)), neginf=0),
+            )
+        sums = np.zeros((documents, self.experts))
+        np.add.at(sums, document, not_ran[cell])
+        np.add.at(sums, (document[self.row], self.expert), (ran - not_ran)[cell[self.row], self.expert])
+        return total - margins, sums
+
+    def excess(self, label: Ints) -> tuple[Ints, Floats]:
+        """(experts,): the label with most tokens beyond what token identity gives, and the share of its tokens that it is."""
+        of_label = np.zeros((self.labels, self.experts))
+        np.add.at(of_label, (label[self.row], self.expert), 1.0)
+        np.subtract.at(of_label, label, (self.m_s / self.n_s[:, None])[self.stratum])
+        best = of_label.argmax(0)
+        return best, of_label[best, np.arange(self.experts)] / np.bincount(label, minlength=self.labels)[best]
+
+
+def _table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Experts with a finding, the clearest first; whether it also holds among the tokens of one document (null: not asked)."""
+    keys = ["stack", "layer", "router", "expert", "subset"]
+    found = frame[(frame["name"] == NAME.format("token")) & (frame["q"] <= 0.05)]
+    share = frame[frame["name"] == "excess share"][[*keys, "value"]].rename(columns={"value": "excess share"})
+    inside = frame[frame["name"] == NAME.format("token and document")].assign(kind=frame["subset"].str.partition("=")[0])
+    inside = inside[["router", "expert", "kind", "q"]].rename(columns={"q": "q within documents"})
+    table = found.rename(columns={"value": "bits"})[[*keys, "bits", "ci_low", "ci_high", "q"]].merge(share, on=keys)
+    table = table.assign(kind=table["subset"].str.partition("=")[0]).merge(inside, how="left", on=["router", "expert", "kind"])
+    table = table.sort_values("bits", ascending=False, ignore_index=True)
+    return table.drop(columns="kind").rename(columns={"subset": "label"})
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Bits by layer and expert, for each kind."""
+    frame = answer.figures(NAME.format("token"))
+    return {
+        f"experts by {kind}": heatmap(rows, f"Information on {kind} beyond the token, by layer and expert")
+        for kind, rows in frame.groupby(frame["subset"].str.partition("=")[0])
+    }
