@@ -1,0 +1,67 @@
+# Two commands matter: `make demo` and `make test`. Everything happens in .venv; nothing is downloaded but packages.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: setup demo test check bench bench-peers specimens docs browser clean
+
+setup: .venv/.setup
+.venv/.setup: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/.test: .venv/.setup
+	$(PIP) --editable '.[test]'
+	touch $@
+
+demo: setup  ## trace the three shipped models on shipped inputs into demo.duckdb
+	rm -rf demo.duckdb demo.duckdb.parts
+	$(BIN)/moescope trace mixtral --data text --store demo.duckdb --name "Mixtral on five domains"
+	$(BIN)/moescope trace switch --data text --store demo.duckdb --name "Switch, span corruption"
+	$(BIN)/moescope trace vmoe --data fashion-mnist --store demo.duckdb --name "V-MoE on Fashion-MNIST"
+	@echo
+	@echo "Look at all of it:   $(BIN)/moescope app demo.duckdb"
+	@echo "Ask it in SQL:       $(BIN)/moescope sql demo.duckdb \"$(QUERY)\""
+	@$(BIN)/moescope sql demo.duckdb "$(QUERY)"
+
+QUERY := select run, stack, layer, expert, label as best_for, round(share / overall, 1) as times_its_share from label_load \
+  where kind in ('domain', 'class') qualify row_number() over (partition by run order by share / overall desc) = 1 order by run
+
+browser:  ## Chromium for the dashboard's tests, where this user may install packages
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; } || \
+	  echo "no chromium and no right to install it: browser tests will be skipped"
+
+test: .venv/.test browser lint  ## everything: format, lint, types, imports, all tests
+	$(BIN)/pytest -n 2 --dist worksteal --durations=15
+
+check: .venv/.test lint  ## the same without slow tests
+	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"
+
+.PHONY: lint
+lint: .venv/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.test  ## every performance figure, as ratios in one run
+	$(BIN)/python -m benchmarks.run
+
+bench-peers: .venv/.test  ## the same model and inputs through other tools
+	$(BIN)/python -m benchmarks.peers
+
+specimens: .venv/.test  ## train the shipped models again
+	$(BIN)/python -m specimens.mixtral
+	$(BIN)/python -m specimens.switch
+	$(BIN)/python -m specimens.switch --joined
+	$(BIN)/python -m specimens.vmoe
+
+docs: .venv/.test  ## fill the marked blocks of README.md from live output
+	$(BIN)/python -m docs.update_readme
+
+clean:
+	rm -rf .venv demo.duckdb demo.duckdb.parts build dist
