@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from moescope.models.vmoe.initial import xavier_uniform_
+from moescope.models.vmoe.initial import normal_, xavier_uniform_
 from moescope.models.vmoe.routing import AnyRouting, Assignments, SoftSlots
 
 
@@ -19,9 +19,9 @@ class Experts(nn.Module):
         super().__init__()
         self.num_experts, self.bfloat16 = experts, False
         self.up_proj = nn.Parameter(xavier_uniform_(torch.empty(experts, hidden, mlp_dim), hidden, mlp_dim))
-        self.up_proj_bias = nn.Parameter(nn.init.normal_(torch.empty(experts, mlp_dim), std=1e-6))
+        self.up_proj_bias = nn.Parameter(normal_(torch.empty(experts, mlp_dim), 1e-6))
         self.down_proj = nn.Parameter(xavier_uniform_(torch.empty(experts, mlp_dim, hidden), mlp_dim, hidden))
-        self.down_proj_bias = nn.Parameter(nn.init.normal_(torch.empty(experts, hidden), std=1e-6))
+        self.down_proj_bias = nn.Parameter(normal_(torch.empty(experts, hidden), 1e-6))
         self.dropout = nn.Dropout(dropout)
         if not split:
             with torch.no_grad():

@@ -20,9 +20,14 @@ def xavier_uniform_(tensor: torch.Tensor, fan_in: int, fan_out: int) -> torch.Te
     return nn.init.uniform_(tensor, -limit, limit)
 
 
+def normal_(tensor: torch.Tensor, std: float) -> torch.Tensor:
+    """N(0, std); a meta tensor stays as it is, because torch would first load its compiler for it."""
+    return tensor if tensor.is_meta else nn.init.normal_(tensor, std=std)
+
+
 def dense(inputs: int, outputs: int, bias_std: float = 0.0) -> nn.Linear:
-    """A linear layer with a Xavier kernel and a bias of zeros, or of N(0, bias_std)."""
+    """A linear layer with a Xavier kernel and a bias of N(0, bias_std), zeros if that is 0."""
     layer = nn.Linear(inputs, outputs)
     xavier_uniform_(layer.weight, inputs, outputs)
-    nn.init.normal_(layer.bias, std=bias_std) if bias_std else nn.init.zeros_(layer.bias)
+    normal_(layer.bias, bias_std) if bias_std else nn.init.zeros_(layer.bias)
     return layer

@@ -5,6 +5,7 @@ from torch import nn
 
 from moescope.errors import InputError
 from moescope.models.vmoe.config import VMoEConfig
+from moescope.models.vmoe.initial import normal_
 
 
 class Positions(nn.Module):
@@ -21,7 +22,7 @@ class Positions(nn.Module):
         if self.name == "learned" and tokens is None:
             raise InputError("learned positions need a fixed image: give the config an image_size.")
         if self.name == "learned":
-            self.embedding = nn.Parameter(nn.init.normal_(torch.empty(1, tokens, config.hidden_size), std=0.02))
+            self.embedding = nn.Parameter(normal_(torch.empty(1, tokens, config.hidden_size), 0.02))
 
     def forward(self, tokens: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """Tokens (N, T, hidden) of a grid of (rows, columns) patches, the class token first if there is one."""
