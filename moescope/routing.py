@@ -85,7 +85,6 @@ def _bits(dropped: np.ndarray) -> np.ndarray:
 def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forward: int) -> tuple[Any, Any]:
     """Columns of decisions_long and assignments_long: decisions with any number of experts (-1 = none)."""
     experts, weights = arrays["experts"], arrays["weights"]
-    count, rows, _ = experts.shape
     order = ranked(experts, weights)
     place = np.broadcast_to(np.arange(experts.shape[-1]), experts.shape) if order is None else order
     real = tokens >= 0

@@ -14,7 +14,8 @@ class Bar:
     """A progress bar with rates and the time left, on standard error."""
 
     def __init__(self, quiet: bool) -> None:
-        columns = [TextColumn("tracing"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn()]
+        rate = TextColumn("{task.fields[rate]}")
+        columns = [TextColumn("tracing"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()]
         self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
         self._task = self._progress.add_task("trace", total=None, rate="")
 

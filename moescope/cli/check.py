@@ -27,6 +27,7 @@ def command(model: str, as_json: bool, **loading: object) -> None:
         click.echo(json.dumps([asdict(p) for p in proved], indent=1))
         return
     for site, p in zip(sites, proved):
-        shown = f"{p.rows} rows, recomputed to {p.error:.0e}, written back {'bit for bit' if p.identical else 'not shown'}"
-        click.echo(f"proved  {p.router}: {p.contract}, top-{site.top_k} of {site.n_experts}, {site.score or 'unknown'} ({shown})")
+        back = "written back bit for bit" if p.identical else p.note
+        what = f"{p.contract}, top-{site.top_k} of {site.n_experts}, {site.score or 'score unknown'}"
+        click.echo(f"proved  {p.router}: {what} ({p.rows} rows, recomputed to {p.error:.0e}, {back})")
     click.echo(f"{len(proved)} of {len(sites)} routers of {model} are recorded as executed")

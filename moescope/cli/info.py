@@ -40,9 +40,10 @@ def command(store: Path, as_json: bool) -> None:
 
 def _line(run: dict[str, Any]) -> str:
     progress = run["progress"] or {}
-    text = f"  run {run['run']}  {run['model']} on {run['dataset']}: {run['decisions'] or 0:,} decisions, {run['tokens'] or 0:,} tokens"
+    counts = f"{run['decisions'] or 0:,} decisions, {run['tokens'] or 0:,} tokens"
+    text = f"  run {run['run']}  {run['model']} on {run['dataset']}: {counts}"
     if run["status"] == "complete":
         return text
     how_far = f", {progress['sequences']} of {progress['total']} sequences" if "total" in progress else ""
-    rest = "still being traced" if run["status"] == "running" else "go on with --resume, or keep what is there: moescope recover"
+    rest = "still being traced" if run["status"] == "running" else "go on with --resume, or keep it: moescope recover"
     return f"{text} — {run['status']}{how_far}; {rest}"

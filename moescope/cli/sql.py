@@ -58,6 +58,7 @@ def _table(relation: Any, most: int = 1000) -> str:
     cells = [[c.replace("\n", "\\n").replace("\t", "\\t") for c in row] for row in cells]
     names = list(relation.columns)
     widths = [max([len(n), *(len(row[i]) for row in cells)]) for i, n in enumerate(names)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in [names, ["-" * w for w in widths], *cells]]
+    table = [names, ["-" * w for w in widths], *cells]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table]
     more = f"(the first {most} rows; --format csv gives all)\n" if len(rows) > most else ""
     return "\n".join(lines) + "\n" + more

@@ -28,8 +28,8 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
         inputs["pixel_values"] = _pixels(config, random).to(device, next(model.parameters()).dtype)
     if not inputs:
         raise InputError(
-            f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to prove it "
-            "with; give some: Tracer(model, store, inputs={...})"
+            f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to "
+            "prove it with; give some: Tracer(model, store, inputs={...})"
         )
     return inputs
 

@@ -1,13 +1,14 @@
 """Proof before trust: what would be stored is what the layers executed, shown on a few tokens before a trace begins.
 
-For every router: it fired; its experts exist and are distinct; its weights are finite; the experts' output, recomputed expert by
-expert from the record as it would be stored, equals the real one; writing the record back leaves the model's output
-bit-identical; executing other experts, or zero weights, changes it.
+For every router: it fired; its experts exist and are distinct; its weights are finite; the experts' output, recomputed expert
+by expert from the record as it would be stored, equals the real one; writing the record back leaves the model's output
+bit-identical; zero weights change it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, t
 
 @dataclass(frozen=True)
 class Proved:
-    """What was shown of one router; `error` is the largest difference of the recomputed output, relative to its largest value."""
+    """What was shown of one router; `error` is the largest difference of the recomputed output, relative to its largest."""
 
     router: str
     contract: str
@@ -60,13 +61,17 @@ def edited(sites: list[Site], edit: Callable[[Site, int], Edit]) -> Iterator[Non
     """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide."""
     handles = []
     for site in sites:
-        counter = iter(range(1 << 30))
-        handles += site.contract.edit(site, lambda e, w, site=site, counter=counter: edit(site, next(counter))(e, w))
+        handles += site.contract.edit(site, _numbered(site, edit))
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _numbered(site: Site, edit: Callable[[Site, int], Edit]) -> Edit:
+    numbers = count()
+    return lambda experts, weights: edit(site, next(numbers))(experts, weights)
 
 
 def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
@@ -175,8 +180,8 @@ def _recomputed(site: Site, call: Call) -> float:
     error = float((ours - theirs).abs().max()) / scale
     if not error <= _TOLERANCE.get(call.output.dtype, 1e-3):
         raise ProofFailed(
-            f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its largest "
-            f"value): contract '{site.contract.name}' does not describe this layer; nothing is traced"
+            f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its "
+            f"largest value): contract '{site.contract.name}' does not describe this layer; nothing is traced"
         )
     return error
 
@@ -193,8 +198,8 @@ def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, ref
         same = _same(run(), reference)
     if not same:
         raise ProofFailed(
-            f"writing the recorded decisions back changes the output of the model (routers {sites[0].path} …): the record is not "
-            "what was executed; nothing is traced"
+            f"writing the recorded decisions back changes the output of the model (routers {sites[0].path} …): the record "
+            "is not what was executed; nothing is traced"
         )
     return dict.fromkeys((s.name for s in sites), True)
 

@@ -62,7 +62,13 @@ def trace(
     if overrides and hasattr(loaded.model, "set_routing"):
         loaded.model.set_routing(**overrides)
     chosen = options or Options(**settings)
-    plan = {"data": data.sha256, "batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit}
+    plan: dict[str, Any] = {
+        "data": data.sha256,
+        "batch_size": batch_size,
+        "max_tokens": max_tokens,
+        "max_length": max_length,
+        "limit": limit,
+    }
     plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
     plan |= {"weights": weights_sha256(loaded.model), "dtype": str(next(loaded.model.parameters()).dtype)}
     key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
@@ -123,7 +129,9 @@ def _resumable(store: Path, key: str) -> RunWriter:
     raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")
 
 
-def _rows(loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int) -> tuple[list[Window], list[str]]:
+def _rows(
+    loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int
+) -> tuple[list[Window], list[str]]:
     """All windows, and sentences on what they are not."""
     rows = list(_limited(windows(loaded, data, max_length, seed), max_tokens))
     notes = []
@@ -131,10 +139,10 @@ def _rows(loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
     group = _group(loaded)
     if rest := len(rows) % group:
-        notes.append(f"the last {rest} images do not fill a group of {group}, which the model routes together; they were left out")
+        notes.append(f"the last {rest} images do not fill a group of {group}, which is routed together; they were left out")
         rows = rows[:-rest]
     if not rows:
-        raise InputError(f"{data.name} gives nothing to trace: it needs at least {group} images" if group > 1 else f"{data.name} is empty")
+        raise InputError(f"{data.name} gives nothing to trace" + (f": it needs at least {group} images" if group > 1 else ""))
     return rows, notes
 
 

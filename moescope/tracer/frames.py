@@ -7,6 +7,7 @@ A router belongs to the innermost one. Only references and shapes are read here;
 import inspect
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -48,8 +49,8 @@ class Frames:
     """Hooks that keep the stack of open frames; `opened` and `closed` are called for the outermost one."""
 
     def __init__(self, model: nn.Module, sites: list[Any], opened: Callable[[], None], closed: Callable[[Frame], None]) -> None:
-        self.model, self.current, self._opened, self._closed = model, None, opened, closed
-        self.current: Frame | None
+        self.model, self._opened, self._closed = model, opened, closed
+        self.current: Frame | None = None
         self._caches: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._numbers = count()
         self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
@@ -94,10 +95,8 @@ class Frames:
             cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
         )
         if made is not None:
-            try:
+            with suppress(TypeError):  # a tuple, as old models return
                 self._caches[made] = number
-            except TypeError:  # a tuple, as old models return
-                pass
         return number, False
 
 
@@ -141,7 +140,7 @@ def _text_shape(frame: Frame, rows: int) -> tuple[int, int] | None:
     """(sequences, places) of the innermost ids or embeddings that have `rows` places (or any, for subsets: rows < 0)."""
     for f in _outwards(frame):
         for name in ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"):
-            value = f.inputs.get(name)
+            value: Any = f.inputs.get(name)
             if torch.is_tensor(value) and value.dim() >= 2 and (rows < 0 or value.shape[0] * value.shape[1] == rows):
                 return value.shape[0], value.shape[1]
     return None
@@ -151,7 +150,7 @@ def _ids(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
     for f in _outwards(frame):
         names = ("decoder_input_ids", "input_ids") if stack == "decoder" else ("input_ids",)
         for name in names:
-            value = f.inputs.get(name)
+            value: Any = f.inputs.get(name)
             if torch.is_tensor(value) and tuple(value.shape) == shape:
                 return value
     return None
@@ -162,7 +161,7 @@ def _mask(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
     for f in _outwards(frame):
         names = ("decoder_attention_mask",) if f.parent is None and _decodes(f, stack) else ("attention_mask",)
         for name in names:
-            value = f.inputs.get(name)
+            value: Any = f.inputs.get(name)
             if torch.is_tensor(value) and value.dim() == 2 and value.shape[0] == shape[0] and value.shape[1] >= shape[1]:
                 return value[:, value.shape[1] - shape[1] :]
     return None
@@ -176,7 +175,7 @@ def _pad(frame: Frame, stack: str) -> int | None:
 
 def _image_or_rows(frame: Frame, stack: str, rows: int, number: int) -> Stream:
     for f in _outwards(frame):
-        pixels = f.inputs.get("pixel_values")
+        pixels: Any = f.inputs.get("pixel_values")
         if torch.is_tensor(pixels) and pixels.dim() == 4 and rows % pixels.shape[0] == 0:
             return Stream("vision", (pixels.shape[0], rows // pixels.shape[0]), "image", number, False)
     return Stream(stack, (1, rows), "row", number, False)

@@ -48,7 +48,7 @@ class Identity:
         live = self._live.get(stream.generation) if stream.continues else None
         if live is None or len(live.sequences) != stream.shape[0]:
             live = _Live(self._sequences(stream, mask), np.zeros(stream.shape[0], np.int64))
-            self._live = {k: v for k, v in list(self._live.items())[-64:]} | {stream.generation: live}
+            self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
             decoding = False
         keys = self._tokens(stream, live, ids, mask, decoding)
         live.counts += mask.sum(1)

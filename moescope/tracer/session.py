@@ -77,9 +77,7 @@ class Tracer:
             check_store(self.store)
             self.store.unlink()
         self._writer = self._continue or RunWriter.create(self.store, self._head())
-        self._sink = Sink(
-            self._writer, self._identity(), self.options.commit_rows, self.options.commit_seconds, self.options.max_bytes
-        )
+        self._sink = Sink(self._writer, self._identity(), self.options)
         self._copier = Copier()
         self._frames = Frames(self.model, self.sites, self._opened, self._closed)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
@@ -181,7 +179,7 @@ class Tracer:
             f"{n}:{name}": t for n, s in enumerate(listed) for name, t in (("ids", s.ids), ("mask", s.mask)) if t is not None
         }
         phase = self._phase(listed)
-        loss = getattr(root.output, "loss", None)
+        loss: Any = getattr(root.output, "loss", None)
         row = {
             "phase": phase,
             "step": self._step - 1,

@@ -1,4 +1,4 @@
-"""The writing thread: takes jobs in order, turns them into rows, commits shards; the model waits only when it cannot keep up."""
+"""The writing thread: jobs in order, into rows, into shards; the model waits only when writing cannot keep up."""
 
 import queue
 import threading
@@ -12,17 +12,19 @@ from ..errors import MoescopeError
 from ..store import RunWriter
 from .identity import Identity
 from .jobs import Job, Stack
+from .options import Options
 
 
 class Sink:
-    """Writes jobs on a thread of its own, holding at most `max_bytes` of them.
+    """Writes jobs on a thread of its own, holding at most `options.max_bytes` of them.
 
-    `progress` is asked for at each commit, when every job handed over so far with `boundary=True` is in the shard.
+    A shard is committed only behind a job that carries `progress`: then everything before it is whole.
     """
 
-    def __init__(self, writer: RunWriter, identity: Identity, commit_rows: int, commit_seconds: float, max_bytes: int) -> None:
+    def __init__(self, writer: RunWriter, identity: Identity, options: Options) -> None:
         self.writer, self.identity = writer, identity
-        self.commit_rows, self.commit_seconds, self.max_bytes = commit_rows, commit_seconds, max_bytes
+        self.commit_rows, self.commit_seconds = options.commit_rows, options.commit_seconds
+        self.max_bytes = options.max_bytes
         self.waited = 0.0
         self.written: dict[str, Any] = {}
         self.warnings: dict[str, int] = {}
