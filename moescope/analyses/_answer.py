@@ -95,6 +95,7 @@ def figures(
     null: Any = None,
     null_name: str = "",
     side: str = "greater",
+    tail: str = "count",
     bounds: tuple[float, float] = (-np.inf, np.inf),
     n: Any = pd.NA,
     units: Any = pd.NA,
@@ -102,7 +103,8 @@ def figures(
     """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
-    the interval is cut to `bounds`, which the measure cannot leave.
+    the interval is cut to `bounds`, which the measure cannot leave; `tail` is how p is had from the null: `count` of draws,
+    or `t` where there are too few to count (see `_statistics.t_tail`).
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
@@ -120,7 +122,7 @@ def figures(
     columns |= {"null_mean": np.nan, "p": np.nan}
     if null is not None:
         null = _rows(null, value)
-        columns |= {"null_mean": null.mean(axis=0), "p": st.p_value(value, null, side)}
+        columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
     frame = pd.DataFrame(plain, index=range(len(value)))[COLUMNS]
     return frame.astype(dict.fromkeys(("layer", "router", "expert", "n", "units"), "Int64"))

@@ -118,6 +118,15 @@ def p_value(value: Array, null: Array, side: str = "greater") -> Array:
     return {"greater": above, "less": below, "both": np.minimum(2 * np.minimum(above, below), 1)}[side]
 
 
+def t_tail(value: Array, null: Array, side: str = "greater") -> Array:
+    """p of `value` as one more draw of a normal null known by few draws: Student's t with len(null) - 1 degrees."""
+    sd = np.std(null, axis=0, ddof=1) * np.sqrt(1 + 1 / len(null))
+    off = value - np.mean(null, axis=0)
+    t = np.divide(off, sd, out=np.where(np.abs(off) < 1e-12, 0.0, np.where(off > 0, np.inf, -np.inf)), where=sd > 1e-12)
+    above, below = stats.t.sf(t, len(null) - 1), stats.t.cdf(t, len(null) - 1)
+    return {"greater": above, "less": below, "both": np.minimum(2 * np.minimum(above, below), 1)}[side]
+
+
 def fdr(p: Array) -> Array:
     """Benjamini-Hochberg q values; NaN stays NaN and is not counted as a test."""
     p = np.asarray(p, dtype=float)

@@ -101,8 +101,20 @@ def _experts(table: Table, weights: Any) -> pd.DataFrame:
     units, experts = int((counts.sum(1) > 0).sum()), counts.shape[1]
     draws, null = st.shares(st.resampled(weights, counts)), st.shares(_shuffled(counts))
     where = table.where | {"expert": np.arange(experts)}
-    return figures(where, "share of load", st.shares(counts.sum(0)), source="share of assignments", chance=1 / experts, draws=draws,
-                   null=null, null_name=NULL, side="both", bounds=(0, 1), n=counts.sum(0).astype(int), units=units)  # fmt: skip
+    return figures(
+        where,
+        "share of load",
+        st.shares(counts.sum(0)),
+        source="share of assignments",
+        chance=1 / experts,
+        draws=draws,
+        null=null,
+        null_name=NULL,
+        side="both",
+        bounds=(0, 1),
+        n=counts.sum(0).astype(int),
+        units=units,
+    )
 
 
 def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
@@ -186,8 +198,19 @@ def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
         draws = st.resampled(weights, sums)
         value = sums[:, 0].sum() / sums[:, 1].sum() / scale
         means = draws[:, 0] / np.maximum(draws[:, 1], 1) / scale
-        rows.append(figures(where, name, value, source=source, chance=chance, draws=means,
-                            null_name="none: a mean beside its chance level", n=int(sums[:, 1].sum()), units=len(part)))  # fmt: skip
+        rows.append(
+            figures(
+                where,
+                name,
+                value,
+                source=source,
+                chance=chance,
+                draws=means,
+                null_name="none: a mean beside its chance level",
+                n=int(sums[:, 1].sum()),
+                units=len(part),
+            )
+        )
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
@@ -212,7 +235,7 @@ def _reading(frame: pd.DataFrame) -> str:
     dead = int(whole.loc[whole["name"] == "dead experts", "value"].sum())
     return (
         f"Load reaches {even['value'].mean():.1%} of the entropy of even load on average over {len(even)} routers, least in "
-        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {dead or 'no'} experts never ran."
+        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {f'{dead} experts' if dead else 'no expert'} never ran."
     )
 
 

@@ -1,0 +1,149 @@
+"""Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
+
+Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, site and layer do. What is
+measured per router: see `_changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, gather
+from ._changes import Pair
+from ._charts import bars, layers
+from ._contexts import words
+from ._sample import MOST, Sample, sample
+from ._scope import Scope, scope
+from ._statistics import Array
+
+SAME = ["source", "source_row", "part", "beam", "stack", "position"]
+
+
+def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
+    """This run (newest) against `other` (default: the newest earlier run that shares inputs with it)."""
+    here = scope(store, run)
+    there = Scope(store, other if other is not None else _partner(here))
+    if other is not None:
+        scope(store, other)
+    notes = [*here.notes, f"Run {here.run} against run {there.run}."]
+    if there.run == here.run:
+        raise AnalysisError(f"run {here.run} cannot be compared with itself; give another run of the same inputs")
+    mine, others = (sample(s, notes, MOST // 2, order="(source, source_row, part)") for s in (here, there))
+    rows_here, rows_there = aligned(here, there, mine, others, notes)
+    rows, tokens = [], []
+    margins = _margins(here, mine)
+    for router, partner in _paired(here, there):
+        pair = Pair(mine, router, mine.chosen[router][rows_here], others.chosen[partner][rows_there], rows_here)
+        rows += pair.figures(margins[router])
+        tokens.append(pair.tokens())
+    if not rows:
+        raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, site and layer)")
+    frame = gather(rows)
+    frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True))}
+    sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
+    reading = _reading(frame, here.run, there.run)
+    return Answer("diff", "Router diff", reading, here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def _partner(here: Scope) -> int:
+    rows = here.store.rows(
+        f"""select b.run from sequences a join sequences b using (source, source_row, part, beam, stack)
+join runs r on r.run = b.run where a.run = {here.run} and b.run <> a.run
+group by b.run, r.started order by b.run < {here.run} desc, r.started desc, b.run desc"""
+    )
+    if not rows:
+        raise AnalysisError(
+            f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part); trace the same "
+            "data with the other model into this store"
+        )
+    return rows[0][0]
+
+
+def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list[str]) -> tuple[Array, Array]:
+    """Rows of both samples that are the same token; a note says how many have no partner."""
+    a, b = (_keys(*pair) for pair in ((here, mine), (there, others)))
+    both = a.merge(b, on=SAME, suffixes=("", "_other"))
+    if both.empty:
+        raise AnalysisError(
+            f"runs {here.run} and {there.run} share no token (same source, row, part and position); trace the same data twice"
+        )
+    if len(both) < len(a) or len(both) < len(b):
+        notes.append(
+            f"{len(both)} tokens are in both runs; {len(a) - len(both)} are in run {here.run} only, {len(b) - len(both)} in "
+            f"run {there.run} only."
+        )
+    differ = (both["vocab_id"].notna() & (both["vocab_id"] != both["vocab_id_other"])).sum()
+    if differ:
+        notes.append(f"{differ} of them have another vocabulary id in the other run: the inputs or tokenizers differ there.")
+    return both["row"].to_numpy(), both["row_other"].to_numpy()
+
+
+def _keys(which: Scope, taken: Sample) -> pd.DataFrame:
+    names = which.store.sql(
+        f"select sequence, source, source_row, part, beam, stack from sequences where run = {which.run}"
+    ).df()
+    frame = taken.tokens[["sequence", "position", "vocab_id"]].assign(row=np.arange(len(taken.tokens)))
+    return frame.merge(names, on="sequence")
+
+
+def _paired(here: Scope, there: Scope) -> list[tuple[int, int]]:
+    key = ["stack", "site", "layer"]
+    frames = [s.routers.reset_index(drop=True).assign(nth=s.routers.groupby(key).cumcount().to_numpy()) for s in (here, there)]
+    both = frames[0].merge(frames[1], on=[*key, "nth"], suffixes=("", "_other"))
+    return list(zip(both["router"], both["router_other"]))
+
+
+def _margins(here: Scope, mine: Sample) -> dict[int, Array]:
+    """Margin of every token of the sample by router, NaN where there is none."""
+    tokens = mine.tokens["token"].to_numpy()
+    order = np.argsort(tokens)
+    frame = here.store.sql(
+        f"select router, token, margin from decisions where run = {here.run} and iteration = 0 and margin is not null "
+        f"and token between {tokens.min()} and {tokens.max()}"
+    ).df()
+    margins = {router: np.full(len(tokens), np.nan) for router in here.routers.index}
+    for router, part in frame.groupby("router"):
+        place = np.minimum(np.searchsorted(tokens, part["token"], sorter=order), len(order) - 1)
+        known = tokens[order[place]] == part["token"].to_numpy()
+        if router in margins:
+            margins[router][order[place[known]]] = part["margin"].to_numpy()[known]
+    return margins
+
+
+def _words(here: Scope, tokens: pd.DataFrame) -> pd.DataFrame:
+    tokens["q"] = st.fdr(tokens["p"].to_numpy(float))
+    frame = tokens.merge(words(here), on="vocab_id", how="left").sort_values(["p", "n"], ascending=[True, False])
+    return (
+        frame[["stack", "layer", "router", "vocab_id", "text", "value", "chance", "n", "p", "q"]]
+        .head(2000)
+        .reset_index(drop=True)
+    )
+
+
+def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
+    sets, order = (frame[(frame["name"] == name) & (frame["subset"] == "")] for name in ("set changed", "order changed"))
+    top = sets.loc[sets["value"].idxmax()]
+    if not (sets["value"].any() or order["value"].any()):
+        return f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions."
+    return (
+        f"Between runs {run} and {other}, {sets['value'].mean():.2%} of decisions chose another set of experts and "
+        f"{order['value'].mean():.2%} the same set in another order; most in {top['stack']} layer {top['layer']} "
+        f"({top['value']:.2%})."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Changes by layer and by margin."""
+    both = answer.frames["figures"][lambda f: f["name"].isin(["set changed", "order changed", "first choice changed"])]
+    by_margin = answer.figures("set changed by margin").assign(fifth=lambda f: f["subset"].str[:14])
+    made = {
+        "changed decisions": layers(both, "Share of decisions changed", colour="name"),
+        "router saturation": layers(answer.figures("router saturation"), "Router saturation (overlap of the chosen)"),
+    }
+    if len(by_margin):
+        made["by margin"] = bars(by_margin, "Set changed, by fifth of margin (1 = nearest the edge)", "fifth", "layer")
+    return made
