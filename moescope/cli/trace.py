@@ -40,6 +40,7 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
 @click.option("--name", help="Your name for the run.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; a model under 100 M parameters gets one by default.")
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
 @click.option("--max-tokens", type=click.IntRange(1), help="Stop after about so many tokens.")
 @click.option("--max-length", type=click.IntRange(2), help="Tokens per window; longer texts become several windows.")
@@ -78,6 +79,8 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
 
 
 def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any) -> int:
+    import torch
+
     from ..models.loading import load
     from ..tracer import Options, trace
 
@@ -92,7 +95,10 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     )
     options.pop("append")
     options["generate"] = options["generate"] or 0
+    threads = options.pop("threads")
     loaded = load(model, **loading)
+    if threads or sum(p.numel() for p in loaded.model.parameters()) < 100_000_000:
+        torch.set_num_threads(threads or 1)
     return trace(
         loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options
     )

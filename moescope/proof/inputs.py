@@ -25,7 +25,7 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
     if "decoder_input_ids" in parameters:
         inputs["decoder_input_ids"] = inputs["input_ids"].flip(-1)
     if not inputs and "pixel_values" in parameters:
-        inputs["pixel_values"] = _pixels(config, random).to(device, next(model.parameters()).dtype)
+        inputs["pixel_values"] = _pixels(model, config, random).to(device, next(model.parameters()).dtype)
     if not inputs:
         raise InputError(
             f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to "
@@ -40,7 +40,17 @@ def _vocabulary(model: nn.Module, config: Any) -> int:
     return int(size) if isinstance(size, int) else 100
 
 
-def _pixels(config: Any, random: torch.Generator) -> torch.Tensor:
-    size = getattr(config, "image_size", 32)
+def _pixels(model: nn.Module, config: Any, random: torch.Generator) -> torch.Tensor:
+    size = getattr(config, "image_size", None) or 32
     high, wide = (size, size) if isinstance(size, int) else size
-    return torch.randn(2, getattr(config, "num_channels", 3), high, wide, generator=random)
+    channels = getattr(config, "num_channels", None) or getattr(config, "channels", 3)
+    return torch.randn(max(2, images_per_group(model)), channels, high, wide, generator=random)
+
+
+def images_per_group(model: nn.Module) -> int:
+    """Images that a V-MoE routes together (eight unless set otherwise); 1 for every other model."""
+    tokens = getattr(getattr(model, "config", None), "tokens_per_image", None)
+    sizes = [module.group_size for module in model.modules() if hasattr(module, "group_size")]
+    if not sizes or not tokens or sizes[0] == "batch":
+        return 1
+    return 8 if sizes[0] is None else max(1, int(sizes[0]) // tokens)

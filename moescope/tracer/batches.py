@@ -15,6 +15,7 @@ from ..errors import InputError, StoreError
 from ..inputs import Dataset, Example, read
 from ..models.describe import weights_sha256
 from ..models.loading import Loaded, load
+from ..proof import images_per_group
 from ..store import RunWriter
 from ..store.parts import parts
 from .options import Options
@@ -137,22 +138,13 @@ def _rows(
     notes = []
     if split := len({(w.info.source, w.info.row) for w in rows if w.info.part}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
-    group = _group(loaded)
+    group = images_per_group(loaded.model)
     if rest := len(rows) % group:
         notes.append(f"the last {rest} images do not fill a group of {group}, which is routed together; they were left out")
         rows = rows[:-rest]
     if not rows:
         raise InputError(f"{data.name} gives nothing to trace" + (f": it needs at least {group} images" if group > 1 else ""))
     return rows, notes
-
-
-def _group(loaded: Loaded) -> int:
-    """Images that a V-MoE routes together."""
-    tokens = getattr(getattr(loaded.model, "config", None), "tokens_per_image", None)
-    sizes = [m.group_size for m in loaded.model.modules() if hasattr(m, "group_size")]
-    if not sizes or not tokens or sizes[0] == "batch":
-        return 1
-    return 8 if sizes[0] is None else max(1, sizes[0] // tokens)
 
 
 def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
