@@ -5,11 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
-
 import panels
 import pickers
 import stored
+import streamlit as st
 
 VIEWS = Path(__file__).parent / "views"
 

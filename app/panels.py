@@ -9,10 +9,10 @@ from typing import Any
 import duckdb
 import pandas as pd
 import streamlit as st
+from wording import markup, plain
 
 from moescope import charts
 from moescope.errors import MoescopeError
-from wording import markup, plain
 
 CSS = Path(__file__).with_name("look.css")
 SMALL = 200  # assignments below which a share is mostly noise
@@ -121,7 +121,8 @@ def figure(
 def _room(chart: Any) -> Any:
     """Height with title and axes: Streamlit fits all of a chart into its height, alone it is the plot's."""
     height = getattr(chart, "height", None)
-    return int(height) + 110 if isinstance(height, int | float) else "content"
+    lines = 1 + bool(getattr(getattr(chart, "title", None), "subtitle", None))
+    return int(height) + 82 + 22 * lines if isinstance(height, int | float) else "content"
 
 
 def _first(event: Any, select: str) -> dict[str, Any]:

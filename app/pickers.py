@@ -4,10 +4,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import streamlit as st
-
 import linked
 import stored
+import streamlit as st
 from wording import clean
 
 RUNS = """

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-import pandas as pd
-import streamlit as st
-
 import linked
+import pandas as pd
 import panels
 import pickers
 import routes
 import stored
+import streamlit as st
 import wording
-from moescope import charts
 from token_view import colours
+
+from moescope import charts
 
 Row = dict[str, Any]
 

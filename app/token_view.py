@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import linked
 import pandas as pd
 import streamlit as st
-
-import linked
 import wording
+
 from moescope.charts import CATEGORY, OTHER
 
 HERE = Path(__file__).parent

@@ -3,14 +3,14 @@
 import json
 from typing import Any
 
-import streamlit as st
-
 import linked
 import panels
 import pickers
 import stored
-from moescope import charts
+import streamlit as st
 from wording import clean, count, markup, share
+
+from moescope import charts
 
 PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
 HEALTH = """

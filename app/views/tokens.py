@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import streamlit as st
-
 import linked
 import panels
 import pickers
 import pictures
 import route_panel
 import routes
+import streamlit as st
 import token_view
 from wording import clean
 

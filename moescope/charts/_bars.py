@@ -45,7 +45,7 @@ def bars(
         pick = alt.selection_point(name="pick", fields=[x], on="click")
         bar = bar.add_params(pick).encode(opacity=alt.condition(pick, alt.value(1), alt.value(0.45)))
     layers: list[Any] = [bar]
-    if low and high:
+    if low and high and frame[low].notna().any():
         layers.append(_whiskers(base, low, high, y, horizontal))
     if chance is not None:
         layers.append(rule(chance, horizontal=not horizontal, label=chance_label))
@@ -55,7 +55,7 @@ def bars(
 
 def _axes(frame: pd.DataFrame, x: str, y: str, sort: str | None, format: str, horizontal: bool) -> dict[str, Any]:
     angle = 0 if is_number(frame, x) or frame[x].astype(str).str.len().max() <= 6 else -35
-    order: Any = {"-y": "-x" if horizontal else "-y"}.get(sort or "", sort)
+    order: Any = frame.groupby(x)[y].max().sort_values(ascending=False).index.tolist() if sort == "-y" else sort
     value_axis = alt.Axis(format=format)
     if horizontal:
         return {"y": alt.Y(field=field(x), type="ordinal", title=words(x), sort=order, axis=alt.Axis(labelLimit=220)),

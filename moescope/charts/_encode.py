@@ -51,7 +51,7 @@ def rule(chance: float, horizontal: bool = True, label: str = "chance") -> alt.L
     """A dashed rule at chance level, with its name."""
     where = {"y" if horizontal else "x": alt.datum(chance)}
     end = {"x": alt.value("width")} if horizontal else {"y": alt.value(0)}
-    shift: dict[str, Any] = {"align": "right", "dy": -6} if horizontal else {"align": "left", "dx": 4, "dy": 8}
+    shift: dict[str, Any] = {"align": "right", "dy": -6} if horizontal else {"align": "center", "dy": -7}
     base = alt.Chart(pd.DataFrame({"chance": [chance]}))
     line = base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5).encode(**where)
     name = base.mark_text(fontSize=11, color=GREY, **shift).encode(**where, **end, text=alt.value(f"{label} {chance:.3g}"))

@@ -33,10 +33,11 @@ def lines(
     across = _across(frame, x)
     up = alt.Y(field=field(y), type="quantitative", title=words(y), scale=alt.Scale(zero=zero), axis=alt.Axis(format=format))
     hue: dict[str, Any] = {"color": _hue(frame, color)} if color else {}
+    color = color if color and frame[color].nunique(dropna=False) > 1 else None
     own = {} if color else {"color": CATEGORY[0]}
     base = alt.Chart(frame)
     layers: list[Any] = []
-    if low and high:
+    if low and high and frame[low].notna().any():
         band = base.mark_area(opacity=0.18, line=False, **own)
         layers.append(
             band.encode(x=across, y=alt.Y(field=field(low), type="quantitative", title=words(y)), y2=field(high), **hue)
@@ -67,7 +68,7 @@ def _across(frame: pd.DataFrame, x: str) -> alt.X:
 
 def _hue(frame: pd.DataFrame, color: str) -> alt.Color:
     many = frame[color].nunique()
-    legend = alt.Legend(columns=max(1, many // 16), symbolLimit=64, orient="right")
+    legend = alt.Legend(columns=max(1, many // 16), symbolLimit=64, orient="right", symbolOpacity=1)
     scale = alt.Scale(range="category") if many <= 8 or not is_number(frame, color) else alt.Scale(range="heatmap")
     kind = "quantitative" if is_number(frame, color) and many > 8 else "nominal"
     return alt.Color(

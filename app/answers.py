@@ -1,0 +1,90 @@
+"""Answers of `moescope.analyses`, shown the same way on every page: the reading, charts with SQL and files, notes, tables."""
+
+import time
+from typing import Any
+
+import panels
+import stored
+import streamlit as st
+
+from moescope.errors import MoescopeError
+
+BIG = 3_000_000  # decisions from which on an analysis waits for a click
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def _answer(where: str, state: tuple[Any, ...], name: str, run: int, options: tuple[tuple[str, Any], ...]) -> tuple[Any, str]:
+    """The answer, or the sentence of a refusal."""
+    from moescope import analyses
+
+    try:
+        return analyses.run(name, stored.reader(), run, **dict(options)), ""
+    except MoescopeError as refusal:
+        return None, str(refusal)
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def catalogue(version: str = "") -> list[dict[str, Any]]:
+    """Every analysis that is installed."""
+    from moescope import analyses
+
+    return analyses.catalogue()
+
+
+def known(*names: str) -> list[dict[str, Any]]:
+    """Those of `names` that are installed."""
+    found = {entry["name"]: entry for entry in catalogue()}
+    return [found[name] for name in names if name in found]
+
+
+@panels.part
+def ask(name: str, run: dict[str, Any], **options: Any) -> None:
+    """One analysis: asked at once on small runs, on a click on large ones."""
+    entries = known(name)
+    if not entries:
+        panels.empty(
+            f"The analysis “{name}” is not installed",
+            f"Install the moescope that has it, or add `moescope/analyses/{name}.py`.",
+        )
+        return
+    entry, key = entries[0], f"ask-{name}-{run['run']}"
+    panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
+    if (run["decisions"] or 0) > BIG and not st.session_state.get(key):
+        st.session_state[key] = st.button(
+            f"Compute, over {run['decisions'] / 1e6:.0f} M decisions", key=f"go-{key}", icon=":material/play_arrow:"
+        )
+        if not st.session_state[key]:
+            return
+    begun = time.monotonic()
+    with st.spinner("Counting, resampling and permuting …", show_time=True):
+        answer, refusal = _answer(str(stored.path()), stored.held().look(), name, run["run"], tuple(sorted(options.items())))
+    if answer is None:
+        panels.empty(f"{entry['title']} cannot be said of this run", refusal)
+        return
+    show(answer, entry, time.monotonic() - begun)
+
+
+def show(answer: Any, entry: dict[str, Any], seconds: float = 0.0) -> None:
+    """Reading, charts, notes, tables and method of an answer."""
+    st.html(f'<div class="ms-reading">{panels.markup(answer.reading)}</div>')
+    drawn = list(answer.charts().items())
+    for start in range(0, len(drawn), 2):
+        for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):
+            with column:
+                panels.figure(chart, _frame_of(answer, title), _sql_of(answer, title), name=f"{answer.name}-{title}")
+    for note in answer.notes[:6]:
+        st.caption(f":material/info: {panels.plain(note, 400)}")
+    with st.expander("Tables and method", icon=":material/table:"):
+        for title, frame in answer.frames.items():
+            st.caption(f"**{panels.plain(title)}**")
+            panels.table(frame.head(2000), _sql_of(answer, title), name=f"{answer.name}-table-{title}")
+        st.text(entry["method"])
+
+
+def _sql_of(answer: Any, title: str) -> str:
+    return str(answer.sql.get(title) or answer.sql.get("figures") or next(iter(answer.sql.values()), "-- computed from counts"))
+
+
+def _frame_of(answer: Any, title: str) -> Any:
+    found = answer.frames.get(title)
+    return found if found is not None else answer.frames.get("figures", next(iter(answer.frames.values())))

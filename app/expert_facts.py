@@ -1,0 +1,119 @@
+"""What the store knows about one expert: its tokens, contexts, labels and neighbours."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import stored
+from pickers import Layer
+
+LOAD = """
+select expert, share, assignments, first, dropped, weight / nullif(assignments, 0) as mean_weight
+from expert_load where router = ? order by expert"""
+TOKENS = """
+with seen as (
+  select t.vocab_id, count(*) as n from tokens t join sequences s using (sequence)
+  where t.run = ? and s.stack is not distinct from ? group by all),
+mine as (
+  select t.vocab_id, count(*) as n, avg(a.weight) as weight from assignments a join tokens t using (token)
+  where a.router = ? and a.expert = ? and not a.dropped group by all)
+select v.text, mine.n as tokens, seen.n as occurrences, mine.n / seen.n as rate, mine.weight
+from mine join seen using (vocab_id) join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = mine.vocab_id
+order by mine.n desc limit 400"""
+CONTEXTS = """
+with best as (
+  select a.token, a.weight, t.sequence, t.position from assignments a join tokens t using (token)
+  left join vocab v on v.vocab_id = t.vocab_id and v.model = (select model from runs where run = a.run)
+  where a.router = ? and a.expert = ? and a.rank = 0 and not a.dropped and (? = '' or v.text = ?)
+  order by hash(a.token), a.token limit 14)
+select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance, v.text
+from best b join tokens t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
+join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
+BY_LABEL = """
+select s.document, l.label, count(*) filter (a.expert = ?) as mine, count(*) as every
+from assignments a join tokens t using (token) join sequences s using (sequence)
+join (select token as key, label from token_labels where kind = ? and ?
+      union all select sequence, label from sequence_labels where kind = ? and not ?) l on l.key = if(?, t.token, t.sequence)
+where a.router = ? and not a.dropped group by all"""
+COACTIVE = "select other, share, n from coactivation where router = ? and expert = ? order by share desc limit 12"
+FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
+where run = ? and stack = ? and next_layer = ? and next_expert = ? order by n desc limit 6"""
+TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions
+where run = ? and stack = ? and layer = ? and expert = ? order by n desc limit 6"""
+PROFILE = """
+select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*) as n from assignments a join tokens t using (token)
+where a.router = ? and not a.dropped group by all"""
+FIND_LABEL = """
+select r.router, x.layer, x.stack, x.expert, x.kind || ': ' || x.label as what, x.assignments as n, x.share, x.overall,
+       x.share / nullif(x.overall, 0) as lift
+from label_load x join routers r using (router) where x.run = ? and x.label ilike ? and x.assignments >= 20
+order by lift desc limit 60"""
+FIND_TOKEN = """
+with wanted as (select vocab_id, text from vocab where model = ? and trim(replace(replace(text, '▁', ' '), 'Ġ', ' ')) ilike ?),
+hit as (
+  select a.router, a.expert, count(*) as n from assignments a join tokens t using (token)
+  where a.run = ? and not a.dropped and t.vocab_id in (select vocab_id from wanted) group by all)
+select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n) over (partition by h.router) as share,
+       l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
+from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
+DRAWS = 400
+
+
+def top_tokens(run: int, layer: Layer, expert: int, overall: float) -> tuple[pd.DataFrame, list[Any]]:
+    """Tokens by how much more often they go to this expert than tokens do; the bound is Wilson's 95 %."""
+    params = [run, layer.stack, layer.router, expert, run]
+    frame = stored.frame(TOKENS, *params).copy()
+    n, p, z = frame["occurrences"].clip(lower=1), frame["rate"].clip(0, 1), 1.96
+    low = (p + z * z / (2 * n) - z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
+    frame["lift"], frame["at_least"] = frame["rate"] / (overall or 1), low / (overall or 1)
+    return frame.sort_values("at_least", ascending=False).head(40), params
+
+
+def by_label(layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, list[Any]]:
+    """Share of each label's assignments that go to this expert, with a bootstrap interval over documents."""
+    params = [expert, kind, of_tokens, kind, of_tokens, of_tokens, layer.router]
+    counts = stored.frame(BY_LABEL, *params)
+    if counts.empty:
+        return counts, params
+    mine = counts.pivot_table(index="document", columns="label", values="mine", aggfunc="sum", fill_value=0)
+    every = counts.pivot_table(index="document", columns="label", values="every", aggfunc="sum", fill_value=0)
+    frame = pd.DataFrame(
+        {"label": mine.columns, "share": (mine.sum() / every.sum()).to_numpy(), "assignments": every.sum().to_numpy()}
+    )
+    frame["documents"] = (every > 0).sum().to_numpy()
+    weights = np.random.default_rng(0).multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=DRAWS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = (weights @ mine.to_numpy()) / (weights @ every.to_numpy())
+    frame["low"], frame["high"] = np.nanquantile(draws, 0.025, axis=0), np.nanquantile(draws, 0.975, axis=0)
+    frame.loc[frame["documents"] < 3, ["low", "high"]] = np.nan
+    return frame.sort_values("share", ascending=False).head(24), params
+
+
+def nearest(layer: Layer, expert: int) -> tuple[pd.DataFrame, list[Any]]:
+    """Cosine between what experts see: counts of vocabulary ids (of positions, for patches)."""
+    params = [layer.router]
+    counts = stored.frame(PROFILE, *params)
+    table = np.zeros((layer.experts, counts["thing"].max() + 1 if len(counts) else 1), dtype=np.float32)
+    if len(counts):
+        table[counts["expert"].to_numpy(int), counts["thing"].to_numpy(int)] = counts["n"].to_numpy(float)
+    table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
+    cosine = table @ table[expert]
+    frame = pd.DataFrame({"other": np.arange(layer.experts), "cosine": cosine})
+    return frame[frame["other"] != expert].sort_values("cosine", ascending=False).head(12), params
+
+
+def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Experts that a label or a token prefers."""
+    params: list[Any] = [run, text]
+    frame = stored.frame(FIND_LABEL, *params)
+    if len(frame):
+        return frame, FIND_LABEL, params
+    params = [model, text, run]
+    return stored.frame(FIND_TOKEN, *params), FIND_TOKEN, params
+
+
+def contexts(layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, list[Any]]:
+    """Up to 14 places where this was the first expert, with ten tokens to either side."""
+    params = [layer.router, expert, token, token]
+    return stored.frame(CONTEXTS, *params), params

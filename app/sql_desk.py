@@ -1,0 +1,87 @@
+"""Free SQL, kept harmless: one SELECT, over the locked connection, with limits of time, memory and rows."""
+
+import io
+from typing import Any
+
+import duckdb
+import pandas as pd
+import streamlit as st
+
+import stored
+from moescope.errors import AnalysisError
+
+ROWS = 10_000  # shown
+FILE_ROWS = 2_000_000  # in a file
+VIEWS = """
+select t.table_name as name, coalesce(v.comment, b.comment, '') as comment, t.table_type = 'VIEW' as view
+from information_schema.tables t
+left join duckdb_views() v on v.view_name = t.table_name and v.database_name = t.table_catalog
+left join duckdb_tables() b on b.table_name = t.table_name and b.database_name = t.table_catalog
+where t.table_catalog = current_database() and t.table_name not similar to '(routes|decided)(_empty)?_[0-9]+' order by view desc, name"""
+COLUMNS = """
+select column_name as "column", data_type as type, coalesce(comment, '') as meaning from duckdb_columns()
+where table_name = ? and database_name = current_database() order by column_index"""
+EXAMPLES = {
+    "Load of every expert": "select stack, layer, expert, assignments, share\nfrom expert_load where run = 0\norder by share desc limit 100",
+    "Busiest and dead experts": "select run, stack, layer, normalized, busiest, busiest_share, dead\nfrom load_balance order by normalized",
+    "Tokens of one expert": "select text, count(*) as n, avg(weight) as weight\nfrom routing where run = 0 and layer = 0 and expert = 0\n"
+    "group by text order by n desc limit 50",
+    "Experts of a domain": "select layer, expert, label, share, overall, share / overall as lift\nfrom label_load where kind = 'domain' "
+    "and assignments > 50\norder by lift desc limit 50",
+    "Pairs that run together": "select layer, expert, other, n, share\nfrom coactivation where run = 0 order by n desc limit 50",
+    "Commonest paths": "select experts, count(*) as tokens\nfrom paths where run = 0 group by experts order by tokens desc limit 30",
+    "Least certain tokens": "select t.text, avg(d.entropy) as entropy, count(*) as n\nfrom decisions d join token_text t using (token)\n"
+    "where d.run = 0 group by t.text having n > 5 order by entropy desc limit 50",
+}  # fmt: skip
+
+
+def checked(query: str) -> str:
+    """The query, if it is one SELECT. AnalysisError otherwise."""
+    try:
+        found = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise AnalysisError(f"this is not SQL that DuckDB understands: {_words(error)}") from error
+    if len(found) != 1:
+        raise AnalysisError(f"one query at a time, please: there are {len(found)} statements")
+    if found[0].type != duckdb.StatementType.SELECT:
+        raise AnalysisError("this page only reads: begin with select, from, with, describe, show or summarize")
+    return query
+
+
+def fetch(query: str, limit: int = ROWS) -> tuple[pd.DataFrame, bool]:
+    """Up to `limit` rows, and whether there were more. AnalysisError in one sentence."""
+    cursor = stored.held().cursor()
+    try:
+        with stored.limited(cursor, stored.LIMIT_S):
+            cursor.execute(checked(query))
+            pieces, got = [cursor.fetch_df_chunk(1)], 0
+            while len(pieces[-1]) and (got := got + len(pieces[-1])) <= limit:
+                pieces.append(cursor.fetch_df_chunk(5))
+    except (duckdb.InterruptException, duckdb.OutOfMemoryException):
+        raise
+    except duckdb.Error as error:
+        raise AnalysisError(_words(error)) from error
+    return pd.concat(pieces[:-1] or pieces, ignore_index=True).head(limit), got > limit
+
+
+def _words(error: Exception) -> str:
+    """DuckDB's message on one line, with the place it points to."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]
+
+
+@st.cache_data(max_entries=30, show_spinner=False)
+def result(where: str, state: tuple[Any, ...], query: str) -> tuple[pd.DataFrame, bool]:
+    """`fetch`, from the cache while the store has not changed."""
+    return fetch(query)
+
+
+def file_of(query: str, kind: str) -> Any:
+    """The whole result (up to two million rows) as a file's content."""
+    frame, _ = fetch(query, FILE_ROWS)
+    if kind == "csv":
+        return frame.to_csv(index=False)
+    if kind == "json":
+        return frame.to_json(orient="records", date_format="iso")
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()

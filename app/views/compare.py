@@ -1,0 +1,135 @@
+"""Compare: two runs side by side: their load, where tokens changed experts, and the same text in both."""
+
+from typing import Any
+
+import streamlit as st
+
+import comparing
+import linked
+import panels
+import pickers
+import routes
+import token_view
+from moescope import charts
+from wording import clean, visible
+
+PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
+Row = dict[str, Any]
+
+
+def choose() -> tuple[Row, Row] | None:
+    """The run of the sidebar, and another one."""
+    run, known = pickers.the_run(), {r["run"]: r for r in pickers.runs()}
+    if run is None or len(known) < 2:
+        panels.empty(
+            "There is one run, and comparing takes two",
+            "Trace again into this store: `moescope trace MODEL --data DATA --store STORE`",
+        )
+        return None
+    others = [r for r in known if r != run["run"]]
+    others.sort(key=lambda r: (known[r]["family"] != run["family"], known[r]["dataset"] != run["dataset"], r))
+    left, right = st.columns(2)
+    with left:
+        st.text_input("Run A", pickers.run_name(run), disabled=True, help="Choose it in the sidebar.")
+    with right:
+        other = linked.choose("Run B", "with", others, lambda r: pickers.run_name(known[r]))
+    if run["family"] != known[other or others[0]]["family"]:
+        st.caption(":material/info: The models are of different families: expert numbers have nothing to do with each other.")
+    return run, known[other if other is not None else others[0]]
+
+
+@panels.part
+def loads(a: Row, b: Row) -> None:
+    """Difference of load by layer and expert."""
+    frame, sql, params = comparing.loads(a["run"], b["run"])
+    if frame.empty:
+        panels.empty(
+            "No layer in common",
+            "Runs are matched by stack and layer number: choose two runs of one model, or of models alike.",
+        )
+        return
+    stacks = list(frame.groupby("stack", dropna=False, sort=False))
+    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
+        with column:
+            chart = charts.heatmap(some, "expert", "layer", "difference", f"Share of load, B minus A, {stack}", centre=0, format="+.0%",
+                                   subtitle="orange: more in B", tooltip=["share_a", "share_b"])  # fmt: skip
+            panels.figure(chart, some, sql, params, name=f"difference-{stack}")
+
+
+@panels.part
+def tokens(a: Row, b: Row) -> None:
+    """Where the same tokens take other experts."""
+    panels.section("The same tokens", f"First choices of tokens that both runs have, over up to {comparing.LIMIT} sequences.")
+    frame, sql, params = comparing.agreement(a["run"], b["run"])
+    if frame.empty:
+        panels.empty(
+            "No token in common", "Trace both models on the same data (the same file, in the same order) to compare tokens."
+        )
+        return
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        chart = charts.lines(frame, "layer", "agreement", "stack", "low", "high", chance="chance", title="Tokens that kept their first expert",
+                             subtitle="band: 95 % bootstrap over documents; dashed: chance, from both loads", format=".0%",
+                             tooltip=["tokens", "documents"])  # fmt: skip
+        panels.figure(chart, frame, sql, params, name="agreement")
+    with right:
+        most, sql, params = comparing.changed(a["run"], b["run"])
+        st.caption("Tokens that changed in most layers; choose one to see its route in run A.")
+        shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
+        event = st.dataframe(shown, hide_index=True, on_select="rerun", selection_mode="single-row", height=330, key="changed")
+        panels.files(most, sql, params, name="changed")
+        if event.selection.rows:
+            row = most.iloc[event.selection.rows[0]]
+            linked.go("tokens", run=a["run"], sequence=int(row["sequence"]), token=int(row["token"]))
+
+
+@panels.part
+def texts(a: Row, b: Row) -> None:
+    """One sequence in both runs."""
+    found = {r["a"]: r for r in comparing.shared(a["run"], b["run"])}
+    if not found:
+        return
+    panels.section("Side by side", "The same input in the colours of both runs.")
+    one, two = st.columns([1, 3])
+    with one:
+        layer = pickers.choose_layer(a["run"])
+    with two:
+        picked = linked.choose(
+            "Sequence",
+            "sequence",
+            list(found),
+            lambda s: clean(f"{found[s]['document']} · {found[s]['label']} · {found[s]['text'] or ''}", 110),
+        )
+    other = next((x for x in pickers.layers(b["run"]) if layer and (x.stack, x.layer) == (layer.stack, layer.layer)), None)
+    if layer is None or other is None or picked is None:
+        panels.empty("Run B has no such layer", "Choose another layer.")
+        return
+    for column, run, at, sequence in zip(
+        st.columns(2, gap="large"), (a, b), (layer, other), (picked, found[picked]["b"]), strict=True
+    ):
+        with column, st.container(border=True):
+            frame, params = routes.tokens(sequence, at)
+            st.caption(f"**{panels.plain(pickers.run_name(run))}** · {at.label}")
+            if frame.empty:
+                panels.empty("No token here", "Choose another sequence.")
+                continue
+            size = (int(frame["y"].max()) + 1, int(frame["x"].max()) + 1) if frame["y"].notna().all() else None
+            token_view.show(
+                token_view.data_of(frame, token_view.paint(frame, "first", at.experts), size=size), key=f"side-{run['run']}"
+            )
+            panels.files(
+                frame[["token", "position", "text", "experts", "weights"]], routes.ROUTES, params, name=f"side-{run['run']}"
+            )
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Compare", "Two runs of one model, or of its checkpoints: what changed in load, and which tokens go elsewhere.")
+    chosen = choose()
+    if chosen is not None:
+        loads(*chosen)
+        tokens(*chosen)
+        texts(*chosen)
+
+
+render()

@@ -1,0 +1,173 @@
+"""Load and entropy: how evenly the experts work, where, and how sure the routers are."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import answers
+import linked
+import panels
+import pickers
+import stored
+from moescope import charts
+
+PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
+VALUES = {"share": "share of assignments", "first": "share of first choices", "dropped": "share dropped", "mean": "mean weight"}
+ALL = """
+select stack, layer, router, expert, assignments, share, first / nullif(sum(first) over (partition by router), 0) as first,
+       dropped / nullif(assignments + dropped, 0) as dropped, weight / nullif(assignments, 0) as mean
+from expert_load where run = ? order by stack, layer, expert"""
+BY_LABEL = """
+select stack, layer, router, expert, assignments, share, overall, share - overall as difference
+from label_load where run = ? and kind = ? and label = ? order by stack, layer, expert"""
+SPLITS = {
+    "everything": ("", []),
+    "prompts": ("f.phase in ('prefill', 'forward') and not t.generated", []),
+    "generated tokens": ("(f.phase = 'decode' or t.generated)", []),
+    "first token": ("t.position = 0", []),
+    "positions 1–15": ("t.position between 1 and 15", []),
+    "positions 16–": ("t.position >= 16", []),
+}
+SPLIT = """
+select r.stack, r.layer, a.router, a.expert, count(*) as assignments,
+       count(*) / sum(count(*)) over (partition by a.router) as share
+from assignments a join routers r using (router) join forwards f using (forward) join tokens t using (token)
+where a.run = ? and not a.dropped and {where} group by all order by r.stack, r.layer, a.expert"""
+BALANCE = """
+select s.stack, s.layer, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
+       s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
+       s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
+from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer"""
+TRAINING = """
+select step, avg(loss) as loss, count(*) as forwards from forwards where run = ? and (phase = 'train' or loss is not null)
+group by step order by step"""
+TRAINED = """
+with n as (select f.step, a.router, a.expert, count(*) as n from assignments a join forwards f using (forward)
+           where a.run = ? and not a.dropped and f.phase = 'train' group by all),
+p as (select step, router, n / sum(n) over (partition by step, router) as p from n)
+select step, r.stack || ' ' || r.layer as layer, -sum(p * ln(p)) / ln(any_value(r.experts)) as load_entropy
+from p join routers r using (router) group by all order by step"""
+Row = dict[str, Any]
+
+
+def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
+    """What the heat map shows: frame, its SQL and parameters, the column."""
+    one, two, three = st.columns(3)
+    with one:
+        value = linked.choose("Value", "value", list(VALUES), VALUES.__getitem__) or "share"
+    with two:
+        label = pickers.choose_label(run["run"], "Of which domain or class")
+    with three:
+        split = linked.choose("Of which tokens", "split", list(SPLITS)) or "everything"
+    if label:
+        difference = st.toggle("Difference from everything", key="difference")
+        return (
+            stored.frame(BY_LABEL, run["run"], *label),
+            BY_LABEL,
+            [run["run"], *label],
+            "difference" if difference else "share",
+        )
+    if split != "everything":
+        sql = SPLIT.format(where=SPLITS[split][0])
+        return stored.frame(sql, run["run"]), sql, [run["run"]], "share"
+    return stored.frame(ALL, run["run"]), ALL, [run["run"]], value
+
+
+@panels.part
+def heat(run: Row) -> None:
+    """Layer × expert; a click opens the expert."""
+    frame, sql, params, value = choose(run)
+    if frame.empty or not frame["assignments"].sum():
+        panels.empty(
+            "Nothing was routed there",
+            "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
+        )
+        return
+    panels.few(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
+    known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
+    stacks = list(frame.groupby("stack", dropna=False, sort=False))
+    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
+        even = 1 / max(int(some["expert"].nunique()), 1)
+        chance = even if value in ("share", "first") else None
+        chart = charts.heatmap(
+            some, "expert", "layer", value, f"{VALUES.get(value, value).capitalize()}, {stack}", chance=chance,
+            centre=0 if value == "difference" else None, tooltip=["assignments"], select=True, format=".3~g" if value == "mean" else ".0%",
+        )  # fmt: skip
+        with column:
+            pick = panels.figure(chart, some, sql, params, name=f"load-{stack}-{value}", select="pick")
+        if pick and (str(stack), pick["layer"]) in known:
+            linked.go("experts", run=run["run"], layer=known[str(stack), pick["layer"]].label, expert=pick["expert"])
+    st.caption("Click a cell to open that expert. Blue: used less than evenly; orange: more.")
+
+
+def by_layer(run: Row) -> None:
+    """Balance and certainty along the layers."""
+    panels.section(
+        "Along the layers",
+        "Load entropy: how evenly the layer uses its experts. Routing entropy: how undecided one decision is.",
+    )
+    frame = stored.frame(BALANCE, run["run"])
+    if frame.empty:
+        return
+    frame = frame.assign(
+        low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
+    )
+    left, right = st.columns(2)
+    with left:
+        chart = charts.lines(frame, "layer", "load_entropy", "stack", chance=1.0, title="Load entropy, of its maximum",
+                             chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"])  # fmt: skip
+        panels.figure(chart, frame, BALANCE, [run["run"]], name="load-entropy")
+    with right:
+        chart = charts.lines(frame, "layer", "routing_entropy", "stack", "low", "high", chance=1.0, title="Entropy of a decision, of its maximum",
+                             subtitle="band: one standard deviation over decisions", chance_label="uniform")  # fmt: skip
+        panels.figure(chart, frame, BALANCE, [run["run"]], name="routing-entropy")
+    left, right = st.columns(2)
+    with left:
+        chart = charts.lines(frame, "layer", "max_violation", "stack", title="Overload of the busiest expert (MaxVio)", chance=0.0,
+                             chance_label="even load", subtitle="(largest load − mean) / mean")  # fmt: skip
+        panels.figure(chart, frame, BALANCE, [run["run"]], name="max-violation")
+    with right:
+        if not (frame["dropped_share"].fillna(0) > 0).any():
+            panels.empty(
+                "Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough."
+            )
+            return
+        chart = charts.lines(
+            frame, "layer", "dropped_share", "stack", title="Dropped for want of capacity", zero=True, format=".1%"
+        )
+        panels.figure(chart, frame, BALANCE, [run["run"]], name="dropped")
+
+
+def training(run: Row) -> None:
+    """Loss and load over training steps, where the run has them."""
+    frame = stored.frame(TRAINING, run["run"])
+    if len(frame) < 2:
+        return
+    panels.section("Over training", "Loss, and how even the load was, by training step.")
+    left, right = st.columns(2)
+    with left:
+        panels.figure(charts.lines(frame, "step", "loss", title="Loss"), frame, TRAINING, [run["run"]], name="loss")
+    with right:
+        trained = stored.frame(TRAINED, run["run"])
+        if len(trained):
+            chart = charts.lines(
+                trained, "step", "load_entropy", "layer", title="Load entropy, of its maximum", chance=1.0, chance_label="even"
+            )
+            panels.figure(chart, trained, TRAINED, [run["run"]], name="trained")
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
+    run = pickers.the_run()
+    if run is None or not pickers.layers(run["run"]):
+        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        return
+    heat(run)
+    by_layer(run)
+    training(run)
+    answers.ask("load", run)
+
+
+render()

@@ -1,0 +1,106 @@
+"""Syntax or meaning: does routing follow form, meaning, or merely which token it is?"""
+
+from typing import Any
+
+import streamlit as st
+
+import answers
+import linked
+import maps
+import panels
+import pickers
+import stored
+from moescope import charts
+from wording import clean, visible
+
+PAGE = {"title": "Syntax or meaning", "icon": ":material/psychology_alt:", "order": 7, "group": "Meaning"}
+QUESTIONS = {
+    "syntax": "form or meaning, by layer",
+    "syntax_experts": "experts of form and of meaning",
+    "specialization": "domains and classes",
+}
+COLOURS = {"label": "domain or class", "upos": "part of speech", "document": "document"}
+Row = dict[str, Any]
+
+
+@panels.part
+def questions(run: Row) -> None:
+    """Mutual information with nulls and intervals, as the analyses give it."""
+    entries = {e["name"]: e for e in answers.known(*QUESTIONS)}
+    if not entries:
+        panels.empty("No analysis of meaning is installed", "Install the moescope that has `moescope/analyses/syntax.py`.")
+        return
+    name = linked.choose("Question", "question", list(entries), lambda n: QUESTIONS.get(n, n))
+    answers.ask(name or next(iter(entries)), run)
+
+
+@panels.part
+def atlas(run: Row) -> None:
+    """Tokens by their routing signature; a brush lists them."""
+    panels.section(
+        "Map of routing signatures",
+        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens.",
+    )
+    stacks = list(dict.fromkeys(x.stack for x in pickers.layers(run["run"])))
+    one, two, three, four = st.columns(4)
+    with one:
+        stack = linked.choose("Stack", "stack", stacks) or ""
+    with two:
+        how = linked.choose("Map", "map", ["PCA", "UMAP"]) or "PCA"
+    with three:
+        by = linked.choose("Colour", "tint", list(COLOURS), COLOURS.__getitem__) or "label"
+    with four:
+        seed = linked.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
+    with st.spinner("Placing tokens …", show_time=True):
+        frame = maps.place(str(stored.path()), stored.held().look(), run["run"], stack, how, int(seed))
+    if frame.empty:
+        panels.empty("Too few tokens for a map", "A map needs 30 tokens or more: trace more data.")
+        return
+    frame = frame.assign(
+        colour=maps.few_names(frame[by].map(lambda v: clean(v, 24) if v else None)), token_text=frame["text"].map(visible)
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        says = (
+            "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
+        )
+        chart = charts.scatter(frame, "across", "up", "colour", f"{how} of {len(frame)} tokens", subtitle=says, axes=False, select=True,
+                               tooltip=["token_text", "document", "upos"])  # fmt: skip
+        params = [run["run"], stack, maps.MOST, run["run"]]
+        brush = panels.figure(chart, frame.drop(columns="colour"), maps.SAMPLE, params, name="map", select="brush")
+    with right:
+        listed(run, frame, brush)
+
+
+def listed(run: Row, frame: Any, brush: Row) -> None:
+    """The tokens under the brush; choosing one opens its route."""
+    for axis in ("across", "up"):
+        if axis in brush:
+            frame = frame[frame[axis].between(*sorted(brush[axis]))]
+    st.caption(f"{len(frame)} tokens{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route.")
+    shown = frame[["token_text", "label", "upos", "document"]].head(400)
+    event = st.dataframe(
+        shown, hide_index=True, on_select="rerun", selection_mode="single-row", height=440, key=f"brushed-{len(frame)}"
+    )
+    if event.selection.rows:
+        row = frame.iloc[event.selection.rows[0]]
+        linked.go("tokens", run=run["run"], sequence=int(row["sequence"]), token=int(row["token"]))
+
+
+def render() -> None:
+    """The page."""
+    panels.head(
+        "Syntax or meaning",
+        "Does routing follow form or meaning once it is known which token it is? Figures with nulls and intervals.",
+    )
+    run = pickers.the_run()
+    if run is None or not pickers.layers(run["run"]):
+        panels.empty(
+            "Nothing is traced yet", "Trace labelled text into this store: `moescope trace MODEL --data DATA --store STORE`"
+        )
+        return
+    questions(run)
+    atlas(run)
+
+
+render()

@@ -1,0 +1,114 @@
+"""SQL: ask the store anything; it can only be read."""
+
+import pandas as pd
+import streamlit as st
+
+import linked
+import panels
+import sql_desk
+import stored
+from moescope import charts
+from wording import count
+
+PAGE = {"title": "SQL", "icon": ":material/database:", "order": 10, "group": "Ask"}
+START = sql_desk.EXAMPLES["Load of every expert"]
+MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
+
+
+def editor() -> str:
+    """The query, kept in the URL."""
+    if "sql-text" not in st.session_state:
+        st.session_state["sql-text"] = linked.get("sql") or START
+    st.text_area("Query", key="sql-text", height=190, label_visibility="collapsed")
+    one, two, three = st.columns([1.9, 2, 3], vertical_alignment="center")
+    one.button("Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", width="stretch")
+    with two:
+        st.selectbox("Example", list(sql_desk.EXAMPLES), index=None, placeholder="Examples", key="example", label_visibility="collapsed",
+                     on_change=_example)  # fmt: skip
+    three.caption(f"Read-only; at most {stored.LIMIT_S:.0f} s, {stored.MEMORY} and {sql_desk.ROWS:,} rows on the page.")
+    query = str(st.session_state["sql-text"])
+    linked.put("sql", query if query != START else None)
+    return query
+
+
+def _example() -> None:
+    if chosen := st.session_state.get("example"):
+        st.session_state["sql-text"] = sql_desk.EXAMPLES[chosen]
+
+
+def results(query: str) -> None:
+    """Table, chart and files."""
+    frame, more = sql_desk.result(str(stored.path()), stored.held().look(), query)
+    st.caption(
+        f"{count(len(frame))} rows{' shown; there are more, the files hold them' if more else ''} × {len(frame.columns)} columns"
+    )
+    table, picture = st.tabs(["Table", "Chart"], on_change="rerun", key="sql-tab")
+    if table.open:
+        with table:
+            st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430)
+    if picture.open:
+        with picture:
+            chart_of(frame, query)
+    for column, kind in zip(st.columns(6), MIME, strict=False):
+        column.download_button(
+            kind.upper(), lambda kind=kind: sql_desk.file_of(query, kind), f"moescope-query.{kind}", MIME[kind], key=f"sql-{kind}",
+            on_click="ignore", width="stretch",
+        )  # fmt: skip
+
+
+def _showable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Nested values as text: tables show them safely and sort them."""
+    nested = [c for c in frame if frame[c].dtype == object and frame[c].map(lambda v: isinstance(v, dict)).any()]
+    return frame.assign(**{c: frame[c].astype(str) for c in nested})
+
+
+def chart_of(frame: pd.DataFrame, query: str) -> None:
+    """A chart of the result, with columns to choose."""
+    numbers = [str(c) for c in frame.select_dtypes("number")]
+    if not numbers or len(frame.columns) < 2 or frame.empty:
+        panels.empty("Nothing to draw", "A chart needs at least two columns, one of them a number.")
+        return
+    names = [str(c) for c in frame]
+    forms = ["bars", "lines", "scatter", "heatmap"]
+    one, two, three, four = st.columns(4)
+    form = one.selectbox("Form", forms, key="form")
+    x = two.selectbox("Across", names, key="x")
+    y = three.selectbox("Up" if form != "heatmap" else "Down", numbers if form != "heatmap" else names, index=len(numbers) - 1 if form != "heatmap" else 1,
+                        key=f"y-{form == 'heatmap'}")  # fmt: skip
+    colour = four.selectbox("Colour", numbers if form == "heatmap" else [None, *names], key=f"colour-{form == 'heatmap'}")
+    some = frame.head(5000)
+    if form == "heatmap":
+        chart = charts.heatmap(some, x, y, colour)
+    else:
+        chart = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form](some, x, y, color=colour)
+    panels.figure(chart, some, query, name="query")
+
+
+def dictionary() -> None:
+    """Every view and table with what it means."""
+    panels.section("What there is", "Views answer most questions; the tables lie under them.")
+    known = stored.rows(sql_desk.VIEWS)
+    names = [row["name"] for row in known]
+    chosen = st.selectbox(
+        "View or table", names, index=names.index("routing") if "routing" in names else 0, label_visibility="collapsed"
+    )
+    row = next(r for r in known if r["name"] == chosen)
+    st.text(f"{'View' if row['view'] else 'Table'}. {row['comment']}")
+    st.dataframe(stored.frame(sql_desk.COLUMNS, chosen), hide_index=True, width="stretch", height=430)
+
+
+def render() -> None:
+    """The page."""
+    panels.head("SQL", "Ask the store anything. It can only be read, and nothing but the store can be reached from here.")
+    left, right = st.columns([5, 3], gap="large")
+    with left:
+        query = editor()
+        if query.strip():
+            panels.guarded(results, query)
+        else:
+            panels.empty("No query", "Write one, or take an example.")
+    with right:
+        dictionary()
+
+
+render()

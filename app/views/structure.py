@@ -1,0 +1,121 @@
+"""Structure: which experts run together, follow each other, and which paths tokens take."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+import answers
+import linked
+import panels
+import pickers
+import stored
+from moescope import charts
+
+PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
+FLOW = """
+select layer, expert, next_layer, next_expert, n, share from transitions
+where run = ? and stack = ? and layer >= ? order by layer, n desc"""
+TOGETHER = "select expert, other, n, share from coactivation where router = ? order by expert, other"
+PATHS = """
+with p as (select array_to_string(experts, ' → ') as path, count(*) as tokens from paths where run = ? and stack = ? group by all)
+select path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
+       exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective from p order by tokens desc, path limit 25"""
+CHANCE = """
+with q as (select router, expert, first / sum(first) over (partition by router) as p from expert_load where run = ? and stack = ?)
+select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q where p > 0 group by router)"""
+LINKS = 160
+Row = dict[str, Any]
+
+
+@panels.part
+def flow(run: Row, layer: pickers.Layer) -> None:
+    """Ribbons from layer to layer, from the chosen layer on."""
+    panels.section(
+        "From layer to layer", "First choices: a ribbon is as wide as its number of tokens. Choose an expert to follow it."
+    )
+    params = [run["run"], layer.stack, layer.layer]
+    frame = stored.frame(FLOW, *params)
+    if frame.empty:
+        panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
+        return
+    shown = sorted(frame["layer"].unique())[:4]
+    focus = linked.choose(
+        "Follow",
+        "follow",
+        ["nothing", *range(layer.experts)],
+        lambda e: f"{e}" if e == "nothing" else f"expert {e} of {layer.label}",
+    )
+    some = frame[frame["layer"].isin(shown)].groupby("layer", group_keys=False).head(LINKS)
+    drawn = some["n"].sum() / max(frame[frame["layer"].isin(shown)]["n"].sum(), 1)
+    chart = charts.flow(
+        some, title=f"Flow from {layer.label}", focus=None if focus in (None, "nothing") else (layer.layer, int(focus)),
+        subtitle=None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens",
+    )  # fmt: skip
+    panels.figure(chart, some, FLOW, params, name="flow")
+
+
+@panels.part
+def together(run: Row, layer: pickers.Layer) -> None:
+    """Co-activation of a layer."""
+    panels.section("Together", "Share of the row's tokens for which the column's expert ran as well (OLMoE's co-activation).")
+    frame = stored.frame(TOGETHER, layer.router)
+    if frame.empty:
+        panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
+        return
+    chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
+    chart = charts.heatmap(
+        frame, "other", "expert", "share", f"Co-activation, {layer.label}", chance=chance, tooltip=["n"], format=".0%"
+    )
+    panels.figure(chart.properties(height=320), frame, TOGETHER, [layer.router], name="coactivation")
+
+
+@panels.part
+def paths(run: Row, layer: pickers.Layer) -> None:
+    """The commonest paths."""
+    panels.section("Paths", "First choices of a token through all layers of the stack.")
+    params = [run["run"], layer.stack]
+    frame: pd.DataFrame = stored.frame(PATHS, *params)
+    if frame.empty:
+        panels.empty("No path yet", "Paths appear with the first batch.")
+        return
+    effective = stored.frame(CHANCE, *params)["effective"].iloc[0]
+    panels.cards([
+        ("Different paths", f"{int(frame['paths'].iloc[0]):,}", f"taken by {int(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens", ""),
+        ("Paths in effect", f"{frame['effective'].iloc[0]:,.0f}", "exp of their entropy; few tokens make it small", ""),
+        ("Commonest", f"{frame['share'].iloc[0]:.2%}", frame["path"].iloc[0], ""),
+        ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by load alone", ""),
+    ])  # fmt: skip
+    panels.table(frame[["path", "tokens", "share"]], PATHS, params, name="paths",
+                 column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))})  # fmt: skip
+
+
+def more(run: Row) -> None:
+    """Any installed analysis."""
+    panels.section("Ask more", "Every analysis that is installed, with its nulls and intervals.")
+    entries = {e["name"]: e for e in answers.catalogue() if not e["required"]}
+    name = linked.choose(
+        "Question", "ask", ["", *entries], lambda n: f"{entries[n]['title']}: {entries[n]['question']}" if n else "choose …"
+    )
+    if name:
+        answers.ask(name, run)
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Structure", "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.")
+    run = pickers.the_run()
+    layer = pickers.choose_layer(run["run"]) if run else None
+    if run is None or layer is None:
+        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        return
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        flow(run, layer)
+    with right:
+        together(run, layer)
+    paths(run, layer)
+    more(run)
+
+
+render()
