@@ -57,8 +57,8 @@ def run(
     table = found["experts"] = _table(found["figures"])
     inside = int((table["q within documents"] <= 0.05).sum())
     reading = (
-        f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens of one "
-        "document, where a topic cannot be the reason; `experts` lists them, the clearest first."
+        f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens "
+        "of one document, where a topic cannot be the reason; `experts` lists them, the clearest first."
     )
     return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, {"figures": read.sql},
                   notes + few_units(found["figures"]), charts)  # fmt: skip
@@ -80,11 +80,14 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     best, share = measure.excess(shared.label)
     names = [f"{kind.name}={kind.names[label]}" for label in best]
     common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
+    mean = null.mean(0)
     null_name = f"labels permuted over {kind.held}s" + ("" if shared.whole else f" of one {given}")
     place = where | {"expert": np.arange(experts), "subset": np.array(names)}
-    first = figures(place, NAME.format(given), value - null.mean(0), estimator="corrected", draws=draws, null=null - null.mean(0),
-                    null_name=null_name, source="I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)", **common)  # fmt: skip
-    first["p"] = [tail(v, n) for v, n in zip(value, null.T)]
+    source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
+    null = null - null.mean(0)
+    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
+                    source=source, **common)  # fmt: skip
+    first["p"] = [tail(v, n) for v, n in zip(value, (null + mean).T)]
     if given != "token":
         return first
     source = "tokens of the label beyond Σ_v n_vl m_v / n_v, over its tokens"
@@ -138,12 +141,16 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
     keys = ["stack", "layer", "router", "expert", "subset"]
     found = frame[(frame["name"] == NAME.format("token")) & (frame["q"] <= 0.05)]
     share = frame[frame["name"] == "excess share"][[*keys, "value"]].rename(columns={"value": "excess share"})
-    inside = frame[frame["name"] == NAME.format("token and document")].assign(kind=frame["subset"].str.partition("=")[0])
+    inside = frame[frame["name"] == NAME.format("token and document")].assign(kind=_kind(frame["subset"]))
     inside = inside[["router", "expert", "kind", "q"]].rename(columns={"q": "q within documents"})
     table = found.rename(columns={"value": "bits"})[[*keys, "bits", "ci_low", "ci_high", "q"]].merge(share, on=keys)
-    table = table.assign(kind=table["subset"].str.partition("=")[0]).merge(inside, how="left", on=["router", "expert", "kind"])
+    table = table.assign(kind=_kind(table["subset"])).merge(inside, how="left", on=["router", "expert", "kind"])
     table = table.sort_values("bits", ascending=False, ignore_index=True)
     return table.drop(columns="kind").rename(columns={"subset": "label"})
+
+
+def _kind(subset: pd.Series) -> pd.Series:
+    return subset.str.replace("=.*", "", regex=True)
 
 
 def charts(answer: Answer) -> dict[str, Any]:
@@ -151,5 +158,5 @@ def charts(answer: Answer) -> dict[str, Any]:
     frame = answer.figures(NAME.format("token"))
     return {
         f"experts by {kind}": heatmap(rows, f"Information on {kind} beyond the token, by layer and expert")
-        for kind, rows in frame.groupby(frame["subset"].str.partition("=")[0])
+        for kind, rows in frame.groupby(_kind(frame["subset"]))
     }

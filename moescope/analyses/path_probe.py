@@ -1,0 +1,161 @@
+"""Path to part of speech: how well do a token's experts, layer by layer, tell its label, and is it more than the token?
+
+A logistic regression reads the path of a token (its first expert in every router, one-hot) and says its label, cross-validated
+over documents. Accuracy stands beside
+* the majority: the most frequent label of the training documents, always;
+* the word-form baseline: the most frequent label of that token id in the training documents (2412.16971: .91 for part of
+  speech, where paths reach .75 to .89, so that a path that tells the token tells the label);
+* path of another token: the same probe fed with the path of another token of the same id, drawn at random from the same fold:
+  what paths say through the token's identity alone. `path beyond the token` is path less this: the figure that says whether
+  routing knows the label in context.
+Null of `path beyond the token`: other pairings of paths among tokens of one id. Intervals: documents.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import bars
+from ._questions import choose
+from ._scope import scope
+from ._tokens import Kind, Tokens, tokens
+
+Ints = np.ndarray
+Floats = np.ndarray
+SOURCE = "POS sensitivity, 2412.16971"
+PAIRINGS = 199
+FOLDS = 5
+LIMIT = 8_000
+
+
+def run(store: Store, run: int | None = None, kinds: str = "upos", limit: int = LIMIT) -> Answer:
+    """By stack and kind of label; `kinds` separated by commas; at most `limit` tokens are read."""
+    here = scope(store, run)
+    read = tokens(here, limit)
+    notes = [*here.notes, *read.notes]
+    frames, confusion = [], []
+    for kind in choose(read, kinds, []):
+        for stack, rows in here.routers.groupby("stack", sort=False):
+            keep = np.flatnonzero((kind.code >= 0) & (read.frame["stack"] == stack).to_numpy())
+            if len(np.unique(read.document[keep])) < FOLDS:
+                notes.append(
+                    f"Fewer than {FOLDS} documents with {kind.name} in the {stack}: no cross-validation; trace more documents."
+                )
+                continue
+            path = np.stack([read.chosen[int(router)][keep, 0] for router in rows.index], axis=1)
+            made, table = _probe(f"{kind.name}", stack, path, read, kind, keep)
+            frames += made
+            confusion.append(table)
+    if not frames:
+        raise AnalysisError(
+            f"run {here.run} has too few documents for a probe that is tested on other documents; trace {FOLDS} or more"
+        )
+    found = {"figures": gather(frames), "by label": pd.concat(confusion, ignore_index=True)}
+    return Answer("path_probe", "Path to part of speech", _reading(found["figures"]), here.run, found, {"figures": read.sql},
+                  notes + few_units(found["figures"]), charts)  # fmt: skip
+
+
+def _probe(
+    subset: str, stack: str, path: Ints, read: Tokens, kind: Kind, keep: Ints
+) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    label, word = kind.code[keep], read.vocab_id[keep]
+    document = np.unique(read.document[keep], return_inverse=True)[1]
+    features = _one_hot(path)
+    folds = np.random.default_rng(0).permutation(np.arange(document.max() + 1) % FOLDS)[document]
+    others = _others(word, folds)
+    right = {name: np.zeros(len(label)) for name in ("path", "word form", "majority")}
+    paired = np.zeros((PAIRINGS, len(label)), dtype=bool)
+    for fold in range(FOLDS):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        says = _fit(features[train], label[train])
+        said = says(features)
+        right["path"][test] = said[test] == label[test]
+        paired[:, test] = said[others[:, test]] == label[test]
+        right["word form"][test], right["majority"][test] = _by_form(word, label, train, test)
+    return _rows(subset, stack, right, paired, document), _by_label(kind, stack, label, right, paired)
+
+
+def _one_hot(path: Ints) -> sparse.csr_matrix:
+    """(tokens, Σ experts), a column per router and expert (and one for "none ran")."""
+    codes = [np.unique(column, return_inverse=True)[1] for column in path.T]
+    starts = np.concatenate([[0], np.cumsum([c.max() + 1 for c in codes])])
+    columns = np.stack([c + start for c, start in zip(codes, starts)], axis=1)
+    rows = np.repeat(np.arange(len(path)), path.shape[1])
+    return sparse.csr_matrix((np.ones(rows.size), (rows, columns.ravel())), shape=(len(path), int(starts[-1])))
+
+
+def _fit(features: Any, label: Ints) -> Any:
+    """The probe's answers for any features; the only label where the training documents have one."""
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(label)) < 2:
+        return lambda x: np.full(x.shape[0], label[0])
+    return LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(features, label).predict
+
+
+def _others(word: Ints, folds: Ints) -> Ints:
+    """(PAIRINGS, tokens): another token of the same id and fold, by a random permutation within both."""
+    within = np.unique(np.stack([word, folds]), axis=1, return_inverse=True)[1].ravel()
+    return st.permuted(np.arange(len(word)), PAIRINGS + 1, within=within)[1:]
+
+
+def _by_form(word: Ints, label: Ints, train: Ints, test: Ints) -> tuple[Floats, Floats]:
+    """Whether the most frequent training label of the token id (or of all, for new ids), and of all, is right."""
+    most = np.bincount(label[train]).argmax()
+    counts = pd.crosstab(word[train], label[train])
+    said = pd.Series(counts.to_numpy().argmax(1), index=counts.index).map(dict(enumerate(counts.columns)))
+    form = said.reindex(word[test]).fillna(most).to_numpy()
+    return form == label[test], most == label[test]
+
+
+def _rows(subset: str, stack: str, right: dict[str, Floats], paired: Floats, document: Ints) -> list[pd.DataFrame]:
+    units = int(document.max()) + 1
+    weights = st.bootstrap_weights(units)
+    size = np.bincount(document).astype(float)
+
+    def accuracy(correct: Floats) -> tuple[float, Floats]:
+        return float(correct.mean()), weights @ np.bincount(document, correct) / np.maximum(weights @ size, 1)
+
+    where = {"stack": stack, "subset": subset}
+    common: dict[str, Any] = {"n": len(document), "units": units, "source": SOURCE}
+    majority = float(right["majority"].mean())
+    every = right | {"path of another token": paired.mean(0)}
+    rows = []
+    for name, correct in every.items():
+        value, draws = accuracy(correct)
+        rows.append(figures(where, "accuracy", value, estimator=name, chance=majority, draws=draws, bounds=(0, 1), **common))
+    value, draws = accuracy(right["path"] - paired.mean(0))
+    null = paired.mean(1) - paired.mean()
+    beyond = figures(where, "path beyond the token", value, chance=0.0, draws=draws, null=null,
+                     null_name="paths permuted among tokens of one id and fold", **common)  # fmt: skip
+    value, draws = accuracy(right["path"] - right["word form"])
+    return [*rows, beyond, figures(where, "path less word form", value, chance=0.0, draws=draws, **common)]
+
+
+def _by_label(kind: Kind, stack: str, label: Ints, right: dict[str, Floats], paired: Floats) -> pd.DataFrame:
+    frame = pd.DataFrame({"label": np.array(kind.names)[label], "path of another token": paired.mean(0)} | right)
+    means = frame.groupby("label").mean()
+    means.insert(0, "tokens", frame["label"].value_counts())
+    return means.reset_index().assign(kind=kind.name, stack=stack)
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    row = frame[frame["name"] == "path beyond the token"].iloc[0]
+    frame = frame[(frame["name"] == "accuracy") & (frame["subset"] == row["subset"]) & (frame["stack"] == row["stack"])]
+    said = dict(zip(frame["estimator"], frame["value"]))
+    return (
+        f"The path tells {row['subset']} for {said['path']:.1%} of tokens, the word form alone for {said['word form']:.1%}, "
+        f"the path of another token of the same id for {said['path of another token']:.1%}: "
+        f"{row['value']:+.1%} is known in context."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Accuracy beside its baselines."""
+    return {"accuracy": bars(answer.figures("accuracy"), "Accuracy of the probe and its baselines", "subset", "estimator")}

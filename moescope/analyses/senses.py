@@ -1,0 +1,182 @@
+"""Same word, different sense: do two uses of one token share more experts where they mean (or are) the same?
+
+Overlap |T ∩ T'| / k of the experts of two tokens of the same vocabulary id in different documents (one token of each id and
+document is drawn, so that no pair lies within a document and every pair is of independent texts):
+same sense: pairs with the same label; different sense: pairs with different labels; the figure is the difference,
+Σ_v w_v (same_v − different_v) / Σ_v w_v, w_v the harmonic mean of the two numbers of pairs of token id v, so that a word
+counts only where it has both. Source: semantic routing 2502.10928 (p < .001, most in the middle layers).
+`overlap of different tokens` is that of two tokens drawn at random: what load alone gives.
+Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
+Texts of one topic share senses and routing alike; where that matters use sentences made for the question, as in `probes/`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._charts import layers
+from ._questions import choose
+from ._scope import scope
+from ._tokens import LIMIT, Kind, tokens
+
+Ints = np.ndarray
+Floats = np.ndarray
+SENSES = ("sense", "supersense", "upos")
+NAME = "overlap, same minus different"
+PERMUTATIONS = 199
+
+
+@dataclass(frozen=True)
+class Uses:
+    """Drawn tokens with a label whose id has two labels: `rows` of the tokens read, id, label, document from 0."""
+
+    kind: Kind
+    rows: Ints
+    word: Ints
+    label: Ints
+    document: Ints
+    documents: int
+
+
+def run(store: Store, run: int | None = None, kinds: str | None = None, limit: int = LIMIT) -> Answer:
+    """By router. `kinds`: labels that tell senses apart (default: those of sense, supersense, upos that are there)."""
+    here = scope(store, run)
+    read = tokens(here, limit)
+    notes = [*here.notes, *read.notes]
+    if kinds is None:
+        kinds = ",".join(k for k in SENSES if k in read.kinds) or None
+    frames, tables = [], []
+    for kind in choose(read, kinds, []):
+        uses = _uses(kind, read.vocab_id, read.document)
+        if not len(uses.rows):
+            notes.append(f"No token id has two values of {kind.name} in different documents, so that no uses can be compared.")
+            continue
+        tables.append(_words(uses, read.vocab_id, here.run, store))
+        for router, row in here.routers.iterrows():
+            where = {"stack": row["stack"], "layer": row["layer"], "router": router, "subset": kind.name}
+            frames += _figures(where, read.chosen[int(router)], int(row["experts"]), uses)
+    if not frames:
+        raise AnalysisError(
+            f"in run {here.run} no token id occurs with two labels in different documents; trace more documents with labels of "
+            "sense (supersense, sense, upos)"
+        )
+    found = {"figures": gather(frames), "words": pd.concat(tables, ignore_index=True)}
+    rows = found["figures"][found["figures"]["name"] == NAME]
+    best = rows.loc[rows["value"].idxmax()]
+    reading = (
+        f"In {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons two uses of a token share more experts where they have "
+        f"the same label (q ≤ 0.05); most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}."
+    )
+    return Answer("senses", "Same word, different sense", reading, here.run, found, {"figures": read.sql},
+                  notes + few_units(found["figures"]), charts)  # fmt: skip
+
+
+def _uses(kind: Kind, vocab_id: Ints, document: Ints) -> Uses:
+    """One token of each id and document, of ids that then still have two labels."""
+    known = np.flatnonzero((kind.code >= 0) & (vocab_id >= 0))
+    known = np.random.default_rng(0).permutation(known)
+    pair = vocab_id[known].astype(np.int64) * (int(document.max()) + 1) + document[known]
+    rows = known[np.sort(np.unique(pair, return_index=True)[1])]
+    labels = np.unique(np.stack([vocab_id[rows], kind.code[rows]]), axis=1)
+    several, count = np.unique(labels[0], return_counts=True)
+    rows = np.sort(rows[np.isin(vocab_id[rows], several[count > 1])])
+    word = np.unique(vocab_id[rows], return_inverse=True)[1]
+    documents, at = np.unique(document[rows], return_inverse=True)
+    return Uses(kind, rows, word, kind.code[rows].astype(np.int64), at, len(documents))
+
+
+def _words(uses: Uses, vocab_id: Ints, run: int, store: Store) -> pd.DataFrame:
+    """How many uses of which label each compared token id has."""
+    sql = "select v.vocab_id, v.text from vocab v join runs u using (model) where u.run = ?"
+    text = dict(store.rows(sql, [run]))
+    frame = pd.DataFrame({"vocab_id": vocab_id[uses.rows], "label": [uses.kind.names[label] for label in uses.label]})
+    frame = frame.value_counts(sort=False).rename("uses").reset_index()
+    frame.insert(1, "text", [text.get(v, "") for v in frame["vocab_id"]])
+    return frame.assign(kind=uses.kind.name)
+
+
+class _Overlap:
+    """Sums over pairs of uses, from the number of times each expert ran for a word and label."""
+
+    def __init__(self, chosen: Ints, experts: int, uses: Uses) -> None:
+        here = chosen[uses.rows]
+        self.row, rank = np.nonzero((here >= 0) & (here < experts))
+        self.expert, self.experts = here[self.row, rank].astype(np.int64), experts
+        self.size = np.bincount(self.row, minlength=len(here)).astype(float)
+        self.k = max(float(self.size.mean()), 1e-9)
+        self.word, self.words = uses.word, int(uses.word.max()) + 1
+        self.all, self.pairs = self._pairs(self.word, self.words)
+
+    def _sums(self, cell: Ints, cells: int) -> Floats:
+        flat = np.bincount(cell[self.row] * self.experts + self.expert, minlength=cells * self.experts)
+        return flat.reshape(cells, self.experts).astype(float)
+
+    def _pairs(self, cell: Ints, cells: int) -> tuple[Floats, Floats]:
+        """(cells,): summed overlap over pairs of different uses in a cell, and the number of pairs."""
+        own = np.bincount(cell, self.size, minlength=cells)
+        n = np.bincount(cell, minlength=cells)
+        return ((self._sums(cell, cells) ** 2).sum(1) - own) / 2, n * (n - 1) / 2
+
+    def by_word(self, label: Ints) -> tuple[Floats, Floats, Floats]:
+        """(words,): mean overlap of pairs of the same label, of different labels, and the weight of the word."""
+        cells, cell = np.unique(self.word * (int(label.max()) + 1) + label, return_inverse=True)
+        overlap, pairs = self._pairs(cell, len(cells))
+        home = cells // (int(label.max()) + 1)
+        same, of = np.bincount(home, overlap, minlength=self.words), np.bincount(home, pairs, minlength=self.words)
+        other = self.pairs - of
+        weight = np.divide(of * other, self.pairs, out=np.zeros(self.words), where=self.pairs > 0)
+        alike = np.divide(same, of * self.k, out=np.zeros(self.words), where=of > 0)
+        unlike = np.divide(self.all - same, other * self.k, out=np.zeros(self.words), where=other > 0)
+        return alike, unlike, weight
+
+    def influence(self, label: Ints) -> Floats:
+        """(uses, 2): what each use adds to the weighted means of same and of different, words' weights held fixed."""
+        cells, cell = np.unique(self.word * (int(label.max()) + 1) + label, return_inverse=True)
+        alike, unlike, weight = self.by_word(label)
+        near, every = self._with(cell, len(cells)), self._with(self.word, self.words)
+        n_near = np.bincount(cell)[cell] - 1.0
+        n_far = np.bincount(self.word)[self.word] - 1.0 - n_near
+        of = np.maximum(np.bincount(self.word, n_near, minlength=self.words) / 2, 1e-9)[self.word]
+        other = np.maximum(np.bincount(self.word, n_far, minlength=self.words) / 2, 1e-9)[self.word]
+        share = (weight / max(weight.sum(), 1e-9))[self.word]
+        same = share * (near / self.k - alike[self.word] * n_near) / of
+        different = share * ((every - near) / self.k - unlike[self.word] * n_far) / other
+        return np.stack([same, different], axis=1)
+
+    def _with(self, cell: Ints, cells: int) -> Floats:
+        """(uses,): summed overlap of each use with the others of its cell."""
+        return np.bincount(self.row, self._sums(cell, cells)[cell[self.row], self.expert], minlength=len(cell)) - self.size
+
+
+def _figures(where: dict[str, Any], chosen: Ints, experts: int, uses: Uses) -> list[pd.DataFrame]:
+    overlap = _Overlap(chosen, experts, uses)
+    alike, unlike, weight = overlap.by_word(uses.label)
+    if weight.sum() == 0:
+        return []
+    mean = np.array([alike @ weight, unlike @ weight]) / weight.sum()
+    null = []
+    for label in st.permuted(uses.label, PERMUTATIONS, within=uses.word):
+        a, b, w = overlap.by_word(label)
+        null.append((a - b) @ w / max(w.sum(), 1e-9))
+    parts = np.zeros((uses.documents, 2))
+    np.add.at(parts, uses.document, overlap.influence(uses.label))
+    draws = mean + (st.bootstrap_weights(uses.documents) - 1) @ parts
+    common: dict[str, Any] = {"n": len(uses.rows), "units": uses.documents, "source": "overlap |T∩T'|/k, 2502.10928"}
+    p = np.bincount(overlap.expert, minlength=experts) / len(uses.rows)
+    chance = float(p @ p / overlap.k)
+    rows = [figures(where, f"overlap, {name} label", mean[i], draws=draws[:, i], chance=chance, bounds=(0, 1), **common)
+            for i, name in enumerate(("same", "different"))]  # fmt: skip
+    difference = figures(where, NAME, mean[0] - mean[1], draws=draws[:, 0] - draws[:, 1], chance=0.0, null=np.array(null),
+                         null_name="labels permuted among tokens of one id", **common)  # fmt: skip
+    return [*rows, difference]
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """The difference by layer."""
+    return {NAME: layers(answer.figures(NAME), "Shared experts of one token: same less different label", "subset")}

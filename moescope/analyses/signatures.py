@@ -1,0 +1,189 @@
+"""Routing signatures: do token types, and experts, that are routed alike belong to one part of speech or to one meaning?
+
+Signature of a token type (vocabulary id seen at least `least` times): how often each expert of each router ran for it, as the
+root of its shares, so that distance is Hellinger's; of an expert: the root of the share of its tokens that each type has.
+Clusters: k-means on signatures, as many as the partition has labels, best of 10 starts. Agreement with the partition of types
+by their most frequent label (upos: form; supersense, domain, ...: meaning): adjusted mutual information and adjusted Rand
+index, both 0 by chance, 1 for identity. Null: the partition's labels permuted over types. Interval: documents (the types stay).
+An agreement of types says that words of a kind are routed alike; whether one word changes experts with its label is asked by
+`syntax`. Types of one label differ in frequency and spelling too: that is no confound held constant here.
+Experts get their label by what they take beyond its share, as types do; agreement there follows from that of types.
+Maps: UMAP, several seeds; `stability` is the share of 10 nearest neighbours that two seeds have in common and the Procrustes
+disparity between their maps; `faithfulness` the share of neighbours in the map that are neighbours in signature space. Never
+read distances between clusters of a map.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._answer import Answer, few_units, figures, gather
+from ._maps import agreement, cluster, maps
+from ._questions import choose
+from ._scope import scope
+from ._tokens import LIMIT, Kind, Tokens, tokens
+
+Ints = np.ndarray
+Floats = np.ndarray
+LEAST = 10
+TYPES = 500
+PERMUTATIONS = 199
+DRAWS = 100
+
+
+def run(
+    store: Store, run: int | None = None, kinds: str | None = None, least: int = LEAST, seeds: int = 3, limit: int = LIMIT
+) -> Answer:
+    """`kinds` of labels (default: all of form and meaning), types seen `least` times or more, `seeds` maps (0: none)."""
+    here = scope(store, run)
+    read = tokens(here, limit)
+    notes = [*here.notes, *read.notes]
+    wanted = choose(read, kinds, notes)
+    types, count = np.unique(read.vocab_id[read.vocab_id >= 0], return_counts=True)
+    types = np.sort(types[count >= least][np.argsort(-count[count >= least], kind="stable")][:TYPES])
+    if len(types) < 20:
+        raise AnalysisError(
+            f"run {here.run} has {len(types)} token ids seen {least} times or more, and 20 are needed; trace more text, or "
+            "lower `least`"
+        )
+    ran = _ran(read, types)
+    signature = {"token types": _hellinger(ran.table()), "experts": _hellinger(ran.table().T)}
+    notes.append(
+        f"{len(types)} token types, seen {least} times or more" + (", the most frequent." if len(types) == TYPES else ".")
+    )
+    frames, items = [], {"token types": _type_items(here.run, store, types), "experts": ran.experts}
+    for kind in wanted:
+        frames += _figures(kind, read, ran, signature, items)
+    found: dict[str, pd.DataFrame] = {}
+    for what, x in signature.items():
+        if seeds and len(x) >= 20:
+            found[f"map of {what}"], rows = maps(x, items[what], what, seeds)
+            frames.append(rows)
+    figure = gather(frames)
+    found = {"figures": figure, **found} | {k: v for k, v in items.items() if f"map of {k}" not in found}
+    return Answer("signatures", "Routing signatures", _reading(figure), here.run, found, {"figures": read.sql},
+                  notes + few_units(figure), charts)  # fmt: skip
+
+
+class _Ran:
+    """Every (document, type, expert) that ran, counted; experts of all routers numbered through."""
+
+    def __init__(self, document: Ints, item: Ints, expert: Ints, n: Ints, types: int, experts: pd.DataFrame) -> None:
+        self.document, self.item, self.expert, self.n = document, item, expert, n
+        self.types, self.experts = types, experts
+
+    def table(self, weights: Floats | None = None) -> Floats:
+        """(types, experts) counts, documents weighed."""
+        n = self.n if weights is None else self.n * weights[self.document]
+        flat = np.bincount(self.item * len(self.experts) + self.expert, n, minlength=self.types * len(self.experts))
+        return np.asarray(flat.reshape(self.types, len(self.experts)))
+
+
+def _ran(read: Tokens, types: Ints) -> _Ran:
+    rows = np.flatnonzero(np.isin(read.vocab_id, types))
+    item = np.searchsorted(types, read.vocab_id[rows])
+    start, parts, experts = 0, [], []
+    width = int(read.scope.routers["experts"].sum())
+    for router, row in read.scope.routers.iterrows():
+        chosen = read.chosen[int(router)][rows].astype(np.int64)
+        at, rank = np.nonzero((chosen >= 0) & (chosen < row["experts"]))
+        cell = (read.document[rows[at]] * len(types) + item[at]) * width + start + chosen[at, rank]
+        parts.append(np.stack(np.unique(cell, return_counts=True)))
+        numbers = range(int(row["experts"]))
+        experts += [{"stack": row["stack"], "layer": row["layer"], "router": router, "expert": e} for e in numbers]
+        start += int(row["experts"])
+    cell, n = np.concatenate(parts, axis=1)
+    document, rest = np.divmod(cell, len(types) * width)
+    return _Ran(document, rest // width, rest % width, n.astype(float), len(types), pd.DataFrame(experts))
+
+
+def _hellinger(counts: Floats) -> Floats:
+    return np.asarray(np.sqrt(st.shares(counts)))
+
+
+def _type_items(run: int, store: Store, types: Ints) -> pd.DataFrame:
+    text = dict(store.rows("select v.vocab_id, v.text from vocab v join runs u using (model) where u.run = ?", [run]))
+    return pd.DataFrame({"vocab_id": types, "text": [text.get(t, "") for t in types]})
+
+
+def _figures(
+    kind: Kind, read: Tokens, ran: _Ran, signature: dict[str, Floats], items: dict[str, pd.DataFrame]
+) -> list[pd.DataFrame]:
+    """Agreement of types and of experts with one partition; the labels go into `items`."""
+    types = items["token types"]["vocab_id"].to_numpy()
+    rows = np.flatnonzero((kind.code >= 0) & np.isin(read.vocab_id, types))
+    counts = np.zeros((len(types), len(kind.names)))
+    np.add.at(counts, (np.searchsorted(types, read.vocab_id[rows]), kind.code[rows]), 1.0)
+    of_type = np.where(counts.sum(1) > 0, counts.argmax(1), -1)
+    taken = st.shares(ran.table().T @ st.shares(counts))
+    of_expert = (taken - st.shares(counts.sum(0))).argmax(1)
+    frames = []
+    for what, labels in (("token types", of_type), ("experts", of_expert)):
+        names = np.array([*kind.names, ""])
+        items[what][kind.name] = names[labels]
+        frames += _agreement(what, kind, labels, signature[what], ran)
+    return frames
+
+
+def _agreement(what: str, kind: Kind, labels: Ints, x: Floats, ran: _Ran) -> list[pd.DataFrame]:
+    known = np.flatnonzero(labels >= 0)
+    clusters = len(np.unique(labels[known]))
+    if clusters < 2 or len(known) < 2 * clusters:
+        return []
+    found = cluster(x[known], clusters)
+    value = agreement(labels[known], found)
+    null = np.array([agreement(mixed, found) for mixed in st.permuted(labels[known], PERMUTATIONS)])
+    units = int(ran.document.max()) + 1
+    draws = []
+    for weights in st.bootstrap_weights(units, DRAWS):
+        table = ran.table(weights)
+        again = _hellinger(table if what == "token types" else table.T)[known]
+        seen = np.flatnonzero(again.any(1))
+        draws.append(agreement(labels[known][seen], cluster(again[seen], min(clusters, len(seen)), starts=1)))
+    common: dict[str, Any] = {
+        "n": len(known),
+        "units": units,
+        "chance": 0.0,
+        "null_name": "labels permuted",
+        "bounds": (-1.0, 1.0),
+    }
+    source, names = "Vinh et al. 2010; Hubert & Arabie 1985", ("adjusted mutual information", "adjusted Rand index")
+    return [
+        figures(
+            {"subset": f"{what} by {kind.name}"},
+            name,
+            value[i],
+            draws=np.array(draws)[:, i],
+            null=null[:, i],
+            source=source,
+            **common,
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    rows = frame[(frame["name"] == "adjusted mutual information") & frame["subset"].str.startswith("token types")]
+    said = [f"{r['subset'].split(' by ')[1]} {r['value']:.2f} (q {r['q']:.3f})" for _, r in rows.iterrows()]
+    return "Clusters of token types routed alike agree with (adjusted mutual information): " + ", ".join(said) + "."
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """The maps, one panel per seed, coloured by the first kind of label."""
+    import altair as alt
+
+    drawn = {}
+    for name, frame in answer.frames.items():
+        if name.startswith("map of"):
+            kinds = [c for c in frame if c not in ("seed", "x", "y", "vocab_id", "text", "stack", "layer", "router", "expert")]
+            shown = [c for c in ("text", "layer", "expert", *kinds) if c in frame]
+            plain = frame[["seed", "x", "y", *shown]].astype({c: str for c in ("layer", "expert") if c in frame})
+            points = alt.Chart(plain).mark_circle(size=28).encode(
+                x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False)), y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False)),
+                color=alt.Color(f"{kinds[0]}:N"), tooltip=[f"{c}:N" for c in shown])  # fmt: skip
+            drawn[name] = points.properties(width=240, height=240).facet("seed:N", title=f"UMAP {name}, by seed")
+    return drawn
