@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from moescope.models.vmoe import VMoE
+from moescope.models.vmoe import TokenChoice, VMoE
 from moescope.models.vmoe.model import VMoEOutput
 
 RATIOS = (0.25, 0.5, 1.0, 1.05, 2.0, 4.0)
@@ -22,17 +23,39 @@ def outputs(model: VMoE, images: torch.Tensor) -> Iterator[VMoEOutput]:
 
 
 def capacities(model: VMoE, images: torch.Tensor, labels: np.ndarray) -> list[dict[str, object]]:
-    """Accuracy and dropped share per layer, at each capacity ratio, with and without batch priority."""
+    """Accuracy and dropped share per layer, at each capacity ratio, without and with batch priority.
+
+    `gained` and `lost` count images that only batch priority, and only token order, gets right (McNemar's pairs).
+    """
     found = []
     for ratio in RATIOS:
-        for priority in (False, True):
-            model.set_routing(capacity_factor=ratio, batch_priority=priority)
-            found.append({"capacity_factor": ratio, "batch_priority": priority, **_accuracy(model, images, labels)})
+        plain, row = _accuracy(model.set_routing(capacity_factor=ratio, batch_priority=False), images, labels)
+        sure, first = _accuracy(model.set_routing(batch_priority=True), images, labels)
+        pairs = {"gained": int((sure & ~plain).sum()), "lost": int((plain & ~sure).sum())}
+        found += [{"capacity_factor": ratio, "batch_priority": False, **row}]
+        found += [{"capacity_factor": ratio, "batch_priority": True, **first, **pairs}]
     model.set_routing(capacity_factor=1.05, batch_priority=False)
     return found
 
 
-def _accuracy(model: VMoE, images: torch.Tensor, labels: np.ndarray) -> dict[str, object]:
+def silenced(model: VMoE, images: torch.Tensor, labels: np.ndarray) -> float:
+    """Accuracy with every routing weight zero: tokens keep only their residual."""
+    handles = [
+        layer.mlp.experts.register_forward_pre_hook(lambda module, args: (args[0], _without_weights(args[1])))
+        for layer in model.layers
+        if hasattr(layer.mlp, "experts")
+    ]
+    right, _ = _accuracy(model, images, labels)
+    for handle in handles:
+        handle.remove()
+    return round(float(right.mean()), 4)
+
+
+def _without_weights(routing: TokenChoice) -> TokenChoice:
+    return replace(routing, weights=torch.zeros_like(routing.weights))
+
+
+def _accuracy(model: VMoE, images: torch.Tensor, labels: np.ndarray) -> tuple[np.ndarray, dict[str, object]]:
     right, dropped, lost, places = [], {}, {}, 0
     for out in outputs(model, images):
         right.append(out.logits.argmax(-1).numpy())
@@ -40,9 +63,10 @@ def _accuracy(model: VMoE, images: torch.Tensor, labels: np.ndarray) -> dict[str
             dropped.setdefault(layer, []).append(routing.dropped.float().mean().item())
             lost.setdefault(layer, []).append(routing.dropped.all(-1).float().mean().item())
             places = routing.capacity
-    return {
+    correct = np.concatenate(right) == labels
+    return correct, {
         "places": places,
-        "accuracy": round(float((np.concatenate(right) == labels).mean()), 4),
+        "accuracy": round(float(correct.mean()), 4),
         "dropped_assignments": {layer: round(float(np.mean(v)), 4) for layer, v in dropped.items()},
         "tokens_without_expert": {layer: round(float(np.mean(v)), 4) for layer, v in lost.items()},
     }

@@ -148,12 +148,16 @@ class VMoEConfig:
             raise InputError(f"hidden_size {self.hidden_size} is not a multiple of {self.encoder.num_heads} heads.")
 
     @property
-    def tokens_per_image(self) -> int | None:
-        """Patches of one image, and one more where there is a class token; None if the image size is not fixed."""
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of patches, which tokens count row by row; None if the image size is not fixed."""
         if self.image_size is None:
             return None
-        rows, columns = (side // patch for side, patch in zip(self.image_size, self.patch_size))
-        return rows * columns + (self.classifier == "token")
+        return self.image_size[0] // self.patch_size[0], self.image_size[1] // self.patch_size[1]
+
+    @property
+    def tokens_per_image(self) -> int | None:
+        """Patches of one image, and one more, the first, where there is a class token; None as for `grid`."""
+        return None if self.grid is None else self.grid[0] * self.grid[1] + (self.classifier == "token")
 
     @classmethod
     def from_dict(cls, values: "Mapping[str, Any] | str | np.ndarray") -> "VMoEConfig":

@@ -20,6 +20,7 @@ def save(model: torch.nn.Module, config: dict[str, Any], folder: Path) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     arrays = {name: array.detach().cpu().contiguous() for name, array in model.state_dict().items()}
     save_file(arrays, folder / WEIGHTS, metadata={"format": "pt", "model_type": MODEL_TYPE})
+    (folder / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
