@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from vmoe_writer import write
 
 from moescope.errors import InputError
 from moescope.models.vmoe.checkpoint import from_checkpoint, read_checkpoint
 from moescope.models.vmoe.published import infer_config
-from tests.vmoe_writer import write
 
-torch.set_num_threads(1)
 THEIRS = Path(__file__).parent / "goldens" / "vmoe_checkpoints"
 TREE = {
     "embedding": {"kernel": np.arange(24, dtype=np.float32).reshape(4, 6), "bias": np.ones(6, np.float32)},

@@ -11,7 +11,6 @@ import torch
 from moescope.errors import InputError
 from moescope.models.vmoe import VMoE, VMoEConfig, from_flax
 
-torch.set_num_threads(1)
 GOLDENS = Path(__file__).parent / "goldens" / "vmoe"
 CASES = sorted(GOLDENS.glob("small_*.npz"))
 

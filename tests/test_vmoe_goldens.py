@@ -9,7 +9,6 @@ import torch
 
 from moescope.models.vmoe import ExpertChoice, SoftSlots, TokenChoice, from_flax
 
-torch.set_num_threads(1)
 HERE = Path(__file__).parent / "goldens" / "vmoe"
 SHARED = Path(__file__).parents[2] / "shared" / "goldens" / "vmoe"
 CASES = sorted(HERE.glob("*.npz")) + sorted(p for p in SHARED.glob("*.npz") if not (HERE / p.name).exists())

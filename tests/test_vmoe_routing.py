@@ -10,7 +10,6 @@ from moescope.errors import InputError
 from moescope.models.vmoe import ExpertChoice, SoftSlots, TokenChoice, VMoE, VMoEConfig
 from moescope.models.vmoe.switching import SWITCHES
 
-torch.set_num_threads(1)
 ROUTERS: dict[str, dict[str, Any]] = {
     "token_choice": {"num_selected_experts": 2, "dispatcher": {"capacity_factor": 0.5}},
     "expert_choice": {"name": "NoisyTopItemsPerExpertRouter", "dispatcher": {"capacity_factor": 1.0}},

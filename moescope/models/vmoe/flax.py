@@ -115,7 +115,7 @@ def from_flax(params: Mapping[str, Any], config: "VMoEConfig | Mapping[str, Any]
     arrays = {}
     for path, array in flat.items():
         name, change = _ours(path)
-        arrays[name] = torch.tensor(np.ascontiguousarray(change(array)))
+        arrays[name] = torch.tensor(np.ascontiguousarray(change(array), dtype=np.float32))
     return VMoE.from_arrays(config, arrays)
 
 
