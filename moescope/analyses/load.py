@@ -233,9 +233,10 @@ def _reading(frame: pd.DataFrame) -> str:
     even = whole[whole["name"] == "normalized load entropy"]
     least = even.loc[even["value"].idxmin()]
     dead = int(whole.loc[whole["name"] == "dead experts", "value"].sum())
+    never = f"{dead} experts" if dead else "no expert"
     return (
         f"Load reaches {even['value'].mean():.1%} of the entropy of even load on average over {len(even)} routers, least in "
-        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {f'{dead} experts' if dead else 'no expert'} never ran."
+        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {never} never ran."
     )
 
 

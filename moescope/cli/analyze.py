@@ -1,0 +1,112 @@
+"""moescope analyze: ask one analysis, or all of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(name="analyze")
+@click.argument("names", nargs=-1, metavar="[NAME] [STORE]")
+@click.option("--list", "listed", is_flag=True, help="Say which analyses there are.")
+@click.option("--all", "every", is_flag=True, help="Ask every analysis that needs no option.")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+@click.option("--run", type=int, help="Which run; default: the newest complete one.")
+@click.option("--option", "-p", "options", multiple=True, metavar="KEY=VALUE", help="An option of the analysis, e.g. by=genre.")
+@click.option("--save", is_flag=True, help="Keep the figures in the store's table measures.")
+def command(
+    names: tuple[str, ...], listed: bool, every: bool, as_json: bool, run: int | None, options: tuple[str, ...], save: bool
+) -> None:
+    """Ask the analysis NAME about STORE, with chance, null and interval beside every figure.
+
+    \b
+    moescope analyze --list
+    moescope analyze load run.duckdb
+    moescope analyze --all run.duckdb
+    """
+    from ..analyses import Answer
+    from ..analyses._save import save as keep
+    from ..errors import AnalysisError
+
+    if listed:
+        _list(as_json)
+        return
+    store, asked = _ask(names, every, run, options)
+    answers = {name: answer for name, answer in asked if isinstance(answer, Answer)}
+    refused = {name: str(why) for name, why in asked if not isinstance(why, Answer)}
+    if as_json:
+        found: Any = {name: answer.to_json() for name, answer in answers.items()}
+        click.echo(json.dumps({"answers": found, "refused": refused} if every else next(iter(found.values())), default=str))
+    else:
+        for answer in answers.values():
+            _print(answer)
+        for name, why in refused.items():
+            click.echo(f"\n{name}: {why}")
+    for answer in answers.values() if save else []:
+        click.echo(f"{keep(store, answer)} rows of {answer.name} are in measures", err=True)
+    if not answers:
+        raise AnalysisError(f"no analysis could say anything about {store}")
+
+
+def _list(as_json: bool) -> None:
+    from ..analyses import catalogue
+
+    entries = catalogue()
+    if as_json:
+        click.echo(json.dumps(entries, indent=1, default=str))
+        return
+    width = max(len(entry["name"]) for entry in entries)
+    for entry in entries:
+        options = ", ".join([*entry["required"], *entry["options"]])
+        click.echo(f"{entry['name']:{width}}  {entry['title']}: {entry['question']}{f' [{options}]' if options else ''}")
+
+
+def _ask(names: tuple[str, ...], every: bool, run: int | None, options: tuple[str, ...]) -> tuple[Path, list[tuple[str, Any]]]:
+    from ..analyses import catalogue, run_all
+    from ..analyses import run as ask
+    from ..errors import InputError
+    from ..store import open_store
+
+    if len(names) != (1 if every else 2):
+        known = ", ".join(entry["name"] for entry in catalogue())
+        raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
+    store = Path(names[-1])
+    with open_store(store) as opened:
+        if every:
+            return store, list(run_all(opened, run))
+        return store, [(names[0], ask(names[0], opened, run, **_options(options)))]
+
+
+def _options(options: tuple[str, ...]) -> dict[str, Any]:
+    from ..errors import InputError
+
+    pairs = {}
+    for option in options:
+        key, found, value = option.partition("=")
+        if not found:
+            raise InputError(f"-p takes KEY=VALUE, not {option!r}")
+        pairs[key] = _value(value)
+    return pairs
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _print(answer: Any, most: int = 60) -> None:
+    figures = answer.frames["figures"]
+    whole = figures[figures["expert"].isna()]
+    columns = ["name", "estimator", "stack", "layer", "subset", "value", "chance", "null_mean", "p", "q", "ci_low", "ci_high"]
+    shown = whole[[*columns, "n", "units"]].head(most)
+    click.echo(f"\n{answer.title}, run {answer.run}\n{answer.reading}\n")
+    click.echo(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
+    if len(shown) < len(figures):
+        click.echo(f"({len(shown)} of {len(figures)} figures; --json gives all, and {', '.join(answer.frames)})")
+    for note in answer.notes:
+        click.echo(f"* {note}")
