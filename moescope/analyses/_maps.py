@@ -2,10 +2,13 @@
 
 import warnings
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
+from . import _statistics as st
 from ._answer import figures
 
 Ints = np.ndarray
@@ -13,24 +16,55 @@ Floats = np.ndarray
 NEIGHBOURS = 10
 
 
-def cluster(x: Floats, clusters: int, starts: int = 10) -> Ints:
-    """(items,): k-means labels, the seed fixed; the first components of `x` where it is wide."""
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits
+def tree(x: Floats) -> Floats:
+    """Ward's hierarchy of the rows of `x`; the first 50 components where it is wide."""
+    from scipy.cluster.hierarchy import linkage
 
-    if x.shape[1] > 50 and len(x) > 50:
+    if min(x.shape) > 50:
         u, s, _ = np.linalg.svd(x - x.mean(0), full_matrices=False)
         x = u[:, :50] * s[:50]
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore")
-        return np.asarray(KMeans(clusters, n_init=starts, random_state=0).fit_predict(x))
+    return np.asarray(linkage(x, method="ward"))
 
 
-def agreement(labels: Ints, found: Ints) -> tuple[float, float]:
-    """Adjusted mutual information and adjusted Rand index of two partitions."""
-    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
+def cut(hierarchy: Floats, clusters: int) -> Ints:
+    """(items,): the hierarchy cut into so many clusters."""
+    from scipy.cluster.hierarchy import fcluster
 
-    return float(adjusted_mutual_info_score(labels, found)), float(adjusted_rand_score(labels, found))
+    return np.asarray(fcluster(hierarchy, clusters, criterion="maxclust")) - 1
+
+
+class Agreement:
+    """Adjusted mutual information (mean of entropies, Vinh et al. 2010) and adjusted Rand index with one clustering.
+
+    What is expected by chance depends on the sizes of the classes alone: permuted labels need it once.
+    """
+
+    def __init__(self, labels: Ints, found: Ints) -> None:
+        from sklearn.metrics.cluster import expected_mutual_information
+
+        self.found, self.shape = found, (int(labels.max()) + 1, int(found.max()) + 1)
+        table = self._table(labels)
+        keep = table[table.sum(1) > 0][:, table.sum(0) > 0].astype(np.int64)
+        self.expected = expected_mutual_information(sparse.csr_matrix(keep), len(labels)) / np.log(2)
+        self.mean = (st.entropy(table.sum(1)) + st.entropy(table.sum(0))) / 2
+
+    def _table(self, labels: Ints) -> Floats:
+        flat = np.bincount(labels * self.shape[1] + self.found, minlength=self.shape[0] * self.shape[1])
+        return np.asarray(flat.reshape(self.shape))
+
+    def __call__(self, labels: Ints) -> tuple[float, float]:
+        """Both indices for `labels` with the class sizes given at first; 0 where there is nothing to agree on."""
+        table = self._table(labels)
+        information = float(st.mutual_information(table))
+        reach = self.mean - self.expected
+        same, rows, columns, pairs = (_pairs(x) for x in (table, table.sum(1), table.sum(0), table.sum()))
+        chance = rows * columns / max(pairs, 1)
+        span = (rows + columns) / 2 - chance
+        return float((information - self.expected) / reach) if reach > 1e-12 else 0.0, (same - chance) / span if span else 0.0
+
+
+def _pairs(counts: Any) -> float:
+    return float(np.sum(counts * (counts - 1.0)) / 2)
 
 
 def neighbours(x: Floats, count: int) -> Ints:

@@ -2,7 +2,7 @@
 
 Signature of a token type (vocabulary id seen at least `least` times): how often each expert of each router ran for it, as the
 root of its shares, so that distance is Hellinger's; of an expert: the root of the share of its tokens that each type has.
-Clusters: k-means on signatures, as many as the partition has labels, best of 10 starts. Agreement with the partition of types
+Clusters: Ward's hierarchy of signatures, cut into as many as the partition has labels. Agreement with the partition of types
 by their most frequent label (upos: form; supersense, domain, ...: meaning): adjusted mutual information and adjusted Rand
 index, both 0 by chance, 1 for identity. Null: the partition's labels permuted over types. Interval: documents (the types stay).
 An agreement of types says that words of a kind are routed alike; whether one word changes experts with its label is asked by
@@ -22,7 +22,7 @@ from ..errors import AnalysisError
 from ..store import Store
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
-from ._maps import agreement, cluster, maps
+from ._maps import Agreement, cut, maps, tree
 from ._questions import choose
 from ._scope import scope
 from ._tokens import LIMIT, Kind, Tokens, tokens
@@ -56,8 +56,9 @@ def run(
         f"{len(types)} token types, seen {least} times or more" + (", the most frequent." if len(types) == TYPES else ".")
     )
     frames, items = [], {"token types": _type_items(here.run, store, types), "experts": ran.experts}
+    trees = {what: _trees(what, x, ran) for what, x in signature.items()}
     for kind in wanted:
-        frames += _figures(kind, read, ran, signature, items)
+        frames += _figures(kind, read, ran, trees, items)
     found: dict[str, pd.DataFrame] = {}
     for what, x in signature.items():
         if seeds and len(x) >= 20:
@@ -67,6 +68,9 @@ def run(
     found = {"figures": figure, **found} | {k: v for k, v in items.items() if f"map of {k}" not in found}
     return Answer("signatures", "Routing signatures", _reading(figure), here.run, found, {"figures": read.sql},
                   notes + few_units(figure), charts)  # fmt: skip
+
+
+Tree = tuple[Ints, Floats]
 
 
 class _Ran:
@@ -111,7 +115,7 @@ def _type_items(run: int, store: Store, types: Ints) -> pd.DataFrame:
 
 
 def _figures(
-    kind: Kind, read: Tokens, ran: _Ran, signature: dict[str, Floats], items: dict[str, pd.DataFrame]
+    kind: Kind, read: Tokens, ran: _Ran, trees: dict[str, list[Tree]], items: dict[str, pd.DataFrame]
 ) -> list[pd.DataFrame]:
     """Agreement of types and of experts with one partition; the labels go into `items`."""
     types = items["token types"]["vocab_id"].to_numpy()
@@ -125,45 +129,38 @@ def _figures(
     for what, labels in (("token types", of_type), ("experts", of_expert)):
         names = np.array([*kind.names, ""])
         items[what][kind.name] = names[labels]
-        frames += _agreement(what, kind, labels, signature[what], ran)
+        frames += _agreement(what, kind, labels, trees[what], ran)
     return frames
 
 
-def _agreement(what: str, kind: Kind, labels: Ints, x: Floats, ran: _Ran) -> list[pd.DataFrame]:
-    known = np.flatnonzero(labels >= 0)
-    clusters = len(np.unique(labels[known]))
-    if clusters < 2 or len(known) < 2 * clusters:
+def _trees(what: str, x: Floats, ran: _Ran) -> list[Tree]:
+    """Items that ran, and their hierarchy: of everything, then of documents drawn again."""
+    tables = (ran.table(w) for w in st.bootstrap_weights(int(ran.document.max()) + 1, DRAWS))
+    again = (_hellinger(t if what == "token types" else t.T) for t in tables)
+    found = []
+    for signature in (x, *again):
+        seen = np.flatnonzero(signature.any(1))
+        found.append((seen, tree(signature[seen])))
+    return found
+
+
+def _agreement(what: str, kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran) -> list[pd.DataFrame]:
+    """Agreement of the hierarchy with `labels` (items,), −1 for none."""
+    clusters, values, null = len(np.unique(labels[labels >= 0])), [], np.zeros((0, 2))
+    if clusters < 2 or (labels >= 0).sum() < 2 * clusters:
         return []
-    found = cluster(x[known], clusters)
-    value = agreement(labels[known], found)
-    null = np.array([agreement(mixed, found) for mixed in st.permuted(labels[known], PERMUTATIONS)])
+    for seen, hierarchy in trees:
+        known = labels[seen] >= 0
+        agree = Agreement(labels[seen][known], cut(hierarchy, clusters)[known])
+        values.append(agree(labels[seen][known]))
+        if not len(null):
+            null = np.array([agree(mixed) for mixed in st.permuted(labels[seen][known], PERMUTATIONS)])
     units = int(ran.document.max()) + 1
-    draws = []
-    for weights in st.bootstrap_weights(units, DRAWS):
-        table = ran.table(weights)
-        again = _hellinger(table if what == "token types" else table.T)[known]
-        seen = np.flatnonzero(again.any(1))
-        draws.append(agreement(labels[known][seen], cluster(again[seen], min(clusters, len(seen)), starts=1)))
-    common: dict[str, Any] = {
-        "n": len(known),
-        "units": units,
-        "chance": 0.0,
-        "null_name": "labels permuted",
-        "bounds": (-1.0, 1.0),
-    }
-    source, names = "Vinh et al. 2010; Hubert & Arabie 1985", ("adjusted mutual information", "adjusted Rand index")
-    return [
-        figures(
-            {"subset": f"{what} by {kind.name}"},
-            name,
-            value[i],
-            draws=np.array(draws)[:, i],
-            null=null[:, i],
-            source=source,
-            **common,
-        )
-        for i, name in enumerate(names)
-    ]
+    common: dict[str, Any] = {"n": int((labels >= 0).sum()), "units": units, "chance": 0.0, "null_name": "labels permuted"}
+    common |= {"source": "Vinh et al. 2010; Hubert & Arabie 1985", "bounds": (-1.0, 1.0)}
+    common |= {"where": {"subset": f"{what} by {kind.name}"}}
+    draws, names = np.array(values[1:]), ("adjusted mutual information", "adjusted Rand index")
+    return [figures(name=n, value=values[0][i], draws=draws[:, i], null=null[:, i], **common) for i, n in enumerate(names)]
 
 
 def _reading(frame: pd.DataFrame) -> str:
