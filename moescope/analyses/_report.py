@@ -24,9 +24,10 @@ details { margin: .5rem 0; } summary { cursor: pointer; }
 pre { background: var(--wash); padding: .8rem; overflow-x: auto; font-size: .82rem; white-space: pre-wrap; }
 """
 READING = """Every figure stands beside what chance gives by its definition, beside its mean under a null model that says
-what was shuffled and what was held, and inside a 95 % interval from drawing whole documents (or images) again. A figure is a
-finding when it lies outside its null and its q value (the false discovery rate over all rows of that kind) is small; an
-interval alone says how well it is known, not that it is more than chance. Bars on the charts are intervals, dashed lines chance."""
+what was shuffled and what was held, and inside a 95 % interval from drawing whole documents (or images) again. A figure is
+a finding when it lies outside its null and its q value (the false discovery rate over all rows of that kind) is small; an
+interval alone says how well it is known, not that it is more than chance. Bars on the charts are intervals, dashed lines
+chance."""
 
 
 def page(title: str, subtitle: str, answers: list[tuple[dict[str, Any], Answer | AnalysisError]]) -> str:

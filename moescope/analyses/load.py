@@ -5,8 +5,8 @@ sequence label, by phase and by position (0, 1-3, 4-15, ...):
 
 * load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
   (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
-* routing entropy (nats) and margin of a decision: means over tokens; router z-loss mean(log sum exp z)^2 (ST-MoE 2202.08906).
-* dropped share: chosen but not run. Balancing losses: see `_losses.py`. Other capacities: see `_capacity.py`.
+* routing entropy, margin, z-loss and dropped share: see `_decisions.py`; balancing losses: `_losses.py`; other capacities:
+  `_capacity.py`.
 
 Null of the load figures: the expert numbers shuffled within each document, which keeps how concentrated each document is and
 forgets which experts it used. A router whose documents each use few but different experts is even by that null.
@@ -25,7 +25,8 @@ from . import _capacity, _losses
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap, layers
-from ._scope import Scope, place, scope
+from ._decisions import decision_figures
+from ._scope import Scope, scope
 from ._tables import Table, load_sql, tables
 
 COLD = 0.1  # of the even share
@@ -59,7 +60,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     rows += _labels(here, by, sql, notes)
     for split in ("phase", "position"):
         rows += _subsets(here, sql[split], split)
-    rows += _decisions(here, sql, notes)
+    rows += decision_figures(here, sql, notes)
     rows += _losses.figures_of(here, notes)
     table, sql["capacity"] = _capacity.what_if(here, notes)
     frame = gather(rows)
@@ -160,72 +161,6 @@ def _subsets(here: Scope, sql: str, split: str) -> list[pd.DataFrame]:
 def _bucket(label: str) -> str:
     number = int(label)
     return "0" if number == 0 else f"{4 ** (number - 1)}-{4**number - 1}"
-
-
-def _decisions(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
-    """Means over tokens of entropy, margin and squared log-sum-exp; dropped share."""
-    sql["decisions"] = f"""with units as ({here.units_sql()})
-select units.unit, router, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
-  sum(entropy) filter (isfinite(entropy)) as entropy, count(margin) filter (isfinite(margin)) as margins,
-  sum(margin) filter (isfinite(margin)) as margin, count(log_sum_exp) filter (isfinite(log_sum_exp)) as zs,
-  sum(log_sum_exp::double ** 2) filter (isfinite(log_sum_exp)) as z
-from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
-    frame = here.store.sql(sql["decisions"]).df().fillna(0)
-    bad = int(frame["decisions"].sum() - frame["n"].sum())
-    if bad:
-        notes.append(
-            f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
-        )
-    sql["dropped"] = load_sql(here, where="dropped")
-    lost = {t.where["router"]: int(t.counts.sum()) for t in tables(here, sql["dropped"])}
-    rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
-    return [*rows, *_dropped(here, lost)]
-
-
-def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
-    where = place(router)
-    weights = st.bootstrap_weights(len(part))
-    most = np.log(router["experts"])
-    wanted = [("routing entropy (nats)", "entropy", "n", 1.0, most, "Shannon entropy of a decision's probabilities, mean"),
-              ("normalized routing entropy", "entropy", "n", most or 1.0, 1.0, "entropy over ln E, mean"),
-              ("margin", "margin", "margins", 1.0, 0.0, "p of the last chosen less p of the first left out, mean"),
-              ("router z-loss", "z", "zs", 1.0, np.log(router["experts"]) ** 2, "ST-MoE 2202.08906")]  # fmt: skip
-    rows = []
-    for name, total, count, scale, chance, source in wanted:
-        sums = part[[total, count]].to_numpy(float)
-        if sums[:, 1].sum() == 0:
-            continue
-        draws = st.resampled(weights, sums)
-        value = sums[:, 0].sum() / sums[:, 1].sum() / scale
-        means = draws[:, 0] / np.maximum(draws[:, 1], 1) / scale
-        rows.append(
-            figures(
-                where,
-                name,
-                value,
-                source=source,
-                chance=chance,
-                draws=means,
-                null_name="none: a mean beside its chance level",
-                n=int(sums[:, 1].sum()),
-                units=len(part),
-            )
-        )
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-
-
-def _dropped(here: Scope, lost: dict[int, int]) -> list[pd.DataFrame]:
-    ran = here.store.rows(f"select router, sum(assignments) from load_rollup where run = {here.run} group by 1")
-    limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
-    rows = []
-    for router, n in ran:
-        if router not in here.routers.index or not (router in limited or lost.get(router)):
-            continue
-        every = int(n) + lost.get(router, 0)
-        share = lost.get(router, 0) / max(1, every)
-        rows.append(figures(place(here.routers.loc[router]), "dropped share", share, source="chosen but not run, of all chosen",
-                            chance=0.0, null_name="none: a count", n=every))  # fmt: skip
-    return rows
 
 
 def _reading(frame: pd.DataFrame) -> str:

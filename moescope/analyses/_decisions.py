@@ -1,0 +1,80 @@
+"""How sure the routers were, and what was dropped.
+
+* routing entropy (nats) of a decision, and over ln E: means over tokens; margin: the least chosen less the best unchosen
+  probability, mean; `router z-loss`: mean (log sum exp z)^2 (ST-MoE 2202.08906), beside its value for logits of 0.
+* dropped share: chosen but not run, of all chosen.
+"""
+
+import numpy as np
+import pandas as pd
+
+from . import _statistics as st
+from ._answer import figures
+from ._scope import Scope, place
+from ._tables import load_sql, tables
+
+
+def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    """Means over tokens of entropy, margin and squared log-sum-exp; dropped share."""
+    sql["decisions"] = f"""with units as ({here.units_sql()})
+select units.unit, router, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
+  sum(entropy) filter (isfinite(entropy)) as entropy, count(margin) filter (isfinite(margin)) as margins,
+  sum(margin) filter (isfinite(margin)) as margin, count(log_sum_exp) filter (isfinite(log_sum_exp)) as zs,
+  sum(log_sum_exp::double ** 2) filter (isfinite(log_sum_exp)) as z
+from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
+    frame = here.store.sql(sql["decisions"]).df().fillna(0)
+    bad = int(frame["decisions"].sum() - frame["n"].sum())
+    if bad:
+        notes.append(
+            f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
+        )
+    sql["dropped"] = load_sql(here, where="dropped")
+    lost = {t.where["router"]: int(t.counts.sum()) for t in tables(here, sql["dropped"])}
+    rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
+    return [*rows, *_dropped(here, lost)]
+
+
+def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
+    where = place(router)
+    weights = st.bootstrap_weights(len(part))
+    most = np.log(router["experts"])
+    wanted = [("routing entropy (nats)", "entropy", "n", 1.0, most, "Shannon entropy of a decision's probabilities, mean"),
+              ("normalized routing entropy", "entropy", "n", most or 1.0, 1.0, "entropy over ln E, mean"),
+              ("margin", "margin", "margins", 1.0, 0.0, "p of the last chosen less p of the first left out, mean"),
+              ("router z-loss", "z", "zs", 1.0, np.log(router["experts"]) ** 2, "ST-MoE 2202.08906")]  # fmt: skip
+    rows = []
+    for name, total, count, scale, chance, source in wanted:
+        sums = part[[total, count]].to_numpy(float)
+        if sums[:, 1].sum() == 0:
+            continue
+        draws = st.resampled(weights, sums)
+        value = sums[:, 0].sum() / sums[:, 1].sum() / scale
+        means = draws[:, 0] / np.maximum(draws[:, 1], 1) / scale
+        rows.append(
+            figures(
+                where,
+                name,
+                value,
+                source=source,
+                chance=chance,
+                draws=means,
+                null_name="none: a mean beside its chance level",
+                n=int(sums[:, 1].sum()),
+                units=len(part),
+            )
+        )
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+
+
+def _dropped(here: Scope, lost: dict[int, int]) -> list[pd.DataFrame]:
+    ran = here.store.rows(f"select router, sum(assignments) from load_rollup where run = {here.run} group by 1")
+    limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
+    rows = []
+    for router, n in ran:
+        if router not in here.routers.index or not (router in limited or lost.get(router)):
+            continue
+        every = int(n) + lost.get(router, 0)
+        share = lost.get(router, 0) / max(1, every)
+        rows.append(figures(place(here.routers.loc[router]), "dropped share", share, source="chosen but not run, of all chosen",
+                            chance=0.0, null_name="none: a count", n=every))  # fmt: skip
+    return rows
