@@ -8,21 +8,36 @@ import inspect
 from torch import nn
 
 from ..discover import modules
-from ..errors import NotMoEError
+from ..errors import NotMoEError, UnknownContract
 from ._base import Call, Contract, Edit, Emit, Record, Site
+from ._notes import describe
+from ._suspects import suspects
+from ._versions import check_transformers
 
 __all__ = ["Call", "Contract", "Edit", "Emit", "Record", "Site", "contracts", "find"]
 
 
 def contracts() -> dict[str, Contract]:
-    """All contracts by name, built in and from other packages."""
-    return {m.contract.name: m.contract for m in modules("contracts").values()}
+    """All contracts by name, built in and from other packages; those that fit many layers (`general`) come last."""
+    found = [m.contract for m in modules("contracts").values()]
+    return {c.name: c for c in sorted(found, key=lambda c: getattr(c, "general", False))}
 
 
 def find(model: nn.Module) -> list[Site]:
-    """Every router of a model, by walking its modules. NotMoEError if there is none."""
+    """Every router of a model, by walking its modules; the first contract that knows a module has it.
+
+    NotMoEError if there is none, UnknownContract if a module looks routed and no contract knows it, ModelError for a version
+    of Transformers whose routers say something else.
+    """
+    check_transformers(model)
     known = contracts()
-    sites = [site for name, module in model.named_modules() for c in known.values() for site in c.find(name, module)]
+    sites = [site for name, module in model.named_modules() for site in _first(known, name, module)]
+    strange = suspects(model, sites)
+    if strange:
+        raise UnknownContract(
+            f"{strange[0]} ({type(model.get_submodule(strange[0])).__name__}) looks like a routed layer, but it speaks none "
+            f"of the contracts {', '.join(known)}; describe it in a contract of its own (docs/plugin.md), about 20 lines"
+        )
     if not sites:
         raise NotMoEError(
             f"{type(model).__name__} has no router that moescope can find among its {sum(1 for _ in model.modules())} modules: "
@@ -31,4 +46,10 @@ def find(model: nn.Module) -> list[Site]:
     takes = set(inspect.signature(model.forward).parameters)
     for site in sites:
         site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
+        site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None
+        describe(model, site)
     return sites
+
+
+def _first(known: dict[str, Contract], name: str, module: nn.Module) -> list[Site]:
+    return next((found for c in known.values() if (found := list(c.find(name, module)))), [])

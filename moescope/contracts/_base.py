@@ -38,6 +38,7 @@ class Site:
     top_k: int | None = None  # learnt from the first record
     score: str | None = None  # what the logits become; learnt from the first record
     images: bool = False  # the model takes pixels and no text
+    parent: nn.Module | None = None  # the module that owns the block
 
     @property
     def path(self) -> str:

@@ -5,14 +5,17 @@ the decision as made. Contracts that share this call differ only in what their r
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import UnknownContract
+from . import _sentinels
 from ._base import Edit, Emit, Record, Site, named, renamed
+from ._subsets import Subset
 
 Said = tuple[Tensor | None, tuple[Tensor, Tensor] | None]
 """(logits, decided (experts, weights)) as a router said them."""
@@ -22,10 +25,7 @@ class ExpertsCall:
     """A block that owns a router and `experts`, and hands the one's decision to the other."""
 
     name = "experts_call"
-
-    def speaks(self, router: nn.Module, output: Any) -> bool:
-        """Whether a router's output is of this contract's form."""
-        raise NotImplementedError
+    general = True  # asked last: a contract that knows a layer by more than this call goes first
 
     def said(self, output: Any) -> Said:
         """(logits, decided) from a router's output of this form."""
@@ -38,12 +38,17 @@ class ExpertsCall:
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site if `module` owns a router of this contract and experts."""
         router, experts = self.router_of(module), getattr(module, "experts", None)
-        if router is not None and isinstance(experts, nn.Module) and len(inspect.signature(experts.forward).parameters) >= 3:
-            yield Site(name, module, router, experts, self, expert_count(router, experts))
+        if router is not None and isinstance(experts, nn.Module) and takes_assignments(experts):
+            count = expert_count(router, experts)
+            roles = _sentinels.roles(router, experts, count)
+            extra = {"roles": roles, "special_experts": len(roles)} if roles else {}
+            kind = "hash" if hasattr(router, "tid2eid") else "token_choice"
+            yield Site(name, module, router, experts, self, count, kind, extra=extra)
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Two hooks: logits and decision at the router, the decision as executed where it enters the experts."""
         heard: list[Said] = []
+        subset = Subset(site)
 
         def at_router(_: nn.Module, __: Any, output: Any) -> None:
             heard[:] = [self.said(output)]
@@ -52,27 +57,25 @@ class ExpertsCall:
             _, experts, weights = named(args, kwargs, 3)
             logits, decided = heard.pop() if heard else (None, None)
             same = decided is None or decided[0] is experts or decided[0].data_ptr() == experts.data_ptr()
-            emit(self.record(site, experts, weights, logits, None if same else decided))
+            check_form(site, experts, weights)
+            decided = None if same or decided is None else _sentinels.mark(site, *decided)
+            emit(Record(site, *_sentinels.mark(site, experts, weights), flat(logits), decided, rows=subset.rows()))
 
         assert site.router is not None
         assert site.experts is not None
         return [
             site.router.register_forward_hook(at_router),
             site.experts.register_forward_pre_hook(at_experts, with_kwargs=True),
+            *subset.handles,
         ]
-
-    def record(
-        self, site: Site, experts: Tensor, weights: Tensor, logits: Tensor | None, decided: tuple[Tensor, Tensor] | None
-    ) -> Record:
-        """What is kept of a call; families with sentinels override it."""
-        return Record(site, experts, weights, flat(logits), decided)
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace what enters the experts."""
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            hidden, experts, weights = named(args, kwargs, 3)
-            return renamed(args, kwargs, (hidden, *edit(experts, weights)))
+            hidden, *assigned = named(args, kwargs, 3)
+            changed = edit(*_sentinels.mark(site, *assigned))
+            return renamed(args, kwargs, (hidden, *_sentinels.unmark(site, *changed)))
 
         assert site.experts is not None
         return [site.experts.register_forward_pre_hook(at_experts, with_kwargs=True, prepend=True)]
@@ -81,32 +84,60 @@ class ExpertsCall:
         """See the experts' inputs and output."""
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            keep(named(args, kwargs, 3), output[0] if isinstance(output, tuple) else output)
+            output = output[0] if isinstance(output, tuple) else output
+            keep(named(args, kwargs, 3), output.reshape(-1, output.shape[-1]))
 
         assert site.experts is not None
         return [site.experts.register_forward_hook(after, with_kwargs=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Sum over experts of the experts' own forward, asked for one expert at a time."""
-        hidden = inputs[0]
-        weights = torch.zeros(len(hidden), int(record.experts.max()) + 1, dtype=record.weights.dtype, device=hidden.device)
-        weights.scatter_add_(1, record.experts.clamp(min=0).long(), record.weights.masked_fill(record.experts < 0, 0))
+        hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
+        experts, given = _sentinels.unmark(site, record.experts, record.weights)
+        weights = torch.zeros(len(hidden), int(experts.max()) + 1, dtype=given.dtype, device=hidden.device)
+        weights.scatter_add_(1, experts.clamp(min=0).long(), given.masked_fill(experts < 0, 0))
         total = torch.zeros_like(hidden, dtype=torch.float32)
         for expert in weights.any(0).nonzero().flatten().tolist():
-            total += self.one(site, hidden, expert, weights[:, expert]).float()
+            total += self.one(site, hidden, expert, weights[:, expert]).float().reshape(total.shape)
         return total
 
     def one(self, site: Site, hidden: Tensor, expert: int, weight: Tensor) -> Tensor:
-        """(T, H) contribution of one expert with the given weight per token; hooks are not run."""
+        """(T, H) contribution of one expert with the given weight per token; hooks are not run.
+
+        The expert is named in two places, the second with weight 0: LongCat's experts squeeze a single one away.
+        """
         assert site.experts is not None
-        index = torch.full((len(hidden), 1), expert, dtype=torch.long, device=hidden.device)
-        out = site.experts.forward(hidden, index, weight[:, None].to(inputs_dtype(weight, hidden)))
+        wide = 2 if site.extra.get("roles") else 1
+        index = torch.full((len(hidden), wide), expert, dtype=torch.long, device=hidden.device)
+        weights = torch.zeros_like(index, dtype=weight.dtype if weight.is_floating_point() else hidden.dtype)
+        weights[:, 0] = weight
+        out = site.experts.forward(hidden, index, weights)
         return out[0] if isinstance(out, tuple) else out
 
 
-def inputs_dtype(weight: Tensor, hidden: Tensor) -> torch.dtype:
-    """Weights keep their own type unless it is an integer."""
-    return weight.dtype if weight.is_floating_point() else hidden.dtype
+def check_form(site: Site, experts: Tensor, weights: Tensor) -> None:
+    """UnknownContract unless a call is (T, k) whole numbers and as many weights; reads shapes and types only."""
+    if experts.is_floating_point() or experts.dim() != 2 or experts.shape != weights.shape:
+        raise UnknownContract(
+            f"{site.name} hands its experts {_form(experts)} and {_form(weights)}, where contract '{site.contract.name}' "
+            "expects expert numbers and weights, both of shape (tokens, k); describe this layer in a contract of its own "
+            "(docs/plugin.md)"
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+
+
+def takes_assignments(experts: nn.Module) -> bool:
+    """Whether a module is called with three things: hidden, indices, weights."""
+    return len(parameters(experts)) >= 3
+
+
+def parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a module's forward, without *args and **kwargs."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {n: p for n, p in inspect.signature(module.forward).parameters.items() if p.kind not in variadic}
 
 
 def flat(logits: Tensor | None) -> Tensor | None:
@@ -118,7 +149,7 @@ def expert_count(router: nn.Module, experts: nn.Module) -> int:
     """Routed experts: what the experts hold, as the first dimension of their stacked weights or as modules."""
     stacked = [p.shape[0] for p in experts.parameters(recurse=False) if p.dim() == 3]
     if stacked:
-        return stacked[0]
+        return min(stacked)
     for attribute in ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"):
         if isinstance(value := getattr(experts, attribute, getattr(router, attribute, None)), int):
             return value
@@ -126,8 +157,8 @@ def expert_count(router: nn.Module, experts: nn.Module) -> int:
 
 
 def child_router(block: nn.Module) -> nn.Module | None:
-    """The child that decides: named gate or router, or of a class named so; a plain Linear is not one."""
+    """The child that decides: named gate or router, or of a class named so."""
     children = dict(block.named_children())
     named_so = [children[name] for name in ("gate", "router") if name in children]
     classed = [m for m in children.values() if type(m).__name__.endswith(("Router", "Gate", "Gating"))]
-    return next((m for m in [*named_so, *classed] if type(m) is not nn.Linear), None)
+    return next(iter([*named_so, *classed]), None)

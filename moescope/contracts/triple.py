@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from ._experts_call import ExpertsCall, Said, child_router
-
-_OTHERS = ("DbrxRouter", "Llama4Router", "JetMoeTopKGating", "SwitchTransformersTop1Router", "NllbMoeTop2Router")
+from .logits_only import decides_outside
 
 
 class Triple(ExpertsCall):
@@ -16,9 +15,9 @@ class Triple(ExpertsCall):
     name = "triple"
 
     def router_of(self, block: nn.Module) -> nn.Module | None:
-        """A child router beside `experts`, unless another contract knows its class."""
+        """A child router that decides itself."""
         router = child_router(block)
-        return None if router is None or type(router).__name__ in _OTHERS else router
+        return None if router is None or decides_outside(block, router) else router
 
     def said(self, output: Any) -> Said:
         """Logits first, then weights, then indices; None for what is not there."""

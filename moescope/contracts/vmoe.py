@@ -95,7 +95,9 @@ def _by_token(routing: Any) -> tuple[Tensor, Tensor, Tensor]:
     place = torch.arange(chosen.shape[1], device=chosen.device)[None, :, None].expand_as(chosen)
     number = torch.arange(shape[-1], device=chosen.device).expand_as(chosen)
     experts = torch.full(shape, -1, device=chosen.device).scatter(1, chosen, number)
-    weights = torch.zeros(shape, device=chosen.device, dtype=routing.weights.dtype).scatter(1, chosen, routing.weights.transpose(1, 2))
+    weights = torch.zeros(shape, device=chosen.device, dtype=routing.weights.dtype).scatter(
+        1, chosen, routing.weights.transpose(1, 2)
+    )
     places = torch.zeros(shape, device=chosen.device, dtype=torch.long).scatter(1, chosen, place)
     return experts.flatten(0, 1), weights.flatten(0, 1), places.flatten(0, 1)
 

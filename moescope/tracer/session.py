@@ -215,11 +215,19 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + warnings + [p.note for p in self.proof[:1] if p.note],
+            "warnings": self._notes + self._of_routers() + warnings + [p.note for p in self.proof[:1] if p.note],
             "seconds": time.perf_counter() - self._began,
             "model_seconds": self._model_seconds,
             "trace_seconds": self._trace_seconds,
         }
+
+    def _of_routers(self) -> list[str]:
+        """What contracts have to say of their routers, each once."""
+        said: dict[str, list[str]] = {}
+        for site in self.sites:
+            if "warning" in site.extra:
+                said.setdefault(site.extra["warning"], []).append(site.path)
+        return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
 
     def _identity(self) -> Identity:
         if self.tokenizer is None:

@@ -1,0 +1,80 @@
+"""Experts chosen by an argument, no router (ViTPose): every token of an image goes to the expert of the image's data set."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ._base import Edit, Emit, Record, Site
+from ._stash import Stash, stashed
+
+
+class StaticIndex:
+    """ViTPose++: `experts(hidden (B, S, H), indices (B, 1, 1))` runs every expert and keeps the one named."""
+
+    name = "static_index"
+
+    def find(self, name: str, module: nn.Module) -> Iterable[Site]:
+        """A site where a part of the features comes from experts that take indices and nothing else."""
+        experts = getattr(module, "experts", None)
+        if isinstance(experts, nn.ModuleList) and hasattr(experts, "part_features"):
+            yield Site(name, module, None, experts, self, len(experts), "static", extra={"shared": 1}, score="none")
+
+    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
+        """Read the indices where they enter the experts; once the output is there, so that an edit's weights count."""
+        assert site.experts is not None
+
+        def after(module: nn.Module, args: tuple[Any, ...], _: Any) -> None:
+            experts = spread(*args[:2])
+            given = stashed(module)
+            weights = torch.ones_like(experts, dtype=args[0].dtype) if given is None else given
+            outside = (experts < 0) | (experts >= site.n_experts)
+            emit(Record(site, experts.masked_fill(outside, -1), weights.masked_fill(outside, 0)))
+
+        return [site.experts.register_forward_hook(after)]
+
+    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
+        """Name an expert for each token, and multiply what comes out."""
+        assert site.experts is not None
+        stash, seen = Stash(site.experts), list[Tensor]()
+
+        def before(_: nn.Module, args: tuple[Any, ...]) -> Any:
+            was = spread(*args[:2])
+            experts, weights = edit(was, torch.ones_like(was, dtype=args[0].dtype))
+            seen[:] = [weights]
+            stash.put(weights)
+            return args[0], experts.view(*args[0].shape[:2], 1)
+
+        def after(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            return output * seen[0].view(*output.shape[:2], 1)
+
+        return [
+            site.experts.register_forward_pre_hook(before, prepend=True),
+            site.experts.register_forward_hook(after, prepend=True),
+            stash,
+        ]
+
+    def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
+        """See the experts' inputs and output."""
+        assert site.experts is not None
+        return [site.experts.register_forward_hook(lambda _, args, output: keep(args, output.flatten(0, 1)))]
+
+    def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
+        """Each expert's linear map on the tokens that it has, times the weight."""
+        experts: Any = site.experts
+        hidden = inputs[0].flatten(0, 1)
+        total = torch.zeros(len(hidden), experts.part_features, dtype=torch.float32, device=hidden.device)
+        for number in range(site.n_experts):
+            token, slot = (record.experts == number).nonzero(as_tuple=True)
+            total[token] += (experts[number].forward(hidden[token]) * record.weights[token, slot, None]).float()
+        return total
+
+
+def spread(hidden: Tensor, indices: Tensor) -> Tensor:
+    """(B S, 1) expert of every token from (B, 1, 1) or (B, S, 1) indices."""
+    return indices.long().expand(*hidden.shape[:2], 1).reshape(-1, 1)
+
+
+contract = StaticIndex()

@@ -1,0 +1,148 @@
+"""Routers that return a first-choice mask and the weights of two experts: `(mask (T, E), weights (T, E), logits)`, as NLLB-MoE.
+
+Transformers 5 reads the mask, which is already one-hot, as expert numbers: a token runs expert 1 with the weight of its first
+choice and expert 0 with that of its second, whatever those are. What is executed is recorded as such, what the router decided
+goes beside it, and the run says so. Which of the two a layer does is seen by running it on one token (`misreads`), so that a
+release without the fault is recorded by the same contract.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ._base import Edit, Emit, Record, Site, named, renamed
+from ._experts_call import child_router, expert_count
+
+WARNING = (
+    "executes experts 0 and 1 whatever the router decides (the layer reads a one-hot mask as expert numbers; Transformers 5.0 "
+    "to at least 5.23); stored is what it executed, and the router's decision beside it"
+)
+
+
+class Top2Mask:
+    """NLLB-MoE: top-2 with capacity over all tokens of a batch."""
+
+    name = "top2_mask"
+
+    def find(self, name: str, module: nn.Module) -> Iterable[Site]:
+        """A site for each sparse layer."""
+        router, experts = child_router(module), getattr(module, "experts", None)
+        if type(router).__name__ == "NllbMoeTop2Router" and isinstance(experts, nn.Module):
+            extra: dict[str, Any] = {"output_scale": 1 - float(getattr(experts, "moe_token_dropout", 0.0))}
+            if misreads(experts, router.classifier.weight):  # type: ignore[union-attr, arg-type]
+                extra["warning"] = WARNING
+            yield Site(name, module, router, experts, self, expert_count(router, experts), extra=extra, score="softmax")  # type: ignore[arg-type]
+
+    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
+        """Logits at the router, mask and weights where they enter the experts."""
+        heard: list[Tensor] = []
+
+        def at_router(_: nn.Module, __: Any, output: Any) -> None:
+            heard[:] = [output[2]]
+
+        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            _, mask, weights = named(args, kwargs, 3)
+            decided = decision(mask, weights)
+            executed = execution(mask, weights) if "warning" in site.extra else decided
+            emit(Record(site, *executed, heard.pop() if heard else None, decided if executed is not decided else None))
+
+        assert site.router is not None
+        assert site.experts is not None
+        return [
+            site.router.register_forward_hook(at_router),
+            site.experts.register_forward_pre_hook(at_experts, with_kwargs=True),
+        ]
+
+    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
+        """Replace mask and weights; where the layer reads the mask as numbers, any expert can be named in it."""
+
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            hidden, mask, weights = named(args, kwargs, 3)
+            misread = "warning" in site.extra
+            was = execution(mask, weights) if misread else decision(mask, weights)
+            experts, given = edit(*was)
+            if torch.equal(experts, was[0]) and torch.equal(given, was[1]):
+                return None
+            write = as_numbers if misread else as_mask
+            return renamed(args, kwargs, (hidden, *write(experts, given, mask, weights)))
+
+        assert site.experts is not None
+        return [site.experts.register_forward_pre_hook(before, with_kwargs=True, prepend=True)]
+
+    def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
+        """See the experts' inputs and output."""
+        assert site.experts is not None
+        return [
+            site.experts.register_forward_hook(
+                lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), with_kwargs=True
+            )
+        ]
+
+    def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
+        """Each expert on the tokens that ran it, times weight and the factor for dropped outputs."""
+        experts: Any = site.experts
+        hidden = inputs[0]
+        total = torch.zeros_like(hidden, dtype=torch.float32)
+        for number in record.experts[record.experts >= 0].unique().tolist():
+            token, slot = (record.experts == number).nonzero(as_tuple=True)
+            made = experts[f"expert_{number}"].forward(hidden[token]) * record.weights[token, slot, None]
+            total.index_add_(0, token, made.float())
+        return total * site.extra["output_scale"]
+
+
+def decision(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, 2) first and second expert as the router chose them, -1 for padding and for what had no room."""
+    first = torch.where(mask.any(-1), mask.argmax(-1), -1)
+    rest = weights.masked_fill(mask.bool(), 0)
+    second = torch.where(rest.any(-1), rest.argmax(-1), -1)
+    experts = torch.stack((first, second), -1)
+    return experts, weights.gather(-1, experts.clamp(min=0)).masked_fill(experts < 0, 0)
+
+
+def execution(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, 2) what a layer runs that takes the mask's values for expert numbers: 1 for the first choice, 0 for the rest."""
+    given = torch.stack(((weights * mask).sum(-1), weights.masked_fill(mask.bool(), 0).sum(-1)), -1)
+    numbers = torch.tensor([1, 0], device=mask.device).expand_as(given)
+    return torch.where(given > 0, numbers, -1), given
+
+
+def as_numbers(experts: Tensor, given: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The mask as expert numbers and their weights in the first two columns, weight 0 elsewhere."""
+    mask, weights = torch.zeros_like(mask), torch.zeros_like(weights)
+    mask[:, :2] = experts.clamp(min=0).to(mask.dtype)
+    weights[:, :2] = given.masked_fill(experts < 0, 0).to(weights.dtype)
+    return mask, weights
+
+
+def as_mask(experts: Tensor, given: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The one-hot mask of the first expert, and each expert's weight in its own column."""
+    places, empty = experts.clamp(min=0).long(), experts < 0
+    dense = torch.zeros_like(weights).scatter_add(-1, places, given.masked_fill(empty, 0).to(weights.dtype))
+    first = torch.zeros_like(mask).scatter(-1, places[:, :1], (~empty[:, :1]).to(mask.dtype))
+    return first, dense
+
+
+@torch.no_grad()
+def misreads(experts: nn.Module, like: Tensor) -> bool:
+    """Whether a layer runs anything but expert 0 for one token whose mask and weight are on expert 0 alone."""
+    ran: list[str] = []
+    hooks = [m.register_forward_pre_hook(lambda *_, name=name: ran.append(name)) for name, m in experts.named_children()]
+    training = [m for m in experts.modules() if m.training]
+    try:
+        experts.eval()
+        weight = next(experts.parameters())
+        one = torch.zeros(1, like.shape[0], device=weight.device)
+        one[0, 0] = 1
+        experts(torch.zeros(1, like.shape[1], device=weight.device, dtype=weight.dtype), one.long(), one.to(weight.dtype))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module in training:
+            module.training = True
+    return "expert_1" in ran
+
+
+contract = Top2Mask()
