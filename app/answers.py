@@ -1,5 +1,6 @@
 """Answers of `moescope.analyses`, shown the same way on every page: the reading, charts with SQL and files, notes, tables."""
 
+import logging
 import time
 from typing import Any
 
@@ -21,6 +22,9 @@ def _answer(where: str, state: tuple[Any, ...], name: str, run: int, options: tu
         return analyses.run(name, stored.reader(), run, **dict(options)), ""
     except MoescopeError as refusal:
         return None, str(refusal)
+    except (ValueError, KeyError, IndexError, ArithmeticError) as error:
+        logging.exception("the analysis %s failed", name)
+        return None, f"It failed on this run ({type(error).__name__}: {error}), which may hold too little; the terminal says more."
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

@@ -1,0 +1,124 @@
+"""Every page of the dashboard, found by its folder, over several stores, without a browser (Streamlit's AppTest)."""
+
+import shutil
+from pathlib import Path
+
+import duckdb
+import pytest
+import synthetic_app
+from streamlit.testing.v1 import AppTest
+
+from moescope.store import RunWriter
+
+MAIN = Path(__file__).parents[1] / "app" / "main.py"
+PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("stores")
+    made = {"demo": synthetic_app.demo(folder / "demo.duckdb"), "hostile": synthetic_app.hostile(folder / "hostile.duckdb")}
+    RunWriter.create(folder / "empty.duckdb", synthetic_app.head("x", {"decoder": 1}, 4, 2, "mixtral")).discard()
+    synthetic_app.text_run(folder / "growing.duckdb", "growing", documents=2, finish=False)
+    synthetic_app.text_run(folder / "small.duckdb", "small", documents=1)
+    return made | {name: folder / f"{name}.duckdb" for name in ("empty", "growing", "small")}
+
+
+def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    monkeypatch.setenv("MOESCOPE_STORE", str(store))
+    test = AppTest.from_file(str(MAIN), default_timeout=120)
+    test.query_params.update(query)
+    test.switch_page(f"views/{view}.py")
+    return test.run()
+
+
+def told(test: AppTest) -> list[str]:
+    return [e.value for e in test.error]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["demo", "hostile", "empty", "growing", "small"])
+@pytest.mark.parametrize("view", PAGES)
+def test_page_shows_no_error(view: str, name: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores[name], view, monkeypatch)
+    assert not test.exception
+    assert told(test) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["1", "2", "3"])
+@pytest.mark.parametrize("view", PAGES)
+def test_page_shows_every_kind_of_run(view: str, run: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], view, monkeypatch, run=run)
+    assert not test.exception
+    assert told(test) == []
+    assert test.selectbox(key="box-run").value == int(run)
+
+
+def test_url_chooses_run_layer_and_expert(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], "experts", monkeypatch, run="2", layer="encoder 1", expert="5")
+    assert (test.selectbox(key="box-layer").value, test.selectbox(key="box-expert").value) == ("encoder 1", 5)
+    test.selectbox(key="box-expert").set_value(6).run()
+    assert test.query_params["expert"] == "6"
+    assert test.query_params["layer"] == "encoder 1"
+
+
+def test_url_nonsense_falls_back(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], "tokens", monkeypatch, run="99", layer="<script>", token="x", sequence="-1", by="nothing")
+    assert not test.exception
+    assert told(test) == []
+
+
+def test_missing_store_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(tmp_path / "gone.duckdb", "runs", monkeypatch)
+    assert len(told(test)) == 1
+    assert "is not there" in told(test)[0]
+
+
+def test_foreign_and_newer_stores_are_a_sentence(tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "text.duckdb").write_text("no database")
+    duckdb.connect(str(tmp_path / "other.duckdb")).close()
+    shutil.copy(stores["small"], tmp_path / "newer.duckdb")
+    with duckdb.connect(str(tmp_path / "newer.duckdb")) as con:
+        con.execute("update meta set value = '999' where key = 'schema_version'")
+    for name, words in (("text", "not a moescope store"), ("other", "no moescope store"), ("newer", "schema version 999")):
+        test = opened(tmp_path / f"{name}.duckdb", "tokens", monkeypatch)
+        assert not test.exception
+        assert [words in e.replace("\\", "") for e in told(test)] == [True], (name, told(test))
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("select * from read_csv('/etc/passwd')", "file system operations are disabled"),
+        ("copy (select 1) to '/tmp/x.csv'", "this page only reads"),
+        ("create table x as select 1", "this page only reads"),
+        ("set enable_external_access = true", "this page only reads"),
+        ("attach '/tmp/x.duckdb'", "this page only reads"),
+        ("select 1; select 2", "one query at a time"),
+        ("selec 1", "not SQL that DuckDB understands"),
+        ("select * from nowhere", "Table with name nowhere does not exist"),
+        ("from glob('/*')", "file system operations are disabled"),
+    ],
+)
+def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["growing"], "sql", monkeypatch, sql=query)
+    assert not test.exception
+    assert [words.lower() in e.replace("\\", "").lower() for e in told(test)] == [True], told(test)
+
+
+def test_sql_page_answers(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, runs in (("demo", 4), ("growing", 1)):
+        test = opened(stores[name], "sql", monkeypatch, sql="select count(*) as runs from runs")
+        assert test.dataframe[0].value.to_dict("list") == {"runs": [runs]}
+
+
+def test_store_that_is_replaced_is_read_again(tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "turns.duckdb"
+    shutil.copy(stores["small"], store)
+    test = opened(store, "sql", monkeypatch, sql="select count(*) as runs from runs")
+    assert test.dataframe[0].value.to_dict("list") == {"runs": [1]}
+    synthetic_app.text_run(store, "another", documents=1)
+    assert test.run().dataframe[0].value.to_dict("list") == {"runs": [2]}
+    store.unlink()
+    assert "is not there" in told(test.run())[0]
