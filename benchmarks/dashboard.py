@@ -32,7 +32,12 @@ def head(layers: int, experts: int, top_k: int) -> dict[str, Any]:
                 "experts": experts, "top_k": top_k} for r in range(layers)]  # fmt: skip
     members = [{"router": r, "expert": e, "role": "routed"} for r in range(layers) for e in range(experts)]
     run = {"name": "synthetic", "started": "2026-01-01", "dataset": "synthetic"}
-    return {"run": run, "model": {"name": "synthetic", "family": "mixtral", "weights_sha256": "0"}, "routers": routers, "experts": members}
+    return {
+        "run": run,
+        "model": {"name": "synthetic", "family": "mixtral", "weights_sha256": "0"},
+        "routers": routers,
+        "experts": members,
+    }
 
 
 def build(store: Path, decisions: int, layers: int = 16, experts: int = 64, top_k: int = 2) -> None:
@@ -53,7 +58,10 @@ def build(store: Path, decisions: int, layers: int = 16, experts: int = 64, top_
         writer.add("sequence_labels", {"sequence": np.arange(first, first + batch), "kind": "domain", "label": names})
         writer.add("tokens", {"token": np.arange(token, token + count), "sequence": first + np.arange(count) // LENGTH,
                               "position": np.arange(count) % LENGTH, "unit": "text", "vocab_id": words, "special": False, "generated": False})  # fmt: skip
-        writer.add("forwards", {"forward": [forward], "phase": "prefill", "step": 0, "batch_size": batch, "tokens": count, "seconds": 0.1})
+        writer.add(
+            "forwards",
+            {"forward": [forward], "phase": "prefill", "step": 0, "batch_size": batch, "tokens": count, "seconds": 0.1},
+        )
         if number == 0:
             writer.add("vocab", {"vocab_id": vocab, "text": [f"▁word{v}" for v in vocab]})
         for layer in range(layers):
@@ -81,7 +89,15 @@ def serve(store: Path) -> tuple[psutil.Process, str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from moescope.cli.app import command; command()", str(store), "--port", str(port), "--headless"]
+    command = [
+        sys.executable,
+        "-c",
+        "from moescope.cli.app import command; command()",
+        str(store),
+        "--port",
+        str(port),
+        "--headless",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     url = f"http://127.0.0.1:{port}/"
     for _ in range(200):
@@ -122,7 +138,10 @@ def measure(url: str, browser: Any) -> dict[str, float]:
         heading = page.locator(".ms-head h1", has_text=name)
         took[f"open {name}"] = timed(
             lambda name=name: page.get_by_role("link", name=name, exact=True).click(),
-            lambda heading=heading, ready=ready: (heading.wait_for(timeout=120_000), page.locator(ready).first.wait_for(timeout=120_000)),
+            lambda heading=heading, ready=ready: (
+                heading.wait_for(timeout=120_000),
+                page.locator(ready).first.wait_for(timeout=120_000),
+            ),
         )
     page.goto(url + "tokens")
     page.locator(".tokens .t").nth(400).wait_for(timeout=120_000)
@@ -137,7 +156,9 @@ def measure(url: str, browser: Any) -> dict[str, float]:
         page.get_by_label("Layer", exact=False).first.click()
         took[f"choose {label}"] = timed(
             lambda label=label: page.get_by_role("option", name=label, exact=True).click(),
-            lambda label=label: page.locator("[data-testid=stCaptionContainer] strong", has_text=label).first.wait_for(timeout=60_000),
+            lambda label=label: page.locator("[data-testid=stCaptionContainer] strong", has_text=label).first.wait_for(
+                timeout=60_000
+            ),
         )
         idle(page)
     return took
@@ -159,7 +180,12 @@ def main(decisions: int, store: Path | None, repeat: int) -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
             sessions = [measure(url, browser) for _ in range(repeat)]
-            report = {"decisions": decisions, "bytes": store.stat().st_size, "server MB": round(memory(process)), "load": os.getloadavg()[0]}
+            report = {
+                "decisions": decisions,
+                "bytes": store.stat().st_size,
+                "server MB": round(memory(process)),
+                "load": os.getloadavg()[0],
+            }
             report["first session, s"] = {k: round(v, 2) for k, v in sessions[0].items()}
             report["median, s"] = {k: round(statistics.median(s[k] for s in sessions), 2) for k in sessions[0]}
             print(json.dumps(report, indent=1))

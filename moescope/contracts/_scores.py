@@ -12,31 +12,45 @@ def probabilities(logits: Tensor, score: str | None) -> Tensor:
     Softmax routers: softmax. Routers that score every expert on its own (sigmoid, sqrt-softplus): the scores divided by their
     sum, as DeepSeek-V3 normalizes them (arXiv 2412.19437, eq. 13-16). Routers that return probabilities: those.
     """
-    logits = logits.float()
+    scores = _scores(logits.float().movedim(-1, 0), score)[0].movedim(0, -1)
+    return scores / scores.sum(-1, keepdim=True)
+
+
+def _scores(logits: Tensor, score: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Unnormalized scores from (E, ...) logits, their logarithms, and what was taken off the logits (softmax) before exp."""
     if score in (None, "softmax", "none"):
-        return torch.softmax(logits, -1)
-    scores = {
+        largest = logits.amax(0)
+        shifted = (logits - largest).clamp(min=-1e30)  # an expert with logit -inf has probability and p log p of 0
+        return shifted.exp(), shifted, largest
+    made = {
         "sigmoid": torch.sigmoid,
         "sqrtsoftplus": lambda x: torch.nn.functional.softplus(x).sqrt(),
         "probabilities": lambda x: x,
     }[score](logits)
-    return scores / scores.sum(-1, keepdim=True)
+    return made, made.log().clamp(min=-1e30), None
 
 
 def summarize(logits: Tensor, experts: Tensor, score: str | None) -> tuple[Tensor, Tensor, Tensor]:
     """(log-sum-exp of the logits, entropy in nats, margin), each of shape (...), from (..., E) logits and (..., k) experts.
 
-    The margin is the least chosen minus the best unchosen probability; it is NaN where nothing was left to choose.
+    The margin is the least chosen minus the best unchosen probability; it is NaN where nothing was left to choose. Experts lie
+    on the leading axis while this is computed, so that every step runs over long vectors.
     """
-    p = probabilities(logits, score)
-    entropy = torch.special.entr(p).sum(-1)
-    log_sum_exp = torch.logsumexp(logits.float(), -1)
-    inside = (experts >= 0) & (experts < p.shape[-1])
-    places = experts.clamp(0, p.shape[-1] - 1).long()
-    chosen = p.gather(-1, places).masked_fill(~inside, float("inf")).amin(-1)
-    rest = p.scatter(-1, places, torch.where(inside, float("-inf"), p.gather(-1, places))).amax(-1)
-    margin = chosen - rest
-    return log_sum_exp, entropy, torch.where(margin.isinf(), float("nan"), margin)
+    shape = logits.shape[:-1]
+    columns = logits.reshape(-1, logits.shape[-1]).float().t().contiguous()  # (E, N)
+    scores, logs, largest = _scores(columns, score)
+    total = scores.sum(0)
+    entropy = total.log() - (scores * logs).sum(0) / total
+    log_sum_exp = columns.logsumexp(0) if largest is None else total.log() + largest
+    places = experts.reshape(-1, experts.shape[-1]).t().long()  # (k, N)
+    inside = (places >= 0) & (places < len(columns))
+    places = places.clamp(0, len(columns) - 1)
+    chosen = scores.gather(0, places)
+    least = chosen.masked_fill(~inside, float("inf")).amin(0)
+    best = scores.scatter(0, places, torch.where(inside, float("-inf"), chosen)).amax(0)
+    margin = (least - best) / total
+    margin = torch.where(margin.isinf(), float("nan"), margin)
+    return log_sum_exp.view(shape), entropy.view(shape), margin.view(shape)
 
 
 def guess_score(logits: Tensor, experts: Tensor, weights: Tensor) -> str | None:

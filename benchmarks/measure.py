@@ -1,0 +1,67 @@
+"""CPU time, memory and ratios: what the machines of others do to wall time does not reach these."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Spent:
+    """CPU seconds (all threads) and wall seconds of a block."""
+
+    cpu: float = 0.0
+    wall: float = 0.0
+
+
+@contextmanager
+def spent() -> Iterator[Spent]:
+    """Measure a block."""
+    found = Spent()
+    cpu, wall = time.process_time(), time.perf_counter()
+    try:
+        yield found
+    finally:
+        found.cpu, found.wall = time.process_time() - cpu, time.perf_counter() - wall
+
+
+def resident() -> int:
+    """Bytes of memory this process holds now."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Ratios:
+    """Paired ratios of CPU time to a base, round by round, in shuffled order."""
+
+    base: str
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, tuple[float, float, float]]:
+        """{variant: (median ratio, quartile, quartile)}."""
+        found = {}
+        for name, values in self.times.items():
+            ratios = sorted(v / b for v, b in zip(values, self.times[self.base]))
+            quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else [ratios[0]] * 3
+            found[name] = (statistics.median(ratios), quartiles[0], quartiles[2])
+        return found
+
+
+def paired(variants: dict[str, Callable[[], object]], rounds: int, base: str, seed: int = 0) -> Ratios:
+    """Run every variant once per round in random order, after one round of warming up."""
+    import random
+
+    order = random.Random(seed)
+    result = Ratios(base, {name: [] for name in variants})
+    for number in range(rounds + 1):
+        names = list(variants)
+        order.shuffle(names)
+        for name in names:
+            with spent() as s:
+                variants[name]()
+            if number:
+                result.times[name].append(s.cpu)
+    return result
