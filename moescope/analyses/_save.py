@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..store.merge import update
+from ..store.replace import update
 from ._answer import Answer
 
 _SAME = ["router", "layer", "expert", "name", "estimator", "subset", "value", "ci_low", "ci_high", "chance", "p", "n", "units"]

@@ -1,136 +1,36 @@
-"""Join an unfinished run to its store: a new file beside the old one, synced, then renamed over it.
-
-No reader is ever in the way (nobody opens the file for writing), and a crash at any instant leaves the old file or the new one;
-a folder whose run is already in the file is left-over and ignored.
-"""
+"""Join an unfinished run to its store; a part whose name is in `meta` as joined is left-over and ignored."""
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from .. import __version__
 from ..errors import StoreError
 from ..routing import MAX_WIDTH
 from . import routes
-from .parts import KEYS, Part, exclusive, sync
+from .parts import KEYS, Part, exclusive
+from .replace import reason, replace, sweep
 from .rollups import add_rollups
-from .schema import VERSION, create_tables, create_views
+from .schema import create_views
 
 _SPACE = {"next_router": "router"}
 
 
-def ensure_store(store: Path) -> None:
-    """Make an empty store at `store` unless one is there; StoreError if it is something else."""
-    if store.is_dir():
-        raise StoreError(f"{store} is a folder; name a file such as {store / 'run.duckdb'}")
-    if not store.parent.is_dir():
-        raise StoreError(f"there is no folder {store.parent} to hold {store.name}; make it first")
-    try:
-        with exclusive(store):
-            if store.exists():
-                check_store(store)
-            else:
-                _replace(store, lambda con: None)
-    except OSError as error:
-        raise StoreError(f"cannot write {store}: {error.strerror}; choose a folder that can be written") from error
-
-
-def check_store(store: Path) -> None:
-    """StoreError unless `store` is a moescope store of this schema version."""
-    connect(store).close()
-
-
-def connect(store: Path) -> duckdb.DuckDBPyConnection:
-    """Open a finished store read-only; StoreError in one sentence if that cannot be."""
-    if not store.exists():
-        raise StoreError(f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}")
-    try:
-        con = duckdb.connect(str(store), read_only=True)
-    except duckdb.Error as error:
-        raise StoreError(_why(store, error)) from error
-    found = con.execute("select 1 from information_schema.tables where table_name = 'meta'").fetchall()
-    version = con.execute("select value from meta where key = 'schema_version'").fetchall() if found else []
-    if not version:
-        con.close()
-        raise StoreError(f"{store} is a DuckDB file but no moescope store; name another file")
-    if version[0][0] != VERSION:
-        con.close()
-        raise StoreError(
-            f"{store} has schema version {version[0][0]} and this moescope {__version__} reads {VERSION}; "
-            "use the moescope that wrote it"
-        )
-    return con
-
-
-def _why(store: Path, error: Exception) -> str:
-    text = str(error)
-    if "lock" in text.lower():
-        return f"{store} is open for writing in another program (DuckDB says: {text.splitlines()[0]}); close it there"
-    if "permission" in text.lower():
-        return f"{store} cannot be read: permission denied; check its owner and mode"
-    return f"{store} is not a moescope store (DuckDB cannot open it: {text.splitlines()[0][:120]}); name another file"
-
-
 def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
-    """Join `part` to `store` with the final columns of its run; gives the run's number. Removes the part."""
+    """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it."""
     numbers: list[int] = []
+    safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
     try:
         with exclusive(store):
-            _replace(store, lambda con: numbers.append(_insert(con, part, final)))
-            shutil.rmtree(part.path, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(f"joining the run to {store} failed: {error.strerror}; its shards are safe: make room, then run "
-                         f"moescope recover {store}") from error  # fmt: skip
-    except duckdb.Error as error:
-        raise StoreError(f"joining the run to {store} failed: {str(error).splitlines()[0]}; its shards are safe: make room, "
-                         f"then run moescope recover {store}") from error  # fmt: skip
-    if part.path.parent.is_dir() and not any(part.path.parent.iterdir()):
-        part.path.parent.rmdir()
+            replace(store, lambda con: numbers.append(_insert(con, part, final)))
+            sweep(store)
+    except (OSError, duckdb.Error) as error:
+        raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
+    except StoreError as error:
+        raise StoreError(f"the run could not be joined: {error}; {safe}") from error
     return numbers[0]
-
-
-def update(store: Path, change: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-    """Change a finished store: copied, changed, renamed over the old file. StoreError if it cannot be read or written."""
-    try:
-        with exclusive(store):
-            check_store(store)
-            _replace(store, change)
-    except OSError as error:
-        raise StoreError(f"cannot write {store}: {error.strerror}; choose a folder that can be written") from error
-
-
-def _replace(store: Path, change: Any) -> None:
-    """Copy the store (or make a new one), change the copy, rename it over the store."""
-    temporary = store.with_name(f"{store.name}.tmp-{os.getpid()}")
-    try:
-        if store.exists():
-            check_store(store)
-            shutil.copyfile(store, temporary)
-        con = duckdb.connect(str(temporary))
-        if not store.exists():
-            _begin(con)
-        change(con)
-        create_views(con)
-        con.execute("checkpoint")
-        con.close()
-        sync(temporary)
-        os.replace(temporary, store)
-        sync(store.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-        temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
-
-
-def _begin(con: duckdb.DuckDBPyConnection) -> None:
-    create_tables(con)
-    rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat())]
-    con.executemany("insert into meta values (?, ?)", rows)
 
 
 def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]) -> int:
@@ -147,6 +47,7 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
     create_views(con)
     count_rows(con, base["run"])
     add_rollups(con, base["run"])
+    con.execute("insert into meta values ('joined', ?)", [part.path.name])
     con.execute("commit")
     return base["run"]
 
@@ -177,7 +78,7 @@ def _model(con: duckdb.DuckDBPyConnection, part: Part) -> int:
 def insert_head(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int], final: Mapping[str, Any]) -> None:
     """The rows of the run, its model, routers and experts."""
     began = {name: value for name, value in part.head["run"].items() if name != "key"}
-    run = {**began, **final, "run": base["run"], "model": base["model"]}
+    run = {**began, **final, "run": base["run"], "model": base["model"], "progress": _progress(part, final)}
     con.execute("delete from runs where run = ?", [base["run"]])
     insert_rows(con, "runs", [run])
     if not con.execute("select 1 from models where model = ?", [base["model"]]).fetchall():
@@ -186,6 +87,13 @@ def insert_head(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, i
         move = {"router": base["router"]}
         insert_rows(con, "routers", [_moved(r, move) | {"run": base["run"]} for r in part.head["routers"]])
         insert_rows(con, "experts", [_moved(e, move) for e in part.head["experts"]])
+
+
+def _progress(part: Part, final: Mapping[str, Any]) -> dict[str, Any]:
+    """What `runs.progress` keeps: what it takes to resume goes once the run is complete, all but the key of its plan."""
+    kept = {n: v for n, v in final.get("progress", {}).items() if final["status"] != "complete" or n not in ("next", "resume")}
+    key = part.head["run"].get("key")
+    return kept | ({"key": key} if key else {})
 
 
 def _moved(row: Mapping[str, Any], move: Mapping[str, int]) -> dict[str, Any]:

@@ -8,8 +8,10 @@ shard-<n>/   one committed batch of rows, a Parquet file per table, and progress
 import fcntl
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +45,7 @@ class Part:
     def progress(self) -> dict[str, Any]:
         """How far the run got: `next` (the next free key of each kind), and what the tracer said at its last commit."""
         if not self.shards:
-            return {"next": dict(self.head.get("continues", {}).get("next", {}))}
+            return dict(self.head.get("continues", {}).get("progress", {}))
         return json.loads((self.shards[-1] / "progress.json").read_text())
 
     def files(self, table: str) -> list[str]:
@@ -57,22 +59,63 @@ class Part:
     def alive(self) -> bool:
         """Whether the process that writes it still runs (on this machine)."""
         try:
-            fd = os.open(self.path / "alive", os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
+            probe = Lock(self.path / "alive", fcntl.LOCK_SH)  # shared: probes do not take each other for a writer
         except BlockingIOError:
             return True
-        finally:
+        except OSError:
+            return False
+        probe.close()
+        return False
+
+    def lease(self) -> "Lock | None":
+        """Keep the files there while they are read, also when the run is joined meanwhile; None if they are going."""
+        try:
+            return Lock(self.path, fcntl.LOCK_SH)
+        except OSError:
+            return None
+
+    def remove(self) -> None:
+        """Forget it; files that somebody reads stay until `sweep` finds them free."""
+        (self.path / "head.json").unlink(missing_ok=True)
+        try:
+            lock = Lock(self.path, fcntl.LOCK_EX)
+        except OSError:
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        lock.close()
+
+
+class Lock:
+    """An advisory lock on a file or folder, held until closed, collected, or the process ends; raises BlockingIOError."""
+
+    def __init__(self, path: Path, kind: int, patience: float = 0.0) -> None:
+        self._fd = os.open(path, os.O_RDONLY)
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    self.close()
+                    raise
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Let go."""
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
             os.close(fd)
+
+    __del__ = close
 
 
 def parts(store: Path) -> list[Part]:
-    """Unfinished runs of a store, oldest first."""
-    heads = parts_folder(store).glob("*/head.json")
-    return sorted((Part(head.parent) for head in heads), key=lambda part: part.head["run"]["started"])
+    """Parts beside a store, oldest first."""
+    found = []
+    for head in parts_folder(store).glob("*/head.json"):
+        with suppress(FileNotFoundError):  # joined, and gone, since the folder was listed
+            found.append((str(Part(head.parent).head["run"]["started"]), head.parent))
+    return [Part(path) for _, path in sorted(found)]
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import Any
 import duckdb
 
 from . import routes
-from .merge import connect, count_rows, insert_head, offsets, projection
-from .parts import Part, parts
+from .connect import connect, joined
+from .merge import count_rows, insert_head, offsets, projection
+from .parts import Lock, Part, parts
 from .rollups import add_rollups
 from .schema import create_views
 
@@ -25,6 +26,7 @@ class Store:
     def __init__(self, path: str | Path, unfinished: bool = True) -> None:
         self.path = Path(path)
         self._unfinished = unfinished
+        self._leases: list[Lock] = []
         self.con = self._open()
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -42,12 +44,14 @@ class Store:
 
     def refresh(self) -> None:
         """Look again at what is on disk."""
-        self.con.close()
+        self.close()
         self.con = self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         self.con.close()
+        while self._leases:
+            self._leases.pop().close()
 
     def __enter__(self) -> "Store":
         return self
@@ -56,13 +60,14 @@ class Store:
         self.close()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        con = connect(self.path)
-        done = {uid for (uid,) in con.execute("select uid from runs where status <> 'interrupted'").fetchall()}
-        open_parts = [p for p in parts(self.path) if p.head["run"]["uid"] not in done] if self._unfinished else []
-        if not open_parts:
-            return con
-        con.close()
-        return _joined(self.path, open_parts)
+        leased = [(p, lease) for p in parts(self.path) if (lease := p.lease())] if self._unfinished else []
+        con = connect(self.path)  # after the leases: what it does not have yet stays readable beside it
+        done = joined(con)
+        open_parts = [part for part, _ in leased if part.path.name not in done]
+        self._leases = [lease for part, lease in leased if part in open_parts]
+        if open_parts:
+            _show(con, open_parts)
+        return con
 
 
 def open_store(path: str | Path) -> Store:
@@ -70,10 +75,9 @@ def open_store(path: str | Path) -> Store:
     return Store(path)
 
 
-def _joined(path: Path, open_parts: list[Part]) -> duckdb.DuckDBPyConnection:
-    """An in-memory database that shows the file and its unfinished runs as one store."""
-    con = duckdb.connect()
-    con.execute(f"attach '{str(path).replace(chr(39), chr(39) * 2)}' as base (read_only)")
+def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
+    """Make the database in memory show the file and its unfinished runs as one store."""
+    con.execute("use memory")
     names = _names(con, open_parts)
     sources = {table: [f"from base.{table}"] if known else [] for table, known in names.items()}
     for table in names:
@@ -93,7 +97,6 @@ def _joined(path: Path, open_parts: list[Part]) -> duckdb.DuckDBPyConnection:
     for base in bases:
         count_rows(con, base["run"])
         add_rollups(con, base["run"])
-    return con
 
 
 def _kept(table: str) -> bool:

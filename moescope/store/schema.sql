@@ -1,9 +1,9 @@
 -- The physical tables. A comment after a column, or above a table, becomes its COMMENT in the store.
 -- Routed rows lie in routes_<k> (one row per decision, see routes.py); `decisions` and `assignments` are views over them.
 
--- What the file is: schema_version, the writer's version, when it was made
+-- What the file is: schema_version, the writer's version, when it was made, the parts that were joined to it
 create table meta (
-  key varchar, -- schema_version | writer | created
+  key varchar, -- schema_version | writer | created | joined
   value varchar -- its value as text
 );
 

@@ -29,17 +29,19 @@ _ARITHMETIC = {
         where coalesce(d.n, 0) <> coalesce(a.n, 0)""",
     "weights fall with rank": """
         select count(*) from assignments a join assignments b
-        on (a.forward = b.forward and a.router = b.router and a.iteration = b.iteration and a.token = b.token and b.rank = a.rank + 1)
-        where b.weight > a.weight""",
+        on (a.forward = b.forward and a.router = b.router and a.iteration = b.iteration and a.token = b.token
+        and b.rank = a.rank + 1) where b.weight > a.weight""",
     "kept sums equal the rows": """
         select count(*) from load_rollup l full join (
-          select run, router, expert, count(*) filter (not dropped) as n from assignments group by all) a using (run, router, expert)
+          select run, router, expert, count(*) filter (not dropped) as n from assignments group by all) a
+        using (run, router, expert)
         where coalesce(l.assignments, 0) <> coalesce(a.n, 0)""",
     "counts of runs equal the rows": """
         select count(*) from runs r where r.decisions <> (select count(*) from decisions d where d.run = r.run)
         or r.tokens <> (select count(*) from tokens t where t.run = r.run)""",
     "positions of a sequence run from 0 without gaps": """
-        select count(*) from (select 1 from tokens group by sequence having max(position) + 1 <> count(*) or min(position) <> 0)""",
+        select count(*) from (select 1 from tokens group by sequence
+        having max(position) + 1 <> count(*) or min(position) <> 0)""",
     "no more places used than a buffer has": """
         select count(*) from assignments a join decisions d using (forward, router, iteration, token)
         join pools p on (p.forward = d.forward and p.router = d.router and p.pool = d.pool)

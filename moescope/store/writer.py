@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import StoreError
-from .merge import ensure_store, merge
-from .parts import Part, parts_folder, sync, write_atomic
+from .merge import merge
+from .parts import Lock, Part, exclusive, parts, parts_folder, sync, write_atomic
+from .pieces import Piece, assemble, piece
+from .replace import ensure_store
+from .revive import head_of
 
 Columns = Mapping[str, Any]
 
@@ -27,46 +29,74 @@ class RunWriter:
     joins its store. Raises StoreError in one sentence when the disk or the store refuses; committed shards stay good.
     """
 
-    def __init__(self, store: Path, part: Part) -> None:
-        self.store, self.part = store, part
-        self._alive = os.open(part.path / "alive", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._tables: dict[str, list[pa.Table]] = {}
+    def __init__(self, store: Path, part: Part, lock: Lock) -> None:
+        self.store, self.part, self._alive = store, part, lock
+        self._tables: dict[str, list[Piece]] = {}
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
+        self._whole: tuple[dict[str, int], dict[str, int]] = ({}, dict(self.next))
         self.pending = 0
 
     @classmethod
     def create(cls, store: str | Path, head: Mapping[str, Any]) -> "RunWriter":
         """Begin a run; `head` has `run`, `model` (dicts), `routers`, `experts` (lists of dicts), as in the schema."""
-        store = Path(store)
+        store, uid = Path(store), uuid.uuid4().hex[:12]
         ensure_store(store)
-        uid = uuid.uuid4().hex[:12]
-        head = {**head, "run": {**head["run"], "run": 0, "uid": head["run"].get("uid", uid), "status": "running"}}
-        path = parts_folder(store) / uid
+        run = {**head["run"], "run": 0, "uid": head["run"].get("uid", uid), "status": "running"}
         try:
-            path.mkdir(parents=True)
-            write_atomic(path / "head.json", json.dumps(head, default=str))
+            with exclusive(store):
+                return cls._begin(store, uid, {**head, "run": run})
         except OSError as error:
             raise StoreError(f"cannot write beside {store}: {error.strerror}; choose a folder that can be written") from error
-        return cls(store, Part(path))
+
+    @classmethod
+    def _begin(cls, store: Path, name: str, head: Mapping[str, Any]) -> "RunWriter":
+        """A new part; its head comes last, so that nobody sees it before it is locked."""
+        path = parts_folder(store) / name
+        path.mkdir(parents=True)
+        try:
+            (path / "alive").touch()
+            lock = Lock(path / "alive", fcntl.LOCK_EX)
+            write_atomic(path / "head.json", json.dumps(head, default=str))
+            sync(path.parent)
+            return cls(store, Part(path), lock)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
 
     @classmethod
     def resume(cls, store: str | Path, part: Part) -> "RunWriter":
-        """Go on with a run whose process died; what was not committed is thrown away."""
-        if part.alive():
-            raise StoreError(f"run {part.head['run']['uid']} of {store} is still being traced by another process; wait for it")
+        """Go on with a run whose process died; what was not committed is thrown away. StoreError if it is still written."""
+        try:
+            lock = Lock(part.path / "alive", fcntl.LOCK_EX, patience=1.0)
+        except BlockingIOError as error:
+            uid = part.head["run"]["uid"]
+            raise StoreError(f"run {uid} of {store} is still being traced by another process; wait for it") from error
+        except OSError as error:
+            raise StoreError(f"the run to go on with is gone from {store}: {error.strerror}; look at moescope info") from error
         for rest in part.path.glob("*.tmp"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-        return cls(Path(store), part)
+        return cls(Path(store), Part(part.path), lock)
+
+    @classmethod
+    def reopen(cls, store: str | Path, run: int) -> "RunWriter":
+        """Go on with a run that was joined to its store as `interrupted`. StoreError if another process does already."""
+        store = Path(store)
+        try:
+            with exclusive(store):
+                head = head_of(store, run)
+                if [part for part in parts(store) if part.head["run"]["uid"] == head["run"]["uid"]]:
+                    raise StoreError(f"run {run} of {store} is being gone on with by another process; wait for it")
+                return cls._begin(store, uuid.uuid4().hex[:12], head)
+        except OSError as error:
+            raise StoreError(f"cannot write beside {store}: {error.strerror}; choose a folder that can be written") from error
 
     def add(self, table: str, columns: Columns) -> None:
         """Add rows to `table`; `columns` are equally long arrays, or single values that hold for all rows."""
-        length = next((len(c) for c in columns.values() if _is_column(c)), 1)
+        length, columns = piece(columns)
         if length == 0:
             return
-        arrays = {name: _array(value, length) for name, value in columns.items()}
-        self._tables.setdefault(table, []).append(pa.table(arrays))
+        self._tables.setdefault(table, []).append((length, columns))
         self.pending += length if table.startswith(("routes_", "assignments_long")) else 0
 
     def take(self, key: str, count: int) -> int:
@@ -75,6 +105,15 @@ class RunWriter:
         self.next[key] = first + count
         return first
 
+    def mark(self) -> None:
+        """What was added so far is whole; `rollback` comes back to here."""
+        self._whole = {table: len(pieces) for table, pieces in self._tables.items()}, dict(self.next)
+
+    def rollback(self) -> None:
+        """Forget what was added since the last mark or commit."""
+        lengths, self.next = self._whole[0], dict(self._whole[1])
+        self._tables = {table: pieces[: lengths[table]] for table, pieces in self._tables.items() if lengths.get(table)}
+
     def commit(self, progress: Mapping[str, Any]) -> None:
         """Make everything added so far durable, as one shard; all of it or nothing."""
         shard = self.part.path / f"shard-{self._shard:06d}"
@@ -82,7 +121,7 @@ class RunWriter:
         try:
             temporary.mkdir(exist_ok=True)
             for table, pieces in self._tables.items():
-                _write(temporary / f"{table}.parquet", pa.concat_tables(pieces, promote_options="permissive"))
+                _write(temporary / f"{table}.parquet", assemble(pieces))
             (temporary / "progress.json").write_text(json.dumps({**progress, "next": self.next}, default=str))
             sync(temporary / "progress.json")
             sync(temporary)
@@ -95,35 +134,28 @@ class RunWriter:
                 f"{self.part.path.name}: make room and go on with --resume"
             ) from error
         self._tables, self.pending, self._shard = {}, 0, self._shard + 1
+        self._whole = {}, dict(self.next)
 
     def close(self, run: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
-        """Commit the rest, join the run to the store with the final columns of `runs`, and give its number there."""
-        if self._tables:
-            self.commit(progress)
-        number = merge(self.store, Part(self.part.path), {**run, "progress": {**progress, "next": self.next}})
-        self.release()
-        return number
+        """Commit the rest, join the run to the store with the final columns of `runs`, and give its number there.
+
+        If that fails the run is let go of, and can be resumed or recovered.
+        """
+        try:
+            if self._tables:
+                self.commit(progress)
+            return merge(self.store, Part(self.part.path), {**run, "progress": {**progress, "next": self.next}})
+        finally:
+            self.release()
 
     def release(self) -> None:
         """Let go of the run without joining it; it can be resumed."""
-        if self._alive >= 0:
-            os.close(self._alive)
-            self._alive = -1
+        self._alive.close()
 
     def discard(self) -> None:
         """Forget the run and everything committed for it."""
+        self.part.remove()
         self.release()
-        shutil.rmtree(self.part.path, ignore_errors=True)
-
-
-def _is_column(value: Any) -> bool:
-    return isinstance(value, np.ndarray | list | pa.Array | pa.ChunkedArray)
-
-
-def _array(value: Any, length: int) -> pa.Array | pa.ChunkedArray:
-    if isinstance(value, pa.Array | pa.ChunkedArray):
-        return value
-    return pa.array(value) if _is_column(value) else pa.repeat(pa.scalar(value), length)
 
 
 def _write(path: Path, table: pa.Table) -> None:

@@ -17,7 +17,8 @@ from ..models.describe import weights_sha256
 from ..models.loading import Loaded, load
 from ..proof import images_per_group
 from ..store import RunWriter
-from ..store.parts import parts
+from ..store.parts import Part
+from ..store.revive import planned, unfinished
 from .options import Options
 from .session import Tracer
 from .windows import Window, windows
@@ -54,8 +55,9 @@ def trace(
 
     `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`). `inputs`: what
     `moescope.inputs.read` reads, a data set, or texts. A store that exists gets one more run; `overwrite` begins it anew,
-    `resume` goes on with the same trace where it was cut off. `max_tokens`, `limit`: stop after so many tokens or examples.
-    `overrides`: what was changed in the model, for the record (and for V-MoE done here: capacity_factor, batch_priority ...).
+    `resume` goes on with the same trace where it was cut off or interrupted, and leaves it alone if it is complete.
+    `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: what was changed in the model, for the record
+    (and for V-MoE done here: capacity_factor, batch_priority ...).
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
     loaded = _loaded(model, tokenizer, device, dtype, loading or {})
@@ -73,12 +75,14 @@ def trace(
     plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
     plan |= {"weights": weights_sha256(loaded.model), "dtype": str(next(loaded.model.parameters()).dtype)}
     key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
-    run = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
+    run: dict[str, Any] = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
     run |= {"overrides": dict(overrides or {}), "model_name": loaded.name, "key": key, "warnings": list(data.warnings)}
     store = Path(store)
     tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     done = 0
     if resume:
+        if (found := planned(store, key)) and found[1] == "complete" and not _fitting(store, key):
+            return found[0]
         writer = _resumable(store, key)
         tracer.resume(writer)
         done = int(writer.part.progress.get("batches", 0))
@@ -122,12 +126,17 @@ def _data(inputs: Any, limit: int | None, reading: Mapping[str, Any]) -> Dataset
 
 
 def _resumable(store: Path, key: str) -> RunWriter:
-    there = parts(store)
-    fitting = [part for part in there if part.head["run"].get("key") == key]
-    if fitting:
+    if fitting := _fitting(store, key):
         return RunWriter.resume(store, fitting[-1])
-    others = f"; what was cut off there is of another model, data set or setting ({len(there)} runs)" if there else ""
+    if (found := planned(store, key)) is not None:
+        return RunWriter.reopen(store, found[0])
+    there = len(unfinished(store))
+    others = f"; what was cut off there is of another model, data set or setting ({there} runs)" if there else ""
     raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")
+
+
+def _fitting(store: Path, key: str) -> list[Part]:
+    return [part for part in unfinished(store) if part.head["run"].get("key") == key]
 
 
 def _rows(

@@ -15,7 +15,8 @@ from ..errors import ModelError
 from ..models.describe import describe_model, versions
 from ..proof import Proved, example_inputs, prove
 from ..store import RunWriter
-from ..store.merge import check_store
+from ..store.replace import renew
+from .clock import Clock
 from .frames import Frame, Frames, Stream
 from .head import head
 from .identity import Identity, SequenceInfo
@@ -57,26 +58,24 @@ class Tracer:
         self.run: int | None = None
         self._replace = replace
         self._infos: dict[str, list[SequenceInfo]] | None = None
-        self._progress: dict[str, Any] = {}
         self._records: list[tuple[Record, Frame]] = []
-        self._outside = self._step = 0
-        self._model_seconds = self._trace_seconds = 0.0
+        self._outside = self._first = 0
+        self._clock = Clock()
         self._continue: RunWriter | None = None
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     # -- attach and detach
 
     def __enter__(self) -> "Tracer":
-        self._began = time.perf_counter()
         self.sites = self.options.choose(find(self.model))
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
         inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
         self.proof = prove(self.model, self.sites, inputs)
         if self._replace and self.store.exists():
-            check_store(self.store)
-            self.store.unlink()
+            renew(self.store)
         self._writer = self._continue or RunWriter.create(self.store, self._head())
+        self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, self._identity(), self.options)
         self._copier = Copier()
         self._frames = Frames(self.model, self.sites, self._opened, self._closed)
@@ -94,8 +93,9 @@ class Tracer:
         if kind is None and not self._writer.next["forward"]:
             self._writer.discard()
             raise ModelError(self._nothing())
-        status = "complete" if kind is None else "interrupted"
-        self.run = self._writer.close(self._final(status), self._sink.written or self._progress)
+        if kind is not None:
+            self._writer.rollback()
+        self.run = self._writer.close(self._final("complete" if kind is None else "interrupted"), self._sink.written)
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
@@ -105,8 +105,8 @@ class Tracer:
     def _nothing(self) -> str:
         if self._outside:
             return (
-                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the module "
-                "that your code calls"
+                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
+                "module that your code calls"
             )
         return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
 
@@ -124,9 +124,10 @@ class Tracer:
         `progress` is what the run can say of itself once they are stored.
         """
         self._infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
+        self._first = self._clock.steps
         yield
         self._infos = None
-        self._sink.put(Job([], [], {}, {"phase": "mark", "progress": dict(progress or {}), "row": None}))
+        self._sink.put(Job([], [], {}, {"phase": "mark", "progress": self._clock.progress(progress or {}), "row": None}))
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
@@ -135,7 +136,7 @@ class Tracer:
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
         done = {"tokens": self._writer.next["token"], "forwards": self._writer.next["forward"]}
-        return done | {"seconds": time.perf_counter() - self._began, "trace_seconds": self._trace_seconds}
+        return done | self._clock.times()
 
     # -- hooks
 
@@ -150,8 +151,8 @@ class Tracer:
             self._records.append((record, frame))
 
     def _opened(self) -> None:
-        self._sampled = self._step % self.options.every == 0
-        self._step += 1
+        self._sampled = self._clock.steps % self.options.every == 0
+        self._clock.steps += 1
         self._fired: dict[int, int] = {}
         self._opened_at = time.perf_counter()
 
@@ -161,8 +162,8 @@ class Tracer:
         if records and frame.output is not None:  # None: the forward failed
             self._sink.put(self._copier.send(self._job(frame, records, began - self._opened_at)))
         ended = time.perf_counter()
-        self._model_seconds += began - self._opened_at
-        self._trace_seconds += ended - began
+        self._clock.model += began - self._opened_at
+        self._clock.trace += ended - began
 
     def _job(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> Job:
         streams: dict[Any, Stream] = {}
@@ -182,14 +183,16 @@ class Tracer:
         loss: Any = getattr(root.output, "loss", None)
         row = {
             "phase": phase,
-            "step": self._step - 1,
+            "step": self._clock.steps - 1 - self._first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
             "loss": float("nan") if loss is None else loss,
         }
         if torch.is_tensor(loss):
             named["loss"] = loss.detach()
-        meta = {"phase": phase, "row": row} | ({} if self._infos is not None else {"progress": {"forwards": self._step}})
+        meta: dict[str, Any] = {"phase": phase, "row": row}
+        if self._infos is None:
+            meta["progress"] = self._clock.progress({"forwards": self._clock.steps})
         return Job(stack(pairs, self.options.logits, self.options.summaries), listed, named, meta)
 
     def _described(self, stack: str) -> list[SequenceInfo] | None:
@@ -212,13 +215,12 @@ class Tracer:
 
     def _final(self, status: str) -> dict[str, Any]:
         warnings = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
+        notes = [p.note for p in self.proof[:1] if p.note]
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + self._of_routers() + warnings + [p.note for p in self.proof[:1] if p.note],
-            "seconds": time.perf_counter() - self._began,
-            "model_seconds": self._model_seconds,
-            "trace_seconds": self._trace_seconds,
+            "warnings": self._notes + self._of_routers() + warnings + notes + self._clock.complaint(self._sink.waited),
+            **self._clock.times(),
         }
 
     def _of_routers(self) -> list[str]:

@@ -25,9 +25,10 @@ class Sink:
         self.writer, self.identity = writer, identity
         self.commit_rows, self.commit_seconds = options.commit_rows, options.commit_seconds
         self.max_bytes = options.max_bytes
+        carried = writer.part.progress.get("resume", {})  # of a run that goes on
         self.waited = 0.0
-        self.written: dict[str, Any] = {}
-        self.warnings: dict[str, int] = {}
+        self.written: dict[str, Any] = dict(writer.part.progress)
+        self.warnings: dict[str, int] = dict(carried.get("warned", {}))
         self._held = 0
         self._room = threading.Condition()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -77,7 +78,9 @@ class Sink:
         if job.meta["row"] is not None:
             self._rows(job)
         if "progress" in job.meta:
-            self.written = job.meta["progress"] or self.written
+            self.written = job.meta["progress"]
+            self.written["resume"] = {**self.written.get("resume", {}), "warned": dict(self.warnings)}
+            self.writer.mark()
             overdue = time.monotonic() - self._last > self.commit_seconds
             if self.writer.pending and (self.writer.pending >= self.commit_rows or overdue):
                 self.writer.commit(self.written)
