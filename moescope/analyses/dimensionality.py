@@ -75,6 +75,8 @@ def run(store: Store, run: int | None = None, control: int | None = None) -> Ans
     if control is not None:
         frames += _figures(sample(scope(store, control)), f", control run {control}")
     found = measured(store, here.run, "participation_ratio", "dimensionality")
+    if not frames and found.empty:
+        raise AnalysisError(f"run {here.run} has no dimensionality to give: " + " ".join(taken.notes))
     frame = gather([*frames, found])
     notes = [*here.notes, *taken.notes, *few_units(frame)]
     if found.empty:
