@@ -80,14 +80,14 @@ def trace(
     store = Path(store)
     tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     done = 0
+    rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
+    tracer.note(notes)
     if resume:
         if (found := planned(store, key)) and found[1] == "complete" and not _fitting(store, key):
             return found[0]
         writer = _resumable(store, key)
         tracer.resume(writer)
         done = int(writer.part.progress.get("batches", 0))
-    rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
-    tracer.note(notes)
     with tracer:
         for number, batch in enumerate(_batches(rows, batch_size)):
             if number >= done:

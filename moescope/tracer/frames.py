@@ -10,11 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
+from threading import Lock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import ModelError
+
+_PATIENCE = 600.0  # seconds that a thread waits for another's forward to end
 _INPUTS = {"input_ids", "decoder_input_ids", "inputs_embeds", "pixel_values"}
 _CACHES = ("past_key_values", "past_key_value", "cache_params")
 
@@ -51,7 +55,9 @@ class Frames:
     def __init__(self, model: nn.Module, sites: list[Any], opened: Callable[[], None], closed: Callable[[Frame], None]) -> None:
         self.model, self._opened, self._closed = model, opened, closed
         self.current: Frame | None = None
-        self._caches: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._turn, self._owner = Lock(), 0
+        self._caches: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
+        self._fresh: set[int] = set()  # generations that began in the forward that is open
         self._numbers = count()
         self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
 
@@ -59,44 +65,62 @@ class Frames:
         signature = inspect.signature(module.forward)
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self.current is None:
-                self._opened()
+            if self._owner != get_ident():
+                self._begin()
             self.current = Frame(module, _bound(signature, args, kwargs), self.current)
 
         def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
-            frame = self.current
+            frame = self.mine()
             if frame is None:
                 return
             frame.output, self.current = output, frame.parent
             if self.current is None:
-                self._closed(frame)
+                try:
+                    self._closed(frame)
+                finally:
+                    self._owner = 0
+                    self._turn.release()
 
         return [
             module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
             module.register_forward_hook(leave, with_kwargs=True, always_call=True),
         ]
 
+    def _begin(self) -> None:
+        """Open the outermost frame; threads that share the model take turns, forward by forward."""
+        if not self._turn.acquire(timeout=_PATIENCE):
+            raise ModelError("two threads run the traced model at once, and one forward waits inside the other; use one thread")
+        self._owner = get_ident()
+        self._fresh.clear()
+        self._opened()
+
+    def mine(self) -> Frame | None:
+        """The innermost open frame, if it is of the calling thread."""
+        return self.current if self._owner == get_ident() else None
+
     def stream(self, frame: Frame, stack: str, rows: int, root_output: Any) -> Stream:
         """Name the tokens of `rows` rows of a router under `frame`."""
         text = _text_shape(frame, rows)
         if text is None:
             return _image_or_rows(frame, stack, rows, next(self._numbers))
-        generation, continues = self._generation(frame, root_output)
+        generation, continues = self._generation(frame, stack, root_output)
         ids = _ids(frame, text, stack)
         return Stream(stack, text, "text", generation, continues, ids, _mask(frame, text, stack), _pad(frame, stack))
 
-    def _generation(self, frame: Frame, root_output: Any) -> tuple[int, bool]:
+    def _generation(self, frame: Frame, stack: str, root_output: Any) -> tuple[int, bool]:
         """A number for the sequences of this call, and whether it goes on with those of an earlier one (same cache)."""
         cache = next((f.inputs[name] for f in _outwards(frame) for name in _CACHES if f.inputs.get(name) is not None), None)
-        if cache is not None and cache in self._caches:
-            return self._caches[cache], True
+        known = self._caches.get(cache, {}) if cache is not None and not isinstance(cache, tuple | list) else {}
+        if known.get(stack, -1) >= 0 and known[stack] not in self._fresh:
+            return known[stack], True
         number = next(self._numbers)
+        self._fresh.add(number)
         made = (
             cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
         )
         if made is not None:
             with suppress(TypeError):  # a tuple, as old models return
-                self._caches[made] = number
+                self._caches.setdefault(made, {})[stack] = number
         return number, False
 
 
@@ -104,8 +128,13 @@ def _entrances(model: nn.Module, sites: list[Any]) -> list[nn.Module]:
     """The model, and every module above a router that takes ids, embeddings or pixels."""
     names = dict(model.named_modules())
     above = {name.rsplit(".", i)[0] for site in sites for name in [site.name + ".x"] for i in range(1, name.count(".") + 1)}
-    towers = [names[n] for n in sorted(above) if n in names and n and _INPUTS & set(_parameters(names[n]))]
+    towers = [names[n] for n in sorted(above) if n in names and n and _enters(set(_parameters(names[n])))]
     return [model, *(m for m in towers if m is not model)]
+
+
+def _enters(parameters: set[str]) -> bool:
+    """Whether a forward with these parameters begins a stream: not a layer that is told the ids beside its hidden states."""
+    return bool(_INPUTS & parameters) and "hidden_states" not in parameters
 
 
 def _parameters(module: nn.Module) -> list[str]:
@@ -159,7 +188,8 @@ def _ids(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
 def _mask(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
     """The (sequences, >= places) mask that says which places are padding; the last places count."""
     for f in _outwards(frame):
-        names = ("decoder_attention_mask",) if f.parent is None and _decodes(f, stack) else ("attention_mask",)
+        both = _decodes(f, stack) and "decoder_attention_mask" in _parameters(f.module)
+        names = ("decoder_attention_mask",) if both else ("attention_mask",)
         for name in names:
             value: Any = f.inputs.get(name)
             if torch.is_tensor(value) and value.dim() == 2 and value.shape[0] == shape[0] and value.shape[1] >= shape[1]:

@@ -31,15 +31,35 @@ class _Live:
 
     sequences: np.ndarray
     counts: np.ndarray
+    ended: np.ndarray  # bool: a token that ends it was generated; what `generate` feeds for it afterwards is padding
 
 
 class Identity:
     """Gives keys to sequences and tokens and writes their rows."""
 
-    def __init__(self, writer: RunWriter, text_of: Callable[[Sequence[int]], list[str]] | None, special: set[int]) -> None:
+    def __init__(
+        self,
+        writer: RunWriter,
+        text_of: Callable[[Sequence[int]], list[str]] | None,
+        special: set[int],
+        stops: tuple[set[int], set[int]] = (set(), set()),
+    ) -> None:
         self.writer, self.text_of, self.special = writer, text_of, special
+        self.ends, self.pads = (np.array(sorted(ids), np.int64) for ids in stops)
         self._live: dict[int, _Live] = {}
         self._seen: set[int] = set()
+
+    @classmethod
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
+        """For a model and its tokenizer, if it has one."""
+        if tokenizer is None:
+            return cls(writer, None, set(), stops(model))
+
+        def texts(ids: Sequence[int]) -> list[str]:
+            pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
+            return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
+
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
 
     def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray], decoding: bool) -> np.ndarray:
         """(sequences × places,) token key of every row; -1 for padding."""
@@ -47,9 +67,13 @@ class Identity:
         mask = _mask(stream, ids, arrays.get("mask"))
         live = self._live.get(stream.generation) if stream.continues else None
         if live is None or len(live.sequences) != stream.shape[0]:
-            live = _Live(self._sequences(stream, mask), np.zeros(stream.shape[0], np.int64))
+            live = _Live(self._sequences(stream, mask), *(np.zeros(stream.shape[0], kind) for kind in (np.int64, bool)))
             self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
             decoding = False
+        if decoding and ids is not None:
+            live.ended &= np.isin(ids[:, 0], self.pads)
+            mask = mask & ~live.ended[:, None]
+            live.ended |= np.isin(ids[:, 0], self.ends)
         keys = self._tokens(stream, live, ids, mask, decoding)
         live.counts += mask.sum(1)
         return keys
@@ -126,6 +150,19 @@ class Identity:
         if new:
             self._seen.update(new)
             self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
+
+
+def stops(model: Any) -> tuple[set[int], set[int]]:
+    """Ids that end a generated sequence, and ids that `generate` then feeds in its place while others go on."""
+    settings = [getattr(model, name, None) for name in ("generation_config", "config")]
+    ends, pads = (
+        next(
+            (set(v if isinstance(v, list) else [v]) for s in settings if isinstance(v := getattr(s, name, None), int | list)),
+            set(),
+        )
+        for name in ("eos_token_id", "pad_token_id")
+    )
+    return ends, pads or ends
 
 
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..contracts import Record, Site, find
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
+from ..models.sources import unwrap
 from ..proof import Proved, example_inputs, prove
 from ..store import RunWriter
 from ..store.replace import renew
@@ -38,7 +38,7 @@ class Tracer:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         store: str | Path,
         *,
         tokenizer: Any = None,
@@ -49,7 +49,7 @@ class Tracer:
         replace: bool = False,
         **settings: Any,
     ) -> None:
-        self.model, self.store, self.tokenizer = model, Path(store), tokenizer
+        self.model, self.store, self.tokenizer = unwrap(model), Path(store), tokenizer
         self.options = options or Options(**settings)
         self._run = {"name": name, **(run or {})}
         self._inputs = inputs
@@ -61,12 +61,20 @@ class Tracer:
         self._records: list[tuple[Record, Frame]] = []
         self._outside = self._first = 0
         self._clock = Clock()
-        self._continue: RunWriter | None = None
+        self._writer: RunWriter | None = None
+        self._continue = False
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
-    # -- attach and detach
-
     def __enter__(self) -> "Tracer":
+        try:
+            self._attach()
+        except BaseException:
+            if self._writer is not None:
+                self._writer.release() if self._continue else self._writer.discard()
+            raise
+        return self
+
+    def _attach(self) -> None:
         self.sites = self.options.choose(find(self.model))
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
@@ -74,32 +82,37 @@ class Tracer:
         self.proof = prove(self.model, self.sites, inputs)
         if self._replace and self.store.exists():
             renew(self.store)
-        self._writer = self._continue or RunWriter.create(self.store, self._head())
+        if self._writer is None:
+            self._writer = RunWriter.create(self.store, self._head())
         self._clock.start(self._writer.part.progress.get("resume", {}))
-        self._sink = Sink(self._writer, self._identity(), self.options)
+        self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
         self._copier = Copier()
         self._frames = Frames(self.model, self.sites, self._opened, self._closed)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
-        return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        assert self._writer is not None
         try:
             self._sink.finish()
-        except BaseException:
+            self._close(self._writer, "complete" if kind is None else "interrupted")
+        finally:
             self._writer.release()
-            raise
-        if kind is None and not self._writer.next["forward"]:
-            self._writer.discard()
+
+    def _close(self, writer: RunWriter, status: str) -> None:
+        if status == "interrupted":
+            writer.rollback()  # to the end of the last whole batch
+        if writer.next["forward"]:
+            self.run = writer.close(self._final(status), self._sink.written)
+            return
+        writer.discard()
+        if status == "complete":
             raise ModelError(self._nothing())
-        if kind is not None:
-            self._writer.rollback()
-        self.run = self._writer.close(self._final("complete" if kind is None else "interrupted"), self._sink.written)
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
-        self._continue = writer
+        self._writer, self._continue = writer, True
         return self
 
     def _nothing(self) -> str:
@@ -109,8 +122,6 @@ class Tracer:
                 "module that your code calls"
             )
         return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
-
-    # -- what the caller says
 
     @contextmanager
     def batch(
@@ -135,13 +146,12 @@ class Tracer:
 
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
-        done = {"tokens": self._writer.next["token"], "forwards": self._writer.next["forward"]}
+        count = self._writer.next if self._writer is not None else {}
+        done = {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)}
         return done | self._clock.times()
 
-    # -- hooks
-
     def _emit(self, record: Record) -> None:
-        frame = self._frames.current
+        frame = self._frames.mine()
         if frame is None:
             self._outside += 1
         elif self._sampled:
@@ -177,7 +187,10 @@ class Tracer:
             pairs.append((record, streams[key]))
         listed = list(streams.values())
         named = {
-            f"{n}:{name}": t for n, s in enumerate(listed) for name, t in (("ids", s.ids), ("mask", s.mask)) if t is not None
+            f"{n}:{name}": t.detach().clone()  # the caller may write something else there before it is stored
+            for n, s in enumerate(listed)
+            for name, t in (("ids", s.ids), ("mask", s.mask))
+            if t is not None
         }
         phase = self._phase(listed)
         loss: Any = getattr(root.output, "loss", None)
@@ -186,12 +199,11 @@ class Tracer:
             "step": self._clock.steps - 1 - self._first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
-            "loss": float("nan") if loss is None else loss,
         }
         if torch.is_tensor(loss):
-            named["loss"] = loss.detach()
+            named["loss"] = loss.detach().clone()
         meta: dict[str, Any] = {"phase": phase, "row": row}
-        if self._infos is None:
+        if self._infos is None:  # every forward of the caller's own is whole in itself
             meta["progress"] = self._clock.progress({"forwards": self._clock.steps})
         return Job(stack(pairs, self.options.logits, self.options.summaries), listed, named, meta)
 
@@ -204,8 +216,6 @@ class Tracer:
         if streams[0].kind != "text":
             return "forward"
         return "decode" if streams[-1].continues and streams[-1].shape[1] == 1 else "prefill"
-
-    # -- what is written about the run
 
     def _head(self) -> dict[str, Any]:
         model = describe_model(self.model, self._run.pop("model_name", None))
@@ -230,13 +240,3 @@ class Tracer:
             if "warning" in site.extra:
                 said.setdefault(site.extra["warning"], []).append(site.path)
         return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
-
-    def _identity(self) -> Identity:
-        if self.tokenizer is None:
-            return Identity(self._writer, None, set())
-        return Identity(self._writer, self._texts, set(self.tokenizer.all_special_ids))
-
-    def _texts(self, ids: Sequence[int]) -> list[str]:
-        decoded = [self.tokenizer.decode([i]) for i in ids]
-        pieces = self.tokenizer.convert_ids_to_tokens(list(ids))
-        return [p if "\ufffd" in d or not d else d for d, p in zip(decoded, pieces)]

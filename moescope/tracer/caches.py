@@ -1,0 +1,81 @@
+"""Which calls continue the same sequences: those that share a key–value cache, and what happens to the cache between them.
+
+Beam search reorders a cache's rows, assisted decoding crops rejected drafts off its end; both are noted (their methods are
+wrapped while a trace runs) and handed to the writing thread with the next call, as references.
+"""
+
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+Event = tuple[str, Any]
+"""("reorder", indices) · ("select", indices) · ("crop", length)"""
+
+_METHODS = {"reorder_cache": "reorder", "batch_select_indices": "select", "crop": "crop"}
+
+
+class Caches:
+    """Numbers for generations by their cache, and the events of each since its last call."""
+
+    def __init__(self) -> None:
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._events: dict[int, list[Event]] = {}
+        self._count = count()
+        self._decoded: set[int] = set()
+        self._wrapped: list[tuple[type, str, Any]] = []
+
+    def new(self) -> int:
+        """A number for sequences that no cache holds."""
+        return next(self._count)
+
+    def known(self, cache: Any) -> int | None:
+        """The number of a cache that an earlier call used."""
+        with suppress(TypeError):
+            return self._numbers.get(cache)
+        return None
+
+    def remember(self, cache: Any, number: int) -> None:
+        """This cache holds the sequences of that number."""
+        with suppress(TypeError):  # a tuple, as old models return
+            self._numbers[cache] = number
+            for method, event in _METHODS.items():
+                self._wrap(type(cache), method, event)
+
+    def events(self, number: int) -> list[Event]:
+        """What happened to a cache since its last call."""
+        return self._events.pop(number, [])
+
+    def decodes(self, number: int, places: int) -> bool:
+        """Whether a continuing call of so many places runs generated tokens: one at a time, or drafts after that began."""
+        if places == 1:
+            self._decoded.add(number)
+        return number in self._decoded
+
+    def close(self) -> None:
+        """Give the cache classes their own methods back."""
+        for kind, name, own in reversed(self._wrapped):
+            if own is None:
+                delattr(kind, name)
+            else:
+                setattr(kind, name, own)
+        self._wrapped = []
+
+    def _wrap(self, kind: type, name: str, event: str) -> None:
+        original = getattr(kind, name, None)
+        if original is None or any(k is kind and n == name for k, n, _ in self._wrapped):
+            return
+        self._wrapped.append((kind, name, kind.__dict__.get(name)))
+        setattr(kind, name, self._noting(original, event))
+
+    def _noting(self, original: Callable[..., Any], event: str) -> Callable[..., Any]:
+        def method(cache: Any, *args: Any, **kwargs: Any) -> Any:
+            number = self.known(cache)
+            if number is not None:
+                self._events.setdefault(number, []).append((event, [*args, *kwargs.values()][0]))
+                if event == "crop":
+                    self._decoded.add(number)
+            return original(cache, *args, **kwargs)
+
+        return method
