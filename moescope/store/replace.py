@@ -73,6 +73,7 @@ def replace(store: Path, change: Change, anew: bool = False) -> None:
             shutil.copyfile(store, temporary)
         con = duckdb.connect(str(temporary))
         try:
+            create_tables(con)  # a store of an earlier version of this schema may lack one
             if begun:
                 _begin(con)
             change(con)
@@ -119,7 +120,6 @@ def _whole(store: Path) -> None:
 
 
 def _begin(con: duckdb.DuckDBPyConnection) -> None:
-    create_tables(con)
     rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat())]
     con.executemany("insert into meta values (?, ?)", rows)
 

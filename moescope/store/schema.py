@@ -28,9 +28,9 @@ def tables() -> tuple[str, ...]:
 
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the physical tables in an empty database."""
+    """Make the physical tables that are not there yet."""
     for kind, name, statement, comment in statements("schema"):
-        con.execute(statement)
+        con.execute(statement.replace("create table", "create table if not exists", 1))
         _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
 
 

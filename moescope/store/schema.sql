@@ -111,6 +111,7 @@ create table tokens (
   run uinteger, -- runs.run
   sequence uinteger, -- sequences.sequence
   position uinteger, -- place in the sequence, from 0; padding is not counted
+  parent uinteger, -- beams: the token before it in its own hypothesis, since beams change rows; else null
   unit varchar, -- text | patch | cls | image | row (a stream whose tokens could not be named)
   vocab_id uinteger, -- the tokenizer's id, for text
   word uinteger, -- number of the word in the sequence that it belongs to, where words are labelled
@@ -213,6 +214,35 @@ create table measures (
   n ubigint, -- tokens or decisions
   units ubigint, -- documents or images
   extra json -- anything else
+);
+
+-- Effects of taking experts away, by group of tokens (moescope ablate)
+create table ablations (
+  run uinteger, -- runs.run of the baseline
+  ablation varchar, -- key of the sweep: what was asked for
+  router uinteger, -- routers.router; null where the set spans several
+  expert usmallint, -- null where the set has several
+  experts json, -- the set: {router path: [experts]}
+  mode varchar, -- zero | mean | route-around
+  load double, -- share of its routers' assignments that the set had in the baseline
+  control varchar, -- none: against the baseline; load, random: minus the change that control sets make
+  controls json, -- the control sets
+  group_kind varchar, -- all | position | token | domain, upos, ... (a label)
+  "group" varchar, -- its value
+  counted_at varchar, -- target: the group is of the token predicted; input: of the token read
+  n ubigint, -- tokens (or images) in the group
+  units ubigint, -- documents (or images) they come from
+  delta_nll double, -- change of the mean negative log-likelihood, nats per token; above 0: the set was needed
+  ci_low double, -- document bootstrap, 95 %
+  ci_high double, -- document bootstrap, 95 %
+  p double, -- signs of the documents' sums flipped, two-sided
+  q double, -- Benjamini-Hochberg over the sweep, by control and group kind
+  control_delta_nll double, -- what the control sets change; 0 for none
+  baseline_nll double, -- of the group without ablation, nats per token
+  kl double, -- mean divergence of the output distribution, baseline from ablated, nats
+  delta_correct double, -- change of top-1 accuracy
+  delta_margin double, -- change of log p(target) minus log p of the best other
+  rerouted double -- share of later decisions that chose another set of experts
 );
 
 -- Kept sums: assignments by expert

@@ -154,3 +154,34 @@ select
   list(a.expert order by r.layer, a.iteration) as experts, -- first choice, layer by layer
   list(r.layer order by r.layer, a.iteration) as layers, -- the layers' numbers
 from assignments a join routers r using (router) where a.rank = 0 group by all;
+
+-- What taking experts away does, by group of tokens, with controls: effects of `moescope ablate`
+create view ablation_effects as
+select
+  a.run, -- runs.run of the baseline
+  a.router, -- routers.router; null where the set spans several
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  a.expert, -- null where the set has several
+  a.experts, -- the set: {router path: [experts]}
+  a.mode, -- zero | mean | route-around
+  a.load, -- share of the assignments that the set had
+  a.control, -- none: against the baseline; load, random: minus what control sets of equal load, or random ones, change
+  a.group_kind, -- all | position | token | a kind of label
+  a."group", -- its value
+  a.counted_at, -- target: the token predicted; input: the token read
+  a.n, -- tokens or images
+  a.units, -- documents or images they come from
+  a.delta_nll, -- change of the loss, nats per token
+  a.ci_low, -- document bootstrap, 95 %
+  a.ci_high, -- document bootstrap, 95 %
+  a.p, -- sign flips over documents
+  a.q, -- false discovery rate
+  a.control_delta_nll, -- what the control sets change
+  a.delta_nll / nullif(a.load, 0) as per_load, -- change per share of load: frequency misleads where this differs between experts
+  a.baseline_nll, -- of the group without ablation
+  a.kl, -- of the output distribution, nats
+  a.delta_correct, -- change of accuracy
+  a.delta_margin, -- change of the margin
+  a.rerouted, -- share of later decisions that changed
+from ablations a left join routers r on r.router = a.router;
