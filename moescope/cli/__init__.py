@@ -29,6 +29,10 @@ class Commands(click.Group):
         except MoescopeError as error:
             click.echo(f"moescope: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "moescope"
+            click.echo(f"moescope: {error.format_message().rstrip('.')}; see {where} --help", err=True)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("moescope: interrupted", err=True)
             ctx.exit(130)

@@ -1,5 +1,6 @@
 """What a trace shows while it runs, and when it is done."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ class Bar:
         self._task = self._progress.add_task("trace", total=None, rate="")
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Update from what `trace` reports after each batch."""
+        """Update from what `trace` reports after each batch; shown from the first one on."""
+        self._progress.start()
         rate = f"{progress['tokens'] / max(progress['seconds'], 1e-9):,.0f} tokens/s"
         self._progress.update(self._task, completed=progress["sequences"], total=progress["total"], rate=rate)
 
+    def say(self, text: str) -> None:
+        """One line on standard error, beside the bar."""
+        self._progress.stop()
+        print(text, file=sys.stderr)
+
     def __enter__(self) -> "Bar":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -62,6 +62,7 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
 @click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
+@click.option("--commit-rows", type=click.IntRange(1), hidden=True, help="Make a shard durable after so many decisions.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> None:
     """Trace MODEL over DATA into STORE.
@@ -73,7 +74,11 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other")
     with Bar(quiet) as bar:
-        run = _trace(model, data, store, options, bar)
+        try:
+            run = _trace(model, data, store, options, bar)
+        except KeyboardInterrupt:
+            bar.say(f"moescope: interrupted; what was traced is kept: look with moescope info {store}, go on with --resume")
+            raise SystemExit(130) from None
     if not quiet:
         summary(store, run)
 
@@ -92,6 +97,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
         logits=options.pop("logits"),
         layers=options.pop("layers"),
         every=options.pop("every"),
+        **({"commit_rows": rows} if (rows := options.pop("commit_rows")) else {}),
     )
     options.pop("append")
     options["generate"] = options["generate"] or 0

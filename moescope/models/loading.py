@@ -1,5 +1,6 @@
 """Load what a user names: a specimen, a local folder, a V-MoE checkpoint, a model of the hub."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,9 @@ def _folder(
             return _vmoe(name, VMoE.from_pretrained(folder), device, dtype)
     import transformers
 
-    options = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
+    options: dict[str, Any] = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
+    if not isinstance(folder, Path) and not _hub_answers(folder):
+        options["local_files_only"] = True  # the cache may have it
     transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
@@ -107,6 +110,22 @@ def _folder(
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise ModelError(_why(name, error)) from error
     return Loaded(name, model.to(device).eval(), tokenizer)
+
+
+def _hub_answers(name: str) -> bool:
+    """Ask once, for at most five seconds, where loading would try for half a minute."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return False
+    try:
+        HfApi().model_info(name, timeout=5)
+    except HfHubHTTPError:
+        return True  # it says no, which loading will explain
+    except Exception:  # each HTTP library has its own
+        return False
+    return True
 
 
 def _why(name: str, error: Exception) -> str:
