@@ -24,7 +24,10 @@ def _answer(where: str, state: tuple[Any, ...], name: str, run: int, options: tu
         return None, str(refusal)
     except (ValueError, KeyError, IndexError, ArithmeticError) as error:
         logging.exception("the analysis %s failed", name)
-        return None, f"It failed on this run ({type(error).__name__}: {error}), which may hold too little; the terminal says more."
+        return (
+            None,
+            f"It failed on this run ({type(error).__name__}: {error}), which may hold too little; the terminal says more.",
+        )
 
 
 @st.cache_data(max_entries=4, show_spinner=False)

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pandas as pd
-
 import stored
 
 LOADS = """
@@ -12,11 +11,13 @@ select a.stack, a.layer, a.expert, a.share as share_a, b.share as share_b, b.sha
 from a join b on a.stack is not distinct from b.stack and a.layer = b.layer and a.expert = b.expert order by all"""
 PAIRS = """
 select ra.router as a, rb.router as b, ra.stack, ra.layer, ra.experts, rb.experts as experts_b
-from routers ra join routers rb on ra.stack is not distinct from rb.stack and ra.layer = rb.layer and ra.site is not distinct from rb.site
+from routers ra join routers rb on ra.stack is not distinct from rb.stack and ra.layer = rb.layer
+  and ra.site is not distinct from rb.site
 where ra.run = ? and rb.run = ? order by ra.stack, ra.layer"""
 SEQUENCES = """
 select a.sequence as a, b.sequence as b, a.document, a.stack, coalesce(a.domain, a.class, '') as label, left(a.text, 80) as text
-from sequences a join sequences b on b.run = ? and a.source is not distinct from b.source and a.source_row is not distinct from b.source_row
+from sequences a join sequences b on b.run = ? and a.source is not distinct from b.source
+  and a.source_row is not distinct from b.source_row
   and a.part is not distinct from b.part and a.beam is not distinct from b.beam and a.stack is not distinct from b.stack
 where a.run = ? order by a.sequence limit {limit}"""
 TOKENS = """
@@ -25,8 +26,10 @@ pair as (
   select ta.token as a, tb.token as b, s.document, s.stack, ta.position from s
   join tokens ta on ta.sequence = s.a join tokens tb on tb.sequence = s.b and tb.position = ta.position
   where ta.vocab_id is not distinct from tb.vocab_id),
-one as (select a.token, a.router, a.expert from assignments a where a.run = ? and a.rank = 0 and a.token in (select a from pair)),
-two as (select a.token, a.router, a.expert from assignments a where a.run = ? and a.rank = 0 and a.token in (select b from pair)),
+one as (select a.token, a.router, a.expert from assignments a
+  where a.run = ? and a.rank = 0 and a.token in (select a from pair)),
+two as (select a.token, a.router, a.expert from assignments a
+  where a.run = ? and a.rank = 0 and a.token in (select b from pair)),
 m as ({pairs})
 select p.a as token, p.document, p.position, m.stack, m.layer, one.expert as expert_a, two.expert as expert_b
 from pair p join one on one.token = p.a join m on m.a = one.router and m.stack is not distinct from p.stack
@@ -39,7 +42,8 @@ pa as (select stack, layer, e, n / sum(n) over (partition by stack, layer) as p 
 pb as (select stack, layer, e, n / sum(n) over (partition by stack, layer) as p from cb),
 c as (select pa.stack, pa.layer, sum(pa.p * pb.p) as chance from pa join pb using (stack, layer, e) group by all),
 d as (select stack, layer, document, count(*) as n, count(*) filter (expert_a = expert_b) as same from t group by all)
-select d.stack, d.layer, sum(same) / sum(n) as agreement, any_value(c.chance) as chance, sum(n)::bigint as tokens, count(*) as documents,
+select d.stack, d.layer, sum(same) / sum(n) as agreement, any_value(c.chance) as chance,
+       sum(n)::bigint as tokens, count(*) as documents,
        list(same / n) as per_document, list(n) as sizes
 from d left join c using (stack, layer) group by d.stack, d.layer order by d.stack, d.layer"""
 CHANGED = """

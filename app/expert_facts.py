@@ -18,7 +18,8 @@ mine as (
   select t.vocab_id, count(*) as n, avg(a.weight) as weight from assignments a join tokens t using (token)
   where a.router = ? and a.expert = ? and not a.dropped group by all)
 select v.text, mine.n as tokens, seen.n as occurrences, mine.n / seen.n as rate, mine.weight
-from mine join seen using (vocab_id) join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = mine.vocab_id
+from mine join seen using (vocab_id) join runs u on u.run = ?
+left join vocab v on v.model = u.model and v.vocab_id = mine.vocab_id
 order by mine.n desc limit 400"""
 CONTEXTS = """
 with best as (

@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import streamlit as st
-
 import stored
+import streamlit as st
 
 SAMPLE = """
 with few as (
@@ -15,7 +14,8 @@ with few as (
 select a.token, a.router, a.expert, sum(a.weight) as weight from assignments a join few using (token)
 where a.run = ? and not a.dropped group by all"""
 WORDS = """
-select t.token, t.sequence, t.position, t.unit, t.text, t.document, coalesce(t.domain, t.class) as label, t.y, t.x, l.label as upos
+select t.token, t.sequence, t.position, t.unit, t.text, t.document, coalesce(t.domain, t.class) as label,
+       t.y, t.x, l.label as upos
 from token_text t left join token_labels l on l.token = t.token and l.kind = 'upos' where t.token in (select unnest(?))"""
 MOST = 1200  # tokens on the map
 

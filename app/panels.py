@@ -33,8 +33,10 @@ def guarded(render: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         sentence("The store changed while this page was read; it is read again in a moment.")
     except Exception as error:
         logging.exception("a page failed")
-        sentence(f"This part cannot be shown ({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}); "
-                 "the terminal says more.")  # fmt: skip
+        sentence(
+            f"This part cannot be shown ({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else ''}); "
+            "the terminal says more."
+        )
     return None
 
 

@@ -1,4 +1,4 @@
-"""The pixels behind patches: the store keeps none, so they are read from the data set that moescope ships, where that was used."""
+"""The pixels behind patches: the store keeps none, so they are read from the shipped data set, where that was traced."""
 
 import base64
 import io

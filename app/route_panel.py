@@ -13,6 +13,7 @@ import wording
 from token_view import colours
 
 from moescope import charts
+from moescope.charts import OTHER
 
 Row = dict[str, Any]
 
@@ -39,8 +40,13 @@ def _title(about: Row) -> None:
     name = about["unit"] if about["text"] is None else wording.visible(about["text"])
     place = f"patch {about['y']}, {about['x']}" if about["unit"] == "patch" else f"position {about['position']}"
     made = " · generated" if about["generated"] else ""
-    st.html(f'<div class="ms-run"><b>Route of “{wording.markup(name)}”</b><span>{place}{made} · {wording.markup(about["document"])} · '
-            f'{wording.markup(about["labels"] or "no labels")} · token {about["token"]}</span></div>')  # fmt: skip
+    words = [
+        place + made,
+        wording.markup(about["document"]),
+        wording.markup(about["labels"] or "no labels"),
+        f"token {about['token']}",
+    ]
+    st.html(f'<div class="ms-run"><b>Route of “{wording.markup(name)}”</b><span>{" · ".join(words)}</span></div>')
 
 
 def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
@@ -56,8 +62,10 @@ def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
         for (router, iteration), group in reversed(list(path.groupby(["router", "iteration"], sort=False)))
     ]
     more = "<th>next best</th>" if others else ""
-    st.html('<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
-            f"{more}</tr>{''.join(lines)}</table>")  # fmt: skip
+    st.html(
+        '<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
+        f"{more}</tr>{''.join(lines)}</table>"
+    )
     if not others:
         st.caption("Alternatives need router logits: trace with full logits to see the experts that came next.")
 
@@ -65,16 +73,19 @@ def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
 def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) -> str:
     palette = colours(group["expert"].tolist(), int(group["experts"].iloc[0]))
     total = group["weight"].fillna(1).clip(lower=0).sum() or 1
-    bars = "".join(
-        f'<i class="{"dropped" if a.dropped else ""}" style="width:{100 * max(_weight(a), 0) / total:.1f}%;background:{palette.get(a.expert, "#9AA0A6")}" '
-        f'title="expert {a.expert}, weight {_weight(a):.4g}">{a.expert} · {_weight(a):.2f}</i>'
-        for a in group.itertuples()
-    )  # fmt: skip
+    bars = "".join(_bar(a, palette.get(a.expert, OTHER), total) for a in group.itertuples())
     entropy = sure.get("entropy")
     meter = "–" if entropy is None else f'<span class="ms-meter" style="--v:{100 * entropy / peak:.0f}%"></span>{entropy:.2f}'
     margin = "–" if sure.get("margin") is None else f"{sure['margin']:.3f}"
     more = f"<td>{wording.markup(others)}</td>" if others else ""
-    return f'<tr><td>{wording.markup(label)}</td><td><div class="ms-bar">{bars}</div></td><td>{meter}</td><td>{margin}</td>{more}</tr>'
+    cells = [wording.markup(label), f'<div class="ms-bar">{bars}</div>', meter, margin]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}{more}</tr>"
+
+
+def _bar(row: Any, colour: str, total: float) -> str:
+    weight, gone = _weight(row), "dropped" if row.dropped else ""
+    style = f"width:{100 * max(weight, 0) / total:.1f}%;background:{colour}"
+    return f'<i class="{gone}" style="{style}" title="expert {row.expert}, weight {weight:.4g}">{row.expert} · {weight:.2f}</i>'
 
 
 def _weight(row: Any) -> float:

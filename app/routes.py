@@ -57,7 +57,8 @@ def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, 
 def partners(sequence: dict[str, Any], run: int) -> list[dict[str, Any]]:
     """The same input on the other side of an encoder–decoder model."""
     sql = SEQUENCES.replace("s.stack = ?", "s.stack <> ?") + (
-        " and s.source is not distinct from ? and s.source_row is not distinct from ? and s.part is not distinct from ? order by 1 limit 1"
+        " and s.source is not distinct from ? and s.source_row is not distinct from ?"
+        " and s.part is not distinct from ? order by 1 limit 1"
     )
     return stored.rows(sql, run, sequence["stack"], sequence["source"], sequence["source_row"], sequence["part"])
 

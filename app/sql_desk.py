@@ -1,13 +1,14 @@
 """Free SQL, kept harmless: one SELECT, over the locked connection, with limits of time, memory and rows."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pandas as pd
+import stored
 import streamlit as st
 
-import stored
 from moescope.errors import AnalysisError
 
 ROWS = 10_000  # shown
@@ -17,22 +18,17 @@ select t.table_name as name, coalesce(v.comment, b.comment, '') as comment, t.ta
 from information_schema.tables t
 left join duckdb_views() v on v.view_name = t.table_name and v.database_name = t.table_catalog
 left join duckdb_tables() b on b.table_name = t.table_name and b.database_name = t.table_catalog
-where t.table_catalog = current_database() and t.table_name not similar to '(routes|decided)(_empty)?_[0-9]+' order by view desc, name"""
+where t.table_catalog = current_database() and t.table_name not similar to '(routes|decided)(_empty)?_[0-9]+'
+order by view desc, name"""
 COLUMNS = """
 select column_name as "column", data_type as type, coalesce(comment, '') as meaning from duckdb_columns()
 where table_name = ? and database_name = current_database() order by column_index"""
-EXAMPLES = {
-    "Load of every expert": "select stack, layer, expert, assignments, share\nfrom expert_load where run = 0\norder by share desc limit 100",
-    "Busiest and dead experts": "select run, stack, layer, normalized, busiest, busiest_share, dead\nfrom load_balance order by normalized",
-    "Tokens of one expert": "select text, count(*) as n, avg(weight) as weight\nfrom routing where run = 0 and layer = 0 and expert = 0\n"
-    "group by text order by n desc limit 50",
-    "Experts of a domain": "select layer, expert, label, share, overall, share / overall as lift\nfrom label_load where kind = 'domain' "
-    "and assignments > 50\norder by lift desc limit 50",
-    "Pairs that run together": "select layer, expert, other, n, share\nfrom coactivation where run = 0 order by n desc limit 50",
-    "Commonest paths": "select experts, count(*) as tokens\nfrom paths where run = 0 group by experts order by tokens desc limit 30",
-    "Least certain tokens": "select t.text, avg(d.entropy) as entropy, count(*) as n\nfrom decisions d join token_text t using (token)\n"
-    "where d.run = 0 group by t.text having n > 5 order by entropy desc limit 50",
-}  # fmt: skip
+
+
+def examples() -> dict[str, str]:
+    """The queries of examples.sql by their first line."""
+    blocks = Path(__file__).with_name("examples.sql").read_text().strip().split("\n\n")
+    return {block.partition("\n")[0].removeprefix("-- "): block.partition("\n")[2] for block in blocks}
 
 
 def checked(query: str) -> str:

@@ -75,21 +75,39 @@ def _notes(row: Any) -> list[str]:
     return [*numbers, wording.clean(row.labels, 120), place + (" · generated" if row.generated else "")]
 
 
-def data_of(tokens: pd.DataFrame, colour: dict[str, Any], *, search: str = "", numbers: bool = False, image: str | None = None,
-            size: tuple[int, int] | None = None, selected: int | None = None, label: str = "tokens") -> dict[str, Any]:  # fmt: skip
+def data_of(
+    tokens: pd.DataFrame,
+    colour: dict[str, Any],
+    *,
+    search: str = "",
+    numbers: bool = False,
+    image: str | None = None,
+    size: tuple[int, int] | None = None,
+    selected: int | None = None,
+    label: str = "tokens",
+) -> dict[str, Any]:
     """What the browser needs, as plain lists."""
     grid = size is not None
     texts = tokens["text"].fillna("").tolist()
     data: dict[str, Any] = {
-        "mode": "grid" if grid else "text", "label": label, "ids": [int(t) for t in tokens["token"]],
+        "mode": "grid" if grid else "text",
+        "label": label,
+        "ids": [int(t) for t in tokens["token"]],
         "text": [""] * len(tokens) if grid else [wording.token(t) or "∅" for t in texts],
         "names": [wording.visible(t) or u for t, u in zip(texts, tokens["unit"], strict=True)],
         "breaks": ["\n" in t or "Ċ" in t for t in texts],
-        "experts": tokens["experts"].tolist(), "weights": tokens["weights"].tolist(), "dropped": tokens["drops"].tolist(),
-        "made": [bool(g) for g in tokens["generated"]], "notes": [[n for n in _notes(r) if n] for r in tokens.itertuples()],
-        "hit": [bool(search) and search.lower() in t.lower() for t in texts], "numbers": numbers, "selected": selected,
-        "image": image, "height": size[0] if size else None, "width": size[1] if size else None,
-    }  # fmt: skip
+        "experts": tokens["experts"].tolist(),
+        "weights": tokens["weights"].tolist(),
+        "dropped": tokens["drops"].tolist(),
+        "made": [bool(g) for g in tokens["generated"]],
+        "notes": [[n for n in _notes(r) if n] for r in tokens.itertuples()],
+        "hit": [bool(search) and search.lower() in t.lower() for t in texts],
+        "numbers": numbers,
+        "selected": selected,
+        "image": image,
+        "height": size[0] if size else None,
+        "width": size[1] if size else None,
+    }
     for axis in ("x", "y"):
         data[axis] = [None if pd.isna(v) else int(v) for v in tokens[axis]]
     return data | colour

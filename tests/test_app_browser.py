@@ -18,8 +18,15 @@ CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[1]
 ARTIFACTS = Path(__file__).parent / "artifacts"
 VIEWS = sorted(path.stem for path in (ROOT / "app" / "views").glob("[a-z]*.py"))
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 pytestmark = [
     pytest.mark.slow,
@@ -37,9 +44,13 @@ class Site:
             self.port = free.getsockname()[1]
         code = "from moescope.cli.app import command; command()"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(store), "--port", str(self.port), "--headless"], cwd=store.parent,
-            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code, str(store), "--port", str(self.port), "--headless"],
+            cwd=store.parent,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.url = f"http://127.0.0.1:{self.port}/"
         self._wait()
 
@@ -64,6 +75,7 @@ class Eyes:
         self.page, self.url = page, url
         self.console: list[str] = []
         self.foreign: list[str] = []
+        page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self.console.append(str(error)))
         page.on("request", self._asked)
@@ -83,9 +95,9 @@ class Eyes:
 
     def rest(self) -> None:
         """Until the script has run and the page is drawn."""
-        self.page.locator(".ms-head h1").first.wait_for(timeout=60_000)
+        self.page.locator(".ms-head h1").first.wait_for()
         self.page.wait_for_timeout(300)
-        self.page.locator(IDLE).wait_for(timeout=120_000)
+        self.page.locator(IDLE).wait_for()
 
     def sound(self) -> None:
         """No error on the page, none in the console, nothing asked elsewhere."""
@@ -111,8 +123,10 @@ def chromium() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
     folder = tmp_path_factory.mktemp("sites")
-    made = {name: Site(make(folder / f"{name}.duckdb")) for name, make in
-            (("demo", synthetic_app.demo), ("hostile", synthetic_app.hostile))}  # fmt: skip
+    made = {
+        name: Site(make(folder / f"{name}.duckdb"))
+        for name, make in (("demo", synthetic_app.demo), ("hostile", synthetic_app.hostile))
+    }
     yield made
     for site in made.values():
         site.stop()
@@ -239,12 +253,12 @@ def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path
         eyes = looking(chromium, site)
         eyes.go("runs")
         writer = synthetic_app.text_run(store, "second", documents=2, finish=False)
-        eyes.page.get_by_text("second").first.wait_for(timeout=30_000, state="attached")
+        eyes.page.get_by_text("second").first.wait_for(state="attached")
         eyes.sound()
         synthetic_app.done(writer, 2)
         shutil.move(store, tmp_path / "away.duckdb")
-        eyes.page.get_by_text("is not there").wait_for(timeout=30_000)
+        eyes.page.get_by_text("is not there").wait_for()
         shutil.move(tmp_path / "away.duckdb", store)
-        eyes.page.locator(".ms-card").first.wait_for(timeout=30_000)
+        eyes.page.locator(".ms-card").first.wait_for()
     finally:
         site.stop()

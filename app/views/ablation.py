@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import pandas as pd
-import streamlit as st
-
 import answers
 import linked
+import pandas as pd
 import panels
 import pickers
 import stored
+import streamlit as st
+
 from moescope import charts
 
 PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 9, "group": "Meaning"}
@@ -46,8 +46,18 @@ def measured(run: Row) -> None:
         with two:
             name = linked.choose("By", "group", names) or names[0]
         low, high = (c if c in frame else None for c in ("ci_low", "ci_high"))
-        chart = charts.bars(frame, name, value, low, high, chance=0.0, title="Effect of taking experts away", horizontal=True, sort="-y",
-                            chance_label="no effect")  # fmt: skip
+        chart = charts.bars(
+            frame,
+            name,
+            value,
+            low,
+            high,
+            chance=0.0,
+            title="Effect of taking experts away",
+            horizontal=True,
+            sort="-y",
+            chance_label="no effect",
+        )
         panels.figure(chart, frame, "select * from ablation_effects", name="effects")
     panels.table(frame, "select * from ablation_effects", name="effects-table")
 

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import streamlit as st
-
 import comparing
 import linked
 import panels
 import pickers
 import routes
+import streamlit as st
 import token_view
-from moescope import charts
 from wording import clean, visible
+
+from moescope import charts
 
 PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
 Row = dict[str, Any]
@@ -51,8 +51,17 @@ def loads(a: Row, b: Row) -> None:
     stacks = list(frame.groupby("stack", dropna=False, sort=False))
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         with column:
-            chart = charts.heatmap(some, "expert", "layer", "difference", f"Share of load, B minus A, {stack}", centre=0, format="+.0%",
-                                   subtitle="orange: more in B", tooltip=["share_a", "share_b"])  # fmt: skip
+            chart = charts.heatmap(
+                some,
+                "expert",
+                "layer",
+                "difference",
+                f"Share of load, B minus A, {stack}",
+                centre=0,
+                format="+.0%",
+                subtitle="orange: more in B",
+                tooltip=["share_a", "share_b"],
+            )
             panels.figure(chart, some, sql, params, name=f"difference-{stack}")
 
 
@@ -68,9 +77,19 @@ def tokens(a: Row, b: Row) -> None:
         return
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        chart = charts.lines(frame, "layer", "agreement", "stack", "low", "high", chance="chance", title="Tokens that kept their first expert",
-                             subtitle="band: 95 % bootstrap over documents; dashed: chance, from both loads", format=".0%",
-                             tooltip=["tokens", "documents"])  # fmt: skip
+        chart = charts.lines(
+            frame,
+            "layer",
+            "agreement",
+            "stack",
+            "low",
+            "high",
+            chance="chance",
+            title="Tokens that kept their first expert",
+            subtitle="band: 95 % bootstrap over documents; dashed: chance, from both loads",
+            format=".0%",
+            tooltip=["tokens", "documents"],
+        )
         panels.figure(chart, frame, sql, params, name="agreement")
     with right:
         most, sql, params = comparing.changed(a["run"], b["run"])

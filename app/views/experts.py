@@ -39,9 +39,19 @@ def finder(run: Row) -> None:
         return
     st.caption("Lift: how many times more of it goes here than of everything; 1 is chance. Choose a row to open the expert.")
     shown = frame[["stack", "layer", "expert", "what", "n", "share", "overall", "lift"]]
-    event = st.dataframe(shown, hide_index=True, on_select="rerun", selection_mode="single-row", key=f"found-{text}", height=240,
-                         column_config={"share": st.column_config.NumberColumn(format="percent"), "overall": st.column_config.NumberColumn(format="percent"),
-                                        "lift": st.column_config.NumberColumn(format="%.2f ×")})  # fmt: skip
+    event = st.dataframe(
+        shown,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        key=f"found-{text}",
+        height=240,
+        column_config={
+            "share": st.column_config.NumberColumn(format="percent"),
+            "overall": st.column_config.NumberColumn(format="percent"),
+            "lift": st.column_config.NumberColumn(format="%.2f ×"),
+        },
+    )
     panels.files(shown, sql, params, name="found")
     if event.selection.rows:
         row = frame.iloc[event.selection.rows[0]]
@@ -54,13 +64,30 @@ def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
     frame = stored.frame(facts.LOAD, layer.router)
     row = frame[frame["expert"] == expert].iloc[0]
     k = layer.top_k or 1
-    panels.cards([
-        ("Share of load", share(row["share"]), f"even load is {share(layer.even)}", "bad" if not row["assignments"] else ""),
-        ("Times it ran", count(row["assignments"]), f"{share(row['first'] / row['assignments'] if row['assignments'] else None)} as first choice", ""),
-        ("Mean weight", f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–", f"top-{k} of {layer.experts}", ""),
-        ("Dropped", count(row["dropped"]), "chosen but not run, for want of capacity", "warn" if row["dropped"] else ""),
-        ("Rank by load", f"{int((frame['share'] > (row['share'] or 0)).sum()) + 1} of {layer.experts}", layer.label, ""),
-    ])  # fmt: skip
+    panels.cards(
+        [
+            (
+                "Share of load",
+                share(row["share"]),
+                f"even load is {share(layer.even)}",
+                "bad" if not row["assignments"] else "",
+            ),
+            (
+                "Times it ran",
+                count(row["assignments"]),
+                f"{share(row['first'] / row['assignments'] if row['assignments'] else None)} as first choice",
+                "",
+            ),
+            (
+                "Mean weight",
+                f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–",
+                f"top-{k} of {layer.experts}",
+                "",
+            ),
+            ("Dropped", count(row["dropped"]), "chosen but not run, for want of capacity", "warn" if row["dropped"] else ""),
+            ("Rank by load", f"{int((frame['share'] > (row['share'] or 0)).sum()) + 1} of {layer.experts}", layer.label, ""),
+        ]
+    )
     if not row["assignments"]:
         panels.empty(
             f"Expert {expert} of {layer.label} never ran", "It is dead on this data: look at another one, or trace other data."
@@ -88,10 +115,19 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             picked = ""
         else:
             shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
-            event = st.dataframe(shown, hide_index=True, on_select="rerun", selection_mode="single-row", height=420, key=f"top-{layer.router}-{expert}",
-                                 column_config={"rate": st.column_config.NumberColumn("comes here", format="percent"),
-                                                "lift": st.column_config.NumberColumn(format="%.2f ×"),
-                                                "at_least": st.column_config.NumberColumn("at least (95 %)", format="%.2f ×")})  # fmt: skip
+            event = st.dataframe(
+                shown,
+                hide_index=True,
+                on_select="rerun",
+                selection_mode="single-row",
+                height=420,
+                key=f"top-{layer.router}-{expert}",
+                column_config={
+                    "rate": st.column_config.NumberColumn("comes here", format="percent"),
+                    "lift": st.column_config.NumberColumn(format="%.2f ×"),
+                    "at_least": st.column_config.NumberColumn("at least (95 %)", format="%.2f ×"),
+                },
+            )
             panels.files(shown, facts.TOKENS, params, name="expert-tokens")
             picked = named.iloc[event.selection.rows[0]]["text"] if event.selection.rows else ""
     with right:
@@ -113,9 +149,11 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
         right = "".join(token(t) for t in some[some["distance"] > 0]["text"].fillna("▦"))
         here = some[some["distance"] == 0]["text"].iloc[0]
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
-        lines.append(f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
-                     f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-                     f"<small>{markup(document)} · {some['weight'].iloc[0]:.2f}</small></div>")  # fmt: skip
+        lines.append(
+            f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
+            f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
+            f"<small>{markup(document)} · {some['weight'].iloc[0]:.2f}</small></div>"
+        )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
         return
@@ -143,9 +181,21 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
             if frame.empty:
                 panels.empty(f"No {one} here", "No labelled token was routed by this layer.")
                 continue
-            chart = charts.bars(frame, "label", "share", "low", "high", chance=even, title=f"Share of each {one} that comes here", horizontal=True,
-                                subtitle="95 % bootstrap over documents; dashed: its share of everything", format=".0%", sort="-y", chance_label="all",
-                                tooltip=["assignments", "documents"])  # fmt: skip
+            chart = charts.bars(
+                frame,
+                "label",
+                "share",
+                "low",
+                "high",
+                chance=even,
+                title=f"Share of each {one} that comes here",
+                horizontal=True,
+                subtitle="95 % bootstrap over documents; dashed: its share of everything",
+                format=".0%",
+                sort="-y",
+                chance_label="all",
+                tooltip=["assignments", "documents"],
+            )
             panels.figure(chart, frame, facts.BY_LABEL, params, name=f"expert-{one}")
 
 

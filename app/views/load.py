@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import pandas as pd
-import streamlit as st
-
 import answers
 import linked
+import pandas as pd
 import panels
 import pickers
 import stored
+import streamlit as st
+
 from moescope import charts
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
@@ -22,12 +22,12 @@ BY_LABEL = """
 select stack, layer, router, expert, assignments, share, overall, share - overall as difference
 from label_load where run = ? and kind = ? and label = ? order by stack, layer, expert"""
 SPLITS = {
-    "everything": ("", []),
-    "prompts": ("f.phase in ('prefill', 'forward') and not t.generated", []),
-    "generated tokens": ("(f.phase = 'decode' or t.generated)", []),
-    "first token": ("t.position = 0", []),
-    "positions 1–15": ("t.position between 1 and 15", []),
-    "positions 16–": ("t.position >= 16", []),
+    "everything": "",
+    "prompts": "f.phase in ('prefill', 'forward') and not t.generated",
+    "generated tokens": "(f.phase = 'decode' or t.generated)",
+    "first token": "t.position = 0",
+    "positions 1–15": "t.position between 1 and 15",
+    "positions 16–": "t.position >= 16",
 }
 SPLIT = """
 select r.stack, r.layer, a.router, a.expert, count(*) as assignments,
@@ -69,7 +69,7 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
             "difference" if difference else "share",
         )
     if split != "everything":
-        sql = SPLIT.format(where=SPLITS[split][0])
+        sql = SPLIT.format(where=SPLITS[split])
         return stored.frame(sql, run["run"]), sql, [run["run"]], "share"
     return stored.frame(ALL, run["run"]), ALL, [run["run"]], value
 
@@ -91,9 +91,17 @@ def heat(run: Row) -> None:
         even = 1 / max(int(some["expert"].nunique()), 1)
         chance = even if value in ("share", "first") else None
         chart = charts.heatmap(
-            some, "expert", "layer", value, f"{VALUES.get(value, value).capitalize()}, {stack}", chance=chance,
-            centre=0 if value == "difference" else None, tooltip=["assignments"], select=True, format=".3~g" if value == "mean" else ".0%",
-        )  # fmt: skip
+            some,
+            "expert",
+            "layer",
+            value,
+            f"{VALUES.get(value, value).capitalize()}, {stack}",
+            chance=chance,
+            centre=0 if value == "difference" else None,
+            tooltip=["assignments"],
+            select=True,
+            format=".3~g" if value == "mean" else ".0%",
+        )
         with column:
             pick = panels.figure(chart, some, sql, params, name=f"load-{stack}-{value}", select="pick")
         if pick and (str(stack), pick["layer"]) in known:
@@ -115,17 +123,43 @@ def by_layer(run: Row) -> None:
     )
     left, right = st.columns(2)
     with left:
-        chart = charts.lines(frame, "layer", "load_entropy", "stack", chance=1.0, title="Load entropy, of its maximum",
-                             chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"])  # fmt: skip
+        chart = charts.lines(
+            frame,
+            "layer",
+            "load_entropy",
+            "stack",
+            chance=1.0,
+            title="Load entropy, of its maximum",
+            chance_label="even load",
+            tooltip=["max_violation", "dead", "dropped_share"],
+        )
         panels.figure(chart, frame, BALANCE, [run["run"]], name="load-entropy")
     with right:
-        chart = charts.lines(frame, "layer", "routing_entropy", "stack", "low", "high", chance=1.0, title="Entropy of a decision, of its maximum",
-                             subtitle="band: one standard deviation over decisions", chance_label="uniform")  # fmt: skip
+        chart = charts.lines(
+            frame,
+            "layer",
+            "routing_entropy",
+            "stack",
+            "low",
+            "high",
+            chance=1.0,
+            title="Entropy of a decision, of its maximum",
+            subtitle="band: one standard deviation over decisions",
+            chance_label="uniform",
+        )
         panels.figure(chart, frame, BALANCE, [run["run"]], name="routing-entropy")
     left, right = st.columns(2)
     with left:
-        chart = charts.lines(frame, "layer", "max_violation", "stack", title="Overload of the busiest expert (MaxVio)", chance=0.0,
-                             chance_label="even load", subtitle="(largest load − mean) / mean")  # fmt: skip
+        chart = charts.lines(
+            frame,
+            "layer",
+            "max_violation",
+            "stack",
+            title="Overload of the busiest expert (MaxVio)",
+            chance=0.0,
+            chance_label="even load",
+            subtitle="(largest load − mean) / mean",
+        )
         panels.figure(chart, frame, BALANCE, [run["run"]], name="max-violation")
     with right:
         if not (frame["dropped_share"].fillna(0) > 0).any():

@@ -2,16 +2,16 @@
 
 from typing import Any
 
-import streamlit as st
-
 import answers
 import linked
 import maps
 import panels
 import pickers
 import stored
-from moescope import charts
+import streamlit as st
 from wording import clean, visible
+
+from moescope import charts
 
 PAGE = {"title": "Syntax or meaning", "icon": ":material/psychology_alt:", "order": 7, "group": "Meaning"}
 QUESTIONS = {
@@ -64,8 +64,17 @@ def atlas(run: Row) -> None:
         says = (
             "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
         )
-        chart = charts.scatter(frame, "across", "up", "colour", f"{how} of {len(frame)} tokens", subtitle=says, axes=False, select=True,
-                               tooltip=["token_text", "document", "upos"])  # fmt: skip
+        chart = charts.scatter(
+            frame,
+            "across",
+            "up",
+            "colour",
+            f"{how} of {len(frame)} tokens",
+            subtitle=says,
+            axes=False,
+            select=True,
+            tooltip=["token_text", "document", "upos"],
+        )
         params = [run["run"], stack, maps.MOST, run["run"]]
         brush = panels.figure(chart, frame.drop(columns="colour"), maps.SAMPLE, params, name="map", select="brush")
     with right:

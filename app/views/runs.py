@@ -14,7 +14,8 @@ from moescope import charts
 
 PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
 HEALTH = """
-select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts, coalesce(sum(nonfinite), 0)::bigint as nonfinite,
+select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts,
+       coalesce(sum(nonfinite), 0)::bigint as nonfinite,
        coalesce(sum(unrouted), 0)::bigint as unrouted, sum(s.decisions)::bigint as decisions,
        sum(dropped_share * s.decisions) / sum(s.decisions) as dropped, avg(load_entropy_bits / nullif(max_bits, 0)) as even,
        count(*) as routers
@@ -30,9 +31,8 @@ def title(run: Row) -> None:
     size = f"{count(run['parameters'])} parameters" if run["parameters"] else ""
     about = " · ".join(x for x in (run["model_name"], run["family"], size, run["dataset"], run["device"], run["dtype"]) if x)
     tag = f'<span class="ms-tag" style="--tone:{TONES.get(run["status"], "#888")}">{markup(run["status"])}</span>'
-    st.html(
-        f'<div class="ms-run"><b>{markup(clean(run["name"] or run["model_name"], 80))}</b>{tag}<span>{markup(about)}</span></div>'
-    )
+    name = markup(clean(run["name"] or run["model_name"], 80))
+    st.html(f'<div class="ms-run"><b>{name}</b>{tag}<span>{markup(about)}</span></div>')
 
 
 def proof(run: Row) -> tuple[str, str, str, str]:
@@ -97,8 +97,17 @@ def glance(run: Row) -> None:
     known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         with column:
-            chart = charts.heatmap(some, "expert", "layer", "share", f"Load of every expert, {stack}", chance=1 / some["expert"].nunique(),
-                                   tooltip=["assignments", "dropped"], select=True, format=".0%")  # fmt: skip
+            chart = charts.heatmap(
+                some,
+                "expert",
+                "layer",
+                "share",
+                f"Load of every expert, {stack}",
+                chance=1 / some["expert"].nunique(),
+                tooltip=["assignments", "dropped"],
+                select=True,
+                format=".0%",
+            )
             pick = panels.figure(chart, some, LOAD, [run["run"]], name=f"load-{run['run']}-{stack}", select="pick")
             if pick and (str(stack), pick["layer"]) in known:
                 linked.go("experts", run=run["run"], layer=known[str(stack), pick["layer"]].label, expert=pick["expert"])
@@ -113,8 +122,11 @@ def provenance(run: Row) -> None:
                 " ".join(map(str, command)) if isinstance(command, list) else str(command), language="bash", wrap_lines=True
             )
         keys = ("uid", "started", "finished", "host", "weights_sha256")
-        st.json({k: str(run[k]) for k in keys if run[k]} | {k: json.loads(run[k] or "null") for k in ("versions", "capture", "overrides", "proof")},
-                expanded=1)  # fmt: skip
+        st.json(
+            {k: str(run[k]) for k in keys if run[k]}
+            | {k: json.loads(run[k] or "null") for k in ("versions", "capture", "overrides", "proof")},
+            expanded=1,
+        )
 
 
 def warnings(run: Row) -> None:

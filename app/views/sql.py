@@ -1,17 +1,21 @@
 """SQL: ask the store anything; it can only be read."""
 
-import pandas as pd
-import streamlit as st
+from functools import partial
+from typing import Any
 
 import linked
+import pandas as pd
 import panels
 import sql_desk
 import stored
-from moescope import charts
+import streamlit as st
 from wording import count
 
+from moescope import charts
+
 PAGE = {"title": "SQL", "icon": ":material/database:", "order": 10, "group": "Ask"}
-START = sql_desk.EXAMPLES["Load of every expert"]
+EXAMPLES = sql_desk.examples()
+START = next(iter(EXAMPLES.values()))
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
 
 
@@ -23,8 +27,15 @@ def editor() -> str:
     one, two, three = st.columns([1.9, 2, 3], vertical_alignment="center")
     one.button("Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", width="stretch")
     with two:
-        st.selectbox("Example", list(sql_desk.EXAMPLES), index=None, placeholder="Examples", key="example", label_visibility="collapsed",
-                     on_change=_example)  # fmt: skip
+        st.selectbox(
+            "Example",
+            list(EXAMPLES),
+            index=None,
+            placeholder="Examples",
+            key="example",
+            label_visibility="collapsed",
+            on_change=_example,
+        )
     three.caption(f"Read-only; at most {stored.LIMIT_S:.0f} s, {stored.MEMORY} and {sql_desk.ROWS:,} rows on the page.")
     query = str(st.session_state["sql-text"])
     linked.put("sql", query if query != START else None)
@@ -33,15 +44,13 @@ def editor() -> str:
 
 def _example() -> None:
     if chosen := st.session_state.get("example"):
-        st.session_state["sql-text"] = sql_desk.EXAMPLES[chosen]
+        st.session_state["sql-text"] = EXAMPLES[chosen]
 
 
 def results(query: str) -> None:
     """Table, chart and files."""
     frame, more = sql_desk.result(str(stored.path()), stored.held().look(), query)
-    st.caption(
-        f"{count(len(frame))} rows{' shown; there are more, the files hold them' if more else ''} × {len(frame.columns)} columns"
-    )
+    st.caption(f"{count(len(frame))} rows{' shown; more are in the files' if more else ''} × {len(frame.columns)} columns")
     table, picture = st.tabs(["Table", "Chart"], on_change="rerun", key="sql-tab")
     if table.open:
         with table:
@@ -51,9 +60,14 @@ def results(query: str) -> None:
             chart_of(frame, query)
     for column, kind in zip(st.columns(6), MIME, strict=False):
         column.download_button(
-            kind.upper(), lambda kind=kind: sql_desk.file_of(query, kind), f"moescope-query.{kind}", MIME[kind], key=f"sql-{kind}",
-            on_click="ignore", width="stretch",
-        )  # fmt: skip
+            kind.upper(),
+            partial(sql_desk.file_of, query, kind),
+            f"moescope-query.{kind}",
+            MIME[kind],
+            key=f"sql-{kind}",
+            on_click="ignore",
+            width="stretch",
+        )
 
 
 def _showable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -73,14 +87,19 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
     one, two, three, four = st.columns(4)
     form = one.selectbox("Form", forms, key="form")
     x = two.selectbox("Across", names, key="x")
-    y = three.selectbox("Up" if form != "heatmap" else "Down", numbers if form != "heatmap" else names, index=len(numbers) - 1 if form != "heatmap" else 1,
-                        key=f"y-{form == 'heatmap'}")  # fmt: skip
+    y = three.selectbox(
+        "Up" if form != "heatmap" else "Down",
+        numbers if form != "heatmap" else names,
+        index=len(numbers) - 1 if form != "heatmap" else 1,
+        key=f"y-{form == 'heatmap'}",
+    )
     colour = four.selectbox("Colour", numbers if form == "heatmap" else [None, *names], key=f"colour-{form == 'heatmap'}")
     some = frame.head(5000)
     if form == "heatmap":
         chart = charts.heatmap(some, x, y, colour)
     else:
-        chart = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form](some, x, y, color=colour)
+        draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
+        chart = draw(some, x, y, color=colour)
     panels.figure(chart, some, query, name="query")
 
 

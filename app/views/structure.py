@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import pandas as pd
-import streamlit as st
-
 import answers
 import linked
+import pandas as pd
 import panels
 import pickers
 import stored
+import streamlit as st
+
 from moescope import charts
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
@@ -18,11 +18,13 @@ select layer, expert, next_layer, next_expert, n, share from transitions
 where run = ? and stack = ? and layer >= ? order by layer, n desc"""
 TOGETHER = "select expert, other, n, share from coactivation where router = ? order by expert, other"
 PATHS = """
-with p as (select array_to_string(experts, ' → ') as path, count(*) as tokens from paths where run = ? and stack = ? group by all)
+with p as (select array_to_string(experts, ' → ') as path, count(*) as tokens from paths
+           where run = ? and stack = ? group by all)
 select path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
-       exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective from p order by tokens desc, path limit 25"""
+       exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective
+from p order by tokens desc, path limit 25"""
 CHANCE = """
-with q as (select router, expert, first / sum(first) over (partition by router) as p from expert_load where run = ? and stack = ?)
+with q as (select router, first / sum(first) over (partition by router) as p from expert_load where run = ? and stack = ?)
 select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q where p > 0 group by router)"""
 LINKS = 160
 Row = dict[str, Any]
@@ -49,9 +51,11 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     some = frame[frame["layer"].isin(shown)].groupby("layer", group_keys=False).head(LINKS)
     drawn = some["n"].sum() / max(frame[frame["layer"].isin(shown)]["n"].sum(), 1)
     chart = charts.flow(
-        some, title=f"Flow from {layer.label}", focus=None if focus in (None, "nothing") else (layer.layer, int(focus)),
+        some,
+        title=f"Flow from {layer.label}",
+        focus=None if focus in (None, "nothing") else (layer.layer, int(focus)),
         subtitle=None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens",
-    )  # fmt: skip
+    )
     panels.figure(chart, some, FLOW, params, name="flow")
 
 
@@ -80,14 +84,26 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
     effective = stored.frame(CHANCE, *params)["effective"].iloc[0]
-    panels.cards([
-        ("Different paths", f"{int(frame['paths'].iloc[0]):,}", f"taken by {int(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens", ""),
-        ("Paths in effect", f"{frame['effective'].iloc[0]:,.0f}", "exp of their entropy; few tokens make it small", ""),
-        ("Commonest", f"{frame['share'].iloc[0]:.2%}", frame["path"].iloc[0], ""),
-        ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by load alone", ""),
-    ])  # fmt: skip
-    panels.table(frame[["path", "tokens", "share"]], PATHS, params, name="paths",
-                 column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))})  # fmt: skip
+    panels.cards(
+        [
+            (
+                "Different paths",
+                f"{int(frame['paths'].iloc[0]):,}",
+                f"taken by {int(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens",
+                "",
+            ),
+            ("Paths in effect", f"{frame['effective'].iloc[0]:,.0f}", "exp of their entropy; few tokens make it small", ""),
+            ("Commonest", f"{frame['share'].iloc[0]:.2%}", frame["path"].iloc[0], ""),
+            ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by load alone", ""),
+        ]
+    )
+    panels.table(
+        frame[["path", "tokens", "share"]],
+        PATHS,
+        params,
+        name="paths",
+        column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))},
+    )
 
 
 def more(run: Row) -> None:

@@ -80,9 +80,15 @@ def draw(run: Row, sequence: Row, layer: pickers.Layer, by: str, expert: int, nu
     image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
     chosen = linked.get("token")
     data = token_view.data_of(
-        frame, token_view.paint(frame, by, layer.experts, expert), search=linked.get("q") or "", numbers=numbers, image=image, size=size,
-        selected=int(chosen) if chosen and chosen.isdigit() else None, label=f"tokens by {BY[by]}, {layer.label}",
-    )  # fmt: skip
+        frame,
+        token_view.paint(frame, by, layer.experts, expert),
+        search=linked.get("q") or "",
+        numbers=numbers,
+        image=image,
+        size=size,
+        selected=int(chosen) if chosen and chosen.isdigit() else None,
+        label=f"tokens by {BY[by]}, {layer.label}",
+    )
     st.caption(
         f"**{layer.label}** · {layer.experts} experts · even load {layer.even:.1%} · {panels.plain(name_of(sequence), 60)}"
     )
