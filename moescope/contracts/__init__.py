@@ -31,7 +31,7 @@ def find(model: nn.Module) -> list[Site]:
     """
     check_transformers(model)
     known = contracts()
-    sites = [site for name, module in model.named_modules() for site in _first(known, name, module)]
+    sites = [site for name, module in model.named_modules() if not wraps(module) for site in _first(known, name, module)]
     strange = suspects(model, sites)
     if strange:
         raise UnknownContract(
@@ -49,6 +49,11 @@ def find(model: nn.Module) -> list[Site]:
         site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None
         describe(model, site)
     return sites
+
+
+def wraps(module: nn.Module) -> bool:
+    """A TransformerLens bridge around the module that is meant; that one is met on its own."""
+    return "_original_component" in module._modules
 
 
 def _first(known: dict[str, Contract], name: str, module: nn.Module) -> list[Site]:

@@ -44,7 +44,8 @@ class Site:
     def path(self) -> str:
         """The router's own path where there is one, else the block's."""
         named = [n for n, m in self.block.named_modules() if m is self.router and n]
-        return f"{self.name}.{named[0]}".lstrip(".") if named else self.name
+        path = f"{self.name}.{named[0]}".lstrip(".") if named else self.name
+        return path.replace("_original_component.", "")  # a TransformerLens bridge in between is not the model's own name
 
     @property
     def layer(self) -> int | None:
@@ -55,7 +56,7 @@ class Site:
     @property
     def stack(self) -> str:
         """encoder, decoder, vision or talker, by the path; decoder where it does not say."""
-        parts = set(re.split(r"[._]", self.name))
+        parts = set(re.split(r"[._]", re.sub(r"(text|vision)_moe", "moe", self.name)))  # one layer's routers share its tokens
         return "vision" if self.images else next((s for s, words in _STACKS.items() if parts & set(words)), "decoder")
 
     @property

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -20,6 +21,10 @@ class Stash(RemovableHandle):
         """Leave a tensor."""
         _stashed[self._module] = tensor
 
+    def get(self) -> Tensor:
+        """What was left last."""
+        return _stashed[self._module]
+
     def remove(self) -> None:
         """Forget it."""
         _stashed.pop(self._module, None)
@@ -28,3 +33,8 @@ class Stash(RemovableHandle):
 def stashed(module: nn.Module) -> Tensor | None:
     """What an edit left for `module`, None if nobody edits it."""
     return _stashed.get(module)
+
+
+def ratio(new: Tensor, old: Tensor) -> Tensor:
+    """new / old, 0 where old is 0: what an edit has to multiply by after the edits before it."""
+    return torch.where(old == 0, 0, new / old)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ._base import Edit, Emit, Record, Site
-from ._stash import Stash, stashed
+from ._stash import Stash, ratio, stashed
 
 _NEEDS = ("router_gate", "down_embed", "up_embed", "num_keys", "top_k")
 
@@ -61,12 +61,14 @@ class ProductKeys:
 
         def at_gate(_: nn.Module, __: Any, output: Tensor) -> None:
             seen["weights"] = weights_of(block, logits_of(block, output))
+            stash.put(torch.ones_like(seen["weights"]))
 
         def at_down(_: nn.Module, args: tuple[Any, ...]) -> Any:
-            experts, weights = edit(args[0], seen["weights"])
+            was = seen["weights"] * stash.get()
+            experts, weights = edit(args[0], was)
             seen["experts"] = experts.clamp(min=0)
-            seen["factor"] = weights.masked_fill(experts < 0, 0) / seen["weights"]
-            stash.put(seen["factor"])
+            seen["factor"] = ratio(weights.masked_fill(experts < 0, 0), was)
+            stash.put(stash.get() * seen["factor"])
             return (seen["experts"], *args[1:])
 
         def at_up(_: nn.Module, args: tuple[Any, ...]) -> Any:

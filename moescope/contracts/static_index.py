@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ._base import Edit, Emit, Record, Site
-from ._stash import Stash, stashed
+from ._stash import Stash, ratio, stashed
 
 
 class StaticIndex:
@@ -40,10 +40,13 @@ class StaticIndex:
         assert site.experts is not None
         stash, seen = Stash(site.experts), list[Tensor]()
 
+        def begin(_: nn.Module, args: tuple[Any, ...]) -> None:
+            stash.put(torch.ones(args[0].shape[:2].numel(), 1, dtype=args[0].dtype, device=args[0].device))
+
         def before(_: nn.Module, args: tuple[Any, ...]) -> Any:
-            was = spread(*args[:2])
-            experts, weights = edit(was, torch.ones_like(was, dtype=args[0].dtype))
-            seen[:] = [weights]
+            was = stash.get()
+            experts, weights = edit(spread(*args[:2]), was)
+            seen[:] = [ratio(weights, was)]
             stash.put(weights)
             return args[0], experts.view(*args[0].shape[:2], 1)
 
@@ -51,6 +54,7 @@ class StaticIndex:
             return output * seen[0].view(*output.shape[:2], 1)
 
         return [
+            site.block.register_forward_pre_hook(begin),
             site.experts.register_forward_pre_hook(before, prepend=True),
             site.experts.register_forward_hook(after, prepend=True),
             stash,

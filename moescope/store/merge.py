@@ -15,7 +15,7 @@ from .replace import reason, replace, sweep
 from .rollups import add_rollups
 from .schema import create_views
 
-_SPACE = {"next_router": "router"}
+_SPACE = {"next_router": "router", "parent": "token"}
 
 
 def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:

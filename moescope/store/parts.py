@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-KEYS = ("run", "forward", "router", "next_router", "sequence", "token", "model")
+KEYS = ("run", "forward", "router", "next_router", "sequence", "token", "parent", "model")
 
 
 def parts_folder(store: Path) -> Path:

@@ -20,7 +20,7 @@ class Caches:
     """Numbers for generations by their cache, and the events of each since its last call."""
 
     def __init__(self) -> None:
-        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._numbers: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._events: dict[int, list[Event]] = {}
         self._count = count()
         self._decoded: set[int] = set()
@@ -30,16 +30,17 @@ class Caches:
         """A number for sequences that no cache holds."""
         return next(self._count)
 
-    def known(self, cache: Any) -> int | None:
-        """The number of a cache that an earlier call used."""
-        with suppress(TypeError):
-            return self._numbers.get(cache)
-        return None
+    def known(self, cache: Any, stack: str) -> int | None:
+        """The number of a cache that an earlier call used for a stack (encoder and decoder may share one)."""
+        return self._of(cache).get(stack)
 
-    def remember(self, cache: Any, number: int) -> None:
+    def _of(self, cache: Any) -> dict[str, int]:
+        return {} if cache is None or isinstance(cache, tuple | list) else self._numbers.get(cache, {})
+
+    def remember(self, cache: Any, stack: str, number: int) -> None:
         """This cache holds the sequences of that number."""
         with suppress(TypeError):  # a tuple, as old models return
-            self._numbers[cache] = number
+            self._numbers.setdefault(cache, {})[stack] = number
             for method, event in _METHODS.items():
                 self._wrap(type(cache), method, event)
 
@@ -71,8 +72,7 @@ class Caches:
 
     def _noting(self, original: Callable[..., Any], event: str) -> Callable[..., Any]:
         def method(cache: Any, *args: Any, **kwargs: Any) -> Any:
-            number = self.known(cache)
-            if number is not None:
+            for number in self._of(cache).values():
                 self._events.setdefault(number, []).append((event, [*args, *kwargs.values()][0]))
                 if event == "crop":
                     self._decoded.add(number)

@@ -5,11 +5,8 @@ A router belongs to the innermost one. Only references and shapes are read here;
 """
 
 import inspect
-import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from threading import Lock, get_ident
 from typing import Any
 
@@ -17,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from .caches import Caches, Event
 
 _PATIENCE = 600.0  # seconds that a thread waits for another's forward to end
 _INPUTS = {"input_ids", "decoder_input_ids", "inputs_embeds", "pixel_values"}
@@ -46,7 +44,8 @@ class Stream:
     mask: Tensor | None = None
     trailing_pad: int | None = None  # a pad id whose trailing run is padding (decoders without a mask)
     infos: list[Any] | None = None
-    children: Any = field(default=None)
+    decodes: bool = False  # the rows are tokens that the model made
+    events: list[Event] = field(default_factory=list)  # what happened to the cache since the last call
 
 
 class Frames:
@@ -56,9 +55,8 @@ class Frames:
         self.model, self._opened, self._closed = model, opened, closed
         self.current: Frame | None = None
         self._turn, self._owner = Lock(), 0
-        self._caches: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
+        self._caches = Caches()
         self._fresh: set[int] = set()  # generations that began in the forward that is open
-        self._numbers = count()
         self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
 
     def _hook(self, module: nn.Module) -> list[Any]:
@@ -102,25 +100,31 @@ class Frames:
         """Name the tokens of `rows` rows of a router under `frame`."""
         text = _text_shape(frame, rows)
         if text is None:
-            return _image_or_rows(frame, stack, rows, next(self._numbers))
+            return _image_or_rows(frame, stack, rows, self._caches.new())
         generation, continues = self._generation(frame, stack, root_output)
         ids = _ids(frame, text, stack)
-        return Stream(stack, text, "text", generation, continues, ids, _mask(frame, text, stack), _pad(frame, stack))
+        stream = Stream(stack, text, "text", generation, continues, ids, _mask(frame, text, stack), _pad(frame, stack))
+        if continues:
+            stream.decodes, stream.events = self._caches.decodes(generation, text[1]), self._caches.events(generation)
+        return stream
+
+    def close(self) -> None:
+        """Undo what was wrapped."""
+        self._caches.close()
 
     def _generation(self, frame: Frame, stack: str, root_output: Any) -> tuple[int, bool]:
         """A number for the sequences of this call, and whether it goes on with those of an earlier one (same cache)."""
         cache = next((f.inputs[name] for f in _outwards(frame) for name in _CACHES if f.inputs.get(name) is not None), None)
-        known = self._caches.get(cache, {}) if cache is not None and not isinstance(cache, tuple | list) else {}
-        if known.get(stack, -1) >= 0 and known[stack] not in self._fresh:
-            return known[stack], True
-        number = next(self._numbers)
+        known = self._caches.known(cache, stack)
+        if known is not None and known not in self._fresh:
+            return known, True
+        number = self._caches.new()
         self._fresh.add(number)
         made = (
             cache if cache is not None else next((c for n in _CACHES if (c := getattr(root_output, n, None)) is not None), None)
         )
         if made is not None:
-            with suppress(TypeError):  # a tuple, as old models return
-                self._caches.setdefault(made, {})[stack] = number
+            self._caches.remember(made, stack, number)
         return number, False
 
 

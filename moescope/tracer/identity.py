@@ -9,6 +9,7 @@ import numpy as np
 
 from ..store import RunWriter
 from .frames import Stream
+from .live import Live
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,6 @@ class SequenceInfo:
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
 
 
-@dataclass
-class _Live:
-    """Sequences that later calls may go on with."""
-
-    sequences: np.ndarray
-    counts: np.ndarray
-    ended: np.ndarray  # bool: a token that ends it was generated; what `generate` feeds for it afterwards is padding
-
-
 class Identity:
     """Gives keys to sequences and tokens and writes their rows."""
 
@@ -46,7 +38,7 @@ class Identity:
     ) -> None:
         self.writer, self.text_of, self.special = writer, text_of, special
         self.ends, self.pads = (np.array(sorted(ids), np.int64) for ids in stops)
-        self._live: dict[int, _Live] = {}
+        self._live: dict[int, Live] = {}
         self._seen: set[int] = set()
 
     @classmethod
@@ -61,22 +53,31 @@ class Identity:
 
         return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
 
-    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray], decoding: bool) -> np.ndarray:
+    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """(sequences × places,) token key of every row; -1 for padding."""
         ids = arrays.get("ids")
         mask = _mask(stream, ids, arrays.get("mask"))
         live = self._live.get(stream.generation) if stream.continues else None
+        decoding = live is not None and stream.decodes
+        if live is not None:
+            self._reject(live.happened(stream.events, arrays))
         if live is None or len(live.sequences) != stream.shape[0]:
-            live = _Live(self._sequences(stream, mask), *(np.zeros(stream.shape[0], kind) for kind in (np.int64, bool)))
+            live, decoding = Live(self._sequences(stream, mask)), False
             self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
-            decoding = False
         if decoding and ids is not None:
             live.ended &= np.isin(ids[:, 0], self.pads)
             mask = mask & ~live.ended[:, None]
             live.ended |= np.isin(ids[:, 0], self.ends)
         keys = self._tokens(stream, live, ids, mask, decoding)
-        live.counts += mask.sum(1)
-        return keys
+        live.fed(keys)
+        return keys.reshape(-1)
+
+    def _reject(self, tokens: np.ndarray) -> None:
+        """Drafts that assisted decoding threw away were routed, but are no part of their sequence."""
+        if len(tokens):
+            self.writer.add(
+                "token_labels", {"token": tokens, "kind": ["draft"] * len(tokens), "label": ["rejected"] * len(tokens)}
+            )
 
     def _sequences(self, stream: Stream, mask: np.ndarray) -> np.ndarray:
         size, places = stream.shape
@@ -107,7 +108,7 @@ class Identity:
             self.writer.add("sequence_labels", {"sequence": sequence, "kind": kind, "label": label})
         return keys
 
-    def _tokens(self, stream: Stream, live: _Live, ids: Any, mask: np.ndarray, decoding: bool) -> np.ndarray:
+    def _tokens(self, stream: Stream, live: Live, ids: Any, mask: np.ndarray, decoding: bool) -> np.ndarray:
         row, place = np.nonzero(mask)
         first = self.writer.take("token", len(row))
         keys = np.full(mask.shape, -1, np.int64)
@@ -124,8 +125,10 @@ class Identity:
             columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
         if not decoding and stream.infos and any(len(i.words) for i in stream.infos):
             columns |= self._words(stream, row, position, columns["token"])
+        if live.reordered:
+            columns["parent"] = _parents(keys, live.last, row, place)
         self.writer.add("tokens", {**columns, "generated": decoding})
-        return keys.reshape(-1)
+        return keys
 
     def _words(self, stream: Stream, row: np.ndarray, position: np.ndarray, token: np.ndarray) -> dict[str, Any]:
         infos, _ = _infos(stream, stream.shape[0])
@@ -183,6 +186,14 @@ def _mask(stream: Stream, ids: np.ndarray | None, mask: np.ndarray | None) -> np
         real &= ~trailing
         real[:, 0] = True
     return real
+
+
+def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndarray) -> Any:
+    """The token before each in its own hypothesis: beams change rows between steps."""
+    import pyarrow as pa
+
+    before = np.where(place == 0, last[row], keys[row, np.maximum(place - 1, 0)])
+    return pa.array(before, pa.int64(), mask=before < 0)
 
 
 def _patches(places: int, place: np.ndarray) -> dict[str, Any]:

@@ -93,6 +93,7 @@ class Tracer:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
             handle.remove()
+        self._frames.close()
         assert self._writer is not None
         try:
             self._sink.finish()
@@ -191,6 +192,11 @@ class Tracer:
             for n, s in enumerate(listed)
             for name, t in (("ids", s.ids), ("mask", s.mask))
             if t is not None
+        } | {
+            f"{n}:event{i}": value.detach().clone()
+            for n, s in enumerate(listed)
+            for i, (_, value) in enumerate(s.events)
+            if torch.is_tensor(value)
         }
         phase = self._phase(listed)
         loss: Any = getattr(root.output, "loss", None)
@@ -215,7 +221,7 @@ class Tracer:
             return "train"
         if streams[0].kind != "text":
             return "forward"
-        return "decode" if streams[-1].continues and streams[-1].shape[1] == 1 else "prefill"
+        return "decode" if streams[-1].decodes else "prefill"
 
     def _head(self) -> dict[str, Any]:
         model = describe_model(self.model, self._run.pop("model_name", None))

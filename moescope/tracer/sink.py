@@ -89,11 +89,10 @@ class Sink:
     def _rows(self, job: Job) -> None:
         forward = self.writer.take("forward", 1)
         shared = {name: t.numpy() for name, t in job.tensors.items()}
-        decode = job.meta["phase"] == "decode"
         keys = {}
         for number, stream in enumerate(job.streams):
             own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
-            keys[id(stream)] = self.identity.rows(stream, own, decode)
+            keys[id(stream)] = self.identity.rows(stream, own)
         for stack in job.stacks:
             self._add(stack, keys[id(stack.stream)], forward)
         tokens = sum(int((k >= 0).sum()) for k in keys.values())

@@ -1,0 +1,27 @@
+"""Models that come wrapped: TransformerLens bridges and nnsight envoys are traced as the model inside them."""
+
+from typing import Any
+
+from torch import nn
+
+from ..errors import InputError
+
+WRAPPING = "_original_component."  # what TransformerLens puts into the path of a module that it replaced
+
+
+def unwrap(model: Any) -> nn.Module:
+    """The module whose forward runs: `model` itself, a bridge's `original_model`, an envoy's `_module`.
+
+    InputError for what is none of them, and for an nnsight model that has no weights yet.
+    """
+    kind = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
+    if "transformer_lens" in kind:
+        return model.original_model
+    if "nnsight" in kind:
+        inner = model._module
+        if any(p.is_meta for p in inner.parameters()):
+            raise InputError("this nnsight model has no weights yet; load it first: LanguageModel(name, dispatch=True)")
+        return inner
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a {type(model).__name__} is no model: give a torch module, a TransformerBridge or an nnsight model")
+    return model

@@ -1,0 +1,70 @@
+"""Sequences that later calls may go on with: what a key–value cache stands for, row by row."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_KEPT = 512  # places remembered for drafts that are cropped off
+
+
+@dataclass
+class Live:
+    """One row per sequence of a batch (or per beam)."""
+
+    sequences: np.ndarray
+    counts: np.ndarray = field(init=False)  # tokens so far
+    ended: np.ndarray = field(init=False)  # a token that ends it was generated; what is fed for it afterwards is padding
+    last: np.ndarray = field(init=False)  # key of the last token of the row's own hypothesis
+    reordered: bool = False
+    _keys: np.ndarray = field(init=False)  # (rows, places) of late, -1 for padding
+    _places: int = 0
+
+    def __post_init__(self) -> None:
+        size = len(self.sequences)
+        self.counts, self.ended = np.zeros(size, np.int64), np.zeros(size, bool)
+        self.last, self._keys = np.full(size, -1, np.int64), np.empty((size, 0), np.int64)
+
+    def fed(self, keys: np.ndarray) -> None:
+        """(rows, places) token keys were fed, -1 for padding."""
+        self._keys = np.concatenate([self._keys, keys], 1)[:, -_KEPT:]
+        self._places += keys.shape[1]
+        self.counts += (keys >= 0).sum(1)
+        self._end()
+
+    def _end(self) -> None:
+        """The last real token of each row."""
+        real = self._keys >= 0
+        if not real.size:
+            return
+        place = real.shape[1] - 1 - np.argmax(real[:, ::-1], 1)
+        self.last = np.where(real.any(1), self._keys[np.arange(len(place)), place], self.last)
+
+    def happened(self, events: list[tuple[str, Any]], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Follow what was done to the cache; gives the keys of tokens that were cropped off (rejected drafts)."""
+        cropped = [np.empty(0, np.int64)]
+        for number, (event, value) in enumerate(events):
+            if event == "crop":
+                cropped.append(self._crop(int(arrays.get(f"event{number}", value))))
+            else:
+                self._take(np.asarray(arrays.get(f"event{number}", value)).reshape(-1), event == "select")
+        return np.concatenate(cropped)
+
+    def _take(self, rows: np.ndarray, select: bool) -> None:
+        if select:
+            self.sequences = self.sequences[rows]
+        elif not np.array_equal(rows, np.arange(len(rows))):
+            self.reordered = True
+        self.counts, self.ended, self.last, self._keys = (a[rows] for a in (self.counts, self.ended, self.last, self._keys))
+
+    def _crop(self, length: int) -> np.ndarray:
+        """Drop -length places; a positive length (older Transformers) is what is kept, 0 does nothing."""
+        drop = -length if length <= 0 else self._places - length
+        if drop <= 0:
+            return np.empty(0, np.int64)
+        gone, self._keys = self._keys[:, -drop:], self._keys[:, :-drop]
+        self._places -= drop
+        self.counts -= (gone >= 0).sum(1)
+        self._end()
+        return gone[gone >= 0]
