@@ -82,13 +82,13 @@ def main() -> None:
     ids = streams(tokenizer, training)
     data = rows(ids, LENGTH - 1, steps * BATCH, SEED)
     data = np.concatenate([np.full((len(data), 1), tokenizer.token_to_id("<s>")), data], axis=1)
-    begun = time.time()
+    begun = time.process_time()
     model = train(data, steps)
     save(model, TARGET)
     save_tokenizer(tokenizer, TARGET, causal=True)
     recipe = {"seed": SEED, "steps": steps, "batch": BATCH, "length": LENGTH, "peak_learning_rate": PEAK,
               "balance": BALANCE, "balance_form": "per layer over all tokens (no padding), mean of layers",
-              "tokens": int(data.size), "seconds": round(time.time() - begun), "torch": torch.__version__,
+              "tokens": int(data.size), "cpu_seconds": round(time.process_time() - begun), "torch": torch.__version__,
               "training_tokens_available": {d: len(s) for d, s in ids.items()}}
     (TARGET / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 

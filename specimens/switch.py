@@ -1,7 +1,8 @@
-"""Trains the Switch specimen and its collapsed twin: one seed, one corpus, one recipe, two forms of balancing loss.
+"""Trains the Switch specimen and its lopsided twin: one seed, one corpus, one recipe, two balancing losses.
 
-`python -m specimens.switch` asks every layer for balance. `--joined` takes Transformers' own loss, which joins the sparse
-layers before it averages and so lets each of them collapse: that twin is the patient of the health checks.
+`python -m specimens.switch` asks every layer for balance over the batch. `--joined` takes Transformers' own loss, which
+joins the sparse layers and averages within each sequence, and of which there are two terms instead of four: the twin is
+the patient of the health checks, not an experiment that isolates one of these differences.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def train(source: np.ndarray, target: np.ndarray, steps: int, loss_of: Callable[
 def main() -> None:
     """Corpus, training, weights and recipe; the figures come from `python -m specimens.measure`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--joined", action="store_true", help="train the collapsed twin")
+    parser.add_argument("--joined", action="store_true", help="train the twin, switch-collapsed")
     parser.add_argument("--steps", type=int, default=STEPS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -90,7 +91,7 @@ def main() -> None:
     data = rows(streams(tokenizer, training), LENGTH, arguments.steps * BATCH, SEED)
     sentinels = [tokenizer.token_to_id(s) for s in SENTINELS]
     source, target = corrupted(data, sentinels, tokenizer.token_to_id("</s>"), SEED)
-    begun = time.time()
+    begun = time.process_time()
     model = train(source, target, arguments.steps, joined_loss if arguments.joined else layered_loss)
     folder = FOLDER / ("switch-collapsed" if arguments.joined else "switch")
     save(model, folder)
@@ -98,7 +99,7 @@ def main() -> None:
     form = "Transformers' own, layers joined" if arguments.joined else "per layer over tokens that are not padding, summed"
     recipe = {"seed": SEED, "steps": arguments.steps, "batch": BATCH, "length": LENGTH, "encoder_length": source.shape[1],
               "decoder_length": target.shape[1], "peak_learning_rate": PEAK, "balance": BALANCE, "balance_form": form,
-              "tokens": int(data.size), "seconds": round(time.time() - begun), "torch": torch.__version__}
+              "tokens": int(data.size), "cpu_seconds": round(time.process_time() - begun), "torch": torch.__version__}
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 

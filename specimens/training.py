@@ -14,7 +14,7 @@ def balance(logits: torch.Tensor, chosen: torch.Tensor, kept: torch.Tensor) -> t
     """Load-balancing loss of ONE router over the tokens `kept` (Switch Transformer, eq. 4-6): 1 when balanced.
 
     logits (T, E), chosen (T, k) expert ids, kept (T,) bool: not padding. Transformers' own form joins all layers before
-    it averages, and then asks for balance of the layers' average only, which lets every single layer collapse.
+    it averages, and so asks for balance of the layers' average only; a single layer may then be uneven.
     """
     experts = logits.shape[-1]
     share = nn.functional.one_hot(chosen[kept], experts).float().mean(dim=(0, 1))
