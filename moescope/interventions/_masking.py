@@ -58,7 +58,12 @@ class Masked(TorchFunctionMode):
 
 
 class ProductKeys(Masked):
-    """Doge: two lists of half keys; the expert of each candidate is known only after the first topk."""
+    """Doge: two lists of half keys; the expert of each candidate is known only after the first topk.
+
+    A topk over (T, E) that follows no such list has the experts themselves as columns.
+    """
+
+    _candidates: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -70,8 +75,9 @@ class ProductKeys(Masked):
             (first, second), keys = out.indices, x.shape[-1]
             self._candidates = (first.unsqueeze(-1) * keys + second.unsqueeze(-2)).flatten(-2)
             return out
-        mask = self.mask.to(x.device).expand(len(x), -1).gather(-1, self._candidates)
-        self.hits += 1
+        mask = self.mask.to(x.device).expand(len(x), -1)
+        mask = mask if self._candidates is None else mask.gather(-1, self._candidates)
+        self.hits, self._candidates = self.hits + 1, None
         return func(x.masked_fill(mask, float("-inf")), *args[1:], **kwargs)
 
 

@@ -142,8 +142,8 @@ def _no_next(site: Site) -> str | None:
         return "lets experts choose tokens, so there is no next best expert; use zero"
     if site.kind == "static":
         return "is told its expert by the caller, so there is nothing to route around; use zero"
-    if type(site.router).__name__ == "NllbMoeTop2Router":
-        return "decides what Transformers 5 does not execute (experts 0 and 1 run whatever it says); use zero"
+    if site.contract.name == "top2_mask" and "warning" in site.extra:
+        return "decides what this Transformers does not execute (experts 0 and 1 run whatever it says); use zero"
     return None
 
 

@@ -108,11 +108,10 @@ class Mean(Edit):
         check_experts(here, self.experts)
         for site in here:
             if site.path not in self.means:
-                raise InputError(f"there is no mean for router {site.path}: measure it with norms(model, sites, batches)")
+                raise InputError(f"no mean is given for router {site.path}: measure it with norms(model, sites, batches)")
             if site.kind == "soft" or site.contract.name not in ("triple", "logits_only", "capacity_mask", "vmoe"):
                 raise ModelError(
-                    f"the experts of {site.path} ({site.contract.name}) do not return a sum per token, so a mean cannot be put in; "
-                    "use zero"
+                    f"the experts of {site.path} ({site.contract.name}) give no sum per token, so no mean fits; use zero"
                 )
 
     def attach(self, model: nn.Module, sites: Sequence[Site]) -> list[Undo]:

@@ -1,0 +1,137 @@
+"""moescope ablate: what the model loses without some of its experts, and on what."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(name="ablate")
+@click.argument("model")
+@click.option(
+    "--store", required=True, type=click.Path(path_type=Path), help="A store with a trace of MODEL; the effects go there."
+)
+@click.option("--data", help="Traced first where the store has no run of MODEL; and where images come from.")
+@click.option("--experts", help="LAYER:EXPERTS, such as 3:5,7 or 'decoder.3:0-3 5' (a layer alone: all its experts).")
+@click.option("--sweep", is_flag=True, help="Each expert alone: all of the model, or those of --experts. Without: one set.")
+@click.option("--mode", default="route-around", show_default=True, type=click.Choice(["route-around", "zero", "mean"]),
+              help="The next best runs; nothing runs; its mean contribution.")  # fmt: skip
+@click.option("--by", default="", help="Groups: label kinds of the store such as domain,upos,class, and position, token.")
+@click.option("--at", default="target", show_default=True, type=click.Choice(["target", "input"]),
+              help="Count a loss to the token predicted, or to the one read.")  # fmt: skip
+@click.option(
+    "--controls", default=3, show_default=True, type=click.IntRange(0), help="Random sets beside the one of equal load."
+)
+@click.option("--run", type=int, help="Which run of the store; else the last complete one of MODEL.")
+@click.option("--limit", type=click.IntRange(1), help="Examples to trace, where --data is traced first.")
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Of that trace.")
+@click.option("--classes", default="", help="Image models: class labels in the order of the model's outputs.")
+@click.option("--plain", is_flag=True, help="Compute every forward pass whole.")
+@click.option("--seed", default=0, show_default=True, type=int)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--trust-remote-code", is_flag=True)
+@click.option("--allow-pickle", is_flag=True)
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def command(model: str, store: Path, data: str | None, quiet: bool, **options: Any) -> None:
+    """Ablate experts of MODEL on the inputs of a run in STORE, and keep the effects there (view ablation_effects).
+
+    A sweep that was cut off goes on where it stopped when the same command is given again.
+    """
+    from ..inputs import read
+    from ..interventions import ablate, parse
+    from ..models.loading import load
+
+    loaded = load(model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle")})
+    limit, batch_size = options.pop("limit"), options.pop("batch_size")
+    _traced(loaded, store, data, options["run"], limit, batch_size)
+    images = read(data) if data is not None and loaded.reads == "image" else None
+    asked = parse(options.pop("experts")) if options["experts"] else options.pop("experts")
+    by = [kind for kind in options.pop("by").split(",") if kind]
+    classes = [name for name in options.pop("classes").split(",") if name]
+    bar = _Bar(quiet)
+    with bar:
+        rows = ablate(
+            loaded,
+            store,
+            asked,
+            by=by,
+            data=images,
+            classes=classes,
+            share=not options.pop("plain"),
+            report=bar.show,
+            **options,
+        )
+    if not quiet:
+        _summary(rows, store)
+
+
+def _traced(loaded: Any, store: Path, data: str | None, run: int | None, limit: int | None, batch_size: int) -> None:
+    """Trace the baseline where there is none and there is data for it."""
+    from ..errors import InputError
+    from ..interventions.rows import baseline
+    from ..store import open_store
+    from ..tracer import trace
+
+    if store.exists():
+        try:
+            with open_store(store) as opened:
+                baseline(opened, loaded.model, run)
+            return
+        except InputError:
+            if run is not None or data is None:
+                raise
+    elif data is None:
+        raise InputError(f"there is no store {store}; give --data, and a baseline is traced into it first")
+    assert data is not None
+    trace(loaded, data, store, limit=limit, batch_size=batch_size, name="baseline")
+
+
+class _Bar:
+    """Batches done of all, on standard error."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = [
+            TextColumn("ablating"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[sets]}"),
+            TimeRemainingColumn(),
+        ]
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=quiet)
+        self._task = self._progress.add_task("ablate", total=None, sets="")
+
+    def show(self, progress: dict[str, Any]) -> None:
+        """Update from what `ablate` reports after each batch."""
+        self._progress.update(
+            self._task, completed=progress["batches"], total=progress["total"], sets=f"batches × {progress['sets']} sets"
+        )
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _summary(rows: Any, store: Path, most: int = 12) -> None:
+    """The largest effects over all tokens, and by group those that stand out of their controls."""
+    plain = rows[(rows["control"] == "none")]
+    whole = plain[plain["group_kind"] == "all"].sort_values("delta_nll", ascending=False)
+    click.echo(f"{len(whole)} sets, {rows['mode'].iloc[0]}; change of the loss in nats per token, 95 % over documents")
+    for row in whole.head(most).itertuples():
+        click.echo(
+            f"  {row.experts}  {row.delta_nll:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]  load {row.load:.1%}  q {row.q:.2g}"
+        )
+    groups = rows[(rows["control"] == "load") & (rows["group_kind"] != "all") & (rows["q"] < 0.05)]
+    if len(groups):
+        click.echo("beyond experts of equal load (q < 0.05):")
+    for row in groups.sort_values("delta_nll", ascending=False).head(most).itertuples():
+        click.echo(
+            f"  {row.experts}  {row.group_kind} {row.group}: {row.delta_nll:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]"
+        )
+    click.echo(f"{len(rows)} rows:  moescope sql {store} \"from ablation_effects where control = 'none'\"")
