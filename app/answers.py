@@ -73,7 +73,7 @@ def ask(name: str, run: dict[str, Any], **options: Any) -> None:
 
 def show(answer: Any, entry: dict[str, Any], seconds: float = 0.0) -> None:
     """Reading, charts, notes, tables and method of an answer."""
-    st.html(f'<div class="ms-reading">{panels.markup(answer.reading)}</div>')
+    panels.reading(answer.reading)
     drawn = list(answer.charts().items())
     for start in range(0, len(drawn), 2):
         for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
+FORGET = {"run": ("sequence", "token", "expert"), "sequence": ("token",)}  # what a change of the first makes meaningless
 T = TypeVar("T")
 
 
@@ -14,6 +15,12 @@ def get(key: str) -> str | None:
     if key in st.query_params:
         return st.query_params[key]
     return st.session_state.get("follow", {}).get(key) if key in FOLLOW else None
+
+
+def number(key: str) -> int | None:
+    """The value of ?key= where it is a whole number."""
+    value = get(key) or ""
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
 
 
 def put(key: str, value: Any) -> None:
@@ -61,6 +68,8 @@ def typed(label: str, key: str, **more: Any) -> str:
 def _changed(key: str, box: str) -> None:
     value = st.session_state[box]
     put(key, value if value not in ("", None) else None)
+    for other in FORGET.get(key, ()):
+        put(other, None)
 
 
 def go(page: str, **state: Any) -> None:

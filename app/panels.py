@@ -81,9 +81,17 @@ def cards(items: Sequence[tuple[str, Any, str, str]]) -> None:
 
 def empty(what: str, do: str) -> None:
     """Nothing to show, and what to do about it. `do` may be a command, in backquotes."""
-    pieces = markup(do).split("`")
-    told = "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
-    st.html(f'<div class="ms-empty"><b>{markup(what)}</b><p>{told}</p></div>')
+    st.html(f'<div class="ms-empty"><b>{markup(what)}</b><p>{coded(do)}</p></div>')
+
+
+def reading(text: str) -> None:
+    """What a figure says, in one sentence."""
+    st.html(f'<div class="ms-reading">{coded(text)}</div>')
+
+
+def coded(text: str) -> str:
+    """Safe inside HTML, what is in backquotes as code."""
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(markup(text, 900).split("`")))
 
 
 def few(n: float | None) -> None:

@@ -42,9 +42,9 @@ def visible(text: str | None, limit: int = 40) -> str:
     return shown.replace(" ", "·") if not shown.strip() or shown != shown.strip() else shown
 
 
-def markup(text: Any) -> str:
+def markup(text: Any, limit: int = 300) -> str:
     """Safe inside HTML."""
-    return html.escape(clean(str(text), 300), quote=True)
+    return html.escape(clean(str(text), limit), quote=True)
 
 
 def plain(text: Any, limit: int = 120) -> str:

@@ -3,12 +3,13 @@
 from typing import Any
 
 import expert_facts as facts
+import expert_panels
 import linked
 import panels
 import pickers
 import stored
 import streamlit as st
-from wording import count, markup, share, token, visible
+from wording import count, share
 
 from moescope import charts
 
@@ -103,65 +104,6 @@ def _decisions(layer: pickers.Layer) -> int:
 
 
 @panels.part
-def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
-    """Its characteristic tokens, and places where they stand."""
-    frame, params = facts.top_tokens(run["run"], layer, expert, overall)
-    left, right = st.columns([2, 3], gap="medium")
-    with left:
-        panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance.")
-        named = frame.dropna(subset=["text"])
-        if named.empty:
-            panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
-            picked = ""
-        else:
-            shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
-            event = st.dataframe(
-                shown,
-                hide_index=True,
-                on_select="rerun",
-                selection_mode="single-row",
-                height=420,
-                key=f"top-{layer.router}-{expert}",
-                column_config={
-                    "rate": st.column_config.NumberColumn("comes here", format="percent"),
-                    "lift": st.column_config.NumberColumn(format="%.2f ×"),
-                    "at_least": st.column_config.NumberColumn("at least (95 %)", format="%.2f ×"),
-                },
-            )
-            panels.files(shown, facts.TOKENS, params, name="expert-tokens")
-            picked = named.iloc[event.selection.rows[0]]["text"] if event.selection.rows else ""
-    with right:
-        words = (
-            f"With “{token(picked).strip()}”."
-            if picked
-            else "A fixed sample of places where it is the first choice. Choose a token to see its own."
-        )
-        panels.section("In context", words)
-        contexts(run, layer, expert, picked)
-
-
-def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
-    """Places with the tokens around them; each opens the token's route."""
-    frame, params = facts.contexts(layer, expert, picked)
-    lines = []
-    for (number, sequence, document), some in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
-        left = "".join(token(t) for t in some[some["distance"] < 0]["text"].fillna("▦"))
-        right = "".join(token(t) for t in some[some["distance"] > 0]["text"].fillna("▦"))
-        here = some[some["distance"] == 0]["text"].iloc[0]
-        query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
-        lines.append(
-            f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
-            f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-            f"<small>{markup(document)} · {some['weight'].iloc[0]:.2f}</small></div>"
-        )
-    if not lines:
-        panels.empty("No place where it is the first choice", "It may run only as a second choice.")
-        return
-    st.html(f'<div class="ms-context">{"".join(lines)}</div>')
-    panels.files(frame, facts.CONTEXTS, params, name="contexts")
-
-
-@panels.part
 def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
     """Which labels come here: sequences' (domain, class) and tokens' (parts of speech)."""
     kinds = {r["kind"]: r["of_tokens"] for r in stored.rows(KINDS, run["run"], run["run"])}
@@ -197,56 +139,6 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 tooltip=["assignments", "documents"],
             )
             panels.figure(chart, frame, facts.BY_LABEL, params, name=f"expert-{one}")
-
-
-@panels.part
-def company(run: Row, layer: pickers.Layer, expert: int) -> None:
-    """Experts that run with it, before it, after it, and on the same tokens."""
-    places = [column for _ in range(2) for column in st.columns(2)]
-    k, many, key = layer.top_k or 1, layer.experts, [run["run"], layer.stack, layer.layer, expert]
-    together = stored.frame(facts.COACTIVE, layer.router, expert)
-    before, after = stored.frame(facts.FROM, *key), stored.frame(facts.TO, *key)
-    alike, params = facts.nearest(layer, expert)
-    chance = (k - 1) / max(many - 1, 1)
-    with places[0]:
-        _ranked(
-            together,
-            "share",
-            "Runs together with",
-            chance,
-            facts.COACTIVE,
-            [layer.router, expert],
-            "Top-1 routing has no co-activation.",
-        )
-    with places[1]:
-        _ranked(
-            alike, "cosine", "Sees the same tokens as (cosine of counts)", None, facts.PROFILE, params, "It has no company."
-        )
-    with places[2]:
-        _ranked(
-            before, "share", "First choices one layer before", None, facts.FROM, key, "No layer before this one was traced."
-        )
-    with places[3]:
-        _ranked(
-            after, "share", "First choices one layer after", layer.even, facts.TO, key, "No layer after this one was traced."
-        )
-
-
-def _ranked(frame: Any, value: str, title: str, chance: float | None, sql: str, params: list[Any], none: str) -> None:
-    if frame.empty:
-        panels.empty(title, none)
-        return
-    chart = charts.bars(
-        frame,
-        "other",
-        value,
-        chance=chance,
-        title=title,
-        horizontal=True,
-        sort="-y",
-        format=".0%" if value == "share" else ".2f",
-    )
-    panels.figure(chart, frame, sql, params, name=title.replace(" ", "-"))
 
 
 def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
@@ -289,11 +181,11 @@ def render() -> None:
     with three:
         finder(run)
     overall = glance(run, layer, expert)
-    tokens_of(run, layer, expert, overall)
+    expert_panels.tokens_of(run, layer, expert, overall)
     panels.section("What it prefers")
     labels(run, layer, expert, overall / max(layer.top_k or 1, 1))
     panels.section("Its company")
-    company(run, layer, expert)
+    expert_panels.company(run, layer, expert)
     effects(run, layer, expert)
 
 

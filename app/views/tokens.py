@@ -8,6 +8,7 @@ import pickers
 import pictures
 import route_panel
 import routes
+import stored
 import streamlit as st
 import token_view
 from wording import clean
@@ -58,6 +59,9 @@ def find(run: Row, stack: str) -> Row | None:
         search = linked.typed("Search", "q", placeholder="a word, a token, a document", icon=":material/search:")
     found = {row["sequence"]: row for row in routes.sequences(run["run"], stack, label, search)}
     with three:
+        if linked.get("sequence") is None and (token := linked.number("token")) is not None:
+            at = stored.rows("select sequence from tokens where token = ? and run = ?", token, run["run"])
+            linked.put("sequence", at[0]["sequence"] if at else None)
         picked = linked.choose(
             f"Sequence ({len(found)}{'+' if len(found) == 300 else ''})", "sequence", list(found), lambda s: name_of(found[s])
         )
@@ -67,18 +71,27 @@ def find(run: Row, stack: str) -> Row | None:
     return found[picked]
 
 
-def draw(run: Row, sequence: Row, layer: pickers.Layer, by: str, expert: int, numbers: bool) -> None:
+def page_of(sequence: Row, place: int) -> int:
+    """Which piece of a long sequence; it starts where the chosen token is."""
+    count = stored.rows("select count(*) as n from tokens where sequence = ?", sequence["sequence"])[0]["n"]
+    pages = -(-count // routes.PAGE)
+    if pages < 2:
+        return 0
+    at = stored.rows(
+        "select position from tokens where token = ? and sequence = ?", linked.number("token") or -1, sequence["sequence"]
+    )
+    begin = min(at[0]["position"] // routes.PAGE, pages - 1) + 1 if at else 1
+    return int(st.number_input(f"Page of {pages}", 1, pages, begin, key=f"page-{place}-{sequence['sequence']}")) - 1
+
+
+def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, expert: int, numbers: bool) -> None:
     """One sequence, coloured."""
-    page, pages = 0, -(-(sequence["tokens"] or 0) // routes.PAGE)
-    if pages > 1:
-        page = st.number_input(f"Page of {pages}", 1, pages, key=f"page-{sequence['sequence']}") - 1
-    frame, params = routes.tokens(sequence["sequence"], layer, page)
+    frame, params = routes.tokens(sequence["sequence"], layer, page_of(sequence, place))
     if frame.empty:
         panels.empty("This sequence has no token", "Choose another one.")
         return
     size = (int(sequence["height"]), int(sequence["width"])) if sequence["height"] and sequence["width"] else None
     image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
-    chosen = linked.get("token")
     data = token_view.data_of(
         frame,
         token_view.paint(frame, by, layer.experts, expert),
@@ -86,17 +99,17 @@ def draw(run: Row, sequence: Row, layer: pickers.Layer, by: str, expert: int, nu
         numbers=numbers,
         image=image,
         size=size,
-        selected=int(chosen) if chosen and chosen.isdigit() else None,
+        selected=linked.number("token"),
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(
         f"**{layer.label}** · {layer.experts} experts · even load {layer.even:.1%} · {panels.plain(name_of(sequence), 60)}"
     )
-    token_view.show(data, key=f"tokens-{sequence['stack']}")
+    token_view.show(data, key=f"tokens-{place}")
     if size and image is None:
         st.caption("The store holds no pixels and this data set is not shipped with moescope: only the patches are drawn.")
     shown = frame[["token", "position", "text", "experts", "weights", "drops", "entropy", "margin", "labels"]]
-    panels.files(shown, routes.ROUTES, params, name=f"tokens-{sequence['stack']}")
+    panels.files(shown, routes.ROUTES, params, name=f"tokens-{place}")
 
 
 @panels.part
@@ -110,17 +123,26 @@ def viewer(run: Row) -> None:
     sequence = find(run, layer.stack)
     if sequence is None:
         return
+    sides = beside(run, sequence, layer)
+    for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
+        with column, st.container(border=True):
+            draw(run, side, at, place, *chosen[1:])
+    token = linked.number("token")
+    if token is None:
+        st.caption(":material/touch_app: Click a token to see its route through all layers; arrow keys and Enter do the same.")
+    else:
+        route_panel.show(run["run"], token)
+
+
+def beside(run: Row, sequence: Row, layer: pickers.Layer) -> list[tuple[Row, pickers.Layer]]:
+    """What stands side by side: encoder and decoder of one input, or one image in up to three layers."""
+    if sequence["height"]:
+        same = [x for x in pickers.layers(run["run"]) if x.stack == layer.stack]
+        begin = max(min(same.index(layer) - 1, len(same) - 3), 0)
+        return [(sequence, x) for x in same[begin : begin + 3]]
     others = routes.partners(sequence, run["run"])
     sides = [(sequence, layer), *((o, match(run["run"], o["stack"], layer)) for o in others)]
-    sides.sort(key=lambda side: side[0]["stack"] != "encoder")
-    for column, (side, at) in zip(st.columns(len(sides), gap="large"), sides, strict=True):
-        with column, st.container(border=True):
-            draw(run, side, at, *chosen[1:])
-    token = linked.get("token")
-    if token and token.isdigit():
-        route_panel.show(run["run"], int(token))
-    else:
-        st.caption(":material/touch_app: Click a token to see its route through all layers; arrow keys and Enter do the same.")
+    return sorted(sides, key=lambda side: side[0]["stack"] != "encoder")
 
 
 def match(run: int, stack: str, layer: pickers.Layer) -> pickers.Layer:

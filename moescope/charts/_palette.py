@@ -15,7 +15,7 @@ SEQUENTIAL = {
 }
 DIVERGING = {
     "light": ("#0B4F8A", "#2C77B4", "#6BA5D1", "#A9CCE4", "#DCE9F1", "#F6EADC", "#F6CB9A", "#E89F54", "#C97420", "#8F4A06"),
-    "dark": ("#8CC4F0", "#5DA3DA", "#3B80B8", "#2A5C86", "#223C52", "#47372A", "#7C5427", "#B27428", "#DD9A45", "#F8C98E"),
+    "dark": ("#8CC4F0", "#5DA3DA", "#3B80B8", "#2A5C86", "#27343E", "#38332C", "#7C5427", "#B27428", "#DD9A45", "#F8C98E"),
 }
 INK = {"light": "#1F2933", "dark": "#E6E8EA"}
 FAINT = {"light": "#5B6770", "dark": "#A3ABB2"}
