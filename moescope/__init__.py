@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from .store import Store
     from .store import open_store as open
     from .tracer import Tracer, trace
+    from .tracer.callback import RoutingCallback
 
 _HOMES = {
     "open": ("store", "open_store"),
     "Store": ("store", "Store"),
     "Tracer": ("tracer", "Tracer"),
     "trace": ("tracer", "trace"),
+    "RoutingCallback": ("tracer.callback", "RoutingCallback"),
 }
-__all__ = ["Store", "Tracer", "__version__", "open", "trace"]
+__all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "open", "trace"]
 
 
 def __getattr__(name: str) -> Any:

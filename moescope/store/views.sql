@@ -185,3 +185,21 @@ select
   a.delta_margin, -- change of the margin
   a.rerouted, -- share of later decisions that changed
 from ablations a left join routers r on r.router = a.router;
+
+-- Training runs: health of every router at every recorded step
+create view training as
+select
+  m.run, -- runs.run
+  cast(replace(m.subset, 'step ', '') as uinteger) as step, -- forward of the run
+  r.stack, -- decoder | encoder | vision
+  m.layer, -- the layer's own number
+  m.router, -- routers.router
+  any_value(m.value) filter (m.name = 'load_entropy') as load_entropy, -- of 1 = even
+  any_value(m.value) filter (m.name = 'max_violation') as max_violation, -- MaxVio
+  any_value(m.value) filter (m.name = 'dead') as dead, -- experts without a token
+  any_value(m.value) filter (m.name = 'dropped_share') as dropped_share, -- chosen but not run
+  any_value(m.value) filter (m.name = 'routing_entropy') as routing_entropy, -- mean, nats
+  any_value(m.value) filter (m.name = 'z_loss') as z_loss, -- mean squared log-sum-exp
+  any_value(m.value) filter (m.name = 'balance_switch') as balance_switch, -- balancing loss, 1 when even
+  any_value(m.value) filter (m.name = 'balance_transformers') as balance_transformers, -- the same, k when even
+from measures m join routers r using (router) where m.subset like 'step %' group by all;

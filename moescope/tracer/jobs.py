@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..contracts import Record
-from ..contracts._scores import summarize
+from ..contracts._scores import probabilities, summarize
+from .options import Options
 
 _FIELDS = (
     "experts",
@@ -64,12 +65,12 @@ class Job:
             event.synchronize()
 
 
-def stack(records: Iterable[tuple[Record, Any]], keep_logits: bool, summaries: bool) -> list[Stack]:
+def stack(records: Iterable[tuple[Record, Any]], options: Options) -> list[Stack]:
     """Group (record, stream) pairs by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
     groups: dict[Any, list[tuple[Record, Any]]] = {}
     for record, stream in records:
         groups.setdefault((id(stream), record.site.score, _shape(record)), []).append((record, stream))
-    return [_stack(group, keep_logits, summaries) for group in groups.values()]
+    return [_stack(group, options) for group in groups.values()]
 
 
 def _shape(record: Record) -> tuple[Any, ...]:
@@ -83,16 +84,27 @@ def _tensors(record: Record) -> dict[str, Tensor]:
     return {name: values[name].detach() for name in _FIELDS if values.get(name) is not None}
 
 
-def _stack(group: list[tuple[Record, Any]], keep_logits: bool, summaries: bool) -> Stack:
+def _stack(group: list[tuple[Record, Any]], options: Options) -> Stack:
     columns = [_tensors(record) for record, _ in group]
     tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0]}
-    if summaries and "logits" in tensors:
+    if options.summaries and "logits" in tensors:
         values = summarize(tensors["logits"], tensors["experts"], group[0][0].site.score)
         tensors |= dict(zip(("log_sum_exp", "entropy", "margin"), values))
-    if not keep_logits:
+    if options.monitor and "logits" in tensors:
+        tensors["mean_probability"] = _mean_probability(tensors["logits"], *group[0])
+    if not options.logits:
         tensors.pop("logits", None)
     tensors["experts"] = tensors["experts"].to(torch.int16)
     return Stack([record for record, _ in group], group[0][1], tensors)
+
+
+def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
+    """(R, E) mean over the tokens that are not padding."""
+    p = probabilities(logits, record.site.score)
+    if stream.mask is None or record.rows is not None:
+        return p.mean(1)
+    real = stream.mask.reshape(1, -1, 1).to(p.dtype)
+    return (p * real).sum(1) / real.sum(1)
 
 
 class Copier:

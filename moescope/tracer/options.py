@@ -13,14 +13,17 @@ class Options:
     """Experts and weights are always recorded; the rest can be chosen.
 
     summaries: entropy, log-sum-exp and margin of every decision. logits: all router logits too. layers: only these layers.
-    every: only each n-th forward. commit_rows, commit_seconds: a shard is made durable at the first forward (or batch) after
-    either. max_bytes: what may wait to be written before the model is made to wait.
+    every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
+    router at every recorded forward (see monitor.py), into `measures`. commit_rows, commit_seconds: a shard is made durable at
+    the first forward (or batch) after either. max_bytes: what may wait to be written before the model is made to wait.
     """
 
     summaries: bool = True
     logits: bool = False
     layers: Sequence[int] | None = None
     every: int = 1
+    fraction: float = 1.0
+    monitor: bool = False
     commit_rows: int = 1 << 20
     commit_seconds: float = 10.0
     max_bytes: int = 256 << 20

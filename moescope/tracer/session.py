@@ -151,6 +151,10 @@ class Tracer:
         done = {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)}
         return done | self._clock.times()
 
+    def health(self) -> dict[str, dict[str, float]]:
+        """Measures of every router at the last forward that was written, by its path; with `monitor=True`."""
+        return dict(self._sink.health)
+
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()
         if frame is None:
@@ -211,7 +215,7 @@ class Tracer:
         meta: dict[str, Any] = {"phase": phase, "row": row}
         if self._infos is None:  # every forward of the caller's own is whole in itself
             meta["progress"] = self._clock.progress({"forwards": self._clock.steps})
-        return Job(stack(pairs, self.options.logits, self.options.summaries), listed, named, meta)
+        return Job(stack(pairs, self.options), listed, named, meta)
 
     def _described(self, stack: str) -> list[SequenceInfo] | None:
         return None if self._infos is None else self._infos.get(stack, self._infos[""])

@@ -12,6 +12,7 @@ from ..errors import MoescopeError
 from ..store import RunWriter
 from .identity import Identity
 from .jobs import Job, Stack
+from .monitor import health, measure_rows
 from .options import Options
 
 
@@ -28,6 +29,8 @@ class Sink:
         carried = writer.part.progress.get("resume", {})  # of a run that goes on
         self.waited = 0.0
         self.written: dict[str, Any] = dict(writer.part.progress)
+        self.health: dict[str, dict[str, float]] = {}
+        self.options = options
         self.warnings: dict[str, int] = dict(carried.get("warned", {}))
         self._held = 0
         self._room = threading.Condition()
@@ -94,14 +97,14 @@ class Sink:
             own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
             keys[id(stream)] = self.identity.rows(stream, own)
         for stack in job.stacks:
-            self._add(stack, keys[id(stack.stream)], forward)
+            self._add(stack, keys[id(stack.stream)], forward, job.meta["row"]["step"])
         tokens = sum(int((k >= 0).sum()) for k in keys.values())
         row = {"forward": forward, "tokens": tokens, **job.meta["row"]}
         if "loss" in shared:
             row["loss"] = np.float32(shared["loss"])
         self.writer.add("forwards", row)
 
-    def _add(self, stack: Stack, keys: np.ndarray, forward: int) -> None:
+    def _add(self, stack: Stack, keys: np.ndarray, forward: int, step: int) -> None:
         arrays = stack.arrays()
         sites = [record.site for record in stack.records]
         routers = np.array([site.extra["number"] for site in sites])
@@ -109,6 +112,11 @@ class Sink:
         rows = arrays.pop("rows", None)
         tokens = np.broadcast_to(keys, (len(sites), len(keys))) if rows is None else keys[rows]
         self._look(arrays, sites, tokens)
+        if self.options.monitor:
+            self._watch(arrays, sites, tokens, step)
+        arrays.pop("mean_probability", None)
+        if self.options.fraction < 1:
+            tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
         if routing.fits_wide(arrays, sites[0].kind):
             k = arrays["experts"].shape[-1]
             self.writer.add(f"routes_{k}", routing.wide(arrays, tokens, routers, iterations, forward))
@@ -142,6 +150,12 @@ class Sink:
                      "capacity": record.capacity},
                 )  # fmt: skip
 
+    def _watch(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray, step: int) -> None:
+        found = health(arrays, tokens, [site.n_experts for site in sites])
+        self.health |= {site.path: values for site, values in zip(sites, found)}
+        numbered = [(site, site.extra["number"], values) for site, values in zip(sites, found)]
+        self.writer.add("measures", measure_rows(numbered, step, int((tokens[0] >= 0).sum())))
+
     def _look(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
         for name in ("entropy", "weights"):
             if name in arrays and not np.isfinite(arrays[name]).all():
@@ -150,6 +164,12 @@ class Sink:
                     if count:
                         said = f"NaN or infinite {'router logits' if name == 'entropy' else 'routing weights'} at {site.path}"
                         self.warnings[said] = self.warnings.get(said, 0) + int(count)
+
+
+def _drawn(tokens: np.ndarray, fraction: float) -> np.ndarray:
+    """The same tokens in every layer, spread evenly: a hash of the key under the fraction."""
+    mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(40)).astype(np.float64) < fraction * 2**24
 
 
 def _unexpected(error: BaseException) -> BaseException:
