@@ -63,7 +63,11 @@ def dead(expert: int) -> Plant:
 
 def tilt(strength: float) -> Plant:
     """Every expert's logit leans by its number: uneven load without any structure."""
-    return lambda read, layer, logits: logits.__iadd__(strength * np.arange(logits.shape[1]) / logits.shape[1]) and None
+
+    def plant(read: Inputs, layer: int, logits: np.ndarray) -> None:
+        logits += strength * np.arange(logits.shape[1]) / logits.shape[1]
+
+    return plant
 
 
 def corner(expert: int = 1, strength: float = 5.0) -> Plant:

@@ -85,10 +85,10 @@ def _plain(value: Any) -> Any:
 
 def figures(
     where: Mapping[str, Any],
-    name: str,
+    name: Any,
     value: Any,
     *,
-    source: str,
+    source: Any,
     estimator: str = "definition",
     chance: Any = np.nan,
     draws: Any = None,
@@ -96,11 +96,11 @@ def figures(
     null_name: str = "",
     side: str = "greater",
     tail: str = "count",
-    bounds: tuple[float, float] = (-np.inf, np.inf),
+    bounds: tuple[Any, Any] = (-np.inf, np.inf),
     n: Any = pd.NA,
     units: Any = pd.NA,
 ) -> pd.DataFrame:
-    """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values.
+    """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
     the interval is cut to `bounds`, which the measure cannot leave; `tail` is how p is had from the null: `count` of draws,
@@ -124,8 +124,16 @@ def figures(
         null = _rows(null, value)
         columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
-    frame = pd.DataFrame(plain, index=range(len(value)))[COLUMNS]
-    return frame.astype(dict.fromkeys(("layer", "router", "expert", "n", "units"), "Int64"))
+    plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
+    return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
+
+
+def _whole(values: Any, n: int) -> Any:
+    """`n` integers, or missing ones."""
+    some = isinstance(values, np.ndarray | list | pd.Series | pd.api.extensions.ExtensionArray)
+    return pd.array(
+        np.broadcast_to(values, n) if isinstance(values, np.ndarray) else values if some else [values] * n, dtype="Int64"
+    )
 
 
 def _rows(draws: Any, value: Any) -> Any:

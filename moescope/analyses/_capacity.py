@@ -11,7 +11,7 @@ import pandas as pd
 from ._scope import Scope
 
 RATIOS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-MOST = 400_000  # decisions dealt again, in whole forward passes
+MOST = 1_000_000  # assignments dealt again, in whole forward passes
 SOURCE = "V-MoE 2106.05974; compute_capacity rounds up to a multiple of 4"
 
 
@@ -26,18 +26,18 @@ def what_if(here: Scope, notes: list[str], ratios: tuple[float, ...] = RATIOS, m
 def _forwards(here: Scope, notes: list[str]) -> str:
     """Which forward passes: all, or as many as hold MOST decisions, chosen by hash."""
     rows = here.store.rows(
-        f"select forward, count(*) from decisions where run = {here.run} group by forward order by hash(forward)"
+        f"select forward, sum(selected) from decisions where run = {here.run} group by forward order by hash(forward)"
     )
     chosen: list[int] = []
     total = 0
     for forward, n in rows:
-        if chosen and total + n > MOST:
+        if chosen and total + int(n) > MOST:
             break
         chosen.append(forward)
-        total += n
+        total += int(n)
     if len(chosen) < len(rows):
         notes.append(
-            f"Other capacities are computed on {len(chosen)} of {len(rows)} forward passes, chosen by hash ({total} decisions)."
+            f"Other capacities: computed on {len(chosen)} of {len(rows)} forward passes, chosen by hash ({total} assignments)."
         )
     return ", ".join(map(str, chosen)) or "-1"
 

@@ -14,11 +14,15 @@ def words(here: Scope) -> pd.DataFrame:
     ).df()
 
 
-def contexts(here: Scope, each: int = 3) -> tuple[pd.DataFrame, str]:
-    """Frame (stack, layer, router, expert, place, weight, text, context, sequence, position) and its SQL."""
+def contexts(here: Scope, taken: str, each: int = 3) -> tuple[pd.DataFrame, str]:
+    """Frame (stack, layer, router, expert, place, weight, text, context, sequence, position) and its SQL.
+
+    `taken` is SQL for the tokens to look at.
+    """
     sql = f"""with best as (
   select router, expert, unnest(max_by({{'token': token, 'weight': weight}}, weight, {each}), recursive := true)
-  from assignments where run = {here.run} and not dropped group by router, expert),
+  from assignments where run = {here.run} and not dropped and token in (select token from ({taken}))
+  group by router, expert),
 numbered as (
   select *, row_number() over (partition by router, expert order by weight desc, token) as place from best),
 wanted as (select distinct t.token, t.sequence, t.position from numbered join tokens t using (token)),

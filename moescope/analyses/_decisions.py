@@ -11,7 +11,6 @@ import pandas as pd
 from . import _statistics as st
 from ._answer import figures
 from ._scope import Scope, place
-from ._tables import load_sql, tables
 
 
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
@@ -28,10 +27,8 @@ from decisions join tokens using (token) join units using (sequence) where decis
         notes.append(
             f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
         )
-    sql["dropped"] = load_sql(here, where="dropped")
-    lost = {t.where["router"]: int(t.counts.sum()) for t in tables(here, sql["dropped"])}
     rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
-    return [*rows, *_dropped(here, lost)]
+    return [*rows, *_dropped(here)]
 
 
 def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
@@ -66,15 +63,16 @@ def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
-def _dropped(here: Scope, lost: dict[int, int]) -> list[pd.DataFrame]:
-    ran = here.store.rows(f"select router, sum(assignments) from load_rollup where run = {here.run} group by 1")
+def _dropped(here: Scope) -> list[pd.DataFrame]:
+    counts = here.store.rows(
+        f"select router, sum(assignments), sum(dropped) from load_rollup where run = {here.run} group by router order by router"
+    )
     limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
     rows = []
-    for router, n in ran:
-        if router not in here.routers.index or not (router in limited or lost.get(router)):
+    for router, ran, lost in counts:
+        if router not in here.routers.index or not (router in limited or lost):
             continue
-        every = int(n) + lost.get(router, 0)
-        share = lost.get(router, 0) / max(1, every)
+        share, every = float(lost / max(1, ran + lost)), int(ran + lost)
         rows.append(figures(place(here.routers.loc[router]), "dropped share", share, source="chosen but not run, of all chosen",
                             chance=0.0, null_name="none: a count", n=every))  # fmt: skip
     return rows

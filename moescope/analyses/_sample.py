@@ -12,7 +12,7 @@ from ..errors import AnalysisError
 from ._scope import Scope, place
 from ._statistics import Array
 
-MOST = 12_000_000  # assignments in memory
+MOST = 8_000_000  # assignments in memory
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,17 @@ def sample(scope: Scope, notes: list[str], most: int = MOST, only: str = "true",
         )
         notes.extend([said] if said not in notes else [])
     tokens["unit"] = pd.factorize(tokens["unit"], sort=True)[0]
-    return Sample(scope, tokens, _chosen(scope, tokens), sql)
+    return Sample(scope, tokens, _chosen(scope, tokens, sql), sql)
 
 
-def _chosen(scope: Scope, tokens: pd.DataFrame) -> dict[int, Array]:
+def _chosen(scope: Scope, tokens: pd.DataFrame, taken: str) -> dict[int, Array]:
     order = np.argsort(tokens["token"].to_numpy())
     sorted_tokens = tokens["token"].to_numpy()[order]
-    least, most = int(sorted_tokens[0]), int(sorted_tokens[-1])
     width = scope.store.rows(f"select max(rank) + 1 from assignments where run = {scope.run}")[0][0] or 1
     experts = {router: int(row["experts"]) for router, row in scope.routers.iterrows()}
     chosen = {router: np.full((len(tokens), width), -1, dtype=np.int16) for router in experts}
     sql = f"""select router, token, rank, expert from assignments
-where run = {scope.run} and iteration = 0 and not dropped and token between {least} and {most}"""
+where run = {scope.run} and iteration = 0 and not dropped and token in (select token from ({taken}))"""
     for batch in scope.store.sql(sql).to_arrow_reader(1 << 20):
         router, token, rank, expert = (batch[c].to_numpy(zero_copy_only=False) for c in ("router", "token", "rank", "expert"))
         place_of = np.minimum(np.searchsorted(sorted_tokens, token), len(order) - 1)

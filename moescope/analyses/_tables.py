@@ -46,7 +46,7 @@ def tables(scope: Scope, sql: str, value: str = "n") -> Iterator[Table]:
 
     Expert numbers that are no routed experts (identity, skip) are left out.
     """
-    frame = scope.store.sql(sql).df()
+    frame = scope.store.sql(_counted_once(scope, sql)).df()
     if "label" not in frame:
         frame["label"] = ""
     code, labels = pd.factorize(frame["label"].to_numpy(), sort=True)
@@ -61,12 +61,26 @@ def tables(scope: Scope, sql: str, value: str = "n") -> Iterator[Table]:
         yield Table(row, [str(label) for label in labels], counts)
 
 
-def load_sql(scope: Scope, kind: str | None = None, where: str = "not dropped") -> str:
-    """Assignments by document, router, label and expert; of them `first` choices, and the sum of weights."""
+def load_sql(scope: Scope, kind: str | None = None) -> str:
+    """Assignments that ran by document, router, label and expert; of them `first` choices, and the sum of weights."""
     return f"""with units as ({scope.units_sql(kind)}),
-by_sequence as (
-  select router, sequence, expert, count(*) as n, count(*) filter (rank = 0) as first, sum(weight) as weight
-  from assignments join (select token, sequence from tokens where run = {scope.run}) using (token)
-  where run = {scope.run} and {where} group by all)
+by_sequence as ({_by_sequence(scope)})
 select unit, router, label, expert, sum(n)::bigint as n, sum(first)::bigint as first, sum(weight) as weight
 from by_sequence join units using (sequence) group by all"""
+
+
+def _by_sequence(scope: Scope) -> str:
+    return f"""
+  select router, sequence, expert, count(*) as n, count(*) filter (rank = 0) as first, sum(weight) as weight
+  from assignments join (select token, sequence from tokens where run = {scope.run}) using (token)
+  where run = {scope.run} and not dropped group by all"""
+
+
+def _counted_once(scope: Scope, sql: str) -> str:
+    """The query, with what every question counts first taken from a temporary table of this connection."""
+    counts = _by_sequence(scope)
+    if counts not in sql:
+        return sql
+    name = f"by_sequence_of_run_{scope.run}"
+    scope.store.con.execute(f"create temp table if not exists {name} as {counts}")
+    return sql.replace(counts, f"from {name}")

@@ -31,6 +31,7 @@ from ._tables import Table, load_sql, tables
 
 COLD = 0.1  # of the even share
 SHUFFLES = 199
+MOST = 10_000_000  # assignments by phase and position
 MEASURES: dict[str, tuple[str, Any]] = {
     "load entropy (bits)": ("Shannon entropy of the load", st.entropy),
     "normalized load entropy": ("entropy over log2 E", lambda c: st.entropy(c) / np.log2(max(c.shape[-1], 2))),
@@ -51,15 +52,14 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     """Load of every router, over everything, by sequence label `by` (default: domain, class, or the first there is)."""
     here = scope(store, run)
     notes = list(here.notes)
-    sql = {"figures": load_sql(here), "phase": _split_sql(here, "phase"), "position": _split_sql(here, "position")}
+    sql = {"figures": load_sql(here)}
     rows, experts = [], []
     for table in tables(here, sql["figures"]):
         weights = st.bootstrap_weights(len(table.counts))
         rows.append(balance(table, 0, "", weights))
         experts.append(_experts(table, weights))
     rows += _labels(here, by, sql, notes)
-    for split in ("phase", "position"):
-        rows += _subsets(here, sql[split], split)
+    rows += _splits(here, sql, notes)
     rows += decision_figures(here, sql, notes)
     rows += _losses.figures_of(here, notes)
     table, sql["capacity"] = _capacity.what_if(here, notes)
@@ -74,13 +74,15 @@ def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame
     units = int((counts.sum(1) > 0).sum())
     draws, null = st.resampled(weights, counts), _shuffled(counts)
     total, n = counts.sum(0), int(counts.sum())
-    frames = [
-        figures(table.where | {"subset": subset}, name, measure(total), source=source,
-                chance=EVEN.get(name, lambda e: 0.0)(len(total)), draws=measure(draws), null=measure(null), null_name=NULL,
-                side="less" if name in EVEN else "greater", bounds=(0, EVEN.get(name, lambda e: np.inf)(len(total))),
-                n=n, units=units)
-        for name, (source, measure) in MEASURES.items()
-    ]  # fmt: skip
+    frames = []
+    for side, names in (("less", [*EVEN]), ("greater", [m for m in MEASURES if m not in EVEN])):
+        value, drawn, shuffled = (np.stack([MEASURES[m][1](x) for m in names], axis=-1) for x in (total, draws, null))
+        even = np.array([EVEN[m](len(total)) if m in EVEN else 0.0 for m in names])
+        top = even if side == "less" else np.full(len(names), np.inf)
+        sources = np.array([MEASURES[m][0] for m in names], dtype=object)
+        where = table.where | {"subset": subset}
+        frames.append(figures(where, np.array(names, dtype=object), value, source=sources, chance=even, draws=drawn,
+                              null=shuffled, null_name=NULL, side=side, bounds=(0, top), n=n, units=units))  # fmt: skip
     return pd.concat(frames, ignore_index=True)
 
 
@@ -140,11 +142,25 @@ _SPLITS = {
 }
 
 
-def _split_sql(here: Scope, split: str) -> str:
+def _split_sql(here: Scope, split: str, share: float = 1.0) -> str:
     return f"""with units as ({here.units_sql()})
 select units.unit, router, {_SPLITS[split]} as label, expert, count(*) as n
 from assignments a join tokens t using (token) join units using (sequence) join forwards f on f.forward = a.forward
-where a.run = {here.run} and not dropped group by all"""
+where a.run = {here.run} and not dropped and hash(sequence) % 10000 < {round(share * 10000)} group by all"""
+
+
+def _splits(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    """Load by phase, where there are several, and by position (of a share of the sequences, where there are many)."""
+    phases = here.store.rows(f"select count(distinct phase) from forwards where run = {here.run}")[0][0]
+    every = here.store.rows(f"select sum(assignments) from load_rollup where run = {here.run}")[0][0]
+    share = min(1.0, MOST / max(1, int(every)))
+    if share < 1:
+        notes.append(f"Load by phase and position is counted on {share:.1%} of the sequences, chosen by hash.")
+    rows = []
+    for split in ["phase"] * (phases > 1) + ["position"]:
+        sql[split] = _split_sql(here, split, share)
+        rows += _subsets(here, sql[split], split)
+    return rows
 
 
 def _subsets(here: Scope, sql: str, split: str) -> list[pd.DataFrame]:

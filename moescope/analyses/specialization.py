@@ -17,7 +17,7 @@ from ._answer import Answer, few_units, gather
 from ._charts import heatmap, layers
 from ._contexts import contexts, words
 from ._labels import by_label
-from ._sample import sample
+from ._sample import Sample, sample
 from ._scope import Scope, scope
 from ._tables import load_sql, tables
 from ._vocabulary import NULL as SHUFFLE
@@ -32,8 +32,9 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: float 
     notes = list(here.notes)
     sql: dict[str, str] = {}
     labelled, specialists = _labels(here, by, fdr, sql, notes)
-    rows, cells = _attributes(here, sql, notes)
-    said, sql["contexts"] = contexts(here)
+    taken = sample(here, notes)
+    rows, cells = _attributes(here, taken, sql, notes)
+    said, sql["contexts"] = contexts(here, taken.sql)
     frame = gather([*labelled, *rows])
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
     reading = _reading(frame, specialists, fdr)
@@ -73,8 +74,7 @@ from decisions join tokens using (token) join units using (sequence) where decis
     return rows, special
 
 
-def _attributes(here: Scope, sql: dict[str, str], notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
-    taken = sample(here, notes)
+def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
     sql["vocabulary"] = taken.sql
     rows, cells = [], []
     for name, code in attributes(taken).items():

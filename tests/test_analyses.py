@@ -1,0 +1,240 @@
+"""The door: every analysis over stores with planted and with random structure; refusals; what is kept."""
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+
+import moescope
+from moescope import analyses
+from moescope.analyses import _answer, _capacity, _report, _save, _scope
+from moescope.errors import AnalysisError
+
+OWN = ("load", "specialization", "structure")
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    path = tmp_path_factory.mktemp("planted") / "run.duckdb"
+    synthetic.make(path, synthetic.verbs(3), synthetic.specialist("code", 5), synthetic.dead(7), logits=True)
+    with moescope.open(path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plain") / "run.duckdb"
+    synthetic.make(path, seed=3)
+    with moescope.open(path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "run.duckdb"
+    synthetic.make(path, synthetic.corner(1), synthetic.specialist("law", 2), side=4, label="class", documents=45)
+    with moescope.open(path) as store:
+        yield store
+
+
+@pytest.mark.parametrize("entry", analyses.catalogue(), ids=lambda entry: entry["name"])
+def test_every_analysis_says_what_it_asks(entry):
+    assert entry["title"]
+    assert entry["question"].endswith("?")
+    assert len(entry["method"]) > 100
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("which", ["planted", "plain", "images"])
+def test_answers_are_whole(name, which, request):
+    store = request.getfixturevalue(which)
+    answer = analyses.run(name, store)
+    figures = answer.frames["figures"]
+    assert list(figures) == _answer.COLUMNS
+    assert np.isfinite(figures["value"]).all()
+    assert (figures["source"].str.len() > 0).all()
+    assert (figures["null"].str.len() > 0).all()
+    known = figures.dropna(subset=["ci_low", "p"])
+    assert len(known)
+    assert (known["ci_low"] <= known["ci_high"]).all()
+    assert known["p"].between(0, 1).all()
+    assert answer.reading.endswith(".")
+    for sql in answer.sql.values():
+        assert store.sql(sql).limit(1).fetchall() is not None
+    assert json.loads(json.dumps(answer.to_json()))["name"] == name
+    assert all(chart.to_dict() for chart in answer.charts().values())
+
+
+def test_planted_structure_is_found(planted):
+    load = analyses.run("load", planted)
+    dead = load.figures("dead experts", subset="")
+    assert dead["value"].tolist() == [1, 1, 1]
+    answer = analyses.run("specialization", planted)
+    special = answer.frames["specialists"]
+    best = special[special["lift"] > 1.7]
+    assert set(zip(best["router"], best["expert"], best["subset"])) == {(r, 5, "domain=code") for r in range(3)}
+    info = answer.figures("I(label; expert) (bits)", estimator="less null mean")
+    assert (info["q"] < 0.01).all()
+    words = answer.frames["vocabulary"]
+    strong = words[(words["attribute"] == "input id") & (words["q"] < 0.01) & (words["value"] > 0.8)]
+    assert {(e, i % 5) for e, i in zip(strong["expert"], strong["value_id"])} >= {(3, 1)}  # ids 1, 6, 11, ... are verbs
+    flow = analyses.run("structure", planted).figures("I(expert; expert in the next layer) (bits)", estimator="less null mean")
+    assert (flow["q"] < 0.01).all()
+
+
+def test_planted_patch_position_and_class_are_found(images):
+    answer = analyses.run("specialization", images)
+    cells = answer.frames["vocabulary"]
+    found = cells[(cells["q"] < 0.01) & (cells["value"] > cells["null_mean"])]
+    assert set(zip(found["value_id"], found["expert"])) == {(0, 1)}
+    assert set(answer.frames["specialists"].query("lift > 1.7")["subset"]) == {"class=law"}
+
+
+def test_figures_agree_with_plain_sql(planted):
+    answer = analyses.run("specialization", planted)
+    row = answer.figures("domain specialization", subset="domain=law", router=1, expert=3).iloc[0]
+    naive = planted.rows(
+        "select count(*) filter (expert = 3) / (select count(*) from decisions join tokens using (token) join sequences "
+        "using (sequence) where router = 1 and domain = 'law') from routing where router = 1 and domain = 'law'"
+    )[0][0]
+    assert row["value"] == pytest.approx(naive, rel=1e-9)
+    entropy = analyses.run("load", planted).figures("load entropy (bits)", subset="", router=1)["value"].iloc[0]
+    assert entropy == pytest.approx(planted.rows("select entropy_bits from load_balance where router = 1")[0][0], rel=1e-9)
+    repeated = analyses.run("structure", planted).figures("repetition, first choice", subset="", router=1)["value"].iloc[0]
+    pairs = planted.rows(
+        "with f as (select sequence, position, expert from assignments join tokens using (token) where router = 1 and rank = 0) "
+        "select avg((a.expert = b.expert)::int) from f a join f b on b.sequence = a.sequence and b.position = a.position + 1"
+    )
+    assert repeated == pytest.approx(pairs[0][0], rel=1e-9)
+
+
+def test_balancing_losses_need_logits(planted, plain):
+    rows = analyses.run("load", planted).figures("balancing loss", router=0).set_index("estimator")["value"]
+    logits = np.array([r for (r,) in planted.rows("select logits from logits where router = 0 order by token")])
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    chosen = np.argsort(-logits, axis=1)[:, :2]
+    f1, fk = np.bincount(chosen[:, 0], minlength=8) / len(p), np.bincount(chosen.ravel(), minlength=8) / len(p)
+    assert rows["Switch"] == pytest.approx(8 * (f1 * p.mean(0)).sum(), rel=1e-5)
+    assert rows["GShard"] == pytest.approx(rows["Switch"] / 64, rel=1e-9)
+    assert rows["Transformers, by layer"] == pytest.approx(8 * (fk * p.mean(0)).sum(), rel=1e-5)
+    without = analyses.run("load", plain)
+    assert without.figures("balancing loss").empty
+    assert any("trace with router logits" in note for note in without.notes)
+
+
+def test_capacity_agrees_with_what_was_executed(tmp_path):
+    """96 tokens, 2 of 4 experts: 48 places each is ratio 1; the store's own drops came from the same rule."""
+    path = tmp_path / "run.duckdb"
+    synthetic.make(path, synthetic.tilt(3.0), documents=6, tokens=8, experts=4, capacity=48, layers=(0,))
+    with moescope.open(path) as store:
+        here = _scope.scope(store)
+        frame, _ = _capacity.what_if(here, [], ratios=(1.0, 4.0))
+        executed = store.rows("select dropped_share from load_balance")[0][0]
+    one = frame[frame["ratio"] == 1].set_index("order")["dropped_share"]
+    assert executed > 0
+    assert one["vanilla"] == pytest.approx(executed, rel=1e-9)
+    assert one["batch prioritized"] == pytest.approx(executed, rel=1e-9)
+    assert (frame[frame["ratio"] == 4]["dropped_share"] == 0).all()
+
+
+def test_refusals_say_what_is_there(plain, tmp_path):
+    with pytest.raises(AnalysisError, match=r"there is no analysis 'loads'; there are: .*load"):
+        analyses.run("loads", plain)
+    with pytest.raises(AnalysisError, match="has no run 9; it has: 0"):
+        analyses.run("load", plain, 9)
+    with pytest.raises(AnalysisError, match=r"label 'genre'; labels there, with how many values: domain \(3\)"):
+        analyses.run("specialization", plain, by="genre")
+    with pytest.raises(AnalysisError, match="has no option 'colour'"):
+        analyses.run("load", plain, colour=1)
+    with pytest.raises(AnalysisError, match="no other run of .* read the inputs of run 0"):
+        analyses.run("diff", plain)
+    synthetic.make(tmp_path / "one.duckdb", documents=3, tokens=12, domains=("code",))
+    with moescope.open(tmp_path / "one.duckdb") as store:
+        with pytest.raises(AnalysisError, match="one domain only"):
+            analyses.run("specialization", store, by="domain")
+        answer = analyses.run("load", store)
+        assert answer.figures("load entropy (bits)")["ci_low"].isna().all()
+        assert any("fewer than 5 documents" in note for note in answer.notes)
+
+
+def test_newest_complete_run_and_said(tmp_path):
+    path = tmp_path / "two.duckdb"
+    for seed in (1, 2):
+        synthetic.make(path, seed=seed, documents=6, name=f"seed {seed}")
+    with moescope.open(path) as store:
+        answer = analyses.run("load", store)
+    assert (answer.run, answer.notes[0]) == (1, "2 runs are in the store; this is run 1 (seed 2), the newest complete one.")
+
+
+def test_diff_finds_what_changed(tmp_path):
+    path = tmp_path / "two.duckdb"
+    synthetic.make(path, seed=1)
+    synthetic.make(path, seed=1, noise=0.05)
+    synthetic.make(path, seed=1)
+    with moescope.open(path) as store:
+        answer = analyses.run("diff", store, 1, other=0)
+        same = analyses.run("diff", store, 2, other=0)
+        naive = store.rows(
+            "with s as (select run, router % 3 as r, t.sequence % 48 as q, position, list_sort(list(expert)) as e "
+            "from assignments a join tokens t using (run, token) group by all) "
+            "select avg((a.e <> b.e)::int) from s a join s b using (r, q, position) where a.run = 0 and b.run = 1 and r = 1"
+        )[0][0]
+    changed = answer.figures("set changed", subset="")
+    assert changed["value"].iloc[1] == pytest.approx(naive, rel=1e-9)
+    fifths = answer.figures("set changed by margin", layer=0)["value"].tolist()
+    assert fifths == sorted(fifths, reverse=True)
+    assert fifths[0] > 0.1
+    assert fifths[-1] == 0
+    assert same.reading == "Runs 2 and 0 decided alike in every one of 5760 decisions."
+
+
+def test_measures_are_kept_once(tmp_path):
+    path = tmp_path / "run.duckdb"
+    synthetic.make(path, documents=6)
+    with moescope.open(path) as store:
+        answer = analyses.run("load", store)
+    assert _save.save(path, answer) == _save.save(path, answer) == len(answer.frames["figures"])
+    with moescope.open(path) as store:
+        kept = store.rows("select count(*), any_value(extra->>'analysis') from measures")
+        first = store.rows("select value from measures where name = 'load entropy (bits)' and router = 2 and subset = ''")
+    assert kept == [(len(answer.frames["figures"]), "load")]
+    assert first == [(answer.figures("load entropy (bits)", router=2, subset="")["value"].iloc[0],)]
+
+
+def test_report_escapes_what_the_data_says(tmp_path):
+    path = tmp_path / "run.duckdb"
+    synthetic.make(path, documents=12, domains=("<script>alert(1)</script>", "b & c"))
+    entries = {entry["name"]: entry for entry in analyses.catalogue()}
+    with moescope.open(path) as store:
+        answers = [(entries[name], analyses.run(name, store)) for name in ("load", "specialization")]
+    refused = (entries["diff"], AnalysisError("no <other> run"))
+    page = _report.page("A <title>", "words", [*answers, refused])
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "no &lt;other&gt; run" in page
+    assert page.count("<svg") >= 5
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_random_routing_yields_no_more_findings_than_stated(tmp_path):
+    """Uneven but random routing, many stores: p values are level, and at FDR 5 % hardly a store has a specialist."""
+    wanted = {"I(label; expert) (bits)": [], "vocabulary specialization": [], "repetition, first choice": [], "load entropy (bits)": [],
+              "I(expert; expert in the next layer) (bits)": [], "SRP": [], "co-activation, largest": []}  # fmt: skip
+    stores, with_findings, with_words, pairs = 40, 0, 0, 0
+    for seed in range(stores):
+        path = tmp_path / f"{seed}.duckdb"
+        synthetic.make(path, synthetic.tilt(1.0), seed=100 + seed, input_seed=seed, documents=18, tokens=30, layers=(0, 1))
+        with moescope.open(path) as store:
+            special, structure = analyses.run("specialization", store), analyses.run("structure", store)
+        both = [special.frames["figures"], structure.frames["figures"]]
+        for name, p in wanted.items():
+            p += [frame.loc[frame["name"] == name, "p"].iloc[0] for frame in both if (frame["name"] == name).any()]
+        with_findings += len(special.frames["specialists"]) > 0
+        with_words += (special.frames["vocabulary"]["q"] <= 0.05).any()
+        pairs += (structure.frames["pairs"]["q"] <= 0.05).any()
+    level = {name: float(np.mean(np.array(p) <= 0.05)) for name, p in wanted.items() if p}
+    assert max(level.values()) <= 0.15, level  # 40 draws of a 5 % event: 6 or fewer in 98.6 % of tries
+    assert max(with_findings, with_words, pairs) <= 6, (with_findings, with_words, pairs)

@@ -1,0 +1,144 @@
+"""Definitions over token-level decisions: hand-worked, and against slow second implementations."""
+
+import numpy as np
+import pytest
+
+from moescope.analyses import _changes, _flow, _labels, _losses, _pairs, _repetition, _sample, _vocabulary
+
+EXACT = {"rel": 1e-9, "abs": 1e-9}
+
+
+def random_chosen(n=200, experts=7, k=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.random((n, experts)).argsort(1)[:, :k].astype(np.int16)
+
+
+def test_balancing_losses_by_hand():
+    first, probability = np.array([0.75, 0.25]), np.array([0.6, 0.4])
+    assert _losses.switch_loss(first, probability) == pytest.approx(2 * (0.45 + 0.1), **EXACT)
+    assert _losses.switch_loss(np.full(4, 0.25), np.full(4, 0.25)) == pytest.approx(1, **EXACT)
+    assert _losses.switch_loss(np.full(4, 0.5), np.full(4, 0.25)) == pytest.approx(2, **EXACT)  # Transformers' form: k
+
+
+def test_chance_of_meeting_is_the_published_one():
+    """46.4 % for Mixtral's 8 and 2; 67.9, 41.2, 22.7 and 43.1 % for (64, 8), (128, 8), (256, 8), (32, 4)."""
+    found = [_repetition.chance_of_meeting(e, k) for e, k in ((8, 2), (64, 8), (128, 8), (256, 8), (32, 4))]
+    assert [round(100 * x, 1) for x in found] == [46.4, 67.9, 41.2, 22.7, 43.1]
+
+
+def test_meets_agrees_with_sets():
+    a, b = random_chosen(seed=1), random_chosen(seed=2)
+    a[3, 1] = b[3, 2] = -1  # none is no expert
+    naive = [bool((set(x) & set(y)) - {-1}) for x, y in zip(a.tolist(), b.tolist())]
+    assert _repetition.meets(a, b).tolist() == naive
+
+
+def test_coactivation_by_hand():
+    chosen = np.array([[0, 1, 2], [1, 0, 3], [2, 1, -1]], dtype=np.int16)
+    both = _pairs.together(chosen, 4)
+    assert both.tolist() == [[0, 2, 1, 1], [2, 0, 2, 1], [1, 2, 0, 0], [1, 1, 0, 0]]
+    code = _pairs.together(chosen, 4, neighbours=True)  # ranks 0-1 and 1-2 only
+    assert code.tolist() == [[0, 2, 0, 1], [2, 0, 2, 0], [0, 2, 0, 0], [1, 0, 0, 0]]
+    load = np.array([2, 3, 2, 1])
+    assert _pairs.shares_of(both, load)[0].tolist() == [0, 1, 0.5, 0.5]
+
+
+def test_released_coactivation_sees_a_quarter_of_the_pairs():
+    chosen = random_chosen(experts=20, k=8)
+    assert _pairs.together(chosen, 20, neighbours=True).sum() / _pairs.together(chosen, 20).sum() == pytest.approx(7 / 28)
+
+
+def test_swaps_hold_every_token_and_every_load():
+    chosen, unit = random_chosen(), np.arange(200) // 50
+    moved = _pairs.swapped(chosen, unit, 50, np.random.default_rng(0))
+    assert (moved != chosen).any()
+    assert all(len(set(row)) == 3 for row in moved.tolist())
+    for u in range(4):
+        assert (
+            np.bincount(moved[unit == u].ravel(), minlength=7).tolist()
+            == np.bincount(chosen[unit == u].ravel(), minlength=7).tolist()
+        )
+
+
+def naive_srp(counts, m):
+    """Best F1 over thresholds, straight from the sentence of the paper."""
+    best = 0.0
+    for least in range(1, m + 1):
+        predicted = [f for f in counts if f >= least]
+        true_positive = sum(predicted)
+        f1 = 2 * true_positive / (m * len(predicted) + sum(counts)) if predicted else 0
+        best = max(best, f1)
+    return best
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_srp_agrees_with_its_definition(seed):
+    counts = np.random.default_rng(seed).integers(0, 5, 60)
+    histogram = np.bincount(counts, minlength=5)
+    assert _repetition.srp(histogram)[0] == pytest.approx(naive_srp(counts.tolist(), 4), **EXACT)
+
+
+def test_srp_of_all_or_nothing_segments_is_one():
+    score, size = _repetition.srp(np.array([10, 0, 0, 0, 5]))
+    assert (score, size) == (pytest.approx(1), pytest.approx(1))
+
+
+def naive_cache(sequence, sets, size, m):
+    hits = asked = 0
+    for s in sorted(set(sequence)):
+        mine = [x for x, q in zip(sets, sequence) if q == s]
+        cache = set()
+        for t, need in enumerate(mine):
+            hits += len(cache & need)
+            asked += len(need)
+            soon = [e for later in mine[t + 1 : t + 1 + m] for e in later]
+            spare = sorted(cache - need, key=lambda e: (-soon.count(e), e))
+            cache = need | set(spare[: max(0, size - len(need))])
+    return hits, asked
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cache_agrees_with_a_slow_one(seed):
+    chosen = random_chosen(seed=seed, experts=9)
+    sequence = np.repeat([4, 7, 9], [80, 1, 119])
+    found = _repetition.cache_hits(sequence, _sample.one_hot(chosen, 9), 5, 6).sum(0)
+    assert tuple(found) == naive_cache(sequence.tolist(), [set(row) for row in chosen.tolist()], 5, 6)
+
+
+def test_changes_by_hand():
+    a = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], dtype=np.int16)
+    b = np.array([[0, 1], [1, 0], [0, 2], [2, 3]], dtype=np.int16)
+    found = {name: value.tolist() for name, value in _changes.changes(a, b, 4).items()}
+    assert found == {
+        "set changed": [False, False, True, True],
+        "order changed": [False, True, False, False],
+        "first choice changed": [False, True, False, True],
+        "router saturation": [1, 1, 0.5, 0],
+    }
+
+
+def test_vocabulary_specialization_by_hand():
+    table, counts = np.array([[3.0, 1.0], [0.0, 2.0], [0.0, 0.0]]), np.array([4, 2, 0])
+    assert _vocabulary.largest(table, counts) == pytest.approx((0.75 + 1) / 2, **EXACT)
+
+
+def test_expected_paths():
+    assert _flow._expected(8.0, 1) == pytest.approx(1)
+    assert _flow._expected(4.0, 2) == pytest.approx(1 + 3 / 4)
+    rng = np.random.default_rng(0)
+    seen = [len(set(rng.integers(0, 50, 60))) for _ in range(2000)]
+    assert _flow._expected(50.0, 60) == pytest.approx(np.mean(seen), rel=0.01)
+
+
+def test_shuffles_stay_in_their_document():
+    unit = np.array([0, 1, 0, 1, 1, 0])
+    for order in _sample.shuffles(unit, 20):
+        assert sorted(order) == list(range(6))
+        assert (unit[order] == unit).all()
+
+
+def test_dealing_agrees_with_a_loop():
+    rng = np.random.default_rng(0)
+    weights, counts = rng.integers(0, 3, (4, 5, 2)), rng.integers(0, 9, (5, 3))
+    naive = [[[sum(w[u, lab] * counts[u, e] for u in range(5)) for e in range(3)] for lab in range(2)] for w in weights]
+    assert _labels._dealt(weights, counts).tolist() == naive
