@@ -22,21 +22,33 @@ from mine join seen using (vocab_id) join runs u on u.run = ?
 left join vocab v on v.model = u.model and v.vocab_id = mine.vocab_id
 order by mine.n desc limit 400"""
 CONTEXTS = """
-with best as (
-  select a.token, a.weight, t.sequence, t.position from assignments a join tokens t using (token)
-  left join vocab v on v.vocab_id = t.vocab_id and v.model = (select model from runs where run = a.run)
-  where a.router = ? and a.expert = ? and a.rank = 0 and not a.dropped and (? = '' or v.text = ?)
-  order by hash(a.token), a.token limit 14)
+with mine as materialized (
+  select token, weight from assignments where router = ? and expert = ? and rank = 0 and not dropped {only}
+  order by hash(token), token limit 14),
+best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
+near as (
+  select * from tokens where sequence in (select sequence from best)
+  and sequence between (select min(sequence) from best) and (select max(sequence) from best))
 select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance, v.text
-from best b join tokens t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
+from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
-BY_LABEL = """
-select s.document, l.label, count(*) filter (a.expert = ?) as mine, count(*) as every
-from assignments a join tokens t using (token) join sequences s using (sequence)
-join (select token as key, label from token_labels where kind = ? and ?
-      union all select sequence, label from sequence_labels where kind = ? and not ?) l on l.key = if(?, t.token, t.sequence)
-where a.router = ? and not a.dropped group by all"""
+ONLY = """and token in (
+    select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
+    where v.text = ?)"""
+BY_SEQUENCE_LABEL = """
+with n as (
+  select t.sequence, count(*) filter (a.expert = ?) as mine, count(*) as every
+  from assignments a join tokens t using (token) where a.router = ? and not a.dropped group by t.sequence)
+select s.document, l.label, sum(mine)::bigint as mine, sum(every)::bigint as every
+from n join sequences s using (sequence) join sequence_labels l using (sequence) where l.kind = ? group by all"""
+BY_TOKEN_LABEL = """
+with n as (
+  select t.sequence, l.label, count(*) filter (a.expert = ?) as mine, count(*) as every
+  from assignments a join tokens t using (token) join token_labels l using (token)
+  where a.router = ? and not a.dropped and l.kind = ? group by all)
+select s.document, label, sum(mine)::bigint as mine, sum(every)::bigint as every
+from n join sequences s using (sequence) group by all"""
 COACTIVE = "select other, share, n from coactivation where router = ? and expert = ? order by share desc limit 12"
 FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
 where run = ? and stack = ? and next_layer = ? and next_expert = ? order by n desc limit 6"""
@@ -71,12 +83,12 @@ def top_tokens(run: int, layer: Layer, expert: int, overall: float) -> tuple[pd.
     return frame.sort_values("at_least", ascending=False).head(40), params
 
 
-def by_label(layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, list[Any]]:
+def by_label(layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
     """Share of each label's assignments that go to this expert, with a bootstrap interval over documents."""
-    params = [expert, kind, of_tokens, kind, of_tokens, of_tokens, layer.router]
-    counts = stored.frame(BY_LABEL, *params)
+    sql, params = BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL, [expert, layer.router, kind]
+    counts = stored.frame(sql, *params)
     if counts.empty:
-        return counts, params
+        return counts, sql, params
     mine = counts.pivot_table(index="document", columns="label", values="mine", aggfunc="sum", fill_value=0)
     every = counts.pivot_table(index="document", columns="label", values="every", aggfunc="sum", fill_value=0)
     frame = pd.DataFrame(
@@ -88,7 +100,7 @@ def by_label(layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.
         draws = (weights @ mine.to_numpy()) / (weights @ every.to_numpy())
     frame["low"], frame["high"] = np.nanquantile(draws, 0.025, axis=0), np.nanquantile(draws, 0.975, axis=0)
     frame.loc[frame["documents"] < 3, ["low", "high"]] = np.nan
-    return frame.sort_values("share", ascending=False).head(24), params
+    return frame.sort_values("share", ascending=False).head(24), sql, params
 
 
 def nearest(layer: Layer, expert: int) -> tuple[pd.DataFrame, list[Any]]:
@@ -114,7 +126,8 @@ def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]
     return stored.frame(FIND_TOKEN, *params), FIND_TOKEN, params
 
 
-def contexts(layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, list[Any]]:
+def contexts(layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
     """Up to 14 places where this was the first expert, with ten tokens to either side."""
-    params = [layer.router, expert, token, token]
-    return stored.frame(CONTEXTS, *params), params
+    sql = CONTEXTS.format(only=ONLY if token else "")
+    params = [layer.router, expert, *([token] if token else [])]
+    return stored.frame(sql, *params), sql, params

@@ -54,7 +54,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
-    frame, params = facts.contexts(layer, expert, picked)
+    frame, sql, params = facts.contexts(layer, expert, picked)
     lines = []
     for (number, sequence, document), some in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
         left = "".join(token(t) for t in some[some["distance"] < 0]["text"].fillna("▦"))
@@ -70,7 +70,7 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
         return
     st.html(f'<div class="ms-context">{"".join(lines)}</div>')
-    panels.files(frame, facts.CONTEXTS, params, name="contexts")
+    panels.files(frame, sql, params, name="contexts")
 
 
 @panels.part

@@ -90,6 +90,7 @@ def locked(path: Path) -> duckdb.DuckDBPyConnection:
         con.execute(f"attach {quoted(str(path))} as base (read_only)")
     con.execute(f"set memory_limit = '{MEMORY}'")
     con.execute("set temp_directory = ''")
+    con.execute("set enable_progress_bar = false")
     con.execute(f"set threads = {min(os.cpu_count() or 1, 4)}")
     con.execute(f"set allowed_directories = [{', '.join(quoted(f) for f in folders)}]")
     con.execute("set enable_external_access = false")

@@ -1,114 +1,20 @@
 """The dashboard in a real browser: it renders, clicks do what they say, the URL holds the state, hostile text stays text."""
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic_app
+from browser import CHROMIUM, FLAGS, ROOT, Eyes, Site
 
-CHROMIUM = Path("/usr/bin/chromium")
-ROOT = Path(__file__).parents[1]
-ARTIFACTS = Path(__file__).parent / "artifacts"
 VIEWS = sorted(path.stem for path in (ROOT / "app" / "views").glob("[a-z]*.py"))
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
 ]
-
-
-class Site:
-    """A running dashboard."""
-
-    def __init__(self, store: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        code = "from moescope.cli.app import command; command()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(store), "--port", str(self.port), "--headless"],
-            cwd=store.parent,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._wait()
-
-    def _wait(self) -> None:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(self.url + "_stcore/health", timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.25)
-        raise TimeoutError("the dashboard did not start")
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, 15)
-        self.process.wait(20)
-
-
-class Eyes:
-    """A page that notes what goes wrong on it."""
-
-    def __init__(self, page: Any, url: str) -> None:
-        self.page, self.url = page, url
-        self.console: list[str] = []
-        self.foreign: list[str] = []
-        page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
-        page.on("console", self._heard)
-        page.on("pageerror", lambda error: self.console.append(str(error)))
-        page.on("request", self._asked)
-
-    def _heard(self, message: Any) -> None:
-        # Streamlit looks for its own server below the page's path first, and is told 404.
-        if message.type == "error" and "/_stcore/" not in str(message.location):
-            self.console.append(message.text)
-
-    def _asked(self, request: Any) -> None:
-        if not request.url.startswith((self.url, self.url.replace("http", "ws"), "data:", "blob:")):
-            self.foreign.append(request.url)
-
-    def go(self, where: str = "") -> None:
-        self.page.goto(self.url + where)
-        self.rest()
-
-    def rest(self) -> None:
-        """Until the script has run and the page is drawn."""
-        self.page.locator(".ms-head h1").first.wait_for()
-        self.page.wait_for_timeout(300)
-        self.page.locator(IDLE).wait_for()
-
-    def sound(self) -> None:
-        """No error on the page, none in the console, nothing asked elsewhere."""
-        assert self.page.locator("[data-testid=stAlertContentError]").all_inner_texts() == []
-        assert self.page.locator("[data-testid=stException]").count() == 0
-        assert self.console == []
-        assert self.foreign == []
-
-    def picture(self, name: str) -> None:
-        ARTIFACTS.mkdir(exist_ok=True)
-        self.page.screenshot(path=ARTIFACTS / f"{name}.png")
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +101,7 @@ def test_encoder_stands_beside_decoder(chromium: Any, sites: dict[str, Site]) ->
     eyes = looking(chromium, sites["demo"])
     eyes.go("tokens?run=2")
     eyes.page.locator(".tokens").nth(1).wait_for()
-    assert eyes.page.locator(".tokens").count() == 2
+    assert eyes.page.locator(".tokens").count() == 2  # encoder, decoder
     eyes.picture("encoder-decoder")
     eyes.sound()
 

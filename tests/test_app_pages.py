@@ -63,6 +63,28 @@ def test_url_chooses_run_layer_and_expert(stores: dict[str, Path], monkeypatch: 
     assert test.query_params["layer"] == "encoder 1"
 
 
+STATES = [
+    ("load", {"split": split})
+    for split in ("prompts", "generated tokens", "first token", "positions 1–15", "positions 16–")
+] + [
+    ("load", {"value": "dropped", "run": "3"}), ("load", {"value": "mean"}), ("load", {"domain": "domain=law"}),
+    ("tokens", {"by": "expert", "expert": "3"}), ("tokens", {"by": "entropy"}), ("tokens", {"by": "margin", "run": "3"}),
+    ("tokens", {"q": "token", "domain": "domain=code"}), ("tokens", {"token": "200"}), ("tokens", {"token": "9", "run": "2"}),
+    ("tokens", {"q": "nothing like that"}), ("experts", {"find": "law"}), ("experts", {"find": "holder"}),
+    ("experts", {"find": "zzz"}), ("experts", {"layer": "layer 5", "expert": "7"}), ("structure", {"follow": "2"}),
+    ("structure", {"layer": "layer 5"}), ("structure", {"ask": "specialization"}), ("meaning", {"tint": "upos"}),
+    ("meaning", {"question": "specialization"}), ("compare", {"run": "0", "with": "3"}), ("compare", {"run": "2", "with": "0"}),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("view", "query"), STATES)
+def test_states_of_the_url(view: str, query: dict[str, str], stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], view, monkeypatch, **query)
+    assert not test.exception
+    assert told(test) == []
+
+
 def test_url_nonsense_falls_back(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     test = opened(stores["demo"], "tokens", monkeypatch, run="99", layer="<script>", token="x", sequence="-1", by="nothing")
     assert not test.exception
@@ -75,7 +97,9 @@ def test_missing_store_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "is not there" in told(test)[0]
 
 
-def test_foreign_and_newer_stores_are_a_sentence(tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_and_newer_stores_are_a_sentence(
+    tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "text.duckdb").write_text("no database")
     duckdb.connect(str(tmp_path / "other.duckdb")).close()
     shutil.copy(stores["small"], tmp_path / "newer.duckdb")

@@ -119,7 +119,7 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 if len(kinds) <= 2
                 else linked.choose("Kind", f"kind-{kind}", [kind, *[k for k in kinds if k != kind]]) or kind
             )
-            frame, params = facts.by_label(layer, expert, one, bool(kinds[one]))
+            frame, sql, params = facts.by_label(layer, expert, one, bool(kinds[one]))
             if frame.empty:
                 panels.empty(f"No {one} here", "No labelled token was routed by this layer.")
                 continue
@@ -138,7 +138,7 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 chance_label="all",
                 tooltip=["assignments", "documents"],
             )
-            panels.figure(chart, frame, facts.BY_LABEL, params, name=f"expert-{one}")
+            panels.figure(chart, frame, sql, params, name=f"expert-{one}")
 
 
 def effects(run: Row, layer: pickers.Layer, expert: int) -> None:

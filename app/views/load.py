@@ -30,10 +30,11 @@ SPLITS = {
     "positions 16–": "t.position >= 16",
 }
 SPLIT = """
-select r.stack, r.layer, a.router, a.expert, count(*) as assignments,
-       count(*) / sum(count(*)) over (partition by a.router) as share
-from assignments a join routers r using (router) join forwards f using (forward) join tokens t using (token)
-where a.run = ? and not a.dropped and {where} group by all order by r.stack, r.layer, a.expert"""
+with n as (
+  select r.stack, r.layer, a.router, a.expert, count(*) as assignments
+  from assignments a join routers r using (router) join forwards f using (forward) join tokens t using (token)
+  where a.run = ? and not a.dropped and {where} group by r.stack, r.layer, a.router, a.expert)
+select *, assignments / sum(assignments) over (partition by router) as share from n order by stack, layer, expert"""
 BALANCE = """
 select s.stack, s.layer, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
        s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,

@@ -14,19 +14,26 @@ from moescope import charts
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
 FLOW = """
-select layer, expert, next_layer, next_expert, n, share from transitions
-where run = ? and stack = ? and layer >= ? order by layer, n desc"""
+select layer, expert, next_layer, next_expert, n, share, sum(n) over (partition by layer) as every from transitions
+where run = ? and stack = ? and layer >= ?
+qualify dense_rank() over (order by layer) <= 4 and row_number() over (partition by layer order by n desc) <= 160
+order by layer, n desc"""
 TOGETHER = "select expert, other, n, share from coactivation where router = ? order by expert, other"
 PATHS = """
-with p as (select array_to_string(experts, ' → ') as path, count(*) as tokens from paths
-           where run = ? and stack = ? group by all)
+with few as (
+  select t.token from tokens t join sequences s using (sequence)
+  where t.run = ? and s.stack is not distinct from ? order by hash(t.token), t.token limit 20000),
+ways as (
+  select a.token, a.forward, string_agg(a.expert::varchar, ' → ' order by r.layer, a.router, a.iteration) as path
+  from assignments a join routers r using (router)
+  where a.run = ? and a.rank = 0 and a.token in (from few) group by a.token, a.forward),
+p as (select path, count(*) as tokens from ways group by path)
 select path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
        exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective
 from p order by tokens desc, path limit 25"""
 CHANCE = """
 with q as (select router, first / sum(first) over (partition by router) as p from expert_load where run = ? and stack = ?)
 select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q where p > 0 group by router)"""
-LINKS = 160
 Row = dict[str, Any]
 
 
@@ -41,22 +48,20 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     if frame.empty:
         panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
         return
-    shown = sorted(frame["layer"].unique())[:4]
     focus = linked.choose(
         "Follow",
         "follow",
         ["nothing", *range(layer.experts)],
         lambda e: f"{e}" if e == "nothing" else f"expert {e} of {layer.label}",
     )
-    some = frame[frame["layer"].isin(shown)].groupby("layer", group_keys=False).head(LINKS)
-    drawn = some["n"].sum() / max(frame[frame["layer"].isin(shown)]["n"].sum(), 1)
+    drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
     chart = charts.flow(
-        some,
+        frame,
         title=f"Flow from {layer.label}",
         focus=None if focus in (None, "nothing") else (layer.layer, int(focus)),
         subtitle=None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens",
     )
-    panels.figure(chart, some, FLOW, params, name="flow")
+    panels.figure(chart, frame, FLOW, params, name="flow")
 
 
 @panels.part
@@ -77,13 +82,15 @@ def together(run: Row, layer: pickers.Layer) -> None:
 @panels.part
 def paths(run: Row, layer: pickers.Layer) -> None:
     """The commonest paths."""
-    panels.section("Paths", "First choices of a token through all layers of the stack.")
-    params = [run["run"], layer.stack]
+    panels.section(
+        "Paths", "First choices of a token through all layers of the stack; of a fixed sample of 20 000 tokens in larger runs."
+    )
+    params = [run["run"], layer.stack, run["run"]]
     frame: pd.DataFrame = stored.frame(PATHS, *params)
     if frame.empty:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
-    effective = stored.frame(CHANCE, *params)["effective"].iloc[0]
+    effective = stored.frame(CHANCE, *params[:2])["effective"].iloc[0]
     panels.cards(
         [
             (
