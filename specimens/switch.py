@@ -31,10 +31,28 @@ Model = SwitchTransformersForConditionalGeneration
 def configuration() -> SwitchTransformersConfig:
     """Four and four layers, every second sparse, eight experts of which each takes 24 tokens of a sequence at most."""
     return SwitchTransformersConfig(
-        vocab_size=VOCABULARY, d_model=128, d_kv=32, d_ff=192, num_heads=4, num_layers=4, num_decoder_layers=4,
-        num_sparse_encoder_layers=2, num_sparse_decoder_layers=2, num_experts=8, expert_capacity=24, dropout_rate=0.0,
-        router_jitter_noise=0.0, router_z_loss_coef=0.0, router_aux_loss_coef=BALANCE, add_router_probs=False,
-        tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=0,
+        vocab_size=VOCABULARY,
+        d_model=128,
+        d_kv=32,
+        d_ff=192,
+        num_heads=4,
+        num_layers=4,
+        num_decoder_layers=4,
+        num_sparse_encoder_layers=2,
+        num_sparse_decoder_layers=2,
+        num_experts=8,
+        expert_capacity=24,
+        dropout_rate=0.0,
+        router_jitter_noise=0.0,
+        router_z_loss_coef=0.0,
+        router_aux_loss_coef=BALANCE,
+        add_router_probs=False,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=0,
+        n_positions=LENGTH,
     )
 
 
@@ -97,9 +115,20 @@ def main() -> None:
     save(model, folder)
     save_tokenizer(tokenizer, folder, causal=False)
     form = "Transformers' own, layers joined" if arguments.joined else "per layer over tokens that are not padding, summed"
-    recipe = {"seed": SEED, "steps": arguments.steps, "batch": BATCH, "length": LENGTH, "encoder_length": source.shape[1],
-              "decoder_length": target.shape[1], "peak_learning_rate": PEAK, "balance": BALANCE, "balance_form": form,
-              "tokens": int(data.size), "cpu_seconds": round(time.process_time() - begun), "torch": torch.__version__}
+    recipe = {
+        "seed": SEED,
+        "steps": arguments.steps,
+        "batch": BATCH,
+        "length": LENGTH,
+        "encoder_length": source.shape[1],
+        "decoder_length": target.shape[1],
+        "peak_learning_rate": PEAK,
+        "balance": BALANCE,
+        "balance_form": form,
+        "tokens": int(data.size),
+        "cpu_seconds": round(time.process_time() - begun),
+        "torch": torch.__version__,
+    }
     (folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 

@@ -81,14 +81,16 @@ def _space_after(sentence: Sentence) -> str:
 
 
 def place(sentence: Sentence, source: str) -> tuple[str, list[Word]]:
-    """The sentence's text (`# text`, or else its forms and spaces) and its words in it.
+    """The sentence's text and its words in it: `# text`, or its forms and spaces where there is none or where they hold
+    line breaks, which a comment cannot.
 
     Raises InputError where `# text` and the forms differ in more than white space.
     """
     tokens = sentence.tokens
-    text = sentence.comments.get("text") or "".join(t.form + t.after for t in tokens[:-1]) + "".join(
-        t.form for t in tokens[-1:]
-    )
+    spelled = "".join(t.form + t.after for t in tokens[:-1]) + "".join(t.form for t in tokens[-1:])
+    said = sentence.comments.get("text")
+    breaks = said is not None and "\n" in spelled and said.split() == spelled.split()
+    text = said if said and not breaks else spelled
     words: list[Word] = []
     end = 0
     for token in tokens:
