@@ -11,8 +11,12 @@ from pathlib import Path
 
 FOLDER = Path("moescope/models/specimens")
 CARDS = Path("specimens/cards")
-LABELS = {"domain": "domain", "upos_english": "UPOS (law, prose)", "class_code": "lexical class (code)",
-          "class_maths": "symbol class (maths)"}
+LABELS = {
+    "domain": "domain",
+    "upos_english": "UPOS (law, prose)",
+    "class_code": "lexical class (code)",
+    "class_maths": "symbol class (maths)",
+}
 
 
 def table(head: list[str], body: list[list[object]]) -> str:
@@ -30,8 +34,16 @@ def losses(metrics: dict) -> str:
 
 def loads(metrics: dict) -> str:
     """Load per router."""
-    rows = [[name, f"{row['load_entropy']:.2f}", row["dead_experts"] or "none", f"{100 * row['dropped']:.1f} %",
-             " ".join(f"{100 * x:.0f}" for x in row["load"])] for name, row in metrics["trained"]["routers"].items()]
+    rows = [
+        [
+            name,
+            f"{row['load_entropy']:.2f}",
+            row["dead_experts"] or "none",
+            f"{100 * row['dropped']:.1f} %",
+            " ".join(f"{100 * x:.0f}" for x in row["load"]),
+        ]
+        for name, row in metrics["trained"]["routers"].items()
+    ]
     return table(["router", "load entropy (of 3 bits)", "dead experts", "dropped", "load per expert, %"], rows)
 
 
@@ -40,8 +52,16 @@ def information(metrics: dict) -> str:
     rows = []
     for name, row in metrics["trained"]["routers"].items():
         before = metrics["untrained"]["routers"][name]
-        rows.append([name, *(f"**{row[label]['bits']:.2f}** [{row[label]['interval'][0]:.2f}, {row[label]['interval'][1]:.2f}] "
-                             f"/ {before[label]['bits']:.2f} / {row[label]['shuffled']:.3f}" for label in LABELS)])
+        rows.append(
+            [
+                name,
+                *(
+                    f"**{row[label]['bits']:.2f}** [{row[label]['interval'][0]:.2f}, {row[label]['interval'][1]:.2f}] "
+                    f"/ {before[label]['bits']:.2f} / {row[label]['shuffled']:.3f}"
+                    for label in LABELS
+                ),
+            ]
+        )
     return table(["router", *LABELS.values()], rows)
 
 
@@ -54,10 +74,15 @@ def main(name: str) -> None:
     """Fills the card."""
     metrics = json.loads((FOLDER / name / "metrics.json").read_text())
     values = json.loads((FOLDER / name / "recipe.json").read_text())
-    figures = "\n\n".join([
-        losses(metrics), loads(metrics),
-        "I(label; top-1 expert) in bits: **trained** [95 % bootstrap over source documents] / untrained twin of the "
-        "same seed / labels shuffled (domains over documents, classes over tokens).", information(metrics)])
+    figures = "\n\n".join(
+        [
+            losses(metrics),
+            loads(metrics),
+            "I(label; top-1 expert) in bits: **trained** [95 % bootstrap over source documents] / untrained twin of the "
+            "same seed / labels shuffled (domains over documents, classes over tokens).",
+            information(metrics),
+        ]
+    )
     words = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     (FOLDER / name / "CARD.md").write_text(words.format(figures=figures, recipe=recipe(values)), encoding="utf-8")
 

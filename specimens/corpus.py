@@ -94,8 +94,11 @@ def without_repeats(documents: Iterable[Document]) -> list[Document]:
     seen: set[str] = set()
     kept = []
     for document in documents:
-        lines = [line for line in document.text.split("\n") if (key := re.sub(r"\W|\d", "", line.lower())) not in seen
-                 and (len(key) < 40 or not seen.add(key))]
+        lines = [
+            line
+            for line in document.text.split("\n")
+            if (key := re.sub(r"\W|\d", "", line.lower())) not in seen and (len(key) < 40 or not seen.add(key))
+        ]
         kept.append(Document(**{**asdict(document), "text": "\n".join(lines)}))
     return [document for document in kept if len(document.text) > 500]
 
@@ -160,9 +163,11 @@ def main() -> None:
     training, heldout = build()
     for domain, documents in training.items():
         mine = [p for p in heldout if p.domain == domain]
-        print(f"{domain:7} training {len(documents):4} documents {sum(len(d.text) for d in documents):>9,} characters; "
-              f"held out {len({p.document for p in mine})} documents, {len(mine)} passages, "
-              f"{sum(len(words(p.text)) for p in mine):,} words")
+        print(
+            f"{domain:7} training {len(documents):4} documents {sum(len(d.text) for d in documents):>9,} characters; "
+            f"held out {len({p.document for p in mine})} documents, {len(mine)} passages, "
+            f"{sum(len(words(p.text)) for p in mine):,} words"
+        )
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ def tables(document: np.ndarray, label: np.ndarray, expert: np.ndarray, experts:
     return found
 
 
-def information(document: np.ndarray, label: np.ndarray, expert: np.ndarray, experts: int, *, by_document: bool,
-                seed: int = 0) -> dict[str, object]:
+def information(
+    document: np.ndarray, label: np.ndarray, expert: np.ndarray, experts: int, *, by_document: bool, seed: int = 0
+) -> dict[str, object]:
     """I(label; expert) in bits, the same with labels shuffled (mean of 20), and a 95 % bootstrap over documents.
 
     by_document: the label belongs to the document (a domain), so documents are shuffled and not tokens.
@@ -38,12 +39,17 @@ def information(document: np.ndarray, label: np.ndarray, expert: np.ndarray, exp
     weights = np.stack([np.bincount(row, minlength=len(counts)) for row in drawn]).astype(float)
     low, high = np.quantile(bits(np.einsum("rd,dle->rle", weights, counts)), (0.025, 0.975))
     null = [float(bits(shuffled(document, label, expert, experts, random, by_document))) for _ in range(20)]
-    return {"bits": round(float(bits(counts.sum(0))), 4), "interval": [round(float(low), 4), round(float(high), 4)],
-            "shuffled": round(float(np.mean(null)), 4), "label_entropy": round(entropy(counts.sum((0, 2))), 4)}
+    return {
+        "bits": round(float(bits(counts.sum(0))), 4),
+        "interval": [round(float(low), 4), round(float(high), 4)],
+        "shuffled": round(float(np.mean(null)), 4),
+        "label_entropy": round(entropy(counts.sum((0, 2))), 4),
+    }
 
 
-def shuffled(document: np.ndarray, label: np.ndarray, expert: np.ndarray, experts: int, random: np.random.Generator,
-             by_document: bool) -> np.ndarray:
+def shuffled(
+    document: np.ndarray, label: np.ndarray, expert: np.ndarray, experts: int, random: np.random.Generator, by_document: bool
+) -> np.ndarray:
     """One contingency table with the labels permuted over documents or over tokens."""
     if by_document:
         of_document = np.zeros(document.max() + 1, dtype=int)

@@ -20,7 +20,11 @@ from specimens.silver import english, german
 HELDOUT = Path("work-specimens/heldout.jsonl")
 TARGET = Path("datasets/text")
 LABELLERS: dict[str, Callable[[str], list[list[Word]]]] = {
-    "code": code, "maths": maths, "law": english, "prose": english, "german": german,
+    "code": code,
+    "maths": maths,
+    "law": english,
+    "prose": english,
+    "german": german,
 }
 
 

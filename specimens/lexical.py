@@ -11,8 +11,13 @@ from functools import cache
 from specimens.conllu import Word
 from specimens.sources import SET_MM
 
-CLASSES = {tokenize.NAME: "name", tokenize.OP: "op", tokenize.NUMBER: "number", tokenize.STRING: "string",
-           tokenize.COMMENT: "comment"}
+CLASSES = {
+    tokenize.NAME: "name",
+    tokenize.OP: "op",
+    tokenize.NUMBER: "number",
+    tokenize.STRING: "string",
+    tokenize.COMMENT: "comment",
+}
 Piece = tuple[int, int, str]
 
 

@@ -45,11 +45,16 @@ def router_figures(tokens: Tokens, texts: list[Labelled]) -> dict[str, object]:
     upos = np.array([texts[p].upos[w] for p, w in zip(tokens.passage, tokens.place)])
     xpos = np.array([texts[p].xpos[w] for p, w in zip(tokens.passage, tokens.place)])
     load = tokens.load / tokens.load.sum()
-    chosen = {"domain": (domains, domains != "", True), "upos_english": (upos, np.isin(domains, ENGLISH) & (upos != ""), False),
-              "class_code": (xpos, (domains == "code") & (xpos != ""), False),
-              "class_maths": (xpos, (domains == "maths") & (xpos != ""), False)}
+    chosen = {
+        "domain": (domains, domains != "", True),
+        "upos_english": (upos, np.isin(domains, ENGLISH) & (upos != ""), False),
+        "class_code": (xpos, (domains == "code") & (xpos != ""), False),
+        "class_maths": (xpos, (domains == "maths") & (xpos != ""), False),
+    }
     found: dict[str, object] = {
-        "tokens": len(passage), "load": [round(float(x), 4) for x in load], "load_entropy": round(entropy(tokens.load), 4),
+        "tokens": len(passage),
+        "load": [round(float(x), 4) for x in load],
+        "load_entropy": round(entropy(tokens.load), 4),
         "dead_experts": [int(e) for e in np.flatnonzero(load < 0.001)],
         "dropped": round(tokens.dropped / len(passage), 4),
     }
@@ -77,10 +82,12 @@ def figures(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: l
                     mine.expert += expert
                     mine.dropped += len(places) - sum(executed)
                     mine.load += load
-    return {"loss": {d: round(nats[d] / counted[d], 4) for d in sorted(nats)} | {
-                "all": round(sum(nats.values()) / sum(counted.values()), 4)},
-            "targets": dict(sorted(counted.items())),
-            "routers": {name: router_figures(tokens, texts) for name, tokens in routers.items()}}
+    return {
+        "loss": {d: round(nats[d] / counted[d], 4) for d in sorted(nats)}
+        | {"all": round(sum(nats.values()) / sum(counted.values()), 4)},
+        "targets": dict(sorted(counted.items())),
+        "routers": {name: router_figures(tokens, texts) for name, tokens in routers.items()},
+    }
 
 
 def main(name: str) -> None:
@@ -95,9 +102,19 @@ def main(name: str) -> None:
     found = {"data": "datasets/text", "passages": len(texts), "trained": trained, "untrained": untrained}
     (FOLDER / name / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     for router, row in trained["routers"].items():
-        print(router, "load entropy", row["load_entropy"], "dropped", row["dropped"], *(
-            f"{label} {row[label]['bits']} (untrained {untrained['routers'][router][label]['bits']}, "
-            f"shuffled {row[label]['shuffled']})" for label in ("domain", "upos_english", "class_code")), sep="; ")
+        print(
+            router,
+            "load entropy",
+            row["load_entropy"],
+            "dropped",
+            row["dropped"],
+            *(
+                f"{label} {row[label]['bits']} (untrained {untrained['routers'][router][label]['bits']}, "
+                f"shuffled {row[label]['shuffled']})"
+                for label in ("domain", "upos_english", "class_code")
+            ),
+            sep="; ",
+        )
     print("loss", trained["loss"], "untrained", untrained["loss"])
 
 

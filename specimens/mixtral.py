@@ -27,10 +27,24 @@ MARKS = (0.0, 0.01, 0.1, 0.4, 1.0)
 def configuration() -> MixtralConfig:
     """Four layers of eight experts: 4.8 M parameters, 2.1 M of them in use for a token."""
     return MixtralConfig(
-        vocab_size=VOCABULARY, hidden_size=192, intermediate_size=192, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=3, head_dim=32, num_local_experts=8, num_experts_per_tok=2, max_position_embeddings=512,
-        sliding_window=None, tie_word_embeddings=True, router_aux_loss_coef=BALANCE, output_router_logits=False,
-        pad_token_id=0, bos_token_id=1, eos_token_id=2, initializer_range=0.04,
+        vocab_size=VOCABULARY,
+        hidden_size=192,
+        intermediate_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        head_dim=32,
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=512,
+        sliding_window=None,
+        tie_word_embeddings=True,
+        router_aux_loss_coef=BALANCE,
+        output_router_logits=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        initializer_range=0.04,
     )
 
 
@@ -86,10 +100,19 @@ def main() -> None:
     model = train(data, steps)
     save(model, TARGET)
     save_tokenizer(tokenizer, TARGET, causal=True)
-    recipe = {"seed": SEED, "steps": steps, "batch": BATCH, "length": LENGTH, "peak_learning_rate": PEAK,
-              "balance": BALANCE, "balance_form": "per layer over all tokens (no padding), mean of layers",
-              "tokens": int(data.size), "cpu_seconds": round(time.process_time() - begun), "torch": torch.__version__,
-              "training_tokens_available": {d: len(s) for d, s in ids.items()}}
+    recipe = {
+        "seed": SEED,
+        "steps": steps,
+        "batch": BATCH,
+        "length": LENGTH,
+        "peak_learning_rate": PEAK,
+        "balance": BALANCE,
+        "balance_form": "per layer over all tokens (no padding), mean of layers",
+        "tokens": int(data.size),
+        "cpu_seconds": round(time.process_time() - begun),
+        "torch": torch.__version__,
+        "training_tokens_available": {d: len(s) for d, s in ids.items()},
+    }
     (TARGET / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 

@@ -8,13 +8,52 @@ from typing import Any
 
 from specimens.conllu import Word
 
-UPOS = {"ADJ": "ADJ", "ADV": "ADV", "APPR": "ADP", "APPRART": "ADP", "APPO": "ADP", "APZR": "ADP", "ART": "DET",
-        "CARD": "NUM", "FM": "X", "ITJ": "INTJ", "KOUI": "SCONJ", "KOUS": "SCONJ", "KON": "CCONJ", "KOKOM": "CCONJ",
-        "NN": "NOUN", "NNA": "NOUN", "NNI": "NOUN", "NE": "PROPN", "PDS": "PRON", "PIS": "PRON", "PPER": "PRON",
-        "PRF": "PRON", "PRELS": "PRON", "PWS": "PRON", "PPOSS": "PRON", "PDAT": "DET", "PIAT": "DET", "PIDAT": "DET",
-        "PPOSAT": "DET", "PRELAT": "DET", "PWAT": "DET", "PWAV": "ADV", "PROAV": "ADV", "PAV": "ADV", "PTKZU": "PART",
-        "PTKNEG": "PART", "PTKVZ": "ADP", "PTKANT": "INTJ", "PTKA": "PART", "VV": "VERB", "VA": "AUX", "VM": "AUX",
-        "TRUNC": "X", "XY": "X"}
+UPOS = {
+    "ADJ": "ADJ",
+    "ADV": "ADV",
+    "APPR": "ADP",
+    "APPRART": "ADP",
+    "APPO": "ADP",
+    "APZR": "ADP",
+    "ART": "DET",
+    "CARD": "NUM",
+    "FM": "X",
+    "ITJ": "INTJ",
+    "KOUI": "SCONJ",
+    "KOUS": "SCONJ",
+    "KON": "CCONJ",
+    "KOKOM": "CCONJ",
+    "NN": "NOUN",
+    "NNA": "NOUN",
+    "NNI": "NOUN",
+    "NE": "PROPN",
+    "PDS": "PRON",
+    "PIS": "PRON",
+    "PPER": "PRON",
+    "PRF": "PRON",
+    "PRELS": "PRON",
+    "PWS": "PRON",
+    "PPOSS": "PRON",
+    "PDAT": "DET",
+    "PIAT": "DET",
+    "PIDAT": "DET",
+    "PPOSAT": "DET",
+    "PRELAT": "DET",
+    "PWAT": "DET",
+    "PWAV": "ADV",
+    "PROAV": "ADV",
+    "PAV": "ADV",
+    "PTKZU": "PART",
+    "PTKNEG": "PART",
+    "PTKVZ": "ADP",
+    "PTKANT": "INTJ",
+    "PTKA": "PART",
+    "VV": "VERB",
+    "VA": "AUX",
+    "VM": "AUX",
+    "TRUNC": "X",
+    "XY": "X",
+}
 
 
 @cache
@@ -51,12 +90,21 @@ def english(text: str) -> list[list[Word]]:
     for sentence in sentences:
         number = {token.i: n for n, token in enumerate(sentence, start=1)}
         root = next((t for t in sentence if t.head.i == t.i or t.head.i not in number), sentence[0])
-        found.append([
-            Word(t.text, after[t.i], t.pos_, t.tag_, t.lemma_, str(t.morph),
-                 0 if t.i == root.i else number.get(t.head.i, number[root.i]) if t.head.i != t.i else number[root.i],
-                 "root" if t.i == root.i else t.dep_.lower())
-            for t in sentence
-        ])
+        found.append(
+            [
+                Word(
+                    t.text,
+                    after[t.i],
+                    t.pos_,
+                    t.tag_,
+                    t.lemma_,
+                    str(t.morph),
+                    0 if t.i == root.i else number.get(t.head.i, number[root.i]) if t.head.i != t.i else number[root.i],
+                    "root" if t.i == root.i else t.dep_.lower(),
+                )
+                for t in sentence
+            ]
+        )
     return found
 
 
@@ -75,8 +123,7 @@ def german(text: str) -> list[list[Word]]:
     found = []
     for sentence in sentences:
         tags = tagger().tag_sent([t.text for t in sentence])
-        found.append([Word(t.text, after[t.i], upos(t.text, tag), tag, lemma)
-                      for t, (_, lemma, tag) in zip(sentence, tags)])
+        found.append([Word(t.text, after[t.i], upos(t.text, tag), tag, lemma) for t, (_, lemma, tag) in zip(sentence, tags)])
     return found
 
 

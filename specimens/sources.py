@@ -108,8 +108,13 @@ def german() -> Iterator[Document]:
         paragraphs = (untag(p) for p in re.findall(r"(?s)<p\b[^>]*>(.*?)</p>", body))
         text = "\n".join(p for p in paragraphs if len(p) > 80 and share(p, GERMAN) > 0.12)
         if len(text) > 1500:
-            yield Document(f"german/chapter-{number:02d} {untag(title)}", "german", "debian-paketmanagement-buch",
-                           f"chapter-{number:02d}", text)
+            yield Document(
+                f"german/chapter-{number:02d} {untag(title)}",
+                "german",
+                "debian-paketmanagement-buch",
+                f"chapter-{number:02d}",
+                text,
+            )
     for path in sorted(required(GERMAN_MAN, "apt install manpages-de").glob("man*/*.gz")):
         text = "\n".join(p for p in plain_text(path).split("\n") if share(p, GERMAN) > 0.12)
         if len(text) > 1000 and not path.is_symlink():
@@ -122,9 +127,13 @@ def untag(fragment: str) -> str:
 
 
 ENGLISH = frozenset(re.findall(r"\w+", "the of to and in a or any that is this for by be with as not you"))
-GERMAN = frozenset(re.findall(
-    r"\w+", "der die das und ist in den von zu mit nicht ein eine auf für werden wird sie im des dem oder es als auch bei "
-    "aus sich an kann sind dass wenn nur diese zum zur"))
+GERMAN = frozenset(
+    re.findall(
+        r"\w+",
+        "der die das und ist in den von zu mit nicht ein eine auf für werden wird sie im des dem oder es als auch bei "
+        "aus sich an kann sind dass wenn nur diese zum zur",
+    )
+)
 
 
 def share(text: str, words: frozenset[str]) -> float:

@@ -25,7 +25,9 @@ def train_tokenizer(training: dict[str, list[Document]], characters: int = 600_0
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[PAD, BOS, EOS, UNK, *SENTINELS], show_progress=False,
+        vocab_size=VOCABULARY,
+        special_tokens=[PAD, BOS, EOS, UNK, *SENTINELS],
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
     tokenizer.train_from_iterator((d[:characters] for d in map(joined, training.values())), trainer)
@@ -41,12 +43,21 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, causal: bool) -> None:
     """Writes a folder AutoTokenizer reads: `<s>` first for the causal model, `</s>` last for the sequence model."""
     single = f"{BOS} $A" if causal else f"$A {EOS}"
     special = [(t, tokenizer.token_to_id(t)) for t in (BOS, EOS)]
-    tokenizer.post_processor = processors.Sequence([
-        processors.ByteLevel(trim_offsets=False), processors.TemplateProcessing(single=single, special_tokens=special),
-    ])
+    tokenizer.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single=single, special_tokens=special),
+        ]
+    )
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, unk_token=UNK, pad_token=PAD,
-        additional_special_tokens=SENTINELS, model_max_length=256, clean_up_tokenization_spaces=False,
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNK,
+        pad_token=PAD,
+        additional_special_tokens=SENTINELS,
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
 
 
