@@ -28,8 +28,19 @@ LENGTH = 512
 
 def head(layers: int, experts: int, top_k: int) -> dict[str, Any]:
     """The head of the synthetic run."""
-    routers = [{"router": r, "name": f"layers.{r}", "layer": r, "stack": "decoder", "site": "ffn", "kind": "token_choice",
-                "experts": experts, "top_k": top_k} for r in range(layers)]  # fmt: skip
+    routers = [
+        {
+            "router": r,
+            "name": f"layers.{r}",
+            "layer": r,
+            "stack": "decoder",
+            "site": "ffn",
+            "kind": "token_choice",
+            "experts": experts,
+            "top_k": top_k,
+        }
+        for r in range(layers)
+    ]
     members = [{"router": r, "expert": e, "role": "routed"} for r in range(layers) for e in range(experts)]
     run = {"name": "synthetic", "started": "2026-01-01", "dataset": "synthetic"}
     return {
@@ -52,12 +63,34 @@ def build(store: Path, decisions: int, layers: int = 16, experts: int = 64, top_
         domain = (first + np.arange(batch)) % 5
         names = [DOMAINS[d] for d in domain]
         words = np.minimum(rng.zipf(1.3, count), 4000) - 1
-        writer.add("sequences", {"sequence": np.arange(first, first + batch), "source": "synthetic", "source_row": np.arange(first, first + batch),
-                                 "part": 0, "beam": 0, "document": [f"d{s // 4}" for s in range(first, first + batch)], "stack": "decoder",
-                                 "domain": names, "tokens": LENGTH, "text": "synthetic"})  # fmt: skip
+        writer.add(
+            "sequences",
+            {
+                "sequence": np.arange(first, first + batch),
+                "source": "synthetic",
+                "source_row": np.arange(first, first + batch),
+                "part": 0,
+                "beam": 0,
+                "document": [f"d{s // 4}" for s in range(first, first + batch)],
+                "stack": "decoder",
+                "domain": names,
+                "tokens": LENGTH,
+                "text": "synthetic",
+            },
+        )
         writer.add("sequence_labels", {"sequence": np.arange(first, first + batch), "kind": "domain", "label": names})
-        writer.add("tokens", {"token": np.arange(token, token + count), "sequence": first + np.arange(count) // LENGTH,
-                              "position": np.arange(count) % LENGTH, "unit": "text", "vocab_id": words, "special": False, "generated": False})  # fmt: skip
+        writer.add(
+            "tokens",
+            {
+                "token": np.arange(token, token + count),
+                "sequence": first + np.arange(count) // LENGTH,
+                "position": np.arange(count) % LENGTH,
+                "unit": "text",
+                "vocab_id": words,
+                "special": False,
+                "generated": False,
+            },
+        )
         writer.add(
             "forwards",
             {"forward": [forward], "phase": "prefill", "step": 0, "batch_size": batch, "tokens": count, "seconds": 0.1},
@@ -77,8 +110,17 @@ def _routes(score: np.ndarray, forward: int, layer: int, token: int, top_k: int,
     best = np.argpartition(-score, top_k, axis=1)[:, :top_k]
     weight = np.sort(rng.dirichlet(np.ones(top_k), len(score)).astype("f4"))[:, ::-1]
     noise = rng.random(len(score)).astype("f4")
-    columns: dict[str, Any] = {"forward": forward, "router": layer, "iteration": 0, "token": np.arange(token, token + len(score)),
-                               "log_sum_exp": noise + 2, "entropy": noise + 1, "margin": noise / 4, "slots": 0x10, "dropped": 0}  # fmt: skip
+    columns: dict[str, Any] = {
+        "forward": forward,
+        "router": layer,
+        "iteration": 0,
+        "token": np.arange(token, token + len(score)),
+        "log_sum_exp": noise + 2,
+        "entropy": noise + 1,
+        "margin": noise / 4,
+        "slots": 0x10,
+        "dropped": 0,
+    }
     for rank in range(top_k):
         columns |= {f"e{rank}": best[:, rank].astype("int16"), f"w{rank}": weight[:, rank]}
     return columns
@@ -132,8 +174,13 @@ def measure(url: str, browser: Any) -> dict[str, float]:
     page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
     chart = page.locator("[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas").first
     took = {"first page": timed(lambda: page.goto(url), lambda: chart.wait_for(timeout=120_000))}
-    for name, ready in (("Tokens", ".tokens .t"), ("Experts", ".ms-context a"), ("Load and entropy", "[data-testid=stVegaLiteChart] svg"),
-                        ("Structure", "[data-testid=stVegaLiteChart] svg"), ("SQL", "[data-testid=stDataFrame]")):  # fmt: skip
+    for name, ready in (
+        ("Tokens", ".tokens .t"),
+        ("Experts", ".ms-context a"),
+        ("Load and entropy", "[data-testid=stVegaLiteChart] svg"),
+        ("Structure", "[data-testid=stVegaLiteChart] svg"),
+        ("SQL", "[data-testid=stDataFrame]"),
+    ):
         idle(page)
         heading = page.locator(".ms-head h1", has_text=name)
         took[f"open {name}"] = timed(

@@ -57,7 +57,15 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", "from moescope.cli.app import command; command()", str(store), "--port", str(port), "--headless"]
+    command = [
+        sys.executable,
+        "-c",
+        "from moescope.cli.app import command; command()",
+        str(store),
+        "--port",
+        str(port),
+        "--headless",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
     url = f"http://127.0.0.1:{port}/"
     try:

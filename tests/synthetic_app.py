@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from synthetic_scene import Scene, head
 
 from moescope.store import RunWriter
 
@@ -16,74 +17,37 @@ SENTENCES = {
     "law": "The party of the first part shall indemnify the holder against any claim arising under this agreement",
     "prose": "She walked slowly along the grey shore and thought of the letters he had never sent to her",
 }
-UPOS = {"the": "DET", "of": "ADP", "and": "CCONJ", "any": "DET", "this": "DET", "she": "PRON", "he": "PRON", "her": "PRON",
-        "shall": "AUX", "had": "AUX", "(": "PUNCT", ")": "PUNCT", ":": "PUNCT", ".": "PUNCT", "to": "PART", "walked": "VERB",
-        "return": "VERB", "thought": "VERB", "sent": "VERB", "slowly": "ADV", "never": "ADV", "2": "NUM", "def": "VERB",
-        "grey": "ADJ", "first": "ADJ", "chosen": "ADJ"}  # fmt: skip
-HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=fetch('http://example.invalid/')>", "A" * 4000, "\u202eלום שלום\u202c",
-           "مرحبا", "\x00\x07\x1b[31m", "👩‍👩‍👧‍👦🏳️‍🌈", "'; drop table runs; --", "{{7*7}}", "</span></div>", "$x^2$", "**bold** `code`",
-           "[a](javascript:alert(1))", "\n\n", "  ", ":material/home:", "&lt;b&gt;", "a\tb", "﷽", "<style>*{display:none}</style>"]  # fmt: skip
+UPOS = {
+    word: tag
+    for tag, words in {
+        "DET": "the any this", "ADP": "of", "CCONJ": "and", "PRON": "she he her", "AUX": "shall had", "PUNCT": "( ) : .",
+        "PART": "to", "VERB": "walked return thought sent def", "ADV": "slowly never", "NUM": "2", "ADJ": "grey first chosen",
+    }.items()
+    for word in words.split()
+}  # fmt: skip
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=fetch('http://example.invalid/')>",
+    "A" * 4000,
+    "\u202eלום שלום\u202c",
+    "مرحبا",
+    "\x00\x07\x1b[31m",
+    "👩‍👩‍👧‍👦🏳️‍🌈",
+    "'; drop table runs; --",
+    "{{7*7}}",
+    "</span></div>",
+    "$x^2$",
+    "**bold** `code`",
+    "[a](javascript:alert(1))",
+    "\n\n",
+    "  ",
+    ":material/home:",
+    "&lt;b&gt;",
+    "a\tb",
+    "﷽",
+    "<style>*{display:none}</style>",
+]
 CLASSES = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
-
-
-def head(name: str, stacks: dict[str, int], experts: int, top_k: int, family: str, **run: Any) -> dict[str, Any]:
-    """The head of a run: `stacks` says how many routed layers each has."""
-    places = [(stack, 2 * i + 1 if family == "vit_moe" else i) for stack, n in stacks.items() for i in range(n)]
-    routers = [
-        {"router": r, "name": f"{stack}.layers.{layer}.mlp.gate", "layer": layer, "stack": stack, "site": "ffn",
-         "contract": "triple", "kind": "token_choice", "experts": experts, "top_k": top_k, "score": "softmax",
-         "capacity_factor": run.get("capacity")}
-        for r, (stack, layer) in enumerate(places)
-    ]  # fmt: skip
-    run.pop("capacity", None)
-    about = {"name": name, "started": "2026-01-01 10:00:00", "device": "cpu", "dtype": "float32", "seed": 0,
-             "command": ["moescope", "trace", name, "--data", str(run.get("dataset", "text"))],
-             "proof": {r["name"]: {"passed": True, "error": 0.0} for r in routers}, "warnings": [], **run}  # fmt: skip
-    model = {"name": name, "family": family, "weights_sha256": "0" * 64, "dtype": "float32", "parameters": 6_400_000}
-    members = [{"router": r, "expert": e, "role": "routed"} for r in range(len(routers)) for e in range(experts)]
-    return {"run": about, "model": model, "routers": routers, "experts": members}
-
-
-class Scene:
-    """Routing that depends on topic, word class and the word itself."""
-
-    def __init__(self, seed: int, experts: int, layers: int, top_k: int, dead: bool = False) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.experts, self.layers, self.top_k, self.dead = experts, layers, top_k, dead
-        self.bias = self.rng.normal(0, 0.4, (layers, experts))
-        self.topic = self.rng.normal(0, 1, (16, experts))
-        self.kind = self.rng.normal(0, 1, (32, experts))
-        self.word = self.rng.normal(0, 1, (4096, experts))
-
-    def logits(self, layer: int, topic: np.ndarray, kind: np.ndarray, word: np.ndarray) -> np.ndarray:
-        """Router logits (tokens, experts): word and class early, topic late."""
-        late = layer / max(self.layers - 1, 1)
-        mean = self.bias[layer] + 1.8 * late * self.topic[topic] + 1.6 * (1 - late) * self.kind[kind] + 0.8 * self.word[word]
-        noisy = mean + self.rng.normal(0, 0.6, mean.shape)
-        if self.dead and layer == self.layers - 1:
-            noisy[:, -1] = -20
-        return noisy
-
-    def routes(self, logits: np.ndarray, drop: float = 0.0) -> dict[str, Any]:
-        """Columns of routes_<k> for these logits."""
-        p = np.exp(logits - logits.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        order = np.argsort(-p, axis=1)
-        top = np.take_along_axis(p, order, 1)
-        dropped = (self.rng.random(len(p)) < drop).astype("uint32")
-        columns: dict[str, Any] = {
-            "log_sum_exp": np.log(np.exp(logits).sum(1)).astype("f4"),
-            "entropy": (-(p * np.log(p)).sum(1)).astype("f4"),
-            "margin": (top[:, self.top_k - 1] - top[:, self.top_k]).astype("f4"),
-            "slots": 0x3210,
-            "dropped": dropped,
-        }
-        for rank in range(self.top_k):
-            columns |= {
-                f"e{rank}": order[:, rank].astype("int16"),
-                f"w{rank}": (top[:, rank] / top[:, : self.top_k].sum(1)).astype("f4"),
-            }
-        return columns
 
 
 def add_sequence(writer: RunWriter, words: list[str], known: list[str], topic: int, **about: Any) -> dict[str, np.ndarray]:
@@ -98,8 +62,19 @@ def add_sequence(writer: RunWriter, words: list[str], known: list[str], topic: i
     )
     if about.get("domain"):
         writer.add("sequence_labels", {"sequence": [sequence], "kind": "domain", "label": about["domain"]})
-    writer.add("tokens", {"token": token + number, "sequence": sequence, "position": number, "unit": "text", "vocab_id": vocab,
-                          "word": number, "special": False, "generated": number >= len(words) - made})  # fmt: skip
+    writer.add(
+        "tokens",
+        {
+            "token": token + number,
+            "sequence": sequence,
+            "position": number,
+            "unit": "text",
+            "vocab_id": vocab,
+            "word": number,
+            "special": False,
+            "generated": number >= len(words) - made,
+        },
+    )
     writer.add("vocab", {"vocab_id": np.unique(vocab), "text": ["▁" + known[i] for i in np.unique(vocab)]})
     tags = [UPOS.get(w.lower(), "NOUN") for w in words]
     writer.add("token_labels", {"token": token + number, "kind": "upos", "label": tags})
@@ -107,13 +82,24 @@ def add_sequence(writer: RunWriter, words: list[str], known: list[str], topic: i
     return {"token": token + number, "topic": np.full(len(words), topic), "kind": kinds, "word": vocab % 4096}
 
 
-def add_forward(writer: RunWriter, scene: Scene, routers: Iterable[int], tokens: dict[str, np.ndarray], phase: str = "prefill",
-                drop: float = 0.0, logits: bool = False, step: int = 0, loss: float | None = None) -> None:  # fmt: skip
+def add_forward(
+    writer: RunWriter,
+    scene: Scene,
+    routers: Iterable[int],
+    tokens: dict[str, np.ndarray],
+    phase: str = "prefill",
+    drop: float = 0.0,
+    logits: bool = False,
+    step: int = 0,
+    loss: float | None = None,
+) -> None:
     """One forward pass over these tokens, through these routers."""
     forward = writer.take("forward", 1)
     count = len(tokens["token"])
-    writer.add("forwards", {"forward": [forward], "phase": phase, "step": step, "batch_size": 1, "tokens": count, "seconds": 0.1,
-                            "loss": [loss]})  # fmt: skip
+    writer.add(
+        "forwards",
+        {"forward": [forward], "phase": phase, "step": step, "batch_size": 1, "tokens": count, "seconds": 0.1, "loss": [loss]},
+    )
     for place, router in enumerate(routers):
         values = scene.logits(place, tokens["topic"], tokens["kind"], tokens["word"])
         key = {"forward": forward, "router": router, "iteration": 0, "token": tokens["token"]}
@@ -122,11 +108,23 @@ def add_forward(writer: RunWriter, scene: Scene, routers: Iterable[int], tokens:
             writer.add("logits", key | {"logits": [row.astype("f4") for row in values]})
 
 
-def text_run(store: Path, name: str, seed: int = 0, documents: int = 24, finish: bool = True, words: list[str] | None = None,
-             experts: int = 8, layers: int = 6) -> RunWriter:  # fmt: skip
+def text_run(
+    store: Path,
+    name: str,
+    seed: int = 0,
+    documents: int = 24,
+    finish: bool = True,
+    words: list[str] | None = None,
+    experts: int = 8,
+    layers: int = 6,
+) -> RunWriter:
     """A Mixtral-like run over three domains; `words` replaces the text (hostile tokens)."""
-    writer = RunWriter.create(store, head(name, {"decoder": layers}, experts, 2, "mixtral", dataset="text", seconds=4.0,
-                                          model_seconds=3.9, trace_seconds=0.06))  # fmt: skip
+    writer = RunWriter.create(
+        store,
+        head(
+            name, {"decoder": layers}, experts, 2, "mixtral", dataset="text", seconds=4.0, model_seconds=3.9, trace_seconds=0.06
+        ),
+    )
     scene = Scene(7, experts, layers, 2, dead=True)
     scene.rng = np.random.default_rng(seed)
     scene.bias = scene.bias + scene.rng.normal(0, 0.1 * seed, scene.bias.shape)
@@ -136,8 +134,18 @@ def text_run(store: Path, name: str, seed: int = 0, documents: int = 24, finish:
         domain = list(SENTENCES)[topic]
         order = np.random.default_rng(number)
         text = [str(w) for w in (words or [*SENTENCES[domain].split(), *order.choice(SENTENCES[domain].split(), 70)])]
-        tokens = add_sequence(writer, text, known, topic, source="text.jsonl", source_row=number, document=f"{domain}-{number}",
-                              stack="decoder", domain=domain, generated=5)  # fmt: skip
+        tokens = add_sequence(
+            writer,
+            text,
+            known,
+            topic,
+            source="text.jsonl",
+            source_row=number,
+            document=f"{domain}-{number}",
+            stack="decoder",
+            domain=domain,
+            generated=5,
+        )
         prompt = {k: v[:-5] for k, v in tokens.items()}
         add_forward(writer, scene, range(layers), prompt, logits=number < 3)
         for i in range(len(text) - 5, len(text)):
@@ -181,12 +189,36 @@ def image_run(store: Path, images: int = 20, side: int = 7) -> None:
         name = CLASSES[number % 10]
         sequence, token = writer.take("sequence", 1), writer.take("token", side * side)
         place = np.arange(side * side)
-        writer.add("sequences", {"sequence": [sequence], "source": "images.npz", "source_row": number, "part": 0, "beam": 0, "class": name,
-                                 "document": f"images.npz:{number}", "stack": "vision", "tokens": side * side, "height": side,
-                                 "width": side})  # fmt: skip
+        writer.add(
+            "sequences",
+            {
+                "sequence": [sequence],
+                "source": "images.npz",
+                "source_row": number,
+                "part": 0,
+                "beam": 0,
+                "class": name,
+                "document": f"images.npz:{number}",
+                "stack": "vision",
+                "tokens": side * side,
+                "height": side,
+                "width": side,
+            },
+        )
         writer.add("sequence_labels", {"sequence": [sequence], "kind": "class", "label": name})
-        writer.add("tokens", {"token": token + place, "sequence": sequence, "position": place, "unit": "patch", "y": place // side,
-                              "x": place % side, "special": False, "generated": False})  # fmt: skip
+        writer.add(
+            "tokens",
+            {
+                "token": token + place,
+                "sequence": sequence,
+                "position": place,
+                "unit": "patch",
+                "y": place // side,
+                "x": place % side,
+                "special": False,
+                "generated": False,
+            },
+        )
         ring = np.minimum.reduce([place // side, place % side, side - 1 - place // side, side - 1 - place % side])
         tokens = {"token": token + place, "topic": np.full(side * side, number % 10), "kind": ring, "word": ring * 7}
         add_forward(writer, scene, range(3), tokens, drop=0.08)
