@@ -1,0 +1,107 @@
+"""`make bench`: every performance figure in one table, and in benchmarks/results.json; `--decisions` sets the size."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ingest import SHAPES, ingest
+from benchmarks.overhead import SIZES, decode, prefill
+from benchmarks.queries import ask, build
+
+RESULTS = Path(__file__).with_name("results.json")
+
+
+def overhead(rounds: int) -> list[dict[str, Any]]:
+    """Traced over plain forward, beside others."""
+    rows = []
+    for size in SIZES:
+        few = rounds if "108" in size else 2 * rounds
+        for what, ratios in (("prefill 8 × 256", prefill(size, few)), ("16 decode steps of 8", decode(size, few))):
+            for name, (median, low, high) in ratios.summary().items():
+                if name != "plain":
+                    rows.append(row(f"CPU time ÷ plain, {size}, {what}: {name}", median, (low, high), "×"))
+    return rows
+
+
+def ingestion(decisions: int) -> list[dict[str, Any]]:
+    """Durable decisions per CPU-second, bytes, memory."""
+    rows = []
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            found = ingest(shape, dtype, decisions if "top-2" in shape else decisions // 4)
+            label = f"{shape}, {str(dtype).removeprefix('torch.')}"
+            rows += [
+                row(f"decisions durable per CPU-second, {label}", found["million_per_cpu_second"], None, "M"),
+                row(f"the same, joined to one file, {label}", found["million_per_cpu_second_with_join"], None, "M"),
+                row(f"bytes per decision while tracing (shards), {label}", found["shard_bytes"], None, "B"),
+                row(f"bytes per decision of the finished file, {label}", found["file_bytes"], None, "B"),
+                row(f"memory growth in the second half of the trace, {label}", 100 * found["memory_growth"], None, "%"),
+            ]
+    return rows
+
+
+def questions(decisions: int) -> list[dict[str, Any]]:
+    """Wall seconds of everyday questions."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / "run.duckdb"
+        build(store, decisions)
+        return [
+            row(f"{name}, {decisions / 1e6:g} M decisions", median, (median, most), "s")
+            for name, (median, most) in ask(store).items()
+        ]
+
+
+def starting() -> list[dict[str, Any]]:
+    """Wall seconds of `moescope --help`."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "moescope.cli", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return [row("moescope --help", sorted(times)[2], (min(times), max(times)), "s")]
+
+
+def row(mark: str, value: float, spread: tuple[float, float] | None, unit: str) -> dict[str, Any]:
+    """One line of the table, printed as it comes."""
+    shown = f"{value:8.3f} {unit}" + (f"   [{spread[0]:.3f} … {spread[1]:.3f}]" if spread else "")
+    print(f"{mark:90} {shown}", flush=True)
+    return {"mark": mark, "value": value, "spread": spread, "unit": unit}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--decisions", type=int, default=8_000_000)
+    parser.add_argument("--only", choices=["overhead", "ingestion", "questions", "starting"])
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    parts = {
+        "starting": starting,
+        "overhead": lambda: overhead(chosen.rounds),
+        "ingestion": lambda: ingestion(chosen.decisions),
+        "questions": lambda: questions(chosen.decisions),
+    }
+    rows = [r for name, part in parts.items() if chosen.only in (None, name) for r in part()]
+    about = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, GPU: {torch.cuda.is_available()}",
+        "load": os.getloadavg()[0],
+        "versions": {name: version(name) for name in ("moescope", "torch", "transformers", "duckdb", "pyarrow")},
+    }
+    RESULTS.write_text(json.dumps({**about, "marks": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

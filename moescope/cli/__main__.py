@@ -1,0 +1,5 @@
+"""`python -m moescope.cli`."""
+
+from . import main
+
+main()
