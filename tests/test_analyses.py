@@ -103,7 +103,8 @@ def test_figures_agree_with_plain_sql(planted):
     assert entropy == pytest.approx(planted.rows("select entropy_bits from load_balance where router = 1")[0][0], rel=1e-9)
     repeated = analyses.run("structure", planted).figures("repetition, first choice", subset="", router=1)["value"].iloc[0]
     pairs = planted.rows(
-        "with f as (select sequence, position, expert from assignments join tokens using (token) where router = 1 and rank = 0) "
+        "with f as (select sequence, position, expert from assignments join tokens using (token) "
+        "where router = 1 and rank = 0) "
         "select avg((a.expert = b.expert)::int) from f a join f b on b.sequence = a.sequence and b.position = a.position + 1"
     )
     assert repeated == pytest.approx(pairs[0][0], rel=1e-9)
@@ -148,7 +149,7 @@ def test_refusals_say_what_is_there(plain, tmp_path):
         analyses.run("specialization", plain, by="genre")
     with pytest.raises(AnalysisError, match="has no option 'colour'"):
         analyses.run("load", plain, colour=1)
-    with pytest.raises(AnalysisError, match="no other run of .* read the inputs of run 0"):
+    with pytest.raises(AnalysisError, match=r"no other run of .* read the inputs of run 0"):
         analyses.run("diff", plain)
     synthetic.make(tmp_path / "one.duckdb", documents=3, tokens=12, domains=("code",))
     with moescope.open(tmp_path / "one.duckdb") as store:
@@ -218,11 +219,20 @@ def test_report_escapes_what_the_data_says(tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "")
 
 
+LEVEL = (
+    "I(label; expert) (bits)",
+    "vocabulary specialization",
+    "repetition, first choice",
+    "I(expert; expert in the next layer) (bits)",
+    "SRP",
+    "co-activation, largest",
+)
+
+
 @pytest.mark.slow
 def test_random_routing_yields_no_more_findings_than_stated(tmp_path):
     """Uneven but random routing, many stores: p values are level, and at FDR 5 % hardly a store has a specialist."""
-    wanted = {"I(label; expert) (bits)": [], "vocabulary specialization": [], "repetition, first choice": [], "load entropy (bits)": [],
-              "I(expert; expert in the next layer) (bits)": [], "SRP": [], "co-activation, largest": []}  # fmt: skip
+    wanted: dict[str, list[float]] = {name: [] for name in LEVEL}
     stores, with_findings, with_words, pairs = 40, 0, 0, 0
     for seed in range(stores):
         path = tmp_path / f"{seed}.duckdb"

@@ -21,7 +21,8 @@ def test_a_hand_written_file(tmp_path):
         rows = opened.rows(
             "select layer, token, rank, expert, weight, slot from assignments join routers using (router) order by all"
         )
-        assert rows == [(layer, *row) for layer in (1, 2) for row in [(0, 0, 2, 0.5, 1), (0, 1, 0, 0.25, 0), (1, 0, 1, 0.125, 0), (1, 1, 0, 0.0625, 1)]]  # fmt: skip
+        each = [(0, 0, 2, 0.5, 1), (0, 1, 0, 0.25, 0), (1, 0, 1, 0.125, 0), (1, 1, 0, 0.0625, 1)]
+        assert rows == [(layer, *row) for layer in (1, 2) for row in each]
         assert opened.rows("select status, decisions, dataset from runs") == [("complete", 4, "law")]
 
 
