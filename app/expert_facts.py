@@ -49,7 +49,9 @@ with n as (
   where a.router = ? and not a.dropped and l.kind = ? group by all)
 select s.document, label, sum(mine)::bigint as mine, sum(every)::bigint as every
 from n join sequences s using (sequence) group by all"""
-COACTIVE = "select other, share, n from coactivation where router = ? and expert = ? order by share desc limit 12"
+COACTIVE = """
+select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
+group by other order by share desc, other limit 12"""
 FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
 where run = ? and stack = ? and next_layer = ? and next_expert = ? order by n desc limit 6"""
 TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions

@@ -17,6 +17,13 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
+ORDERS = {p.stem: int(p.read_text().split('"order": ')[1].split(",")[0]) for p in (ROOT / "app" / "views").glob("[a-z]*.py")}
+VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
+
+
+def address(view: str) -> str:
+    """The page's path; the first page is the one that opens, and has none."""
+    return "" if view == VIEWS[0] else view
 
 
 class Site:

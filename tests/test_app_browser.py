@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, FLAGS, ROOT, Eyes, Site
+from browser import CHROMIUM, FLAGS, VIEWS, Eyes, Site, address
 
-VIEWS = sorted(path.stem for path in (ROOT / "app" / "views").glob("[a-z]*.py"))
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
@@ -47,7 +46,7 @@ def looking(chromium: Any, site: Site, **options: Any) -> Eyes:
 @pytest.mark.parametrize("view", VIEWS)
 def test_view_renders(view: str, scheme: str, chromium: Any, sites: dict[str, Site]) -> None:
     eyes = looking(chromium, sites["demo"], color_scheme=scheme)
-    eyes.go(view)
+    eyes.go(address(view))
     eyes.picture(f"{view}-{scheme}")
     eyes.sound()
 
@@ -56,7 +55,7 @@ def test_view_renders(view: str, scheme: str, chromium: Any, sites: dict[str, Si
 def test_hostile_text_stays_text(view: str, chromium: Any, sites: dict[str, Site]) -> None:
     eyes = looking(chromium, sites["hostile"])
     eyes.page.on("dialog", lambda dialog: eyes.console.append("dialog " + dialog.message) or dialog.dismiss())
-    eyes.go(view)
+    eyes.go(address(view))
     eyes.picture(f"hostile-{view}")
     assert eyes.page.title() != "owned"
     assert eyes.page.locator("img[src=x]").count() == 0
@@ -134,7 +133,7 @@ def test_heat_map_cell_opens_its_expert(chromium: Any, sites: dict[str, Site]) -
 
 def test_run_follows_from_page_to_page(chromium: Any, sites: dict[str, Site]) -> None:
     eyes = looking(chromium, sites["demo"])
-    eyes.go("runs?run=3")
+    eyes.go("?run=3")
     eyes.page.get_by_role("link", name="Load and entropy").click()
     eyes.page.wait_for_url("**/load**")
     eyes.rest()
@@ -157,7 +156,7 @@ def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path
     site = Site(store)
     try:
         eyes = looking(chromium, site)
-        eyes.go("runs")
+        eyes.go()
         writer = synthetic_app.text_run(store, "second", documents=2, finish=False)
         eyes.page.get_by_text("second").first.wait_for(state="attached")
         eyes.sound()

@@ -18,7 +18,9 @@ select layer, expert, next_layer, next_expert, n, share, sum(n) over (partition 
 where run = ? and stack = ? and layer >= ?
 qualify dense_rank() over (order by layer) <= 4 and row_number() over (partition by layer order by n desc) <= 160
 order by layer, n desc"""
-TOGETHER = "select expert, other, n, share from coactivation where router = ? order by expert, other"
+TOGETHER = """
+select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
+group by expert, other order by expert, other"""
 PATHS = """
 with few as (
   select t.token from tokens t join sequences s using (sequence)
