@@ -34,7 +34,7 @@ def _hooks(name: str, module: nn.Module, counted: Counted) -> list[Any]:
     if kind == "DogeCDMoE":
         return [module.router_gate.register_forward_hook(lambda _, __, o: counted.update({name: _product_keys(module, o)}))]  # type: ignore[union-attr]
     special = {"NllbMoeExperts": _numbers, "SwitchTransformersExperts": _mask, "VitPoseNaiveMoe": _static, "ZayaExperts": _zaya}
-    if kind in special or name.endswith("experts") and isinstance(getattr(module, "forward", None), object) and _called(module):
+    if kind in special or (name.endswith("experts") and _called(module)):
         count = special.get(kind, _pairs)
         return [module.register_forward_pre_hook(lambda _, args: counted.update({owner: count(*args)}))]
     return []

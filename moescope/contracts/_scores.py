@@ -68,7 +68,7 @@ def guess_score(logits: Tensor, experts: Tensor, weights: Tensor) -> str | None:
     if bool((logits >= 0).all()) and bool((sums - 1).abs().max() < 1e-2):
         return "probabilities"
     for score in ("softmax", "sigmoid", "sqrtsoftplus"):
-        ratio = weights / _raw(logits, score).gather(-1, experts).clamp(min=1e-30)
+        ratio = weights / raw_scores(logits, score).gather(-1, experts).clamp(min=1e-30)
         spread = (ratio.amax(-1) - ratio.amin(-1)) / ratio.amax(-1)
         across = (ratio.amax() - ratio.amin()) / ratio.amax() if weights.shape[-1] == 1 else torch.zeros(())
         if float(spread.max()) < 0.01 and float(across) < 0.01:
@@ -76,7 +76,10 @@ def guess_score(logits: Tensor, experts: Tensor, weights: Tensor) -> str | None:
     return None
 
 
-def _raw(logits: Tensor, score: str) -> Tensor:
+def raw_scores(logits: Tensor, score: str) -> Tensor:
+    """(..., E) what a router makes of its logits before it normalizes anything."""
     if score == "softmax":
         return torch.softmax(logits, -1)
+    if score == "probabilities":
+        return logits
     return torch.sigmoid(logits) if score == "sigmoid" else torch.nn.functional.softplus(logits).sqrt()

@@ -1,8 +1,8 @@
 """Product keys without a router module (Doge): two small sets of keys, every pair of keys is an expert of one neuron.
 
 `router_gate` gives (..., 2 √E); an expert's logit is the sum of its two keys'. Doge reads that output as (2, T, √E), which
-mixes the keys of different tokens; the same view is taken here, because that is what runs. Experts are read where their rows are
-looked up (`down_embed`); weights follow from the logits, and are replaced as a factor on what `up_embed` gives.
+mixes the keys of different tokens; the same view is taken here, because that is what runs. Experts are read where their rows
+are looked up (`down_embed`); weights follow from the logits, and are replaced as a factor on what `up_embed` gives.
 """
 
 from collections.abc import Callable, Iterable
