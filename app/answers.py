@@ -7,10 +7,11 @@ from typing import Any
 import panels
 import stored
 import streamlit as st
+import wording
 
 from moescope.errors import MoescopeError
 
-BIG = 3_000_000  # decisions from which on an analysis waits for a click
+BIG = 1_000_000  # decisions from which on an analysis waits for a click
 
 
 @st.cache_data(max_entries=40, show_spinner=False)
@@ -45,8 +46,8 @@ def known(*names: str) -> list[dict[str, Any]]:
 
 
 @panels.part
-def ask(name: str, run: dict[str, Any], **options: Any) -> None:
-    """One analysis: asked at once on small runs, on a click on large ones."""
+def ask(name: str, run: dict[str, Any], wait: bool = False, **options: Any) -> None:
+    """One analysis: asked at once on small runs, on a click on large ones, or always on a click with `wait`."""
     entries = known(name)
     if not entries:
         panels.empty(
@@ -56,10 +57,9 @@ def ask(name: str, run: dict[str, Any], **options: Any) -> None:
         return
     entry, key = entries[0], f"ask-{name}-{run['run']}"
     panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
-    if (run["decisions"] or 0) > BIG and not st.session_state.get(key):
-        st.session_state[key] = st.button(
-            f"Compute, over {run['decisions'] / 1e6:.0f} M decisions", key=f"go-{key}", icon=":material/play_arrow:"
-        )
+    if (wait or (run["decisions"] or 0) > BIG) and not st.session_state.get(key):
+        label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
+        st.session_state[key] = st.button(label, key=f"go-{key}", icon=":material/play_arrow:")
         if not st.session_state[key]:
             return
     begun = time.monotonic()

@@ -77,5 +77,5 @@ def go(page: str, **state: Any) -> None:
     for key in FOLLOW:
         if key in state:
             st.session_state.setdefault("follow", {})[key] = str(state[key])
-    follow = {k: v for k, v in st.session_state.get("follow", {}).items() if v is not None}
-    st.switch_page(f"views/{page}.py", query_params=follow | {k: str(v) for k, v in state.items() if v is not None})
+    wanted = st.session_state.get("follow", {}) | {key: str(value) for key, value in state.items() if value is not None}
+    st.switch_page(f"views/{page}.py", query_params={key: value for key, value in wanted.items() if value})

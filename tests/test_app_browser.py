@@ -119,7 +119,7 @@ def test_patches_lie_over_the_image(chromium: Any, sites: dict[str, Site]) -> No
 def test_heat_map_cell_opens_its_expert(chromium: Any, sites: dict[str, Site]) -> None:
     eyes = looking(chromium, sites["demo"])
     eyes.go("load")
-    cells = eyes.page.locator("[data-testid=stVegaLiteChart]").first.locator("path[aria-roledescription=rect]")
+    cells = eyes.page.locator("[data-testid=stVegaLiteChart]").first.locator("path[aria-roledescription='rect mark']")
     cells.first.wait_for()
     wanted = cells.nth(9).get_attribute("aria-label") or ""
     said = dict(part.split(": ") for part in wanted.split("; "))

@@ -202,7 +202,7 @@ def render() -> None:
     heat(run)
     by_layer(run)
     training(run)
-    answers.ask("load", run)
+    answers.ask("load", run, wait=True)
 
 
 render()
