@@ -4,10 +4,12 @@ Words and sentences are our own. In each suite a target stands at one place of o
 the conditions apart comes before it, so that a model that reads from left to right can know.
 """
 
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
 Word = tuple[str, str, str, str, int, str, str, str]  # form, lemma, upos, feats, head, deprel, supersense, supersense2
+NUMBER = ("Number=Sing", "Number=Plur")
 SUBJECTS = ("I", "We", "They", "You")
 WANT = ("want", "need", "like", "prefer")
 WHEN = ("now", "today", "again", "here")
@@ -55,9 +57,13 @@ guard/guards gate/gates yawns/yawn|farmer/farmers cow/cows walks/walk|poet/poets
 horse/horses barn/barns rests/rest|singer/singers drum/drums dances/dance|pilot/pilots plane/planes laughs/laugh
 lawyer/lawyers judge/judges nods/nod|sailor/sailors ship/ships swims/swim|cook/cooks table/tables eats/eat""".replace("\n", "|")
 
-VOICE = """dog cat chased|nurse doctor helped|boy girl called|teacher student watched|wolf sheep followed|king queen obeyed
-singer dancer admired|farmer hunter visited|baker butcher trusted|pilot sailor saved|lawyer judge respected|fox hen feared
-poet painter loved|guard thief pushed|captain coach blamed""".replace("\n", "|")  # fmt: skip
+# noun: what was done to it (or by it), what was done at it, what it was let do
+ROLES = """dog chased ran after play|nurse helped waited for rest|teacher praised looked at speak
+singer admired talked about sing|driver stopped shouted at leave
+baker paid cared for work|sailor saved searched for swim
+guard pushed pointed at sleep
+farmer visited listened to eat|poet mocked laughed at read|dancer followed stared at dance|captain blamed argued with win
+child watched looked after hide|soldier attacked fought with march|judge thanked agreed with decide""".replace("\n", "|")
 
 
 def pos() -> str:
@@ -103,38 +109,40 @@ def sense() -> str:
 
 
 def agreement() -> str:
-    """Subject and verb agree, the noun between may not: "The dog near the children smiles."."""
-    made = []
-    for item in AGREE.split("|"):
-        subjects, others, verbs = (pair.split("/") for pair in item.split())
-        for n, number in enumerate(("Sing", "Plur")):
-            for m, other in enumerate(("Sing", "Plur")):
-                words = [
-                    _w("The", "DET", 2, "det", "the"),
-                    _w(subjects[n], "NOUN", 6, "nsubj", subjects[0], f"Number={number}"),
-                ]
-                words += [_w("near", "ADP", 5, "case"), _w("the", "DET", 5, "det")]
-                words += [_w(others[m], "NOUN", 2, "nmod", others[0], f"Number={other}")]
-                words += [_w(verbs[n], "VERB", 0, "root", verbs[1], f"Number={number}"), _stop(6)]
-                name = f"agreement-{subjects[0]}-{number}-{other}"
-                made.append(_sentence(name, words, pair=subjects[0], condition="match" if n == m else "mismatch"))
+    """Subject and verb agree, the noun between them need not: "The dog near the children smiles."; said of the verb alone."""
+    made, items = [], [[pair.split("/") for pair in item.split()] for item in AGREE.split("|")]
+    for i, (subjects, nouns, verbs) in enumerate(items):
+        for n, m, between in product((0, 1), (0, 1), (nouns, items[i - 1][1])):
+            said = "match" if n == m else "mismatch"
+            words = [_w("The", "DET", 2, "det", "the"), _w(subjects[n], "NOUN", 6, "nsubj", subjects[0], NUMBER[n])]
+            words += [_w("near", "ADP", 5, "case"), _w("the", "DET", 5, "det")]
+            words += [_w(between[m], "NOUN", 2, "nmod", between[0], NUMBER[m])]
+            words += [_w(verbs[n], "VERB", 0, "root", verbs[1], NUMBER[n], role=said), _stop(6)]
+            name = f"agreement-{subjects[n]}-{between[m]}"
+            made.append(_sentence(name, words, pair=subjects[0], condition=said))
     return "\n".join(made)
 
 
-def voice() -> str:
-    """Same words, same event or its reverse, active and passive: deprel is form, the role (supersense2) is meaning."""
+def roles() -> str:
+    """One noun as object or oblique, as agent or theme, all four: relation is form, role (supersense2) is meaning."""
     made = []
-    for item in VOICE.split("|"):
-        one, two, did = item.split()
-        for who, whom in ((one, two), (two, one)):
-            active = [_w("The", "DET", 2, "det", "the"), _w(who, "NOUN", 3, "nsubj", role="p.Agent")]
-            active += [_w(did, "VERB", 0, "root"), _w("the", "DET", 5, "det"), _w(whom, "NOUN", 3, "obj", role="p.Theme")]
-            active += [_stop(3)]
-            passive = [_w("The", "DET", 2, "det", "the"), _w(whom, "NOUN", 4, "nsubj:pass", role="p.Theme")]
-            passive += [_w("was", "AUX", 4, "aux:pass", "be"), _w(did, "VERB", 0, "root"), _w("by", "ADP", 7, "case")]
-            passive += [_w("the", "DET", 7, "det"), _w(who, "NOUN", 4, "obl:agent", role="p.Agent"), _stop(4)]
-            for name, words in (("active", active), ("passive", passive)):
-                made.append(_sentence(f"voice-{who}-{whom}-{name}", words, pair=f"{one}-{two}", condition=name))
+    for item in ROLES.split("|"):
+        noun, done, at, by_word, let = item.split()
+        start, they = _w("Today", "ADV", 4, "advmod"), _w("they", "PRON", 4, "nsubj")
+        first, everyone = _w("They", "PRON", 3, "nsubj"), _w("all", "DET", 2, "det")
+        det = _w("the", "DET", 6, "det")
+        theme, agent = {"role": "p.Theme"}, {"role": "p.Agent"}
+        four = {
+            "obj-theme": [start, they, everyone, _w(done, "VERB", 0, "root"), det, _w(noun, "NOUN", 4, "obj", **theme),
+                          _stop(4)],
+            "obl-theme": [first, _w("all", "DET", 1, "det"), _w(at, "VERB", 0, "root"), _w(by_word, "ADP", 6, "case"), det,
+                          _w(noun, "NOUN", 3, "obl", **theme), _stop(3)],
+            "obj-agent": [start, they, everyone, _w("let", "VERB", 0, "root"), det, _w(noun, "NOUN", 4, "obj", **agent),
+                          _w(let, "VERB", 4, "xcomp"), _stop(4)],
+            "obl-agent": [first, _w("were", "AUX", 3, "aux:pass", "be"), _w(done, "VERB", 0, "root"),
+                          _w("by", "ADP", 6, "case"), det, _w(noun, "NOUN", 3, "obl", **agent), _stop(3)],
+        }  # fmt: skip
+        made += [_sentence(f"roles-{noun}-{name}", words, pair=noun, condition=name) for name, words in four.items()]
     return "\n".join(made)
 
 
@@ -162,7 +170,7 @@ def _sentence(name: str, words: list[Word], **labels: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-SUITES = {"pos.conllu": pos, "sense.conllulex": sense, "agreement.conllu": agreement, "voice.conllulex": voice}
+SUITES = {"pos.conllu": pos, "sense.conllulex": sense, "agreement.conllulex": agreement, "roles.conllulex": roles}
 
 if __name__ == "__main__":
     for file, suite in SUITES.items():

@@ -16,14 +16,15 @@ from moescope import analyses
 HERE = Path(__file__).parent
 MODEL = sys.argv[1] if len(sys.argv) > 1 else "mixtral"
 FOLDER = Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp())
+FOLDER.mkdir(parents=True, exist_ok=True)
 
 # %%
 # suite -> (analysis, the kinds of label that differ in it)
 QUESTIONS = {
-    "pos.conllu": [("senses", "upos"), ("syntax", "upos")],
+    "pos.conllu": [("senses", "upos")],
     "sense.conllulex": [("senses", "supersense")],
-    "agreement.conllu": [("syntax", "feats")],
-    "voice.conllulex": [("syntax", "deprel,supersense2"), ("senses", "deprel,supersense2")],
+    "agreement.conllulex": [("senses", "supersense2")],
+    "roles.conllulex": [("senses", "deprel,supersense2")],
 }
 SHOWN = {"senses": "overlap, same minus different", "syntax": "I(expert; label | token) (bits)"}
 

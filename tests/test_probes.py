@@ -47,7 +47,7 @@ def test_files_are_as_built(build: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "count"), [("pos.conllu", 120), ("sense.conllulex", 120), ("agreement.conllu", 60), ("voice.conllulex", 60)]
+    ("file", "count"), [("pos.conllu", 120), ("sense.conllulex", 120), ("agreement.conllulex", 120), ("roles.conllulex", 60)]
 )
 def test_read(file: str, count: int) -> None:
     found = sentences(file)
@@ -76,13 +76,15 @@ def test_sense_holds_all_but_the_cue() -> None:
         assert {place for _, place in counts} == {4}
 
 
-def test_agreement_and_voice_cross() -> None:
-    sets = Counter((e.labels["pair"], e.labels["condition"]) for e, _ in sentences("agreement.conllu"))
-    assert set(sets.values()) == {2}
-    by_noun: dict[str, set[tuple[str, str]]] = {}
-    for _, words in sentences("voice.conllulex"):
-        for form, labels in words:
-            if "supersense2" in labels:
-                by_noun.setdefault(form, set()).add((labels["deprel"], labels["supersense2"]))
-    both = {("nsubj", "p.Agent"), ("obj", "p.Theme"), ("nsubj:pass", "p.Theme"), ("obl:agent", "p.Agent")}
-    assert all(seen == both for seen in by_noun.values())
+def test_agreement_and_roles_cross() -> None:
+    verbs = Counter((f, x["supersense2"]) for _, w in sentences("agreement.conllulex") for f, x in w if "supersense2" in x)
+    assert len(verbs) == 60
+    assert set(verbs.values()) == {2}
+    found: dict[str, set[tuple[str, str]]] = {}
+    for example, words in sentences("roles.conllulex"):
+        (target,) = [i for i, (_, labels) in enumerate(words) if "supersense2" in labels]
+        form, labels = words[target]
+        assert (target, form, words[target - 1][0]) == (5, example.labels["pair"], "the")
+        found.setdefault(form, set()).add((labels["deprel"], labels["supersense2"]))
+    assert len(found) == 15
+    assert all(seen == {(d, r) for d in ("obj", "obl") for r in ("p.Agent", "p.Theme")} for seen in found.values())

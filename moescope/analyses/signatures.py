@@ -4,10 +4,11 @@ Signature of a token type (vocabulary id seen at least `least` times): how often
 root of its shares, so that distance is Hellinger's; of an expert: the root of the share of its tokens that each type has.
 Clusters: Ward's hierarchy of signatures, cut into as many as the partition has labels. Agreement with the partition of types
 by their most frequent label (upos: form; supersense, domain, ...: meaning): adjusted mutual information and adjusted Rand
-index, both 0 by chance, 1 for identity. Null: the partition's labels permuted over types. Interval: documents (the types stay).
+index, 1 for identity. Null: labels permuted among types of like frequency (rare types have noisy signatures and haphazard
+labels, and agree by that alone: read the value beside its null). Interval: documents (the types stay).
 An agreement of types says that words of a kind are routed alike; whether one word changes experts with its label is asked by
-`syntax`. Types of one label differ in frequency and spelling too: that is no confound held constant here.
-Experts get their label by what they take beyond its share, as types do; agreement there follows from that of types.
+`syntax`. Types of one label are alike in spelling too: that is not held constant here.
+Experts get the label they take most of beyond its share; no agreement is tested there, for it would follow from that of types.
 Maps: UMAP, several seeds; `stability` is the share of 10 nearest neighbours that two seeds have in common and the Procrustes
 disparity between their maps; `faithfulness` the share of neighbours in the map that are neighbours in signature space. Never
 read distances between clusters of a map.
@@ -33,6 +34,7 @@ LEAST = 10
 TYPES = 500
 PERMUTATIONS = 199
 DRAWS = 100
+NULL = "labels permuted among items of like frequency"
 
 
 def run(
@@ -56,7 +58,7 @@ def run(
         f"{len(types)} token types, seen {least} times or more" + (", the most frequent." if len(types) == TYPES else ".")
     )
     frames, items = [], {"token types": _type_items(here.run, store, types), "experts": ran.experts}
-    trees = {what: _trees(what, x, ran) for what, x in signature.items()}
+    trees = _trees(signature["token types"], ran)
     for kind in wanted:
         frames += _figures(kind, read, ran, trees, items)
     found: dict[str, pd.DataFrame] = {}
@@ -114,10 +116,8 @@ def _type_items(run: int, store: Store, types: Ints) -> pd.DataFrame:
     return pd.DataFrame({"vocab_id": types, "text": [text.get(t, "") for t in types]})
 
 
-def _figures(
-    kind: Kind, read: Tokens, ran: _Ran, trees: dict[str, list[Tree]], items: dict[str, pd.DataFrame]
-) -> list[pd.DataFrame]:
-    """Agreement of types and of experts with one partition; the labels go into `items`."""
+def _figures(kind: Kind, read: Tokens, ran: _Ran, trees: list[Tree], items: dict[str, pd.DataFrame]) -> list[pd.DataFrame]:
+    """Agreement of types with one partition; the labels of types and of experts go into `items`."""
     types = items["token types"]["vocab_id"].to_numpy()
     rows = np.flatnonzero((kind.code >= 0) & np.isin(read.vocab_id, types))
     counts = np.zeros((len(types), len(kind.names)))
@@ -125,18 +125,16 @@ def _figures(
     of_type = np.where(counts.sum(1) > 0, counts.argmax(1), -1)
     taken = st.shares(ran.table().T @ st.shares(counts))
     of_expert = (taken - st.shares(counts.sum(0))).argmax(1)
-    frames = []
     for what, labels in (("token types", of_type), ("experts", of_expert)):
         names = np.array([*kind.names, ""])
         items[what][kind.name] = names[labels]
-        frames += _agreement(what, kind, labels, trees[what], ran)
-    return frames
+    return _agreement(kind, of_type, trees, ran)
 
 
-def _trees(what: str, x: Floats, ran: _Ran) -> list[Tree]:
+def _trees(x: Floats, ran: _Ran) -> list[Tree]:
     """Items that ran, and their hierarchy: of everything, then of documents drawn again."""
     tables = (ran.table(w) for w in st.bootstrap_weights(int(ran.document.max()) + 1, DRAWS))
-    again = (_hellinger(t if what == "token types" else t.T) for t in tables)
+    again = (_hellinger(table) for table in tables)
     found = []
     for signature in (x, *again):
         seen = np.flatnonzero(signature.any(1))
@@ -144,7 +142,7 @@ def _trees(what: str, x: Floats, ran: _Ran) -> list[Tree]:
     return found
 
 
-def _agreement(what: str, kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran) -> list[pd.DataFrame]:
+def _agreement(kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran) -> list[pd.DataFrame]:
     """Agreement of the hierarchy with `labels` (items,), −1 for none."""
     clusters, values, null = len(np.unique(labels[labels >= 0])), [], np.zeros((0, 2))
     if clusters < 2 or (labels >= 0).sum() < 2 * clusters:
@@ -154,19 +152,34 @@ def _agreement(what: str, kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran
         agree = Agreement(labels[seen][known], cut(hierarchy, clusters)[known])
         values.append(agree(labels[seen][known]))
         if not len(null):
-            null = np.array([agree(mixed) for mixed in st.permuted(labels[seen][known], PERMUTATIONS)])
+            size = ran.table().sum(1)[seen][known]
+            mixed = st.permuted(labels[seen][known], PERMUTATIONS, within=_alike(size))
+            null = np.array([agree(shuffled) for shuffled in mixed])
     units = int(ran.document.max()) + 1
-    common: dict[str, Any] = {"n": int((labels >= 0).sum()), "units": units, "chance": 0.0, "null_name": "labels permuted"}
+    common: dict[str, Any] = {"n": int((labels >= 0).sum()), "units": units, "chance": 0.0, "null_name": NULL}
     common |= {"source": "Vinh et al. 2010; Hubert & Arabie 1985", "bounds": (-1.0, 1.0)}
-    common |= {"where": {"subset": f"{what} by {kind.name}"}}
+    common |= {"where": {"subset": f"token types by {kind.name}"}}
     draws, names = np.array(values[1:]), ("adjusted mutual information", "adjusted Rand index")
     return [figures(name=n, value=values[0][i], draws=draws[:, i], null=null[:, i], **common) for i, n in enumerate(names)]
 
 
+def _alike(size: Floats) -> Ints:
+    """(items,): the tenth that an item's frequency is in; fewer parts where they would have under ten items."""
+    parts = max(1, min(10, len(size) // 10))
+    return np.asarray(np.argsort(np.argsort(size, kind="stable")) * parts // len(size))
+
+
 def _reading(frame: pd.DataFrame) -> str:
     rows = frame[(frame["name"] == "adjusted mutual information") & frame["subset"].str.startswith("token types")]
-    said = [f"{r['subset'].split(' by ')[1]} {r['value']:.2f} (q {r['q']:.3f})" for _, r in rows.iterrows()]
-    return "Clusters of token types routed alike agree with (adjusted mutual information): " + ", ".join(said) + "."
+    said = [
+        f"{r['subset'].split(' by ')[1]} {r['value']:.2f} against {r['null_mean']:.2f} (q {r['q']:.3f})"
+        for _, r in rows.iterrows()
+    ]
+    return (
+        "Clusters of token types routed alike agree with (adjusted mutual information against its null): "
+        + ", ".join(said)
+        + "."
+    )
 
 
 def charts(answer: Answer) -> dict[str, Any]:

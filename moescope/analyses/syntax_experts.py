@@ -22,13 +22,14 @@ from ._charts import heatmap
 from ._conditional import Labelled, labelled, tail
 from ._questions import choose, given_stratum
 from ._scope import scope
-from ._tokens import FORM, LIMIT, MEANING, Kind, tokens
+from ._tokens import FORM, MEANING, Kind, tokens
 
 Ints = np.ndarray
 Floats = np.ndarray
 NAME = "I(runs; label | {}) (bits)"
 CONDITIONS = ("token", "token and document")
 PERMUTATIONS = 99
+LIMIT = 30_000
 
 
 def run(
