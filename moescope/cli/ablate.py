@@ -106,12 +106,12 @@ class _Bar:
 
     def show(self, progress: dict[str, Any]) -> None:
         """Update from what `ablate` reports after each batch."""
+        self._progress.start()
         self._progress.update(
             self._task, completed=progress["batches"], total=progress["total"], sets=f"batches × {progress['sets']} sets"
         )
 
     def __enter__(self) -> "_Bar":
-        self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:

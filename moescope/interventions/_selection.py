@@ -85,7 +85,9 @@ def parse(text: str) -> dict[tuple[str | None, int], list[int] | None]:
         match = re.fullmatch(r"(?:([a-z]+)\.)?(\d+)(?::(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*))?", part)
         if match is None:
             raise InputError(f"{part!r} names no experts: write LAYER:EXPERTS such as 3:5,7 or decoder.4:0-3")
-        found[match[1], int(match[2])] = None if match[3] is None else _numbers(match[3])
+        key, numbers = (match[1], int(match[2])), None if match[3] is None else _numbers(match[3])
+        before = found.get(key, [])
+        found[key] = None if numbers is None or before is None else sorted({*before, *numbers})
     return found
 
 

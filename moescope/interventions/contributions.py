@@ -16,19 +16,19 @@ from .executed import Zero
 
 
 def contribution(call: Call, expert: int) -> Tensor:
-    """(T, H) weight × output of one expert in a call; 0 where it did not run. Summed over experts: the block's output."""
+    """(T, H) weight × output of one expert in a call; 0 where it did not run. All of them and `always` sum to the output."""
     record = call.record
     alive = record.experts == expert
     if record.dropped is not None:
         alive &= ~record.dropped
     mine = replace(record, weights=record.weights.masked_fill(~alive, 0))
     made = record.site.contract.recompute(record.site, call.inputs, mine).float().flatten(0, -2)
-    return made - _offset(call)
+    return made - always(call)
 
 
-def _offset(call: Call) -> Tensor | float:
-    """What a block adds whoever runs (JetMoE's bias): counted to no expert."""
-    if call.record.site.contract.name != "sorted_dispatch":
+def always(call: Call) -> Tensor | float:
+    """(T, H) what a block's output holds whoever runs (JetMoE's bias, Doge's dense part): counted to no expert. Mostly 0."""
+    if call.record.site.contract.name not in ("sorted_dispatch", "product_keys"):
         return 0.0
     none = replace(call.record, weights=torch.zeros_like(call.record.weights))
     return call.record.site.contract.recompute(call.record.site, call.inputs, none).float().flatten(0, -2)
