@@ -22,8 +22,8 @@ from ._statistics import Array
 
 OLMOE = "OLMoE 2409.02060, section 5.2"
 CODE = "allenai/OLMoE run_moe_analysis.py, do_correlation_analysis"
-NULLS = 20
-SWAPPED = 20_000  # tokens of the null
+NULLS = 16
+SWAPPED = 8_000  # tokens of the null
 KEPT = 100  # pairs per router in the frame
 
 
@@ -44,7 +44,7 @@ def swapped(chosen: Array, unit: Array, rounds: int, rng: Any) -> Array:
     chosen = chosen.copy()
     n, width = chosen.shape
     for _ in range(rounds):
-        order = np.lexsort((rng.random(n), unit))
+        order = np.argsort(unit + rng.random(n))
         a, b = order[:-1:2], order[1::2]
         a, b = a[unit[a] == unit[b]], b[unit[a] == unit[b]]
         i, j = rng.integers(0, width, (2, len(a)))
@@ -78,7 +78,7 @@ def _null(chosen: Array, unit: Array, experts: int) -> Array:
     keep = np.sort(rng.permutation(len(chosen))[:SWAPPED]) if len(chosen) > SWAPPED else np.arange(len(chosen))
     state, home, tables = chosen[keep], unit[keep], []
     for draw in range(NULLS):
-        state = swapped(state, home, (10 if draw == 0 else 3) * chosen.shape[1], rng)
+        state = swapped(state, home, (5 if draw == 0 else 1) * chosen.shape[1], rng)
         tables.append(together(state, experts))
     return np.stack(tables) * (len(chosen) / max(1, len(keep)))
 

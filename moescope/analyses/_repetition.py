@@ -136,7 +136,7 @@ def histograms(sample: Sample, there: Array, chosen: Array, experts: int, m: int
 
 def consistency(sample: Sample, m: int = WINDOW, ratio: float = RATIO) -> list[pd.DataFrame]:
     """SRP and SCH of every router; null from a few shuffles within documents."""
-    orders = list(shuffles(sample.unit, 9))
+    orders = list(shuffles(sample.unit, 7))
     rows = []
     for where, experts, there, mine in sample.routers():
         chosen = sample.chosen[where["router"]]

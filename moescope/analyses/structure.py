@@ -22,12 +22,14 @@ from ._sample import Sample, sample
 from ._scope import Scope, scope
 from ._statistics import Array
 
+MOST = 3_000_000  # assignments in memory
+
 
 def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     """Structure of the newest run or `run`; repetition also by sequence label `by`."""
     here = scope(store, run)
     notes = list(here.notes)
-    taken = sample(here, notes)
+    taken = sample(here, notes, MOST)
     _kind, masks = _subsets(here, taken, by, notes)
     pair_rows, pairs = coactivation(taken)
     path_rows, frequent = paths(taken)
