@@ -34,7 +34,6 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
 
 
 def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]) -> int:
-    con.execute("begin")
     base = offsets(con, part)
     insert_head(con, part, base, final)
     for table in sorted(part.tables()):
@@ -42,13 +41,10 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
         if kind in ("routes", "decided"):
             routes.create_table(con, int(width), kind)
         con.execute(f"insert into {table} by name {projection(part, table, base)}")
-    con.execute("commit")
-    con.execute("begin")
     create_views(con)
     count_rows(con, base["run"])
     add_rollups(con, base["run"])
     con.execute("insert into meta values ('joined', ?)", [part.path.name])
-    con.execute("commit")
     return base["run"]
 
 

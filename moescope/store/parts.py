@@ -119,11 +119,11 @@ def parts(store: Path) -> list[Part]:
 
 
 @contextmanager
-def exclusive(store: Path) -> Iterator[None]:
-    """Hold the right to replace `store`: a lock on its folder, which no reader takes."""
+def exclusive(store: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the right to replace `store`: a lock on its folder, which no reader needs. BlockingIOError without `wait`."""
     fd = os.open(store.parent, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(fd)

@@ -10,6 +10,7 @@ from . import routes
 from .connect import connect, joined
 from .merge import count_rows, insert_head, offsets, projection
 from .parts import Lock, Part, parts
+from .replace import tidy
 from .rollups import add_rollups
 from .schema import create_views
 
@@ -23,10 +24,11 @@ class Store:
     Unfinished runs are read from their shards as of the moment of opening; `refresh` looks again.
     """
 
+    _leases: tuple[Lock, ...] = ()
+
     def __init__(self, path: str | Path, unfinished: bool = True) -> None:
         self.path = Path(path)
         self._unfinished = unfinished
-        self._leases: list[Lock] = []
         self.con = self._open()
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -50,8 +52,11 @@ class Store:
     def close(self) -> None:
         """Let go of the files."""
         self.con.close()
-        while self._leases:
-            self._leases.pop().close()
+        leases, self._leases = self._leases, ()
+        for lease in leases:
+            lease.close()
+        if leases:
+            tidy(self.path)
 
     def __enter__(self) -> "Store":
         return self
@@ -64,7 +69,7 @@ class Store:
         con = connect(self.path)  # after the leases: what it does not have yet stays readable beside it
         done = joined(con)
         open_parts = [part for part, _ in leased if part.path.name not in done]
-        self._leases = [lease for part, lease in leased if part in open_parts]
+        self._leases = tuple(lease for part, lease in leased if part in open_parts)
         if open_parts:
             _show(con, open_parts)
         return con

@@ -7,6 +7,7 @@ new one; what it leaves beside them is swept away by the next change.
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -20,7 +21,7 @@ from .connect import check_store, connect, joined
 from .parts import Part, exclusive, parts, parts_folder, sync
 from .schema import VERSION, create_tables, create_views
 
-Change = Callable[[duckdb.DuckDBPyConnection], None]
+Change = Callable[[duckdb.DuckDBPyConnection], object]
 
 
 def ensure_store(store: Path) -> None:
@@ -33,6 +34,7 @@ def ensure_store(store: Path) -> None:
         check_store(store)
         if not os.access(store.parent, os.W_OK):
             raise StoreError(f"cannot write {store}: its folder {store.parent} is read-only; choose one that can be written")
+        tidy(store)
     else:
         update(store, lambda con: None, anew=True)
 
@@ -45,6 +47,7 @@ def renew(store: Path) -> None:
     update(store, lambda con: None, anew=True)
     for part in parts(store):
         part.remove()
+    tidy(store)
 
 
 def update(store: Path, change: Change, anew: bool = False) -> None:
@@ -74,10 +77,11 @@ def replace(store: Path, change: Change, anew: bool = False) -> None:
         con = duckdb.connect(str(temporary))
         try:
             create_tables(con)  # a store of an earlier version of this schema may lack one
+            con.execute("begin")  # one transaction: each would wait for the disk
             if begun:
                 _begin(con)
             change(con)
-            create_views(con)
+            con.execute("commit")
             con.execute("checkpoint")
         finally:
             con.close()
@@ -86,6 +90,12 @@ def replace(store: Path, change: Change, anew: bool = False) -> None:
         sync(store.parent)
     finally:
         _delete(store.parent.glob(f"{escape(temporary.name)}*"))
+
+
+def tidy(store: Path) -> None:
+    """Remove what a crash left beside `store`, if this user may and nobody is changing it."""
+    with suppress(OSError, StoreError), exclusive(store, wait=False):
+        sweep(store)
 
 
 def sweep(store: Path) -> None:
@@ -122,6 +132,7 @@ def _whole(store: Path) -> None:
 def _begin(con: duckdb.DuckDBPyConnection) -> None:
     rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat())]
     con.executemany("insert into meta values (?, ?)", rows)
+    create_views(con)
 
 
 def _delete(paths: Any) -> None:

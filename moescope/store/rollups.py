@@ -4,8 +4,8 @@ import duckdb
 
 _PAIRS = """
 insert into coactivation_rollup
-select {run}, router, least(a, b) as expert, greatest(a, b) as other, sum(n)::ubigint
-from ({pairs}) group by all having expert <> other"""
+select {run}, router, least(a, b), greatest(a, b), sum(n)::ubigint
+from ({pairs}) where a <> b group by router, least(a, b), greatest(a, b)"""
 
 _LOAD = """
 insert into load_rollup

@@ -93,8 +93,8 @@ select
   x.expert, -- expert
   x.assignments, -- times it ran for tokens with this label
   x.assignments / sum(x.assignments) over (partition by x.router, x.kind, x.label) as share, -- of the label's assignments
-  l.assignments / sum(l.assignments) over (partition by x.router, x.kind, x.label) as overall, -- the expert's share of the tokens of every label: what `share` is by chance
-from label_rollup x join routers r using (router) join load_rollup l on l.router = x.router and l.expert = x.expert;
+  coalesce(l.assignments, 0) / sum(l.assignments) over (partition by x.router, x.kind, x.label) as overall, -- the expert's share of the tokens of every label: what `share` is by chance
+from label_rollup x join routers r using (router) left join load_rollup l on l.router = x.router and l.expert = x.expert;
 
 -- Tokens with their text and the sequence they stand in
 create view token_text as

@@ -18,6 +18,7 @@ from ..models.loading import Loaded, load
 from ..proof import images_per_group
 from ..store import RunWriter
 from ..store.parts import Part
+from ..store.replace import tidy
 from ..store.revive import planned, unfinished
 from .options import Options
 from .session import Tracer
@@ -84,6 +85,7 @@ def trace(
     tracer.note(notes)
     if resume:
         if (found := planned(store, key)) and found[1] == "complete" and not _fitting(store, key):
+            tidy(store)
             return found[0]
         writer = _resumable(store, key)
         tracer.resume(writer)

@@ -1,0 +1,104 @@
+"""A disk that is full or slow: one sentence, nothing committed is lost, nothing grows without bound."""
+
+import time
+from pathlib import Path
+
+import pytest
+import tracing
+from click.testing import CliRunner
+
+import moescope
+from moescope.cli import main
+from moescope.errors import StoreError
+from moescope.store import RunWriter
+from moescope.tracer import Options, sink, trace
+
+
+def traced(store: Path, resume: bool = False) -> int:
+    return trace(tracing.tiny(), tracing.ids(20), store, batch_size=2, options=Options(commit_rows=1), resume=resume)
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """The fifth shard finds no room; four are there, and going on gives the record of a run that had room."""
+    real, calls = moescope.store.writer._write, iter(range(10_000))
+
+    def full(path: Path, table: object) -> None:
+        if path.stem.startswith("routes") and next(calls) >= at:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        real(path, table)  # type: ignore[arg-type]
+
+    traced(tmp_path / "whole.duckdb")
+    store = tmp_path / "run.duckdb"
+    monkeypatch.setattr("moescope.store.writer._write", full)
+    with pytest.raises(StoreError, match=r"^writing to \S+ failed: No space left on device; .* go on with --resume$"):
+        traced(store)
+    monkeypatch.undo()
+    with moescope.open(store) as cut:
+        assert cut.rows("select status, forwards from runs") == [("interrupted", at)]
+    traced(store, resume=True)
+    assert tracing.told(store) == tracing.told(tmp_path / "whole.duckdb")
+
+
+@pytest.mark.parametrize("what", ["shutil.copyfile", "os.replace", "sync"])
+def test_full_while_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    store = tmp_path / "run.duckdb"
+    traced(store)
+    before = store.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"moescope.store.replace.{what}", full)
+    with pytest.raises(StoreError, match=r"failed \(No space left on device\); make room; its shards are safe: .* recover"):
+        trace(tracing.tiny(), tracing.ids(8), store)
+    monkeypatch.undo()
+    assert store.read_bytes() == before
+    assert CliRunner().invoke(main, ["recover", str(store)]).output == f"run 1 of {store}: 1 committed shards joined\n"
+    assert trace(tracing.tiny(), tracing.ids(8), store, resume=True) == 1
+    with moescope.open(store) as opened:
+        assert opened.rows("select run, status, sequences from runs order by run") == [(0, "complete", 20), (1, "complete", 8)]
+
+
+def test_a_disk_that_is_really_full(mount: Path) -> None:
+    """Six megabytes: some shards fit, and then no more, or the join does not; making room is enough to go on."""
+    store, weight = mount / "run.duckdb", mount / "weight"
+    traced(store)
+    free = 6 << 20
+    weight.write_bytes(b"x" * max(0, free - 3 * store.stat().st_size))
+    with pytest.raises(StoreError) as raised:
+        list(map(traced, [store] * 20))
+    assert "\n" not in str(raised.value)
+    assert "No space left" in str(raised.value)
+    with moescope.open(store) as full:
+        complete = full.rows("select count(*) from runs where status = 'complete'")[0][0]
+    weight.unlink()
+    CliRunner().invoke(main, ["recover", str(store)])
+    with moescope.open(store) as opened:
+        assert opened.rows("select count(*) from runs where status = 'complete'") == [(complete,)]
+        assert len(opened.rows("from runs")) >= complete
+
+
+def test_a_slow_disk_makes_the_model_wait_and_the_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, held = RunWriter.commit, []
+
+    def slow(self: RunWriter, progress: dict[str, object]) -> None:
+        time.sleep(0.05)
+        commit(self, progress)
+
+    put = sink.Sink.put
+
+    def watched(self: sink.Sink, job: object) -> None:
+        put(self, job)  # type: ignore[arg-type]
+        held.append(self._held)
+
+    monkeypatch.setattr(RunWriter, "commit", slow)
+    monkeypatch.setattr(sink.Sink, "put", watched)
+    store = tmp_path / "run.duckdb"
+    trace(tracing.tiny(), tracing.ids(), store, batch_size=2, options=Options(commit_rows=1, max_bytes=2000))
+    assert max(held) <= 3000  # one forward of two short texts is about a thousand bytes
+    with moescope.open(store) as opened:
+        (warnings,) = opened.rows("select warnings from runs")[0]
+        assert opened.rows("select status, sequences from runs") == [("complete", 40)]
+    assert "because writing could not keep up: the disk is slow or busy" in warnings

@@ -1,0 +1,73 @@
+"""`verify` holds on a sound store, and names the rule that a planted damage breaks."""
+
+from pathlib import Path
+
+import handmade
+import pytest
+from click.testing import CliRunner
+
+import moescope
+from moescope.cli import main
+from moescope.store.replace import update
+from moescope.store.verify import verify
+
+WIDE = "update routes_2 set {} where token = 0 and router = 0"
+
+DAMAGE = {
+    "update runs set model = 9": "runs.model is in models",
+    "update routers set run = 9 where router = 1": "routers.run is in runs",
+    "update experts set router = 9 where router = 1 and expert = 2": "experts.router is in routers",
+    "update sequences set run = 9 where sequence = 0": "sequences.run is in runs",
+    "delete from sequences where sequence = 1": "tokens.sequence is in sequences",
+    "insert into sequence_labels values (9, 'domain', 'x')": "sequence_labels.sequence is in sequences",
+    "insert into token_labels values (9, 'upos', 'x')": "token_labels.token is in tokens",
+    "update forwards set run = 9": "forwards.run is in runs",
+    "delete from forwards where forward = 1": "decisions.forward is in forwards",
+    WIDE.format("router = 9"): "decisions.router is in routers",
+    "delete from tokens where token = 3": "decisions.token is in tokens",
+    "insert into pools values (0, 9, 0, 0, 2, 1)": "pools.forward is in forwards",
+    "insert into load_rollup values (0, 9, 0, 1, 1, 0, 1)": "load_rollup.router is in routers",
+    "insert into models from models": "models.model is unique",
+    "insert into runs from runs": "runs.run is unique",
+    "insert into runs select * replace (1 as run) from runs": "runs.uid is unique",
+    "insert into routers from routers where router = 0": "routers.router is unique",
+    "insert into sequences from sequences where sequence = 0": "sequences.sequence is unique",
+    "insert into tokens from tokens where token = 0": "tokens.token is unique",
+    "insert into forwards from forwards where forward = 0": "forwards.forward is unique",
+    WIDE.format("e1 = 7"): "every assignment names an expert of its router",
+    WIDE.format("e1 = e0"): "no expert twice in a decision (unless the router repeats them)",
+    "insert into routes_2 from routes_2 where token = 0": "one decision per forward, router, iteration and token",
+    "insert into assignments_long (run, router, dropped) values (0, 0, false)": "selected experts add up to assignments",
+    WIDE.format("w1 = 0.9"): "weights fall with rank",
+    "update load_rollup set assignments = assignments + 1 where router = 0 and expert = 0": "kept sums equal the rows",
+    "update runs set decisions = 7": "counts of runs equal the rows",
+    "update tokens set position = 5 where token = 1": "positions of a sequence run from 0 without gaps",
+    "insert into pools values (0, 0, 0, 0, 2, 1); update routes_2 set pool = 0, p0 = 1 where forward = 0 and router = 0":
+        "no more places used than a buffer has",
+    WIDE.format("entropy = 1.2"): "entropy is between 0 and the most its experts allow",
+}  # fmt: skip
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    handmade.written(tmp_path / "run.duckdb")
+    return tmp_path / "run.duckdb"
+
+
+def test_a_sound_store(store: Path) -> None:
+    with moescope.open(store) as opened:
+        checks = verify(opened)
+    assert [c for c in checks if c.broken] == []
+    assert {c.rule for c in checks} == set(DAMAGE.values()) | {"assignments.router is in routers"}
+    assert CliRunner().invoke(main, ["verify", str(store), "-q"]).output == f"{store} is sound: 31 of 31 checks hold\n"
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_planted_damage_is_named(store: Path, damage: str) -> None:
+    update(store, lambda con: con.execute(damage))
+    with moescope.open(store) as opened:
+        broken = {c.rule for c in verify(opened) if c.broken}
+    assert DAMAGE[damage] in broken
+    said = CliRunner().invoke(main, ["verify", str(store), "-q"])
+    assert said.exit_code == 1
+    assert f"broken  {DAMAGE[damage]}: " in said.output

@@ -1,0 +1,120 @@
+"""A tiny random Mixtral, a data set of ids for it, and what a store says: imported by real processes, so light on work."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from moescope.inputs import Dataset, Example
+from moescope.store import RunWriter, open_store
+from moescope.tracer import Options, trace
+
+torch.set_num_threads(1)
+VOCABULARY = 60
+UNTOLD = ["uid", "started", "finished", "seconds", "model_seconds", "trace_seconds", "command", "progress", "name"]
+
+
+def tiny(layers: int = 2, experts: int = 4, **settings: Any) -> transformers.MixtralForCausalLM:
+    """Random weights from one seed, in evaluation mode."""
+    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": experts, "num_experts_per_tok": 2}
+    sizes |= {"max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
+    torch.manual_seed(0)
+    return transformers.MixtralForCausalLM(transformers.MixtralConfig(**(sizes | settings))).eval()
+
+
+def ids(count: int = 40) -> Dataset:
+    """Texts of 3 to 12 ids, of two domains."""
+    random = torch.Generator().manual_seed(1)
+    rows = [torch.randint(1, VOCABULARY, (3 + n % 10,), generator=random).numpy() for n in range(count)]
+    examples = [
+        Example("ids", n, f"doc{n // 2}", input_ids=row, labels={"domain": "odd" if n % 2 else "even"})
+        for n, row in enumerate(rows)
+    ]
+    return Dataset("ids", "0" * 64, "text", examples)
+
+
+def run(store: Path, witness: Path | None = None, point: str = "", **settings: Any) -> None:
+    """Trace in this process, with a shard for each batch; `witness` gets a byte per commit, `point` is where to die."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    if witness is not None:
+        _count_commits(witness)
+    if point:
+        die_at(point)
+    trace(tiny(), ids(), store, batch_size=2, options=Options(commit_rows=1), **settings)
+
+
+def _count_commits(witness: Path) -> None:
+    commit = RunWriter.commit
+
+    def counted(self: RunWriter, progress: Any) -> None:
+        commit(self, progress)
+        with witness.open("ab") as file:
+            file.write(b".")
+
+    RunWriter.commit = counted  # type: ignore[method-assign]
+
+
+POINTS = {
+    "head written": ("moescope.store.writer", "write_atomic", True),
+    "shard half written": ("moescope.store.writer", "_write", True),
+    "before the join": ("moescope.store.writer", "merge", False),
+    "copied": ("moescope.store.merge", "offsets", False),
+    "joined, not renamed": ("moescope.store.merge", "add_rollups", True),
+    "before the rename": ("moescope.store.replace.os", "replace", False),
+    "renamed": ("moescope.store.replace.os", "replace", True),
+    "folder half removed": ("moescope.store.parts.shutil", "rmtree", True),
+}
+
+
+def die_at(point: str) -> None:
+    """Kill this process with SIGKILL before or after a function of the store; in `replace` only when it is the join's."""
+    import functools
+    import signal
+
+    where, name, after = POINTS[point]
+    module: Any = functools.reduce(getattr, where.split(".")[1:], __import__("moescope.store.writer"))
+    real = getattr(module, name)
+
+    def dying(*args: Any, **named: Any) -> Any:
+        late = (point != "before the rename" and point != "renamed") or Path(str(args[0])).stat().st_size > 1 << 20
+        if late and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if point == "folder half removed":
+            next(args[0].glob("shard-*")).rename(args[0] / "gone")
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **named)
+        if late and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(module, name, dying)
+
+
+def told(store: Path, where: str = "true") -> dict[str, list[str]]:
+    """Every row of every table and view that does not tell times or names, sorted, in a form that compares NaN."""
+    with open_store(store) as opened:
+        found = {"runs": opened.rows(f"select * exclude ({', '.join(UNTOLD)}) from runs where {where}")}
+        found["forwards"] = opened.rows("select * exclude (seconds) from forwards")
+        views = opened.rows("select distinct view_name from duckdb_views() where not internal and comment is not null")
+        tables = [
+            "models",
+            "routers",
+            "experts",
+            "sequences",
+            "sequence_labels",
+            "tokens",
+            "token_labels",
+            "vocab",
+            "pools",
+            "logits",
+        ]
+        for name in sorted({*(v for (v,) in views), *tables}):
+            found[name] = opened.rows(f"select * from {name}")
+    return {name: sorted(map(repr, rows)) for name, rows in found.items()}
