@@ -48,6 +48,8 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
 @click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
 @click.option("--experts-only", is_flag=True, help="Leave out entropy, log-sum-exp and margin.")
 @click.option("--logits", is_flag=True, help="Keep all router logits too.")
+@click.option("--measure", "activations", multiple=True, type=click.Choice(["importance", "dimensionality"]),
+              help="Sum up activations on the way (the experts run once more); may be repeated.")  # fmt: skip
 @click.option("--generate", type=click.IntRange(1), help="Generate so many tokens after each text, and trace them too.")
 @click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Record only each n-th forward pass.")
 @click.option("--set", "overrides", multiple=True, callback=_pairs, help="Change the routing: capacity_factor=0.5 (V-MoE).")
@@ -96,6 +98,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
         summaries=not options.pop("experts_only"),
         logits=options.pop("logits"),
         layers=options.pop("layers"),
+        activations=options.pop("activations"),
         every=options.pop("every"),
         **({"commit_rows": rows} if (rows := options.pop("commit_rows")) else {}),
     )

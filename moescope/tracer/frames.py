@@ -108,6 +108,13 @@ class Frames:
             stream.decodes, stream.events = self._caches.decodes(generation, text[1]), self._caches.events(generation)
         return stream
 
+    def places(self, frame: Frame, stack: str, rows: int) -> tuple[tuple[int, int], Tensor | None]:
+        """(sequences, places) of a frame's rows, and which are no padding, without naming anything."""
+        shape = _text_shape(frame, rows)
+        if shape is not None:
+            return shape, _mask(frame, shape, stack)
+        return _image_or_rows(frame, stack, rows, 0).shape, None
+
     def close(self) -> None:
         """Undo what was wrapped."""
         self._caches.close()

@@ -14,7 +14,8 @@ class Options:
 
     summaries: entropy, log-sum-exp and margin of every decision. logits: all router logits too. layers: only these layers.
     every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
-    router at every recorded forward (see monitor.py), into `measures`. commit_rows, commit_seconds: a shard is made durable at
+    router at every recorded forward (see monitor.py), into `measures`. activations: importance, dimensionality (see
+    observers.py). commit_rows, commit_seconds: a shard is made durable at
     the first forward (or batch) after either. max_bytes: what may wait to be written before the model is made to wait.
     """
 
@@ -24,6 +25,7 @@ class Options:
     every: int = 1
     fraction: float = 1.0
     monitor: bool = False
+    activations: Sequence[str] = ()
     commit_rows: int = 1 << 20
     commit_seconds: float = 10.0
     max_bytes: int = 256 << 20

@@ -21,6 +21,7 @@ from .frames import Frame, Frames, Stream
 from .head import head
 from .identity import Identity, SequenceInfo
 from .jobs import Copier, Job, stack
+from .observers import Observers
 from .options import Options
 from .sink import Sink
 
@@ -88,7 +89,9 @@ class Tracer:
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
         self._copier = Copier()
         self._frames = Frames(self.model, self.sites, self._opened, self._closed)
+        self._observers = Observers(tuple(self.options.activations), lambda: self._frames)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
+        self._handles += self._observers.hook(self.sites)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
@@ -105,6 +108,11 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
+            if summed := self._observers.measures({site.extra["number"]: site.layer for site in self.sites}):
+                writer.add(
+                    "measures",
+                    {name: [row.get(name) for row in summed] for name in dict.fromkeys(n for r in summed for n in r)},
+                )
             self.run = writer.close(self._final(status), self._sink.written)
             return
         writer.discard()
@@ -175,7 +183,9 @@ class Tracer:
         began = time.perf_counter()
         records, self._records = self._records, []
         if records and frame.output is not None:  # None: the forward failed
-            self._sink.put(self._copier.send(self._job(frame, records, began - self._opened_at)))
+            job = self._job(frame, records, began - self._opened_at)
+            self._observers.forward_ended(max(stream.shape[0] for stream in job.streams))
+            self._sink.put(self._copier.send(job))
         ended = time.perf_counter()
         self._clock.model += began - self._opened_at
         self._clock.trace += ended - began
