@@ -9,11 +9,13 @@ from typing import Any
 import duckdb
 import pandas as pd
 import streamlit as st
+from altair.utils import schemapi
 from wording import markup, plain
 
 from moescope import charts
 from moescope.errors import MoescopeError
 
+schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
 CSS = Path(__file__).with_name("look.css")
 SMALL = 200  # assignments below which a share is mostly noise
 
