@@ -10,11 +10,12 @@ from torch import nn
 from ..discover import modules
 from ..errors import NotMoEError, UnknownContract
 from ._base import Call, Contract, Edit, Emit, Record, Site
+from ._method_call import MethodCall
 from ._notes import describe
 from ._suspects import suspects
 from ._versions import check_transformers
 
-__all__ = ["Call", "Contract", "Edit", "Emit", "Record", "Site", "contracts", "find"]
+__all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "contracts", "find"]
 
 
 def contracts() -> dict[str, Contract]:

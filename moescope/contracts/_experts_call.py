@@ -56,6 +56,8 @@ class ExpertsCall:
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             _, experts, weights = named(args, kwargs, 3)
             logits, decided = heard.pop() if heard else (None, None)
+            if logits is not None and logits.shape[-1] < site.n_experts:
+                logits = None
             same = decided is None or decided[0] is experts or decided[0].data_ptr() == experts.data_ptr()
             check_form(site, experts, weights)
             decided = None if same or decided is None else _sentinels.mark(site, *decided)

@@ -20,7 +20,9 @@ class Triple(ExpertsCall):
         return None if router is None or decides_outside(block, router) else router
 
     def said(self, output: Any) -> Said:
-        """Logits first, then weights, then indices; None for what is not there."""
+        """Logits first, then weights, then indices; None for what is not there. One tensor alone is taken for logits."""
+        if torch.is_tensor(output) and output.is_floating_point():
+            return output, None
         if not (isinstance(output, tuple) and len(output) >= 3):
             return None, None
         logits, weights, experts = output[:3]
