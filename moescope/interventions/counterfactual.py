@@ -1,0 +1,122 @@
+"""What if this token had gone elsewhere: regret of the executed set of experts against others, and how fragile a decision is.
+
+After arXiv 2605.07260: alternative sets for one token in one layer, scored by the log probability of the next token that really
+came; regret = best alternative minus executed. Weights of an alternative are what the family gives when it may choose only
+among that set. Each alternative is a row of one batch of the same prefix, so only the token meant differs.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations, islice
+from math import comb
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ..analyses import _statistics as st
+from ..contracts import Site, find
+from ..contracts._scores import summarize
+from ..errors import InputError, ModelError
+from ..models.loading import Loaded
+from ..proof import observed
+from ._base import intervene
+from ._selection import choices, chosen
+from .choice import RouteAround
+from .data import Batch
+
+Sets = list[tuple[int, ...]]
+
+
+def regrets(
+    loaded: Loaded, batch: Batch, layer: int, places: Sequence[tuple[int, int]], *, alternatives: int | None = 32, seed: int = 0
+) -> pd.DataFrame:
+    """One row per (row, place) of `batch`: regret in nats, the executed and the best set, and the router's margin.
+
+    `alternatives`: sets sampled evenly beside the executed one; None for all. Columns: token (key of the token read), executed,
+    best (sets), log_p (executed), regret (at least 0), gain_mean (alternatives' mean minus executed), better (share of
+    alternatives that are better), flip (change when the last chosen gives way to the first not chosen), margin.
+    InputError for places without a next token; ModelError for routers whose tokens do not choose.
+    """
+    sites = find(loaded.model)
+    (site,) = chosen(sites, layer, "decoder")[:1]
+    if site.kind != "token_choice" or "decoder_input_ids" in batch.inputs or "input_ids" not in batch.inputs:
+        raise ModelError(f"router {site.path} is not of a decoder whose tokens choose: there is no other set for one token")
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame([_one(loaded, batch, site, sites, row, place, alternatives, rng) for row, place in places])
+
+
+def fragility(frame: pd.DataFrame, bins: int = 4, units: Sequence[Any] | None = None) -> pd.DataFrame:
+    """Regret by quantile of margin: a row per bin with n, margins, regret, better, and an interval over `units` (else tokens)."""
+    frame = frame[frame["margin"].notna()]
+    cut = pd.qcut(frame["margin"].rank(method="first"), bins, labels=False)
+    unit_of = pd.Series(np.arange(len(frame)) if units is None else np.asarray(units)[frame.index], frame.index)
+    rows = []
+    for _, part in frame.groupby(cut):
+        unit = pd.factorize(unit_of[part.index])[0]
+        sums, count = np.bincount(unit, part["regret"]), np.bincount(unit)
+        weights = st.bootstrap_weights(len(sums))
+        low, high = st.interval(np.array(part["regret"].mean()), (weights @ sums) / np.maximum(weights @ count, 1), len(sums))
+        row = {"margin_from": part["margin"].min(), "margin_to": part["margin"].max(), "n": len(part)}
+        means = part[["regret", "better", "flip"]].mean().to_dict()
+        rows.append(row | means | {"ci_low": float(low), "ci_high": float(high)})
+    return pd.DataFrame(rows)
+
+
+def _one(
+    loaded: Loaded, batch: Batch, site: Site, sites: Sequence[Site], row: int, place: int, alternatives: int | None, rng: Any
+) -> dict[str, Any]:
+    if int(batch.targets[row, place]) < 0:
+        raise InputError(f"place {place} of row {row} has no next token, so nothing says which set would have been better")
+    prefix = batch.inputs["input_ids"][row : row + 1, : place + 1]
+    record = _record(loaded, site, prefix)
+    executed = tuple(sorted(record.experts[-1].tolist()))
+    flip, margin = _flip(record, site)
+    sets = [executed, flip, *_others(executed, flip, choices(site), alternatives, rng)]
+    log_p = _scores(loaded, sites, site, prefix, sets, int(batch.targets[row, place]))
+    gain = log_p[1:] - log_p[0]
+    return {
+        "token": int(batch.read[row, place]), "executed": executed, "best": sets[int(np.argmax(log_p))], "log_p": log_p[0],
+        "regret": max(float(gain.max()), 0.0), "gain_mean": float(gain.mean()), "better": float((gain > 0).mean()),
+        "flip": float(gain[0]), "margin": margin, "alternatives": len(gain),
+    }  # fmt: skip
+
+
+def _record(loaded: Loaded, site: Site, prefix: Tensor) -> Any:
+    model: Any = loaded.model
+    with torch.no_grad(), observed([site]) as calls:
+        model(input_ids=prefix)
+    return calls[site.name][0].record
+
+
+def _flip(record: Any, site: Site) -> tuple[tuple[int, ...], float]:
+    """The executed set with its least-weighted expert replaced by the best one not chosen, and the margin between them."""
+    experts, logits = record.experts[-1], record.logits[-1].float()
+    rest = logits.clone()
+    rest[experts] = float("-inf")
+    least = int(record.weights[-1].argmin())
+    new = [*(e for n, e in enumerate(experts.tolist()) if n != least), int(rest.argmax())]
+    _, _, margin = summarize(record.logits[-1:], record.experts[-1:], site.score)
+    return tuple(sorted(new)), float(margin[0])
+
+
+def _others(executed: tuple[int, ...], flip: tuple[int, ...], experts: int, limit: int | None, rng: Any) -> Sets:
+    k, known = len(executed), {executed, flip}
+    if limit is None or comb(experts, k) - 2 <= limit:
+        return [s for s in combinations(range(experts), k) if s not in known]
+    drawn = (tuple(sorted(int(e) for e in rng.choice(experts, k, replace=False))) for _ in range(50 * limit))
+    return list(islice(dict.fromkeys(s for s in drawn if s not in known), limit))
+
+
+def _scores(loaded: Loaded, sites: Sequence[Site], site: Site, prefix: Tensor, sets: Sets, target: int) -> np.ndarray:
+    """(sets,) log probability of the target when the last token runs each set; the first set is the executed one, unmasked."""
+    length, model = prefix.shape[1], loaded.model
+    mask = torch.zeros(len(sets), length, choices(site), dtype=torch.bool)
+    for number, which in enumerate(sets[1:], 1):
+        mask[number, -1] = True
+        mask[number, -1, list(which)] = False
+    edit = RouteAround(router=site.path, mask=mask.flatten(0, 1))
+    with torch.no_grad(), intervene(model, edit, sites=sites):
+        logits = model(input_ids=prefix.expand(len(sets), -1)).logits[:, -1]
+    return torch.log_softmax(logits.float(), -1)[:, target].double().cpu().numpy()
