@@ -30,7 +30,7 @@ def commands() -> str:
 
 
 def views() -> str:
-    """Every view of a store with its comment."""
+    """Every view of a store with its comment and columns."""
     import duckdb
 
     from moescope.store.schema import create_tables, create_views
@@ -39,12 +39,62 @@ def views() -> str:
     create_tables(con)
     create_views(con)
     found = con.execute(
-        "select view_name, comment from duckdb_views() where not internal and comment is not null order by view_name"
+        "select view_name, v.comment, list(column_name order by column_index) from duckdb_views() v "
+        "join duckdb_columns() c on c.table_name = view_name "
+        "where not v.internal and v.comment is not null group by all order by 1"
     ).fetchall()
-    return "\n".join(["| view | holds |", "|---|---|", *(f"| `{name}` | {comment} |" for name, comment in found)])
+    rows = (f"| `{name}` | {comment} | {', '.join(columns)} |" for name, comment, columns in found)
+    return "\n".join(["| view | holds | columns (each has a comment in the store) |", "|---|---|---|", *rows])
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"commands": commands, "families": families, "views": views}
+DEMO = Path(__file__).parents[1] / "demo.duckdb"
+QUESTIONS = {
+    "Which expert is for what? (share of the label's tokens over its share of all)": """
+select r.name, layer, expert, label, round(share / overall, 1) as times from label_load l join runs r using (run)
+where kind in ('domain', 'class') qualify row_number() over (partition by r.run order by share / overall desc) <= 2""",
+    "What does one token's route look like?": """
+select r.layer, rank, expert, round(weight, 3) as weight, round(entropy, 2) as entropy
+from assignments a join decisions d using (forward, router, iteration, token) join routers r on r.router = a.router
+where a.token = 100 order by all""",
+}
+
+
+def demo() -> str:
+    """What `make demo` prints and answers, from its store."""
+    from rich.console import Console
+
+    from moescope.cli._progress import summary
+    from moescope.cli.sql import _table
+    from moescope.store import open_store
+
+    console = Console(record=True, width=110, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115
+    summary(Path("demo.duckdb"), 0, console)
+    parts = ["```", "$ make demo", "...", console.export_text().strip().split("Look at it")[0].rstrip(), "```"]
+    with open_store(DEMO) as store:
+        for question, query in QUESTIONS.items():
+            answer = _table(store.sql(query)).rstrip()
+            parts += ["", question, "", "```sql", query.strip(), "```", "```", answer, "```"]
+    return "\n".join(parts)
+
+
+def figures() -> str:
+    """The table of `make bench`, with its date, machine and versions."""
+    import json
+
+    found = json.loads((DEMO.parent / "benchmarks" / "results.json").read_text())
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    about = (
+        f"`make bench` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}). CPU time, paired ratios."
+    )
+    lines = ["| figure | value | spread |", "|---|---|---|"]
+    for mark in found["marks"]:
+        spread = f"{mark['spread'][0]:.3f} … {mark['spread'][1]:.3f}" if mark["spread"] else ""
+        lines.append(f"| {mark['mark']} | {mark['value']:.3f} {mark['unit']} | {spread} |")
+    return "\n".join([about, "", *lines])
+
+
+LIVE: dict[str, Callable[[], str]] = {"commands": commands, "families": families, "views": views}  # checked by the tests
+BLOCKS = LIVE | {"demo": demo, "figures": figures}  # the last two: of the last `make demo` and `make bench`
 
 
 def block(text: str, name: str) -> str | None:
