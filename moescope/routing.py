@@ -20,7 +20,7 @@ def ranked(experts: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
     return np.argsort(-keys, axis=-1, kind="stable")
 
 
-def pack_slots(order: np.ndarray | None, k: int) -> np.ndarray | int:
+def pack_slots(order: np.ndarray | None, k: int) -> Any:
     """Four bits per rank: the place that the router itself gave it."""
     if order is None:
         return np.uint64(sum(rank << 4 * rank for rank in range(k)))
@@ -90,7 +90,7 @@ def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np
     real = tokens >= 0
     router, row = np.nonzero(real)
     dropped = arrays.get("dropped", np.zeros(experts.shape, bool))
-    decisions = {
+    decisions: dict[str, Any] = {
         "forward": np.uint32(forward),
         "router": routers[router].astype(np.uint32),
         "iteration": iterations[router].astype(np.uint8),

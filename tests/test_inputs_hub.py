@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+
 from moescope.errors import InputError
 from moescope.inputs import Example, read
 

@@ -12,8 +12,8 @@ import moescope
 from moescope.errors import InputError
 
 WHOLE = (
-    "select r.layer, t.position, t.sequence - (select min(sequence) from sequences where run = a.run), a.rank, a.expert, a.weight, "
-    "l.logits from assignments a join routers r using (router) join tokens t using (token) "
+    "select r.layer, t.position, t.sequence - (select min(sequence) from sequences where run = a.run), a.rank, a.expert, "
+    "a.weight, l.logits from assignments a join routers r using (router) join tokens t using (token) "
     "join logits l on (l.router = a.router and l.token = a.token) where a.run = ? order by all"
 )
 

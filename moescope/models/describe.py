@@ -14,7 +14,7 @@ _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
 
 def describe_model(model: nn.Module, name: str | None = None) -> dict[str, Any]:
     """Name, family, configuration, weights' hash, size and type, by the columns of `models`."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else None
     quantization = getattr(config, "quantization_config", None)
     return {

@@ -41,7 +41,8 @@ _ARITHMETIC = {
         or r.tokens <> (select count(*) from tokens t where t.run = r.run)""",
     "positions of a sequence run from 0 without gaps": """
         select count(*) from (
-          select 1 from tokens t anti join (select token from token_labels where kind = 'draft') d using (token) group by sequence
+          select 1 from tokens t anti join (select token from token_labels where kind = 'draft') d using (token)
+          group by sequence
         having max(position) + 1 <> count(*) or min(position) <> 0)""",
     "no more places used than a buffer has": """
         select count(*) from assignments a join decisions d using (forward, router, iteration, token)

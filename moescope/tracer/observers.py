@@ -108,6 +108,6 @@ class Observers:
                 values = (norm, weighted, weighted / max(count, 1), most)
                 where = {"router": router, "layer": layers[router], "expert": expert, "n": int(count)}
                 rows += [where | {"name": name, "value": value} for name, value in zip(_NAMES, values)]
-        for (router, expert, stream), states in self._states.items():
-            rows += states.measures(router=router, layer=layers[router], expert=expert, subset=stream)
+        for (number, which, stream), states in self._states.items():
+            rows += states.measures(router=number, layer=layers[number], expert=which, subset=stream)
         return rows
