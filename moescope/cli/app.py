@@ -13,7 +13,9 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 @click.command(name="app")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where it listens.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows the store to everybody who reaches this machine.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows the store to everybody who reaches this machine."
+)
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
 def command(store: Path, port: int, host: str, headless: bool) -> None:
     """Open the dashboard over STORE in the browser; the store is only read, and nothing is sent anywhere."""
