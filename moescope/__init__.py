@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     from .store import open_store as open
     from .tracer import Tracer, trace
     from .tracer.callback import RoutingCallback
+    from .tracer.lookup import locate
 
 _HOMES = {
     "open": ("store", "open_store"),
     "Store": ("store", "Store"),
     "Tracer": ("tracer", "Tracer"),
     "trace": ("tracer", "trace"),
+    "locate": ("tracer.lookup", "locate"),
     "RoutingCallback": ("tracer.callback", "RoutingCallback"),
 }
-__all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "open", "trace"]
+__all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "locate", "open", "trace"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,37 @@ def test_same_record(record: moescope.Store, run: int, tolerance: float) -> None
 
 
 @pytest.mark.slow
+def test_from_a_decision_back_to_the_activation(tmp_path: Path) -> None:
+    """A token found by SQL gives the same hidden state through the plain model, nnsight and TransformerLens."""
+    nnsight = pytest.importorskip("nnsight")
+    builder = pytest.importorskip("transformer_lens.model_bridge.sources._bridge_builder")
+    plain, x = mixtral(attn_implementation="eager"), ids()
+    with torch.no_grad(), moescope.Tracer(plain, tmp_path / "a.duckdb"):
+        plain(x)
+    store = moescope.open(tmp_path / "a.duckdb")
+    (token,) = store.rows("select token from token_text where sequence = 1 and position = 4")[0]
+    place = moescope.locate(store, token, layer=1)
+    seen: list[torch.Tensor] = []
+    plain.model.layers[1].mlp.gate.register_forward_pre_hook(lambda _, a: seen.append(a[0])).__enter__()
+    with torch.no_grad():
+        plain(x)
+    expected = seen[0][7 + 4]
+    bridge = builder.build_bridge_from_module(copy.deepcopy(plain), "MixtralForCausalLM", hf_config=plain.config).eval()
+    states = [
+        place.state(plain),
+        place.nnsight(nnsight.NNsight(copy.deepcopy(plain))),
+        place.transformer_lens(bridge),
+        place.state(bridge),
+    ]
+    for state in states:
+        torch.testing.assert_close(state, expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(InputError, match="no decision in layer 7; it has some in 0, 1"):
+        moescope.locate(store, token, layer=7)
+    with pytest.raises(InputError, match="no such token"):
+        moescope.locate(store, 10**6, layer=0)
+
+
+@pytest.mark.slow
 def test_same_names(record: moescope.Store) -> None:
     """Routers are called what the model calls them, whatever wraps them."""
     names = record.rows("select run, list(name order by name) from routers group by run order by run")
