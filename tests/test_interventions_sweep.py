@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from planted import planted, texts, upcycled
 
 import moescope
 from moescope.cli import main
 from moescope.errors import InputError
-from moescope.interventions import ablate
+from moescope.interventions import RouteAround, ablate, intervene, overrides
 from moescope.models.loading import Loaded
 
 
@@ -94,6 +95,20 @@ def test_what_cannot_be_ablated_is_said_in_a_sentence(traced: Any, tmp_path: Pat
         ablate(Loaded("other", upcycled()), store, sweep=True)
     with pytest.raises(InputError, match="masking 4 leaves 0"):
         ablate(loaded, store, {(None, 0): None})
+
+
+def test_a_tracer_records_what_is_executed_under_an_edit(traced: Any, tmp_path: Path) -> None:
+    loaded, _ = traced
+    edit = RouteAround(layers=0, experts=[0])
+    ids = torch.tensor([[4, 5, 6, 12, 13]])
+    with (
+        moescope.Tracer(loaded.model, tmp_path / "e.duckdb", run={"overrides": overrides(edit)}),
+        intervene(loaded.model, edit),
+    ):
+        loaded.model(input_ids=ids)
+    with moescope.open(tmp_path / "e.duckdb") as opened:
+        assert opened.rows("select count(*) from assignments where expert = 0") == [(0,)]
+        assert opened.rows("select overrides->>'$.interventions[0].mode' from runs") == [("route-around",)]
 
 
 @pytest.mark.slow

@@ -48,7 +48,7 @@ def regrets(
 
 
 def fragility(frame: pd.DataFrame, bins: int = 4, units: Sequence[Any] | None = None) -> pd.DataFrame:
-    """Regret by quantile of margin: a row per bin with n, margins, regret, better, and an interval over `units` (else tokens)."""
+    """Regret by quantile of margin: a row per bin with n, margins, regret, better; interval over `units` (else tokens)."""
     frame = frame[frame["margin"].notna()]
     cut = pd.qcut(frame["margin"].rank(method="first"), bins, labels=False)
     unit_of = pd.Series(np.arange(len(frame)) if units is None else np.asarray(units)[frame.index], frame.index)

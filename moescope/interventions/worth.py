@@ -46,7 +46,7 @@ def predicted(store: Store, run: int, more: Mapping[str, Scores] | None = None) 
 
 
 def with_effects(store: Store, frame: pd.DataFrame, mode: str) -> pd.DataFrame:
-    """`frame` with effect, ci_low, ci_high, q of each expert's own ablation. InputError where no sweep of that mode is stored."""
+    """`frame` with effect, ci_low, ci_high, q of each expert's own ablation. InputError where there is no such sweep."""
     found = store.sql(
         "select router, expert, delta_nll as effect, ci_low, ci_high, q from ablation_effects where control = 'none' "
         "and group_kind = 'all' and expert is not null and mode = ? and counted_at = 'target'",
@@ -63,8 +63,8 @@ def with_effects(store: Store, frame: pd.DataFrame, mode: str) -> pd.DataFrame:
 def agreement(frame: pd.DataFrame, scores: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """Spearman's rank correlation of each score with the effect, within routers and averaged over them.
 
-    Interval: effects drawn from normal distributions of their document-bootstrap width (their covariance is not kept). p: expert
-    numbers permuted within routers, two-sided. Rows: score, correlation, ci_low, ci_high, p, experts.
+    Interval: effects drawn from normal distributions of their bootstrap width (their covariance is not kept). p: expert numbers
+    permuted within routers, two-sided. Rows: score, correlation, ci_low, ci_high, p, experts.
     """
     rng = np.random.default_rng(seed)
     width = ((frame["ci_high"] - frame["ci_low"]) / (2 * stats.norm.isf(0.025))).fillna(0).to_numpy()
