@@ -47,7 +47,9 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many examples.")
 @click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
 @click.option("--experts-only", is_flag=True, help="Leave out entropy, log-sum-exp and margin.")
-@click.option("--logits", is_flag=True, help="Keep all router logits too.")
+@click.option(
+    "--logits", type=click.FloatRange(0, 1), default=0.0, help="Keep all router logits of this share of the tokens; 1: of all."
+)
 @click.option("--measure", "activations", multiple=True, type=click.Choice(["importance", "dimensionality"]),
               help="Sum up activations on the way (the experts run once more); may be repeated.")  # fmt: skip
 @click.option("--generate", type=click.IntRange(1), help="Generate so many tokens after each text, and trace them too.")

@@ -43,3 +43,12 @@ def _experts(site: Site) -> list[dict[str, Any]]:
     roles = site.extra.get("roles", {})  # {expert number: role} beside the routed ones
     numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
     return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]
+
+
+def said_of(sites: list[Site]) -> list[str]:
+    """What contracts have to say of their routers, each once."""
+    said: dict[str, list[str]] = {}
+    for site in sites:
+        if "warning" in site.extra:
+            said.setdefault(site.extra["warning"], []).append(site.path)
+    return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]

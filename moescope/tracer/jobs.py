@@ -107,6 +107,17 @@ def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
     return (p * real).sum(1) / real.sum(1)
 
 
+def references(streams: list[Any], output: Any) -> dict[str, Tensor]:
+    """Token ids, masks and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
+    may write something else there before they are stored."""
+    found = {}
+    for number, stream in enumerate(streams):
+        named = {"ids": stream.ids, "mask": stream.mask} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
+        found |= {f"{number}:{name}": t.detach().clone() for name, t in named.items() if torch.is_tensor(t)}
+    loss: Any = getattr(output, "loss", None)
+    return found | ({"loss": loss.detach().clone()} if torch.is_tensor(loss) else {})
+
+
 class Copier:
     """Moves a job's tensors to the host without making anyone wait."""
 

@@ -12,15 +12,15 @@ from ..errors import InputError
 class Options:
     """Experts and weights are always recorded; the rest can be chosen.
 
-    summaries: entropy, log-sum-exp and margin of every decision. logits: all router logits too. layers: only these layers.
-    every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
-    router at every recorded forward (see monitor.py), into `measures`. activations: importance, dimensionality (see
-    observers.py). commit_rows, commit_seconds: a shard is made durable at
-    the first forward (or batch) after either. max_bytes: what may wait to be written before the model is made to wait.
+    summaries: entropy, log-sum-exp and margin of every decision. logits: all router logits too, of this share of the tokens
+    (True: of all). layers: only these layers. every: only each n-th forward; fraction: only this share of its tokens, chosen
+    by their key. monitor: measures of every router at every recorded forward (see monitor.py), into `measures`. activations:
+    importance, dimensionality (see observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward
+    (or batch) after either. max_bytes: what may wait to be written before the model is made to wait.
     """
 
     summaries: bool = True
-    logits: bool = False
+    logits: float = 0.0
     layers: Sequence[int] | None = None
     every: int = 1
     fraction: float = 1.0

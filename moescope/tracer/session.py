@@ -18,9 +18,9 @@ from ..store import RunWriter
 from ..store.replace import renew
 from .clock import Clock
 from .frames import Frame, Frames, Stream
-from .head import head
+from .head import head, said_of
 from .identity import Identity, SequenceInfo
-from .jobs import Copier, Job, stack
+from .jobs import Copier, Job, references, stack
 from .observers import Observers
 from .options import Options
 from .sink import Sink
@@ -201,31 +201,17 @@ class Tracer:
                 streams[key].infos = self._described(record.site.stack)
             pairs.append((record, streams[key]))
         listed = list(streams.values())
-        named = {
-            f"{n}:{name}": t.detach().clone()  # the caller may write something else there before it is stored
-            for n, s in enumerate(listed)
-            for name, t in (("ids", s.ids), ("mask", s.mask))
-            if t is not None
-        } | {
-            f"{n}:event{i}": value.detach().clone()
-            for n, s in enumerate(listed)
-            for i, (_, value) in enumerate(s.events)
-            if torch.is_tensor(value)
-        }
         phase = self._phase(listed)
-        loss: Any = getattr(root.output, "loss", None)
         row = {
             "phase": phase,
             "step": self._clock.steps - 1 - self._first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        if torch.is_tensor(loss):
-            named["loss"] = loss.detach().clone()
         meta: dict[str, Any] = {"phase": phase, "row": row}
         if self._infos is None:  # every forward of the caller's own is whole in itself
             meta["progress"] = self._clock.progress({"forwards": self._clock.steps})
-        return Job(stack(pairs, self.options), listed, named, meta)
+        return Job(stack(pairs, self.options), listed, references(listed, root.output), meta)
 
     def _described(self, stack: str) -> list[SequenceInfo] | None:
         return None if self._infos is None else self._infos.get(stack, self._infos[""])
@@ -249,14 +235,6 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + self._of_routers() + warnings + notes + self._clock.complaint(self._sink.waited),
+            "warnings": self._notes + said_of(self.sites) + warnings + notes + self._clock.complaint(self._sink.waited),
             **self._clock.times(),
         }
-
-    def _of_routers(self) -> list[str]:
-        """What contracts have to say of their routers, each once."""
-        said: dict[str, list[str]] = {}
-        for site in self.sites:
-            if "warning" in site.extra:
-                said.setdefault(site.extra["warning"], []).append(site.path)
-        return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]

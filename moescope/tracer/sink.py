@@ -135,7 +135,7 @@ class Sink:
                 wide = routing.wide(pick, tokens[different], routers[different], iterations[different], forward)
                 self.writer.add(f"decided_{k}", wide)
         if "logits" in arrays:
-            r, t = np.nonzero(tokens >= 0)
+            r, t = np.nonzero((tokens >= 0) & _drawn(tokens, float(self.options.logits)))
             self.writer.add(
                 "logits",
                 {"forward": forward, "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
