@@ -1,5 +1,6 @@
 """A disk that is full or slow: one sentence, nothing committed is lost, nothing grows without bound."""
 
+import functools
 import time
 from pathlib import Path
 
@@ -47,8 +48,12 @@ def test_full_while_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wha
     traced(store)
     before = store.read_bytes()
 
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    real = functools.reduce(getattr, what.split("."), moescope.store.replace)
+
+    def full(path: Path, *rest: Path) -> None:
+        if ".duckdb" in path.name:
+            raise OSError(28, "No space left on device")
+        real(path, *rest)  # type: ignore[operator]
 
     monkeypatch.setattr(f"moescope.store.replace.{what}", full)
     with pytest.raises(StoreError, match=r"failed \(No space left on device\); make room; its shards are safe: .* recover"):

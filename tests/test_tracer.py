@@ -85,7 +85,7 @@ def test_prefill_decode_and_generated_tokens(tmp_path: Path) -> None:
 def test_what_generate_feeds_after_an_end_is_padding(tmp_path: Path) -> None:
     model, mask = tracing.tiny(), torch.ones_like(TOKENS)
     free = model.generate(input_ids=TOKENS, attention_mask=mask, max_new_tokens=6, do_sample=False)
-    end = next(int(free[0, p]) for p in range(5, 9) if int(free[0, p]) not in free[1, 5:].tolist())
+    end = next(int(free[0, p]) for p in range(5, 9) if int(free[0, p]) not in free[1, 5:10].tolist())
     with_end = tracing.tiny(eos_token_id=end)
     with Tracer(with_end, tmp_path / "end.duckdb"):
         made = with_end.generate(input_ids=TOKENS, attention_mask=mask, max_new_tokens=6, do_sample=False)

@@ -28,14 +28,15 @@ class Bar:
 
     def say(self, text: str) -> None:
         """One line on standard error, beside the bar."""
-        self._progress.stop()
+        self.__exit__()
         print(text, file=sys.stderr)
 
     def __enter__(self) -> "Bar":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # else it would print an empty line
+            self._progress.stop()
 
 
 def summary(path: Path, run: int, console: Console | None = None) -> None:

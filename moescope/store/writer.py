@@ -16,7 +16,7 @@ from ..errors import StoreError
 from .merge import merge
 from .parts import Lock, Part, exclusive, parts, parts_folder, sync, write_atomic
 from .pieces import Piece, assemble, piece
-from .replace import ensure_store
+from .replace import ensure_store, tidy
 from .revive import head_of
 
 Columns = Mapping[str, Any]
@@ -156,6 +156,7 @@ class RunWriter:
         """Forget the run and everything committed for it."""
         self.part.remove()
         self.release()
+        tidy(self.store)
 
 
 def _write(path: Path, table: pa.Table) -> None:
