@@ -86,9 +86,9 @@ def _head(name: str, whole: pd.DataFrame, unit: str) -> str:
     row, mode = whole.iloc[0], PLAN[name]["mode"]
     sure = int((whole["q"] < 0.05).sum())
     return (
-        f"{len(whole)} experts, each taken away alone (`{mode}`), on {int(row['n']):,} predictions from {int(row['units'])} {unit}; "
-        f"loss without ablation {row['baseline_nll']:.3f} nats. {sure} of {len(whole)} change the loss beyond chance (q < 0.05); "
-        f"the largest change is {whole['delta_nll'].max():+.4f}, the median {whole['delta_nll'].median():+.4f}."
+        f"{len(whole)} experts, each taken away alone (`{mode}`), on {int(row['n']):,} predictions from {int(row['units'])} "
+        f"{unit}; loss without ablation {row['baseline_nll']:.3f} nats. {sure} of {len(whole)} change the loss beyond chance "
+        f"(q < 0.05); the largest change is {whole['delta_nll'].max():+.4f}, the median {whole['delta_nll'].median():+.4f}."
     )
 
 

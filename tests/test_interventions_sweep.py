@@ -55,6 +55,7 @@ def test_identical_experts_do_not_matter_when_routed_around(tmp_path: Path) -> N
     assert float(zero["kl"].max()) > 1e-5
 
 
+@pytest.mark.slow
 def test_shared_work_gives_the_same_rows(traced: Any) -> None:
     loaded, store = traced
     frames = [

@@ -140,6 +140,8 @@ def _no_next(site: Site) -> str | None:
         return "looks its experts up in a table over vocabulary ids, so there is no next best; use zero, swap or force"
     if site.kind == "expert_choice":
         return "lets experts choose tokens, so there is no next best expert; use zero"
+    if site.kind == "soft":
+        return "mixes all its experts for every token, so there is no next best; use zero"
     if site.kind == "static":
         return "is told its expert by the caller, so there is nothing to route around; use zero"
     if site.contract.name == "top2_mask" and "warning" in site.extra:
@@ -163,8 +165,6 @@ def _guard(site: Site, mask: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor,
     """Raises if an expert that must not be chosen is executed with a weight: a refusal instead of a wrong number."""
 
     def guard(experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        if site.kind == "soft":
-            return experts, weights
         here = mask.to(experts.device)
         at = experts.clamp(0, here.shape[-1] - 1).long()
         bad = here[at] if here.dim() == 1 else here.gather(-1, at)

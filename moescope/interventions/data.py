@@ -173,7 +173,8 @@ def _forwards(store: Store, run: int) -> dict[int, list[int]]:
 def groups(store: Store, batches: Batches, kind: str, most: int = 200) -> tuple[np.ndarray, list[str]]:
     """(tokens of the run,) group of every token under a label kind, -1 for none, and the groups' names.
 
-    Beside the store's labels: `all`, `position` (powers of two), `token` (the `most` commonest). InputError for another kind.
+    Beside the store's labels: `all`, `position` (powers of two), `token` (the `most` commonest); `pos` is read as `upos`.
+    InputError for another kind.
     """
     count, first = len(batches._tokens["token"]), batches.first_token
     if kind == "all":
@@ -185,7 +186,8 @@ def groups(store: Store, batches: Batches, kind: str, most: int = 200) -> tuple[
     source = "token_text" if kind == "token" else "labels"
     where = "run = ?" if kind == "token" else f"kind = ? and token between {first} and {first + count - 1}"
     rows = store.sql(
-        f"select token, {label} as label from {source} where {where} group by token", [batches.run if kind == "token" else kind]
+        f"select token, {label} as label from {source} where {where} group by token",
+        [batches.run if kind == "token" else "upos" if kind == "pos" else kind],
     ).df()
     if rows.empty or rows["label"].isna().all():
         kinds = store.rows(
