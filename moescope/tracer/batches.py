@@ -57,14 +57,14 @@ def trace(
     `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`). `inputs`: what
     `moescope.inputs.read` reads, a data set, or texts. A store that exists gets one more run; `overwrite` begins it anew,
     `resume` goes on with the same trace where it was cut off or interrupted, and leaves it alone if it is complete.
-    `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: what was changed in the model, for the record
-    (and for V-MoE done here: capacity_factor, batch_priority ...).
+    `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: routing options to set on a V-MoE
+    (capacity_factor, batch_priority ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
     loaded = _loaded(model, tokenizer, device, dtype, loading or {})
     data = _data(inputs, limit, reading or {})
-    if overrides and hasattr(loaded.model, "set_routing"):
-        loaded.model.set_routing(**overrides)
+    if overrides:
+        _override(loaded, overrides)
     chosen = options or Options(**settings)
     plan: dict[str, Any] = {
         "data": data.sha256,
@@ -105,6 +105,16 @@ def trace(
                     report(progress | tracer.so_far())
     assert tracer.run is not None
     return tracer.run
+
+
+def _override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
+    """Change a V-MoE's routing; InputError for models whose routing has nothing to set."""
+    if not hasattr(loaded.model, "set_routing"):
+        raise InputError(
+            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change other models with "
+            "moescope.interventions, or see moescope ablate"
+        )
+    loaded.model.set_routing(**overrides)
 
 
 def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
