@@ -111,8 +111,8 @@ def _override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
     """Change a V-MoE's routing; InputError for models whose routing has nothing to set."""
     if not hasattr(loaded.model, "set_routing"):
         raise InputError(
-            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change other models with "
-            "moescope.interventions, or see moescope ablate"
+            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change others "
+            "with moescope.interventions, or see moescope ablate"
         )
     loaded.model.set_routing(**overrides)
 
