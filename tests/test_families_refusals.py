@@ -10,9 +10,11 @@ from handwritten import ByHand, Layer, Model
 from torch import nn
 
 import moescope
+from moescope.contracts import find
 from moescope.contracts._versions import check_version
-from moescope.errors import ModelError, NotMoEError, ProofFailed, UnknownContract
+from moescope.errors import InputError, ModelError, NotMoEError, ProofFailed, UnknownContract
 from moescope.models import tiny
+from moescope.proof import example_inputs, prove
 
 
 class Plain(nn.Module):
@@ -52,6 +54,11 @@ REFUSED: dict[str, tuple[Callable[[], tuple[nn.Module, Any]], type[Exception], l
         UnknownContract,
         ["layers.0 hands its experts float32 (10, 2)", "docs/plugin.md"],
     ),
+    "inputs that it cannot run": (
+        lambda: (tiny.build("dots3_note_vision_encoder").model, None),
+        InputError,
+        ["Dots3NoteVisionModel cannot run on the inputs of its proof", "'grid_thw'", "inputs={...}"],
+    ),
     "fails the proof": (
         lambda: (Model(Layer, wrong=True), IDS),
         ProofFailed,
@@ -71,6 +78,14 @@ def test_refused_by_name(case: str, tmp_path: Path) -> None:
     assert [word for word in words if word not in message] == [], message
     assert "\n" not in message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ernie4_5_vl_moe_text", "vitpose_backbone", "switch_transformers"])
+def test_made_up_inputs_reach_every_router(name: str) -> None:
+    """Without inputs of the caller's: text and image places, a data set's number, a decoder's ids."""
+    model = tiny.build(name).model
+    sites = find(model)
+    assert len(prove(model, sites, example_inputs(model))) == len(sites)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ def families(names: Iterable[str] = ()) -> Iterator[Family]:
                 row = _family(name)
         except MoescopeError as error:
             row = _refused(name, str(error))
+        except Exception as error:
+            said = (str(error).splitlines() or [""])[0]
+            row = _refused(name, f"it could not be run and read here ({type(error).__name__}: {said})")
         yield row
     for name in [] if chosen else tiny.unknown():
         yield _refused(name, "looks routed, but its configuration counts no experts, so it could not be built")

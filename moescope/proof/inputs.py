@@ -1,6 +1,7 @@
 """A few made-up tokens or pixels, for the proof of a model that comes without inputs."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +32,20 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
             f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to "
             "prove it with; give some: Tracer(model, store, inputs={...})"
         )
-    return inputs
+    return inputs | _kinds(parameters, inputs)
+
+
+def _kinds(parameters: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells experts apart beside the tokens: text and image places (ERNIE 4.5 VL), data sets (ViTPose)."""
+    kinds: dict[str, Any] = {}
+    if "moe_mm_token_type_ids" in parameters and "input_ids" in inputs:
+        kinds["moe_mm_token_type_ids"] = torch.zeros_like(inputs["input_ids"], dtype=torch.int32)
+        kinds["moe_mm_token_type_ids"][:, inputs["input_ids"].shape[1] // 2 :] = 1
+    if "dataset_index" in parameters and "pixel_values" in inputs:
+        kinds["dataset_index"] = torch.zeros(
+            len(inputs["pixel_values"]), dtype=torch.long, device=inputs["pixel_values"].device
+        )
+    return kinds
 
 
 def _vocabulary(model: nn.Module, config: Any) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import routing
 from ..contracts import Call, Edit, Site
 from ..contracts._scores import guess_score
-from ..errors import MoescopeError, ProofFailed
+from ..errors import InputError, MoescopeError, ProofFailed
 
 Run = Callable[[], Any]
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -77,14 +77,15 @@ def _numbered(site: Site, edit: Callable[[Site, int], Edit]) -> Edit:
 def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
     """Prove every site on one forward pass of `model(**inputs)`; learns each site's top_k and score on the way.
 
-    Raises ProofFailed, naming the module, when a router never fires or its record does not give the layer's output.
+    Raises ProofFailed, naming the module, when a router never fires or its record does not give the layer's output, and
+    InputError when the model cannot run on `inputs`.
     """
     with _quiet(model):
 
         def run() -> list[Tensor]:
             return tensors(model(**inputs))
 
-        reference = run()
+        reference = _first(model, run)
         steady = _same(reference, run())
         with observed(sites) as calls:
             listened = run()
@@ -99,6 +100,19 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
         for s in sites
         if calls[s.name]
     ]
+
+
+def _first(model: nn.Module, run: Run) -> list[Tensor]:
+    try:
+        return run()
+    except MoescopeError:
+        raise
+    except Exception as failure:
+        said = (str(failure).splitlines() or [""])[0]
+        raise InputError(
+            f"{type(model).__name__} cannot run on the inputs of its proof ({type(failure).__name__}: {said}); give some that it "
+            "takes: Tracer(model, store, inputs={...})"
+        ) from failure
 
 
 @contextmanager
