@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import ModelError
 from ._base import Edit, Emit, Record, Site, named, renamed
 from ._experts_call import expert_count
 
@@ -47,6 +48,11 @@ class CapacityMask:
     def record(self, site: Site, mask: Tensor, weights: Tensor, logits: Tensor) -> Record:
         """(T, 1) experts with their place in the buffer; dropped where the mask has no expert."""
         router: Any = site.router
+        if logits.shape[-1] != site.n_experts:
+            raise ModelError(
+                f"{site.path} returns no logits over its {site.n_experts} experts: Switch routers of Transformers before 5.18 "
+                "hand out a probability in their place and apply no capacity; install transformers>=5.18 for this family"
+            )
         probabilities = torch.softmax(logits, -1, dtype=router.dtype).to(router.input_dtype)
         wanted = probabilities.argmax(-1)  # (B, S)
         kept = mask.sum(-1) > 0  # (T, 1)

@@ -134,9 +134,10 @@ def misreads(experts: nn.Module, like: Tensor) -> bool:
     try:
         experts.eval()
         weight = next(experts.parameters())
-        one = torch.zeros(1, like.shape[0], device=weight.device)
+        device = torch.device("cpu") if weight.device.type == "meta" else weight.device  # offloaded: Accelerate moves it
+        one = torch.zeros(1, like.shape[0], device=device)
         one[0, 0] = 1
-        experts(torch.zeros(1, like.shape[1], device=weight.device, dtype=weight.dtype), one.long(), one.to(weight.dtype))
+        experts(torch.zeros(1, like.shape[1], device=device, dtype=weight.dtype), one.long(), one.to(weight.dtype))
     finally:
         for hook in hooks:
             hook.remove()

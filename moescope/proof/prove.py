@@ -110,8 +110,8 @@ def _first(model: nn.Module, run: Run) -> list[Tensor]:
     except Exception as failure:
         said = (str(failure).splitlines() or [""])[0]
         raise InputError(
-            f"{type(model).__name__} cannot run on the inputs of its proof ({type(failure).__name__}: {said}); give some that it "
-            "takes: Tracer(model, store, inputs={...})"
+            f"{type(model).__name__} cannot run on the inputs of its proof ({type(failure).__name__}: {said}); give some that "
+            "it takes: Tracer(model, store, inputs={...})"
         ) from failure
 
 
