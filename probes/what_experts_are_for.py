@@ -76,9 +76,7 @@ def section(name: str, store: Path) -> list[str]:
     lines = [f"## {NAMES[name]}", "", _head(name, whole, unit), ""]
     lines += _figure(f"{name}-effects", _bars(name, whole), "Change of the loss without one expert, 95 % over " + unit)
     lines += _for_what(effects, whole)
-    lines += _figure(
-        f"{name}-groups", _groups(name, effects), "Change of the loss by group, minus that of an expert of equal load"
-    )
+    lines += _figure(f"{name}-groups", _groups(name, effects), "Change of the loss without one expert, by group")
     return lines + _misleads(name, frame, whole)
 
 
@@ -100,9 +98,9 @@ def _bars(name: str, whole: pd.DataFrame) -> Any:
 
 def _groups(name: str, effects: pd.DataFrame) -> Any:
     kind = PLAN[name]["by"][0]
-    part = effects[(effects["group_kind"] == kind) & (effects["control"] == "load")]
+    part = effects[(effects["group_kind"] == kind) & (effects["control"] == "none")]
     return charts.heatmap(part, "group", "place", "delta_nll", centre=0.0,
-                          title=f"{NAMES[name]}: effect by {kind}, beyond an expert of equal load (nats)")  # fmt: skip
+                          title=f"{NAMES[name]}: loss without one expert, by {kind} (nats)")  # fmt: skip
 
 
 def _for_what(effects: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
@@ -138,7 +136,7 @@ def _misleads(name: str, frame: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
     if best is not None:
         _, more, less = best
         lines += [
-            f"Most misleading: {more.place} has less load ({more.load:.1%}) than {less.place} ({less.load:.1%}), and its loss "
+            f"Most misleading: {more.place} has less load ({more.load:.1%}) than {less.place} ({less.load:.1%}), and taking it away "
             f"costs {more.delta_nll:+.4f} [{more.ci_low:+.4f}, {more.ci_high:+.4f}] against {less.delta_nll:+.4f} "
             f"[{less.ci_low:+.4f}, {less.ci_high:+.4f}].", "",
         ]  # fmt: skip
