@@ -136,8 +136,8 @@ def _misleads(name: str, frame: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
     if best is not None:
         _, more, less = best
         lines += [
-            f"Most misleading: {more.place} has less load ({more.load:.1%}) than {less.place} ({less.load:.1%}), and taking it away "
-            f"costs {more.delta_nll:+.4f} [{more.ci_low:+.4f}, {more.ci_high:+.4f}] against {less.delta_nll:+.4f} "
+            f"Most misleading: {more.place} has less load ({more.load:.1%}) than {less.place} ({less.load:.1%}), and taking it "
+            f"away costs {more.delta_nll:+.4f} [{more.ci_low:+.4f}, {more.ci_high:+.4f}] against {less.delta_nll:+.4f} "
             f"[{less.ci_low:+.4f}, {less.ci_high:+.4f}].", "",
         ]  # fmt: skip
     chart = charts.scatter(
