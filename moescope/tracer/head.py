@@ -45,9 +45,12 @@ def _experts(site: Site) -> list[dict[str, Any]]:
     return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]
 
 
-def said_of(sites: list[Site]) -> list[str]:
-    """What contracts have to say of their routers, each once."""
+def said_of(sites: list[Site], fired: set[int]) -> list[str]:
+    """What contracts have to say of their routers, each once; and which routers were never asked in this run."""
     said: dict[str, list[str]] = {}
+    silent = [site.path for site in sites if site.extra["number"] not in fired]
+    if silent:
+        said["never fired in this run, so that nothing of it is stored"] = silent
     for site in sites:
         if "warning" in site.extra:
             said.setdefault(site.extra["warning"], []).append(site.path)

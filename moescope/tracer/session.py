@@ -21,6 +21,7 @@ from .frames import Frame, Frames, Stream
 from .head import head, said_of
 from .identity import Identity, SequenceInfo
 from .jobs import Copier, Job, references, stack
+from .likeness import likeness
 from .observers import Observers
 from .options import Options
 from .sink import Sink
@@ -60,6 +61,7 @@ class Tracer:
         self._replace = replace
         self._infos: dict[str, list[SequenceInfo]] | None = None
         self._records: list[tuple[Record, Frame]] = []
+        self._ever: set[int] = set()
         self._outside = self._first = 0
         self._clock = Clock()
         self._writer: RunWriter | None = None
@@ -92,6 +94,7 @@ class Tracer:
         self._observers = Observers(tuple(self.options.activations), lambda: self._frames)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
         self._handles += self._observers.hook(self.sites)
+        self._alike = likeness(self.sites)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
@@ -108,7 +111,8 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
-            if summed := self._observers.measures({site.extra["number"]: site.layer for site in self.sites}):
+            summed = self._alike + self._observers.measures({site.extra["number"]: site.layer for site in self.sites})
+            if summed:
                 writer.add(
                     "measures",
                     {name: [row.get(name) for row in summed] for name in dict.fromkeys(n for r in summed for n in r)},
@@ -169,6 +173,7 @@ class Tracer:
             self._outside += 1
         elif self._sampled:
             number = record.site.extra["number"]
+            self._ever.add(number)
             record.iteration = self._fired.get(number, 0)
             self._fired[number] = record.iteration + 1
             self._records.append((record, frame))
@@ -235,6 +240,10 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + said_of(self.sites) + warnings + notes + self._clock.complaint(self._sink.waited),
+            "warnings": self._notes
+            + said_of(self.sites, self._ever)
+            + warnings
+            + notes
+            + self._clock.complaint(self._sink.waited),
             **self._clock.times(),
         }
