@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,10 @@ def die_at(point: str) -> None:
 
 
 def told(store: Path, where: str = "true") -> dict[str, list[str]]:
-    """Every row of every table and view that does not tell times or names, sorted, in a form that compares NaN."""
+    """Every row of every table and view that does not tell times or names, sorted, in a form that compares NaN.
+
+    Sums of floats depend on the order in which DuckDB's threads add them, so twelve digits are told.
+    """
     with open_store(store) as opened:
         found = {"runs": opened.rows(f"select * exclude ({', '.join(UNTOLD)}) from runs where {where}")}
         found["forwards"] = opened.rows("select * exclude (seconds) from forwards")
@@ -117,4 +121,15 @@ def told(store: Path, where: str = "true") -> dict[str, list[str]]:
         ]
         for name in sorted({*(v for (v,) in views), *tables}):
             found[name] = opened.rows(f"select * from {name}")
-    return {name: sorted(map(repr, rows)) for name, rows in found.items()}
+    return {name: sorted(repr(tuple(map(_digits, row))) for row in rows) for name, rows in found.items()}
+
+
+def _digits(value: Any) -> Any:
+    return f"{value:.12g}" if isinstance(value, float) else value
+
+
+def differences(store: Path, expected: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Rows that only one side tells, by table: none for the same record."""
+    here = told(store)
+    rows = {name: (Counter(here[name]), Counter(expected[name])) for name in expected}
+    return {name: sorted((ours - theirs) + (theirs - ours)) for name, (ours, theirs) in rows.items() if ours != theirs}
