@@ -2,7 +2,7 @@
 
 * routing entropy (nats) of a decision, and over ln E: means over tokens; margin: the least chosen less the best unchosen
   probability, mean; `router z-loss`: mean (log sum exp z)^2 (ST-MoE 2202.08906), beside its value for logits of 0.
-* dropped share: chosen but not run, of all chosen.
+* local entropy per modality, and the dropped share: `_entropies.py`.
 """
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 
 from . import _statistics as st
 from ._answer import figures
+from ._entropies import dropped, local
 from ._scope import Scope, place
 
 
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
-    """Means over tokens of entropy, margin and squared log-sum-exp; dropped share."""
+    """Means over tokens of entropy, margin and squared log-sum-exp; local entropy and dropped share."""
     sql["decisions"] = f"""with units as ({here.units_sql()})
 select units.unit, router, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
   sum(entropy) filter (isfinite(entropy)) as entropy, count(margin) filter (isfinite(margin)) as margins,
@@ -28,7 +29,7 @@ from decisions join tokens using (token) join units using (sequence) where decis
             f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
         )
     rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
-    return [*rows, *_dropped(here)]
+    return [*rows, *local(here, sql), *dropped(here, sql)]
 
 
 def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
@@ -61,18 +62,3 @@ def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:
             )
         )
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-
-
-def _dropped(here: Scope) -> list[pd.DataFrame]:
-    counts = here.store.rows(
-        f"select router, sum(assignments), sum(dropped) from load_rollup where run = {here.run} group by router order by router"
-    )
-    limited = {router for (router,) in here.store.rows(f"select distinct router from pools where run = {here.run}")}
-    rows = []
-    for router, ran, lost in counts:
-        if router not in here.routers.index or not (router in limited or lost):
-            continue
-        share, every = float(lost / max(1, ran + lost)), int(ran + lost)
-        rows.append(figures(place(here.routers.loc[router]), "dropped share", share, source="chosen but not run, of all chosen",
-                            chance=0.0, null_name="none: a count", n=every))  # fmt: skip
-    return rows

@@ -9,6 +9,7 @@ With f_e the share of tokens whose first choice is e, F_e the share whose top k 
 * top-k mass: the probability of the chosen experts together, mean over tokens; chance k/E.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pandas as pd
 from scipy.special import expit, softmax
 
 from ._answer import figures
+from ._entropies import global_, importance
 from ._scope import Scope, place
 
 BATCH = 65536
@@ -29,20 +31,55 @@ def figures_of(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
     }
     if missing := len(here.routers) - len(known):
         notes.append(
-            f"Balancing losses and top-k mass need all probabilities, and {missing} of {len(here.routers)} routers have none "
-            "stored: trace with router logits to get them."
+            f"Balancing losses, top-k mass and global entropy need all probabilities, and {missing} of "
+            f"{len(here.routers)} routers have none stored: trace with router logits to get them."
         )
-    sums = {router: _sums(here, router, row) for router, row in known.items()}
-    return [_rows(known[r], *s) for r, s in sums.items()] + _joined(known, sums)
+    units = here.store.sql(_places(here)).df()
+    modalities = sorted(units["modality"].unique())
+    documents = Documents(modalities, units["unit"].max() + 1 if len(units) else 0, {})
+    sums = {router: _sums(here, router, row, documents) for router, row in known.items()}
+    return [_rows(known[r], *s) for r, s in sums.items()] + _joined(known, sums) + documents.figures(known)
 
 
-def _sums(here: Scope, router: int, row: pd.Series) -> tuple[Any, Any, Any, float, int]:
+@dataclass
+class Documents:
+    """Probabilities and tokens by modality and document, `sums[router]` (modalities, units, E + 1), tokens last."""
+
+    modalities: list[str]
+    units: int
+    sums: dict[int, Any]
+
+    def add(self, router: int, place: Any, p: Any) -> None:
+        """`p` (tokens, E); `place` (tokens,) numbers modality and document together."""
+        width = p.shape[1] + 1
+        total = self.sums.setdefault(router, np.zeros((len(self.modalities) * self.units, width)))
+        np.add.at(total, place, np.c_[p, np.ones(len(p))])
+
+    def figures(self, known: dict[int, pd.Series]) -> list[pd.DataFrame]:
+        """Global entropy per modality, importance over all."""
+        rows = []
+        for router, total in self.sums.items():
+            each = total.reshape(len(self.modalities), self.units, -1)
+            rows += [global_(known[router], m, t[:, :-1], t[:, -1]) for m, t in zip(self.modalities, each) if t[:, -1].any()]
+            rows.append(importance(known[router], "all probabilities", each.sum(0)[:, :-1], each.sum(0)[:, -1]))
+        return rows
+
+
+def _places(here: Scope) -> str:
+    """A row per token: its document, and its modality."""
+    return f"""with units as ({here.units_sql()})
+select token, units.unit, t.unit as modality from tokens t join units using (sequence) where t.run = {here.run}"""
+
+
+def _sums(here: Scope, router: int, row: pd.Series, documents: Documents) -> tuple[Any, Any, Any, float, int]:
     """First choices, choices and probabilities by expert, mass of the chosen, tokens."""
     experts = int(row["experts"])
     first, every, probability = (np.zeros(experts) for _ in range(3))
     mass, n = 0.0, 0
-    sql = f"""select any_value(logits) as logits, list(expert) as chosen, list(rank) as ranks
-from logits l join assignments a using (run, forward, router, iteration, token)
+    sql = f"""with places as ({_places(here)})
+select any_value(logits) as logits, list(expert) as chosen, list(rank) as ranks, any_value(unit) as unit,
+  any_value(modality) as modality
+from logits l join assignments a using (run, forward, router, iteration, token) join places using (token)
 where l.run = {here.run} and router = {router} group by l.forward, l.iteration, l.token"""
     for batch in here.store.sql(sql).to_arrow_reader(BATCH):
         p = _probabilities(np.stack(batch["logits"].to_numpy(zero_copy_only=False))[:, :experts], row["score"])
@@ -53,6 +90,8 @@ where l.run = {here.run} and router = {router} group by l.forward, l.iteration, 
         first += np.bincount(chosen[ranks == 0], minlength=experts)
         every += np.bincount(chosen, minlength=experts)
         probability += p.sum(0)
+        kind = np.searchsorted(documents.modalities, batch["modality"].to_numpy(zero_copy_only=False).astype(str))
+        documents.add(router, kind * documents.units + batch["unit"].to_numpy(), p)
         mass += p[token, chosen].sum()
         n += len(p)
     return first, every, probability, mass, n

@@ -5,8 +5,8 @@ sequence label, by phase and by position (0, 1-3, 4-15, ...):
 
 * load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
   (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
-* routing entropy, margin, z-loss and dropped share: see `_decisions.py`; balancing losses: `_losses.py`; other capacities:
-  `_capacity.py`.
+* routing entropy, margin, z-loss: see `_decisions.py`; entropies per modality, importance, dropped share: `_entropies.py`;
+  balancing losses: `_losses.py`; other capacities: `_capacity.py`.
 
 Null of the load figures: the expert numbers shuffled within each document, which keeps how concentrated each document is and
 forgets which experts it used. A router whose documents each use few but different experts is even by that null.
@@ -26,6 +26,7 @@ from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap, layers
 from ._decisions import decision_figures
+from ._entropies import importance
 from ._scope import Scope, scope
 from ._tables import Table, load_sql, tables
 
@@ -54,9 +55,10 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     notes = list(here.notes)
     sql = {"figures": load_sql(here)}
     rows, experts = [], []
-    for table in tables(here, sql["figures"]):
+    for table, gates in zip(tables(here, sql["figures"]), tables(here, sql["figures"], "weight")):
         weights = st.bootstrap_weights(len(table.counts))
         rows.append(balance(table, 0, "", weights))
+        rows.append(importance(table.router, "weights", gates.counts[:, 0, :], table.counts[:, 0, :].sum(1)))
         experts.append(_experts(table, weights))
     rows += _labels(here, by, sql, notes)
     rows += _splits(here, sql, notes)

@@ -3,6 +3,7 @@
 * co-activation within a token: `_pairs.py` (OLMoE's definition, and its released code's)
 * repetition from token to token (Mixtral's Table 5) and routing consistency SRP and SCH: `_repetition.py`
 * transitions between layers, and paths through all of them: `_flow.py`
+* similarity of router rows and of experts by their weights: `_alike.py`
 
 Each says its formulas, sources, and what its null holds constant. Router saturation between checkpoints is in `diff`.
 """
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import AnalysisError
 from ..store import Store
+from ._alike import likeness
 from ._answer import Answer, few_units, gather
 from ._charts import heatmap, layers
 from ._flow import paths, transitions
@@ -34,6 +36,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     pair_rows, pairs = coactivation(taken)
     path_rows, frequent = paths(taken)
     moves_sql = _moves_sql(here)
+    alike, similar = likeness(here, taken, notes)
     rows = [*pair_rows, *repetition(taken, masks), *consistency(taken), *transitions(taken), *path_rows]
     if not rows:
         raise AnalysisError(
@@ -41,8 +44,14 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         )
     if not pair_rows:
         notes.append("No co-activation: no router chooses more than one expert per token.")
-    frame = gather(rows)
-    frames = {"figures": frame, "pairs": pairs, "transitions": store.sql(moves_sql).df(), "paths": frequent}
+    frame = gather(rows + alike)
+    frames = {
+        "figures": frame,
+        "pairs": pairs,
+        "transitions": store.sql(moves_sql).df(),
+        "paths": frequent,
+        "similarity": similar,
+    }
     sql = {"figures": taken.sql, "pairs": taken.sql, "transitions": moves_sql, "paths": taken.sql}
     return Answer("structure", "Structure", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
@@ -97,6 +106,7 @@ def charts(answer: Answer) -> dict[str, Any]:
         ("repetition, first choice", "against load", "Neighbours with the same first expert"),
         ("repetition, any of the chosen", "against random", "Neighbours whose experts meet"),
         ("co-activation, mean of closest partners", "paper", "Co-activation with the closest partner"),
+        ("router weight cosine", "largest pair", "Cosine of the two most alike router rows"),
         ("SRP", "layer", "SRP, segments of 16 tokens"),
         ("I(expert; expert in the next layer) (bits)", "less null mean", "Bits about the next layer beyond chance"),
     ]
