@@ -51,8 +51,8 @@ lint: .venv/.test
 bench: .venv/.test  ## every performance figure, as ratios in one run
 	$(BIN)/python -m benchmarks.run
 
-bench-peers: .venv/.test  ## the same model and inputs through other tools
-	$(BIN)/python -m benchmarks.peers
+bench-peers: .venv/.test  ## the same model and inputs through other tools, installed into a folder of their own
+	$(BIN)/python -m benchmarks.peers --install build/peers
 
 specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.mixtral
