@@ -118,6 +118,7 @@ def told(store: Path, where: str = "true") -> dict[str, list[str]]:
             "vocab",
             "pools",
             "logits",
+            "measures",
         ]
         for name in sorted({*(v for (v,) in views), *tables}):
             found[name] = opened.rows(f"select * from {name}")

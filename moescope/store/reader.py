@@ -9,7 +9,7 @@ import duckdb
 from . import routes
 from .connect import connect, joined
 from .merge import count_rows, insert_head, offsets, projection
-from .parts import Lock, Part, parts
+from .parts import Lock, Part, parts, parts_folder
 from .replace import tidy
 from .rollups import add_rollups
 from .schema import create_views
@@ -65,13 +65,16 @@ class Store:
         self.close()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        leased = [(p, lease) for p in parts(self.path) if (lease := p.lease())] if self._unfinished else []
+        leased = [(part, part.lease()) for part in (parts(self.path) if self._unfinished else [])]
         con = connect(self.path)  # after the leases: what it does not have yet stays readable beside it
         done = joined(con)
-        open_parts = [part for part, _ in leased if part.path.name not in done]
-        self._leases = tuple(lease for part, lease in leased if part in open_parts)
+        open_parts = [part for part, lease in leased if lease and part.path.name not in done]
+        self._leases = tuple(lease for part, lease in leased if lease and part in open_parts)
         if open_parts:
             _show(con, open_parts)
+        elif parts_folder(self.path).is_dir():
+            leased.clear()
+            tidy(self.path)  # what was joined while somebody read it
         return con
 
 

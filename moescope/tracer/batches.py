@@ -88,6 +88,12 @@ def trace(
             tidy(store)
             return found[0]
         writer = _resumable(store, key)
+        if chosen.activations and writer.part.progress.get("batches"):
+            writer.release()
+            raise InputError(
+                "a trace that sums activations cannot be gone on with, for its sums went with it; trace without --resume, and "
+                "keep what is there with moescope recover"
+            )
         tracer.resume(writer)
         done = int(writer.part.progress.get("batches", 0))
     with tracer:

@@ -17,12 +17,19 @@ from ..analyses._moments import States
 from ..contracts import Call, Record, Site
 from ..errors import InputError
 from ..interventions.contributions import contribution
+from ..store import RunWriter
 from .frames import Frame, Frames
 
 KINDS = ("importance", "dimensionality")
 _NAMES = ("ean", "weighted_ean", "reap", "max_down_proj")
 Where = tuple[int, int | None, str]
 """(router number, expert or None, stream)"""
+
+
+def measured(writer: RunWriter, rows: list[dict[str, Any]]) -> None:
+    """Add rows of the table `measures`; null for what a row does not say."""
+    if rows:
+        writer.add("measures", {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for r in rows for n in r)})
 
 
 class Observers:

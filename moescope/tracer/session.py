@@ -22,7 +22,7 @@ from .head import head, said_of
 from .identity import Identity, SequenceInfo
 from .jobs import Copier, Job, references, stack
 from .likeness import likeness
-from .observers import Observers
+from .observers import Observers, measured
 from .options import Options
 from .sink import Sink
 
@@ -94,7 +94,8 @@ class Tracer:
         self._observers = Observers(tuple(self.options.activations), lambda: self._frames)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
         self._handles += self._observers.hook(self.sites)
-        self._alike = likeness(self.sites)
+        if "resume" not in self._writer.part.progress:  # else an earlier commit has it
+            measured(self._writer, likeness(self.sites))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
@@ -111,12 +112,7 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
-            summed = self._alike + self._observers.measures({site.extra["number"]: site.layer for site in self.sites})
-            if summed:
-                writer.add(
-                    "measures",
-                    {name: [row.get(name) for row in summed] for name in dict.fromkeys(n for r in summed for n in r)},
-                )
+            measured(writer, self._observers.measures({site.extra["number"]: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
             return
         writer.discard()
