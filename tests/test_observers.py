@@ -32,8 +32,8 @@ def test_importance_by_hand(tmp_path: Path) -> None:
             norm, g = made.norm(dim=-1), weight[rows, place]
             expected = [norm.sum(), (g * norm).sum(), (g * norm).mean(), made.abs().max()] if len(rows) else [0.0] * 4
             found = moescope.open(tmp_path / "a.duckdb").rows(
-                "select value from measures where expert = ? order by list_position(['ean', 'weighted_ean', 'reap', "
-                "'max_down_proj'], name)",
+                "select value from (select *, list_position(['ean', 'weighted_ean', 'reap', 'max_down_proj'], name) as place "
+                "from measures where expert = ?) where place > 0 order by place",
                 [expert],
             )
             assert [v for (v,) in found] == pytest.approx([float(v) for v in expected], rel=1e-4, abs=1e-6)
