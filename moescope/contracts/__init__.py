@@ -3,13 +3,12 @@
 Another package adds one with an entry point in the group `moescope.contracts` whose module has an object `contract`.
 """
 
-import inspect
-
 from torch import nn
 
 from ..discover import modules
 from ..errors import NotMoEError, UnknownContract
 from ._base import Call, Contract, Edit, Emit, Record, Site
+from ._calls import signature
 from ._method_call import MethodCall
 from ._notes import describe
 from ._suspects import suspects
@@ -44,7 +43,7 @@ def find(model: nn.Module) -> list[Site]:
             f"{type(model).__name__} has no router that moescope can find among its {sum(1 for _ in model.modules())} modules: "
             f"it is not a mixture of experts, or it speaks none of the contracts {', '.join(known)}; see `moescope families`"
         )
-    takes = set(inspect.signature(model.forward).parameters)
+    takes = set(signature(model).parameters)
     for site in sites:
         site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
         site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import UnknownContract
 from . import _sentinels
 from ._base import Edit, Emit, Record, Site, named, renamed
+from ._calls import signature
 from ._subsets import Subset
 
 Said = tuple[Tensor | None, tuple[Tensor, Tensor] | None]
@@ -38,6 +39,7 @@ class ExpertsCall:
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site if `module` owns a router of this contract and experts."""
         router, experts = self.router_of(module), getattr(module, "experts", None)
+        experts = getattr(experts, "_original_component", experts)  # behind a TransformerLens bridge
         if router is not None and isinstance(experts, nn.Module) and takes_assignments(experts):
             count = expert_count(router, experts)
             roles = _sentinels.roles(router, experts, count)
@@ -139,7 +141,7 @@ def takes_assignments(experts: nn.Module) -> bool:
 def parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
     """The parameters of a module's forward, without *args and **kwargs."""
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return {n: p for n, p in inspect.signature(module.forward).parameters.items() if p.kind not in variadic}
+    return {n: p for n, p in signature(module).parameters.items() if p.kind not in variadic}
 
 
 def flat(logits: Tensor | None) -> Tensor | None:

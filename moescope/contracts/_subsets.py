@@ -4,13 +4,13 @@ ERNIE 4.5 VL routes text and vision tokens apart; the layer that owns both block
 0 is text.
 """
 
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ._base import Site
+from ._calls import signature
 
 _TYPES = "moe_mm_token_type_ids"
 
@@ -22,7 +22,7 @@ class Subset:
         self._vision = site.name.rpartition(".")[2].startswith("vision")
         self._types: Tensor | None = None
         self.handles: list[RemovableHandle] = []
-        names = list(inspect.signature(site.parent.forward).parameters) if site.parent is not None else []
+        names = list(signature(site.parent).parameters) if site.parent is not None else []
         if site.parent is not None and _TYPES in names and site.name.endswith("_moe"):
             self._place = names.index(_TYPES)
             self.handles = [site.parent.register_forward_pre_hook(self._before, with_kwargs=True)]

@@ -10,12 +10,18 @@ def suspects(model: nn.Module, sites: list[Site]) -> list[str]:
     claimed = {site.name for site in sites}
     blocks = {id(m) for site in sites for m in site.block.modules()} | {id(site.parent) for site in sites}
     above = {name.rsplit(".", i)[0] for name in claimed for i in range(1, name.count(".") + 1)}
-    looks = [name for name, m in model.named_modules() if id(m) not in blocks and name not in above and _routed(m)]
+    looks = [
+        name
+        for name, m in model.named_modules()
+        if id(m) not in blocks and name not in above and _routed(m) and "_original_component" not in m._modules
+    ]
     return [name for name in looks if name not in claimed]
 
 
 def _routed(module: nn.Module) -> bool:
     children = dict(module.named_children())
+    if "_original_component" in children:  # a TransformerLens bridge around the module that is meant
+        return False
     decides = any(name in children for name in ("gate", "router", "gating")) or any(
         type(m).__name__.endswith(("Router", "Gating", "TopKGate")) for m in children.values()
     )

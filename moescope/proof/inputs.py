@@ -1,12 +1,12 @@
 """A few made-up tokens or pixels, for the proof of a model that comes without inputs."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from ..contracts._calls import signature
 from ..errors import InputError
 
 
@@ -15,7 +15,7 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
 
     InputError when the model's forward takes neither; then the caller gives inputs of its own.
     """
-    parameters = inspect.signature(model.forward).parameters
+    parameters = signature(model).parameters
     device = next(model.parameters()).device
     config = getattr(model, "config", None)
     random = torch.Generator().manual_seed(0)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..contracts._calls import signature
 from ..errors import ModelError
 from .caches import Caches, Event
 
@@ -60,12 +61,12 @@ class Frames:
         self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
 
     def _hook(self, module: nn.Module) -> list[Any]:
-        signature = inspect.signature(module.forward)
+        takes = signature(module)
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._owner != get_ident():
                 self._begin()
-            self.current = Frame(module, _bound(signature, args, kwargs), self.current)
+            self.current = Frame(module, _bound(takes, args, kwargs), self.current)
 
         def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
             frame = self.mine()
@@ -149,15 +150,12 @@ def _enters(parameters: set[str]) -> bool:
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    try:
-        return list(inspect.signature(module.forward).parameters)
-    except (TypeError, ValueError):
-        return []
+    return list(signature(module).parameters)
 
 
-def _bound(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _bound(takes: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     try:
-        bound = signature.bind_partial(*args, **kwargs).arguments
+        bound = takes.bind_partial(*args, **kwargs).arguments
     except TypeError:
         return dict(kwargs)
     flat = {k: v for k, v in bound.items() if not isinstance(v, tuple | dict) or k in _CACHES}
