@@ -1,6 +1,6 @@
 """`make bench-peers`: whose expert counts are right on ten families, and what each tool costs; benchmarks/peers.json.
 
-    python -m benchmarks.peers [--install DIR] [--rounds 15] [--only right|cost]
+    python -m benchmarks.peers [--install DIR] [--rounds 30] [--only right|cost]
 
 The peers are optional. `--install DIR` puts those that are missing, by their package names, into a folder of its own (never
 into this environment); what cannot be installed, imported or run is said plainly, in the table too.
@@ -67,7 +67,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--install", type=Path, metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--only", choices=["right", "cost"])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -77,7 +77,7 @@ def main() -> None:
     absent = missing()
     for name, why in absent.items():
         print(f"{name} is not asked: {why}")
-    report = about(absent) | {k: v for k, v in _before().items() if k in ("right", "cost")}
+    report = about(absent) | {k: _before().get(k, []) for k in ("right", "cost")}
     if chosen.only != "cost":
         from benchmarks.peers_right import conformance
 

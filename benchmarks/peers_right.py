@@ -132,7 +132,8 @@ def amount(rows: list[tuple[list[int], Truth]]) -> str:
     dead = sum(a == 0 < b for row, true in real for a, b in zip(row, true))
     false_dead = f", {dead} of the experts that ran shown with no load" if dead else ""
     if over == 0:
-        return f"{seen} of {total} assignments{false_dead}"
+        first = "first choices only: " if all(sum(row) == TOKENS for row, _ in real) else ""
+        return f"{first}{seen} of {total} assignments{false_dead}"
     if seen > total:
         return f"counts {seen} assignments where {total} ran"
     return f"wrong experts: {over} of {total} assignments misplaced{false_dead}"

@@ -124,7 +124,8 @@ def transformer_lens(model: nn.Module, inputs: Inputs) -> Counts:
     with torch.no_grad():
         _, cache = bridge.run_with_cache(inputs["input_ids"], names_filter=names)
     if not cache:
-        raise LookupError("shows logits, not decisions")
+        logits = any(name.endswith(("gate.hook_out", "router.hook_out")) for name in bridge.hook_dict)
+        raise LookupError("shows logits, not decisions" if logits else "shows no router")
     experts = next(v for n in _COUNTED if (v := getattr(config, n, None)))
     return {int(n.split(".")[1]): torch.bincount(v.flatten(), minlength=experts).tolist() for n, v in cache.items()}
 

@@ -93,8 +93,47 @@ def figures() -> str:
     return "\n".join([about, "", *lines])
 
 
+PEERS_NOTES = (
+    "plumb-moe is asked through its hooks and told the true k, because its `Session` imports a module that it does not declare",
+    "and its launcher always says 2. TransformerLens: what `hook_expert_indices` shows. In NLLB-MoE other experts run than the",
+    "router decides (see Families): moescope counts those that ran, and keeps the decision; others are held to the decision.",
+)
+
+
+def peers() -> str:
+    """The tables of `make bench-peers`: who counts right, and what it costs."""
+    import json
+
+    found = json.loads((DEMO.parent / "benchmarks" / "peers.json").read_text())
+    tools = list(found["right"][0]["cells"])
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    lines = [f"`make bench-peers` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}).", ""]
+    lines += [f"Not asked: {name} ({why})." for name, why in found["not_asked"].items()]
+    lines += [
+        "Assignments per expert and layer that each tool reports for 64 tokens (no padding) of ten tiny models, against",
+        "hooks on what enters the experts:", "", f"| family | {' | '.join(tools)} |", f"|---|{'---|' * len(tools)}",
+    ]  # fmt: skip
+    for row in found["right"]:
+        cells = [
+            ": ".join(cell.split(": ")[:2]) if cell.startswith(("refuses", "fails")) else cell for cell in row["cells"].values()
+        ]
+        lines.append(f"| {row['family']} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "CPU time ÷ plain forward, paired round by round (median, quartiles), small Mixtral, 8 × 256 tokens,",
+        "one thread; bytes on the disk after 262,144 decisions:",
+        "",
+    ]
+    lines += ["| tool | CPU time | bytes per decision | keeps |", "|---|---|---|---|"]
+    for row in found["cost"]:
+        median, low, high = row["ratio"]
+        size = ", ".join(f"{value:.1f} ({where})" for where, value in (row["bytes_per_decision"] or {}).items())
+        lines.append(f"| {row['tool']} | {median:.3f} × [{low:.3f} … {high:.3f}] | {size} | {row['keeps']} |")
+    return "\n".join(lines)
+
+
 LIVE: dict[str, Callable[[], str]] = {"commands": commands, "families": families, "views": views}  # checked by the tests
-BLOCKS = LIVE | {"demo": demo, "figures": figures}  # the last two: of the last `make demo` and `make bench`
+BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last `make demo`, `make bench`, `make bench-peers`
 
 
 def block(text: str, name: str) -> str | None:
