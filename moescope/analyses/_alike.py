@@ -35,6 +35,7 @@ def likeness(here: Scope, taken: Sample, notes: list[str]) -> tuple[list[pd.Data
     )
     frame = here.store.sql(sql).df()
     frame = frame[frame["router"].isin(here.routers.index)]
+    frame = frame.drop_duplicates(["router", "name", "estimator", "expert", "other"])  # a run that was resumed closes twice
     if frame.empty:
         notes.append(
             "No similarity of weights: this run has none; a trace made with this version measures it when it attaches."

@@ -24,7 +24,7 @@ SAME = ["source", "source_row", "part", "beam", "stack", "position"]
 
 
 def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
-    """This run (newest) against `other` (default: the newest earlier run that shares inputs with it)."""
+    """This run (newest) against `other` (default: the newest earlier run of its family that shares inputs)."""
     here = scope(store, run)
     there = Scope(store, other if other is not None else _partner(here))
     if other is not None:
@@ -52,13 +52,14 @@ def run(store: Store, run: int | None = None, other: int | None = None) -> Answe
 def _partner(here: Scope) -> int:
     rows = here.store.rows(
         f"""select b.run from sequences a join sequences b using (source, source_row, part, beam, stack)
-join runs r on r.run = b.run where a.run = {here.run} and b.run <> a.run
+join runs r on r.run = b.run join models m using (model) where a.run = {here.run} and b.run <> a.run
+and m.family is not distinct from (select family from runs join models using (model) where run = {here.run})
 group by b.run, r.started order by b.run < {here.run} desc, r.started desc, b.run desc"""
     )
     if not rows:
         raise AnalysisError(
-            f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part); trace the same "
-            "data with the other model into this store"
+            f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part) with a model of "
+            "its family; trace the same data with the other model into this store, or name the run with `other`"
         )
     return rows[0][0]
 
@@ -77,6 +78,11 @@ def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list
             f"run {there.run} only."
         )
     differ = (both["vocab_id"].notna() & (both["vocab_id"] != both["vocab_id_other"])).sum()
+    if differ > len(both) / 2:
+        raise AnalysisError(
+            f"runs {here.run} and {there.run} did not read the same tokens: {differ} of the {len(both)} in the same place have "
+            "another vocabulary id; compare runs with one tokenizer and one preparation of the inputs"
+        )
     if differ:
         notes.append(f"{differ} of them have another vocabulary id in the other run: the inputs or tokenizers differ there.")
     return both["row"].to_numpy(), both["row_other"].to_numpy()

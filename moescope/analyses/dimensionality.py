@@ -80,9 +80,7 @@ def run(store: Store, run: int | None = None, control: int | None = None) -> Ans
     frame = gather([*frames, found])
     notes = [*here.notes, *taken.notes, *few_units(frame)]
     if found.empty:
-        notes.append(
-            "No hidden states were summed up in this run: trace it with the measure participation_ratio to have them here."
-        )
+        notes.append("No hidden states were summed up in this run: trace with --measure dimensionality to have them here.")
     reading = (
         "Dimensions in use. Compare the unbiased values; the naive ones grow with the number of samples. A value below "
         "its null means that experts (or layers) vary together."

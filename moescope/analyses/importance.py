@@ -211,7 +211,7 @@ def _activations(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
     found = [measured(here.store, here.run, name, "importance") for name in ACTIVATIONS]
     missing = [name for name, frame in zip(ACTIVATIONS, found) if frame.empty]
     if missing:
-        notes.append(f"No {', '.join(missing)} here: they need the norms of what experts return; trace with these measures.")
+        notes.append(f"No {', '.join(missing)} here: they need what experts return; trace with --measure importance.")
     return [frame for frame in found if len(frame)] + _super(here, found[-1])
 
 
