@@ -12,8 +12,8 @@ OLDEST, BELOW = (5, 13), (6, 0)
 def check_transformers(model: nn.Module) -> None:
     """ModelError if `model` is code of a Transformers whose routers are not known to mean what is stored.
 
-    Before 5.13 routers left the decision to their blocks, and in 5.0 to about 5.4 nine families returned probabilities as
-    `router_logits` (huggingface/transformers #45120, #46818).
+    In 5.0 to about 5.4 nine families returned probabilities as `router_logits` (huggingface/transformers #45120, #46818); in
+    5.12.1 only 44 of 54 families would be proved (reports/LOG.md).
     """
     if any(type(m).__module__.startswith("transformers.") for m in model.modules()):
         check_version(version("transformers"))
@@ -24,8 +24,8 @@ def check_version(installed: str) -> None:
     found = tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
     if found < OLDEST:
         raise ModelError(
-            f"Transformers {installed} is too old to be traced: before 5.13 its routers do not return their decisions, and "
-            "some return probabilities as logits; install transformers>=5.13,<6"
+            f"Transformers {installed} is too old to be traced: before 5.13 routers speak in other ways than those proved, and "
+            "early ones return probabilities as logits; install transformers>=5.13,<6"
         )
     if found >= BELOW:
         raise ModelError(
