@@ -102,7 +102,10 @@ def _value(text: str) -> Any:
 def _print(answer: Any, most: int = 60) -> None:
     figures = answer.frames["figures"]
     whole = figures[figures["expert"].isna()]
-    columns = ["name", "estimator", "stack", "layer", "subset", "value", "chance", "null_mean", "p", "q", "ci_low", "ci_high"]
+    single = [] if len(whole) else ["expert"]
+    whole = figures.sort_values(["q", "p"]) if single else whole
+    where = ["name", "estimator", "stack", "layer", *single, "subset"]
+    columns = [*where, "value", "chance", "null_mean", "p", "q", "ci_low", "ci_high"]
     shown = whole[[*columns, "n", "units"]].head(most)
     click.echo(f"\n{answer.title}, run {answer.run}\n{answer.reading}\n")
     click.echo(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
