@@ -1,7 +1,7 @@
 # Two commands matter: `make demo` and `make test`. Everything happens in .venv; nothing is downloaded but packages.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt
+PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constraints.txt
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
