@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,7 +71,6 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.install is not None:
-        sys.path.append(str(chosen.install.resolve()))
         install(chosen.install)
     absent = missing()
     for name, why in absent.items():

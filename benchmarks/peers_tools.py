@@ -22,12 +22,15 @@ NEEDS = {"fastapi": "fastapi", "uvicorn": "uvicorn", "pydantic": "pydantic", "la
 
 def install(folder: Path) -> None:
     """The peers, and those of their dependencies that are missing here, into a folder of their own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sys.path.append(str(folder.resolve()))  # behind everything of this environment
     wanted = [name for name, module in (PEERS | NEEDS).items() if not _there(module)]
     for name in wanted:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         done = subprocess.run([*command, "--target", str(folder), name], capture_output=True, text=True)
         if done.returncode:
             print(f"{name} could not be installed: {_last(done.stderr)}")
+    importlib.invalidate_caches()
 
 
 def missing() -> dict[str, str]:
