@@ -110,7 +110,7 @@ def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
 def references(streams: list[Any], output: Any) -> dict[str, Tensor]:
     """Token ids, masks and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
     may write something else there before they are stored."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for number, stream in enumerate(streams):
         named = {"ids": stream.ids, "mask": stream.mask} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
         found |= {f"{number}:{name}": t.detach().clone() for name, t in named.items() if torch.is_tensor(t)}
