@@ -93,9 +93,9 @@ def test_made_up_inputs_reach_every_router(name: str) -> None:
     [
         ("4.57.1", "too old"),
         ("5.0.0", "probabilities as logits"),
-        ("5.12.9", "too old"),
+        ("5.17.9", "too old"),
         ("6.0.0", "newer"),
-        ("5.13.0", None),
+        ("5.18.0", None),
         ("5.23.0", None),
     ],
 )
