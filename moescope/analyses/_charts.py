@@ -16,6 +16,8 @@ def layers(frame: pd.DataFrame, title: str, colour: str = "stack") -> Any:
     """Value by layer with its interval, and chance as a dashed line."""
     import altair as alt
 
+    if colour != "stack" and frame["stack"].nunique() > 1:
+        frame = frame.assign(**{colour: frame["stack"] + " " + frame[colour].astype(str)})
     base = alt.Chart(_plain(frame[["layer", "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units", colour]])).encode(
         x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1))
     )

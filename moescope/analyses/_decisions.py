@@ -17,19 +17,21 @@ from ._scope import Scope, place
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
     """Means over tokens of entropy, margin and squared log-sum-exp; local entropy and dropped share."""
     sql["decisions"] = f"""with units as ({here.units_sql()})
-select units.unit, router, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
+select units.unit, router, tokens.unit as modality, count(*) as decisions, count(entropy) filter (isfinite(entropy)) as n,
   sum(entropy) filter (isfinite(entropy)) as entropy, count(margin) filter (isfinite(margin)) as margins,
   sum(margin) filter (isfinite(margin)) as margin, count(log_sum_exp) filter (isfinite(log_sum_exp)) as zs,
   sum(log_sum_exp::double ** 2) filter (isfinite(log_sum_exp)) as z
 from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
-    frame = here.store.sql(sql["decisions"]).df().fillna(0)
+    frame = here.store.sql(sql["decisions"]).df().fillna({"entropy": 0, "margin": 0, "z": 0, "modality": "unknown"})
+    frame = frame.sort_values(["router", "modality", "unit"])  # so that documents are drawn alike every time
     bad = int(frame["decisions"].sum() - frame["n"].sum())
     if bad:
         notes.append(
             f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
         )
-    rows = [_means(here.routers.loc[r], part) for r, part in frame.groupby("router")]
-    return [*rows, *local(here, sql), *dropped(here, sql)]
+    whole = frame.drop(columns="modality").groupby(["router", "unit"], as_index=False).sum()
+    rows = [_means(here.routers.loc[r], part) for r, part in whole.groupby("router")]
+    return [*rows, *local(here, frame), *dropped(here, sql)]
 
 
 def _means(router: pd.Series, part: pd.DataFrame) -> pd.DataFrame:

@@ -26,14 +26,10 @@ LIMOE = "LIMoE 2206.02770, section 2.2"
 LEVEL = "none: a level beside its chance"
 
 
-def local(here: Scope, sql: dict[str, str]) -> list[pd.DataFrame]:
-    """Mean entropy of decisions per router and modality."""
-    sql["local entropy"] = f"""with units as ({here.units_sql()})
-select units.unit, router, t.unit as modality, count(*) as n, sum(entropy) as entropy
-from decisions d join tokens t using (token) join units using (sequence)
-where d.run = {here.run} and isfinite(entropy) group by all"""
+def local(here: Scope, frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Mean entropy of decisions per router and modality, from sums (router, modality, unit, entropy, n)."""
     rows = []
-    for (router, modality), part in here.store.sql(sql["local entropy"]).df().groupby(["router", "modality"]):
+    for (router, modality), part in frame[frame["n"] > 0].groupby(["router", "modality"]):
         row = here.routers.loc[router]
         counts = part[["entropy", "n"]].to_numpy(float)
         rows.append(_level(row, f"modality={modality}", "local entropy (nats)", counts, _mean, np.log(row["experts"])))

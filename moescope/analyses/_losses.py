@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.special import expit, softmax
 
 from ._answer import figures
@@ -51,9 +52,10 @@ class Documents:
 
     def add(self, router: int, place: Any, p: Any) -> None:
         """`p` (tokens, E); `place` (tokens,) numbers modality and document together."""
-        width = p.shape[1] + 1
-        total = self.sums.setdefault(router, np.zeros((len(self.modalities) * self.units, width)))
-        np.add.at(total, place, np.c_[p, np.ones(len(p))])
+        places = len(self.modalities) * self.units
+        one = sparse.csr_matrix((np.ones(len(p)), (place, np.arange(len(p)))), shape=(places, len(p)))
+        total = self.sums.setdefault(router, np.zeros((places, p.shape[1] + 1)))
+        total += one @ np.c_[p, np.ones(len(p))]
 
     def figures(self, known: dict[int, pd.Series]) -> list[pd.DataFrame]:
         """Global entropy per modality, importance over all."""
