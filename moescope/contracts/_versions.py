@@ -24,8 +24,8 @@ def check_version(installed: str) -> None:
     found = tuple(int(part) for part in installed.split(".")[:2] if part.isdigit())
     if found < OLDEST:
         raise ModelError(
-            f"Transformers {installed} is too old to be traced: before 5.18 some routers speak in other ways than those proved, "
-            "and early ones return probabilities as logits; install transformers>=5.18,<6"
+            f"Transformers {installed} is too old to be traced: before 5.18 some routers speak in other ways than those "
+            "proved, and early ones return probabilities as logits; install transformers>=5.18,<6"
         )
     if found >= BELOW:
         raise ModelError(
