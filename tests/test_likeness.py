@@ -9,6 +9,7 @@ import moescope
 from moescope import analyses
 from moescope.analyses import _alike
 from moescope.contracts import find
+from moescope.models import tiny
 from moescope.tracer import likeness
 
 EXACT = {"abs": 1e-9}
@@ -59,6 +60,17 @@ def test_rows_of_routers_and_experts():
     for row in means:
         same = [v for key, v in found.items() if key[:2] == (row["router"], row["name"])]
         assert row["value"] == pytest.approx(np.mean(same), **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("family", "router", "experts"), [("ernie4_5_moe", True, True), ("jamba", True, True), ("zaya", False, True)]
+)
+def test_where_weights_lie(family, router, experts):
+    """A row of biases is no matrix; a router of several layers has no rows of its own."""
+    site = _sites(tiny.build(family).model)[0]
+    rows = likeness.router_rows(site), likeness.expert_rows(site)
+    assert [found is not None for found in rows] == [router, experts]
+    assert {len(found) for found in rows if found is not None} == {site.n_experts}
 
 
 def test_many_experts_keep_the_nearest_pairs(monkeypatch):

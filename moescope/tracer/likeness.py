@@ -56,7 +56,7 @@ def router_rows(site: Site) -> np.ndarray | None:
     """(E, d) of the router's one matrix with a row (or column) per expert; None where there is none, or several."""
     if site.router is None:
         return None
-    found = [p for p in _readable(site.router) if p.dim() == 2 and site.n_experts in p.shape]
+    found = [p for p in _readable(site.router) if p.dim() == 2 and site.n_experts in p.shape and min(p.shape) > 1]
     if len(found) != 1:
         return None
     matrix = found[0] if found[0].shape[0] == site.n_experts else found[0].T
