@@ -28,16 +28,17 @@ def test_processes_trace_at_once_into_one_store(tmp_path: Path) -> None:
     for writer in writers:
         writer.start()
     seen: list[Counter[str]] = []
-    stop = threading.Event()
+    stop, ended = threading.Event(), []
 
     def read() -> None:
-        while not stop.is_set():
+        while not stop.is_set() or not seen:
             if store.exists():
                 with moescope.open(store) as opened:
                     runs = opened.rows("select run, status, forwards, decisions from runs")
                     counted = opened.rows("select run, count(*) from decisions group by run order by run")
                     assert [(r, d) for r, _, _, d in sorted(runs) if d] == counted
                     seen.append(Counter(status for _, status, *_ in runs))
+        ended.append("well")
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
@@ -48,6 +49,7 @@ def test_processes_trace_at_once_into_one_store(tmp_path: Path) -> None:
     for reader in readers:
         reader.join()
     assert [writer.exitcode for writer in writers] == [0] * 4
+    assert ended == ["well"] * 2
     assert any(counts["running"] for counts in seen)
     with moescope.open(store) as opened:
         assert opened.rows(

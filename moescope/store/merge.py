@@ -40,7 +40,7 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
         kind, _, width = table.rpartition("_")
         if kind in ("routes", "decided"):
             routes.create_table(con, int(width), kind)
-        con.execute(f"insert into {table} by name {projection(part, table, base)}")
+        con.execute(f"insert into {table} by name {projection(con, part, table, base)}")
     create_views(con)
     count_rows(con, base["run"])
     add_rollups(con, base["run"])
@@ -104,11 +104,11 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str,
         con.execute(f"insert into {table} ({columns}) values ({', '.join('?' * len(row))})", values)
 
 
-def projection(part: Part, table: str, base: Mapping[str, int]) -> str:
+def projection(con: duckdb.DuckDBPyConnection, part: Part, table: str, base: Mapping[str, int]) -> str:
     """SQL over the Parquet files of a table with the keys moved by `base`."""
     files = ", ".join("'" + file.replace("'", "''") + "'" for file in part.files(table))
     source = f"read_parquet([{files}], union_by_name = true)"
-    names = {name for (name, *_) in duckdb.execute(f"describe from {source}").fetchall()}
+    names = {name for (name, *_) in con.execute(f"describe from {source}").fetchall()}
     moved = [f"({key} + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"]
     sql = f"select * replace ({', '.join(moved)}) from {source}" if moved else f"from {source}"
     if table == "vocab":

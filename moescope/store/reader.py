@@ -71,7 +71,12 @@ class Store:
         open_parts = [part for part, lease in leased if lease and part.path.name not in done]
         self._leases = tuple(lease for part, lease in leased if lease and part in open_parts)
         if open_parts:
-            _show(con, open_parts)
+            try:
+                _show(con, open_parts)
+            except BaseException:
+                con.close()
+                self._leases = ()
+                raise
         elif parts_folder(self.path).is_dir():
             leased.clear()
             tidy(self.path)  # what was joined while somebody read it
@@ -97,9 +102,9 @@ def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
         bases.append(base)
         insert_head(con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress})
         for table in part.tables() - _SMALL:
-            sources[table].append(projection(part, table, base))
+            sources[table].append(projection(con, part, table, base))
         if part.files("vocab"):
-            con.execute(f"insert into vocab by name {projection(part, 'vocab', base)}")
+            con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
     create_views(con)
     for base in bases:
