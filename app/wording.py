@@ -6,6 +6,7 @@ import unicodedata
 from typing import Any
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|$:~<>&@^=])")
+MODES = {"route-around": "the next best expert runs", "zero": "nothing runs", "mean": "its mean contribution"}
 _BIDI = dict.fromkeys(map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"))
 
 
@@ -65,3 +66,8 @@ def count(number: float | None) -> str:
 def share(number: float | None) -> str:
     """0.1234 as 12.3 %."""
     return "–" if number is None or number != number else f"{100 * number:.3g} %"
+
+
+def mode(name: str) -> str:
+    """What runs instead of an expert that is taken away."""
+    return MODES.get(name, name)

@@ -2,64 +2,61 @@
 
 from typing import Any
 
+import ablation_form
 import answers
+import effect_panels
+import effects
 import linked
 import pandas as pd
 import panels
 import pickers
 import stored
 import streamlit as st
-
-from moescope import charts
+import wording
 
 PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 9, "group": "Meaning"}
-COLUMNS = "select column_name from information_schema.columns where table_name = 'ablation_effects' order by ordinal_position"
-NUMBERS = ("effect", "value", "delta", "loss", "kl")
-NAMES = ("group", "label", "ablation", "name", "subset", "mode")
+PLACES = {"target": "predicted", "input": "read"}
 Row = dict[str, Any]
 
 
-def effects(run: Row) -> pd.DataFrame:
-    """Rows of `ablation_effects` for this run; empty where nothing was ablated."""
-    columns = list(stored.frame(COLUMNS)["column_name"])
-    if not columns:
-        return pd.DataFrame()
-    where = " where run = ?" if "run" in columns else ""
-    return stored.frame(f"select * from ablation_effects{where} limit 5000", *([run["run"]] if where else []))
+def chosen(run: Row, known: pd.DataFrame) -> tuple[str, str, int | None]:
+    """The filters: mode, where a loss is counted, router."""
+    modes, places = list(known["mode"].unique()), sorted(known["counted_at"].unique(), reverse=True)
+    there = set(known["layer"].dropna())
+    layers = {x.label: x.router for x in pickers.layers(run["run"]) if x.layer in there}
+    one, two, three = st.columns(3)
+    with one:
+        mode = linked.choose("Instead of the expert", "mode", modes, wording.mode) or modes[0]
+    with two:
+        layer = linked.choose("In", "in", ["", *layers], lambda name: name or "all ablated layers")
+    with three:
+        at = linked.choose("Loss counted at the token", "at", places, lambda name: PLACES.get(name, name))
+    return mode, at or places[0], layers.get(layer or "")
 
 
-@panels.part
 def measured(run: Row) -> None:
-    """Effects by group, with their controls and intervals."""
-    panels.section("Measured effects", "What changes when experts are taken away, beside the same number of random ones.")
-    frame = effects(run)
-    if frame.empty:
+    """Everything measured, or how to measure it."""
+    known = stored.frame(effects.KNOWN, run["run"])
+    if known.empty:
+        command = f"moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} --store {stored.path().name}"
+        layers = pickers.layers(run["run"])
         panels.empty(
-            "Nothing was ablated in this run", f"Measure it: `moescope ablate {run['model_name']} --data DATA --store STORE`"
+            "Nothing was ablated in this run",
+            f"Each expert of a layer, by domain: `{command} --experts {layers[len(layers) // 2].layer} --sweep --by domain` "
+            "– or try a few experts below.",
         )
         return
-    values, names = [c for c in NUMBERS if c in frame], [c for c in NAMES if c in frame]
-    if values and names:
-        one, two = st.columns(2)
-        with one:
-            value = linked.choose("Effect", "effect", values) or values[0]
-        with two:
-            name = linked.choose("By", "group", names) or names[0]
-        low, high = (c if c in frame else None for c in ("ci_low", "ci_high"))
-        chart = charts.bars(
-            frame,
-            name,
-            value,
-            low,
-            high,
-            chance=0.0,
-            title="Effect of taking experts away",
-            horizontal=True,
-            sort="-y",
-            chance_label="no effect",
-        )
-        panels.figure(chart, frame, "select * from ablation_effects", name="effects")
-    panels.table(frame, "select * from ablation_effects", name="effects-table")
+    mode, at, router = chosen(run, known)
+    frame, params = effects.rows(run["run"], mode, at, "all", router)
+    if frame.empty:
+        panels.empty("Nothing was ablated there", "Choose another mode, or all layers.")
+        return
+    effect_panels.overall(frame, params)
+    kinds = sorted(set(known[(known["mode"] == mode) & (known["counted_at"] == at)]["group_kind"]) - {"all"})
+    effect_panels.by_group(run, mode, at, router, kinds)
+    effect_panels.against(run, frame, params)
+    with st.expander("All effects as a table", icon=":material/table:"):
+        panels.table(frame.drop(columns="name"), effects.ROWS, params, name="effects-table")
 
 
 def render() -> None:
@@ -69,7 +66,8 @@ def render() -> None:
     if run is None or not pickers.layers(run["run"]):
         panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
         return
-    measured(run)
+    panels.guarded(measured, run)
+    panels.guarded(ablation_form.show, run)
     answers.ask("importance", run)
 
 

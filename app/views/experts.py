@@ -9,6 +9,8 @@ import panels
 import pickers
 import stored
 import streamlit as st
+import wording
+from effects import OF_EXPERT
 from wording import count, share
 
 from moescope import charts
@@ -141,26 +143,31 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
             panels.figure(chart, frame, sql, params, name=f"expert-{one}")
 
 
+@panels.part
 def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     """What happens without it."""
-    panels.section("Without it", "Effects of taking this expert away.")
-    columns = set(
-        stored.frame("select column_name from information_schema.columns where table_name = 'ablation_effects'")["column_name"]
-    )
-    where = {"router": layer.router, "layer": layer.layer}
-    key = next((c for c in where if c in columns), None)
-    frame = (
-        stored.frame(f"select * from ablation_effects where {key} = ? and expert = ? limit 200", where[key], expert)
-        if key and "expert" in columns
-        else None
-    )
-    if frame is None or frame.empty:
+    panels.section("Without it", "Change of the loss, in nats per token, when this expert is taken away.")
+    params = [run["run"], layer.router, expert]
+    frame = stored.frame(OF_EXPERT, *params)
+    if frame.empty:
         panels.empty(
             "It was not ablated yet",
-            f"Run `moescope ablate {run['model_name']} --store STORE` to measure what the model loses without it.",
+            f"Measure what the model loses without it: `moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} "
+            f"--store {stored.path().name} --experts {layer.layer}:{expert} --by domain`",
         )
         return
-    panels.table(frame, "select * from ablation_effects", name="effects")
+    mode = linked.choose("Instead of the expert", "mode", list(frame["mode"].unique()), wording.mode)
+    own = frame[(frame["mode"] == mode) & (frame["control"] == "none")].drop_duplicates(["group_kind", "group"])
+    shown = own.assign(group=[k if k == "all" else f"{k}: {g}" for k, g in zip(own["group_kind"], own["group"], strict=True)])
+    chart = charts.bars(
+        shown.head(40), "group", "delta_nll", "ci_low", "ci_high", chance=0.0, chance_label="no effect", horizontal=True,
+        title="By group of tokens", subtitle="95 % bootstrap over documents", tooltip=["q", "load", "kl", "n", "units"],
+    )  # fmt: skip
+    left, right = st.columns(2)
+    with left:
+        panels.figure(chart, shown, OF_EXPERT, params, name="expert-effects")
+    with right:
+        panels.table(frame, OF_EXPERT, params, name="effects")
 
 
 def render() -> None:

@@ -1,0 +1,109 @@
+"""Run a small ablation from the page: what to take away, how it goes, what came out."""
+
+import shlex
+from typing import Any
+
+import ablating
+import linked
+import panels
+import pickers
+import stored
+import streamlit as st
+import wording
+from wording import plain
+
+Row = dict[str, Any]
+
+
+def show(run: Row) -> None:
+    """The form, or why there is none; below it, how the last one goes."""
+    panels.section("Run a small ablation", "On a shipped model, in a process of its own; the effects go into this store.")
+    job = ablating.jobs().get(str(stored.path()))
+    if reason := ablating.refusal(run, st.get_option("server.address")):
+        panels.empty("Not from here", reason)
+    else:
+        ask(run, job is not None and job.status == "running")
+    if job is not None:
+        st.fragment(follow, run_every=1.0 if job.status == "running" else None)()
+
+
+@panels.part
+def ask(run: Row, busy: bool) -> None:
+    """The form."""
+    known = {layer.label: layer for layer in pickers.layers(run["run"])}
+    one, two, three = st.columns([1, 1.6, 1.4])
+    layer = known[one.selectbox("Layer", list(known), index=len(known) // 2, key=f"ablate-layer-{run['run']}")]
+    spare = layer.experts - (layer.top_k or 1)
+    experts = two.multiselect(
+        "Experts", list(range(layer.experts)), default=[0, 1][: max(min(spare, 2), 1)], max_selections=ablating.MOST,
+        key=f"ablate-experts-{layer.router}",
+    )  # fmt: skip
+    mode = three.selectbox("Instead", ablating.MODES, format_func=wording.mode, key="ablate-mode")
+    own = (run["tokens"] or 0) <= ablating.TOKENS
+    sizes = [*([0] if own else []), *ablating.FEW]
+    one, two, three = st.columns([1, 1.6, 1.4])
+    few = one.selectbox("Examples", sizes, format_func=lambda n: f"{n}, traced first" if n else "those of this run",
+                        key=f"ablate-few-{run['run']}")  # fmt: skip
+    kinds = sorted(pickers.labels_of(run["run"]))
+    by = two.multiselect("By group", [*kinds, "position"], default=kinds[:1], key=f"ablate-by-{run['run']}")
+    alone = three.radio("Take away", [True, False], format_func=lambda a: "each alone" if a else "all at once",
+                        horizontal=True, key="ablate-alone")  # fmt: skip
+    together = 1 if alone else len(experts)
+    if not experts:
+        st.caption("Choose at least one expert.")
+        return
+    if mode == "route-around" and together > spare:
+        st.caption(f"The router chooses {layer.top_k} of {layer.experts}: at most {spare} can be taken away at once.")
+        return
+    commands = ablating.steps(run, layer, experts, mode, alone, by, few)
+    st.code("\n".join("moescope " + shlex.join(command) for command in commands), language="bash", wrap_lines=True)
+    if st.button("Run it", icon=":material/play_arrow:", type="primary", disabled=busy, key="ablate-go"):
+        start(run, commands)
+
+
+def start(run: Row, commands: list[list[str]]) -> None:
+    """Start the commands unless another ablation of this store runs."""
+    jobs, store = ablating.jobs(), str(stored.path())
+    if store not in jobs or jobs[store].status != "running":
+        last = commands[-1]
+        baseline = int(last[last.index("--run") + 1]) if "--run" in last else None
+        jobs[store] = ablating.Job(commands, baseline, run["model_name"]).start()
+    st.rerun()
+
+
+def follow() -> None:
+    """How the job goes; drawn every second while it runs."""
+    panels.guarded(_follow)
+
+
+def _follow() -> None:
+    job = ablating.jobs()[str(stored.path())]
+    if job.status == "running":
+        share, words = job.progress()
+        left, right = st.columns([5, 1], vertical_alignment="center")
+        left.progress(share, plain(words[:1].upper() + words[1:]))
+        if right.button("Stop", icon=":material/stop:", key="ablate-stop"):
+            job.stop()
+        st.session_state["ablation-seen"] = False
+        return
+    if st.session_state.get("ablation-seen") is False:
+        st.session_state["ablation-seen"] = True
+        st.rerun()
+    _over(job)
+
+
+def _over(job: ablating.Job) -> None:
+    if job.status == "done":
+        number = job.result()
+        st.success(f"Done in {job.seconds:.0f} s; the effects are in run {number}.", icon=":material/check:")
+        elsewhere = number is not None and number != (pickers.the_run() or {}).get("run")
+        if elsewhere and st.button(f"Show run {number}", icon=":material/arrow_forward:", key="ablate-show"):
+            linked.put("run", number)
+            st.rerun()
+    elif job.status == "stopped":
+        st.info("Stopped; the same command goes on where it stopped.", icon=":material/stop:")
+    else:
+        said = [line for line in job.said().splitlines() if line.strip()]
+        panels.sentence(f"The ablation failed: {said[-1] if said else 'it said nothing'}")
+    with st.expander("What the command said", icon=":material/terminal:"):
+        st.text("\n".join(job.said().splitlines()[-30:]))

@@ -1,0 +1,76 @@
+"""Effects of ablations, as a store holds them: which there are, and how they stand beside controls and use."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import stored
+from wording import clean
+
+KNOWN = """
+select mode, counted_at, group_kind, stack, layer, count(*) as n
+from ablation_effects where run = ? group by all order by all"""
+ROWS = """
+select stack, layer, router, expert, experts, mode, control, load, per_load, group_kind, "group", n, units, delta_nll,
+       ci_low, ci_high, p, q, control_delta_nll, baseline_nll, kl, delta_correct, delta_margin, rerouted
+from ablation_effects
+where run = ? and mode = ? and counted_at = ? and group_kind = ? and (? is null or router = ?)
+qualify row_number() over (partition by cast(experts as varchar), control, "group" order by n desc, q) = 1
+order by stack, layer, expert, cast(experts as varchar), n desc limit 20000"""
+USE = """
+select router, expert, share, weight / nullif(sum(weight) over (partition by router), 0) as gate_mass,
+       weight / nullif(assignments, 0) as mean_weight
+from expert_load where run = ?"""
+OF_EXPERT = """
+select group_kind, "group", mode, control, delta_nll, ci_low, ci_high, p, q, control_delta_nll, load, per_load, kl, rerouted,
+       n, units
+from ablation_effects where run = ? and router = ? and expert = ?
+order by group_kind <> 'all', mode, control, delta_nll desc limit 500"""
+
+
+def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[pd.DataFrame, list[Any]]:
+    """Effects in one mode on one kind of group, each with a `name` of its experts; and the parameters of ROWS."""
+    params = [run, mode, at, kind, router, router]
+    frame = stored.frame(ROWS, *params)
+    several = frame["router"].nunique(dropna=False) > 1
+    return frame.assign(name=[named(row, several) for row in frame.itertuples()]), params
+
+
+def named(row: Any, several: bool = True) -> str:
+    """Experts as a reader names them: "5" in one layer, "3.5" among several, "3.5+7" for a set."""
+    if pd.notna(row.expert):
+        return f"{row.layer}.{int(row.expert)}" if several else str(int(row.expert))
+    sets = list(json.loads(row.experts).values())
+    place = f"{int(row.layer)}." if pd.notna(row.layer) else f"{len(sets)} layers: "
+    return clean(place + "+".join(str(e) for e in sets[0]) + (" …" if len(sets) > 1 else ""), 24)
+
+
+def beside(frame: pd.DataFrame, control: str = "load") -> pd.DataFrame:
+    """For each set two rows: what it changes, with its interval, and what the controls of equal load change."""
+    own = frame[frame["control"] == "none"].assign(what="without it")
+    other = frame[frame["control"] == control]
+    other = other.assign(
+        what="without others of equal load", delta_nll=other["control_delta_nll"], ci_low=np.nan, ci_high=np.nan
+    )
+    return pd.concat([own, other], ignore_index=True)
+
+
+def against_use(run: int, frame: pd.DataFrame) -> pd.DataFrame:
+    """Effects of single experts beside their share of load, of gate mass, and their mean weight."""
+    single = frame[(frame["control"] == "none") & frame["expert"].notna()]
+    return single.merge(stored.frame(USE, run), on=["router", "expert"], how="left")
+
+
+def rank_correlation(x: pd.Series, y: pd.Series, draws: int = 2000) -> tuple[float, float, float]:
+    """Spearman's rho with its 95 % bootstrap interval over experts; NaN below five experts or without variation."""
+    a, b = x.rank().to_numpy(float), y.rank().to_numpy(float)
+    if len(a) < 5 or not a.std() or not b.std():
+        return float("nan"), float("nan"), float("nan")
+    pick = np.random.default_rng(0).integers(0, len(a), (draws, len(a)))
+    left, right = (pd.DataFrame(v[pick].T).rank().to_numpy() for v in (a, b))
+    left, right = left - left.mean(0), right - right.mean(0)
+    spread = np.sqrt((left**2).sum(0) * (right**2).sum(0))
+    drawn = np.divide((left * right).sum(0), spread, out=np.zeros(draws), where=spread > 0)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.corrcoef(a, b)[0, 1]), float(low), float(high)
