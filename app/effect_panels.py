@@ -11,6 +11,7 @@ import streamlit as st
 
 from moescope import charts
 
+AWAY = "taken away"
 MOST = 40  # bars, and columns or lines of a heat map
 MORE = ["q", "load", "per_load", "kl", "rerouted", "n", "units"]
 USES = {"load": "share of assignments", "gate_mass": "share of gate mass", "mean_weight": "mean weight"}
@@ -32,21 +33,21 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
     )
     own = frame[frame["control"] == "none"]
     panels.reading(said(own, frame[frame["control"] == "load"]))
-    left, right = st.columns(2)
-    both = effects.beside(most(frame))
+    left, right = st.columns([1.6, 1])
+    both = effects.beside(most(frame)).rename(columns={"name": AWAY, "what": "without"})
     with left:
         chart = charts.bars(
-            both, "name", "delta_nll", "ci_low", "ci_high", chance=0.0, color="what", chance_label="no effect",
-            title="Beside experts of equal load", subtitle="change of the loss, nats per token", tooltip=MORE,
+            both, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, color="without", chance_label="no effect",
+            sort="ascending", title="Beside experts of equal load", subtitle="change of the loss, nats per token", tooltip=MORE,
         )  # fmt: skip
         panels.figure(chart, both, effects.ROWS, params, name="effects")
-    beyond = most(frame[frame["control"] == "load"])
+    beyond = most(frame[frame["control"] == "load"]).rename(columns={"name": AWAY})
     with right:
         if beyond.empty:
             panels.empty("No control of equal load", "The set takes all the experts of its layer, or nearly: nothing is left.")
             return
         chart = charts.bars(
-            beyond, "name", "delta_nll", "ci_low", "ci_high", chance=0.0, chance_label="as its load says",
+            beyond, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, chance_label="as its load says", sort="ascending",
             title="Beyond experts of equal load", subtitle="difference of the two, nats per token", tooltip=MORE,
         )  # fmt: skip
         panels.figure(chart, beyond, effects.ROWS, params, name="beyond")
@@ -85,12 +86,12 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
     frame, params = effects.rows(run["run"], mode, at, kind, router)
     frame = frame[frame["control"] == control]
     large = frame.groupby("group")["n"].max().nlargest(MOST).index
-    shown = most(frame[frame["group"].isin(large)]).rename(columns={"name": "experts of"})
+    shown = most(frame[frame["group"].isin(large)]).rename(columns={"name": AWAY})
     if shown.empty:
         panels.empty("Nothing to compare with there", "Choose the effect against the whole model, or all layers.")
         return
     chart = charts.heatmap(
-        shown, "experts of", "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", centre=0.0, select=True,
+        shown, AWAY, "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", centre=0.0, select=True,
         subtitle="change of the loss, nats per token; orange: the model misses the expert there",
         tooltip=["ci_low", "ci_high", *MORE],
     )  # fmt: skip
@@ -100,7 +101,7 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
 
 
 def _open(run: Row, shown: pd.DataFrame, pick: Row) -> None:
-    found = shown[shown["experts of"] == pick.get("experts of")]
+    found = shown[shown[AWAY] == pick.get(AWAY)]
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return
     label = next((x.label for x in pickers.layers(run["run"]) if x.router == found["router"].iloc[0]), None)

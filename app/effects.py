@@ -33,26 +33,30 @@ def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[p
     """Effects in one mode on one kind of group, each with a `name` of its experts; and the parameters of ROWS."""
     params = [run, mode, at, kind, router, router]
     frame = stored.frame(ROWS, *params)
+    return frame.assign(name=names(frame)), params
+
+
+def names(frame: pd.DataFrame) -> list[str]:
+    """Experts as a reader names and sorts them: "05" in one layer, "3.05" among several, "3.05+07" for a set."""
     several = frame["router"].nunique(dropna=False) > 1
-    return frame.assign(name=[named(row, several) for row in frame.itertuples()]), params
+    wide, deep = (len(str(int(frame[c].max()))) if frame[c].notna().any() else 1 for c in ("expert", "layer"))
+    return [_named(row, several, wide, deep) for row in frame.itertuples()]
 
 
-def named(row: Any, several: bool = True) -> str:
-    """Experts as a reader names them: "5" in one layer, "3.5" among several, "3.5+7" for a set."""
-    if pd.notna(row.expert):
-        return f"{row.layer}.{int(row.expert)}" if several else str(int(row.expert))
+def _named(row: Any, several: bool, wide: int, deep: int) -> str:
     sets = list(json.loads(row.experts).values())
-    place = f"{int(row.layer)}." if pd.notna(row.layer) else f"{len(sets)} layers: "
-    return clean(place + "+".join(str(e) for e in sets[0]) + (" …" if len(sets) > 1 else ""), 24)
+    some = "+".join(f"{e:0{wide}d}" for e in sets[0]) + (" …" if len(sets) > 1 else "")
+    if pd.isna(row.layer):
+        return clean(f"{len(sets)} layers: {some}", 24)
+    stack = f"{row.stack} " if row.stack not in (None, "decoder", "vision") else ""
+    return clean(f"{stack}{int(row.layer):0{deep}d}.{some}" if several else some, 24)
 
 
 def beside(frame: pd.DataFrame, control: str = "load") -> pd.DataFrame:
     """For each set two rows: what it changes, with its interval, and what the controls of equal load change."""
-    own = frame[frame["control"] == "none"].assign(what="without it")
+    own = frame[frame["control"] == "none"].assign(what="itself")
     other = frame[frame["control"] == control]
-    other = other.assign(
-        what="without others of equal load", delta_nll=other["control_delta_nll"], ci_low=np.nan, ci_high=np.nan
-    )
+    other = other.assign(what="others of equal load", delta_nll=other["control_delta_nll"], ci_low=np.nan, ci_high=np.nan)
     return pd.concat([own, other], ignore_index=True)
 
 

@@ -9,6 +9,7 @@ import panels
 import pickers
 import stored
 import streamlit as st
+import training
 
 from moescope import charts
 
@@ -40,15 +41,6 @@ select s.stack, s.layer, s.load_entropy_bits / nullif(s.max_bits, 0) as load_ent
        s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
        s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
 from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer"""
-TRAINING = """
-select step, avg(loss) as loss, count(*) as forwards from forwards where run = ? and (phase = 'train' or loss is not null)
-group by step order by step"""
-TRAINED = """
-with n as (select f.step, a.router, a.expert, count(*) as n from assignments a join forwards f using (forward)
-           where a.run = ? and not a.dropped and f.phase = 'train' group by all),
-p as (select step, router, n / sum(n) over (partition by step, router) as p from n)
-select step, r.stack || ' ' || r.layer as layer, -sum(p * ln(p)) / ln(any_value(r.experts)) as load_entropy
-from p join routers r using (router) group by all order by step"""
 Row = dict[str, Any]
 
 
@@ -174,24 +166,6 @@ def by_layer(run: Row) -> None:
         panels.figure(chart, frame, BALANCE, [run["run"]], name="dropped")
 
 
-def training(run: Row) -> None:
-    """Loss and load over training steps, where the run has them."""
-    frame = stored.frame(TRAINING, run["run"])
-    if len(frame) < 2:
-        return
-    panels.section("Over training", "Loss, and how even the load was, by training step.")
-    left, right = st.columns(2)
-    with left:
-        panels.figure(charts.lines(frame, "step", "loss", title="Loss"), frame, TRAINING, [run["run"]], name="loss")
-    with right:
-        trained = stored.frame(TRAINED, run["run"])
-        if len(trained):
-            chart = charts.lines(
-                trained, "step", "load_entropy", "layer", title="Load entropy, of its maximum", chance=1.0, chance_label="even"
-            )
-            panels.figure(chart, trained, TRAINED, [run["run"]], name="trained")
-
-
 def render() -> None:
     """The page."""
     panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
@@ -201,7 +175,7 @@ def render() -> None:
         return
     heat(run)
     by_layer(run)
-    training(run)
+    panels.guarded(training.show, run)
     answers.ask("load", run, wait=True)
 
 
