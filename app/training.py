@@ -12,9 +12,9 @@ LOSS = """
 select step, avg(loss) as loss, count(*) as forwards from forwards where run = ? and (phase = 'train' or loss is not null)
 group by step order by step"""
 HEALTH = """
-select t.step, coalesce(t.stack, 'layer') || ' ' || t.layer as layer, t.load_entropy, t.max_violation, t.dropped_share, t.dead,
+select t.step, coalesce(r.stack, 'layer') || ' ' || r.layer as layer, t.load_entropy, t.max_violation, t.dropped_share, t.dead,
        t.z_loss, t.balance_switch, t.routing_entropy
-from training t where t.run = ? order by t.step, t.stack, t.layer"""
+from training t join routers r using (router) where t.run = ? order by t.step, r.stack, r.layer"""
 CURVES = {
     "load_entropy": ("Load entropy, of its maximum", 1.0, "even load"),
     "max_violation": ("Overload of the busiest expert (MaxVio)", 0.0, "even load"),

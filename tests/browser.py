@@ -17,6 +17,13 @@ FLAGS = [
     *("--disable-component-update", "--disable-sync"),
 ]
 IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
+STILL = """() => new Promise(done => {
+  const idle = () => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState === 'notRunning'
+  const stale = () => document.querySelector('[data-stale=true], [data-testid=stSkeleton]')
+  let frames = 0
+  const look = () => (frames = idle() && !stale() ? frames + 1 : 0) > 20 ? done(true) : requestAnimationFrame(look)
+  look()
+})"""  # twenty frames on end in which no script runs and nothing waits to be drawn
 ORDERS = {p.stem: int(p.read_text().split('"order": ')[1].split(",")[0]) for p in (ROOT / "app" / "views").glob("[a-z]*.py")}
 VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
 
@@ -89,8 +96,8 @@ class Eyes:
     def rest(self) -> None:
         """Until the script has run and the page is drawn."""
         self.page.locator(".ms-head h1").first.wait_for()
-        self.page.wait_for_timeout(300)
         self.page.locator(IDLE).wait_for()
+        self.page.wait_for_function(STILL)
 
     def sound(self) -> None:
         """No error on the page, none in the console, nothing asked elsewhere."""

@@ -1,7 +1,7 @@
 """The dashboard in a real browser: it renders, clicks do what they say, the URL holds the state, hostile text stays text."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with sync_api.sync_playwright() as playwright:
@@ -25,7 +25,7 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
     folder = tmp_path_factory.mktemp("sites")
     made = {
@@ -37,33 +37,45 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]
         site.stop()
 
 
-def looking(chromium: Any, site: Site, **options: Any) -> Eyes:
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000}, **options)
-    return Eyes(context.new_page(), site.url)
+@pytest.fixture
+def looking(chromium: Any, sites: dict[str, Site]) -> Iterator[Callable[..., Eyes]]:
+    """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
+    opened: list[Eyes] = []
+
+    def look(store: str = "demo", **options: Any) -> Eyes:
+        context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", **options)
+        opened.append(Eyes(context.new_page(), sites[store].url))
+        return opened[-1]
+
+    yield look
+    for eyes in opened:
+        eyes.sound()
+        eyes.page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", VIEWS)
-def test_view_renders(view: str, scheme: str, chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"], color_scheme=scheme)
+LOOKS = [(view, "light") for view in VIEWS] + [("tokens", "dark"), ("load", "dark")]
+
+
+@pytest.mark.parametrize(("view", "scheme"), LOOKS)
+def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> None:
+    eyes = looking(color_scheme=scheme)
     eyes.go(address(view))
     eyes.picture(f"{view}-{scheme}")
-    eyes.sound()
 
 
-@pytest.mark.parametrize("view", VIEWS)
-def test_hostile_text_stays_text(view: str, chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["hostile"])
+def test_hostile_text_stays_text(looking: Callable[..., Eyes]) -> None:
+    eyes = looking("hostile")
     eyes.page.on("dialog", lambda dialog: eyes.console.append("dialog " + dialog.message) or dialog.dismiss())
-    eyes.go(address(view))
-    eyes.picture(f"hostile-{view}")
-    assert eyes.page.title() != "owned"
-    assert eyes.page.locator("img[src=x]").count() == 0
-    eyes.sound()
+    for view in ("runs", "tokens", "experts", "load", "meaning", "sql"):
+        eyes.go(address(view))
+        assert eyes.page.title() != "owned", view
+        assert eyes.page.locator("img[src=x]").count() == 0, view
+        eyes.sound()
+    eyes.picture("hostile")
 
 
-def test_token_click_shows_its_route_and_the_url_restores_it(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_token_click_shows_its_route_and_the_url_restores_it(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("tokens?layer=layer+2")
     cell = eyes.page.locator(".tokens .t").nth(6)
     token = cell.get_attribute("data-token")
@@ -77,47 +89,43 @@ def test_token_click_shows_its_route_and_the_url_restores_it(chromium: Any, site
     assert eyes.page.locator(".ms-route tr").count() == 7
     before = eyes.page.locator(".ms-route").inner_text()
     eyes.picture("tokens-clicked")
-    again = looking(chromium, sites["demo"])
+    again = looking()
     again.go(eyes.page.url.removeprefix(eyes.url))
     again.page.locator(".ms-route").wait_for()
     assert again.page.locator(".ms-route").inner_text() == before
     assert again.page.locator(".t.sel").get_attribute("data-token") == token
-    eyes.sound()
 
 
-def test_keys_choose_a_token(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_keys_choose_a_token(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("tokens")
     eyes.page.locator(".tokens").focus()
     for key in ("ArrowRight", "ArrowRight", "Enter"):
         eyes.page.keyboard.press(key)
     eyes.page.locator(".ms-route").wait_for()
     assert eyes.page.locator(".t.sel").get_attribute("data-i") == "2"
-    eyes.sound()
 
 
-def test_encoder_stands_beside_decoder(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_encoder_stands_beside_decoder(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("tokens?run=2")
     eyes.page.locator(".tokens").nth(1).wait_for()
     assert eyes.page.locator(".tokens").count() == 2  # encoder, decoder
     eyes.picture("encoder-decoder")
-    eyes.sound()
 
 
-def test_patches_lie_over_the_image(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_patches_lie_over_the_image(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("tokens?run=3")
     eyes.page.locator(".grid .t").first.wait_for()
     assert eyes.page.locator(".grid .tokens").first.locator(".t").count() == 49
     eyes.page.locator(".grid .tokens").first.locator(".t").nth(24).click()
     eyes.page.locator(".ms-route").wait_for()
     eyes.picture("patches")
-    eyes.sound()
 
 
-def test_heat_map_cell_opens_its_expert(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("load")
     cells = eyes.page.locator("[data-testid=stVegaLiteChart]").first.locator("path[aria-roledescription='rect mark']")
     cells.first.wait_for()
@@ -128,26 +136,23 @@ def test_heat_map_cell_opens_its_expert(chromium: Any, sites: dict[str, Site]) -
     eyes.rest()
     assert f"expert={said['expert']}" in eyes.page.url
     assert f"layer=layer+{said['layer']}" in eyes.page.url or said["layer"] == "3"
-    eyes.sound()
 
 
-def test_run_follows_from_page_to_page(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_run_follows_from_page_to_page(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("?run=3")
     eyes.page.get_by_role("link", name="Load and entropy").click()
     eyes.page.wait_for_url("**/load**")
     eyes.rest()
     assert "run=3" in eyes.page.url
-    eyes.sound()
 
 
-def test_context_opens_its_token(chromium: Any, sites: dict[str, Site]) -> None:
-    eyes = looking(chromium, sites["demo"])
+def test_context_opens_its_token(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
     eyes.go("experts?layer=layer+2&expert=1")
     eyes.page.locator(".ms-context a").first.click()
     eyes.page.locator(".ms-route").wait_for()
     assert eyes.page.locator(".t.sel").count() == 1
-    eyes.sound()
 
 
 def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path: Path) -> None:
@@ -155,7 +160,7 @@ def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path
     synthetic_app.text_run(store, "first", documents=2)
     site = Site(store)
     try:
-        eyes = looking(chromium, site)
+        eyes = Eyes(chromium.new_context().new_page(), site.url)
         eyes.go()
         writer = synthetic_app.text_run(store, "second", documents=2, finish=False)
         eyes.page.get_by_text("second").first.wait_for(state="attached")

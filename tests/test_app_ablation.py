@@ -1,0 +1,133 @@
+"""The Ablation page and training curves of the dashboard: what a store holds is shown, and only shipped things are run."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pytest
+import synthetic_app
+from streamlit.testing.v1 import AppTest
+
+APP = Path(__file__).parents[1] / "app"
+sys.path.insert(0, str(APP))  # as Streamlit does
+
+import ablating  # noqa: E402
+import effects  # noqa: E402
+from pickers import Layer  # noqa: E402
+
+LAYER = Layer("layer 2", 2, 2, "decoder", 8, 2)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with every expert of layers 1 and 2 ablated, and with thirty steps of training."""
+    path = tmp_path_factory.mktemp("ablated") / "ablated.duckdb"
+    synthetic_app.text_run(path, "mixtral", documents=3)
+    rows = [
+        {
+            "run": 0, "ablation": "k", "router": router, "expert": expert, "experts": json.dumps({f"gate {router}": [expert]}),
+            "mode": "zero", "load": 0.1 + expert / 100, "control": control, "group_kind": kind, "group": group,
+            "counted_at": "target", "n": 100, "units": 3, "delta_nll": expert / 50, "ci_low": -0.01, "ci_high": 0.3, "p": 0.04,
+            "q": 0.05, "control_delta_nll": 0.02, "kl": 0.1, "rerouted": 0.2,
+        }
+        for router in (1, 2) for expert in range(8) for control in ("none", "load", "random")
+        for kind, group in (("all", "all"), ("domain", "law"), ("domain", "<script>"))
+    ]  # fmt: skip
+    health = [
+        {"run": 0, "router": r, "name": name, "subset": f"step {step}", "value": 0.5}
+        for r in range(3) for name in ("load_entropy", "max_violation", "z_loss", "balance_switch") for step in range(30)
+    ]  # fmt: skip
+    with duckdb.connect(str(path)) as con:
+        for table, found in (("ablations", pd.DataFrame(rows)), ("measures", pd.DataFrame(health))):
+            con.register("found", found)
+            con.execute(f"insert into {table} by name from found")
+            con.unregister("found")
+    os.environ["MOESCOPE_STORE"] = str(path)
+    return path
+
+
+def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    monkeypatch.setenv("MOESCOPE_STORE", str(store))
+    test = AppTest.from_file(str(APP / "main.py"), default_timeout=120)
+    test.query_params.update(query)
+    test.switch_page(f"views/{view}.py")
+    test.run()
+    assert not test.exception
+    assert [e.value for e in test.error] == []
+    return test
+
+
+@pytest.mark.slow
+def test_effects_and_curves_are_shown(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = [("ablation", {}), ("ablation", {"in": "layer 2", "control": "load", "use": "gate_mass"})]
+    for view, query in states:
+        test = opened(store, view, monkeypatch, **query)
+        assert sum("ablation_effects" in c.value for c in test.code) == 5, query  # four charts and a table, each with its SQL
+    assert opened(store, "ablation", monkeypatch, mode="mean").selectbox(key="box-mode").value == "zero"
+    assert opened(store, "experts", monkeypatch, layer="layer 2", expert="3").selectbox(key="box-mode").value == "zero"
+    assert curves(opened(store, "load", monkeypatch)) == 4
+    synthetic_app.text_run(tmp_path / "plain.duckdb", "mixtral", documents=1)
+    assert curves(opened(tmp_path / "plain.duckdb", "load", monkeypatch)) == 0
+
+
+def curves(test: AppTest) -> int:
+    return sum("from training" in c.value for c in test.code)
+
+
+def test_rank_correlation_and_names() -> None:
+    x = pd.Series([1.0, 2, 3, 4, 5, 6])
+    assert effects.rank_correlation(x, x**3)[0] == pytest.approx(1)
+    assert effects.rank_correlation(x, pd.Series([6.0, 5, 4, 3, 2, 1]))[:2] == pytest.approx((-1, -1))
+    assert effects.rank_correlation(x, pd.Series([1.0] * 6))[0] != effects.rank_correlation(x, pd.Series([1.0] * 6))[0]  # NaN
+    columns = ["router", "stack", "layer", "expert", "experts"]
+    rows = [
+        (0, "decoder", 3, 7, '{"a": [7]}'),
+        (1, "decoder", 12, 40, '{"b": [40]}'),
+        (1, "decoder", 12, None, '{"b": [4, 5]}'),
+    ]
+    assert effects.names(pd.DataFrame(rows, columns=columns)) == ["03.07", "12.40", "12.04+05"]
+    assert effects.names(pd.DataFrame(rows[:1], columns=columns)) == ["7"]
+
+
+def a_run(**other: Any) -> dict[str, Any]:
+    return {"run": 0, "model_name": "mixtral", "dataset": "text", "status": "complete", "overrides": "{}"} | other
+
+
+@pytest.mark.parametrize(
+    ("run", "address", "words"),
+    [
+        (a_run(), "127.0.0.1", ""),
+        (a_run(), "0.0.0.0", "open to other machines"),
+        (a_run(), None, "open to other machines"),
+        (a_run(model_name="someone/else"), "127.0.0.1", "Only shipped models"),
+        (a_run(model_name="../mixtral"), "127.0.0.1", "Only shipped models"),
+        (a_run(dataset="--help"), "127.0.0.1", "Only shipped data"),
+        (a_run(status="interrupted"), "127.0.0.1", "Only a complete run"),
+        (a_run(overrides='{"top_k": 1}'), "127.0.0.1", "Only a complete run"),
+    ],
+)
+def test_only_shipped_things_are_run(store: Path, run: dict[str, Any], address: str | None, words: str) -> None:
+    said = ablating.refusal(run, address)
+    assert words in said
+    assert bool(words) == bool(said)
+
+
+def test_commands_are_lists_of_known_words(store: Path) -> None:
+    same = ["ablate", "mixtral", "--data", "text", "--store", str(store), "--mode", "zero", "--experts", "decoder.2:1,5"]
+    same += ["--controls", "2"]
+    assert ablating.steps(a_run(), LAYER, [5, 1], "zero", True, ["domain"], 0) == [
+        [*same, "--sweep", "--by", "domain", "--run", "0"]
+    ]
+    trace = ["trace", "mixtral", "--data", "text", "--limit", "8", "--store", str(store), "--name", "8 examples, for ablation"]
+    assert ablating.steps(a_run(), LAYER, [1, 5], "zero", False, [], 8) == [trace, same]
+
+
+def test_job_that_fails_says_why_and_never_blocks(tmp_path: Path) -> None:
+    job = ablating.Job([["sql", str(tmp_path / "none.duckdb"), "select 1"], ["info", "x"]], 0, "mixtral")
+    job._work()
+    assert (job.status, job.at) == ("failed", 0)
+    assert "none.duckdb" in job.said()
