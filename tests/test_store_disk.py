@@ -63,7 +63,8 @@ def test_full_while_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wha
     assert CliRunner().invoke(main, ["recover", str(store)]).output == f"run 1 of {store}: 1 committed shards joined\n"
     assert trace(tracing.tiny(), tracing.ids(8), store, resume=True) == 1
     with moescope.open(store) as opened:
-        assert opened.rows("select run, status, sequences from runs order by run") == [(0, "complete", 2), (1, "complete", 8)]
+        rows = opened.rows("select run, status, sequences, warnings from runs order by run")
+        assert rows == [(0, "complete", 2, "[]"), (1, "complete", 8, "[]")]
 
 
 def test_a_disk_that_is_really_full(mount: Path) -> None:

@@ -8,16 +8,17 @@ SLOW = 0.05  # share of the model's time spent waiting for the writer from which
 
 
 class Clock:
-    """Wall time from attach, inside the model, and in moescope; `steps` counts the model's forward passes."""
+    """Wall time from attach, inside the model, and in moescope; `steps` counts the model's forward passes, `fired` has the routers asked."""
 
     def __init__(self) -> None:
         self.before = self.model = self.trace = 0.0
         self.steps = 0
+        self.fired: set[int] = set()
         self.began = time.perf_counter()
 
     def start(self, resume: Mapping[str, Any]) -> None:
         """Begin now, from what `progress` said when the run was cut off."""
-        self.began, self.steps = time.perf_counter(), resume.get("steps", 0)
+        self.began, self.steps, self.fired = time.perf_counter(), resume.get("steps", 0), set(resume.get("fired", ()))
         self.before, self.model, self.trace = (resume.get(n, 0.0) for n in ("seconds", "model_seconds", "trace_seconds"))
 
     def times(self) -> dict[str, float]:
@@ -27,7 +28,7 @@ class Clock:
 
     def progress(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """`said`, and what it takes to go on from here."""
-        return {**said, "resume": {"steps": self.steps, **self.times()}}
+        return {**said, "resume": {"steps": self.steps, "fired": sorted(self.fired), **self.times()}}
 
     def complaint(self, waited: float) -> list[str]:
         """A sentence if the model waited long for the writing thread."""

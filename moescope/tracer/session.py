@@ -61,7 +61,6 @@ class Tracer:
         self._replace = replace
         self._infos: dict[str, list[SequenceInfo]] | None = None
         self._records: list[tuple[Record, Frame]] = []
-        self._ever: set[int] = set()
         self._outside = self._first = 0
         self._clock = Clock()
         self._writer: RunWriter | None = None
@@ -169,7 +168,7 @@ class Tracer:
             self._outside += 1
         elif self._sampled:
             number = record.site.extra["number"]
-            self._ever.add(number)
+            self._clock.fired.add(number)
             record.iteration = self._fired.get(number, 0)
             self._fired[number] = record.iteration + 1
             self._records.append((record, frame))
@@ -237,7 +236,7 @@ class Tracer:
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
             "warnings": self._notes
-            + said_of(self.sites, self._ever)
+            + said_of(self.sites, self._clock.fired)
             + warnings
             + notes
             + self._clock.complaint(self._sink.waited),
