@@ -8,7 +8,7 @@ SLOW = 0.05  # share of the model's time spent waiting for the writer from which
 
 
 class Clock:
-    """Wall time from attach, inside the model, and in moescope; `steps` counts the model's forward passes, `fired` has the routers asked."""
+    """Wall time from attach, inside the model, and in moescope; the forward passes (`steps`); the routers that `fired`."""
 
     def __init__(self) -> None:
         self.before = self.model = self.trace = 0.0
