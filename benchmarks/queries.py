@@ -15,8 +15,9 @@ QUESTIONS = {
     "co-activation": "select layer, expert, other, share from coactivation order by n desc limit 20",
     "one token's route": "select * from assignments where token = 12345 order by router, rank",
     "top tokens of every expert": """
-        select router, expert, vocab_id, count(*) as n from assignments join tokens using (token)
-        group by all qualify row_number() over (partition by router, expert order by n desc) <= 10""",
+        select * from (
+          select router, expert, vocab_id, count(*) as n from assignments join tokens using (token) group by all)
+        qualify row_number() over (partition by router, expert order by n desc) <= 10""",
 }
 
 

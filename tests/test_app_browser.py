@@ -152,6 +152,7 @@ def test_context_opens_its_token(looking: Callable[..., Eyes]) -> None:
     eyes.go("experts?layer=layer+2&expert=1")
     eyes.page.locator(".ms-context a").first.click()
     eyes.page.locator(".ms-route").wait_for()
+    eyes.page.locator(".t.sel").wait_for()
     assert eyes.page.locator(".t.sel").count() == 1
 
 

@@ -18,7 +18,10 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 )
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
 def command(store: Path, port: int, host: str, headless: bool) -> None:
-    """Open the dashboard over STORE in the browser; the store is only read, and nothing is sent anywhere."""
+    """Open the dashboard over STORE in the browser; nothing is sent anywhere.
+
+    The store is only read, but for the form on the Ablation page, which runs `moescope ablate`.
+    """
     from ..store import open_store
 
     open_store(store).close()
