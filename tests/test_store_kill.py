@@ -1,7 +1,6 @@
 """Real processes that are killed: nothing committed is lost, and going on gives the record of a run that was not."""
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -25,9 +24,7 @@ KILLS = int(os.environ.get("MOESCOPE_KILLS", "30"))
 @pytest.fixture(scope="module")
 def server() -> ForkServerContext:
     """Processes are forked from one that has imported everything and done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tracing"])
-    return context
+    return tracing.server()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Several processes and one store: writers beside writers, readers beside writers, nobody in anybody's way."""
 
-import multiprocessing
 import subprocess
 import sys
 import threading
@@ -22,8 +21,7 @@ HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); pri
 @pytest.mark.slow
 def test_processes_trace_at_once_into_one_store(tmp_path: Path) -> None:
     """Four writers and two readers; every run is whole, and the same as one that was alone."""
-    context, store = multiprocessing.get_context("forkserver"), tmp_path / "run.duckdb"
-    context.set_forkserver_preload(["tracing"])
+    context, store = tracing.server(), tmp_path / "run.duckdb"
     writers = [context.Process(target=tracing.run, args=(store,)) for _ in range(4)]
     for writer in writers:
         writer.start()

@@ -1,8 +1,10 @@
 """A tiny random Mixtral, a data set of ids for it, and what a store says: imported by real processes, so light on work."""
 
+import multiprocessing.forkserver
 import os
 import sys
 from collections import Counter
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,19 @@ from moescope.tracer import Options, trace
 
 torch.set_num_threads(1)
 VOCABULARY = 60
+transformers.MixtralForCausalLM  # noqa: B018  (loaded once, before any fork)
 UNTOLD = ["uid", "started", "finished", "seconds", "model_seconds", "trace_seconds", "command", "progress", "name"]
+
+
+def server() -> ForkServerContext:
+    """Processes of this context are forked from one that has imported this module and done nothing with it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tracing"])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # Python 3.11 does not hand its path on
+    multiprocessing.forkserver.ensure_running()
+    os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
+    return context
 
 
 def tiny(layers: int = 2, experts: int = 4, **settings: Any) -> transformers.MixtralForCausalLM:
