@@ -1,6 +1,6 @@
 """A tiny random Mixtral, a data set of ids for it, and what a store says: imported by real processes, so light on work."""
 
-import multiprocessing.forkserver
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -27,7 +27,9 @@ def server() -> ForkServerContext:
     context.set_forkserver_preload(["tracing"])
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # Python 3.11 does not hand its path on
-    multiprocessing.forkserver.ensure_running()
+    warm = context.Process(target=int)
+    warm.start()
+    warm.join()
     os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
     return context
 

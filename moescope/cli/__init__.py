@@ -36,6 +36,11 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("moescope: interrupted", err=True)
             ctx.exit(130)
+        except RuntimeError as error:
+            if type(error) is not RuntimeError or "interrupted" not in str(error).lower():  # DuckDB's word for Ctrl-C
+                raise
+            click.echo("moescope: interrupted", err=True)
+            ctx.exit(130)
         except BrokenPipeError:
             sys.stderr.close()
             ctx.exit(0)

@@ -11,6 +11,7 @@ from ..errors import StoreError
 from ..routing import MAX_WIDTH
 from . import routes
 from .parts import KEYS, Part, exclusive
+from .patience import patient
 from .replace import reason, replace, sweep
 from .rollups import add_rollups
 from .schema import create_views
@@ -23,7 +24,7 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
     try:
-        with exclusive(store):
+        with patient(), exclusive(store):
             replace(store, lambda con: numbers.append(_insert(con, part, final)))
             sweep(store)
     except (OSError, duckdb.Error) as error:

@@ -15,6 +15,7 @@ from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
 from ..proof import Proved, example_inputs, prove
 from ..store import RunWriter
+from ..store.patience import patient
 from ..store.replace import renew
 from .clock import Clock
 from .frames import Frame, Frames, Stream
@@ -102,8 +103,9 @@ class Tracer:
         self._frames.close()
         assert self._writer is not None
         try:
-            self._sink.finish()
-            self._close(self._writer, "complete" if kind is None else "interrupted")
+            with patient():
+                self._sink.finish()
+                self._close(self._writer, "complete" if kind is None else "interrupted")
         finally:
             self._writer.release()
 
