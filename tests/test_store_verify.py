@@ -1,5 +1,6 @@
 """`verify` holds on a sound store, and names the rule that a planted damage breaks."""
 
+import shutil
 from pathlib import Path
 
 import handmade
@@ -48,10 +49,16 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sound") / "run.duckdb"
+    handmade.written(path)
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Path:
-    handmade.written(tmp_path / "run.duckdb")
-    return tmp_path / "run.duckdb"
+def store(sound: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(sound, tmp_path))
 
 
 def test_a_sound_store(store: Path) -> None:
