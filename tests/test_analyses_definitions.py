@@ -1,9 +1,11 @@
 """Definitions over token-level decisions: hand-worked, and against slow second implementations."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from moescope.analyses import _changes, _flow, _labels, _losses, _pairs, _repetition, _sample, _vocabulary
+from moescope.analyses import _changes, _consistency, _flow, _labels, _losses, _pairs, _repetition, _sample, _vocabulary
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -26,11 +28,29 @@ def test_chance_of_meeting_is_the_published_one():
     assert [round(100 * x, 1) for x in found] == [46.4, 67.9, 41.2, 22.7, 43.1]
 
 
-def test_meets_agrees_with_sets():
-    a, b = random_chosen(seed=1), random_chosen(seed=2)
-    a[3, 1] = b[3, 2] = -1  # none is no expert
-    naive = [bool((set(x) & set(y)) - {-1}) for x, y in zip(a.tolist(), b.tolist())]
-    assert _repetition.meets(a, b).tolist() == naive
+@pytest.mark.parametrize("experts", [7, 64, 130])
+def test_repeats_agree_with_sets(experts):
+    chosen = random_chosen(experts=experts)
+    chosen[3, 1] = chosen[9] = -1  # none is no expert
+    a, b = np.arange(199), np.arange(1, 200)
+    first, meet = _repetition.Repeats(chosen, experts)(a, b).astype(bool).tolist()
+    sets = [set(row) - {-1} for row in chosen.tolist()]
+    assert meet == [bool(x & y) for x, y in pairwise(sets)]
+    assert first == [x[0] == y[0] and x[0] >= 0 for x, y in pairwise(chosen)]
+
+
+@pytest.mark.parametrize("m", [1, 2, 5, 16])
+def test_segments_agree_with_a_slow_count(m, monkeypatch):
+    chosen, unit = random_chosen(), np.arange(200) % 3
+    start = np.setdiff1d(np.arange(200 - m + 1), [7, 90])
+    naive = np.zeros((3, 7, m + 1))
+    for row in start:
+        for expert in range(7):
+            naive[unit[row], expert, (chosen[row : row + m] == expert).sum()] += 1
+    for cells in (10**6, 300):  # in one part, and in several
+        monkeypatch.setattr(_consistency, "CELLS", cells)
+        assert _consistency.histograms(start, chosen, 7, m, unit).tolist() == naive.tolist()
+        assert _consistency.histograms(start, chosen, 7, m).tolist() == naive.sum(0, keepdims=True).tolist()
 
 
 def test_coactivation_by_hand():
@@ -75,11 +95,11 @@ def naive_srp(counts, m):
 def test_srp_agrees_with_its_definition(seed):
     counts = np.random.default_rng(seed).integers(0, 5, 60)
     histogram = np.bincount(counts, minlength=5)
-    assert _repetition.srp(histogram)[0] == pytest.approx(naive_srp(counts.tolist(), 4), **EXACT)
+    assert _consistency.srp(histogram)[0] == pytest.approx(naive_srp(counts.tolist(), 4), **EXACT)
 
 
 def test_srp_of_all_or_nothing_segments_is_one():
-    score, size = _repetition.srp(np.array([10, 0, 0, 0, 5]))
+    score, size = _consistency.srp(np.array([10, 0, 0, 0, 5]))
     assert (score, size) == (pytest.approx(1), pytest.approx(1))
 
 
@@ -101,7 +121,7 @@ def naive_cache(sequence, sets, size, m):
 def test_cache_agrees_with_a_slow_one(seed):
     chosen = random_chosen(seed=seed, experts=9)
     sequence = np.repeat([4, 7, 9], [80, 1, 119])
-    found = _repetition.cache_hits(sequence, _sample.one_hot(chosen, 9), 5, 6).sum(0)
+    found = _consistency.cache_hits(sequence, _sample.one_hot(chosen, 9), 5, 6).sum(0)
     assert tuple(found) == naive_cache(sequence.tolist(), [set(row) for row in chosen.tolist()], 5, 6)
 
 

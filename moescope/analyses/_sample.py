@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
+from . import _statistics as st
 from ._scope import Scope, place
 from ._statistics import Array
 
@@ -115,11 +116,16 @@ def one_hot(chosen: Array, experts: int) -> Array:
     return hot[:, :experts]
 
 
+def bits(chosen: Array, experts: int) -> Array:
+    """(words, tokens): who was chosen, as 64 bits of each word; -1 is none."""
+    words = np.zeros((-(-experts // 64), len(chosen)), dtype=np.uint64)
+    for column in chosen.T:
+        (there,) = np.nonzero(column >= 0)
+        expert = column[there].astype(np.uint64)
+        words[expert // 64, there] |= np.uint64(1) << (expert % 64)
+    return words
+
+
 def shuffles(unit: Array, draws: int, seed: int = 0) -> Iterator[Array]:
     """Row orders that shuffle tokens within their document; `unit` need not be sorted."""
-    rng = np.random.default_rng(seed)
-    home = np.argsort(unit, kind="stable")
-    for _ in range(draws):
-        order = np.empty(len(unit), dtype=np.int64)
-        order[home] = np.lexsort((rng.random(len(unit)), unit))
-        yield order
+    return st.orders(unit, draws, seed)

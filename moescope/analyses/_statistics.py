@@ -3,6 +3,8 @@
 Arrays of counts carry their cells on the last axes; everything is vectorised over leading axes. Information is in bits.
 """
 
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,13 +76,20 @@ def jensen_shannon(p: Array, q: Array) -> Array:
 
 
 def bootstrap_weights(units: int, draws: int = DRAWS, seed: int = 0, strata: Array | None = None) -> Array:
-    """(draws, units): how often each document is drawn, multinomially, within its stratum where strata are given."""
-    rng = np.random.default_rng(seed)
-    strata = np.zeros(units, dtype=int) if strata is None else np.asarray(strata)
+    """(draws, units), read-only: how often each document is drawn, multinomially, within its stratum where there are some."""
+    strata = np.zeros(units, dtype=int) if strata is None else np.asarray(strata, dtype=int)
+    return _weights(strata.tobytes(), draws, seed)
+
+
+@lru_cache(maxsize=8)
+def _weights(stratum_of: bytes, draws: int, seed: int) -> Array:
+    strata, rng = np.frombuffer(stratum_of, dtype=int), np.random.default_rng(seed)
+    units = len(strata)
     weights = np.zeros((draws, units))
     for stratum in np.unique(strata):
         (members,) = np.nonzero(strata == stratum)
         weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+    weights.setflags(write=False)
     return weights
 
 
@@ -137,13 +146,30 @@ def fdr(p: Array) -> Array:
     return q
 
 
+def orders(within: Array, draws: int, seed: int = 0) -> Iterator[Array]:
+    """`draws` orders of rows, so that x[order] is x shuffled among rows with equal `within` (any integers, unsorted).
+
+    One sort of integers that hold group, random bits and row: several times faster than lexsort.
+    """
+    rng, n = np.random.default_rng(seed), len(within)
+    groups, code = np.unique(within, return_inverse=True)
+    home = np.argsort(code, kind="stable")
+    row_bits, group_bits = max(n - 1, 1).bit_length(), max(len(groups) - 1, 1).bit_length()
+    free = 63 - row_bits - group_bits
+    base = (code[home].astype(np.int64) << (free + row_bits)) | np.arange(n)
+    for _ in range(draws):
+        key = np.sort(base | (rng.integers(0, 1 << free, n) << row_bits))
+        order = np.empty(n, dtype=np.int64)
+        order[home] = home[key & ((1 << row_bits) - 1)]
+        yield order
+
+
 def permuted(labels: Array, draws: int, seed: int = 0, within: Array | None = None) -> Array:
     """(draws, n): `labels` shuffled, among equals of `within` only where it is given."""
-    rng = np.random.default_rng(seed)
     labels = np.asarray(labels)
-    within = np.zeros(len(labels), dtype=int) if within is None else np.asarray(within)
-    home = np.argsort(within, kind="stable")
+    if within is None:
+        return np.random.default_rng(seed).permuted(np.tile(labels, (draws, 1)), axis=1)
     result = np.empty((draws, len(labels)), dtype=labels.dtype)
-    for row in result:
-        row[home] = labels[np.lexsort((rng.random(len(labels)), within))]
+    for row, order in zip(result, orders(np.asarray(within), draws, seed)):
+        row[:] = labels[order]
     return result

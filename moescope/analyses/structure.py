@@ -1,7 +1,7 @@
 """Structure: which experts go together, in a token, from token to token, and from layer to layer?
 
 * co-activation within a token: `_pairs.py` (OLMoE's definition, and its released code's)
-* repetition from token to token (Mixtral's Table 5) and routing consistency SRP and SCH: `_repetition.py`
+* repetition from token to token (Mixtral's Table 5): `_repetition.py`; routing consistency SRP and SCH: `_consistency.py`
 * transitions between layers, and paths through all of them: `_flow.py`
 * similarity of router rows and of experts by their weights: `_alike.py`
 
@@ -17,9 +17,10 @@ from ..store import Store
 from ._alike import likeness
 from ._answer import Answer, few_units, gather
 from ._charts import heatmap, layers
+from ._consistency import consistency
 from ._flow import paths, transitions
 from ._pairs import coactivation
-from ._repetition import consistency, repetition
+from ._repetition import repetition
 from ._sample import Sample, sample
 from ._scope import Scope, scope
 from ._statistics import Array
