@@ -1,33 +1,19 @@
 """The frame: finds the pages in views/, keeps the run picker beside them, and turns every failure into a sentence."""
 
-import ast
-from functools import cache
-from pathlib import Path
 from typing import Any
 
+import contents
 import panels
 import pickers
 import stored
 import streamlit as st
 
-VIEWS = Path(__file__).parent / "views"
-
-
-@cache
-def about(path: Path) -> dict[str, Any]:
-    """What a page says of itself: PAGE = {"title", "icon", "order", "group"}."""
-    found = [
-        n.value for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "PAGE"
-    ]
-    return dict(ast.literal_eval(found[0]))
-
 
 def pages() -> dict[str, list[Any]]:
     """Pages by group, in their order; the first is the one that opens."""
     groups: dict[str, list[Any]] = {}
-    for path in sorted(VIEWS.glob("[a-z]*.py"), key=lambda p: about(p)["order"]):
-        page, first = about(path), not groups
-        shown = st.Page(path, title=page["title"], icon=page["icon"], url_path=path.stem, default=first)
+    for path, page in contents.views():
+        shown = st.Page(path, title=page["title"], icon=page["icon"], url_path=path.stem, default=not groups)
         groups.setdefault(page["group"], []).append(shown)
     return groups
 
@@ -42,7 +28,7 @@ def sidebar() -> bool:
     return True
 
 
-st.set_page_config("moescope", str(VIEWS.parent / "icon.svg"), layout="wide")
+st.set_page_config("moescope", contents.ICON, layout="wide")
 panels.style()
 chosen = st.navigation(pages(), position="sidebar")
 if panels.guarded(sidebar):

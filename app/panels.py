@@ -16,7 +16,7 @@ from moescope import charts
 from moescope.errors import MoescopeError
 
 schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
-CSS = Path(__file__).with_name("look.css")
+CSS = Path(__file__).with_name("look.css").read_text()
 SMALL = 200  # assignments below which a share is mostly noise
 
 
@@ -59,7 +59,7 @@ def sentence(text: str) -> None:
 
 def style() -> None:
     """The few rules of our own."""
-    st.html(f"<style>{CSS.read_text()}</style>")
+    st.html(f"<style>{CSS}</style>")
 
 
 def head(title: str, words: str) -> None:

@@ -1,16 +1,17 @@
 """The store that the dashboard shows: opened read-only, locked in, re-opened when it changes; queries cached by its state."""
 
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import duckdb
 import pandas as pd
 import streamlit as st
+from limits import limited
 
 import moescope
 from moescope.errors import StoreError
@@ -19,6 +20,7 @@ from moescope.store.parts import parts, parts_folder
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
 MEMORY = "900MB"
+GLANCE_S = 0.05  # how old what is known of the file may be
 PAUSE_S = 3.0  # a growing store is not re-opened more often than this, or than ten times as long as opening takes
 
 
@@ -33,29 +35,34 @@ class Held:
     """One store, shared by all sessions; every query has a cursor of its own."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.lock = path, threading.Lock()
+        self.path, self.lock = path, Lock()
         self.con: duckdb.DuckDBPyConnection | None = None
         self.state: tuple[Any, ...] = ()
-        self.next_look = 0.0
+        self.in_file = False  # the tables are those of the attached file, not views in memory
+        self.next_look = self.next_glance = 0.0
 
     def look(self) -> tuple[Any, ...]:
         """The state that is shown now, after opening the store again if it changed. StoreError if it cannot be shown."""
+        if self.con is not None and time.monotonic() < self.next_glance:
+            return self.state
         now = current(self.path)
         with self.lock:
             replaced = self.con is None or now[:2] != self.state[:2]
             if replaced or (now != self.state and time.monotonic() >= self.next_look):
                 begun = time.monotonic()
-                self.con = locked(self.path)
-                self.state = now
+                con = locked(self.path)
+                self.con, self.in_file, self.state = con, not joined(con), now
                 self.next_look = time.monotonic() + max(PAUSE_S, 10 * (time.monotonic() - begun))
+            self.next_glance = time.monotonic() + GLANCE_S
             return self.state
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A cursor that sees the store's tables by their plain names."""
         self.look()
-        assert self.con is not None
-        cursor = self.con.cursor()
-        if cursor.execute("select 1 from duckdb_databases() where database_name = 'base'").fetchall() and not joined(cursor):
+        with self.lock:
+            assert self.con is not None
+            cursor, in_file = self.con.cursor(), self.in_file
+        if in_file:
             cursor.execute("use base")
         return cursor
 
@@ -108,6 +115,11 @@ def path() -> Path:
     named = os.environ.get("MOESCOPE_STORE", "")
     if not named:
         raise StoreError("no store was named; start the dashboard with: moescope app STORE")
+    return _resolved(named)
+
+
+@cache
+def _resolved(named: str) -> Path:
     return Path(named).resolve()
 
 
@@ -119,17 +131,6 @@ def _held(where: str) -> Held:
 def held() -> Held:
     """The store of this dashboard."""
     return _held(str(path()))
-
-
-@contextmanager
-def limited(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt what runs on `cursor` after so many seconds."""
-    timer = threading.Timer(seconds, cursor.interrupt)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def frame(sql: str, *params: Any) -> pd.DataFrame:
@@ -147,8 +148,17 @@ def _frame(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], 
 
 def rows(sql: str, *params: Any) -> list[dict[str, Any]]:
     """The rows of a query as dicts; missing values are None."""
-    got = frame(sql, *params)
-    return got.astype(object).where(got.notna(), None).to_dict("records")  # type: ignore[no-any-return]
+    here = held()
+    return _rows(str(here.path), here.look(), sql, params, here)
+
+
+@st.cache_data(max_entries=600, show_spinner=False)
+def _rows(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: Held) -> list[dict[str, Any]]:
+    cursor = _here.cursor()
+    with limited(cursor, LIMIT_S):
+        found = cursor.execute(sql, list(params))
+        names = [column[0] for column in found.description or ()]
+        return [{n: None if v != v else v for n, v in zip(names, row, strict=True)} for row in found.fetchall()]
 
 
 def reader() -> Reader:

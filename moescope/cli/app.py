@@ -35,14 +35,14 @@ def command(store: Path, port: int, host: str, headless: bool) -> None:
         raise SystemExit(0) from None
 
 
-def main_file() -> Path:
-    """The dashboard's frame: in the wheel, or beside the package in a checkout. InputError if it is in neither."""
+def server_file() -> Path:
+    """The dashboard's server: in the wheel, or beside the package in a checkout. InputError if it is in neither."""
     from ..errors import InputError
 
     package = Path(__file__).parents[1]
     for place in (package / "_app", package.parent / "app"):
-        if (place / "main.py").is_file():
-            return place / "main.py"
+        if (place / "serve.py").is_file():
+            return place / "serve.py"
     raise InputError("the dashboard is not part of this installation; install moescope from its wheel")
 
 
@@ -56,4 +56,4 @@ def arguments(port: int, host: str, headless: bool) -> list[str]:
         "server.fileWatcherType": "none",
     }
     given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "streamlit", "run", str(main_file()), *given]
+    return [sys.executable, "-m", "streamlit", "run", str(server_file()), *given]

@@ -1,0 +1,49 @@
+"""The dashboard's server: main.py behind `Front`, with everything imported and asked once before the first visitor."""
+
+import contextlib
+import logging
+import os
+import runpy
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import contents  # noqa: E402
+from front import Front  # noqa: E402
+
+
+def warm() -> None:
+    """Import what pages import, and draw the first page for nobody: what it asks the store is then in the cache."""
+    import answers
+    import panels
+    import pickers
+    import stored
+
+    logging.disable(logging.WARNING)  # Streamlit warns at every element that nobody looks
+    try:
+        with contextlib.suppress(Exception):  # what goes wrong here is said on the page
+            stored.held().look()
+            pickers.choose_run()
+        panels.guarded(runpy.run_path, str(contents.views()[0][0]))
+        answers.catalogue()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.asynccontextmanager
+async def ready(_: Any) -> AsyncIterator[None]:
+    """Before the first visitor is let in."""
+    if os.environ.get("MOESCOPE_STORE"):
+        warm()
+    yield
+
+
+NAMES = frozenset(path.stem for path, _ in contents.views())
+app = st.App(HERE / "main.py", lifespan=ready, middleware=[Middleware(Front, pages=NAMES)])
