@@ -5,7 +5,18 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from moescope.analyses import _changes, _consistency, _flow, _labels, _losses, _pairs, _repetition, _sample, _vocabulary
+from moescope.analyses import (
+    _changes,
+    _consistency,
+    _flow,
+    _labels,
+    _losses,
+    _pairs,
+    _repetition,
+    _sample,
+    _statistics,
+    _vocabulary,
+)
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -162,3 +173,32 @@ def test_dealing_agrees_with_a_loop():
     weights, counts = rng.integers(0, 3, (4, 5, 2)), rng.integers(0, 9, (5, 3))
     naive = [[[sum(w[u, lab] * counts[u, e] for u in range(5)) for e in range(3)] for lab in range(2)] for w in weights]
     assert _labels._dealt(weights, counts).tolist() == naive
+
+
+def test_shuffled_attributes_stay_in_their_document():
+    """Documents whose tokens lie apart, and tokens without the attribute in between."""
+    rng = np.random.default_rng(0)
+    unit, code = rng.integers(0, 5, 60), rng.integers(-1, 9, 60)
+    mine = code >= 0
+    for order in _sample.shuffles(unit, 5):
+        moved = _vocabulary.shuffled(code[mine], mine, unit, order)
+        assert (moved != code[mine]).any()
+        for u in range(5):
+            assert sorted(moved[unit[mine] == u]) == sorted(code[mine][unit[mine] == u])
+
+
+@pytest.mark.parametrize("ranks", [None, 1])
+def test_redrawn_documents_agree_with_whole_tables(ranks):
+    rng = np.random.default_rng(1)
+    chosen, unit, codes = random_chosen(n=400), rng.integers(0, 6, 400), _vocabulary.Codes(rng.zipf(1.6, 400) % 40)
+    chosen[5, 0] = -1
+    largest, bits = _vocabulary.redrawn(_vocabulary.Routed(codes, unit, chosen, 7, 6), ranks, draws=8)
+    for number, weights in enumerate(_statistics.bootstrap_weights(6, 8)):
+        table, count = np.zeros((len(codes.values), 7)), np.zeros(len(codes.values))
+        for value, row, u in zip(codes.index, chosen[:, :ranks].tolist(), unit):
+            count[value] += weights[u]
+            for expert in set(row) - {-1}:
+                table[value, expert] += weights[u]
+        often = codes.frequent
+        assert largest[number, 0] == pytest.approx(_vocabulary.largest(table[often], count[often]), rel=1e-6)
+        assert bits[number, 0] == pytest.approx(_statistics.mutual_information(table[often]), rel=1e-9)

@@ -10,6 +10,7 @@ Null: the labels dealt anew to the documents, which keeps each document's routin
 within their label.
 """
 
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -23,6 +24,7 @@ from ._tables import Table
 
 NULL = "labels dealt anew to documents"
 OLMOE = "OLMoE 2409.02060, section 5.3"
+FEW = 999  # permutations for what a router has few of; cells, of which there are many, need finer p values
 
 
 def by_label(table: Table, tokens: Array, kind: str, draws: int) -> tuple[list[pd.DataFrame], pd.DataFrame]:
@@ -82,8 +84,9 @@ def by_label(table: Table, tokens: Array, kind: str, draws: int) -> tuple[list[p
         "n",
         "units",
     ]
-    shared = _information(table, kind, total, boot, null_tables, int(n.sum()), len(home))
-    return [special, share, *shared, *_divergences(table, kind, total, boot, null_tables, int(n.sum()), len(home))], cells[keep]
+    some = null_tables[:FEW]
+    shared = _information(table, kind, total, boot, some, int(n.sum()), len(home))
+    return [special, share, *shared, *_divergences(table, kind, total, boot, some, int(n.sum()), len(home))], cells[keep]
 
 
 def _dealt(weights: Array, counts: Array) -> Array:
@@ -94,12 +97,18 @@ def _dealt(weights: Array, counts: Array) -> Array:
 
 def _null(home: Array, labels: int, draws: int, counts: Array, tokens: Array) -> tuple[Array, Array]:
     """Tables and token counts by label when labels are dealt anew, in parts that fit in memory."""
-    dealt = st.permuted(home, draws)
+    dealt = _dealings(home.astype(np.int32).tobytes(), draws)
     parts = [
         _dealt(np.eye(labels, dtype=np.float32)[p], np.c_[counts, tokens]) for p in np.array_split(dealt, max(1, draws // 500))
     ]
     both = np.concatenate(parts)
     return both[:, :, :-1], both[:, :, -1:]
+
+
+@lru_cache(maxsize=2)
+def _dealings(home: bytes, draws: int) -> Array:
+    """(draws, units): labels dealt anew to the documents; the same for all routers that saw the same documents."""
+    return st.permuted(np.frombuffer(home, dtype=np.int32), draws)
 
 
 def _information(table: Table, kind: str, total: Array, boot: Array, null: Array, n: int, units: int) -> list[pd.DataFrame]:

@@ -49,55 +49,58 @@ def attributes(sample: Sample) -> dict[str, Array]:
 def specialization(sample: Sample, name: str, code: Array) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Per router: its figures, and its cells (x, expert, n, value, expected, p)."""
     orders = list(shuffles(sample.unit, SHUFFLES))
+    prepared: dict[bytes, tuple[Codes, list[Array]]] = {}  # often the same for all routers
     for where, experts, rows, chosen in sample.routers():
         known = code[rows] >= 0
         if not known.any():
             continue
-        nulls = [_shuffled(code, rows, sample.unit, order)[known] for order in orders]
-        routed = Routed(_Codes(code[rows][known]), sample.unit[rows][known], chosen[known], experts, sample.units)
-        figured = _figures(where | {"subset": name}, routed, [routed.codes.of(n) for n in nulls])
-        yield figured, _cells(where, name, routed)
+        mine = np.zeros(len(code), dtype=bool)
+        mine[rows[known]] = True
+        if (key := mine.tobytes()) not in prepared:
+            codes = Codes(code[mine])
+            prepared = {key: (codes, [shuffled(codes.index, mine, sample.unit, order) for order in orders])}
+        codes, nulls = prepared[key]
+        routed = Routed(codes, sample.unit[mine], chosen[known], experts, sample.units)
+        yield _figures(where | {"subset": name}, routed, nulls), _cells(where, name, routed)
 
 
-def _shuffled(code: Array, rows: Array, unit: Array, order: Array) -> Array:
-    """Codes of `rows` after a shuffle within documents of those that have one."""
-    moved = np.full(len(code), -1, dtype=np.int64)
-    mine = np.zeros(len(code), dtype=bool)
-    mine[rows] = code[rows] >= 0
-    source = order[mine[order]]
+def shuffled(values: Array, mine: Array, unit: Array, order: Array) -> Array:
+    """`values` of the rows `mine` after `order`, a shuffle of all rows within their documents, has moved them among these."""
     home = np.argsort(unit, kind="stable")
-    moved[home[mine[home]]] = code[source]
-    return moved[rows]
+    source = order[home]  # both by document
+    moved = np.zeros(len(mine), dtype=values.dtype)
+    place = np.cumsum(mine) - 1
+    moved[home[mine[home]]] = values[place[source[mine[source]]]]
+    return moved[mine]
 
 
-class _Codes:
+class Codes:
     """Values numbered from 0, frequent ones apart."""
 
     def __init__(self, code: Array) -> None:
         self.values, self.index, self.counts = np.unique(code, return_inverse=True, return_counts=True)
         self.frequent = self.counts >= LEAST
 
-    def of(self, code: Array) -> Array:
-        return np.searchsorted(self.values, code)
-
 
 @dataclass(frozen=True)
 class Routed:
     """Tokens of one router that have the attribute: their codes, documents and chosen experts."""
 
-    codes: _Codes
+    codes: Codes
     unit: Array
     chosen: Array
     experts: int
     units: int
 
-    def table(self, index: Array, ranks: int | None = None) -> Array:
-        """(values, experts): tokens of each value that chose each expert, among the first `ranks` choices."""
-        values, total = len(self.codes.values), np.zeros(len(self.codes.values) * self.experts)
-        for column in self.chosen[:, :ranks].T:
+    def tables(self, index: Array) -> tuple[Array, Array]:
+        """(values, experts) twice: tokens of each value whose first choice is the expert, and that chose it at all."""
+        cells, shape = len(self.codes.values) * self.experts, (len(self.codes.values), self.experts)
+        by_rank = []
+        for column in self.chosen.T:
             there = column >= 0
-            total += np.bincount(index[there] * self.experts + column[there], minlength=values * self.experts)
-        return total.reshape(values, self.experts)
+            cell = index * self.experts + column if there.all() else index[there] * self.experts + column[there]
+            by_rank.append(np.bincount(cell, minlength=cells).reshape(shape))
+        return by_rank[0], np.sum(by_rank, axis=0)
 
 
 def largest(table: Array, counts: Array) -> Array:
@@ -108,27 +111,25 @@ def largest(table: Array, counts: Array) -> Array:
 
 def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
     codes, experts = routed.codes, routed.experts
-    often = codes.frequent
-    common: dict[str, Any] = {"null_name": NULL, "tail": "t", "units": len(np.unique(routed.unit))}
-    every, seen = np.ones(len(often), dtype=bool), int(codes.counts[often].sum())
+    often, every = codes.frequent, np.ones(len(codes.values), dtype=bool)
+    common: dict[str, Any] = {"null_name": NULL, "tail": "t", "units": len(np.unique(routed.unit)), "bounds": (0, np.inf)}
     k = float((routed.chosen >= 0).sum(1).mean())
+    tables = dict(zip((1, None), zip(*(routed.tables(index) for index in (codes.index, *nulls)))))
     rows = []
 
-    def add(
-        name: str, estimator: str, ranks: int | None, which: Array, statistic: Any, source: str, chance: float, draws: Any
-    ) -> None:
-        values = [statistic(routed.table(index, ranks)[which], codes.counts[which]) for index in (codes.index, *nulls)]
-        rows.append(figures(where, name, values[0], estimator=estimator, source=source, chance=chance, draws=draws,
-                            null=values[1:], bounds=(0, np.inf), n=int(codes.counts[which].sum()), **common))  # fmt: skip
+    def add(name: str, form: str, ranks: int | None, which: Array, statistic: Any, **more: Any) -> None:
+        value, *null = [statistic(table[which], codes.counts[which]) for table in tables[ranks]]
+        n = int(codes.counts[which].sum())
+        rows.append(figures(where, name, value, estimator=form, null=null, n=n, **more, **common))
 
-    name = "vocabulary specialization"
-    if seen:
-        drawn = [_bootstrap(routed, ranks) for ranks in (None, 1)]
-        add(name, "top-k", None, often, largest, OLMOE, k / experts, drawn[0][0])
-        add(name, "first choice", 1, often, largest, OLMOE, 1 / experts, drawn[1][0])
-    add(name, "released code", 1, every, largest, "allenai/OLMoE run_moe_analysis.py, print_avg", 1 / experts, None)
-    if seen:
-        add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, "Shannon 1948", 0.0, drawn[1][1])
+    name, code = "vocabulary specialization", "allenai/OLMoE run_moe_analysis.py, print_avg"
+    if often.any():
+        drawn = {ranks: redrawn(routed, ranks) for ranks in (None, 1)}
+        add(name, "top-k", None, often, largest, source=OLMOE, chance=k / experts, draws=drawn[None][0])
+        add(name, "first choice", 1, often, largest, source=OLMOE, chance=1 / experts, draws=drawn[1][0])
+    add(name, "released code", 1, every, largest, source=code, chance=1 / experts)
+    if often.any():
+        add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=drawn[1][1])
         row = rows[-1].copy()
         row["estimator"] = "less null mean"
         row[["value", "ci_low", "ci_high"]] = row[["value", "ci_low", "ci_high"]].sub(row["null_mean"], axis=0)
@@ -140,27 +141,47 @@ def _bits(table: Array, counts: Array) -> Array:
     return st.mutual_information(table)
 
 
-def _bootstrap(routed: Routed, ranks: int | None) -> tuple[Array, Array]:
-    """(DRAWS, 1) each: the mean largest share, and the information, of frequent values when documents are drawn again."""
+def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS) -> tuple[Array, Array]:
+    """(draws, 1) each: the mean largest share, and the information, of frequent values when documents are drawn again.
+
+    Only cells that occur are drawn; their counts are whole numbers, so that n log2 n comes from a table.
+    """
     which, experts = routed.codes.frequent, routed.experts
-    number, keep, values = np.cumsum(which) - 1, which[routed.codes.index], int(which.sum())
+    keep, number = which[routed.codes.index], np.cumsum(which) - 1
     index, unit, chosen = number[routed.codes.index[keep]], routed.unit[keep], routed.chosen[keep, :ranks]
-    cells = _by_unit(np.where(chosen >= 0, index[:, None] * experts + chosen, -1), unit, routed.units, values * experts)
-    counts = _by_unit(index[:, None], unit, routed.units, values)
-    weights = st.bootstrap_weights(routed.units, DRAWS)
-    drawn: tuple[list[Array], list[Array]] = ([], [])
-    for part in np.array_split(weights, max(1, DRAWS * values * experts // 10_000_000)):
-        table = np.asarray((cells.T @ part.T).T).reshape(-1, values, experts)
-        drawn[0].append(largest(table, np.asarray((counts.T @ part.T).T)))
-        drawn[1].append(st.mutual_information(table))
-    return np.concatenate(drawn[0])[:, None], np.concatenate(drawn[1])[:, None]
+    cell = np.where(chosen >= 0, index[:, None] * experts + chosen, -1)
+    occurs = np.zeros(int(which.sum()) * experts, dtype=bool)
+    occurs[cell[cell >= 0]] = True
+    (cells,) = np.nonzero(occurs)
+    cell = np.where(cell >= 0, (np.cumsum(occurs) - 1)[cell], -1)
+    value, first = np.unique(cells // experts, return_index=True)
+    counted = [_by_unit(cell, unit, routed.units, len(cells)), _by_unit(index[:, None], unit, routed.units, int(which.sum()))]
+    sums = [_by_unit((cells // by)[:, None] if by else (cells % experts)[:, None], np.arange(len(cells)), len(cells), size)
+            for by, size in ((experts, int(which.sum())), (0, experts))]  # fmt: skip
+    found = []
+    for part in np.array_split(st.bootstrap_weights(routed.units, draws), max(1, draws * len(cells) // 4_000_000)):
+        n, seen = ((c.T @ part.T.astype(np.float32)) for c in counted)
+        share = np.maximum.reduceat(n, first, axis=0) / np.maximum(seen[value], 1)
+        most = share.sum(0) / np.maximum((seen > 0).sum(0), 1)
+        x_log_x = _x_log_x(int(n.sum(0).max()))
+        joint, *margins = [x_log_x[m.astype(np.int64)].sum(0) for m in (n, *(s.T @ n for s in sums))]
+        total = n.sum(0)
+        bits = (joint - sum(margins) + x_log_x[total.astype(np.int64)]) / np.maximum(total, 1)
+        found.append(np.stack([most, np.maximum(bits, 0)], axis=1))
+    both = np.concatenate(found)
+    return both[:, :1], both[:, 1:]
+
+
+def _x_log_x(most: int) -> Array:
+    n = np.arange(most + 1)
+    return np.asarray(n * np.log2(np.maximum(n, 1)))
 
 
 def _by_unit(cell: Array, unit: Array, units: int, cells: int) -> Any:
     """Sparse (units, cells): how often each cell occurs in each document; -1 is left out."""
     row = np.repeat(unit, cell.shape[1])[cell.ravel() >= 0]
     column = cell.ravel()[cell.ravel() >= 0]
-    return sparse.csr_matrix((np.ones(len(row)), (row, column)), shape=(units, cells))
+    return sparse.csr_matrix((np.ones(len(row), dtype=np.float32), (row, column)), shape=(units, cells))
 
 
 def _cells(where: Any, name: str, routed: Routed) -> pd.DataFrame:
@@ -169,7 +190,7 @@ def _cells(where: Any, name: str, routed: Routed) -> pd.DataFrame:
     per_expert = np.asarray(_by_unit(routed.chosen, unit, routed.units, routed.experts).todense())
     share = per_expert / np.maximum(np.bincount(unit, minlength=routed.units), 1)[:, None]
     expected = np.asarray(counts.T @ share)[codes.frequent]
-    table = routed.table(codes.index)[codes.frequent]
+    table = routed.tables(codes.index)[1][codes.frequent]
     n = codes.counts[codes.frequent][:, None]
     documents = np.asarray((counts > 0).sum(0)).ravel()[codes.frequent]
     p = stats.binom.sf(table - 1, n, np.clip(expected / np.maximum(n, 1), 0, 1))
