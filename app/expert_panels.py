@@ -5,6 +5,7 @@ from typing import Any
 import expert_facts as facts
 import panels
 import pickers
+import sampling
 import stored
 import streamlit as st
 from wording import markup, token, visible
@@ -17,7 +18,7 @@ Row = dict[str, Any]
 @panels.part
 def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
     """Its characteristic tokens, and places where they stand."""
-    frame, params = facts.top_tokens(run["run"], layer, expert, overall)
+    frame, sql, params = facts.top_tokens(run, layer, expert, overall)
     left, right = st.columns([2, 3], gap="medium")
     with left:
         panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance.")
@@ -40,7 +41,8 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                     "at_least": st.column_config.NumberColumn("at least (95 %)", format="%.2f ×"),
                 },
             )
-            panels.files(shown, facts.TOKENS, params, name="expert-tokens")
+            panels.files(shown, sql, params, name="expert-tokens")
+            sampling.told(facts.part_of(run, layer)[1])
             picked = named.iloc[event.selection.rows[0]]["text"] if event.selection.rows else ""
     with right:
         words = (
@@ -76,11 +78,12 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
 @panels.part
 def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     """Experts that run with it, before it, after it, and on the same tokens."""
+    panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
     places = [column for _ in range(2) for column in st.columns(2)]
     k, many, key = layer.top_k or 1, layer.experts, [run["run"], layer.stack, layer.layer, expert]
     together = stored.frame(facts.COACTIVE, layer.router, expert)
     before, after = stored.frame(facts.FROM, *key), stored.frame(facts.TO, *key)
-    alike, params = facts.nearest(layer, expert)
+    alike, profile, params = facts.nearest(run, layer, expert)
     chance = (k - 1) / max(many - 1, 1)
     with places[0]:
         _ranked(
@@ -93,9 +96,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
             "Top-1 routing has no co-activation.",
         )
     with places[1]:
-        _ranked(
-            alike, "cosine", "Sees the same tokens as (cosine of counts)", None, facts.PROFILE, params, "It has no company."
-        )
+        _ranked(alike, "cosine", "Sees the same tokens as (cosine of counts)", None, profile, params, "It has no company.")
     with places[2]:
         _ranked(
             before, "share", "First choices one layer before", None, facts.FROM, key, "No layer before this one was traced."

@@ -6,7 +6,11 @@ from typing import Any, TypeVar
 import streamlit as st
 
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
-FORGET = {"run": ("sequence", "token", "expert"), "sequence": ("token",)}  # what a change of the first makes meaningless
+PAGES = ("page", "page1", "page2")
+FORGET = {  # what a change of the first makes meaningless
+    "run": ("sequence", "token", "expert", "in", *PAGES),
+    "sequence": ("token", *PAGES),
+}
 T = TypeVar("T")
 
 
@@ -65,9 +69,53 @@ def typed(label: str, key: str, **more: Any) -> str:
     return st.text_input(label, key=box, on_change=_changed, args=(key, box), **more) or ""
 
 
-def _changed(key: str, box: str) -> None:
+def tabs(label: str, key: str, options: dict[str, str]) -> str:
+    """Sections of which one is drawn, the one in ?key=; the first is not written to the URL."""
+    names = list(options)
+    box = _box(key, get(key) if get(key) in options else names[0])
+    st.segmented_control(
+        label, names, format_func=options.__getitem__, key=box, required=True, label_visibility="collapsed",
+        on_change=_changed, args=(key, box, names[0]),
+    )  # fmt: skip
+    return str(st.session_state[box])
+
+
+def toggle(label: str, key: str, **more: Any) -> bool:
+    """A switch whose value is ?key=; off is not written to the URL."""
+    box = _box(key, get(key) == "1")
+    return bool(st.toggle(label, key=box, on_change=_changed, args=(key, box, False), **more))
+
+
+def several(label: str, key: str, options: Sequence[T], default: Sequence[T], **more: Any) -> list[T]:
+    """A multi-select whose values are ?key=a,b; the default is not written to the URL."""
+    names = {str(option): option for option in options}
+    asked = get(key)
+    chosen = list(default) if asked is None else [names[name] for name in asked.split(",") if name in names]
+    box = _box(key, chosen)
+    return list(st.multiselect(label, options, key=box, on_change=_changed, args=(key, box, list(default)), **more))
+
+
+def whole(label: str, key: str, low: int, high: int, default: int, **more: Any) -> int:
+    """A whole number from `low` to `high` whose value is ?key=."""
+    asked = number(key)
+    box = _box(key, min(max(default if asked is None else asked, low), high))
+    return int(st.number_input(label, low, high, key=box, on_change=_changed, args=(key, box, default), **more))
+
+
+def _box(key: str, value: Any) -> str:
+    """The widget's own key, holding what the URL says."""
+    box = f"box-{key}"
+    if box not in st.session_state or st.session_state[box] != value:
+        st.session_state[box] = value
+    return box
+
+
+def _changed(key: str, box: str, default: Any = None) -> None:
     value = st.session_state[box]
-    put(key, value if value not in ("", None) else None)
+    if isinstance(value, bool):
+        value = int(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else value
+    put(key, None if value == default or (text in ("", None) and default is None) else text)
     for other in FORGET.get(key, ()):
         put(other, None)
 

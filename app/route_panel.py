@@ -93,13 +93,12 @@ def _weight(row: Any) -> float:
 
 
 def _chart(path: pd.DataFrame, token: int, run: int) -> None:
-    grid = pd.DataFrame(
-        [(layer, e) for layer, n in path.groupby("layer")["experts"].max().items() for e in range(int(n))],
-        columns=["layer", "expert"],
-    )
-    weights = path.groupby(["layer", "expert"], as_index=False)["weight"].sum()
-    frame = grid.merge(weights, how="left").fillna({"weight": 0.0})
-    chart = charts.heatmap(frame, "expert", "layer", "weight", "Weights along the way", select=True)
+    frame = path.groupby(["layer", "expert"], as_index=False)["weight"].sum()
+    layers = sorted(frame["layer"].unique().tolist(), reverse=True)
+    chart = charts.heatmap(
+        frame, "expert", "layer", "weight", "Weights along the way", subtitle="click a cell to open that expert", select=True,
+        across=range(int(path["experts"].max())), down=layers,
+    )  # fmt: skip
     pick = panels.figure(chart, frame, routes.ROUTE, [token, run], name=f"route-{token}", select="pick")
     if pick:
         label = next((x.label for x in pickers.layers(run) if x.layer == pick["layer"]), None)

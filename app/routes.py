@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import stored
+import streamlit as st
 from pickers import Layer
 
 PAGE = 1500  # tokens shown at once
@@ -65,6 +66,11 @@ def partners(sequence: dict[str, Any], run: int) -> list[dict[str, Any]]:
 
 def tokens(sequence: int, layer: Layer, page: int = 0) -> tuple[pd.DataFrame, list[Any]]:
     """Tokens of a sequence with their route through one layer; and the parameters of ROUTES."""
+    return _tokens(str(stored.path()), stored.held().look(), sequence, layer, page)
+
+
+@st.cache_data(max_entries=60, show_spinner=False, hash_funcs={Layer: lambda layer: layer.router})
+def _tokens(where: str, state: tuple[Any, ...], sequence: int, layer: Layer, page: int) -> tuple[pd.DataFrame, list[Any]]:
     frame = stored.frame(TOKENS, sequence, PAGE, page * PAGE)
     if frame.empty:
         return frame, [layer.router, 0, 0, sequence]

@@ -5,6 +5,7 @@ import logging
 import os
 import runpy
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 HERE = Path(__file__).parent
+LATER_S = 4.0  # until analyses (SciPy) are imported: the first page needs none
 sys.path.insert(0, str(HERE))
 
 import contents  # noqa: E402
@@ -32,7 +34,7 @@ def warm() -> None:
             stored.held().look()
             pickers.choose_run()
         panels.guarded(runpy.run_path, str(contents.views()[0][0]))
-        answers.catalogue()
+        threading.Timer(LATER_S, answers.catalogue).start()
     finally:
         logging.disable(logging.NOTSET)
 

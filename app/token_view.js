@@ -1,6 +1,10 @@
 // Tokens as text, or patches as a grid over their image. Text from the data is only ever set as textContent.
+// Drawn anew only when the data differ: a click changes what is selected here and, by an event, in the views beside this one.
 export default function ({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".view")
+  root.tell = (id) => setStateValue("token", id)
+  if (root.drawn === data.sign) return
+  root.drawn = data.sign
   const el = (tag, name, text) => {
     const node = document.createElement(tag)
     if (name) node.className = name
@@ -77,18 +81,26 @@ export default function ({ parentElement, data, setStateValue }) {
     tip.style.top = at.bottom - home.top + 6 + "px"
     tip.classList.add("shown")
   }
+  let focus = Math.max(data.ids.indexOf(data.selected), 0)
   const of = (event) => event.target.closest?.("[data-i]")
   box.onmouseover = (event) => { const cell = of(event); if (cell) show(+cell.dataset.i, cell) }
-  box.onmouseleave = () => tip.classList.remove("shown")
+  box.onmouseleave = box.onblur = () => tip.classList.remove("shown")
+  const select = (id) => cells.forEach((cell, i) => {
+    cell.classList.toggle("sel", data.ids[i] === id)
+    cell.setAttribute("aria-selected", data.ids[i] === id)
+  })
   const pick = (i) => {
-    cells.forEach((cell) => cell.classList.remove("sel"))
-    cells[i].classList.add("sel")
-    setStateValue("token", data.ids[i])
+    document.dispatchEvent(new CustomEvent("moescope-token", { detail: data.ids[i] }))
+    focus = i
+    root.tell(data.ids[i])
   }
+  if (root.heard) document.removeEventListener("moescope-token", root.heard)
+  root.heard = (event) => root.isConnected ? select(event.detail) : document.removeEventListener("moescope-token", root.heard)
+  document.addEventListener("moescope-token", root.heard)
   box.onclick = (event) => { const cell = of(event); if (cell) pick(+cell.dataset.i) }
-  let focus = Math.max(data.ids.indexOf(data.selected), 0)
   box.onkeydown = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: data.width || 12, ArrowUp: -(data.width || 12) }[event.key]
+    const row = data.width || 12
+    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: row, ArrowUp: -row, Home: -1e9, End: 1e9 }[event.key]
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(focus) }
     if (!step) return
     event.preventDefault()

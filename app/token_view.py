@@ -1,5 +1,7 @@
 """The coloured tokens: a component of the browser that gets plain arrays and gives back the token that was clicked."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,10 +116,25 @@ def data_of(
 
 
 def show(data: dict[str, Any], key: str) -> None:
-    """Draw the tokens; a click goes to ?token=."""
+    """Draw the tokens; a click goes to ?token=.
+
+    What is selected is sent only with other changes: after a click the message is the last one, and the browser keeps its view.
+    """
     script, css = sources()
+    selected = data.pop("selected")
+    sign = hashlib.blake2b(json.dumps(data, default=str).encode(), digest_size=9).hexdigest()
+    last = st.session_state.get(f"drawn-{key}", ("", None))
+    if last[0] != sign:
+        last = st.session_state[f"drawn-{key}"] = sign, selected
+    data |= {"sign": f"{sign}-{last[1]}", "selected": last[1]}
     component = st.components.v2.component("moescope_tokens", html='<div class="view"></div>', js=script, css=css)
     component(data=data, key=key, on_token_change=lambda: _clicked(key))
+
+
+def forget(*keys: str) -> None:
+    """Send what is selected with the next drawing: the browser may have no view to keep."""
+    for key in keys:
+        st.session_state.pop(f"drawn-{key}", None)
 
 
 def _clicked(key: str) -> None:

@@ -68,7 +68,10 @@ def test_effects_and_curves_are_shown(store: Path, tmp_path: Path, monkeypatch: 
         test = opened(store, view, monkeypatch, **query)
         assert sum("ablation_effects" in c.value for c in test.code) == 5, query  # four charts and a table, each with its SQL
     assert opened(store, "ablation", monkeypatch, mode="mean").selectbox(key="box-mode").value == "zero"
-    assert opened(store, "experts", monkeypatch, layer="layer 2", expert="3").selectbox(key="box-mode").value == "zero"
+    assert (
+        opened(store, "experts", monkeypatch, layer="layer 2", expert="3", more="without").selectbox(key="box-mode").value
+        == "zero"
+    )
     assert curves(opened(store, "load", monkeypatch)) == 4
     synthetic_app.text_run(tmp_path / "plain.duckdb", "mixtral", documents=1)
     assert curves(opened(tmp_path / "plain.duckdb", "load", monkeypatch)) == 0

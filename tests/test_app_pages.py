@@ -75,7 +75,9 @@ STATES = [
     ("tokens", {"by": "expert", "expert": "3"}), ("tokens", {"by": "entropy"}), ("tokens", {"by": "margin", "run": "3"}),
     ("tokens", {"q": "token", "domain": "domain=code"}), ("tokens", {"token": "200"}), ("tokens", {"token": "9", "run": "2"}),
     ("tokens", {"q": "nothing like that"}), ("experts", {"find": "law"}), ("experts", {"find": "holder"}),
-    ("experts", {"find": "zzz"}), ("experts", {"layer": "layer 5", "expert": "7"}), ("structure", {"follow": "2"}),
+    ("experts", {"find": "zzz"}), ("experts", {"layer": "layer 5", "expert": "7"}), ("experts", {"more": "company"}),
+    ("experts", {"more": "without"}), ("experts", {"more": "labels", "run": "3"}), ("tokens", {"numbers": "1", "run": "3"}),
+    ("structure", {"follow": "2"}),
     ("structure", {"layer": "layer 5"}), ("structure", {"ask": "specialization"}), ("meaning", {"tint": "upos"}),
     ("meaning", {"question": "specialization"}), ("compare", {"run": "0", "with": "3"}), ("compare", {"run": "2", "with": "0"}),
 ]  # fmt: skip

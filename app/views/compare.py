@@ -133,6 +133,7 @@ def texts(a: Row, b: Row) -> None:
                 panels.empty("No token here", "Choose another sequence.")
                 continue
             size = (int(frame["y"].max()) + 1, int(frame["x"].max()) + 1) if frame["y"].notna().all() else None
+            token_view.forget(f"side-{run['run']}")
             token_view.show(
                 token_view.data_of(frame, token_view.paint(frame, "first", at.experts), size=size), key=f"side-{run['run']}"
             )

@@ -7,6 +7,7 @@ import expert_panels
 import linked
 import panels
 import pickers
+import sampling
 import stored
 import streamlit as st
 import wording
@@ -19,6 +20,7 @@ PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group":
 KINDS = """
 select kind, of_tokens from (select distinct kind, false as of_tokens from label_rollup where run = ?
 union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?) order by of_tokens, kind"""
+MORE = {"labels": "What it prefers", "company": "Its company", "without": "Without it"}
 Row = dict[str, Any]
 
 
@@ -108,6 +110,7 @@ def _decisions(layer: pickers.Layer) -> int:
 @panels.part
 def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
     """Which labels come here: sequences' (domain, class) and tokens' (parts of speech)."""
+    panels.section("What it prefers", "Of all tokens with a label, the share that comes here.")
     kinds = {r["kind"]: r["of_tokens"] for r in stored.rows(KINDS, run["run"], run["run"])}
     if not kinds:
         panels.empty(
@@ -121,7 +124,7 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 if len(kinds) <= 2
                 else linked.choose("Kind", f"kind-{kind}", [kind, *[k for k in kinds if k != kind]]) or kind
             )
-            frame, sql, params = facts.by_label(layer, expert, one, bool(kinds[one]))
+            frame, sql, params = facts.by_label(run, layer, expert, one, bool(kinds[one]))
             if frame.empty:
                 panels.empty(f"No {one} here", "No labelled token was routed by this layer.")
                 continue
@@ -141,6 +144,7 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 tooltip=["assignments", "documents"],
             )
             panels.figure(chart, frame, sql, params, name=f"expert-{one}")
+    sampling.told(facts.part_of(run, layer)[1])
 
 
 @panels.part
@@ -189,11 +193,13 @@ def render() -> None:
         finder(run)
     overall = glance(run, layer, expert)
     expert_panels.tokens_of(run, layer, expert, overall)
-    panels.section("What it prefers")
-    labels(run, layer, expert, overall / max(layer.top_k or 1, 1))
-    panels.section("Its company")
-    expert_panels.company(run, layer, expert)
-    effects(run, layer, expert)
+    shown = linked.tabs("More about it", "more", MORE)
+    if shown == "labels":
+        labels(run, layer, expert, overall / max(layer.top_k or 1, 1))
+    elif shown == "company":
+        expert_panels.company(run, layer, expert)
+    else:
+        effects(run, layer, expert)
 
 
 render()

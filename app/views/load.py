@@ -7,6 +7,7 @@ import linked
 import pandas as pd
 import panels
 import pickers
+import sampling
 import stored
 import streamlit as st
 import training
@@ -32,10 +33,11 @@ SPLITS = {
 }
 SPLIT = """
 with n as (
-  select r.stack, r.layer, a.router, a.expert, count(*) as assignments
-  from assignments a join routers r using (router) join forwards f using (forward) join tokens t using (token)
-  where a.run = ? and not a.dropped and {where} group by r.stack, r.layer, a.router, a.expert)
-select *, assignments / sum(assignments) over (partition by router) as share from n order by stack, layer, expert"""
+  select a.router, a.expert, count(*) as assignments
+  from assignments a join forwards f using (forward) join tokens t using (token)
+  where a.run = ? and not a.dropped and {where}{few} group by a.router, a.expert)
+select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
+from n join routers r using (router) order by stack, layer, expert"""
 BALANCE = """
 select s.stack, s.layer, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
        s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
@@ -54,7 +56,7 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
     with three:
         split = linked.choose("Of which tokens", "split", list(SPLITS)) or "everything"
     if label:
-        difference = st.toggle("Difference from everything", key="difference")
+        difference = linked.toggle("Difference from everything", "difference")
         return (
             stored.frame(BY_LABEL, run["run"], *label),
             BY_LABEL,
@@ -62,7 +64,10 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
             "difference" if difference else "share",
         )
     if split != "everything":
-        sql = SPLIT.format(where=SPLITS[split])
+        each = sum(layer.top_k or 1 for layer in pickers.layers(run["run"]))
+        few, kept = sampling.few(run, sampling.EVERY, each)
+        sampling.told(kept)
+        sql = SPLIT.format(where=SPLITS[split], few=few)
         return stored.frame(sql, run["run"]), sql, [run["run"]], "share"
     return stored.frame(ALL, run["run"]), ALL, [run["run"]], value
 

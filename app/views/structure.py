@@ -16,7 +16,7 @@ PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "gr
 FLOW = """
 select layer, expert, next_layer, next_expert, n, share, sum(n) over (partition by layer) as every from transitions
 where run = ? and stack = ? and layer >= ?
-qualify dense_rank() over (order by layer) <= 4 and row_number() over (partition by layer order by n desc) <= 160
+qualify dense_rank() over (order by layer) <= 3 and row_number() over (partition by layer order by n desc) <= 80
 order by layer, n desc"""
 TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?

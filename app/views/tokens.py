@@ -46,7 +46,7 @@ def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
         with three:
             expert = pickers.choose_expert(layer)
     with four:
-        numbers = st.toggle("Expert numbers", key="numbers")
+        numbers = linked.toggle("Expert numbers", "numbers")
     return layer, by, expert, numbers
 
 
@@ -81,7 +81,7 @@ def page_of(sequence: Row, place: int) -> int:
         "select position from tokens where token = ? and sequence = ?", linked.number("token") or -1, sequence["sequence"]
     )
     begin = min(at[0]["position"] // routes.PAGE, pages - 1) + 1 if at else 1
-    return int(st.number_input(f"Page of {pages}", 1, pages, begin, key=f"page-{place}-{sequence['sequence']}")) - 1
+    return linked.whole(f"Page of {pages}", f"page{place or ''}", 1, pages, begin) - 1
 
 
 def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, expert: int, numbers: bool) -> None:
@@ -114,7 +114,7 @@ def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, exp
 
 @panels.part
 def viewer(run: Row) -> None:
-    """Filters, text and route: a click draws only this again."""
+    """Filters, text and route."""
     chosen = bar(run)
     if chosen is None:
         panels.empty("This run has no router yet", "It appears as soon as the first batch is written.")
@@ -124,12 +124,19 @@ def viewer(run: Row) -> None:
     if sequence is None:
         return
     sides = beside(run, sequence, layer)
+    token_view.forget(*(f"tokens-{place}" for place in range(len(sides))))
+    sheet(run, sides, *chosen[1:])
+
+
+@panels.part
+def sheet(run: Row, sides: list[tuple[Row, pickers.Layer]], by: str, expert: int, numbers: bool) -> None:
+    """The tokens and the route of one of them: a click draws only this again."""
     for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
         with column, st.container(border=True):
-            draw(run, side, at, place, *chosen[1:])
+            draw(run, side, at, place, by, expert, numbers)
     token = linked.number("token")
     if token is None:
-        st.caption(":material/touch_app: Click a token to see its route through all layers; arrow keys and Enter do the same.")
+        st.caption(":material/touch_app: Click a token for its route through all layers; Tab, arrow keys and Enter do it too.")
     else:
         route_panel.show(run["run"], token)
 

@@ -7,7 +7,7 @@ import pandas as pd
 from ._encode import field, titled, tooltips
 from ._palette import CATEGORY
 
-_STEPS = np.linspace(0, 1, 17)
+_STEPS = np.linspace(0, 1, 9)  # joined by monotone curves
 _CURVE = _STEPS**2 * (3 - 2 * _STEPS)
 _GAP, _NODE = 0.015, 0.04  # share of the height between nodes; half a node's width in layers
 
@@ -74,29 +74,34 @@ def _curves(links: pd.DataFrame, nodes: pd.DataFrame, places: dict[int, int]) ->
         first, last = ends[0][edge].to_numpy(), ends[1][edge].to_numpy()
         table[edge] = (first[:, None] + (last - first)[:, None] * _CURVE).ravel()
     table["link"] = np.repeat(np.arange(count), steps)
-    return pd.DataFrame(table)
+    small = {"x": "f4", "low": "f4", "high": "f4", "link": "i4", "n": "i8"}
+    return pd.DataFrame(table).astype(small | dict.fromkeys(("layer", "expert", "next_layer", "next_expert"), "i2"))
 
 
 def _ribbons(curves: pd.DataFrame, focus: tuple[int, int] | None) -> alt.Chart:
-    curves["colour"] = [CATEGORY[int(e) % len(CATEGORY)] for e in curves["expert"]]
-    curves["faint"] = 0.42
+    curves["colour"] = (curves["expert"] % len(CATEGORY)).astype("i2")
+    curves["faint"] = np.float32(0.42)
     if focus:
         from_it = (curves["layer"] == focus[0]) & (curves["expert"] == focus[1])
         to_it = (curves["next_layer"] == focus[0]) & (curves["next_expert"] == focus[1])
-        curves["faint"] = np.where(from_it | to_it, 0.75, 0.07)
-    return alt.Chart(curves).mark_area(line=False).encode(
+        curves["faint"] = np.where(from_it | to_it, 0.75, 0.07).astype("f4")
+    return alt.Chart(curves).mark_area(line=False, interpolate="monotone").encode(
         x=alt.X("x:Q", axis=None), y=alt.Y("low:Q", axis=None, scale=alt.Scale(domain=[0, 1])), y2="high",
-        detail="link:N", color=alt.Color("colour:N", scale=None), opacity=alt.Opacity("faint:Q", scale=None),
+        detail="link:N", color=_colour(), opacity=alt.Opacity("faint:Q", scale=None),
         tooltip=tooltips(curves, ["layer", "expert", "next_layer", "next_expert", "n"]),
     )  # fmt: skip
 
 
+def _colour() -> alt.Color:
+    return alt.Color("colour:N", scale=alt.Scale(domain=list(range(len(CATEGORY))), range=list(CATEGORY)), legend=None)
+
+
 def _marks(nodes: pd.DataFrame, places: dict[int, int]) -> list[alt.Chart]:
-    nodes["colour"] = [CATEGORY[int(e) % len(CATEGORY)] for e in nodes["expert"]]
+    nodes["colour"] = nodes["expert"] % len(CATEGORY)
     nodes["middle"] = (nodes["bottom"] + nodes["top"]) / 2
     box = alt.Chart(nodes).mark_rect(cornerRadius=1).encode(
         x=alt.X("left:Q", axis=None), x2="right", y=alt.Y("bottom:Q", axis=None), y2="top",
-        color=alt.Color("colour:N", scale=None), tooltip=tooltips(nodes, ["layer", "expert", "tokens", "share"]),
+        color=_colour(), tooltip=tooltips(nodes, ["layer", "expert", "tokens", "share"]),
     )  # fmt: skip
     tall = nodes[nodes["height"] > 0.022]
     number = alt.Chart(tall).mark_text(align="left", dx=3, fontSize=10).encode(x="right:Q", y="middle:Q", text=field("expert"))

@@ -1,6 +1,7 @@
 """Two categories by a value."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -21,18 +22,22 @@ def heatmap(
     format: str = ".3~g",
     tooltip: Sequence[str] = (),
     select: bool = False,
+    across: Sequence[Any] | None = None,
+    down: Sequence[Any] | None = None,
 ) -> alt.Chart:
     """A cell per (x, y), coloured by `value`, e.g. layer × expert.
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
     `select` adds a click selection named "pick" with the fields x and y.
+    `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour = chance, {chance:.3g}"
     chart = alt.Chart(frame).mark_rect(cornerRadius=1.5).encode(
-        x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x])),
-        y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True)),
+        x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
+        y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
+                **_known(down)),
         color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre),
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
@@ -42,8 +47,12 @@ def heatmap(
         selected = alt.condition(pick, alt.value("#D55E00"), alt.value("transparent"))
         width = alt.condition(pick, alt.value(2.5), alt.value(0))
         chart = chart.add_params(pick).encode(stroke=selected, strokeWidth=width)
-    size = _size(frame[x].nunique(), frame[y].nunique())
+    size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())
     return titled(chart.properties(**size), title, subtitle)
+
+
+def _known(names: Sequence[Any] | None) -> dict[str, Any]:
+    return {} if names is None else {"scale": alt.Scale(domain=list(names))}
 
 
 def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
