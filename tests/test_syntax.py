@@ -102,12 +102,13 @@ def test_expert_of_verbs(path: Path) -> None:
 
 def test_membership_by_hand() -> None:
     """Word 0: expert 1 ran for both verbs and no noun: 1 bit over 4 of 6 tokens; expert 0 always: nothing."""
+    from moescope.analyses._conditional import Cells
     from moescope.analyses.syntax_experts import _Membership
 
     stratum, label = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0, 1])
     row, expert = np.array([0, 1, 2, 3, 4, 5, 2, 3, 4, 5]), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
-    measure = _Membership(stratum, row, expert, 3, 2)
-    value, sums = measure(label, np.array([0, 0, 0, 1, 1, 1]), 2)
+    measure, cells = _Membership(stratum, row, expert, 3, 2), Cells.of(stratum, label, 2)
+    value, sums = measure(cells), measure.sums(cells, np.array([0, 0, 0, 1, 1, 1]), 2)
     np.testing.assert_allclose(value, [0, 4, 0], atol=1e-12)
     np.testing.assert_allclose(sums, [[0, 3, 0], [0, 1, 0]], atol=1e-12)
     best, share = measure.excess(label)

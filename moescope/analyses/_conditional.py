@@ -6,10 +6,15 @@ Labels that hold for a whole document or sequence are permuted as wholes, over d
 independent. Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
 """
 
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from . import _statistics as st
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -32,6 +37,33 @@ class Labelled:
         """Number of labels."""
         return int(self.label.max()) + 1 if len(self.label) else 0
 
+    @cached_property
+    def cells(self) -> list["Cells"]:
+        """Strata by label: observed, then of every permutation; all routers share them."""
+        return [Cells.of(self.stratum, label, self.labels) for label in (self.label, *self.permutations)]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """`cell` (rows,): stratum and label of every row, numbered; `n`, `stratum` (cells,): how many rows, and of which stratum."""
+
+    cell: Ints
+    n: Ints
+    stratum: Ints
+
+    @classmethod
+    def of(cls, stratum: Ints, label: Ints, labels: int) -> "Cells":
+        """From stratum and label of every row."""
+        found, cell, n = np.unique(stratum.astype(np.int64) * labels + label, return_inverse=True, return_counts=True)
+        return cls(cell, n, found // max(labels, 1))
+
+    def at(self, rows: Ints) -> "Cells":
+        """Of some rows (a mask)."""
+        if rows.all():
+            return self
+        cell = self.cell[rows]
+        return Cells(cell, np.bincount(cell, minlength=len(self.n)), self.stratum)
+
 
 def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, draws: int, seed: int = 0) -> Labelled:
     """`label` (tokens,), −1 where there is none; `stratum`, `document` (tokens,).
@@ -41,15 +73,14 @@ def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, dra
     known = label >= 0
     total = np.bincount(document[known], minlength=int(document.max()) + 1 if len(document) else 0).astype(float)
     rows = np.flatnonzero(known & _varies(label, stratum, known, block))
-    s = np.unique(stratum[rows], return_inverse=True)[1]
-    lab, rng = label[rows], np.random.default_rng(seed)
+    s, lab = np.unique(stratum[rows], return_inverse=True)[1], label[rows]
     if block is None:
-        permutations = list(_within(lab, s, draws, rng))
+        permutations = list(st.permuted(lab, draws, seed, within=s))
     else:
         ids, at = np.unique(block[known], return_inverse=True)
         of_block = np.zeros(len(ids), dtype=lab.dtype)
         of_block[at] = label[known]
-        home = np.searchsorted(ids, block[rows])
+        home, rng = np.searchsorted(ids, block[rows]), np.random.default_rng(seed)
         permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
     return Labelled(rows, lab, s, document[rows], total, permutations, block is not None)
 
@@ -60,15 +91,6 @@ def _varies(label: Ints, stratum: Ints, known: Ints, block: Ints | None) -> Ints
     pairs = np.unique(np.stack([stratum[known], what[known]]), axis=1)
     strata, count = np.unique(pairs[0], return_counts=True)
     return np.isin(stratum, strata[count > 1])
-
-
-def _within(label: Ints, stratum: Ints, draws: int, rng: np.random.Generator) -> Floats:
-    """(draws, rows): labels permuted within strata."""
-    home = np.argsort(stratum, kind="stable")
-    base, result = stratum[home].astype(float), np.empty((draws, len(label)), dtype=label.dtype)
-    for row in result:
-        row[home] = label[home][np.argsort(base + rng.random(len(base)))]
-    return result
 
 
 @dataclass(frozen=True)
@@ -97,54 +119,51 @@ class Information:
     @property
     def p(self) -> float:
         """Upper tail of a curve through the null's moments: finer than 1 / permutations."""
-        return tail(self.plugin, self.null)
+        return float(tail(self.plugin, self.null))
 
 
-def tail(value: float, null: Floats) -> float:
+def tail(value: Floats | float, null: Floats) -> Any:
     """P(null ≥ value) by a Pearson III (shifted gamma) curve with the null's mean, variance and skewness.
 
-    The skewness is that of the draws, but no less than a gamma's of that mean and variance. Never under 1e-12, and 1 where the
-    null does not vary.
+    The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. Never under 1e-12, and
+    1 where the null does not vary.
     """
-    mean, deviation = float(np.mean(null)), float(np.std(null, ddof=1))
-    if deviation <= 1e-10 or mean <= 0:
-        return 1.0
-    skew = max(float(stats.skew(null)), 2 * deviation / mean)
-    return float(np.clip(stats.pearson3.sf(value, skew, mean, deviation), 1e-12, 1.0))
+    mean, deviation = np.mean(null, axis=0), np.std(null, axis=0, ddof=1)
+    flat = (deviation <= 1e-10) | (mean <= 0)
+    mean, deviation = np.where(flat, 1.0, mean), np.where(flat, 1.0, deviation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of nulls that do not vary, which are 1 below
+        skew = np.nan_to_num(stats.skew(null, axis=0))
+    p = stats.pearson3.sf(value, np.maximum(skew, 2 * deviation / mean), mean, deviation)
+    return np.where(flat, 1.0, np.clip(p, 1e-12, 1.0))[()]
 
 
 def information(tokens: Labelled, expert: Ints) -> Information:
     """I(expert; label | stratum) of one router; `expert` (all tokens,) is the first choice, −1 where none ran."""
     e = expert[tokens.rows]
     ran = e >= 0
-    e, s, document = e[ran], tokens.stratum[ran], tokens.document[ran]
+    e, s, document = e[ran].astype(np.int64), tokens.stratum[ran], tokens.document[ran]
     total = tokens.total
     if not len(e) or not total.sum():
         return Information(0.0, np.zeros(len(tokens.permutations)), np.zeros(len(total)), total)
-    margin = _log(s)[s] - _log_cells(s, e)
-    measure = _Pointwise(s, e, tokens.labels, tokens.whole)
-    observed = margin + measure(tokens.label[ran])
+    log, margin = _table(len(s)), _log(s)[s] - _log_cells(s, e)
+    experts = int(e.max()) + 1
+    points = (margin + _pointwise(cells.at(ran), e, experts, log) for cells in tokens.cells)
+    observed = next(points)
     expected, null = np.zeros(len(e)), np.empty(len(tokens.permutations))
-    for i, label in enumerate(tokens.permutations):
-        point = margin + measure(label[ran])
+    for i, point in enumerate(points):
         null[i] = point.sum() / total.sum()
         expected += point / len(null)
     sums = np.bincount(document, observed - expected, minlength=len(total))
     return Information(float(observed.sum() / total.sum()), null, sums, total)
 
 
-class _Pointwise:
-    """log2 n_sle − log2 n_sl of every token, for any assignment of labels to tokens."""
-
-    def __init__(self, s: Ints, e: Ints, labels: int, whole: bool) -> None:
-        self.s, self.labels = s, labels
-        self.cell = np.unique(s.astype(np.int64) * (int(e.max()) + 1) + e, return_inverse=True)[1]
-        self.log = _table(len(s))
-
-    def __call__(self, label: Ints) -> Floats:
-        inner = self.cell * self.labels + label
-        outer = self.s * self.labels + label
-        return np.asarray(self.log[np.bincount(inner)[inner]] - self.log[np.bincount(outer)[outer]])
+def _pointwise(cells: Cells, e: Ints, experts: int, log: Floats) -> Floats:
+    """log2 n_sle − log2 n_sl of every token."""
+    inner = cells.cell * experts + e
+    if len(cells.n) * experts > 8 * len(e):  # too many that do not occur
+        inner = np.unique(inner, return_inverse=True)[1]
+    return np.asarray(log[np.bincount(inner)[inner]] - log[cells.n][cells.cell])
 
 
 def _table(n: int) -> Floats:

@@ -58,9 +58,10 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: i
             notes.append(f"No token id has two values of {kind.name} in different documents, so that no uses can be compared.")
             continue
         tables.append(_words(uses, read.vocab_id, here.run, store))
+        shuffled = st.permuted(uses.label, PERMUTATIONS, within=uses.word)
         for router, row in here.routers.iterrows():
             where = {"stack": row["stack"], "layer": row["layer"], "router": router, "subset": kind.name}
-            frames += _figures(where, read.chosen[int(router)], int(row["experts"]), uses)
+            frames += _figures(where, read.chosen[int(router)], int(row["experts"]), uses, shuffled)
     if not frames:
         raise AnalysisError(
             f"in run {here.run} no token id occurs with two labels in different documents; trace more documents with labels of "
@@ -110,7 +111,8 @@ class _Overlap:
         self.expert, self.experts = here[self.row, rank].astype(np.int64), experts
         self.size = np.bincount(self.row, minlength=len(here)).astype(float)
         self.k = max(float(self.size.mean()), 1e-9)
-        self.word, self.words = uses.word, int(uses.word.max()) + 1
+        self.word, self.words, self.labels = uses.word, int(uses.word.max()) + 1, int(uses.label.max()) + 1
+        self.cells = np.unique(self.word * self.labels + uses.label)
         self.all, self.pairs = self._pairs(self.word, self.words)
 
     def _sums(self, cell: Ints, cells: int) -> Floats:
@@ -123,11 +125,15 @@ class _Overlap:
         n = np.bincount(cell, minlength=cells)
         return ((self._sums(cell, cells) ** 2).sum(1) - own) / 2, n * (n - 1) / 2
 
+    def _cells(self, label: Ints) -> tuple[Ints, Ints]:
+        """Words by label: those that occur (whatever the order of a word's labels), and the one of every use."""
+        return self.cells, np.searchsorted(self.cells, self.word * self.labels + label)
+
     def by_word(self, label: Ints) -> tuple[Floats, Floats, Floats]:
         """(words,): mean overlap of pairs of the same label, of different labels, and the weight of the word."""
-        cells, cell = np.unique(self.word * (int(label.max()) + 1) + label, return_inverse=True)
+        cells, cell = self._cells(label)
         overlap, pairs = self._pairs(cell, len(cells))
-        home = cells // (int(label.max()) + 1)
+        home = cells // self.labels
         same, of = np.bincount(home, overlap, minlength=self.words), np.bincount(home, pairs, minlength=self.words)
         other = self.pairs - of
         weight = np.divide(of * other, self.pairs, out=np.zeros(self.words), where=self.pairs > 0)
@@ -137,7 +143,7 @@ class _Overlap:
 
     def influence(self, label: Ints) -> Floats:
         """(uses, 2): what each use adds to the weighted means of same and of different, words' weights held fixed."""
-        cells, cell = np.unique(self.word * (int(label.max()) + 1) + label, return_inverse=True)
+        cells, cell = self._cells(label)
         alike, unlike, weight = self.by_word(label)
         near, every = self._with(cell, len(cells)), self._with(self.word, self.words)
         n_near = np.bincount(cell)[cell] - 1.0
@@ -154,14 +160,14 @@ class _Overlap:
         return np.bincount(self.row, self._sums(cell, cells)[cell[self.row], self.expert], minlength=len(cell)) - self.size
 
 
-def _figures(where: dict[str, Any], chosen: Ints, experts: int, uses: Uses) -> list[pd.DataFrame]:
+def _figures(where: dict[str, Any], chosen: Ints, experts: int, uses: Uses, shuffled: Ints) -> list[pd.DataFrame]:
     overlap = _Overlap(chosen, experts, uses)
     alike, unlike, weight = overlap.by_word(uses.label)
     if weight.sum() == 0:
         return []
     mean = np.array([alike @ weight, unlike @ weight]) / weight.sum()
     null = []
-    for label in st.permuted(uses.label, PERMUTATIONS, within=uses.word):
+    for label in shuffled:
         a, b, w = overlap.by_word(label)
         null.append((a - b) @ w / max(w.sum(), 1e-9))
     parts = np.zeros((uses.documents, 2))

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from ..errors import AnalysisError
 from ..store import Store
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap
-from ._conditional import Labelled, labelled, tail
+from ._conditional import Cells, Labelled, labelled, tail
 from ._questions import choose, given_stratum
 from ._scope import scope
 from ._tokens import FORM, MEANING, Kind, tokens
@@ -69,11 +70,10 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     """The figures of one router and kind; rows of `figures`, one per expert, with the label of largest excess as subset."""
     row, rank = np.nonzero((chosen[shared.rows] >= 0) & (chosen[shared.rows] < experts))
     expert = chosen[shared.rows][row, rank].astype(np.int64)
-    measure = _Membership(shared.stratum, row, expert, experts, shared.labels)
-    value, sums = measure(shared.label, shared.document, len(shared.total))
-    null = np.stack([measure(label)[0] for label in shared.permutations])
+    measure, (cells, *others) = _Membership(shared.stratum, row, expert, experts, shared.labels), shared.cells
     total = shared.total.sum()
-    value, null, sums = value / total, null / total, sums / total
+    value, sums = measure(cells) / total, measure.sums(cells, shared.document, len(shared.total)) / total
+    null = np.stack([measure(other) for other in others]) / total
     weights = st.bootstrap_weights(len(shared.total))
     scale = (weights @ shared.total / total)[:, None]
     noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)
@@ -88,7 +88,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     null = null - null.mean(0)
     first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
                     source=source, **common)  # fmt: skip
-    first["p"] = [tail(v, n) for v, n in zip(value, (null + mean).T)]
+    first["p"] = tail(value, null + mean)
     if given != "token":
         return first
     source = "tokens of the label beyond Σ_v n_vl m_v / n_v, over its tokens"
@@ -109,30 +109,30 @@ class _Membership:
         flat = np.bincount(cell[self.row] * self.experts + self.expert, minlength=cells * self.experts)
         return np.asarray(flat.reshape(cells, self.experts))
 
-    def __call__(self, label: Ints, document: Ints | None = None, documents: int = 0) -> tuple[Floats, Floats]:
-        """(experts,), and (documents, experts) where documents are given: N × information, and what each document adds."""
-        cells, cell, n = np.unique(self.stratum * self.labels + label, return_inverse=True, return_counts=True)
-        m, home = self._count(cell, len(cells)), cells // self.labels
-        total = (self.log[m] + self.log[n[:, None] - m]).sum(0) - self.log[n].sum()
+    def __call__(self, cells: Cells) -> Floats:
+        """(experts,): N × information."""
+        m = self._count(cells.cell, len(cells.n))
+        total = (self.log[m] + self.log[cells.n[:, None] - m]).sum(0) - self.log[cells.n].sum()
         margins = (self.log[self.m_s] + self.log[self.n_s[:, None] - self.m_s]).sum(0) - self.log[self.n_s].sum()
-        if document is None:
-            return total - margins, np.zeros((0, 0))
-        p, base = m / n[:, None], (self.m_s / self.n_s[:, None])[home]
+        return np.asarray(total - margins)
+
+    def sums(self, cells: Cells, document: Ints, documents: int) -> Floats:
+        """(documents, experts): what each document adds to it."""
+        m, n = self._count(cells.cell, len(cells.n)), cells.n[:, None]
+        p, base = m / n, (self.m_s / self.n_s[:, None])[cells.stratum]
         with np.errstate(divide="ignore", invalid="ignore"):
-            ran, not_ran = (
-                np.nan_to_num(np.log2(p / base), posinf=0, neginf=0),
-                np.nan_to_num(np.log2((1 - p) / (1 - base)), neginf=0),
-            )
-        sums = np.zeros((documents, self.experts))
-        np.add.at(sums, document, not_ran[cell])
-        np.add.at(sums, (document[self.row], self.expert), (ran - not_ran)[cell[self.row], self.expert])
-        return total - margins, sums
+            ran = np.nan_to_num(np.log2(p / base), posinf=0, neginf=0)
+            not_ran = np.nan_to_num(np.log2((1 - p) / (1 - base)), neginf=0)
+        own = sparse.csr_matrix((np.ones(len(document)), (document, cells.cell)), shape=(documents, len(cells.n))) @ not_ran
+        place = document[self.row] * self.experts + self.expert
+        more = (ran - not_ran)[cells.cell[self.row], self.expert]
+        return np.asarray(own) + np.bincount(place, more, documents * self.experts).reshape(documents, self.experts)
 
     def excess(self, label: Ints) -> tuple[Ints, Floats]:
         """(experts,): the label with most tokens beyond what token identity gives, and the share of its tokens that it is."""
-        of_label = np.zeros((self.labels, self.experts))
-        np.add.at(of_label, (label[self.row], self.expert), 1.0)
-        np.subtract.at(of_label, label, (self.m_s / self.n_s[:, None])[self.stratum])
+        of_label = self._count(label, self.labels).astype(float)
+        strata = sparse.csr_matrix((np.ones(len(label)), (label, self.stratum)), shape=(self.labels, len(self.n_s)))
+        of_label -= np.asarray(strata @ (self.m_s / self.n_s[:, None]))
         best = of_label.argmax(0)
         return best, of_label[best, np.arange(self.experts)] / np.bincount(label, minlength=self.labels)[best]
 
