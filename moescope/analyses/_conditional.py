@@ -45,7 +45,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Cells:
-    """`cell` (rows,): stratum and label of every row, numbered; `n`, `stratum` (cells,): how many rows, and of which stratum."""
+    """`cell` (rows,): stratum and label of each row, numbered; `n`, `stratum` (cells,): how many rows, and of which stratum."""
 
     cell: Ints
     n: Ints

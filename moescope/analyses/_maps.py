@@ -85,7 +85,8 @@ def maps(x: Floats, items: pd.DataFrame, what: str, seeds: int) -> tuple[pd.Data
     from scipy.spatial import procrustes
 
     count = min(NEIGHBOURS, len(x) - 2)
-    made = [_umap(x, seed, count) for seed in range(seeds)]
+    close = _graph(x, count)
+    made = [_umap(x, seed, count, close) for seed in range(seeds)]
     near, true = [neighbours(m, count) for m in made], neighbours(x, count)
     pairs = list(combinations(range(seeds), 2))
     chance = count / (len(x) - 1)
@@ -102,9 +103,18 @@ def maps(x: Floats, items: pd.DataFrame, what: str, seeds: int) -> tuple[pd.Data
     return table, pd.concat(frames, ignore_index=True)
 
 
-def _umap(x: Floats, seed: int, count: int) -> Floats:
+def _graph(x: Floats, count: int) -> tuple[Ints, Floats, None]:
+    """Each row and its nearest others, and their distances: found once for all seeds, exactly."""
+    from sklearn.neighbors import NearestNeighbors
+
+    distance, near = NearestNeighbors(n_neighbors=count + 1, algorithm="brute").fit(x).kneighbors(x)
+    return near, distance.astype(np.float32), None
+
+
+def _umap(x: Floats, seed: int, count: int, close: tuple[Ints, Floats, None]) -> Floats:
     from umap import UMAP
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return np.asarray(UMAP(n_neighbors=count + 1, random_state=seed, n_jobs=1).fit_transform(x))
+        made = UMAP(n_neighbors=count + 1, random_state=seed, n_jobs=1, precomputed_knn=close)
+        return np.asarray(made.fit_transform(x))
