@@ -10,6 +10,7 @@ from click.testing import CliRunner
 import moescope
 from moescope.cli import main
 from moescope.store.replace import update
+from moescope.store.schema import create_views
 from moescope.store.verify import verify
 
 WIDE = "update routes_2 set {} where token = 0 and router = 0"
@@ -39,13 +40,14 @@ DAMAGE = {
     WIDE.format("e1 = e0"): "no expert twice in a decision (unless the router repeats them)",
     "insert into routes_2 from routes_2 where token = 0": "one decision per forward, router, iteration and token",
     "insert into assignments_long (run, router, dropped) values (0, 0, false)": "selected experts add up to assignments",
-    WIDE.format("w1 = 0.9"): "weights fall with rank",
+    WIDE.format("h1 = h0 + 1"): "weights fall with rank",
     "update load_rollup set assignments = assignments + 1 where router = 0 and expert = 0": "kept sums equal the rows",
     "update runs set decisions = 7": "counts of runs equal the rows",
     "update tokens set position = 5 where token = 1": "positions of a sequence run from 0 without gaps",
-    "insert into pools values (0, 0, 0, 0, 2, 1); update routes_2 set pool = 0, p0 = 1 where forward = 0 and router = 0":
+    "insert into pools values (0, 0, 0, 0, 2, 1); alter table routes_2 add column pool uinteger; "
+    "alter table routes_2 add column p0 uinteger; update routes_2 set pool = 0, p0 = 1 where forward = 0 and router = 0":
         "no more places used than a buffer has",
-    WIDE.format("entropy = 1.2"): "entropy is between 0 and the most its experts allow",
+    WIDE.format("entropy_n = 1.2 * 1024"): "entropy is between 0 and the most its experts allow",
 }  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def test_a_sound_store(store: Path) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_planted_damage_is_named(store: Path, damage: str) -> None:
-    update(store, lambda con: con.execute(damage))
+    update(store, lambda con: (con.execute(damage), create_views(con)))
     with moescope.open(store) as opened:
         broken = {c.rule for c in verify(opened) if c.broken}
     assert DAMAGE[damage] in broken

@@ -13,7 +13,7 @@ from . import routes
 from .parts import KEYS, Part, exclusive
 from .patience import patient
 from .replace import reason, replace, sweep
-from .rollups import add_rollups
+from .rollups import ADDED, add_rollups, add_vocabulary
 from .schema import create_views
 
 _SPACE = {"next_router": "router", "parent": "token"}
@@ -37,14 +37,19 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
 def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
+    con.execute("set threads = 1")  # with more, row groups are put together anew at the end, and leave holes in the file
     for table in sorted(part.tables()):
         kind, _, width = table.rpartition("_")
+        rows = projection(con, part, table, base)
         if kind in ("routes", "decided"):
-            routes.create_table(con, int(width), kind)
-        con.execute(f"insert into {table} by name {projection(con, part, table, base)}")
+            names = {name for (name, *_) in con.execute(f"describe {rows}").fetchall()}
+            routes.ensure_table(con, int(width), names, kind)
+        con.execute(f"insert into {table} by name {rows}")
+    con.execute("reset threads")
     create_views(con)
     count_rows(con, base["run"])
-    add_rollups(con, base["run"])
+    add_rollups(con, base["run"], kept_sums(con, part, base))
+    add_vocabulary(con, base["run"])
     con.execute("insert into meta values ('joined', ?)", [part.path.name])
     return base["run"]
 
@@ -116,6 +121,13 @@ def projection(con: duckdb.DuckDBPyConnection, part: Part, table: str, base: Map
         known = f"vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"
         return f"select distinct {base['model']} as model, vocab_id, text from ({sql}) n anti join {known}"
     return f"select {base['run']} as run, * from ({sql})" if table in _RUN else sql
+
+
+def kept_sums(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int]) -> dict[str, str] | None:
+    """{rollup: SQL for the sums of its shards}, or None where they must be counted from the rows."""
+    if not part.counted():
+        return None
+    return {name: projection(con, part, f"{name}_rollup", base) for name in ADDED if part.files(f"{name}_rollup")}
 
 
 _RUN = {"sequences", "tokens", "forwards", "pools", "logits", "decisions_long", "assignments_long", "measures"}

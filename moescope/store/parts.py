@@ -54,7 +54,12 @@ class Part:
 
     def tables(self) -> set[str]:
         """Tables that have rows."""
-        return {file.stem for shard in self.shards for file in shard.glob("*.parquet")}
+        return {file.stem for shard in self.shards for file in shard.glob("*.parquet") if not file.stem.endswith("_rollup")}
+
+    def counted(self) -> bool:
+        """Whether every shard with routed rows has its kept sums beside them, from the beginning of the run."""
+        routed = [shard for shard in self.shards if any(shard.glob("routes_*")) or any(shard.glob("*_long.parquet"))]
+        return "continues" not in self.head and all((shard / "decision_rollup.parquet").exists() for shard in routed)
 
     def alive(self) -> bool:
         """Whether the process that writes it still runs (on this machine)."""

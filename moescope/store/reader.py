@@ -6,9 +6,8 @@ from typing import Any
 
 import duckdb
 
-from . import routes
 from .connect import connect, joined
-from .merge import count_rows, insert_head, offsets, projection
+from .merge import count_rows, insert_head, kept_sums, offsets, projection
 from .parts import Lock, Part, parts, parts_folder
 from .replace import tidy
 from .rollups import add_rollups
@@ -107,9 +106,9 @@ def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
             con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
     create_views(con)
-    for base in bases:
+    for part, base in zip(open_parts, bases):
         count_rows(con, base["run"])
-        add_rollups(con, base["run"])
+        add_rollups(con, base["run"], kept_sums(con, part, base))
 
 
 def _kept(table: str) -> bool:
@@ -131,8 +130,4 @@ def _offsets(con: duckdb.DuckDBPyConnection, part: Part, sources: dict[str, list
 
 def _views(con: duckdb.DuckDBPyConnection, sources: dict[str, list[str]]) -> None:
     for table, selects in sources.items():
-        if not selects[0].startswith("from base."):
-            kind, _, width = table.rpartition("_")
-            routes.create_table(con, int(width), kind + "_empty")
-            selects = [f"from {kind}_empty_{width}", *selects]
         con.execute(f"create or replace view {table} as " + " union all by name ".join(f"({s})" for s in selects))

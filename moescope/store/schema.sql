@@ -287,6 +287,16 @@ create table label_rollup (
   weight double -- sum of weights of what ran
 );
 
+-- Kept sums: assignments by expert and vocabulary id
+create table vocab_rollup (
+  run uinteger, -- runs.run
+  router uinteger, -- routers.router
+  vocab_id uinteger, -- vocab.vocab_id
+  expert usmallint, -- experts.expert
+  assignments ubigint, -- not dropped
+  first ubigint -- of them, with rank 0
+);
+
 -- Kept sums: the decisions of a router
 create table decision_rollup (
   run uinteger, -- runs.run

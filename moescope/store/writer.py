@@ -14,12 +14,15 @@ import pyarrow.parquet as pq
 
 from ..errors import StoreError
 from .merge import merge
+from .pack import pack
 from .parts import Lock, Part, exclusive, parts, parts_folder, sync, write_atomic
 from .pieces import Piece, assemble, piece
 from .replace import ensure_store, tidy
 from .revive import head_of
+from .tally import Tally
 
 Columns = Mapping[str, Any]
+ROUTED = ("routes_", "decided_")
 
 
 class RunWriter:
@@ -32,6 +35,7 @@ class RunWriter:
     def __init__(self, store: Path, part: Part, lock: Lock) -> None:
         self.store, self.part, self._alive = store, part, lock
         self._tables: dict[str, list[Piece]] = {}
+        self._tally = Tally(part.head["routers"], part.head["experts"])
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
         self._whole: tuple[dict[str, int], dict[str, int]] = ({}, dict(self.next))
@@ -120,8 +124,9 @@ class RunWriter:
         temporary = shard.with_suffix(".tmp")
         try:
             temporary.mkdir(exist_ok=True)
-            for table, pieces in self._tables.items():
-                _write(temporary / f"{table}.parquet", assemble(pieces))
+            tables = {table: assemble(pieces) for table, pieces in self._tables.items()}
+            for table, rows in (tables | self._tally.of(tables)).items():
+                _write(temporary / f"{table}.parquet", pack(rows) if table.startswith(ROUTED) else rows)
             (temporary / "progress.json").write_text(json.dumps({**progress, "next": self.next}, default=str))
             sync(temporary / "progress.json")
             sync(temporary)
@@ -160,16 +165,15 @@ class RunWriter:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Parquet that DuckDB, Spark and pandas read: zstd; routed rows as differences (keys, experts) and split bytes (floats)."""
-    options: dict[str, Any] = {"use_dictionary": True}
-    if path.stem.startswith(("routes_", "decided_")):
-        encodings = {
-            f.name: "BYTE_STREAM_SPLIT" if pa.types.is_floating(f.type) else "DELTA_BINARY_PACKED" for f in table.schema
-        }
+    """Parquet that DuckDB, Spark and pandas read; routed rows as differences (whole numbers) and split bytes (floats)."""
+    options: dict[str, Any] = {"use_dictionary": True, "compression": "zstd"}
+    if path.stem.startswith(ROUTED):
+        kinds = {f.name: pa.types.is_floating(f.type) for f in table.schema}
         options = {
             "use_dictionary": False,
-            "column_encoding": encodings,
+            "column_encoding": {n: "BYTE_STREAM_SPLIT" if real else "DELTA_BINARY_PACKED" for n, real in kinds.items()},
+            "compression": {n: "lz4" if real else "none" for n, real in kinds.items()},
             "write_statistics": ["forward", "router", "token"],
         }
-    pq.write_table(table, path, compression="zstd", compression_level=1, row_group_size=1 << 20, store_schema=False, **options)
+    pq.write_table(table, path, row_group_size=1 << 20, store_schema=False, **options)
     sync(path)
