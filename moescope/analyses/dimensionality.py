@@ -58,10 +58,14 @@ def participation_ratio(states: Any, estimator: str = "unbiased", groups: Any = 
 
 
 def _ratio(x: Floats, estimator: str, groups: Any) -> float:
+    return _ratios(x)[estimator] if groups is None or estimator == "naive" else float(Grouped(x, np.asarray(groups)).ratio()[0])
+
+
+def _ratios(x: Floats) -> dict[str, float]:
+    """Both estimators, every row a sample of its own."""
     n, trace, fourth, frobenius = sums(x)
-    if estimator == "naive":
-        return trace**2 / frobenius if frobenius > 0 else float("nan")
-    return from_sums(n, trace, fourth, frobenius) if groups is None else float(Grouped(x, np.asarray(groups)).ratio()[0])
+    naive = trace**2 / frobenius if frobenius > 0 else float("nan")
+    return {"naive": naive, "unbiased": from_sums(n, trace, fourth, frobenius) if n > 3 else float("nan")}
 
 
 def run(store: Store, run: int | None = None, control: int | None = None) -> Answer:
@@ -104,15 +108,15 @@ def _both(where: dict[str, Any], x: Floats, units: Floats, shuffle: Any, blocks:
     documents, rng = len(np.unique(units)), np.random.default_rng(0)
     if documents < 4 or not np.ptp(x, axis=0).any():
         return []
-    mixed = [shuffle(x, blocks, rng) for _ in range(PERMUTATIONS)] if shuffle else []
+    mixed = [_ratios(shuffle(x, blocks, rng)) for _ in range(PERMUTATIONS)] if shuffle else []
     common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents}
     common["null_name"] = NULLS[shuffle]
     naive = _ratio(x, "naive", None)
-    null = [_ratio(m, "naive", None) for m in mixed]
+    null = [both["naive"] for both in mixed]
     flat = 1 / (1 / len(x) + 1 / x.shape[1])
     first = figures(where, "participation_ratio", naive, estimator="naive", null=null or None, chance=flat, **common)
     value, low, high = spread(Grouped(x, units))
-    null = [_ratio(m, "unbiased", None) for m in mixed]
+    null = [both["unbiased"] for both in mixed]
     second = figures(where, "participation_ratio", value, estimator="unbiased", null=null or None, chance=x.shape[1], **common)
     return [first, second.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else [first]
 
@@ -122,7 +126,7 @@ def _columns(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _blocks(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
-    return np.concatenate([x[rng.permutation(len(x))][:, blocks == block] for block in np.unique(blocks)], axis=1)
+    return np.concatenate([x[:, blocks == block][rng.permutation(len(x))] for block in np.unique(blocks)], axis=1)
 
 
 NULLS = {None: "", _columns: "columns shuffled over tokens", _blocks: "rows of every router shuffled over tokens"}
