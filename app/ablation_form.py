@@ -12,6 +12,7 @@ import streamlit as st
 import wording
 from wording import plain
 
+HOW = {"alone": "each alone", "together": "all at once"}
 Row = dict[str, Any]
 
 
@@ -32,22 +33,23 @@ def ask(run: Row, busy: bool) -> None:
     """The form."""
     known = {layer.label: layer for layer in pickers.layers(run["run"])}
     one, two, three = st.columns([1, 1.6, 1.4])
-    layer = known[one.selectbox("Layer", list(known), index=len(known) // 2, key=f"ablate-layer-{run['run']}")]
+    with one:
+        layer = known[linked.choose("Layer", "of", list(known), default=len(known) // 2) or next(iter(known))]
     spare = layer.experts - (layer.top_k or 1)
-    experts = two.multiselect(
-        "Experts", list(range(layer.experts)), default=[0, 1][: max(min(spare, 2), 1)], max_selections=ablating.MOST,
-        key=f"ablate-experts-{layer.router}",
-    )  # fmt: skip
-    mode = three.selectbox("Instead", ablating.MODES, format_func=wording.mode, key="ablate-mode")
-    own = (run["tokens"] or 0) <= ablating.TOKENS
-    sizes = [*([0] if own else []), *ablating.FEW]
-    one, two, three = st.columns([1, 1.6, 1.4])
-    few = one.selectbox("Examples", sizes, format_func=lambda n: f"{n}, traced first" if n else "those of this run",
-                        key=f"ablate-few-{run['run']}")  # fmt: skip
+    with two:
+        first = [0, 1][: max(min(spare, 2), 1)]
+        experts = linked.several("Experts", "take", list(range(layer.experts)), first, max_selections=ablating.MOST)
+    with three:
+        mode = linked.choose("Instead", "instead", ablating.MODES, wording.mode) or ablating.MODES[0]
+    sizes = [*([0] if (run["tokens"] or 0) <= ablating.TOKENS else []), *ablating.FEW]
     kinds = sorted(pickers.labels_of(run["run"]))
-    by = two.multiselect("By group", [*kinds, "position"], default=kinds[:1], key=f"ablate-by-{run['run']}")
-    alone = three.radio("Take away", [True, False], format_func=lambda a: "each alone" if a else "all at once",
-                        horizontal=True, key="ablate-alone")  # fmt: skip
+    one, two, three = st.columns([1, 1.6, 1.4])
+    with one:
+        few = linked.choose("Examples", "few", sizes, lambda n: f"{n}, traced first" if n else "those of this run")
+    with two:
+        by = linked.several("By group", "groups", [*kinds, "position"], kinds[:1])
+    with three:
+        alone = linked.choose("Take away", "how", list(HOW), HOW.__getitem__) != "together"
     together = 1 if alone else len(experts)
     if not experts:
         st.caption("Choose at least one expert.")
@@ -55,7 +57,7 @@ def ask(run: Row, busy: bool) -> None:
     if mode == "route-around" and together > spare:
         st.caption(f"The router chooses {layer.top_k} of {layer.experts}: at most {spare} can be taken away at once.")
         return
-    commands = ablating.steps(run, layer, experts, mode, alone, by, few)
+    commands = ablating.steps(run, layer, experts, mode, alone, by, few or 0)
     st.code("\n".join("moescope " + shlex.join(command) for command in commands), language="bash", wrap_lines=True)
     if st.button("Run it", icon=":material/play_arrow:", type="primary", disabled=busy, key="ablate-go"):
         start(run, commands)

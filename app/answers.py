@@ -4,6 +4,7 @@ import logging
 import time
 from typing import Any
 
+import linked
 import panels
 import stored
 import streamlit as st
@@ -55,13 +56,11 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, **options: Any) -> N
             f"Install the moescope that has it, or add `moescope/analyses/{name}.py`.",
         )
         return
-    entry, key = entries[0], f"ask-{name}-{run['run']}"
+    entry = entries[0]
     panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
-    if (wait or (run["decisions"] or 0) > BIG) and not st.session_state.get(key):
-        label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
-        st.session_state[key] = st.button(label, key=f"go-{key}", icon=":material/play_arrow:")
-        if not st.session_state[key]:
-            return
+    label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
+    if (wait or (run["decisions"] or 0) > BIG) and not linked.asked(label, f"ask-{name}"):
+        return
     begun = time.monotonic()
     with st.spinner("Counting, resampling and permuting …", show_time=True):
         answer, refusal = _answer(str(stored.path()), stored.held().look(), name, run["run"], tuple(sorted(options.items())))

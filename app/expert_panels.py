@@ -3,6 +3,8 @@
 from typing import Any
 
 import expert_facts as facts
+import linked
+import pandas as pd
 import panels
 import pickers
 import sampling
@@ -36,14 +38,16 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                 height=420,
                 key=f"top-{layer.router}-{expert}",
                 column_config={
-                    "rate": st.column_config.NumberColumn("comes here", format="percent"),
-                    "lift": st.column_config.NumberColumn(format="%.2f ×"),
-                    "at_least": st.column_config.NumberColumn("at least (95 %)", format="%.2f ×"),
+                    "token": st.column_config.TextColumn(width=110),
+                    "tokens": st.column_config.NumberColumn("here", width=60, help="How often it came to this expert."),
+                    "rate": st.column_config.NumberColumn("of all", format="percent", width=70, help="Of all its occurrences."),
+                    "lift": st.column_config.NumberColumn(format="%.2f ×", width=65),
+                    "at_least": st.column_config.NumberColumn("≥, 95 %", format="%.2f ×", width=75, help="Lower 95 % bound."),
                 },
             )
             panels.files(shown, sql, params, name="expert-tokens")
             sampling.told(facts.part_of(run, layer)[1])
-            picked = named.iloc[event.selection.rows[0]]["text"] if event.selection.rows else ""
+            picked = word_of(named, event.selection.rows)
     with right:
         words = (
             f"With “{token(picked).strip()}”."
@@ -52,6 +56,16 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         )
         panels.section("In context", words)
         contexts(run, layer, expert, picked)
+
+
+def word_of(named: pd.DataFrame, chosen: list[int]) -> str:
+    """The token of the row that was chosen here, else that of ?word=."""
+    before, st.session_state["word-row"] = st.session_state.get("word-row"), chosen
+    if chosen:
+        linked.put("word", named.iloc[chosen[0]]["text"])
+    elif before:
+        linked.put("word", None)
+    return linked.get("word") or ""
 
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:

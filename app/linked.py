@@ -8,7 +8,9 @@ import streamlit as st
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
-    "run": ("sequence", "token", "expert", "in", *PAGES),
+    "run": ("sequence", "token", "expert", "word", "in", *PAGES),
+    "layer": ("word",),
+    "expert": ("word",),
     "sequence": ("token", *PAGES),
 }
 T = TypeVar("T")
@@ -95,6 +97,16 @@ def several(label: str, key: str, options: Sequence[T], default: Sequence[T], **
     return list(st.multiselect(label, options, key=box, on_change=_changed, args=(key, box, list(default)), **more))
 
 
+def asked(label: str, key: str, **more: Any) -> bool:
+    """True once the button was pressed, or where ?key=1 says that it was."""
+    if get(key) == "1":
+        return True
+    if not st.button(label, key=f"go-{key}", icon=":material/play_arrow:", **more):
+        return False
+    put(key, 1)
+    return True
+
+
 def whole(label: str, key: str, low: int, high: int, default: int, **more: Any) -> int:
     """A whole number from `low` to `high` whose value is ?key=."""
     asked = number(key)
@@ -116,7 +128,8 @@ def _changed(key: str, box: str, default: Any = None) -> None:
         value = int(value)
     text = ",".join(map(str, value)) if isinstance(value, list) else value
     put(key, None if value == default or (text in ("", None) and default is None) else text)
-    for other in FORGET.get(key, ()):
+    others = [other for other in st.query_params if key == "run" and other.startswith(("ask-", "what-if"))]
+    for other in [*FORGET.get(key, ()), *others]:
         put(other, None)
 
 

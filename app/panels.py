@@ -134,7 +134,7 @@ def _room(chart: Any) -> Any:
     """Height with title and axes: Streamlit fits all of a chart into its height, alone it is the plot's."""
     height = getattr(chart, "height", None)
     lines = 1 + bool(getattr(getattr(chart, "title", None), "subtitle", None))
-    return int(height) + 82 + 22 * lines if isinstance(height, int | float) else "content"
+    return int(height) + 58 + 20 * lines if isinstance(height, int | float) else "content"
 
 
 def _first(event: Any, select: str) -> dict[str, Any]:

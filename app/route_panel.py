@@ -85,7 +85,8 @@ def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) 
 def _bar(row: Any, colour: str, total: float) -> str:
     weight, gone = _weight(row), "dropped" if row.dropped else ""
     style = f"width:{100 * max(weight, 0) / total:.1f}%;background:{colour}"
-    return f'<i class="{gone}" style="{style}" title="expert {row.expert}, weight {weight:.4g}">{row.expert} · {weight:.2f}</i>'
+    words = f"{row.expert} · {weight:.2f}" if weight > 0.25 * total else f"{row.expert}"
+    return f'<i class="{gone}" style="{style}" title="expert {row.expert}, weight {weight:.4g}">{words}</i>'
 
 
 def _weight(row: Any) -> float:

@@ -1,16 +1,15 @@
 """The Ablation page and training curves of the dashboard: what a store holds is shown, and only shipped things are run."""
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pandas as pd
 import pytest
 import synthetic_app
 from streamlit.testing.v1 import AppTest
+from synthetic_effects import add_effects
 
 APP = Path(__file__).parents[1] / "app"
 sys.path.insert(0, str(APP))  # as Streamlit does
@@ -27,25 +26,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with every expert of layers 1 and 2 ablated, and with thirty steps of training."""
     path = tmp_path_factory.mktemp("ablated") / "ablated.duckdb"
     synthetic_app.text_run(path, "mixtral", documents=3)
-    rows = [
-        {
-            "run": 0, "ablation": "k", "router": router, "expert": expert, "experts": json.dumps({f"gate {router}": [expert]}),
-            "mode": "zero", "load": 0.1 + expert / 100, "control": control, "group_kind": kind, "group": group,
-            "counted_at": "target", "n": 100, "units": 3, "delta_nll": expert / 50, "ci_low": -0.01, "ci_high": 0.3, "p": 0.04,
-            "q": 0.05, "control_delta_nll": 0.02, "kl": 0.1, "rerouted": 0.2,
-        }
-        for router in (1, 2) for expert in range(8) for control in ("none", "load", "random")
-        for kind, group in (("all", "all"), ("domain", "law"), ("domain", "<script>"))
-    ]  # fmt: skip
-    health = [
-        {"run": 0, "router": r, "name": name, "subset": f"step {step}", "value": 0.5}
-        for r in range(3) for name in ("load_entropy", "max_violation", "z_loss", "balance_switch") for step in range(30)
-    ]  # fmt: skip
-    with duckdb.connect(str(path)) as con:
-        for table, found in (("ablations", pd.DataFrame(rows)), ("measures", pd.DataFrame(health))):
-            con.register("found", found)
-            con.execute(f"insert into {table} by name from found")
-            con.unregister("found")
+    add_effects(path)
     os.environ["MOESCOPE_STORE"] = str(path)
     return path
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import synthetic_app
 from browser import CHROMIUM, FLAGS, VIEWS, Eyes, Site, address
+from synthetic_effects import add_effects
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,7 +30,7 @@ def chromium() -> Iterator[Any]:
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
     folder = tmp_path_factory.mktemp("sites")
     made = {
-        name: Site(make(folder / f"{name}.duckdb"))
+        name: Site(add_effects(make(folder / f"{name}.duckdb")))
         for name, make in (("demo", synthetic_app.demo), ("hostile", synthetic_app.hostile))
     }
     yield made
@@ -53,7 +54,7 @@ def looking(chromium: Any, sites: dict[str, Site]) -> Iterator[Callable[..., Eye
         eyes.page.context.close()
 
 
-LOOKS = [(view, "light") for view in VIEWS] + [("tokens", "dark"), ("load", "dark")]
+LOOKS = [(view, scheme) for view in VIEWS for scheme in ("light", "dark")]
 
 
 @pytest.mark.parametrize(("view", "scheme"), LOOKS)
@@ -66,7 +67,7 @@ def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> N
 def test_hostile_text_stays_text(looking: Callable[..., Eyes]) -> None:
     eyes = looking("hostile")
     eyes.page.on("dialog", lambda dialog: eyes.console.append("dialog " + dialog.message) or dialog.dismiss())
-    for view in ("runs", "tokens", "experts", "load", "meaning", "sql"):
+    for view in ("runs", "tokens", "experts", "load", "meaning", "ablation", "sql"):
         eyes.go(address(view))
         assert eyes.page.title() != "owned", view
         assert eyes.page.locator("img[src=x]").count() == 0, view
@@ -136,6 +137,53 @@ def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes.rest()
     assert f"expert={said['expert']}" in eyes.page.url
     assert f"layer=layer+{said['layer']}" in eyes.page.url or said["layer"] == "3"
+
+
+def test_cell_of_an_effect_opens_its_expert(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("ablation")
+    chart = eyes.page.locator("[data-testid=stVegaLiteChart]").filter(has_text="Effect by domain")
+    cell = chart.locator("path[aria-roledescription='rect mark']").nth(5)
+    cell.scroll_into_view_if_needed()
+    said = dict(part.split(": ") for part in (cell.get_attribute("aria-label") or "").split("; "))
+    cell.click()
+    eyes.page.wait_for_url("**/experts?**")
+    eyes.rest()
+    layer, expert = said["taken away"].split(".")
+    assert (f"layer=layer+{layer}" in eyes.page.url, f"expert={expert}" in eyes.page.url) == (True, True), eyes.page.url
+
+
+STATES = [
+    ("experts?layer=layer+2&expert=3&more=without", ".ms-section h2", "Without it"),
+    ("load?what-if=1&count=unrouted", "[data-testid=stVegaLiteChart]", "tokens left without any expert"),
+    ("load?domain=domain%3Dlaw&difference=1", "[data-testid=stVegaLiteChart]", "Difference"),
+    ("sql?view=load_balance&show=chart&form=scatter", "[data-testid=stText]", "Load balance of every router"),
+    ("ablation?in=layer+2&use=gate_mass&control=load", ".ms-section h2", "Importance against effect"),
+    ("compare?run=1&layer=layer+1", ".ms-section h2", "Side by side"),
+]
+
+
+@pytest.mark.parametrize(("where", "seen", "words"), STATES)
+def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go(where)
+    eyes.page.locator(seen).filter(has_text=words).first.wait_for()
+    said = where.partition("?")[2].split("&")
+    assert [part for part in said if part not in eyes.page.url] == []
+
+
+def test_everything_is_reached_by_keyboard(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("tokens")
+    reached = []
+    while len(reached) < 60 and "tokens" not in reached:
+        eyes.page.keyboard.press("Tab")
+        deepest = "let a = document.activeElement; while (a.shadowRoot?.activeElement) a = a.shadowRoot.activeElement; "
+        reached.append(eyes.page.evaluate(f"() => {{ {deepest} return a.className.split(' ')[0] || a.tagName }}"))
+    assert "tokens" in reached, reached
+    for key in ("ArrowRight", "Enter"):
+        eyes.page.keyboard.press(key)
+    eyes.page.locator(".ms-route").wait_for()
 
 
 def test_run_follows_from_page_to_page(looking: Callable[..., Eyes]) -> None:

@@ -1,6 +1,8 @@
 """Every page of the dashboard, found by its folder, over several stores, without a browser (Streamlit's AppTest)."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -79,7 +81,10 @@ STATES = [
     ("experts", {"more": "without"}), ("experts", {"more": "labels", "run": "3"}), ("tokens", {"numbers": "1", "run": "3"}),
     ("structure", {"follow": "2"}),
     ("structure", {"layer": "layer 5"}), ("structure", {"ask": "specialization"}), ("meaning", {"tint": "upos"}),
-    ("meaning", {"question": "specialization"}), ("compare", {"run": "0", "with": "3"}), ("compare", {"run": "2", "with": "0"}),
+    ("meaning", {"question": "specialization"}), ("load", {"what-if": "1"}), ("load", {"what-if": "1", "run": "3"}),
+    ("load", {"what-if": "1", "run": "2", "count": "unrouted"}), ("structure", {"ask-structure": "1"}),
+    ("compare", {"with": "1", "ask-diff": "1"}), ("sql", {"show": "chart", "form": "heatmap"}), ("experts", {"word": "▁the"}),
+    ("compare", {"run": "0", "with": "3"}), ("compare", {"run": "2", "with": "0"}),
 ]  # fmt: skip
 
 
@@ -115,6 +120,23 @@ def test_foreign_and_newer_stores_are_a_sentence(
         test = opened(tmp_path / f"{name}.duckdb", "tokens", monkeypatch)
         assert not test.exception
         assert [words in e.replace("\\", "") for e in told(test)] == [True], (name, told(test))
+
+
+LOCK = "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
+
+
+def test_store_that_another_program_writes_is_a_sentence(
+    tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = shutil.copy(stores["small"], tmp_path / "held.duckdb")
+    holder = subprocess.Popen([sys.executable, "-c", LOCK, store], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    test = opened(Path(store), "runs", monkeypatch)
+    assert ["open for writing in another program" in e for e in told(test)] == [True]
+    holder.communicate()
+    test.run()
+    assert (told(test), len(test.error)) == ([], 0)
 
 
 @pytest.mark.parametrize(

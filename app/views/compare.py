@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import answers
 import comparing
 import linked
 import panels
@@ -150,6 +151,7 @@ def render() -> None:
         loads(*chosen)
         tokens(*chosen)
         texts(*chosen)
+        answers.ask("diff", chosen[0], wait=True, other=chosen[1]["run"])
 
 
 render()

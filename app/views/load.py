@@ -3,6 +3,7 @@
 from typing import Any
 
 import answers
+import capacity
 import linked
 import pandas as pd
 import panels
@@ -181,6 +182,7 @@ def render() -> None:
     heat(run)
     by_layer(run)
     panels.guarded(training.show, run)
+    capacity.show(run)
     answers.ask("load", run, wait=True)
 
 

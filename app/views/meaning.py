@@ -18,6 +18,9 @@ QUESTIONS = {
     "syntax": "form or meaning, by layer",
     "syntax_experts": "experts of form and of meaning",
     "specialization": "domains and classes",
+    "senses": "one token, two senses",
+    "signatures": "tokens and experts that are routed alike",
+    "path_probe": "path to part of speech",
 }
 COLOURS = {"label": "domain or class", "upos": "part of speech", "document": "document"}
 Row = dict[str, Any]

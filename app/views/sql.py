@@ -16,6 +16,8 @@ from moescope import charts
 PAGE = {"title": "SQL", "icon": ":material/database:", "order": 10, "group": "Ask"}
 EXAMPLES = sql_desk.examples()
 START = next(iter(EXAMPLES.values()))
+FORMS = ["bars", "lines", "scatter", "heatmap"]
+SHOWN = {"table": "Table", "chart": "Chart"}
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
 
 
@@ -35,7 +37,7 @@ def editor() -> str:
             key="example",
             label_visibility="collapsed",
             on_change=_example,
-        )
+        )  # not in the URL: the query that it writes is
     three.caption(f"Read-only; at most {stored.LIMIT_S:.0f} s, {stored.MEMORY} and {sql_desk.ROWS:,} rows on the page.")
     query = str(st.session_state["sql-text"])
     linked.put("sql", query if query != START else None)
@@ -51,13 +53,10 @@ def results(query: str) -> None:
     """Table, chart and files."""
     frame, more = sql_desk.result(str(stored.path()), stored.held().look(), query)
     st.caption(f"{count(len(frame))} rows{' shown; more are in the files' if more else ''} × {len(frame.columns)} columns")
-    table, picture = st.tabs(["Table", "Chart"], on_change="rerun", key="sql-tab")
-    if table.open:
-        with table:
-            st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430)
-    if picture.open:
-        with picture:
-            chart_of(frame, query)
+    if linked.tabs("Show", "show", SHOWN) == "table":
+        st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430)
+    else:
+        chart_of(frame, query)
     for column, kind in zip(st.columns(6), MIME, strict=False):
         column.download_button(
             kind.upper(),
@@ -83,23 +82,24 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
         panels.empty("Nothing to draw", "A chart needs at least two columns, one of them a number.")
         return
     names = [str(c) for c in frame]
-    forms = ["bars", "lines", "scatter", "heatmap"]
     one, two, three, four = st.columns(4)
-    form = one.selectbox("Form", forms, key="form")
-    x = two.selectbox("Across", names, key="x")
-    y = three.selectbox(
-        "Up" if form != "heatmap" else "Down",
-        numbers if form != "heatmap" else names,
-        index=len(numbers) - 1 if form != "heatmap" else 1,
-        key=f"y-{form == 'heatmap'}",
-    )
-    colour = four.selectbox("Colour", numbers if form == "heatmap" else [None, *names], key=f"colour-{form == 'heatmap'}")
+    with one:
+        form = linked.choose("Form", "form", FORMS) or "bars"
+    flat = form == "heatmap"
+    with two:
+        first = next((i for i, name in enumerate(names) if frame[name].astype(str).nunique() > 1), 0)
+        x = linked.choose("Across", "x", names, default=first) or names[0]
+    with three:
+        down = names if flat else numbers
+        y = linked.choose("Down" if flat else "Up", "y", down, default=1 if flat else len(numbers) - 1) or down[-1]
+    with four:
+        colour = linked.choose("Colour", "colour", numbers if flat else ["", *names], lambda n: n or "none")
     some = frame.head(5000)
     if form == "heatmap":
-        chart = charts.heatmap(some, x, y, colour)
+        chart = charts.heatmap(some, x, y, colour or numbers[-1])
     else:
         draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
-        chart = draw(some, x, y, color=colour)
+        chart = draw(some, x, y, color=colour or None)
     panels.figure(chart, some, query, name="query")
 
 
@@ -108,9 +108,8 @@ def dictionary() -> None:
     panels.section("What there is", "Views answer most questions; the tables lie under them.")
     known = stored.rows(sql_desk.VIEWS)
     names = [row["name"] for row in known]
-    chosen = st.selectbox(
-        "View or table", names, index=names.index("routing") if "routing" in names else 0, label_visibility="collapsed"
-    )
+    first = names.index("routing") if "routing" in names else 0
+    chosen = linked.choose("View or table", "view", names, default=first, label_visibility="collapsed")
     row = next(r for r in known if r["name"] == chosen)
     st.text(f"{'View' if row['view'] else 'Table'}. {row['comment']}")
     st.dataframe(stored.frame(sql_desk.COLUMNS, chosen), hide_index=True, width="stretch", height=430)

@@ -118,7 +118,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
 def more(run: Row) -> None:
     """Any installed analysis."""
     panels.section("Ask more", "Every analysis that is installed, with its nulls and intervals.")
-    entries = {e["name"]: e for e in answers.catalogue() if not e["required"]}
+    entries = {e["name"]: e for e in answers.catalogue() if not e["required"] and e["name"] != "structure"}
     name = linked.choose(
         "Question", "ask", ["", *entries], lambda n: f"{entries[n]['title']}: {entries[n]['question']}" if n else "choose …"
     )
@@ -130,7 +130,8 @@ def render() -> None:
     """The page."""
     panels.head("Structure", "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.")
     run = pickers.the_run()
-    layer = pickers.choose_layer(run["run"]) if run else None
+    with st.columns([1, 2])[0]:
+        layer = pickers.choose_layer(run["run"]) if run else None
     if run is None or layer is None:
         panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
         return
@@ -140,6 +141,7 @@ def render() -> None:
     with right:
         together(run, layer)
     paths(run, layer)
+    answers.ask("structure", run, wait=True)
     more(run)
 
 

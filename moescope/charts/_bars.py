@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import GREY, field, is_number, rule, titled, tooltips, words
+from ._encode import GREY, dashed, field, is_number, rule, titled, tooltips, words
 from ._palette import CATEGORY
 
 
@@ -48,9 +48,9 @@ def bars(
     if low and high and frame[low].notna().any():
         layers.append(_whiskers(base, low, high, y, horizontal))
     if chance is not None:
-        layers.append(rule(chance, horizontal=not horizontal, label=chance_label))
+        layers.append(rule(chance, horizontal=not horizontal))
     count = frame[x].nunique() * (frame[color].nunique() if color else 1)
-    return titled(alt.layer(*layers).properties(**_size(count, horizontal)), title, subtitle)
+    return titled(alt.layer(*layers).properties(**_size(count, horizontal)), title, dashed(subtitle, chance, chance_label))
 
 
 def _axes(frame: pd.DataFrame, x: str, y: str, sort: str | None, format: str, horizontal: bool) -> dict[str, Any]:

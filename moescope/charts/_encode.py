@@ -47,12 +47,16 @@ def titled(chart: Any, title: str | None, subtitle: str | None) -> Any:
     return chart.properties(title=head, description=". ".join(part for part in (title, subtitle) if part))
 
 
-def rule(chance: float, horizontal: bool = True, label: str = "chance") -> alt.LayerChart:
-    """A dashed rule at chance level, with its name."""
+def rule(chance: float, horizontal: bool = True) -> alt.Chart:
+    """A dashed rule at chance level; `dashed` names it below the title, where it covers nothing."""
     where = {"y" if horizontal else "x": alt.datum(chance)}
-    end = {"x": alt.value("width")} if horizontal else {"y": alt.value(0)}
-    shift: dict[str, Any] = {"align": "right", "dy": -6} if horizontal else {"align": "center", "dy": -7}
     base = alt.Chart(pd.DataFrame({"chance": [chance]}))
-    line = base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5).encode(**where)
-    name = base.mark_text(fontSize=11, color=GREY, **shift).encode(**where, **end, text=alt.value(f"{label} {chance:.3g}"))
-    return alt.layer(line, name)
+    return base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5).encode(**where)
+
+
+def dashed(subtitle: str | None, chance: float | str | None, label: str) -> str | None:
+    """The subtitle with the name and level of the dashed rule, unless it names it already."""
+    if chance is None or "dashed" in (subtitle or ""):
+        return subtitle
+    name = f"dashed: {label}" + ("" if isinstance(chance, str) else f", {chance:.3g}")
+    return f"{subtitle}; {name}" if subtitle else name

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import field, is_number, rule, titled, tooltips, words
+from ._encode import dashed, field, is_number, rule, titled, tooltips, words
 from ._palette import CATEGORY
 
 
@@ -32,8 +32,8 @@ def lines(
     """
     across = _across(frame, x)
     up = alt.Y(field=field(y), type="quantitative", title=words(y), scale=alt.Scale(zero=zero), axis=alt.Axis(format=format))
-    hue: dict[str, Any] = {"color": _hue(frame, color)} if color else {}
     color = color if color and frame[color].nunique(dropna=False) > 1 else None
+    hue: dict[str, Any] = {"color": _hue(frame, color)} if color else {}
     own = {} if color else {"color": CATEGORY[0]}
     base = alt.Chart(frame)
     layers: list[Any] = []
@@ -45,17 +45,17 @@ def lines(
     shown = tooltips(frame, [x, color, y, low, high, chance if isinstance(chance, str) else None, *tooltip])
     mark = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=34, filled=True), **own)
     layers.append(mark.encode(x=across, y=up, tooltip=shown, **hue))
-    layers += _chance(base, frame, x, chance, chance_label)
-    return titled(alt.layer(*layers).properties(width=560, height=280), title, subtitle)
+    layers += _chance(base, frame, x, chance)
+    return titled(alt.layer(*layers).properties(width=560, height=280), title, dashed(subtitle, chance, chance_label))
 
 
-def _chance(base: alt.Chart, frame: pd.DataFrame, x: str, chance: float | str | None, label: str) -> list[Any]:
+def _chance(base: alt.Chart, frame: pd.DataFrame, x: str, chance: float | str | None) -> list[Any]:
     if chance is None:
         return []
     if isinstance(chance, str):
         dashed = base.mark_line(strokeDash=[5, 4], color="#8A9299", strokeWidth=1.5)
         return [dashed.encode(x=_across(frame, x), y=alt.Y(field=field(chance), type="quantitative", aggregate="mean"))]
-    return [rule(float(chance), label=label)]
+    return [rule(float(chance))]
 
 
 def _across(frame: pd.DataFrame, x: str) -> alt.X:

@@ -1,0 +1,54 @@
+"""The button "Run it" of the Ablation page, in a real browser, on a shipped model."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, FLAGS, Eyes, Site
+
+import moescope
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
+]
+TRACE = ["trace", "mixtral", "--data", "text", "--limit", "4", "--name", "four texts"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "four.duckdb"
+    code = "from moescope.cli import main; main()"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, *TRACE, "--store", str(path)], check=True, env=environment, capture_output=True)
+    return path
+
+
+def test_run_it_shows_progress_then_effects(store: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    site = Site(store)
+    try:
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
+            eyes = Eyes(browser.new_context(viewport={"width": 1440, "height": 1600}).new_page(), site.url)
+            eyes.go("ablation?take=0%2C3&instead=zero&of=layer+2")
+            eyes.page.get_by_text("Nothing was ablated in this run").wait_for()
+            eyes.page.get_by_role("button", name="Run it").click()
+            eyes.page.get_by_role("progressbar").first.wait_for()
+            eyes.page.get_by_role("button", name="Stop").wait_for()
+            eyes.picture("ablation-runs")
+            eyes.page.get_by_text("the effects are in run 0").wait_for()
+            eyes.page.get_by_text("Beside experts of equal load").wait_for()
+            eyes.rest()
+            eyes.picture("ablation-done")
+            assert "Of 2 sets of experts" in eyes.page.locator(".ms-reading").first.inner_text()
+            eyes.sound()
+            browser.close()
+    finally:
+        site.stop()
+    with moescope.open(store) as opened:
+        found = opened.rows("select distinct layer, expert, mode from ablation_effects where control = 'none' order by all")
+    assert found == [(2, 0, "zero"), (2, 3, "zero")]
