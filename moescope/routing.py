@@ -14,6 +14,8 @@ def ranked(experts: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
     k = weights.shape[-1]
     if k == 1:
         return None
+    if bool((weights[..., :-1] >= weights[..., 1:]).all()) and bool((experts >= 0).all()):
+        return None
     keys = np.where(experts < 0, -np.inf, np.nan_to_num(weights, nan=-np.inf))
     if bool(np.all(keys[..., :-1] >= keys[..., 1:])):
         return None
@@ -34,8 +36,11 @@ def unpack_slots(slots: np.ndarray, k: int) -> np.ndarray:
     return ((slots[..., None] >> shifts) & np.uint64(15)).astype(np.int64)
 
 
-def wide(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forward: int) -> dict[str, Any]:
-    """Columns of routes_<k> (one row per router and token kept) from (R, T, k) arrays; `tokens` is (R, T), -1 for padding."""
+def wide(
+    arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forwards: np.ndarray
+) -> dict[str, Any]:
+    """Columns of routes_<k> (one row per router and token kept) from (R, T, k) arrays; `tokens` is (R, T), -1 for padding, the
+    others (R,)."""
     experts, weights = arrays["experts"], arrays["weights"]
     count, rows, k = experts.shape
     order = ranked(experts, weights)
@@ -48,10 +53,14 @@ def wide(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np
     def by_rank(values: np.ndarray) -> np.ndarray:
         return take(values if order is None else np.take_along_axis(values, order, -1))
 
+    def each(values: np.ndarray, kind: Any) -> Any:
+        values = values.astype(kind)
+        return values[0] if bool((values == values[0]).all()) else take(np.broadcast_to(values[:, None], (count, rows)))
+
     columns: dict[str, Any] = {
-        "forward": np.uint32(forward),
-        "router": take(np.broadcast_to(routers.astype(np.uint32)[:, None], (count, rows))),
-        "iteration": take(np.broadcast_to(iterations.astype(np.uint8)[:, None], (count, rows))),
+        "forward": each(forwards, np.uint32),
+        "router": each(routers, np.uint32),
+        "iteration": each(iterations, np.uint8),
         "token": take(tokens).astype(np.uint32),
     }
     slots = pack_slots(order, k)
@@ -82,7 +91,9 @@ def _bits(dropped: np.ndarray) -> np.ndarray:
     return (dropped.astype(np.uint32) << np.arange(dropped.shape[-1], dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
 
-def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forward: int) -> tuple[Any, Any]:
+def long(
+    arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forwards: np.ndarray
+) -> tuple[Any, Any]:
     """Columns of decisions_long and assignments_long: decisions with any number of experts (-1 = none)."""
     experts, weights = arrays["experts"], arrays["weights"]
     order = ranked(experts, weights)
@@ -91,7 +102,7 @@ def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np
     router, row = np.nonzero(real)
     dropped = arrays.get("dropped", np.zeros(experts.shape, bool))
     decisions: dict[str, Any] = {
-        "forward": np.uint32(forward),
+        "forward": forwards[router].astype(np.uint32),
         "router": routers[router].astype(np.uint32),
         "iteration": iterations[router].astype(np.uint8),
         "token": tokens[router, row].astype(np.uint32),
@@ -102,7 +113,7 @@ def long(arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np
     sorted_ = {n: np.take_along_axis(arrays[n], place, -1) for n in ("experts", "weights", "buffer", "dispatch") if n in arrays}
     r, t, rank = np.nonzero((sorted_["experts"] >= 0) & real[..., None])
     assignments = {
-        "forward": np.uint32(forward),
+        "forward": forwards[r].astype(np.uint32),
         "router": routers[r].astype(np.uint32),
         "iteration": iterations[r].astype(np.uint8),
         "token": tokens[r, t].astype(np.uint32),

@@ -64,7 +64,8 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     rows += _splits(here, sql, notes)
     rows += decision_figures(here, sql, notes)
     rows += _losses.figures_of(here, notes)
-    table, sql["capacity"] = _capacity.what_if(here, notes)
+    capacities, table, sql["capacity"] = _capacity.what_if_figures(here, notes)
+    rows += capacities
     frame = gather(rows)
     frames = {"figures": frame, "experts": gather(experts), "capacity": table}
     return Answer("load", "Load and entropy", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)

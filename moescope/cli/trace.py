@@ -33,6 +33,16 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
         raise click.BadParameter(f"{text!r} is not a list of layers such as 0,4-6") from error
 
 
+def _names(_: Any, __: Any, text: str | None) -> list[str] | None:
+    return text.split(",") if text else None
+
+
+def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
+    if named and none:
+        raise click.UsageError("--summaries and --experts-only exclude each other")
+    return named or not none
+
+
 @click.command(name="trace")
 @click.argument("model")
 @click.option("--data", required=True, help="A file, folder, hub name or shipped set: text, JSONL, CoNLL-U, images, npz.")
@@ -47,6 +57,7 @@ def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many examples.")
 @click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
 @click.option("--experts-only", is_flag=True, help="Leave out entropy, log-sum-exp and margin.")
+@click.option("--summaries", callback=_names, help="Only these of entropy, log_sum_exp, margin: entropy,margin.")
 @click.option(
     "--logits", type=click.FloatRange(0, 1), default=0.0, help="Keep all router logits of this share of the tokens; 1: of all."
 )
@@ -97,7 +108,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(
-        summaries=not options.pop("experts_only"),
+        summaries=_summaries(options.pop("summaries"), options.pop("experts_only")),
         logits=options.pop("logits"),
         layers=options.pop("layers"),
         activations=options.pop("activations"),

@@ -1,8 +1,11 @@
 """Numbers of a decision that need all logits: computed where the logits are, in float32, without waiting for the device."""
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
+_FEW = 16  # experts
 SCORES = ("softmax", "sigmoid", "sqrtsoftplus", "probabilities")
 
 
@@ -12,45 +15,58 @@ def probabilities(logits: Tensor, score: str | None) -> Tensor:
     Softmax routers: softmax. Routers that score every expert on its own (sigmoid, sqrt-softplus): the scores divided by their
     sum, as DeepSeek-V3 normalizes them (arXiv 2412.19437, eq. 13-16). Routers that return probabilities: those.
     """
-    scores = _scores(logits.float().movedim(-1, 0), score)[0].movedim(0, -1)
+    scores = _scores(logits.float(), score, -1)[0]
     return scores / scores.sum(-1, keepdim=True)
 
 
-def _scores(logits: Tensor, score: str | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Unnormalized scores from (E, ...) logits, their logarithms, and what was taken off the logits (softmax) before exp."""
+def _scores(logits: Tensor, score: str | None, axis: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Unnormalized scores, their logarithms, and what was taken off the logits (softmax) before exp; experts lie on `axis`."""
     if score in (None, "softmax", "none"):
-        largest = logits.amax(0)
-        shifted = (logits - largest).clamp(min=-1e30)  # an expert with logit -inf has probability and p log p of 0
-        return shifted.exp(), shifted, largest
+        largest = logits.amax(axis, keepdim=True)
+        shifted = (logits - largest).clamp_(min=-1e30)  # an expert with logit -inf has probability and p log p of 0
+        return shifted.exp(), shifted, largest.squeeze(axis)
     made = {
         "sigmoid": torch.sigmoid,
         "sqrtsoftplus": lambda x: torch.nn.functional.softplus(x).sqrt(),
-        "probabilities": lambda x: x,
+        "probabilities": lambda x: x.clone(),
     }[score](logits)
-    return made, made.log().clamp(min=-1e30), None
+    return made, made.log().clamp_(min=-1e30), None
 
 
-def summarize(logits: Tensor, experts: Tensor, score: str | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(log-sum-exp of the logits, entropy in nats, margin), each of shape (...), from (..., E) logits and (..., k) experts.
+def summarize(
+    logits: Tensor, experts: Tensor, score: str | None, fields: Collection[str] = ("log_sum_exp", "entropy", "margin")
+) -> dict[str, Tensor]:
+    """Of `fields`: log-sum-exp of the logits, entropy in nats, margin, each (...), from (..., E) logits and (..., k) experts.
 
-    The margin is the least chosen minus the best unchosen probability; it is NaN where nothing was left to choose. Experts lie
-    on the leading axis while this is computed, so that every step runs over long vectors.
+    The margin is the least chosen minus the best unchosen probability; it is NaN where nothing was left to choose.
     """
-    shape = logits.shape[:-1]
-    columns = logits.reshape(-1, logits.shape[-1]).float().t().contiguous()  # (E, N)
-    scores, logs, largest = _scores(columns, score)
-    total = scores.sum(0)
-    entropy = total.log() - (scores * logs).sum(0) / total
-    log_sum_exp = columns.logsumexp(0) if largest is None else total.log() + largest
-    places = experts.reshape(-1, experts.shape[-1]).t().long()  # (k, N)
-    inside = (places >= 0) & (places < len(columns))
-    places = places.clamp(0, len(columns) - 1)
-    chosen = scores.gather(0, places)
-    least = chosen.masked_fill(~inside, float("inf")).amin(0)
-    best = scores.scatter(0, places, torch.where(inside, float("-inf"), chosen)).amax(0)
-    margin = (least - best) / total
-    margin = torch.where(margin.isinf(), float("nan"), margin)
-    return log_sum_exp.view(shape), entropy.view(shape), margin.view(shape)
+    shape, few = logits.shape[:-1], logits.shape[-1] <= _FEW
+    rows = logits.reshape(-1, logits.shape[-1]).float()
+    axis = 0 if few else 1  # few experts: they go first, so that every step runs over long vectors
+    rows = rows.t().contiguous() if few else rows
+    scores, logs, largest = _scores(rows, score, axis)
+    total = scores.sum(axis)
+    found = {}
+    if "log_sum_exp" in fields:
+        found["log_sum_exp"] = rows.logsumexp(axis) if largest is None else total.log() + largest
+    if "entropy" in fields:
+        found["entropy"] = total.log() - logs.mul_(scores).sum(axis) / total
+    if "margin" in fields:
+        found["margin"] = _margin(scores, experts.reshape(-1, experts.shape[-1]), axis) / total
+    return {name: values.view(shape) for name, values in found.items()}
+
+
+def _margin(scores: Tensor, experts: Tensor, axis: int) -> Tensor:
+    """(N,) least chosen minus best other of scores, which are overwritten; NaN where either is missing."""
+    places = (experts.t() if axis == 0 else experts).long()
+    count = scores.shape[axis]
+    inside = (places >= 0) & (places < count)
+    places = places.clamp(0, count - 1)
+    chosen = scores.gather(axis, places)
+    least = chosen.masked_fill(~inside, float("inf")).amin(axis)
+    best = scores.scatter_(axis, places, torch.where(inside, float("-inf"), chosen)).amax(axis)
+    margin = least - best
+    return torch.where(margin.isinf(), float("nan"), margin)
 
 
 def guess_score(logits: Tensor, experts: Tensor, weights: Tensor) -> str | None:

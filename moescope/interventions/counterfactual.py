@@ -97,7 +97,7 @@ def _flip(record: Any, site: Site) -> tuple[tuple[int, ...], float]:
     rest[experts] = float("-inf")
     least = int(record.weights[-1].argmin())
     new = [*(e for n, e in enumerate(experts.tolist()) if n != least), int(rest.argmax())]
-    _, _, margin = summarize(record.logits[-1:], record.experts[-1:], site.score)
+    margin = summarize(record.logits[-1:], record.experts[-1:], site.score, ["margin"])["margin"]
     return tuple(sorted(new)), float(margin[0])
 
 

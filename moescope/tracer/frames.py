@@ -4,7 +4,6 @@ A frame is an open call of a module that takes token ids, embeddings or pixels (
 A router belongs to the innermost one. Only references and shapes are read here; nothing looks at a tensor's values.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock, get_ident
@@ -61,12 +60,12 @@ class Frames:
         self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
 
     def _hook(self, module: nn.Module) -> list[Any]:
-        takes = signature(module)
+        names = [p.name for p in signature(module).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
 
         def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._owner != get_ident():
                 self._begin()
-            self.current = Frame(module, _bound(takes, args, kwargs), self.current)
+            self.current = Frame(module, dict(zip(names, args)) | kwargs, self.current)
 
         def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
             frame = self.mine()
@@ -151,15 +150,6 @@ def _enters(parameters: set[str]) -> bool:
 
 def _parameters(module: nn.Module) -> list[str]:
     return list(signature(module).parameters)
-
-
-def _bound(takes: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    try:
-        bound = takes.bind_partial(*args, **kwargs).arguments
-    except TypeError:
-        return dict(kwargs)
-    flat = {k: v for k, v in bound.items() if not isinstance(v, tuple | dict) or k in _CACHES}
-    return flat | bound.get("kwargs", {})
 
 
 def _outwards(frame: Frame | None) -> list[Frame]:

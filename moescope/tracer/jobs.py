@@ -1,4 +1,4 @@
-"""One forward pass on its way to the store: tensors stacked by shape, copied once, in order.
+"""Forward passes on their way to the store: tensors stacked by shape, copied once, in order.
 
 On CUDA the copy goes to pinned memory on a side stream behind an event that only the writing thread waits for; hooks and
 hand-over never synchronize. On a CPU nothing is copied.
@@ -14,28 +14,32 @@ from torch import Tensor
 
 from ..contracts import Record
 from ..contracts._scores import probabilities, summarize
+from ..store.routes import STEPS
 from .options import Options
 
-_FIELDS = (
-    "experts",
-    "weights",
-    "logits",
-    "decided_experts",
-    "decided_weights",
-    "dropped",
-    "buffer",
-    "dispatch",
-    "rows",
-    "pool",
-)
+_CACHED = 1 << 15  # logits
+_FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool")
+
+
+@dataclass(eq=False)
+class Forward:
+    """One forward pass (or, without a `row`, the end of a batch): its token streams, what they refer to, what is said of it."""
+
+    streams: list[Any]
+    tensors: dict[str, Tensor]  # token ids and masks of the streams
+    row: dict[str, Any] | None
+    progress: dict[str, Any] | None = None
+
+
+Routed = tuple[Record, Any, int]
+"""A record, its stream, and the number of its forward within the job."""
 
 
 @dataclass(eq=False)
 class Stack:
-    """Records of like shape from routers of one device: arrays with a leading axis over `records`."""
+    """Records of like shape from routers of one device: arrays with a leading axis over `routed`."""
 
-    records: list[Record]
-    stream: Any
+    routed: list[Routed]
     tensors: dict[str, Tensor]
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -45,18 +49,16 @@ class Stack:
 
 @dataclass(eq=False)
 class Job:
-    """What one forward pass hands over."""
+    """What is handed over at once: a forward pass, or several small ones."""
 
-    stacks: list[Stack]
-    streams: list[Any]
-    tensors: dict[str, Tensor]  # token ids and masks of the streams
-    meta: dict[str, Any] = field(default_factory=dict)
+    forwards: list[Forward]
+    stacks: list[Stack] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
         """Held until it is written."""
-        held = [t for s in self.stacks for t in s.tensors.values()] + list(self.tensors.values())
+        held = [t for s in self.stacks for t in s.tensors.values()] + [t for f in self.forwards for t in f.tensors.values()]
         return sum(t.numel() * t.element_size() for t in held)
 
     def wait(self) -> None:
@@ -65,37 +67,51 @@ class Job:
             event.synchronize()
 
 
-def stack(records: Iterable[tuple[Record, Any]], options: Options) -> list[Stack]:
-    """Group (record, stream) pairs by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
-    groups: dict[Any, list[tuple[Record, Any]]] = {}
-    for record, stream in records:
-        groups.setdefault((id(stream), record.site.score, _shape(record)), []).append((record, stream))
-    return [_stack(group, options) for group in groups.values()]
-
-
-def _shape(record: Record) -> tuple[Any, ...]:
-    fields = _tensors(record)
-    return tuple((name, tuple(t.shape), t.dtype, t.device) for name, t in fields.items())
+def stack(routed: Iterable[Routed], options: Options) -> list[Stack]:
+    """Group records by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
+    groups: dict[Any, list[tuple[Routed, dict[str, Tensor]]]] = {}
+    for one in routed:
+        tensors = _tensors(one[0])
+        shapes = tuple((name, t.shape, t.dtype, t.device) for name, t in tensors.items())
+        own = id(one[1]) if options.monitor else 0
+        groups.setdefault((own, one[0].site.score, one[0].site.kind, shapes), []).append((one, tensors))
+    return [_stack([one for one, _ in group], [tensors for _, tensors in group], options) for group in groups.values()]
 
 
 def _tensors(record: Record) -> dict[str, Tensor]:
-    decided = record.decided or (None, None)
-    values = {**record.__dict__, "decided_experts": decided[0], "decided_weights": decided[1]}
-    return {name: values[name].detach() for name in _FIELDS if values.get(name) is not None}
+    found = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    if record.decided is not None:
+        found |= {"decided_experts": record.decided[0], "decided_weights": record.decided[1]}
+    return {name: value.detach() if value.requires_grad else value for name, value in found.items()}
 
 
-def _stack(group: list[tuple[Record, Any]], options: Options) -> Stack:
-    columns = [_tensors(record) for record, _ in group]
-    tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0]}
-    if options.summaries and "logits" in tensors:
-        values = summarize(tensors["logits"], tensors["experts"], group[0][0].site.score)
-        tensors |= dict(zip(("log_sum_exp", "entropy", "margin"), values))
+def _stack(group: list[Routed], columns: list[dict[str, Tensor]], options: Options) -> Stack:
+    wanted = options.logits or options.monitor
+    summaries = (
+        _summaries([c["logits"] for c in columns], group, options) if options.summaries and "logits" in columns[0] else {}
+    )
+    tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0] if name != "logits" or wanted} | summaries
     if options.monitor and "logits" in tensors:
-        tensors["mean_probability"] = _mean_probability(tensors["logits"], *group[0])
+        tensors["mean_probability"] = _mean_probability(tensors["logits"], *group[0][:2])
     if not options.logits:
         tensors.pop("logits", None)
     tensors["experts"] = tensors["experts"].to(torch.int16)
-    return Stack([record for record, _ in group], group[0][1], tensors)
+    return Stack(group, tensors)
+
+
+def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> dict[str, Tensor]:
+    """(R, T) each: router by router where one fills the cache of a CPU, else all at once."""
+    score, fields = group[0][0].site.score, options.summaries
+    assert not isinstance(fields, bool)
+    if logits[0].device.type == "cpu" and logits[0].numel() > _CACHED:
+        each = [summarize(x, record.experts, score, fields) for x, (record, *_) in zip(logits, group)]
+        found = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    else:
+        experts = torch.stack([record.experts for record, *_ in group])
+        found = summarize(torch.stack(logits), experts, score, fields)
+    if logits[0].dtype in (torch.bfloat16, torch.float16):
+        found = {name: (values * STEPS[name]).round_().div_(STEPS[name]) for name, values in found.items()}
+    return found
 
 
 def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
@@ -126,7 +142,8 @@ class Copier:
 
     def send(self, job: Job) -> Job:
         """Start the copies; the job's events say when they have arrived."""
-        holders = [(s.tensors, name) for s in job.stacks for name in s.tensors] + [(job.tensors, name) for name in job.tensors]
+        owners = [*(s.tensors for s in job.stacks), *(f.tensors for f in job.forwards)]
+        holders = [(tensors, name) for tensors in owners for name in tensors]
         for device in {h[n].device for h, n in holders if h[n].device.type == "cuda"}:
             job.events.append(self._copy([(h, n) for h, n in holders if h[n].device == device], device))
         return job

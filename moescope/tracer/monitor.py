@@ -32,6 +32,7 @@ def _one(arrays: dict[str, np.ndarray], real: np.ndarray, count: int) -> dict[st
     }
     if "entropy" in arrays:
         found["routing_entropy"] = float(arrays["entropy"][real].mean())
+    if "log_sum_exp" in arrays:
         found["z_loss"] = float((arrays["log_sum_exp"][real].astype(float) ** 2).mean())
     if "mean_probability" in arrays and chosen.size:
         wanted = np.bincount(chosen[(chosen >= 0) & (chosen < count)], minlength=count) / chosen.size

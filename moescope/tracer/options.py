@@ -7,19 +7,23 @@ from typing import Any
 from ..contracts import Site
 from ..errors import InputError
 
+SUMMARIES = ("log_sum_exp", "entropy", "margin")
+
 
 @dataclass(frozen=True)
 class Options:
     """Experts and weights are always recorded; the rest can be chosen.
 
-    summaries: entropy, log-sum-exp and margin of every decision. logits: all router logits too, of this share of the tokens
-    (True: of all). layers: only these layers. every: only each n-th forward; fraction: only this share of its tokens, chosen
-    by their key. monitor: measures of every router at every recorded forward (see monitor.py), into `measures`. activations:
-    importance, dimensionality (see observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward
-    (or batch) after either. max_bytes: what may wait to be written before the model is made to wait.
+    summaries: of every decision log_sum_exp, entropy and margin (True), none (False), or those named; of routers that compute
+    in bfloat16 or float16 they are kept in steps of 2^-10 nats (margin: 2^-16), below what such logits can tell. logits: all
+    router logits too, of this share of the tokens (True: of all). layers: only these layers. every: only each n-th forward;
+    fraction: only this share of its tokens, chosen by their key. monitor: measures of every router at every recorded forward
+    (see monitor.py), into `measures`. activations: importance, dimensionality (see observers.py). commit_rows,
+    commit_seconds: a shard is made durable at the first forward (or batch) after either. max_bytes: what may wait to be
+    written before the model is made to wait. hold: so many small forwards (decode steps) are handed over together.
     """
 
-    summaries: bool = True
+    summaries: bool | Sequence[str] = True
     logits: float = 0.0
     layers: Sequence[int] | None = None
     every: int = 1
@@ -29,6 +33,13 @@ class Options:
     commit_rows: int = 1 << 20
     commit_seconds: float = 10.0
     max_bytes: int = 256 << 20
+    hold: int = 64
+
+    def __post_init__(self) -> None:
+        asked = SUMMARIES if self.summaries is True else tuple(self.summaries or ())
+        if unknown := set(asked) - set(SUMMARIES):
+            raise InputError(f"there is no summary {min(unknown)}: there are {', '.join(SUMMARIES)}")
+        object.__setattr__(self, "summaries", asked)
 
     def choose(self, sites: list[Site]) -> list[Site]:
         """The routers asked for. InputError if a layer has none."""
@@ -41,4 +52,8 @@ class Options:
 
     def as_dict(self) -> dict[str, Any]:
         """For the store."""
-        return asdict(self) | {"layers": list(self.layers) if self.layers is not None else "all"}
+        assert not isinstance(self.summaries, bool)
+        return asdict(self) | {
+            "summaries": list(self.summaries),
+            "layers": list(self.layers) if self.layers is not None else "all",
+        }

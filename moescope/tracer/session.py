@@ -20,8 +20,9 @@ from ..store.replace import renew
 from .clock import Clock
 from .frames import Frame, Frames, Stream
 from .head import head, said_of
+from .holding import Holding
 from .identity import Identity, SequenceInfo
-from .jobs import Copier, Job, references, stack
+from .jobs import Forward, Job, references
 from .likeness import likeness
 from .observers import Observers, measured
 from .options import Options
@@ -81,6 +82,7 @@ class Tracer:
         self.sites = self.options.choose(find(self.model))
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
+        self._stacks = [site.stack for site in self.sites]
         inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
         self.proof = prove(self.model, self.sites, inputs)
         if self._replace and self.store.exists():
@@ -89,7 +91,7 @@ class Tracer:
             self._writer = RunWriter.create(self.store, self._head())
         self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
-        self._copier = Copier()
+        self._holding = Holding(self.options)
         self._frames = Frames(self.model, self.sites, self._opened, self._closed)
         self._observers = Observers(tuple(self.options.activations), lambda: self._frames)
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
@@ -104,6 +106,7 @@ class Tracer:
         assert self._writer is not None
         try:
             with patient():
+                self.flush()
                 self._sink.finish()
                 self._close(self._writer, "complete" if kind is None else "interrupted")
         finally:
@@ -147,8 +150,16 @@ class Tracer:
         self._infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
         self._first = self._clock.steps
         yield
+        self.flush()
         self._infos = None
-        self._sink.put(Job([], [], {}, {"phase": "mark", "progress": self._clock.progress(progress or {}), "row": None}))
+        self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
+
+    def flush(self) -> None:
+        """Hand over the small forwards that are still held."""
+        # forwards of the caller's own are whole in themselves
+        progress = self._clock.progress({"forwards": self._clock.steps}) if self._infos is None else None
+        if (job := self._holding.take(progress)) is not None:
+            self._sink.put(job)
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
@@ -185,35 +196,33 @@ class Tracer:
         began = time.perf_counter()
         records, self._records = self._records, []
         if records and frame.output is not None:  # None: the forward failed
-            job = self._job(frame, records, began - self._opened_at)
-            self._observers.forward_ended(max(stream.shape[0] for stream in job.streams))
-            self._sink.put(self._copier.send(job))
+            forward, routed = self._forward(frame, records, began - self._opened_at)
+            self._observers.forward_ended(max(stream.shape[0] for stream in forward.streams))
+            if self._holding.add(forward, routed):
+                self.flush()
         ended = time.perf_counter()
         self._clock.model += began - self._opened_at
         self._clock.trace += ended - began
 
-    def _job(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> Job:
+    def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
         streams: dict[Any, Stream] = {}
-        pairs = []
+        routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            key = (id(frame), record.site.stack, rows)
+            stack = self._stacks[record.site.extra["number"]]
+            key = (id(frame), stack, rows)
             if key not in streams:
-                streams[key] = self._frames.stream(frame, record.site.stack, rows, root.output)
-                streams[key].infos = self._described(record.site.stack)
-            pairs.append((record, streams[key]))
+                streams[key] = self._frames.stream(frame, stack, rows, root.output)
+                streams[key].infos = self._described(stack)
+            routed.append((record, streams[key]))
         listed = list(streams.values())
-        phase = self._phase(listed)
         row = {
-            "phase": phase,
+            "phase": self._phase(listed),
             "step": self._clock.steps - 1 - self._first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        meta: dict[str, Any] = {"phase": phase, "row": row}
-        if self._infos is None:  # every forward of the caller's own is whole in itself
-            meta["progress"] = self._clock.progress({"forwards": self._clock.steps})
-        return Job(stack(pairs, self.options), listed, references(listed, root.output), meta)
+        return Forward(listed, references(listed, root.output), row), routed
 
     def _described(self, stack: str) -> list[SequenceInfo] | None:
         return None if self._infos is None else self._infos.get(stack, self._infos[""])

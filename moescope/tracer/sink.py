@@ -78,10 +78,11 @@ class Sink:
 
     def _write(self, job: Job) -> None:
         job.wait()
-        if job.meta["row"] is not None:
+        if any(forward.row is not None for forward in job.forwards):
             self._rows(job)
-        if "progress" in job.meta:
-            self.written = job.meta["progress"]
+        said = [forward.progress for forward in job.forwards if forward.progress is not None]
+        if said:
+            self.written = said[-1]
             self.written["resume"] = {**self.written.get("resume", {}), "warned": dict(self.warnings)}
             self.writer.mark()
             overdue = time.monotonic() - self._last > self.commit_seconds
@@ -90,58 +91,62 @@ class Sink:
                 self._last = time.monotonic()
 
     def _rows(self, job: Job) -> None:
-        forward = self.writer.take("forward", 1)
-        shared = {name: t.numpy() for name, t in job.tensors.items()}
-        keys = {}
-        for number, stream in enumerate(job.streams):
-            own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
-            keys[id(stream)] = self.identity.rows(stream, own)
+        first = self.writer.take("forward", len(job.forwards))
+        keys: dict[int, np.ndarray] = {}
+        rows = []
+        for place, forward in enumerate(job.forwards):
+            shared = {name: t.numpy() for name, t in forward.tensors.items()}
+            for number, stream in enumerate(forward.streams):
+                own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
+                keys[id(stream)] = self.identity.rows(stream, own)
+            tokens = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+            loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
+            rows.append({"forward": first + place, "tokens": tokens, **(forward.row or {}), **loss})
         for stack in job.stacks:
-            self._add(stack, keys[id(stack.stream)], forward, job.meta["row"]["step"])
-        tokens = sum(int((k >= 0).sum()) for k in keys.values())
-        row = {"forward": forward, "tokens": tokens, **job.meta["row"]}
-        if "loss" in shared:
-            row["loss"] = np.float32(shared["loss"])
-        self.writer.add("forwards", row)
+            self._add(stack, keys, first, [row["step"] for row in rows])
+        for row in rows:
+            self.writer.add("forwards", row)
 
-    def _add(self, stack: Stack, keys: np.ndarray, forward: int, step: int) -> None:
+    def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, steps: list[int]) -> None:
         arrays = stack.arrays()
-        sites = [record.site for record in stack.records]
+        sites = [record.site for record, *_ in stack.routed]
         routers = np.array([site.extra["number"] for site in sites])
-        iterations = np.array([record.iteration for record in stack.records])
+        iterations = np.array([record.iteration for record, *_ in stack.routed])
+        forwards = np.array([first + number for *_, number in stack.routed], np.uint32)
         rows = arrays.pop("rows", None)
-        tokens = np.broadcast_to(keys, (len(sites), len(keys))) if rows is None else keys[rows]
+        named = [keys[id(stream)] for _, stream, _ in stack.routed]
+        tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
         self._look(arrays, sites, tokens)
         if self.options.monitor:
-            self._watch(arrays, sites, tokens, step)
+            self._watch(arrays, sites, tokens, steps[stack.routed[0][2]])
         arrays.pop("mean_probability", None)
         if self.options.fraction < 1:
             tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
         if routing.fits_wide(arrays, sites[0].kind):
             k = arrays["experts"].shape[-1]
-            self.writer.add(f"routes_{k}", routing.wide(arrays, tokens, routers, iterations, forward))
+            self.writer.add(f"routes_{k}", routing.wide(arrays, tokens, routers, iterations, forwards))
         else:
-            decisions, assignments = routing.long(arrays, tokens, routers, iterations, forward)
+            decisions, assignments = routing.long(arrays, tokens, routers, iterations, forwards)
             self.writer.add("decisions_long", decisions)
             self.writer.add("assignments_long", assignments)
-        self._extras(stack, arrays, tokens, routers, iterations, forward)
+        self._extras(stack, arrays, tokens, routers, iterations, forwards)
 
-    def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forward: int) -> None:
+    def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forwards: Any) -> None:
         if "decided_experts" in arrays:
             different = (arrays["decided_experts"] != arrays["experts"]).any((1, 2))
             if different.any():
                 pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
                 k = pick["experts"].shape[-1]
-                wide = routing.wide(pick, tokens[different], routers[different], iterations[different], forward)
+                wide = routing.wide(pick, *(a[different] for a in (tokens, routers, iterations, forwards)))
                 self.writer.add(f"decided_{k}", wide)
         if "logits" in arrays:
             r, t = np.nonzero((tokens >= 0) & _drawn(tokens, float(self.options.logits)))
             self.writer.add(
                 "logits",
-                {"forward": forward, "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
+                {"forward": forwards[r], "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
                  "logits": list(arrays["logits"][r, t])},
             )  # fmt: skip
-        for record, router in zip(stack.records, routers):
+        for (record, *_), router, forward in zip(stack.routed, routers, forwards):
             if record.capacity is not None:
                 pools = 1 if "pool" not in arrays else int(arrays["pool"].max()) + 1
                 self.writer.add(
