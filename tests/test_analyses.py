@@ -8,7 +8,7 @@ import synthetic
 
 import moescope
 from moescope import analyses
-from moescope.analyses import _answer, _capacity, _report, _save, _scope
+from moescope.analyses import _answer, _report, _save
 from moescope.errors import AnalysisError
 
 OWN = ("load", "specialization", "structure")
@@ -108,36 +108,6 @@ def test_figures_agree_with_plain_sql(planted):
         "select avg((a.expert = b.expert)::int) from f a join f b on b.sequence = a.sequence and b.position = a.position + 1"
     )
     assert repeated == pytest.approx(pairs[0][0], rel=1e-9)
-
-
-def test_balancing_losses_need_logits(planted, plain):
-    rows = analyses.run("load", planted).figures("balancing loss", router=0).set_index("estimator")["value"]
-    logits = np.array([r for (r,) in planted.rows("select logits from logits where router = 0 order by token")])
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    chosen = np.argsort(-logits, axis=1)[:, :2]
-    f1, fk = np.bincount(chosen[:, 0], minlength=8) / len(p), np.bincount(chosen.ravel(), minlength=8) / len(p)
-    assert rows["Switch"] == pytest.approx(8 * (f1 * p.mean(0)).sum(), rel=1e-5)
-    assert rows["GShard"] == pytest.approx(rows["Switch"] / 64, rel=1e-9)
-    assert rows["Transformers, by layer"] == pytest.approx(8 * (fk * p.mean(0)).sum(), rel=1e-5)
-    without = analyses.run("load", plain)
-    assert without.figures("balancing loss").empty
-    assert any("trace with router logits" in note for note in without.notes)
-
-
-def test_capacity_agrees_with_what_was_executed(tmp_path):
-    """96 tokens, 2 of 4 experts: 48 places each is ratio 1; the store's own drops came from the same rule."""
-    path = tmp_path / "run.duckdb"
-    synthetic.make(path, synthetic.tilt(3.0), documents=6, tokens=8, experts=4, capacity=48, layers=(0,))
-    with moescope.open(path) as store:
-        here = _scope.scope(store)
-        frame, _ = _capacity.what_if(here, [], ratios=(1.0, 4.0))
-        executed = store.rows("select dropped_share from load_balance")[0][0]
-    one = frame[frame["ratio"] == 1].set_index("order")["dropped_share"]
-    assert executed > 0
-    assert one["vanilla"] == pytest.approx(executed, rel=1e-9)
-    assert one["batch prioritized"] == pytest.approx(executed, rel=1e-9)
-    assert (frame[frame["ratio"] == 4]["dropped_share"] == 0).all()
 
 
 def test_refusals_say_what_is_there(plain, tmp_path):
