@@ -13,8 +13,12 @@ QUESTIONS = {
     "load": "from expert_load",
     "entropy by layer": "select layer, routing_entropy from router_summary",
     "co-activation": "select layer, expert, other, share from coactivation order by n desc limit 20",
+    "expert × domain": "from label_load where kind = 'domain'",
     "one token's route": "select * from assignments where token = 12345 order by router, rank",
     "top tokens of every expert": """
+        select router, expert, vocab_id, assignments from vocab_load
+        qualify row_number() over (partition by router, expert order by assignments desc) <= 10""",
+    "the same without its kept sums": """
         select * from (
           select router, expert, vocab_id, count(*) as n from assignments join tokens using (token) group by all)
         qualify row_number() over (partition by router, expert order by n desc) <= 10""",

@@ -156,7 +156,7 @@ def test_a_batch_that_was_broken_off_is_not_half_there(tmp_path: Path, monkeypat
     trace(tracing.tiny(), data, tmp_path / "whole.duckdb", **settings)
     store = tmp_path / "run.duckdb"
     for stop in (7, 0):  # the eighth forward is the second of the third batch
-        monkeypatch.setattr(Tracer, "_job", broken_off(Tracer._job, stop))
+        monkeypatch.setattr(Tracer, "_forward", broken_off(Tracer._forward, stop))
         with pytest.raises(KeyboardInterrupt):
             trace(tracing.tiny(), data, store, resume=stop == 0, **settings)
         monkeypatch.undo()

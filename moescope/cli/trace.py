@@ -56,7 +56,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--max-length", type=click.IntRange(2), help="Tokens per window; longer texts become several windows.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first so many examples.")
 @click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
-@click.option("--experts-only", is_flag=True, help="Leave out entropy, log-sum-exp and margin.")
+@click.option("--experts-only", is_flag=True, help="Only which experts: no weights, entropy, log-sum-exp, margin.")
 @click.option("--summaries", callback=_names, help="Only these of entropy, log_sum_exp, margin: entropy,margin.")
 @click.option(
     "--logits", type=click.FloatRange(0, 1), default=0.0, help="Keep all router logits of this share of the tokens; 1: of all."
@@ -108,6 +108,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(
+        weights=not options["experts_only"],
         summaries=_summaries(options.pop("summaries"), options.pop("experts_only")),
         logits=options.pop("logits"),
         layers=options.pop("layers"),

@@ -10,7 +10,7 @@ from .connect import connect, joined
 from .merge import count_rows, insert_head, kept_sums, offsets, projection
 from .parts import Lock, Part, parts, parts_folder
 from .replace import tidy
-from .rollups import add_rollups
+from .rollups import add_rollups, vocabulary
 from .schema import create_views
 
 _SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
@@ -106,6 +106,8 @@ def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
             con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
     create_views(con)
+    counted = [vocabulary(base["run"]) for base in bases]
+    _views(con, {"vocab_rollup": [*sources["vocab_rollup"], *counted]})  # counted when it is asked for
     for part, base in zip(open_parts, bases):
         count_rows(con, base["run"])
         add_rollups(con, base["run"], kept_sums(con, part, base))
@@ -113,7 +115,7 @@ def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
 
 def _kept(table: str) -> bool:
     """Small enough to be copied into memory."""
-    return table in _SMALL or table.endswith("_rollup")
+    return table in _SMALL or (table.endswith("_rollup") and table != "vocab_rollup")
 
 
 def _names(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> dict[str, bool]:

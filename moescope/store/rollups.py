@@ -43,8 +43,8 @@ from (
 join sequence_labels using (sequence) group by all"""
 
 _VOCAB = """
-insert into vocab_rollup
-select {run}, router, vocab_id, expert, count(*), count(*) filter (rank = 0)
+select {run}::uinteger as run, router, vocab_id, expert, count(*)::ubigint as assignments,
+       (count(*) filter (rank = 0))::ubigint as first
 from assignments a join tokens t using (token) where a.run = {run} and not dropped and vocab_id is not null group by all"""
 
 _KEEP = {
@@ -78,7 +78,12 @@ def add_rollups(con: duckdb.DuckDBPyConnection, run: int, sums: Mapping[str, str
 def add_vocabulary(con: duckdb.DuckDBPyConnection, run: int) -> None:
     """Replace what `vocab_rollup` says of a run by what its rows say."""
     con.execute(f"delete from vocab_rollup where run = {run}")
-    con.execute(_VOCAB.format(run=run))
+    con.execute(f"insert into vocab_rollup {vocabulary(run)}")
+
+
+def vocabulary(run: int) -> str:
+    """SQL that counts `vocab_rollup` from the rows of a run."""
+    return _VOCAB.format(run=run)
 
 
 def counted(con: duckdb.DuckDBPyConnection, run: int, name: str) -> str:

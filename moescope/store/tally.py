@@ -106,7 +106,7 @@ class Tally:
             _numbers(columns["iteration"]) if "iteration" in columns else zero,
             _numbers(columns["token"]),
         )
-        weights = [_numbers(columns[f"w{rank}"], 0) for rank in range(k)]
+        weights = [_numbers(columns[f"w{rank}"], 0) if f"w{rank}" in columns else zero for rank in range(k)]
         moments = {
             name: (_numbers(c, 0), ~np.asarray(c.is_null()) if c.null_count else None)
             for name in MOMENTS if (c := columns.get(name)) is not None

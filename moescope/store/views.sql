@@ -96,6 +96,24 @@ select
   coalesce(l.assignments, 0) / sum(l.assignments) over (partition by x.router, x.kind, x.label) as overall, -- the expert's share of the tokens of every label: what `share` is by chance
 from label_rollup x join routers r using (router) left join load_rollup l on l.router = x.router and l.expert = x.expert;
 
+-- Load by vocabulary id, with its chance level: which tokens an expert takes
+create view vocab_load as
+select
+  x.run, -- runs.run
+  x.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  x.expert, -- expert
+  x.vocab_id, -- the tokenizer's id
+  v.text, -- the token as text
+  x.assignments, -- times the expert ran for this id
+  x.first, -- of them, as the token's first choice
+  x.assignments / sum(x.assignments) over (partition by x.router, x.vocab_id) as share, -- of the id's assignments
+  l.assignments / t.assignments as overall -- the expert's share of all assignments of the router: what `share` is by chance
+from vocab_rollup x join routers r using (router) join load_rollup l on l.router = x.router and l.expert = x.expert
+join (select router, sum(assignments) as assignments from load_rollup group by all) t on t.router = x.router
+join runs u on u.run = x.run left join vocab v on v.model = u.model and v.vocab_id = x.vocab_id;
+
 -- Tokens with their text and the sequence they stand in
 create view token_text as
 select

@@ -12,17 +12,19 @@ SUMMARIES = ("log_sum_exp", "entropy", "margin")
 
 @dataclass(frozen=True)
 class Options:
-    """Experts and weights are always recorded; the rest can be chosen.
+    """Experts are always recorded, in the order of their weights; the rest can be chosen.
 
-    summaries: of every decision log_sum_exp, entropy and margin (True), none (False), or those named; of routers that compute
-    in bfloat16 or float16 they are kept in steps of 2^-10 nats (margin: 2^-16), below what such logits can tell. logits: all
-    router logits too, of this share of the tokens (True: of all). layers: only these layers. every: only each n-th forward;
-    fraction: only this share of its tokens, chosen by their key. monitor: measures of every router at every recorded forward
-    (see monitor.py), into `measures`. activations: importance, dimensionality (see observers.py). commit_rows,
-    commit_seconds: a shard is made durable at the first forward (or batch) after either. max_bytes: what may wait to be
-    written before the model is made to wait. hold: so many small forwards (decode steps) are handed over together.
+    weights: what multiplied each expert. summaries: of every decision log_sum_exp, entropy and margin (True), none (False), or
+    those named; of routers that compute in bfloat16 or float16 they are kept in steps of 2^-10 nats (margin: 2^-16), below what
+    such logits can tell. logits: all router logits too, of this share of the tokens (True: of all). layers: only these layers.
+    every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
+    router at every recorded forward (see monitor.py), into `measures`. activations: importance, dimensionality (see
+    observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or batch) after either.
+    max_bytes: what may wait to be written before the model is made to wait. hold: so many small forwards (decode steps) are
+    handed over together.
     """
 
+    weights: bool = True
     summaries: bool | Sequence[str] = True
     logits: float = 0.0
     layers: Sequence[int] | None = None

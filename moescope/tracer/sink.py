@@ -124,9 +124,13 @@ class Sink:
             tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
         if routing.fits_wide(arrays, sites[0].kind):
             k = arrays["experts"].shape[-1]
-            self.writer.add(f"routes_{k}", routing.wide(arrays, tokens, routers, iterations, forwards))
+            columns = routing.wide(arrays, tokens, routers, iterations, forwards)
+            kept = columns if self.options.weights else {name: c for name, c in columns.items() if name[0] != "w"}
+            self.writer.add(f"routes_{k}", kept)
         else:
             decisions, assignments = routing.long(arrays, tokens, routers, iterations, forwards)
+            if not self.options.weights:
+                del assignments["weight"]
             self.writer.add("decisions_long", decisions)
             self.writer.add("assignments_long", assignments)
         self._extras(stack, arrays, tokens, routers, iterations, forwards)
