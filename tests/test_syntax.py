@@ -8,6 +8,7 @@ import pytest
 import synthetic
 
 from moescope import analyses
+from moescope.analyses import _statistics as st
 from moescope.errors import AnalysisError
 
 TOKEN, NOTHING = "I(expert; label | token) (bits)", "I(expert; label) (bits)"
@@ -138,6 +139,26 @@ def test_overlap_by_hand() -> None:
     alike, unlike, weight = overlap.by_word(label)
     np.testing.assert_allclose([alike[0], unlike[0], weight[0]], [0.75, 0.25, 2 * 4 / 6], atol=1e-12)
     np.testing.assert_allclose(overlap.influence(label).sum(0), [0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("topic", "own", "found"), [(0.8, 0.0, ("between",)), (0.5, 0.6, ("between", "within"))])
+def test_a_topic_moves_pairs_between_documents_only(topic: float, own: float, found: tuple[str, ...]) -> None:
+    """Experts and labels follow the document's topic (or the expert follows the label of the use itself)."""
+    from moescope.analyses import senses
+    from moescope.analyses._tokens import Kind
+
+    rng, n, documents = np.random.default_rng(0), 4000, 40
+    document, word = rng.integers(0, documents, n), rng.integers(0, 10, n)
+    lean = document % 2
+    label = np.where(rng.random(n) < topic, lean, 1 - lean)
+    expert = np.where(rng.random(n) < own, label, np.where(rng.random(n) < topic, lean, rng.integers(0, 2, n)))
+    kind = Kind("sense", label, ["A", "B"], None, "token")
+    for form, draw in (("between documents", senses._uses), ("within documents", senses._inside)):
+        uses = draw(kind, word, document)
+        shuffled = st.permuted(uses.label, 199, within=uses.word)
+        row = senses._figures({}, form, expert[:, None].astype(np.int16), 2, uses, shuffled)[-1].iloc[0]
+        assert (row["p"] <= 0.01) == (form.split()[0] in found)
+        assert (row["ci_low"] > 0) == (form.split()[0] in found)
 
 
 def test_path_probe(path: Path) -> None:

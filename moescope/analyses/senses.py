@@ -5,9 +5,11 @@ document is drawn, so that no pair lies within a document and every pair is of i
 same sense: pairs with the same label; different sense: pairs with different labels; the figure is the difference,
 Σ_v w_v (same_v − different_v) / Σ_v w_v, w_v the harmonic mean of the two numbers of pairs of token id v, so that a word
 counts only where it has both. Source: semantic routing 2502.10928 (p < .001, most in the middle layers).
-`overlap of different tokens` is that of two tokens drawn at random: what load alone gives.
+Chance: the overlap of two tokens drawn at random: what load alone gives.
 Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
-Texts of one topic share senses and routing alike; where that matters use sentences made for the question, as in `probes/`.
+Texts of one topic share senses and routing alike. Estimator `within documents` holds the document constant too: pairs of
+uses of one id in one document (at most 20 of each id drawn there), with labels permuted among them; interval: documents.
+It takes words that change their label within a text; where there are few, use sentences made for it, as in `probes/`.
 """
 
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ Floats = np.ndarray
 SENSES = ("sense", "supersense", "upos")
 NAME = "overlap, same minus different"
 PERMUTATIONS = 199
+EACH = 20  # uses of one id drawn in one document
 
 
 @dataclass(frozen=True)
@@ -53,27 +56,23 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: i
         kinds = ",".join(k for k in SENSES if k in read.kinds) or None
     frames, tables = [], []
     for kind in choose(read, kinds, []):
-        uses = _uses(kind, read.vocab_id, read.document)
-        if not len(uses.rows):
-            notes.append(f"No token id has two values of {kind.name} in different documents, so that no uses can be compared.")
-            continue
-        tables.append(_words(uses, read.vocab_id, here.run, store))
-        shuffled = st.permuted(uses.label, PERMUTATIONS, within=uses.word)
-        for router, row in here.routers.iterrows():
-            where = {"stack": row["stack"], "layer": row["layer"], "router": router, "subset": kind.name}
-            frames += _figures(where, read.chosen[int(router)], int(row["experts"]), uses, shuffled)
+        for form, draw in (("between documents", _uses), ("within documents", _inside)):
+            uses = draw(kind, read.vocab_id, read.document)
+            if not len(uses.rows):
+                notes.append(f"No token id has two values of {kind.name} {form}, so that no uses can be compared there.")
+                continue
+            tables.append(_words(uses, read.vocab_id, here.run, store).assign(pairs=form))
+            shuffled = st.permuted(uses.label, PERMUTATIONS, within=uses.word)
+            for router, row in here.routers.iterrows():
+                where = {"stack": row["stack"], "layer": row["layer"], "router": router, "subset": kind.name}
+                frames += _figures(where, form, read.chosen[int(router)], int(row["experts"]), uses, shuffled)
     if not frames:
         raise AnalysisError(
             f"in run {here.run} no token id occurs with two labels in different documents; trace more documents with labels of "
             "sense (supersense, sense, upos)"
         )
     found = {"figures": gather(frames), "words": pd.concat(tables, ignore_index=True)}
-    rows = found["figures"][found["figures"]["name"] == NAME]
-    best = rows.loc[rows["value"].idxmax()]
-    reading = (
-        f"In {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons two uses of a token share more experts where they have "
-        f"the same label (q ≤ 0.05); most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}."
-    )
+    reading = _reading(found["figures"])
     return Answer("senses", "Same word, different sense", reading, here.run, found, {"figures": read.sql},
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
@@ -88,6 +87,21 @@ def _uses(kind: Kind, vocab_id: Ints, document: Ints) -> Uses:
     several, count = np.unique(labels[0], return_counts=True)
     rows = np.sort(rows[np.isin(vocab_id[rows], several[count > 1])])
     word = np.unique(vocab_id[rows], return_inverse=True)[1]
+    documents, at = np.unique(document[rows], return_inverse=True)
+    return Uses(kind, rows, word, kind.code[rows].astype(np.int64), at, len(documents))
+
+
+def _inside(kind: Kind, vocab_id: Ints, document: Ints) -> Uses:
+    """Uses of one id in one document that there have two labels; `word` numbers id and document together."""
+    known = np.random.default_rng(0).permutation(np.flatnonzero((kind.code >= 0) & (vocab_id >= 0)))
+    pair = vocab_id[known].astype(np.int64) * (int(document.max()) + 1) + document[known]
+    order = np.argsort(pair, kind="stable")
+    place = np.arange(len(order)) - np.searchsorted(pair[order], pair[order])
+    rows, pair = known[order[place < EACH]], pair[order[place < EACH]]
+    labels = np.unique(np.stack([pair, kind.code[rows]]), axis=1)
+    several, count = np.unique(labels[0], return_counts=True)
+    keep = np.isin(pair, several[count > 1])
+    rows, word = rows[keep], np.unique(pair[keep], return_inverse=True)[1]
     documents, at = np.unique(document[rows], return_inverse=True)
     return Uses(kind, rows, word, kind.code[rows].astype(np.int64), at, len(documents))
 
@@ -160,7 +174,7 @@ class _Overlap:
         return np.bincount(self.row, self._sums(cell, cells)[cell[self.row], self.expert], minlength=len(cell)) - self.size
 
 
-def _figures(where: dict[str, Any], chosen: Ints, experts: int, uses: Uses, shuffled: Ints) -> list[pd.DataFrame]:
+def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses: Uses, shuffled: Ints) -> list[pd.DataFrame]:
     overlap = _Overlap(chosen, experts, uses)
     alike, unlike, weight = overlap.by_word(uses.label)
     if weight.sum() == 0:
@@ -170,19 +184,38 @@ def _figures(where: dict[str, Any], chosen: Ints, experts: int, uses: Uses, shuf
     for label in shuffled:
         a, b, w = overlap.by_word(label)
         null.append((a - b) @ w / max(w.sum(), 1e-9))
-    parts = np.zeros((uses.documents, 2))
-    np.add.at(parts, uses.document, overlap.influence(uses.label))
-    draws = mean + (st.bootstrap_weights(uses.documents) - 1) @ parts
+    weights = st.bootstrap_weights(uses.documents)
+    if form == "within documents":  # a word is of one document: whole words are drawn
+        home = np.zeros(overlap.words, dtype=int)
+        home[uses.word] = uses.document
+        parts = np.stack([np.bincount(home, x * weight, uses.documents) for x in (alike, unlike, np.ones(len(weight)))], axis=1)
+        drawn = weights @ parts
+        draws = drawn[:, :2] / np.maximum(drawn[:, 2:], 1e-9)
+    else:
+        added = overlap.influence(uses.label).T
+        draws = mean + (weights - 1) @ np.stack([np.bincount(uses.document, x, uses.documents) for x in added], axis=1)
     common: dict[str, Any] = {"n": len(uses.rows), "units": uses.documents, "source": "overlap |T∩T'|/k, 2502.10928"}
+    common["estimator"] = form
     p = np.bincount(overlap.expert, minlength=experts) / len(uses.rows)
     chance = float(p @ p / overlap.k)
     rows = [figures(where, f"overlap, {name} label", mean[i], draws=draws[:, i], chance=chance, bounds=(0, 1), **common)
             for i, name in enumerate(("same", "different"))]  # fmt: skip
     difference = figures(where, NAME, mean[0] - mean[1], draws=draws[:, 0] - draws[:, 1], chance=0.0, null=np.array(null),
-                         null_name="labels permuted among tokens of one id", **common)  # fmt: skip
+                         null_name=f"labels permuted among tokens of one id{' and document' if 'within' in form else ''}",
+                         **common)  # fmt: skip
     return [*rows, difference]
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    said = []
+    for form, rows in frame[frame["name"] == NAME].groupby("estimator"):
+        best = rows.loc[rows["value"].idxmax()]
+        most = f"most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}"
+        said.append(f"{form}: in {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons (q ≤ 0.05; {most})")
+    return "Two uses of a token share more experts where they have the same label " + ", ".join(said) + "."
 
 
 def charts(answer: Answer) -> dict[str, Any]:
     """The difference by layer."""
-    return {NAME: layers(answer.figures(NAME), "Shared experts of one token: same less different label", "subset")}
+    both = answer.figures(NAME).groupby("estimator")
+    return {f"{NAME}, {form}": layers(rows, f"{NAME}, {form}", "subset") for form, rows in both}
