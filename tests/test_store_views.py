@@ -47,7 +47,8 @@ ANSWERS = {
         (1, "prose", 0, 1, 0.25, 0.25), (1, "prose", 1, 1, 0.25, 0.25), (1, "prose", 2, 2, 0.5, 0.5),
     ],
     "select expert, vocab_id, text, assignments, first, share, overall from vocab_load where router = 0 order by 1, 2": [
-        (0, 5, "a", 2, 2, 2 / 3, 4 / 7), (0, 6, "b", 2, 0, 0.5, 4 / 7), (1, 5, "a", 1, 0, 1 / 3, 3 / 7), (1, 6, "b", 2, 2, 0.5, 3 / 7),
+        (0, 5, "a", 2, 2, 2 / 3, 4 / 7), (0, 6, "b", 2, 0, 0.5, 4 / 7),
+        (1, 5, "a", 1, 0, 1 / 3, 3 / 7), (1, 6, "b", 2, 2, 0.5, 3 / 7),
     ],
     "select forward, token, experts, layers from paths order by all": [
         (0, 0, [0, 2], [1, 4]), (0, 1, [1, 2], [1, 4]), (1, 2, [0, 2], [1, 4]), (1, 3, [1, 2], [1, 4]),

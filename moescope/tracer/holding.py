@@ -26,7 +26,7 @@ class Holding:
         self._most = 1 if options.monitor else options.hold
         self._forwards: list[Forward] = []
         self._routed: list[Routed] = []
-        self._versions: list[int] = []
+        self._versions: list[tuple[Tensor, int]] = []
         self._since = 0.0
 
     def add(self, forward: Forward, routed: list[tuple[Record, Any]]) -> bool:
@@ -36,17 +36,21 @@ class Holding:
         number = len(self._forwards)
         self._forwards.append(forward)
         self._routed += [(record, stream, number) for record, stream in routed]
-        if self._most == 1 or sum(r.weights.nbytes for r, _ in routed) > _BYTES or routed[0][0].weights.is_inference():
+        if self._most == 1 or sum(r.weights.nbytes for r, _ in routed) > _BYTES:
             return True
-        self._versions += [tensor._version for record, _ in routed for tensor in _held(record)]
+        tensors = [
+            tensor for record, _ in routed for tensor in (record.experts, record.weights, record.logits) if tensor is not None
+        ]
+        if any(tensor.is_inference() for tensor in tensors):
+            return True
+        self._versions += [(tensor, tensor._version) for tensor in tensors]
         return number + 1 >= self._most or time.monotonic() - self._since > _SECONDS
 
     def take(self, progress: dict[str, Any] | None = None) -> Job | None:
         """What is held, stacked and on its way to the host, with what the run can say then; None if there is nothing."""
         if not self._forwards:
             return None
-        now = [tensor._version for record, *_ in self._routed for tensor in _held(record)] if self._versions else []
-        if now[: len(self._versions)] != self._versions:
+        if any(tensor._version != version for tensor, version in self._versions):
             raise ModelError(
                 "the model writes one forward's routing into the tensors of the last, so forwards cannot be held and stored "
                 "together; trace with hold=1"
@@ -55,7 +59,3 @@ class Holding:
         job = Job(self._forwards, stack(self._routed, self.options))
         self._forwards, self._routed, self._versions = [], [], []
         return self.copier.send(job)
-
-
-def _held(record: Record) -> list[Tensor]:
-    return [tensor for tensor in (record.experts, record.weights, record.logits) if tensor is not None]
