@@ -41,7 +41,7 @@ for suite, questions in QUESTIONS.items():
             print(f"{suite}, {name}: {refusal}")
             continue
         figures = answer.figures(SHOWN[name])
-        figures = figures[figures["estimator"] != "plug-in"]
+        figures = figures[~figures["estimator"].isin(["plug-in", "within documents"])]  # a probe's document is one sentence
         rows.append(figures.assign(suite=suite, question=name))
 
 # %%

@@ -10,6 +10,7 @@ import moescope
 from moescope import analyses
 from moescope.analyses import _answer, _report, _save
 from moescope.errors import AnalysisError
+from moescope.store.replace import update
 
 OWN = ("load", "specialization", "structure")
 
@@ -187,6 +188,21 @@ def test_report_escapes_what_the_data_says(tmp_path):
     assert "no &lt;other&gt; run" in page
     assert page.count("<svg") >= 5
     assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_predicted_ids_are_another_attribute(tmp_path):
+    """Where the model predicts the id that comes next, both attributes say the same."""
+    path = tmp_path / "run.duckdb"
+    synthetic.make(path, documents=8, layers=(0,))
+    assert any("kind predicted_id" in note for note in analyses.run("specialization", path).notes)
+    following = """insert into token_labels select a.token, 'predicted_id', b.vocab_id
+from tokens a join tokens b on b.sequence = a.sequence and b.position = a.position + 1"""
+    update(path, lambda con: con.execute(following))
+    answer = analyses.run("specialization", path)
+    both = [answer.figures("vocabulary specialization", subset=f"{which} id") for which in ("next", "predicted")]
+    assert both[0]["value"].tolist() == both[1]["value"].tolist()
+    assert "predicted id" in set(answer.frames["vocabulary"]["attribute"])
+    assert not any("predicted" in note for note in answer.notes)
 
 
 LEVEL = (

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import AnalysisError
+from . import _topics as topics
 from ._conditional import Information, Labelled, information, labelled
 from ._tokens import FORM, MEANING, Kind, Tokens
 
@@ -37,6 +38,8 @@ def choose(read: Tokens, kinds: str | None, notes: list[str]) -> list[Kind]:
             f"run {read.scope.run} has no labels of form ({', '.join(FORM)}) or meaning ({', '.join(MEANING)}); it "
             f"has: {have}; name some with `kinds`, or trace data with labels, such as CoNLL-U"
         )
+    if read.made is not None and topics.NAME in asked:
+        notes.append(topics.SAID.format(read.kinds[topics.NAME]))
     found = [read.kind(name) for name in asked]
     for side in ("form", "meaning"):
         if not any(kind.side == side for kind in found):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
+from . import _topics as topics
 from ._scope import Scope
 
 Ints = np.ndarray
@@ -56,11 +57,23 @@ class Tokens:
 
     @cached_property
     def kinds(self) -> dict[str, int]:
-        """Kinds of labels of tokens and sequences with two labels or more, and how many labels."""
-        return {kind: n for kind, n in (self.scope.kinds("sequence") | self.scope.kinds("token")).items() if n > 1}
+        """Kinds of labels of tokens and sequences with two labels or more, and how many; clusters where none is of meaning."""
+        found = {kind: n for kind, n in (self.scope.kinds("sequence") | self.scope.kinds("token")).items() if n > 1}
+        return found if self.made is None else found | {topics.NAME: int(self.made.max()) + 1}
+
+    @cached_property
+    def made(self) -> Ints | None:
+        """Clusters of documents (tokens,), where the data has no label of meaning and documents are enough."""
+        known = self.scope.kinds("sequence") | self.scope.kinds("token")
+        if any(known.get(kind, 0) > 1 for kind in MEANING):
+            return None
+        return topics.clusters(self.vocab_id, self.document)
 
     def kind(self, name: str) -> Kind:
         """Labels of one kind. A token with several labels of a kind keeps the first in the alphabet."""
+        if name == topics.NAME and self.made is not None:
+            return Kind(name, self.made.astype(np.int32), [f"cluster {n}" for n in range(self.made.max() + 1)],
+                        self.document, "document")  # fmt: skip
         table, key = ("token_labels", "token") if name in self.scope.kinds("token") else ("sequence_labels", "sequence")
         labels = _joined(self.scope, self.frame, f"select d.row, min(label) as label from {table} l join drawn d using ({key}) "
                          "where kind = ? group by 1", [name])  # fmt: skip

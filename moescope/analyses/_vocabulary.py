@@ -1,4 +1,6 @@
-"""Specialization by what a token is: its id, the true next id, its patch position, its modality.
+"""Specialization by what a token is: its id, the true next id, the predicted id, its patch position, its modality.
+
+The predicted id is had where tokens have a label `predicted_id`: the vocabulary id with the largest logit after that token.
 
 For a value x of such an attribute (ids that occur at least 10 times) and an expert e:
 
@@ -26,6 +28,7 @@ from ._sample import Sample, shuffles
 from ._statistics import Array
 
 LEAST = 10
+PREDICTED = "predicted_id"  # kind of token label
 SHUFFLES = 19
 DRAWS = 200
 OLMOE = "OLMoE 2409.02060, section 5.4"
@@ -41,9 +44,24 @@ def attributes(sample: Sample) -> dict[str, Array]:
     width = tokens["x"].max() + 1 if tokens["x"].notna().any() else 1
     patch = (tokens["y"].astype(float) * float(width) + tokens["x"].astype(float)).to_numpy(float, na_value=np.nan)
     kind = pd.factorize(tokens["kind"])[0].astype(float)
-    found = {"input id": own, "next id": following, "patch position": patch, "modality": kind}
+    found = {
+        "input id": own,
+        "next id": following,
+        "predicted id": _predicted(sample),
+        "patch position": patch,
+        "modality": kind,
+    }
     coded = {name: np.where(np.isnan(values), -1, np.nan_to_num(values)).astype(np.int64) for name, values in found.items()}
     return {name: code for name, code in coded.items() if len(np.unique(code[code >= 0])) > 1}
+
+
+def _predicted(sample: Sample) -> Array:
+    """(tokens,) the id predicted after every token, NaN where it is not known."""
+    labels = sample.scope.store.sql(
+        "select token, try_cast(label as double) as id from token_labels join tokens using (token) "
+        f"where kind = '{PREDICTED}' and run = {sample.scope.run}"
+    ).df()
+    return sample.tokens["token"].map(labels.drop_duplicates("token").set_index("token")["id"]).to_numpy(float, na_value=np.nan)
 
 
 def specialization(sample: Sample, name: str, code: Array) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:

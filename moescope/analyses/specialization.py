@@ -2,7 +2,7 @@
 
 By a label of sequences (domain, class, language, ...): see `_labels.py`. `specialists`: cells that pass the false discovery
 rate, the largest PMI first.
-By token id, next id, patch position and modality: see `_vocabulary.py`; the predicted id is in no store.
+By token id, next id, predicted id, patch position and modality: see `_vocabulary.py`.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from ._sample import Sample, sample
 from ._scope import Scope, scope
 from ._tables import load_sql, tables
 from ._vocabulary import NULL as SHUFFLE
-from ._vocabulary import attributes, specialization
+from ._vocabulary import PREDICTED, attributes, specialization
 
 CELLS = 200  # rows kept per router and attribute
 
@@ -89,10 +89,13 @@ def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str
     texts = words(here).rename(columns={"vocab_id": "value_id"})
     order = ["stack", "layer", "router", "attribute", "expert", "p"]
     best = best.merge(texts, on="value_id", how="left").sort_values(order, ignore_index=True)
-    best.loc[~best["attribute"].isin(["input id", "next id"]), "text"] = None
-    notes.append(
-        "By predicted id nothing is said: stores do not keep what the model predicts; where it generated, the next id is that."
-    )
+    best.loc[~best["attribute"].isin(["input id", "next id", "predicted id"]), "text"] = None
+    if "input id" in set(every["attribute"]) and "predicted id" not in set(every["attribute"]):
+        notes.append(
+            "Nothing by predicted id: what the model predicted after each token is not in this run. Give its tokens labels of "
+            f"the kind {PREDICTED} (the vocabulary id with the largest logit) to have it; where the model generated greedily, "
+            "the next id is that."
+        )
     return rows, best.assign(null=SHUFFLE)
 
 
