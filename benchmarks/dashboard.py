@@ -1,25 +1,20 @@
 """How fast the dashboard is on a large store: first page, interactions, memory of the server, in a real browser.
 
-python benchmarks/dashboard.py [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
+python -m benchmarks.dashboard [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
 """
 
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import psutil
 
+from benchmarks.dashboard_session import Session, memory, serve
 from moescope.store import RunWriter
 
 DOMAINS = ("code", "law", "prose", "mathematics", "german")
@@ -126,91 +121,6 @@ def _routes(score: np.ndarray, forward: int, layer: int, token: int, top_k: int,
     return columns
 
 
-def serve(store: Path) -> tuple[psutil.Process, str]:
-    """A dashboard over the store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-c",
-        "from moescope.cli.app import command; command()",
-        str(store),
-        "--port",
-        str(port),
-        "--headless",
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    url = f"http://127.0.0.1:{port}/"
-    for _ in range(200):
-        try:
-            urllib.request.urlopen(url + "_stcore/health", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    return psutil.Process(process.pid), url
-
-
-def memory(process: psutil.Process) -> float:
-    """Resident megabytes of the server."""
-    return sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / 1e6
-
-
-def timed(act: Callable[[], Any], done: Callable[[], Any]) -> float:
-    """Seconds from the act until it is done."""
-    begun = time.perf_counter()
-    act()
-    done()
-    return time.perf_counter() - begun
-
-
-def idle(page: Any) -> None:
-    """Until the script has run."""
-    page.locator('[data-testid=stApp][data-test-script-state="notRunning"]').wait_for(timeout=120_000)
-
-
-def measure(url: str, browser: Any) -> dict[str, float]:
-    """Seconds of every step, in one session; each page is new to this session."""
-    page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    chart = page.locator("[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas").first
-    took = {"first page": timed(lambda: page.goto(url), lambda: chart.wait_for(timeout=120_000))}
-    for name, ready in (
-        ("Tokens", ".tokens .t"),
-        ("Experts", ".ms-context a"),
-        ("Load and entropy", "[data-testid=stVegaLiteChart] svg"),
-        ("Structure", "[data-testid=stVegaLiteChart] svg"),
-        ("SQL", "[data-testid=stDataFrame]"),
-    ):
-        idle(page)
-        heading = page.locator(".ms-head h1", has_text=name)
-        took[f"open {name}"] = timed(
-            lambda name=name: page.get_by_role("link", name=name, exact=True).click(),
-            lambda heading=heading, ready=ready: (
-                heading.wait_for(timeout=120_000),
-                page.locator(ready).first.wait_for(timeout=120_000),
-            ),
-        )
-    page.goto(url + "tokens")
-    page.locator(".tokens .t").nth(400).wait_for(timeout=120_000)
-    idle(page)
-    for number in (5, 50):
-        took[f"click token {number}"] = timed(
-            lambda number=number: page.locator(".tokens .t").nth(number).click(),
-            lambda number=number: page.locator(f'.ms-run span:has-text("position {number} ")').wait_for(timeout=60_000),
-        )
-    idle(page)
-    for label in ("layer 3", "layer 11"):
-        page.get_by_label("Layer", exact=False).first.click()
-        took[f"choose {label}"] = timed(
-            lambda label=label: page.get_by_role("option", name=label, exact=True).click(),
-            lambda label=label: page.locator("[data-testid=stCaptionContainer] strong", has_text=label).first.wait_for(
-                timeout=60_000
-            ),
-        )
-        idle(page)
-    return took
-
-
 @click.command()
 @click.option("--decisions", default=20_000_000, show_default=True)
 @click.option("--store", type=click.Path(path_type=Path))
@@ -222,20 +132,23 @@ def main(decisions: int, store: Path | None, repeat: int) -> None:
     store = store or Path(tempfile.mkdtemp()) / "big.duckdb"
     if not store.exists():
         build(store, decisions)
+    begun = time.perf_counter()
     process, url = serve(store)
+    report = {
+        "decisions": decisions,
+        "bytes": store.stat().st_size,
+        "until it serves, s": round(time.perf_counter() - begun, 2),
+    }
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-            sessions = [measure(url, browser) for _ in range(repeat)]
-            report = {
-                "decisions": decisions,
-                "bytes": store.stat().st_size,
-                "server MB": round(memory(process)),
-                "load": os.getloadavg()[0],
-            }
-            report["first session, s"] = {k: round(v, 2) for k, v in sessions[0].items()}
-            report["median, s"] = {k: round(statistics.median(s[k] for s in sessions), 2) for k in sessions[0]}
-            print(json.dumps(report, indent=1))
+            sessions = [Session(process, url, browser).measure() for _ in range(repeat)]
+            report |= {"server MB": round(memory(process)), "load": [round(x, 1) for x in os.getloadavg()[:2]]}
+            print(json.dumps(report))
+            print("step | first session, s | median, s | median CPU of the server, s")
+            for step, (first, _) in sessions[0].items():
+                wall, cpu = (statistics.median(session[step][i] for session in sessions) for i in (0, 1))
+                print(f"{step} | {first:.2f} | {wall:.2f} | {cpu:.2f}")
     finally:
         os.killpg(process.pid, 15)
 

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from benchmarks.synthetic import RoutingOnly
 SHAPES = {"top-2 of 8": (8, 8, 2), "top-8 of 64": (16, 64, 8)}
 
 
-def ingest(shape: str, dtype: torch.dtype, decisions: int, summaries: bool = True) -> dict[str, float]:
+def ingest(shape: str, dtype: torch.dtype, decisions: int, **capture: Any) -> dict[str, float]:
     """Trace about `decisions` decisions; figures of the shards, of the finished file, and of memory."""
     layers, experts, top_k = SHAPES[shape]
     tokens = 4096
@@ -25,11 +26,12 @@ def ingest(shape: str, dtype: torch.dtype, decisions: int, summaries: bool = Tru
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "run.duckdb"
         memory = []
-        with torch.no_grad(), spent() as all_of_it, moescope.Tracer(model, store, summaries=summaries) as tracer:
+        with torch.no_grad(), spent() as all_of_it, moescope.Tracer(model, store, **capture) as tracer:
             with spent() as traced:
                 for _ in range(forwards):
                     model(ids)
                     memory.append(resident())
+                tracer.flush()
                 tracer._sink.finish()
                 tracer._writer.commit({})
             shards = sum(f.stat().st_size for f in Path(f"{store}.parts").rglob("*.parquet"))
@@ -47,10 +49,16 @@ def ingest(shape: str, dtype: torch.dtype, decisions: int, summaries: bool = Tru
     }
 
 
+CAPTURES: dict[str, dict[str, Any]] = {
+    "weights and entropy": {"summaries": ["entropy"]},
+    "weights, entropy, log-sum-exp, margin": {},
+    "experts only": {"weights": False, "summaries": False},
+}
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for shape in SHAPES:
         for dtype in (torch.float32, torch.bfloat16):
-            for summaries in (True, False):
-                print(shape, dtype, "summaries" if summaries else "experts and weights")
-                print("   ", {k: round(v, 3) for k, v in ingest(shape, dtype, 8_000_000, summaries).items()})
+            for what, capture in CAPTURES.items():
+                print(shape, dtype, what)
+                print("   ", {k: round(v, 3) for k, v in ingest(shape, dtype, 8_000_000, **capture).items()})

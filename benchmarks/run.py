@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.ingest import SHAPES, ingest
+from benchmarks.ingest import CAPTURES, SHAPES, ingest
 from benchmarks.overhead import SIZES, decode, prefill
 from benchmarks.queries import ask, build
 
@@ -37,16 +37,17 @@ def ingestion(decisions: int) -> list[dict[str, Any]]:
     """Durable decisions per CPU-second, bytes, memory."""
     rows = []
     for shape in SHAPES:
+        few = decisions if "top-2" in shape else decisions // 4
         for dtype in (torch.float32, torch.bfloat16):
-            found = ingest(shape, dtype, decisions if "top-2" in shape else decisions // 4)
-            label = f"{shape}, {str(dtype).removeprefix('torch.')}"
-            rows += [
-                row(f"decisions durable per CPU-second, {label}", found["million_per_cpu_second"], None, "M"),
-                row(f"the same, joined to one file, {label}", found["million_per_cpu_second_with_join"], None, "M"),
-                row(f"bytes per decision while tracing (shards), {label}", found["shard_bytes"], None, "B"),
-                row(f"bytes per decision of the finished file, {label}", found["file_bytes"], None, "B"),
-                row(f"memory growth in the second half of the trace, {label}", 100 * found["memory_growth"], None, "%"),
-            ]
+            for what, capture in CAPTURES.items():
+                found = ingest(shape, dtype, few, **capture)
+                label = f"{shape}, {str(dtype).removeprefix('torch.')}, {what}"
+                rows += [
+                    row(f"decisions durable per CPU-second, {label}", found["million_per_cpu_second"], None, "M"),
+                    row(f"the same, joined to one file, {label}", found["million_per_cpu_second_with_join"], None, "M"),
+                    row(f"bytes per decision while tracing (shards), {label}", found["shard_bytes"], None, "B"),
+                    row(f"bytes per decision of the finished file, {label}", found["file_bytes"], None, "B"),
+                ]
     return rows
 
 
