@@ -4,26 +4,36 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import sampling
 import stored
 import streamlit as st
 
 SAMPLE = """
 with few as (
   select t.token from tokens t join sequences s using (sequence)
-  where t.run = ? and s.stack is not distinct from ? and not t.special order by hash(t.token), t.token limit ?)
+  where t.run = ? and s.stack is not distinct from ? and not t.special{near} order by hash(t.token), t.token limit ?)
 select a.token, a.router, a.expert, sum(a.weight) as weight from assignments a join few using (token)
-where a.run = ? and not a.dropped group by all"""
+where a.run = ? and not a.dropped{few} group by all"""
+NEAR = " and t.token in (select a.token from decisions a where a.run = {run}{few})"
 WORDS = """
 select t.token, t.sequence, t.position, t.unit, t.text, t.document, coalesce(t.domain, t.class) as label,
        t.y, t.x, l.label as upos
 from token_text t left join token_labels l on l.token = t.token and l.kind = 'upos' where t.token in (select unnest(?))"""
 MOST = 1200  # tokens on the map
+AMONG = 20_000  # tokens from which they are drawn, in large runs
+
+
+def sample_sql(run: dict[str, Any]) -> tuple[str, float]:
+    """The query for a sample of tokens with their routes, and the share of forward passes that it is drawn from."""
+    few, kept = sampling.few(run, AMONG, 1)
+    near = NEAR.format(run=int(run["run"]), few=few) if few else ""
+    return SAMPLE.format(near=near, few=few), kept
 
 
 @st.cache_data(max_entries=12, show_spinner=False)
-def place(where: str, state: tuple[Any, ...], run: int, stack: str, how: str, seed: int) -> pd.DataFrame:
+def place(where: str, state: tuple[Any, ...], sql: str, run: int, stack: str, how: str, seed: int) -> pd.DataFrame:
     """A sample of tokens with their place (x, y) and words; `how` is "PCA" or "UMAP"."""
-    frame = stored.frame(SAMPLE, run, stack, MOST, run)
+    frame = stored.frame(sql, run, stack, MOST, run)
     if frame["token"].nunique() < 30:
         return pd.DataFrame()
     tokens, row = np.unique(frame["token"], return_inverse=True)

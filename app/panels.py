@@ -134,7 +134,7 @@ def _room(chart: Any) -> Any:
     """Height with title and axes: Streamlit fits all of a chart into its height, alone it is the plot's."""
     height = getattr(chart, "height", None)
     lines = 1 + bool(getattr(getattr(chart, "title", None), "subtitle", None))
-    return int(height) + 58 + 20 * lines if isinstance(height, int | float) else "content"
+    return int(height) + 72 + 20 * lines if isinstance(height, int | float) else "content"
 
 
 def _first(event: Any, select: str) -> dict[str, Any]:
@@ -142,21 +142,29 @@ def _first(event: Any, select: str) -> dict[str, Any]:
     return dict(points[0]) if points else {}
 
 
+@st.fragment
 def files(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, chart: Any = None) -> None:
-    """The SQL behind a panel, and what it shows as CSV (and PNG, SVG where there is a chart)."""
-    with st.popover("SQL · files", type="tertiary", icon=":material/data_object:", key=f"files-{name}"):
-        st.code(filled(sql, params), language="sql", wrap_lines=True)
-        kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: frame.to_csv(index=False), "text/csv")]
-        if chart is not None:
-            kinds += [
-                ("PNG", lambda: charts.to_png(chart), "image/png"),
-                ("SVG", lambda: charts.to_svg(chart), "image/svg+xml"),
-                ("PDF", lambda: charts.to_pdf(chart), "application/pdf"),
-            ]
-        for column, (kind, make, mime) in zip(st.columns(len(kinds)), kinds, strict=True):
-            column.download_button(
-                kind, make, f"moescope-{name}.{kind.lower()}", mime, key=f"{name}-{kind}", on_click="ignore", width="stretch"
-            )
+    """The SQL behind a panel, and what it shows as CSV (and PNG, SVG, PDF where there is a chart); made when it is opened."""
+    with st.popover(
+        "SQL · files", type="tertiary", icon=":material/data_object:", key=f"files-{name}", on_change="rerun"
+    ) as box:
+        if box.open:
+            guarded(_files, frame, filled(sql, params), name, chart)
+
+
+def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any) -> None:
+    st.code(sql, language="sql", wrap_lines=True)
+    kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: frame.to_csv(index=False), "text/csv")]
+    if chart is not None:
+        kinds += [
+            ("PNG", lambda: charts.to_png(chart), "image/png"),
+            ("SVG", lambda: charts.to_svg(chart), "image/svg+xml"),
+            ("PDF", lambda: charts.to_pdf(chart), "application/pdf"),
+        ]
+    for column, (kind, make, mime) in zip(st.columns(len(kinds)), kinds, strict=True):
+        column.download_button(
+            kind, make, f"moescope-{name}.{kind.lower()}", mime, key=f"{name}-{kind}", on_click="ignore", width="stretch"
+        )
 
 
 def table(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, **more: Any) -> None:

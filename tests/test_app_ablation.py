@@ -18,6 +18,7 @@ import ablating  # noqa: E402
 import effects  # noqa: E402
 from pickers import Layer  # noqa: E402
 
+CURVES = tuple(f"training-{name}" for name in ("load_entropy", "max_violation", "balance_switch", "z_loss"))
 LAYER = Layer("layer 2", 2, 2, "decoder", 8, 2)
 
 
@@ -31,10 +32,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, show: tuple[str, ...] = (), **query: str) -> AppTest:
+    """A page, with the panels named in `show` showing their SQL."""
     monkeypatch.setenv("MOESCOPE_STORE", str(store))
     test = AppTest.from_file(str(APP / "main.py"), default_timeout=120)
     test.query_params.update(query)
+    for name in show:
+        test.session_state[f"files-{name}"] = True
     test.switch_page(f"views/{view}.py")
     test.run()
     assert not test.exception
@@ -44,18 +48,19 @@ def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, **query: str
 
 @pytest.mark.slow
 def test_effects_and_curves_are_shown(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states = [("ablation", {}), ("ablation", {"in": "layer 2", "control": "load", "use": "gate_mass"})]
-    for view, query in states:
-        test = opened(store, view, monkeypatch, **query)
-        assert sum("ablation_effects" in c.value for c in test.code) == 5, query  # four charts and a table, each with its SQL
+    states = [({}, "none", "load"), ({"in": "layer 2", "control": "load", "use": "gate_mass"}, "load", "gate_mass")]
+    for query, control, use in states:
+        panels = ("effects", "beyond", f"by-domain-{control}", f"against-{use}", "effects-table")
+        test = opened(store, "ablation", monkeypatch, panels, **query)
+        assert sum("ablation_effects" in c.value for c in test.code) == 5, query
     assert opened(store, "ablation", monkeypatch, mode="mean").selectbox(key="box-mode").value == "zero"
     assert (
         opened(store, "experts", monkeypatch, layer="layer 2", expert="3", more="without").selectbox(key="box-mode").value
         == "zero"
     )
-    assert curves(opened(store, "load", monkeypatch)) == 4
+    assert curves(opened(store, "load", monkeypatch, CURVES)) == 4
     synthetic_app.text_run(tmp_path / "plain.duckdb", "mixtral", documents=1)
-    assert curves(opened(tmp_path / "plain.duckdb", "load", monkeypatch)) == 0
+    assert curves(opened(tmp_path / "plain.duckdb", "load", monkeypatch, CURVES)) == 0
 
 
 def curves(test: AppTest) -> int:

@@ -7,6 +7,7 @@ import linked
 import maps
 import panels
 import pickers
+import sampling
 import stored
 import streamlit as st
 from wording import clean, visible
@@ -55,7 +56,8 @@ def atlas(run: Row) -> None:
     with four:
         seed = linked.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
     with st.spinner("Placing tokens …", show_time=True):
-        frame = maps.place(str(stored.path()), stored.held().look(), run["run"], stack, how, int(seed))
+        sql, kept = maps.sample_sql(run)
+        frame = maps.place(str(stored.path()), stored.held().look(), sql, run["run"], stack, how, int(seed))
     if frame.empty:
         panels.empty("Too few tokens for a map", "A map needs 30 tokens or more: trace more data.")
         return
@@ -79,7 +81,8 @@ def atlas(run: Row) -> None:
             tooltip=["token_text", "document", "upos"],
         )
         params = [run["run"], stack, maps.MOST, run["run"]]
-        brush = panels.figure(chart, frame.drop(columns="colour"), maps.SAMPLE, params, name="map", select="brush")
+        brush = panels.figure(chart, frame.drop(columns="colour"), sql, params, name="map", select="brush")
+        sampling.told(kept)
     with right:
         listed(run, frame, brush)
 

@@ -9,6 +9,7 @@ from ._palette import CATEGORY
 
 _STEPS = np.linspace(0, 1, 9)  # joined by monotone curves
 _CURVE = _STEPS**2 * (3 - 2 * _STEPS)
+_MANY = 120  # ribbons from which on a browser paints them, instead of keeping a node of the page for each
 _GAP, _NODE = 0.015, 0.04  # share of the height between nodes; half a node's width in layers
 
 
@@ -36,6 +37,8 @@ def flow(
     places = {number: place for place, number in enumerate(sorted({*links["layer"], *links["next_layer"]}))}
     nodes = _nodes(links, places)
     chart = alt.layer(_ribbons(_curves(links, nodes, places), focus), *_marks(nodes, places))
+    if len(links) > _MANY:
+        chart = chart.properties(usermeta={"embedOptions": {"renderer": "canvas"}})
     return titled(chart.properties(width=max(110 * len(places), 320), height=420), title, subtitle)
 
 

@@ -9,6 +9,9 @@ import pandas as pd
 from ._encode import field, is_number, titled, tooltips, words
 
 
+_MANY = 1500  # cells from which on their corners are not worth the drawing
+
+
 def heatmap(
     frame: pd.DataFrame,
     x: str,
@@ -34,7 +37,7 @@ def heatmap(
     """
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour = chance, {chance:.3g}"
-    chart = alt.Chart(frame).mark_rect(cornerRadius=1.5).encode(
+    chart = alt.Chart(frame).mark_rect(cornerRadius=1.5 if len(frame) <= _MANY else 0).encode(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
