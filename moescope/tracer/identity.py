@@ -109,18 +109,20 @@ class Identity:
         return keys
 
     def _tokens(self, stream: Stream, live: Live, ids: Any, mask: np.ndarray, decoding: bool) -> np.ndarray:
-        row, place = np.nonzero(mask)
+        row, place = _real(mask)
         first = self.writer.take("token", len(row))
         keys = np.full(mask.shape, -1, np.int64)
         keys[row, place] = np.arange(first, first + len(row))
-        position = (np.cumsum(mask, 1) - 1 + live.counts[:, None])[row, place]
+        before = place if len(row) == mask.size else (np.cumsum(mask, 1) - 1)[row, place]
+        position = before + live.counts[row]
         columns: dict[str, Any] = {"token": keys[row, place], "sequence": live.sequences[row], "position": position}
         if stream.kind == "image":
             columns |= _patches(stream.shape[1], place)
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             self._vocab(vocab)
-            columns |= {"unit": "text", "vocab_id": vocab, "special": np.isin(vocab, list(self.special))}
+            special = np.isin(vocab, list(self.special)) if self.special else False
+            columns |= {"unit": "text", "vocab_id": vocab, "special": special}
         else:
             columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
         if not decoding and stream.infos and any(len(i.words) for i in stream.infos):
@@ -186,6 +188,14 @@ def _mask(stream: Stream, ids: np.ndarray | None, mask: np.ndarray | None) -> np
         real &= ~trailing
         real[:, 0] = True
     return real
+
+
+def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and place of everything that is no padding, row by row."""
+    if not mask.all():
+        row, place = np.nonzero(mask)
+        return row, place
+    return np.repeat(np.arange(mask.shape[0]), mask.shape[1]), np.tile(np.arange(mask.shape[1]), mask.shape[0])
 
 
 def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndarray) -> Any:
