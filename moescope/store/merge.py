@@ -47,8 +47,8 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
         con.execute(f"insert into {table} by name {rows}")
     con.execute("reset threads")
     create_views(con)
-    count_rows(con, base["run"])
     add_rollups(con, base["run"], kept_sums(con, part, base))
+    count_rows(con, base["run"])
     add_vocabulary(con, base["run"])
     con.execute("insert into meta values ('joined', ?)", [part.path.name])
     return base["run"]
@@ -135,6 +135,8 @@ _RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, MAX_W
 
 
 def count_rows(con: duckdb.DuckDBPyConnection, run: int) -> None:
-    """Fill in the counts of `runs` from the rows."""
-    for table in ("forwards", "sequences", "tokens", "decisions", "assignments"):
-        con.execute(f"update runs set {table} = (select count(*) from {table} where run = ?) where run = ?", [run, run])
+    """Fill in the counts of `runs`: of routed rows from the kept sums, of the rest from the rows."""
+    counts = {table: f"select count(*) from {table} where run = {run}" for table in ("forwards", "sequences", "tokens")}
+    counts["decisions"] = f"select coalesce(sum(decisions), 0) from decision_rollup where run = {run}"
+    counts["assignments"] = f"select coalesce(sum(assignments + dropped), 0) from load_rollup where run = {run}"
+    con.execute(f"update runs set {', '.join(f'{name} = ({sql})' for name, sql in counts.items())} where run = {run}")

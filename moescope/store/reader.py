@@ -109,8 +109,8 @@ def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
     counted = [vocabulary(base["run"]) for base in bases]
     _views(con, {"vocab_rollup": [*sources["vocab_rollup"], *counted]})  # counted when it is asked for
     for part, base in zip(open_parts, bases):
-        count_rows(con, base["run"])
         add_rollups(con, base["run"], kept_sums(con, part, base))
+        count_rows(con, base["run"])
 
 
 def _kept(table: str) -> bool:
