@@ -6,7 +6,7 @@ import streamlit as st
 from wording import share
 
 LAYER = 500_000  # assignments of one layer that are counted
-EVERY = 2_000_000  # assignments of all layers together
+EVERY = 1_000_000  # assignments of all layers together
 FEW = """ and {name}forward in (select forward from (
     select forward, sum(tokens) over (order by hash(forward), forward) - tokens as before from forwards where run = {run})
   where before < {most})"""

@@ -71,7 +71,7 @@ class Session:
         act()
         done()
         if whole:
-            self.page.wait_for_timeout(20)
+            self.page.wait_for_timeout(100)  # until it has begun
             self.page.locator(IDLE).wait_for(timeout=WAIT)
         seconds = time.perf_counter() - begun
         self.idle()

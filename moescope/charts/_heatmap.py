@@ -8,8 +8,7 @@ import pandas as pd
 
 from ._encode import field, is_number, titled, tooltips, words
 
-
-_MANY = 1500  # cells from which on their corners are not worth the drawing
+_MANY = 500  # cells from which on a browser paints them without round corners, instead of keeping a node of the page for each
 
 
 def heatmap(
@@ -51,7 +50,8 @@ def heatmap(
         width = alt.condition(pick, alt.value(2.5), alt.value(0))
         chart = chart.add_params(pick).encode(stroke=selected, strokeWidth=width)
     size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())
-    return titled(chart.properties(**size), title, subtitle)
+    painted = {"usermeta": {"embedOptions": {"renderer": "canvas"}}} if len(frame) > _MANY else {}
+    return titled(chart.properties(**size, **painted), title, subtitle)
 
 
 def _known(names: Sequence[Any] | None) -> dict[str, Any]:
