@@ -50,7 +50,7 @@ class ExpertsCall:
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Two hooks: logits and decision at the router, the decision as executed where it enters the experts."""
         heard: list[Said] = []
-        subset = Subset(site)
+        subset, skips = Subset(site), _sentinels.skips(site)
 
         def at_router(_: nn.Module, __: Any, output: Any) -> None:
             heard[:] = [self.said(output)]
@@ -62,8 +62,11 @@ class ExpertsCall:
                 logits = None
             same = decided is None or decided[0] is experts or decided[0].data_ptr() == experts.data_ptr()
             check_form(site, experts, weights)
-            decided = None if same or decided is None else _sentinels.mark(site, *decided)
-            emit(Record(site, *_sentinels.mark(site, experts, weights), flat(logits), decided, rows=subset.rows()))
+            decided = None if same else decided
+            if skips:
+                experts, weights = _sentinels.mark(site, experts, weights)
+                decided = None if decided is None else _sentinels.mark(site, *decided)
+            emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows()))
 
         assert site.router is not None
         assert site.experts is not None
@@ -146,7 +149,7 @@ def parameters(module: nn.Module) -> Mapping[str, inspect.Parameter]:
 
 def flat(logits: Tensor | None) -> Tensor | None:
     """(T, E) from (..., E)."""
-    return None if logits is None else logits.reshape(-1, logits.shape[-1])
+    return logits if logits is None or logits.dim() == 2 else logits.reshape(-1, logits.shape[-1])
 
 
 def expert_count(router: nn.Module, experts: nn.Module) -> int:

@@ -19,18 +19,19 @@ def roles(router: nn.Module, experts: nn.Module, n_experts: int) -> dict[int, st
 
 def mark(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(T, k) experts and weights as executed → as recorded."""
-    if not _skips(site):
+    if not skips(site):
         return experts, weights
     return torch.where((experts == 0) & (weights == 0), site.n_experts, experts), weights
 
 
 def unmark(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(T, k) experts and weights as recorded → as executed."""
-    if not _skips(site):
+    if not skips(site):
         return experts, weights
     skipped = experts >= site.n_experts
     return experts.masked_fill(skipped, 0), weights.masked_fill(skipped, 0)
 
 
-def _skips(site: Site) -> bool:
+def skips(site: Site) -> bool:
+    """Whether the router may choose to skip the layer."""
     return site.extra.get("roles", {}).get(site.n_experts) == "skip"

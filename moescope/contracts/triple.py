@@ -28,7 +28,9 @@ class Triple(ExpertsCall):
         logits, weights, experts = output[:3]
         if not torch.is_tensor(experts) or experts.is_floating_point() or experts.shape != weights.shape:
             return None, None
-        return logits, (experts.reshape(-1, experts.shape[-1]), weights.reshape(-1, weights.shape[-1]))
+        if experts.dim() != 2:
+            experts, weights = experts.reshape(-1, experts.shape[-1]), weights.reshape(-1, weights.shape[-1])
+        return logits, (experts, weights)
 
 
 contract = Triple()

@@ -98,30 +98,32 @@ class Frames:
 
     def stream(self, frame: Frame, stack: str, rows: int, root_output: Any) -> Stream:
         """Name the tokens of `rows` rows of a router under `frame`."""
-        text = _text_shape(frame, rows)
+        calls = _outwards(frame)
+        text = _text_shape(calls, rows)
         if text is None:
-            return _image_or_rows(frame, stack, rows, self._caches.new())
-        generation, continues = self._generation(frame, stack, root_output)
-        ids = _ids(frame, text, stack)
-        stream = Stream(stack, text, "text", generation, continues, ids, _mask(frame, text, stack), _pad(frame, stack))
+            return _image_or_rows(calls, stack, rows, self._caches.new())
+        generation, continues = self._generation(calls, stack, root_output)
+        ids = _ids(calls, text, stack)
+        stream = Stream(stack, text, "text", generation, continues, ids, _mask(calls, text, stack), _pad(calls, stack))
         if continues:
             stream.decodes, stream.events = self._caches.decodes(generation, text[1]), self._caches.events(generation)
         return stream
 
     def places(self, frame: Frame, stack: str, rows: int) -> tuple[tuple[int, int], Tensor | None]:
         """(sequences, places) of a frame's rows, and which are no padding, without naming anything."""
-        shape = _text_shape(frame, rows)
+        calls = _outwards(frame)
+        shape = _text_shape(calls, rows)
         if shape is not None:
-            return shape, _mask(frame, shape, stack)
-        return _image_or_rows(frame, stack, rows, 0).shape, None
+            return shape, _mask(calls, shape, stack)
+        return _image_or_rows(calls, stack, rows, 0).shape, None
 
     def close(self) -> None:
         """Undo what was wrapped."""
         self._caches.close()
 
-    def _generation(self, frame: Frame, stack: str, root_output: Any) -> tuple[int, bool]:
+    def _generation(self, calls: list[Frame], stack: str, root_output: Any) -> tuple[int, bool]:
         """A number for the sequences of this call, and whether it goes on with those of an earlier one (same cache)."""
-        cache = next((f.inputs[name] for f in _outwards(frame) for name in _CACHES if f.inputs.get(name) is not None), None)
+        cache = next((f.inputs[name] for f in calls for name in _CACHES if f.inputs.get(name) is not None), None)
         known = self._caches.known(cache, stack)
         if known is not None and known not in self._fresh:
             return known, True
@@ -153,6 +155,7 @@ def _parameters(module: nn.Module) -> list[str]:
 
 
 def _outwards(frame: Frame | None) -> list[Frame]:
+    """A call and those around it."""
     found = []
     while frame is not None:
         found.append(frame)
@@ -164,9 +167,9 @@ def _decodes(frame: Frame, stack: str) -> bool:
     return stack == "decoder" and bool(getattr(getattr(frame.module, "config", None), "is_encoder_decoder", False))
 
 
-def _text_shape(frame: Frame, rows: int) -> tuple[int, int] | None:
+def _text_shape(calls: list[Frame], rows: int) -> tuple[int, int] | None:
     """(sequences, places) of the innermost ids or embeddings that have `rows` places (or any, for subsets: rows < 0)."""
-    for f in _outwards(frame):
+    for f in calls:
         for name in ("input_ids", "inputs_embeds", "decoder_input_ids", "decoder_inputs_embeds"):
             value: Any = f.inputs.get(name)
             if torch.is_tensor(value) and value.dim() >= 2 and (rows < 0 or value.shape[0] * value.shape[1] == rows):
@@ -174,8 +177,8 @@ def _text_shape(frame: Frame, rows: int) -> tuple[int, int] | None:
     return None
 
 
-def _ids(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
-    for f in _outwards(frame):
+def _ids(calls: list[Frame], shape: tuple[int, int], stack: str) -> Tensor | None:
+    for f in calls:
         names = ("decoder_input_ids", "input_ids") if stack == "decoder" else ("input_ids",)
         for name in names:
             value: Any = f.inputs.get(name)
@@ -184,9 +187,9 @@ def _ids(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
     return None
 
 
-def _mask(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
+def _mask(calls: list[Frame], shape: tuple[int, int], stack: str) -> Tensor | None:
     """The (sequences, >= places) mask that says which places are padding; the last places count."""
-    for f in _outwards(frame):
+    for f in calls:
         both = _decodes(f, stack) and "decoder_attention_mask" in _parameters(f.module)
         names = ("decoder_attention_mask",) if both else ("attention_mask",)
         for name in names:
@@ -196,14 +199,14 @@ def _mask(frame: Frame, shape: tuple[int, int], stack: str) -> Tensor | None:
     return None
 
 
-def _pad(frame: Frame, stack: str) -> int | None:
-    root = _outwards(frame)[-1]
+def _pad(calls: list[Frame], stack: str) -> int | None:
+    root = calls[-1]
     pad = getattr(getattr(root.module, "config", None), "pad_token_id", None)
     return pad if _decodes(root, stack) and isinstance(pad, int) else None
 
 
-def _image_or_rows(frame: Frame, stack: str, rows: int, number: int) -> Stream:
-    for f in _outwards(frame):
+def _image_or_rows(calls: list[Frame], stack: str, rows: int, number: int) -> Stream:
+    for f in calls:
         pixels: Any = f.inputs.get("pixel_values")
         if torch.is_tensor(pixels) and pixels.dim() == 4 and rows % pixels.shape[0] == 0:
             return Stream("vision", (pixels.shape[0], rows // pixels.shape[0]), "image", number, False)
