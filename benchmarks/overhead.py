@@ -84,6 +84,7 @@ def decode(size: str, rounds: int, batch: int = 8, context: int = 64) -> Ratios:
 
 def drained(tracer: moescope.Tracer) -> None:
     """Wait until the writing thread has turned all it was given into rows, and commit them: nothing is left for later."""
+    tracer.flush()
     while tracer._sink._held:
         time.sleep(1e-4)
     tracer._sink.check()

@@ -49,6 +49,7 @@ def costs(rounds: int, tools: list[str]) -> list[dict[str, Any]]:
 
         def durable() -> None:
             ours(ids)
+            tracer.flush()
             while tracer._sink._held:  # until the writing thread has done all of it, without spending time on the wait
                 time.sleep(0.0005)
             tracer._sink.check()
@@ -147,6 +148,7 @@ def ours_on_disk(model: Any, inputs: list[torch.Tensor], path: Path) -> dict[str
     with moescope.Tracer(model, path) as tracer:
         for ids in inputs:
             model(ids)
+        tracer.flush()
         tracer._sink.finish()
         assert tracer._writer is not None
         tracer._writer.commit({})
