@@ -10,6 +10,7 @@ Null: the labels dealt anew to the documents, which keeps each document's routin
 within their label.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
@@ -24,6 +25,7 @@ from ._tables import Table
 
 NULL = "labels dealt anew to documents"
 OLMOE = "OLMoE 2409.02060, section 5.3"
+KEPT = 100_000_000  # cells of dealt labels that are kept from router to router (400 MB)
 FEW = 999  # permutations for what a router has few of; cells, of which there are many, need finer p values
 
 
@@ -97,18 +99,28 @@ def _dealt(weights: Array, counts: Array) -> Array:
 
 def _null(home: Array, labels: int, draws: int, counts: Array, tokens: Array) -> tuple[Array, Array]:
     """Tables and token counts by label when labels are dealt anew, in parts that fit in memory."""
-    dealt = _dealings(home.astype(np.int32).tobytes(), draws)
-    parts = [
-        _dealt(np.eye(labels, dtype=np.float32)[p], np.c_[counts, tokens]) for p in np.array_split(dealt, max(1, draws // 500))
-    ]
-    both = np.concatenate(parts)
+    cells = np.c_[counts, tokens].astype(np.float32)
+    parts = _dealings(home.astype(np.int32).tobytes(), labels, draws)
+    both = np.concatenate([part.reshape(-1, len(home)) @ cells for part in parts]).astype(float)
+    both = both.reshape(-1, labels, cells.shape[1])
     return both[:, :, :-1], both[:, :, -1:]
 
 
-@lru_cache(maxsize=2)
-def _dealings(home: bytes, draws: int) -> Array:
-    """(draws, units): labels dealt anew to the documents; the same for all routers that saw the same documents."""
-    return st.permuted(np.frombuffer(home, dtype=np.int32), draws)
+def _dealings(home: bytes, labels: int, draws: int) -> Iterable[Array]:
+    """Parts of (draws, labels, units) of 0 and 1: labels dealt anew to documents; kept for the next router if not too large."""
+    units = len(home) // 4
+    return _kept(home, labels, draws) if draws * labels * units <= KEPT else _parts(home, labels, draws)
+
+
+@lru_cache(maxsize=1)
+def _kept(home: bytes, labels: int, draws: int) -> list[Array]:
+    return list(_parts(home, labels, draws))
+
+
+def _parts(home: bytes, labels: int, draws: int) -> Iterator[Array]:
+    dealt = st.permuted(np.frombuffer(home, dtype=np.int32), draws)
+    for part in np.array_split(dealt, max(1, draws // 500)):
+        yield (part[:, None, :] == np.arange(labels)[:, None]).astype(np.float32)
 
 
 def _information(table: Table, kind: str, total: Array, boot: Array, null: Array, n: int, units: int) -> list[pd.DataFrame]:

@@ -8,7 +8,7 @@ counts only where it has both. Source: semantic routing 2502.10928 (p < .001, mo
 Chance: the overlap of two tokens drawn at random: what load alone gives.
 Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
 Texts of one topic share senses and routing alike. Estimator `within documents` holds the document constant too: pairs of
-uses of one id in one document (at most 20 of each id drawn there), with labels permuted among them; interval: documents.
+uses of one id in one document (at most 8 of each id drawn there), with labels permuted among them; interval: documents.
 It takes words that change their label within a text; where there are few, use sentences made for it, as in `probes/`.
 """
 
@@ -32,7 +32,7 @@ Floats = np.ndarray
 SENSES = ("sense", "supersense", "upos")
 NAME = "overlap, same minus different"
 PERMUTATIONS = 199
-EACH = 20  # uses of one id drawn in one document
+EACH = 8  # uses of one id drawn in one document
 
 
 @dataclass(frozen=True)
