@@ -15,6 +15,7 @@ import streamlit
 
 STATIC = Path(streamlit.__file__).parent / "static"
 FIRST = ("Html", "Selectbox", "ArrowVegaLiteChart", "BidiComponent")  # what every page shows, by the names of its parts
+LATER = ("DataFrame", "TextInput", "Checkbox", "NumberInput", "ButtonGroup")  # fetched while the first page is looked at
 KEEP = b"public, immutable, max-age=31536000"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,17 +56,19 @@ class Front:
         """Streamlit's page, naming also the parts that our pages need first."""
         html = (STATIC / "index.html").read_text()
         known = set(_LINKED.findall(html))
-        more = [f"static/js/{name}" for name in self.parts() if f"static/js/{name}" not in known]
-        links = "".join(f'<link rel="modulepreload" crossorigin href="./{name}">\n' for name in more)
+        first, later = (dict.fromkeys(f"static/js/{name}" for name in self.parts(names)) for names in (FIRST, LATER))
+        links = "".join(f'<link rel="modulepreload" crossorigin href="./{name}">\n' for name in first if name not in known)
+        rest = (name for name in later if name not in known and name not in first)
+        links += "".join(f'<link rel="prefetch" as="script" crossorigin href="./{name}">\n' for name in rest)
         for name in known:
             self.file(f"/{name}")
         html = html.replace("<title>Streamlit</title>", "<title>moescope</title>")
         return html.replace("</head>", links + "</head>").encode()
 
-    def parts(self) -> list[str]:
-        """Script files of the parts in FIRST with all that they import; none where Streamlit names them otherwise."""
+    def parts(self, names: tuple[str, ...]) -> list[str]:
+        """Script files of the parts so named with all that they import; none where Streamlit names them otherwise."""
         found: dict[str, None] = {}
-        todo = [p.name for name in FIRST for p in sorted((STATIC / "static" / "js").glob(f"{name}.*.js"))]
+        todo = [p.name for name in names for p in sorted((STATIC / "static" / "js").glob(f"{name}.*.js"))]
         while todo:
             name = todo.pop()
             if name not in found and f"/static/js/{name}" in self.files:
