@@ -22,10 +22,8 @@ def ranked(experts: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
     return np.argsort(-keys, axis=-1, kind="stable")
 
 
-def pack_slots(order: np.ndarray | None, k: int) -> Any:
+def pack_slots(order: np.ndarray, k: int) -> Any:
     """Four bits per rank: the place that the router itself gave it."""
-    if order is None:
-        return np.uint64(sum(rank << 4 * rank for rank in range(k)))
     shifts = (4 * np.arange(k)).astype(np.uint64)
     return np.bitwise_or.reduce(order.astype(np.uint64) << shifts, axis=-1)
 
@@ -40,7 +38,7 @@ def wide(
     arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forwards: np.ndarray
 ) -> dict[str, Any]:
     """Columns of routes_<k> (one row per router and token kept) from (R, T, k) arrays; `tokens` is (R, T), -1 for padding, the
-    others (R,)."""
+    others (R,). What is as usual is not said: iteration 0, slots in order, nothing dropped."""
     experts, weights = arrays["experts"], arrays["weights"]
     count, rows, k = experts.shape
     order = ranked(experts, weights)
@@ -60,12 +58,14 @@ def wide(
     columns: dict[str, Any] = {
         "forward": each(forwards, np.uint32),
         "router": each(routers, np.uint32),
-        "iteration": each(iterations, np.uint8),
         "token": take(tokens).astype(np.uint32),
     }
-    slots = pack_slots(order, k)
-    columns["slots"] = slots if order is None else take(np.asarray(slots))
-    columns["dropped"] = _bits(by_rank(arrays["dropped"])) if "dropped" in arrays else np.uint32(0)
+    if iterations.any():
+        columns["iteration"] = each(iterations, np.uint8)
+    if order is not None:
+        columns["slots"] = take(np.asarray(pack_slots(order, k)))
+    if "dropped" in arrays:
+        columns["dropped"] = _bits(by_rank(arrays["dropped"]))
     columns |= {name: take(arrays[name]) for name in ("log_sum_exp", "entropy", "margin") if name in arrays}
     if "pool" in arrays:
         columns["pool"] = take(arrays["pool"]).astype(np.uint32)

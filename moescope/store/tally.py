@@ -97,13 +97,13 @@ class Tally:
         k = sum(name[0] == "e" and name[1:].isdigit() for name in columns)
         zero = np.zeros(len(table), np.uint8)
         chosen = [_numbers(columns[f"e{rank}"], self.experts) for rank in range(k)]
-        bits = _numbers(columns["dropped"]) if "dropped" in columns else zero
+        bits = _numbers(columns["dropped"], 0) if "dropped" in columns else zero
         some = bool(bits.any())
         lost = [(bits >> rank) & 1 == 1 if some else None for rank in range(k)]
         ran = [e if d is None else np.where(d, self.experts, e) for e, d in zip(chosen, lost)]
         key = (
             _numbers(columns["forward"]),
-            _numbers(columns["iteration"]) if "iteration" in columns else zero,
+            _numbers(columns["iteration"], 0) if "iteration" in columns else zero,
             _numbers(columns["token"]),
         )
         weights = [_numbers(columns[f"w{rank}"], 0) if f"w{rank}" in columns else zero for rank in range(k)]
