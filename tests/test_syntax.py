@@ -136,9 +136,9 @@ def test_overlap_by_hand() -> None:
     kind = Kind("sense", label, ["A", "B"], None, "token")
     uses = Uses(kind, np.arange(4), np.zeros(4, int), label, np.arange(4), 4)
     overlap = _Overlap(chosen, 4, uses)
-    alike, unlike, weight = overlap.by_word(label)
+    alike, unlike, weight = overlap.by_word(uses.cell(label))
     np.testing.assert_allclose([alike[0], unlike[0], weight[0]], [0.75, 0.25, 2 * 4 / 6], atol=1e-12)
-    np.testing.assert_allclose(overlap.influence(label).sum(0), [0, 0], atol=1e-12)
+    np.testing.assert_allclose(overlap.influence(uses.cell(label)).sum(0), [0, 0], atol=1e-12)
 
 
 @pytest.mark.parametrize(("topic", "own", "found"), [(0.8, 0.0, ("between",)), (0.5, 0.6, ("between", "within"))])
@@ -155,7 +155,7 @@ def test_a_topic_moves_pairs_between_documents_only(topic: float, own: float, fo
     kind = Kind("sense", label, ["A", "B"], None, "token")
     for form, draw in (("between documents", senses._uses), ("within documents", senses._inside)):
         uses = draw(kind, word, document)
-        shuffled = st.permuted(uses.label, 199, within=uses.word)
+        shuffled = uses.cell(st.permuted(uses.label, 199, within=uses.word))
         row = senses._figures({}, form, expert[:, None].astype(np.int16), 2, uses, shuffled)[-1].iloc[0]
         assert (row["p"] <= 0.01) == (form.split()[0] in found)
         assert (row["ci_low"] > 0) == (form.split()[0] in found)

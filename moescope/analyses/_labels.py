@@ -4,7 +4,8 @@
   chance k/E. `share of load by label`: N_ED / sum_E N_ED, to be compared with the expert's share over all labels.
 * `I(label; expert)` in bits: plug-in, Miller-Madow, and less its mean under the null; `NMI`: over the mean of both entropies;
   PMI log2 P(E, D) / P(E) P(D) per cell.
-* `JSD`: Jensen-Shannon divergence of the loads of two labels, bits; mean over pairs, and each pair (distance = its root).
+* `JSD`: Jensen-Shannon divergence of the loads of two labels, bits; mean over pairs, and each pair. `Jensen-Shannon distance`:
+  its root (Endres & Schindelin 2003), mean over pairs.
 
 Null: the labels dealt anew to the documents, which keeps each document's routing whole. Intervals: documents drawn anew
 within their label.
@@ -162,8 +163,8 @@ def _divergences(table: Table, kind: str, total: Array, boot: Array, null: Array
         units=pair_units,
         **common,
     )
-    means: dict[str, Any] = {"draws": draws.mean(1), "null": base.mean(1), "units": units}
-    return [
-        single,
-        figures(table.where | {"subset": kind}, "JSD (bits)", value.mean(), estimator="mean over pairs", **means, **common),
-    ]
+    whole, rows = table.where | {"subset": kind}, [single]
+    for name, form in (("JSD (bits)", np.asarray), ("Jensen-Shannon distance", np.sqrt)):
+        means: dict[str, Any] = {"draws": form(draws).mean(1), "null": form(base).mean(1), "units": units}
+        rows.append(figures(whole, name, form(value).mean(), estimator="mean over pairs", **means, **common))
+    return rows

@@ -13,6 +13,7 @@ It takes words that change their label within a text; where there are few, use s
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,19 @@ class Uses:
     document: Ints
     documents: int
 
+    @cached_property
+    def cells(self) -> Ints:
+        """Words by labels that occur, coded; the same whatever the order of the labels of a word."""
+        return np.unique(self.code(self.label))
+
+    def code(self, label: Ints) -> Ints:
+        """Word and label of every use as one number; `label` may be many rows."""
+        return self.word * (int(self.label.max()) + 1) + label
+
+    def cell(self, label: Ints) -> Ints:
+        """Number among `cells` of every use."""
+        return np.searchsorted(self.cells, self.code(label)).astype(np.int32)
+
 
 def run(store: Store, run: int | None = None, kinds: str | None = None, limit: int = LIMIT) -> Answer:
     """By router. `kinds`: labels that tell senses apart (default: those of sense, supersense, upos that are there)."""
@@ -62,7 +76,7 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: i
                 notes.append(f"No token id has two values of {kind.name} {form}, so that no uses can be compared there.")
                 continue
             tables.append(_words(uses, read.vocab_id, here.run, store).assign(pairs=form))
-            shuffled = st.permuted(uses.label, PERMUTATIONS, within=uses.word)
+            shuffled = uses.cell(st.permuted(uses.label, PERMUTATIONS, within=uses.word))
             for router, row in here.routers.iterrows():
                 where = {"stack": row["stack"], "layer": row["layer"], "router": router, "subset": kind.name}
                 frames += _figures(where, form, read.chosen[int(router)], int(row["experts"]), uses, shuffled)
@@ -125,8 +139,8 @@ class _Overlap:
         self.expert, self.experts = here[self.row, rank].astype(np.int64), experts
         self.size = np.bincount(self.row, minlength=len(here)).astype(float)
         self.k = max(float(self.size.mean()), 1e-9)
-        self.word, self.words, self.labels = uses.word, int(uses.word.max()) + 1, int(uses.label.max()) + 1
-        self.cells = np.unique(self.word * self.labels + uses.label)
+        self.word, self.words = uses.word, int(uses.word.max()) + 1
+        self.home = uses.cells // (int(uses.label.max()) + 1)
         self.all, self.pairs = self._pairs(self.word, self.words)
 
     def _sums(self, cell: Ints, cells: int) -> Floats:
@@ -139,27 +153,20 @@ class _Overlap:
         n = np.bincount(cell, minlength=cells)
         return ((self._sums(cell, cells) ** 2).sum(1) - own) / 2, n * (n - 1) / 2
 
-    def _cells(self, label: Ints) -> tuple[Ints, Ints]:
-        """Words by label: those that occur (whatever the order of a word's labels), and the one of every use."""
-        return self.cells, np.searchsorted(self.cells, self.word * self.labels + label)
-
-    def by_word(self, label: Ints) -> tuple[Floats, Floats, Floats]:
-        """(words,): mean overlap of pairs of the same label, of different labels, and the weight of the word."""
-        cells, cell = self._cells(label)
-        overlap, pairs = self._pairs(cell, len(cells))
-        home = cells // self.labels
-        same, of = np.bincount(home, overlap, minlength=self.words), np.bincount(home, pairs, minlength=self.words)
+    def by_word(self, cell: Ints) -> tuple[Floats, Floats, Floats]:
+        """(words,): mean overlap of pairs of one label, of different labels, and the weight of the word."""
+        overlap, pairs = self._pairs(cell, len(self.home))
+        same, of = np.bincount(self.home, overlap, minlength=self.words), np.bincount(self.home, pairs, minlength=self.words)
         other = self.pairs - of
         weight = np.divide(of * other, self.pairs, out=np.zeros(self.words), where=self.pairs > 0)
         alike = np.divide(same, of * self.k, out=np.zeros(self.words), where=of > 0)
         unlike = np.divide(self.all - same, other * self.k, out=np.zeros(self.words), where=other > 0)
         return alike, unlike, weight
 
-    def influence(self, label: Ints) -> Floats:
+    def influence(self, cell: Ints) -> Floats:
         """(uses, 2): what each use adds to the weighted means of same and of different, words' weights held fixed."""
-        cells, cell = self._cells(label)
-        alike, unlike, weight = self.by_word(label)
-        near, every = self._with(cell, len(cells)), self._with(self.word, self.words)
+        alike, unlike, weight = self.by_word(cell)
+        near, every = self._with(cell, len(self.home)), self._with(self.word, self.words)
         n_near = np.bincount(cell)[cell] - 1.0
         n_far = np.bincount(self.word)[self.word] - 1.0 - n_near
         of = np.maximum(np.bincount(self.word, n_near, minlength=self.words) / 2, 1e-9)[self.word]
@@ -176,13 +183,14 @@ class _Overlap:
 
 def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses: Uses, shuffled: Ints) -> list[pd.DataFrame]:
     overlap = _Overlap(chosen, experts, uses)
-    alike, unlike, weight = overlap.by_word(uses.label)
+    own = uses.cell(uses.label)
+    alike, unlike, weight = overlap.by_word(own)
     if weight.sum() == 0:
         return []
     mean = np.array([alike @ weight, unlike @ weight]) / weight.sum()
     null = []
-    for label in shuffled:
-        a, b, w = overlap.by_word(label)
+    for cell in shuffled:
+        a, b, w = overlap.by_word(cell)
         null.append((a - b) @ w / max(w.sum(), 1e-9))
     weights = st.bootstrap_weights(uses.documents)
     if form == "within documents":  # a word is of one document: whole words are drawn
@@ -192,7 +200,7 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
         drawn = weights @ parts
         draws = drawn[:, :2] / np.maximum(drawn[:, 2:], 1e-9)
     else:
-        added = overlap.influence(uses.label).T
+        added = overlap.influence(own).T
         draws = mean + (weights - 1) @ np.stack([np.bincount(uses.document, x, uses.documents) for x in added], axis=1)
     common: dict[str, Any] = {"n": len(uses.rows), "units": uses.documents, "source": "overlap |T∩T'|/k, 2502.10928"}
     common["estimator"] = form
