@@ -22,6 +22,7 @@ from .parts import Part, exclusive, parts, parts_folder, sync
 from .schema import VERSION, create_tables, create_views, quote
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
+_MEMORY = 4 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
 
 
@@ -94,9 +95,13 @@ def replace(store: Path, change: Change, anew: bool = False) -> None:
 
 
 def _opened(path: Path) -> duckdb.DuckDBPyConnection:
-    """`path` for writing, in row groups that leave little of its blocks unused."""
+    """`path` for writing: in row groups that leave little of its blocks unused, and with part of the memory, since a model is
+    there too; what does not fit is spilled beside it."""
     con = duckdb.connect()
     con.execute("set enable_progress_bar = false")
+    memory = min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    con.execute(f"set memory_limit = '{memory >> 20} MiB'")
+    con.execute(f"set temp_directory = {quote(f'{path}.spill')}")
     con.execute(f"attach {quote(str(path))} as store (row_group_size {_ROW_GROUP})")
     con.execute("use store")
     return con
