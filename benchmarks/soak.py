@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -98,6 +99,7 @@ def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
         "wall seconds traced": traced.wall,
         "wall seconds in all": all_of_it.wall,
         "memory, MB": [round(m / 1e6) for m in (steady[0], max(steady), steady[-1])],
+        "peak memory with the join, MB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3),
         "memory, second half over first": statistics.median(steady[half:]) / statistics.median(steady[:half]),
         "readers": {"looks": len(found), "slowest, s": max((took for _, took in found), default=None)},
         "questions, median and largest s": ask(store),
