@@ -68,8 +68,8 @@ order by lift desc limit 60"""
 FIND_TOKEN = """
 with wanted as (select vocab_id, text from vocab where model = ? and trim(replace(replace(text, '▁', ' '), 'Ġ', ' ')) ilike ?),
 hit as (
-  select a.router, a.expert, count(*) as n from assignments a join tokens t using (token)
-  where a.run = ? and not a.dropped and t.vocab_id in (select vocab_id from wanted) group by all)
+  select router, expert, sum(assignments) as n from vocab_rollup
+  where run = ? and vocab_id in (select vocab_id from wanted) group by all)
 select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n) over (partition by h.router) as share,
        l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
 from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
