@@ -29,9 +29,16 @@ def tables() -> tuple[str, ...]:
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Make the physical tables that are not there yet."""
+    there = _names(con, "table")
     for kind, name, statement, comment in statements("schema"):
-        con.execute(statement.replace("create table", "create table if not exists", 1))
-        _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
+        if name not in there:
+            con.execute(statement)
+            _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
+
+
+def _names(con: duckdb.DuckDBPyConnection, kind: str) -> set[str]:
+    rows = con.execute(f"select {kind}_name from duckdb_{kind}s() where database_name = current_database() and not internal")
+    return {name for (name,) in rows.fetchall()}
 
 
 def create_views(con: duckdb.DuckDBPyConnection) -> None:
