@@ -151,3 +151,23 @@ def test_logits_where_asked_for(tmp_path: Path) -> None:
     stored = [row for (row,) in ask(store, "select logits from logits order by router, token")]
     assert np.allclose(stored, torch.cat(theirs).numpy(), atol=1e-6)
     assert ask(record(model, tmp_path / "none.duckdb", {"input_ids": TOKENS}), "from logits") == []
+
+
+def test_predictions_are_what_the_head_ranks_first(tmp_path: Path) -> None:
+    model = tracing.tiny()
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    inputs = {"input_ids": TOKENS, "attention_mask": mask}
+    store = record(model, tmp_path / "run.duckdb", inputs, predictions=True)
+    with torch.no_grad():
+        first = model(**inputs).logits.argmax(-1)
+    found = ask(store, "select label::int from token_labels where kind = 'predicted_id' order by token")
+    assert [label for (label,) in found] == first[mask.bool()].tolist()
+
+
+def test_predictions_of_a_head_that_says_only_the_last_place(tmp_path: Path) -> None:
+    model = tracing.tiny()
+    store = record(model, tmp_path / "run.duckdb", {"input_ids": TOKENS, "logits_to_keep": 1}, predictions=True)
+    with torch.no_grad():
+        first = model(input_ids=TOKENS).logits[:, -1].argmax(-1)
+    query = "select position, label::int from token_labels l join tokens t using (token) order by token"
+    assert ask(store, query) == [(4, i) for i in first.tolist()]

@@ -92,9 +92,8 @@ def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str
     best.loc[~best["attribute"].isin(["input id", "next id", "predicted id"]), "text"] = None
     if "input id" in set(every["attribute"]) and "predicted id" not in set(every["attribute"]):
         notes.append(
-            "Nothing by predicted id: what the model predicted after each token is not in this run. Give its tokens labels of "
-            f"the kind {PREDICTED} (the vocabulary id with the largest logit) to have it; where the model generated greedily, "
-            "the next id is that."
+            "Nothing by predicted id: what the model predicted after each token is not in this run. Trace with --predictions "
+            f"(token labels of the kind {PREDICTED}) to have it; where the model generated greedily, the next id is that."
         )
     return rows, best.assign(null=SHUFFLE)
 

@@ -61,6 +61,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option(
     "--logits", type=click.FloatRange(0, 1), default=0.0, help="Keep all router logits of this share of the tokens; 1: of all."
 )
+@click.option("--predictions", is_flag=True, help="Label each token with the id that the model ranks first after it.")
 @click.option("--measure", "activations", multiple=True, type=click.Choice(["importance", "dimensionality"]),
               help="Sum up activations on the way (the experts run once more); may be repeated.")  # fmt: skip
 @click.option("--generate", type=click.IntRange(1), help="Generate so many tokens after each text, and trace them too.")
@@ -111,6 +112,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
         weights=not options["experts_only"],
         summaries=_summaries(options.pop("summaries"), options.pop("experts_only")),
         logits=options.pop("logits"),
+        predictions=options.pop("predictions"),
         layers=options.pop("layers"),
         activations=options.pop("activations"),
         every=options.pop("every"),

@@ -123,15 +123,25 @@ def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
     return (p * real).sum(1) / real.sum(1)
 
 
-def references(streams: list[Any], output: Any) -> dict[str, Tensor]:
+def references(streams: list[Any], output: Any, predictions: bool = False) -> dict[str, Tensor]:
     """Token ids, masks and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
-    may write something else there before they are stored."""
+    may write something else there before they are stored. With `predictions` the ids that a head's logits rank first."""
     found: dict[str, Tensor] = {}
     for number, stream in enumerate(streams):
         named = {"ids": stream.ids, "mask": stream.mask} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
         found |= {f"{number}:{name}": t.detach().clone() for name, t in named.items() if torch.is_tensor(t)}
+        logits: Any = getattr(output, "logits", None) if predictions else None
+        if torch.is_tensor(logits) and _heads(logits, stream):
+            found[f"{number}:predicted"] = logits.detach().argmax(-1)
     loss: Any = getattr(output, "loss", None)
     return found | ({"loss": loss.detach().clone()} if torch.is_tensor(loss) else {})
+
+
+def _heads(logits: Tensor, stream: Any) -> bool:
+    """Whether logits (sequences, places, ids) belong to the last places of a stream of text that the model goes on with."""
+    if stream.kind != "text" or stream.stack == "encoder" or logits.dim() != 3:
+        return False
+    return logits.shape[0] == stream.shape[0] and 0 < logits.shape[1] <= stream.shape[1]
 
 
 class Copier:

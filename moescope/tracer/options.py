@@ -16,7 +16,8 @@ class Options:
 
     weights: what multiplied each expert. summaries: of every decision log_sum_exp, entropy and margin (True), none (False), or
     those named; of routers that compute in bfloat16 or float16 they are kept in steps of 2^-10 nats (margin: 2^-16), below what
-    such logits can tell. logits: all router logits too, of this share of the tokens (True: of all). layers: only these layers.
+    such logits can tell. logits: all router logits too, of this share of the tokens (True: of all). predictions: the vocabulary
+    id that the model's head ranks first after each token, as a token label `predicted_id`. layers: only these layers.
     every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
     router at every recorded forward (see monitor.py), into `measures`. activations: importance, dimensionality (see
     observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or batch) after either.
@@ -27,6 +28,7 @@ class Options:
     weights: bool = True
     summaries: bool | Sequence[str] = True
     logits: float = 0.0
+    predictions: bool = False
     layers: Sequence[int] | None = None
     every: int = 1
     fraction: float = 1.0

@@ -168,8 +168,7 @@ class Tracer:
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
         count = self._writer.next if self._writer is not None else {}
-        done = {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)}
-        return done | self._clock.times()
+        return {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)} | self._clock.times()
 
     def health(self) -> dict[str, dict[str, float]]:
         """Measures of every router at the last forward that was written, by its path; with `monitor=True`."""
@@ -222,7 +221,7 @@ class Tracer:
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        return Forward(listed, references(listed, root.output), row), routed
+        return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
 
     def _described(self, stack: str) -> list[SequenceInfo] | None:
         return None if self._infos is None else self._infos.get(stack, self._infos[""])
@@ -241,15 +240,11 @@ class Tracer:
         return head(run, model, self.sites)
 
     def _final(self, status: str) -> dict[str, Any]:
-        warnings = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
-        notes = [p.note for p in self.proof[:1] if p.note]
+        said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
+        said += [p.note for p in self.proof[:1] if p.note] + self._clock.complaint(self._sink.waited)
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes
-            + said_of(self.sites, self._clock.fired)
-            + warnings
-            + notes
-            + self._clock.complaint(self._sink.waited),
+            "warnings": self._notes + said_of(self.sites, self._clock.fired) + said,
             **self._clock.times(),
         }

@@ -99,6 +99,8 @@ class Sink:
             for number, stream in enumerate(forward.streams):
                 own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
                 keys[id(stream)] = self.identity.rows(stream, own)
+                if "predicted" in own:
+                    self.writer.add("token_labels", _predicted(keys[id(stream)].reshape(stream.shape), own["predicted"]))
             tokens = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             rows.append({"forward": first + place, "tokens": tokens, **(forward.row or {}), **loss})
@@ -173,6 +175,14 @@ class Sink:
                     if count:
                         said = f"NaN or infinite {'router logits' if name == 'entropy' else 'routing weights'} at {site.path}"
                         self.warnings[said] = self.warnings.get(said, 0) + int(count)
+
+
+def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
+    """Token labels: what comes next by the model's head, for the last places of each sequence."""
+    tokens = keys[:, keys.shape[1] - ids.shape[1] :]
+    real = tokens >= 0
+    labels = [str(i) for i in ids[real].tolist()]
+    return {"token": tokens[real], "kind": ["predicted_id"] * len(labels), "label": labels}
 
 
 def _drawn(tokens: np.ndarray, fraction: float) -> np.ndarray:
