@@ -8,12 +8,13 @@ import torch
 
 import moescope
 from benchmarks.measure import resident, spent
+from benchmarks.overhead import drained
 from benchmarks.synthetic import RoutingOnly
 
 SHAPES = {"top-2 of 8": (8, 8, 2), "top-8 of 64": (16, 64, 8)}
 
 
-def ingest(shape: str, dtype: torch.dtype, decisions: int, **capture: Any) -> dict[str, float]:
+def ingest(shape: str, dtype: torch.dtype, decisions: int, in_turn: bool = False, **capture: Any) -> dict[str, float]:
     """Trace about `decisions` decisions; figures of the shards, of the finished file, and of memory."""
     layers, experts, top_k = SHAPES[shape]
     tokens = 4096
@@ -30,6 +31,8 @@ def ingest(shape: str, dtype: torch.dtype, decisions: int, **capture: Any) -> di
             with spent() as traced:
                 for _ in range(forwards):
                     model(ids)
+                    if in_turn:
+                        drained(tracer)
                     memory.append(resident())
                 tracer.flush()
                 tracer._sink.finish()

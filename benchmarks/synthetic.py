@@ -24,7 +24,10 @@ class Router(nn.Module):
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next prepared decision, for the first rows when there are fewer."""
-        self.calls += 1
+        whole = len(hidden) == len(self.prepared[0][0])
+        self.calls += whole  # what the proof asks for is always the same
+        if not whole:
+            return tuple(t[: len(hidden)] for t in self.prepared[0])  # type: ignore[return-value]
         return tuple(t[: len(hidden)] for t in self.prepared[self.calls % len(self.prepared)])  # type: ignore[return-value]
 
 
