@@ -59,14 +59,14 @@ def prefill(size: str, rounds: int, batch: int = 8, places: int = 256, peers: bo
         return paired(variants, rounds, "plain")
 
 
-def decode(size: str, rounds: int, batch: int = 8, context: int = 64) -> Ratios:
-    """Ratios of sixteen decode steps of `batch` sequences behind a cache."""
+def decode(size: str, rounds: int, batch: int = 8, context: int = 65) -> Ratios:
+    """Ratios of 64 decode steps of `batch` sequences behind a cache."""
     plain = mixtral(*SIZES[size])
     ids = torch.randint(3, 4000, (batch, context))
 
     def steps(model: torch.nn.Module) -> None:
         cache = model(ids[:, :1], use_cache=True).past_key_values
-        for place in range(1, 17):
+        for place in range(1, 65):
             model(ids[:, place : place + 1], past_key_values=cache, use_cache=True)
 
     with contextlib.ExitStack() as stack:

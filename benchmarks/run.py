@@ -22,13 +22,14 @@ RESULTS = Path(__file__).with_name("results.json")
 
 
 def overhead(rounds: int) -> list[dict[str, Any]]:
-    """Traced over plain forward, beside others."""
+    """Traced over plain forward; `make bench-peers` has what others cost."""
     rows = []
     for size in SIZES:
-        few = rounds if "108" in size else 2 * rounds
-        for what, ratios in (("prefill 8 × 256", prefill(size, few)), ("16 decode steps of 8", decode(size, few))):
+        many = rounds if "108" in size else 2 * rounds
+        found = {"prefill 8 × 256": prefill(size, many, peers=False), "64 decode steps of 8": decode(size, many // 2)}
+        for what, ratios in found.items():
             for name, (median, low, high) in ratios.summary().items():
-                if name != "plain":
+                if name not in ("plain", "output_router_logits"):
                     rows.append(row(f"CPU time ÷ plain, {size}, {what}: {name}", median, (low, high), "×"))
     return rows
 
@@ -82,7 +83,7 @@ def row(mark: str, value: float, spread: tuple[float, float] | None, unit: str) 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--decisions", type=int, default=8_000_000)
     parser.add_argument("--only", choices=["overhead", "ingestion", "questions", "starting"])
     chosen = parser.parse_args()
@@ -94,14 +95,17 @@ def main() -> None:
         "ingestion": lambda: ingestion(chosen.decisions),
         "questions": lambda: questions(chosen.decisions),
     }
-    rows = [r for name, part in parts.items() if chosen.only in (None, name) for r in part()]
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, GPU: {torch.cuda.is_available()}",
-        "load": os.getloadavg()[0],
-        "versions": {name: version(name) for name in ("moescope", "torch", "transformers", "duckdb", "pyarrow")},
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, GPU: {torch.cuda.is_available()}"
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() and chosen.only else {"parts": {}}
+    found |= {
+        "machine": machine,
+        "versions": {n: version(n) for n in ("moescope", "torch", "transformers", "duckdb", "pyarrow")},
     }
-    RESULTS.write_text(json.dumps({**about, "marks": rows}, indent=1) + "\n")
+    for name, part in parts.items():
+        if chosen.only in (None, name):
+            rows = part()
+            found["parts"][name] = {"date": time.strftime("%Y-%m-%d"), "load": os.getloadavg()[0], "marks": rows}
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -83,14 +83,13 @@ def figures() -> str:
 
     found = json.loads((DEMO.parent / "benchmarks" / "results.json").read_text())
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    about = (
-        f"`make bench` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}). CPU time, paired ratios."
-    )
-    lines = ["| figure | value | spread |", "|---|---|---|"]
-    for mark in found["marks"]:
-        spread = f"{mark['spread'][0]:.3f} … {mark['spread'][1]:.3f}" if mark["spread"] else ""
-        lines.append(f"| {mark['mark']} | {mark['value']:.3f} {mark['unit']} | {spread} |")
-    return "\n".join([about, "", *lines])
+    lines = [f"`make bench` ({found['machine']}; {versions}). CPU time; ratios are paired."]
+    for name, part in found["parts"].items():
+        lines += ["", f"| {name}, {part['date']}, load {part['load']:.1f} | value | spread |", "|---|---|---|"]
+        for mark in part["marks"]:
+            spread = f"{mark['spread'][0]:.3f} … {mark['spread'][1]:.3f}" if mark["spread"] else ""
+            lines.append(f"| {mark['mark']} | {mark['value']:.3f} {mark['unit']} | {spread} |")
+    return "\n".join(lines)
 
 
 PEERS_NOTES = (
