@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import moescope
-from benchmarks.measure import resident, spent
+from benchmarks.measure import device, resident, spent
 from benchmarks.overhead import drained
 from benchmarks.synthetic import RoutingOnly
 
@@ -19,7 +19,7 @@ def ingest(shape: str, dtype: torch.dtype, decisions: int, in_turn: bool = False
     layers, experts, top_k = SHAPES[shape]
     tokens = 4096
     model = RoutingOnly(layers, experts, top_k, tokens, dtype).eval()
-    ids = torch.arange(tokens).remainder(1000).view(8, -1)
+    ids = torch.arange(tokens, device=device()).remainder(1000).view(8, -1)
     forwards = max(2, decisions // (layers * tokens))
     with torch.no_grad(), spent() as plain:
         for _ in range(forwards):

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 
 @dataclass
 class Spent:
@@ -16,14 +18,22 @@ class Spent:
     wall: float = 0.0
 
 
+def device() -> str:
+    """Where models of the benchmarks run: a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def spent() -> Iterator[Spent]:
-    """Measure a block."""
+    """Measure a block; on a GPU from and to the end of what it does."""
     found = Spent()
+    wait = torch.cuda.synchronize if device() == "cuda" else lambda: None
+    wait()
     cpu, wall = time.process_time(), time.perf_counter()
     try:
         yield found
     finally:
+        wait()
         found.cpu, found.wall = time.process_time() - cpu, time.perf_counter() - wall
 
 
@@ -35,7 +45,7 @@ def resident() -> int:
 
 @dataclass
 class Ratios:
-    """Paired ratios of CPU time to a base, round by round, in shuffled order."""
+    """Paired ratios of CPU time (on a GPU: wall time) to a base, round by round, in shuffled order."""
 
     base: str
     times: dict[str, list[float]] = field(default_factory=dict)
@@ -63,5 +73,5 @@ def paired(variants: dict[str, Callable[[], object]], rounds: int, base: str, se
             with spent() as s:
                 variants[name]()
             if number:
-                result.times[name].append(s.cpu)
+                result.times[name].append(s.cpu if device() == "cpu" else s.wall)
     return result

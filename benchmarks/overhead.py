@@ -15,7 +15,7 @@ import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
 import moescope
-from benchmarks.measure import Ratios, paired
+from benchmarks.measure import Ratios, device, paired
 
 SIZES = {"Mixtral 108 M": (512, 1024, 8), "Mixtral 3.8 M": (128, 128, 8)}
 
@@ -27,7 +27,7 @@ def mixtral(hidden: int, inner: int, layers: int) -> MixtralForCausalLM:
         vocab_size=4096, hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=8,
         num_key_value_heads=4, num_local_experts=8, num_experts_per_tok=2, architectures=["MixtralForCausalLM"],
     )  # fmt: skip
-    return MixtralForCausalLM(config).eval()
+    return MixtralForCausalLM(config).eval().to(device())
 
 
 @contextlib.contextmanager
@@ -40,7 +40,7 @@ def traced(model: torch.nn.Module) -> Iterator[moescope.Tracer]:
 def prefill(size: str, rounds: int, batch: int = 8, places: int = 256, peers: bool = True) -> Ratios:
     """Ratios of one forward pass of `batch` × `places` tokens."""
     plain = mixtral(*SIZES[size])
-    ids = torch.randint(3, 4000, (batch, places))
+    ids = torch.randint(3, 4000, (batch, places), device=device())
     with contextlib.ExitStack() as stack:
         ours = copy.deepcopy(plain)
         tracer = stack.enter_context(traced(ours))
@@ -62,7 +62,7 @@ def prefill(size: str, rounds: int, batch: int = 8, places: int = 256, peers: bo
 def decode(size: str, rounds: int, batch: int = 8, context: int = 65) -> Ratios:
     """Ratios of 64 decode steps of `batch` sequences behind a cache."""
     plain = mixtral(*SIZES[size])
-    ids = torch.randint(3, 4000, (batch, context))
+    ids = torch.randint(3, 4000, (batch, context), device=device())
 
     def steps(model: torch.nn.Module) -> None:
         cache = model(ids[:, :1], use_cache=True).past_key_values

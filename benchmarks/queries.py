@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 import moescope
+from benchmarks.measure import device
 from benchmarks.synthetic import RoutingOnly
 
 SCAN = "top tokens of every expert, counted from the rows"
@@ -31,7 +32,7 @@ def build(store: Path, decisions: int) -> None:
     model = RoutingOnly(8, 8, 2, 4096).eval()
     with torch.no_grad(), moescope.Tracer(model, store):
         for number in range(decisions // (8 * 4096)):
-            model(torch.randint(0, 4000, (8, 512), generator=torch.Generator().manual_seed(number)))
+            model(torch.randint(0, 4000, (8, 512), generator=torch.Generator().manual_seed(number)).to(device()))
 
 
 def ask(store: Path, rounds: int = 5, scan: bool = True) -> dict[str, tuple[float, float]]:

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from benchmarks.ingest import CAPTURES, SHAPES, ingest
+from benchmarks.measure import device
 from benchmarks.overhead import SIZES, decode, prefill
 from benchmarks.queries import ask, build
 
+TIME = "CPU time" if device() == "cpu" else "wall time on the GPU"
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -30,7 +32,7 @@ def overhead(rounds: int) -> list[dict[str, Any]]:
         for what, ratios in found.items():
             for name, (median, low, high) in ratios.summary().items():
                 if name not in ("plain", "output_router_logits"):
-                    rows.append(row(f"CPU time ÷ plain, {size}, {what}: {name}", median, (low, high), "×"))
+                    rows.append(row(f"{TIME} ÷ plain, {size}, {what}: {name}", median, (low, high), "×"))
     return rows
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import moescope
-from benchmarks.measure import resident, spent
+from benchmarks.measure import device, resident, spent
 from benchmarks.queries import ask
 from benchmarks.synthetic import RoutingOnly
 from moescope.tracer import SequenceInfo
@@ -51,7 +51,9 @@ def expected(model: RoutingOnly, before: list[int]) -> np.ndarray:
     for layer, start in zip(range(LAYERS), before):
         router = model.layers[layer].gate
         for call in range(start + 1, router.calls + 1):
-            counts[layer] += np.bincount(router.prepared[call % len(router.prepared)][2].reshape(-1).numpy(), minlength=EXPERTS)
+            counts[layer] += np.bincount(
+                router.prepared[call % len(router.prepared)][2].reshape(-1).cpu().numpy(), minlength=EXPERTS
+            )
     return counts
 
 
@@ -71,7 +73,7 @@ def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
         with spent() as traced:
             for number in range(forwards):
                 with tracer.batch(infos):
-                    model(ids[number % len(ids)])
+                    model(ids[number % len(ids)].to(device()))
                 memory.append(resident())
         stop.set()
         found = [seen.get() for _ in range(seen.qsize())]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from benchmarks.measure import device
+
 
 class Router(nn.Module):
     """Hands out one of a few prepared (logits, weights, indices), as Transformers 5 routers do."""
@@ -20,7 +22,7 @@ class Router(nn.Module):
     def _decide(logits: Tensor, top_k: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         logits = logits.to(dtype)
         weights, indices = torch.softmax(logits.float(), -1).topk(top_k, -1)
-        return logits, (weights / weights.sum(-1, keepdim=True)).to(dtype), indices
+        return tuple(t.to(device()) for t in (logits, (weights / weights.sum(-1, keepdim=True)).to(dtype), indices))  # type: ignore[return-value]
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next prepared decision, for the first rows when there are fewer."""
@@ -36,7 +38,7 @@ class Experts(nn.Module):
 
     def __init__(self, experts: int) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(experts, 1, 1))
+        self.scale = nn.Parameter(torch.ones(experts, 1, 1, device=device()))
 
     def forward(self, hidden: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
         """(T, 1) times the sum of its weights."""
@@ -65,7 +67,8 @@ class RoutingOnly(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """(batch · places, 1)."""
-        hidden = torch.ones(input_ids.numel(), 1, dtype=self.layers[0].gate.prepared[0][0].dtype)
+        first = self.layers[0].gate.prepared[0][0]
+        hidden = torch.ones(input_ids.numel(), 1, dtype=first.dtype, device=first.device)
         for layer in self.layers:
             hidden = layer(hidden)
         return hidden
