@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from browser import CHROMIUM, FLAGS, Eyes, Site
+from browser import CHROMIUM, Eyes, Site
 
 import moescope
 
@@ -27,27 +28,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_run_it_shows_progress_then_effects(store: Path) -> None:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def test_run_it_shows_progress_then_effects(store: Path, chromium: Any) -> None:
     site = Site(store)
+    context = chromium.new_context(viewport={"width": 1440, "height": 1600})
     try:
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
-            eyes = Eyes(browser.new_context(viewport={"width": 1440, "height": 1600}).new_page(), site.url)
-            eyes.go("ablation?take=0%2C3&instead=zero&of=layer+2")
-            eyes.page.get_by_text("Nothing was ablated in this run").wait_for()
-            eyes.page.get_by_role("button", name="Run it").click()
-            eyes.page.get_by_role("progressbar").first.wait_for()
-            eyes.page.get_by_role("button", name="Stop").wait_for()
-            eyes.picture("ablation-runs")
-            eyes.page.get_by_text("the effects are in run 0").wait_for()
-            eyes.page.get_by_text("Beside experts of equal load").wait_for()
-            eyes.rest()
-            eyes.picture("ablation-done")
-            assert "Of 2 sets of experts" in eyes.page.locator(".ms-reading").first.inner_text()
-            eyes.sound()
-            browser.close()
+        eyes = Eyes(context.new_page(), site.url)
+        eyes.go("ablation?take=0%2C3&instead=zero&of=layer+2")
+        eyes.page.get_by_text("Nothing was ablated in this run").wait_for()
+        eyes.page.get_by_role("button", name="Run it").click()
+        eyes.page.get_by_role("progressbar").first.wait_for()
+        eyes.page.get_by_role("button", name="Stop").wait_for()
+        eyes.picture("ablation-runs")
+        eyes.page.get_by_text("the effects are in run 0").wait_for()
+        eyes.page.get_by_text("Beside experts of equal load").wait_for()
+        eyes.rest()
+        eyes.picture("ablation-done")
+        assert "Of 2 sets of experts" in eyes.page.locator(".ms-reading").first.inner_text()
+        eyes.sound()
     finally:
+        context.close()
         site.stop()
     with moescope.open(store) as opened:
         found = opened.rows("select distinct layer, expert, mode from ablation_effects where control = 'none' order by all")

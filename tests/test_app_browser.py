@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, FLAGS, VIEWS, Eyes, Site, address
+from browser import CHROMIUM, VIEWS, Eyes, Site, address
 from synthetic_effects import add_effects
 
 pytestmark = [
@@ -15,15 +15,6 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
 ]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

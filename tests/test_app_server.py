@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def asked(path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path}
-    asyncio.run(front.Front(nobody, frozenset({"tokens"}))(scope, nobody, send))  # type: ignore[arg-type]
+    answer = front.Front(nobody, frozenset({"tokens"}))(scope, nobody, send)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as other:  # playwright's event loop may run in this thread
+        other.submit(asyncio.run, answer).result()  # type: ignore[arg-type]
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, sent[1]["body"]
 
 
