@@ -113,3 +113,15 @@ def test_counting_agrees_with_sql(case: str, tmp_path: Path) -> None:
     update(store, recount)
     assert all(rows for name, rows in found[0].items() if name != "coactivation" or case != "top-1")
     assert found[0] == found[1]
+
+
+def test_tokens_of_another_shard_are_not_guessed(tmp_path: Path) -> None:
+    """Rows of tokens that an earlier shard named get their sums from SQL, labels included."""
+    writer, rng = RunWriter.create(tmp_path / "run.duckdb", head()), np.random.default_rng(0)
+    forward(writer, rng, 2)
+    writer.commit({})
+    forward(writer, rng, 2)
+    writer.add("routes_2", _columns(rng, 2, 0, 3, 0, np.arange(5), {}))
+    writer.commit({})
+    assert not parts(tmp_path / "run.duckdb")[0].counted()
+    writer.release()

@@ -33,9 +33,7 @@ def _scores(logits: Tensor, score: str | None, axis: int) -> tuple[Tensor, Tenso
     return made, made.log().clamp_(min=-1e30), None
 
 
-def summarize(
-    logits: Tensor, experts: Tensor, score: str | None, fields: Collection[str] = ("log_sum_exp", "entropy", "margin")
-) -> dict[str, Tensor]:
+def summarize(logits: Tensor, experts: Tensor, score: str | None, fields: Collection[str]) -> dict[str, Tensor]:
     """Of `fields`: log-sum-exp of the logits, entropy in nats, margin, each (...), from (..., E) logits and (..., k) experts.
 
     The margin is the least chosen minus the best unchosen probability; it is NaN where nothing was left to choose.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .pieces import numbers, width
 from .routes import STEPS
 
 Array = np.ndarray[Any, Any]
@@ -26,19 +27,19 @@ _SMALLEST = 71 << 7  # bfloat16 bits of 2^-56: below, the view's shift would not
 def pack(table: pa.Table) -> pa.Table:
     """The same rows of routes_<k> or decided_<k> in fewer bits."""
     columns = dict(zip(table.column_names, table.columns))
-    k = sum(name[0] == "e" and name[1:].isdigit() for name in columns)
+    k = width(columns)
     usual = {"dropped": 0, "iteration": 0, "slots": sum(rank << 4 * rank for rank in range(k))}
     for name in usual.keys() & columns.keys():
-        if columns[name].null_count == 0 and bool((_values(columns[name]) == usual[name]).all()):
+        if columns[name].null_count == 0 and bool((numbers(columns[name]) == usual[name]).all()):
             del columns[name]
     weights = [columns.get(f"w{rank}") for rank in range(k)]
     if all(w is not None and pa.types.is_float32(w.type) for w in weights):
         _swap(columns, {f"w{rank}" for rank in range(k)}, _halves(weights))
         if k == 2 and "w1" in columns and columns["w0"].null_count == columns["w1"].null_count == 0:
-            _swap(columns, {"w1"}, _rest(_values(columns["w0"]), _values(columns["w1"])))
+            _swap(columns, {"w1"}, _rest(numbers(columns["w0"]), numbers(columns["w1"])))
     for name in STEPS.keys() & columns.keys():
         if pa.types.is_float32(columns[name].type) and columns[name].null_count == 0:
-            _swap(columns, {name}, _steps(name, _values(columns[name])))
+            _swap(columns, {name}, _steps(name, numbers(columns[name])))
     return pa.table(columns)
 
 
@@ -49,18 +50,12 @@ def _swap(columns: dict[str, Any], old: set[str], new: dict[str, Any] | None) ->
         columns |= new
 
 
-def _values(column: pa.ChunkedArray) -> Array:
-    """Without copying where it is one chunk; nulls as NaN."""
-    chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-
-
 def _halves(weights: list[Any]) -> dict[str, Any] | None:
     """Upper 16 bits of each weight, if the lower are empty."""
     found = {}
     for rank, column in enumerate(weights):
         empty = np.asarray(column.is_null()) if column.null_count else None
-        values = _values(column)
+        values = numbers(column)
         bits = np.ascontiguousarray(values if empty is None else np.where(empty, np.float32(1), values)).view(np.uint32)
         if (bits[:_LOOK] & 0xFFFF).any() or (bits & 0xFFFF).any():
             return None

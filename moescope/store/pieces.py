@@ -1,6 +1,6 @@
 """Rows that gathered in memory, put together once: NumPy columns are joined by copying, never value by value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,19 @@ def assemble(pieces: list[Piece]) -> pa.Table:
     """One table of all pieces in order; a column that some lack is null there."""
     names = dict.fromkeys(name for _, columns in pieces for name in columns)
     return pa.table({name: _join([(length, columns.get(name)) for length, columns in pieces]) for name in names})
+
+
+def numbers(column: pa.ChunkedArray, empty: float | None = None) -> "np.ndarray[Any, Any]":
+    """A column without copying where it is one chunk; `empty` in place of null (else NaN)."""
+    if column.null_count and empty is not None:
+        column = column.fill_null(pa.scalar(empty, column.type))
+    chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def width(names: Iterable[str]) -> int:
+    """The k of columns e0, e1, ..."""
+    return sum(name[0] == "e" and name[1:].isdigit() for name in names)
 
 
 def _join(parts: list[tuple[int, Any]]) -> pa.Array | pa.ChunkedArray:

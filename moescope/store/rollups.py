@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import duckdb
 
-from .routes import ran, widths
+from .routes import STEPS, ran, widths
 
 ADDED = ("load", "decision", "transition", "label", "coactivation")
 
@@ -19,7 +19,7 @@ from assignments where run = {run} group by all"""
 _MOMENTS = ", ".join(
     f"count(*) filter (isfinite({x})) as {x}_n, sum({x}::double) filter (isfinite({x})) as {x}_sum, "
     f"sum({x}::double * {x}) filter (isfinite({x})) as {x}_squares"
-    for x in ("entropy", "margin", "log_sum_exp")
+    for x in STEPS
 )
 _DECISION = f"""
 select router, count(*) as decisions, sum(selected) as selected, count(*) filter (selected = 0) as unrouted, {_MOMENTS},

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .pieces import numbers, width
+from .routes import STEPS
+
 Array = np.ndarray[Any, Any]
-MOMENTS = ("entropy", "margin", "log_sum_exp")
 _SLICE = 1 << 15  # rows counted at a time, at least: they stay in the cache
 _MOST = 1 << 23  # counters
 
@@ -65,6 +67,8 @@ class Tally:
         if combo is None or cells > _MOST or "decisions_long" in tables:
             return {}
         routed = [self._rows(table) for name, table in tables.items() if name.startswith("routes_")]
+        if not all(combo[0] <= rows.key[2].min() <= rows.key[2].max() < combo[0] + len(combo[1]) for rows in routed):
+            return {}  # tokens that another shard names
         transitions = self._transitions(routed)
         if transitions is None:
             return {}
@@ -86,7 +90,7 @@ class Tally:
         """(first token, the labels of every token from there on); None if their keys do not run on."""
         if tokens is None:
             return None
-        token, sequence = (_numbers(tokens[name]) for name in ("token", "sequence"))
+        token, sequence = (numbers(tokens[name]) for name in ("token", "sequence"))
         if not bool((np.diff(token.astype(np.int64)) == 1).all()):
             return None
         names, inverse = np.unique(sequence, return_inverse=True)
@@ -94,24 +98,24 @@ class Tally:
 
     def _rows(self, table: pa.Table) -> _Rows:
         columns = dict(zip(table.column_names, table.columns))
-        k = sum(name[0] == "e" and name[1:].isdigit() for name in columns)
+        k = width(columns)
         zero = np.zeros(len(table), np.uint8)
-        chosen = [_numbers(columns[f"e{rank}"], self.experts) for rank in range(k)]
-        bits = _numbers(columns["dropped"], 0) if "dropped" in columns else zero
+        chosen = [numbers(columns[f"e{rank}"], self.experts) for rank in range(k)]
+        bits = numbers(columns["dropped"], 0) if "dropped" in columns else zero
         some = bool(bits.any())
         lost = [(bits >> rank) & 1 == 1 if some else None for rank in range(k)]
         ran = [e if d is None else np.where(d, self.experts, e) for e, d in zip(chosen, lost)]
         key = (
-            _numbers(columns["forward"]),
-            _numbers(columns["iteration"], 0) if "iteration" in columns else zero,
-            _numbers(columns["token"]),
+            numbers(columns["forward"]),
+            numbers(columns["iteration"], 0) if "iteration" in columns else zero,
+            numbers(columns["token"]),
         )
-        weights = [_numbers(columns[f"w{rank}"], 0) if f"w{rank}" in columns else zero for rank in range(k)]
+        weights = [numbers(columns[f"w{rank}"], 0) if f"w{rank}" in columns else zero for rank in range(k)]
         moments = {
-            name: (_numbers(c, 0), ~np.asarray(c.is_null()) if c.null_count else None)
-            for name in MOMENTS if (c := columns.get(name)) is not None
+            name: (numbers(c, 0), ~np.asarray(c.is_null()) if c.null_count else None)
+            for name in STEPS if (c := columns.get(name)) is not None
         }  # fmt: skip
-        return _Rows(_numbers(columns["router"]), key, ran, lost, chosen, weights, moments)
+        return _Rows(numbers(columns["router"]), key, ran, lost, chosen, weights, moments)
 
     def _transitions(self, routed: list[_Rows]) -> dict[str, pa.Table] | None:
         """From the first expert of a router to that of the next; None unless both saw the same tokens in the same order."""
@@ -144,7 +148,7 @@ class _Sums:
         self.ran, self.leading, self.weight = (np.zeros(self.shape) for _ in range(3))
         self.dropped, self.pairs = np.zeros((routers, wide)), np.zeros((routers, wide, wide))
         self.rows, self.unrouted, self.nonfinite = (np.zeros(routers) for _ in range(3))
-        self.moments = {name: np.zeros((3, routers)) for name in MOMENTS}  # n, sum, sum of squares
+        self.moments = {name: np.zeros((3, routers)) for name in STEPS}  # n, sum, sum of squares
 
     def add(self, rows: _Rows) -> None:
         """Count some rows."""
@@ -232,14 +236,6 @@ def _by_router(rows: _Rows) -> dict[int, list[Array]]:
     for start, stop in pairwise([*starts.tolist(), len(router)]):
         runs.setdefault(int(router[start]), []).append(slice(start, stop))
     return {number: [np.concatenate([values[run] for run in own]) for values in columns] for number, own in runs.items()}
-
-
-def _numbers(column: pa.ChunkedArray, empty: float | None = None) -> Array:
-    """A column without copying where it is one chunk; `empty` in place of null."""
-    if column.null_count and empty is not None:
-        column = column.fill_null(pa.scalar(empty, column.type))
-    chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 
 def _table(name: str, columns: Mapping[str, Any]) -> dict[str, pa.Table]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..contracts import Site
 from ..errors import InputError
+from ..store.routes import STEPS
 
-SUMMARIES = ("log_sum_exp", "entropy", "margin")
+SUMMARIES = tuple(STEPS)
 
 
 @dataclass(frozen=True)
