@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 import numpy as np
+import psutil
 
-from benchmarks.dashboard_session import Session, memory, serve
+from benchmarks.dashboard_session import Session
+from moescope.cli.app import serving
 from moescope.store import RunWriter
 
 DOMAINS = ("code", "law", "prose", "mathematics", "german")
@@ -126,31 +128,28 @@ def _routes(score: np.ndarray, forward: int, layer: int, token: int, top_k: int,
 @click.option("--store", type=click.Path(path_type=Path))
 @click.option("--repeat", default=3, show_default=True)
 def main(decisions: int, store: Path | None, repeat: int) -> None:
-    """Print the median of `repeat` sessions as JSON."""
+    """Print the figures of `repeat` sessions."""
     from playwright.sync_api import sync_playwright
 
     store = store or Path(tempfile.mkdtemp()) / "big.duckdb"
     if not store.exists():
         build(store, decisions)
     begun = time.perf_counter()
-    process, url = serve(store)
-    report = {
-        "decisions": decisions,
-        "bytes": store.stat().st_size,
-        "until it serves, s": round(time.perf_counter() - begun, 2),
-    }
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-            sessions = [Session(process, url, browser).measure() for _ in range(repeat)]
-            report |= {"server MB": round(memory(process)), "load": [round(x, 1) for x in os.getloadavg()[:2]]}
-            print(json.dumps(report))
-            print("step | first session, s | median, s | median CPU of the server, s")
-            for step, (first, _) in sessions[0].items():
-                wall, cpu = (statistics.median(session[step][i] for session in sessions) for i in (0, 1))
-                print(f"{step} | {first:.2f} | {wall:.2f} | {cpu:.2f}")
-    finally:
-        os.killpg(process.pid, 15)
+    with serving(store) as (url, pid), sync_playwright() as playwright:
+        process = psutil.Process(pid)
+        report = {
+            "decisions": decisions,
+            "bytes": store.stat().st_size,
+            "until it serves, s": round(time.perf_counter() - begun, 2),
+        }
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        sessions = [Session(process, url, browser).measure() for _ in range(repeat)]
+        report |= {"server MB": round(process.memory_info().rss / 1e6), "load": [round(x, 1) for x in os.getloadavg()[:2]]}
+    print(json.dumps(report))
+    print("step | seen: first session, s | median, s | all drawn: first session, s | median, s | median CPU of the server, s")
+    for step, first in sessions[0].items():
+        seen, drawn, cpu = (statistics.median(session[step][i] for session in sessions) for i in range(3))
+        print(f"{step} | {first[0]:.2f} | {seen:.2f} | {first[1]:.2f} | {drawn:.2f} | {cpu:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,139 +1,160 @@
-"""One visitor's session on the dashboard, step by step, in a real browser: seconds until it is seen, and the server's CPU."""
+"""One visitor's session on the dashboard, step by step, in a real browser: seconds until it is seen, until all is drawn."""
 
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas"
+TABLE = "[data-testid=stDataFrame]"
 PAGES = (
     ("Tokens", ".tokens .t"),
     ("Experts", ".ms-context a"),
     ("Load and entropy", CHART),
+    ("Compare", ".ms-head h1"),
     ("Structure", CHART),
     ("Syntax or meaning", CHART),
-    ("SQL", "[data-testid=stDataFrame]"),
+    ("Dimensionality", ".ms-section h2"),
+    ("Ablation", ".ms-head h1"),
+    ("SQL", TABLE),
     ("Runs", ".ms-card"),
 )
 WAIT = 120_000
-
-
-def serve(store: Path) -> tuple[psutil.Process, str]:
-    """A dashboard over the store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    code = "from moescope.cli.app import command; command()"
-    command = [sys.executable, "-c", code, str(store), "--port", str(port), "--headless"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    url = f"http://127.0.0.1:{port}/"
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(url + "_stcore/health", timeout=1).close()
-            break
-        except OSError:
-            time.sleep(0.05)
-    return psutil.Process(process.pid), url
-
-
-def memory(process: psutil.Process) -> float:
-    """Resident megabytes of the server."""
-    return float(sum(p.memory_info().rss for p in [process, *process.children(recursive=True)]) / 1e6)
+WATCH = """
+(() => {
+  const s = window.watching = {t0: 0, armed: true, ran: false, quiet: null, done: null, changed: 0}
+  s.arm = () => Object.assign(s, {t0: null, armed: true, ran: false, quiet: null, done: null, changed: 0})
+  const begin = () => { if (s.armed && s.t0 === null) s.t0 = performance.now() }
+  for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, begin, true)
+  new MutationObserver(() => { s.changed = performance.now() }).observe(document, {childList: true, subtree: true})
+  let last = 0
+  const look = now => {
+    const app = document.querySelector('[data-testid=stApp]')
+    const running = app?.dataset.testScriptState !== 'notRunning'
+    if (running && s.t0 !== null) s.ran = true
+    const waits = document.querySelector('[data-stale=true], [data-testid=stSkeleton], [data-testid=stSpinner]')
+    if (!app || running || waits || now - last > 70) s.quiet = null; else s.quiet ??= now
+    last = now
+    const still = s.quiet !== null && now - Math.max(s.quiet, s.changed) > 300
+    if (s.t0 !== null && s.done === null && still && (s.ran || now - s.t0 > 1500))
+      s.done = Math.max(s.quiet, s.changed, s.t0) - s.t0
+    requestAnimationFrame(look)
+  }
+  requestAnimationFrame(look)
+})()"""  # from the press of a key or button until no script runs and 0.3 s pass without a change, a wait or a slow frame
 
 
 class Session:
     """A browser with nothing in its cache."""
 
     def __init__(self, process: psutil.Process, url: str, browser: Any) -> None:
-        self.process, self.url, self.took = process, url, dict[str, tuple[float, float]]()
+        self.process, self.url, self.took = process, url, dict[str, tuple[float, float, float]]()
         self.page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+        self.page.add_init_script(WATCH)
 
     def cpu(self) -> float:
         """CPU seconds of the server so far."""
         return float(sum(sum(p.cpu_times()[:2]) for p in [self.process, *self.process.children(recursive=True)]))
 
-    def idle(self) -> None:
-        """Until the script has run and the browser has drawn."""
-        self.page.locator(IDLE).wait_for(timeout=WAIT)
-        self.page.wait_for_timeout(500)
-
-    def step(self, name: str, act: Callable[[], Any], done: Callable[[], Any], whole: bool = False) -> None:
-        """Seconds from the act until it is seen (`whole`: until the script is done as well), and the server's CPU seconds."""
-        before, begun = self.cpu(), time.perf_counter()
+    def step(self, name: str, act: Callable[[], Any], done: Callable[[], Any] | None = None) -> None:
+        """Seconds from the press until it is seen (`done`) and until all is drawn, and the server's CPU seconds."""
+        before = self.cpu()
+        self.page.evaluate("window.watching?.arm()")
         act()
-        done()
-        if whole:
-            self.page.wait_for_timeout(100)  # until it has begun
-            self.page.locator(IDLE).wait_for(timeout=WAIT)
-        seconds = time.perf_counter() - begun
-        self.idle()
-        self.took[name] = seconds, self.cpu() - before
+        if done:
+            done()
+        seen = self.page.evaluate("performance.now() - window.watching.t0")
+        self.page.wait_for_function("window.watching.done !== null", timeout=WAIT)
+        drawn = self.page.evaluate("window.watching.done")
+        self.took[name] = (seen if done else drawn) / 1000, drawn / 1000, self.cpu() - before
+        self.page.wait_for_timeout(200)
 
     def seen(self, selector: str, text: str | None = None) -> Callable[[], Any]:
         """Waits until it is there."""
         return lambda: self.page.locator(selector).filter(has_text=text).first.wait_for(timeout=WAIT)
 
-    def choose(self, name: str, box: str, option: str, done: Callable[[], Any], whole: bool = False) -> None:
+    def choose(self, box: str, option: str, done: Callable[[], Any] | None = None, name: str = "") -> None:
         """One option of a select box."""
         self.page.get_by_label(box, exact=True).first.click()
         wanted = self.page.get_by_role("option", name=option, exact=True)
         wanted.wait_for(timeout=WAIT)
-        self.step(name, wanted.click, done, whole)
+        self.step(f"{self.place}: {name or option}", wanted.click, done)
 
-    def measure(self) -> dict[str, tuple[float, float]]:
+    def open(self, page: str, ready: str) -> None:
+        """A page by its address, not timed."""
+        self.place = page.partition("?")[0]
+        self.page.goto(self.url + page)
+        self.seen(ready)()
+        self.page.wait_for_function("window.watching.done !== null", timeout=WAIT)
+
+    def measure(self) -> dict[str, tuple[float, float, float]]:
         """Every step; the session ends."""
-        self.step("first page", lambda: self.page.goto(self.url), self.seen(CHART))
+        self.step("first page", lambda: self.page.goto(self.url, wait_until="commit"), self.seen(CHART))
         for name, ready in PAGES:
             link = self.page.get_by_role("link", name=name, exact=True)
             self.step(f"open {name}", link.click, lambda n=name, r=ready: (self.seen(".ms-head h1", n)(), self.seen(r)()))
-        self.tokens()
-        self.experts()
-        self.others()
+        for part in (self.tokens, self.experts, self.load, self.structure, self.meaning, self.sql):
+            part()
         self.page.context.close()
         return self.took
 
     def tokens(self) -> None:
-        """Clicks on tokens, another layer."""
-        self.page.goto(self.url + "tokens")
-        self.page.locator(".tokens .t").nth(400).wait_for(timeout=WAIT)
-        self.idle()
+        """Clicks on tokens, another layer, colours, a search, another sequence."""
+        self.open("tokens", ".tokens .t")
         for number in (5, 50):
             cell = self.page.locator(".tokens .t").nth(number)
-            self.step(f"click token {number}", cell.click, self.seen(".ms-run span", f"position {number} "))
+            self.step(f"tokens: click token {number}", cell.click, self.seen(".ms-run span", f"position {number} "))
         for layer in ("layer 3", "layer 11"):
-            shown = self.seen("[data-testid=stCaptionContainer] strong", layer)
-            self.choose(f"tokens: {layer}", "Layer", layer, shown)
+            self.choose("Layer", layer, self.seen("[data-testid=stCaptionContainer] strong", layer))
+        self.choose("Colour", "entropy of the decision", self.seen(".chip", "entropy"))
+        self.choose("Domain", "domain: law", self.seen("[data-testid=stCaptionContainer]", "law"))
+        self.type("Search", "word7", "tokens: search")
+
+    def type(self, box: str, words: str, name: str) -> None:
+        """Words into a text field, and Enter."""
+        field = self.page.get_by_label(box, exact=True).first
+        field.fill(words)
+        self.step(name, lambda: field.press("Enter"))
 
     def experts(self) -> None:
-        """Another expert, another layer."""
-        self.page.goto(self.url + "experts")
-        self.seen(".ms-context a")()
-        self.idle()
+        """Another expert, another layer, the sections below, a search."""
+        self.open("experts", ".ms-context a")
         for box, option in (("Expert", "expert 5"), ("Expert", "expert 6"), ("Layer", "layer 3")):
             before = self.page.locator(".ms-context").inner_text()
-            self.choose(f"experts: {option}", box, option, partial(self.changed, before))
+            self.choose(box, option, partial(self.changed, before))
+        for section in ("Its company", "Without it", "What it prefers"):
+            self.step(f"experts: {section}", self.page.get_by_role("radio", name=section).click, self.seen("h2", section))
+        for words in ("law", "word7"):
+            self.type("Find experts by what they do", words, f"experts: find {words}")
 
     def changed(self, before: str) -> None:
         """Until the contexts are others."""
         words = "before => document.querySelector('.ms-context')?.innerText !== before"
         self.page.wait_for_function(words, arg=before, timeout=WAIT)
 
-    def others(self) -> None:
-        """Filters of the heat map, the flow of another layer: until the page is done."""
-        self.page.goto(self.url + "load")
-        self.seen(CHART)()
-        self.idle()
-        for option in ("prompts", "positions 16–"):
-            self.choose(f"load: {option}", "Of which tokens", option, lambda: None, whole=True)
-        self.page.goto(self.url + "structure")
-        self.seen(CHART)()
-        self.idle()
-        self.choose("structure: layer 3", "Layer", "layer 3", lambda: None, whole=True)
+    def load(self) -> None:
+        """Filters of the heat map."""
+        self.open("load", CHART)
+        for option in ("prompts", "positions 16–", "first token", "everything"):
+            self.choose("Of which tokens", option)
+        self.choose("Value", "share of first choices")
+        self.choose("Of which domain or class", "domain: law")
+
+    def structure(self) -> None:
+        """Another layer, an expert to follow."""
+        self.open("structure", CHART)
+        self.choose("Layer", "layer 3")
+        self.choose("Follow", "expert 5 of layer 3", name="follow an expert")
+
+    def meaning(self) -> None:
+        """Another question, another colour."""
+        self.open("meaning", CHART)
+        self.choose("Question", "domains and classes")
+        self.choose("Colour", "document")
+
+    def sql(self) -> None:
+        """A chart in place of the table, another view in the dictionary, another query."""
+        self.open("sql", TABLE)
+        self.step("sql: chart", self.page.get_by_role("radio", name="Chart").click, self.seen(CHART))
+        self.choose("View or table", "expert_load")

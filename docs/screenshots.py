@@ -1,13 +1,11 @@
 """The README's pictures of the dashboard, from demo.duckdb: python docs/screenshots.py [STORE]"""
 
-import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
+
+import moescope
+from moescope.cli.app import serving
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
@@ -16,8 +14,6 @@ IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 
 def run_of(store: Path, stack: str) -> int:
     """The first run that has routers in this stack and no other."""
-    import moescope
-
     with moescope.open(store) as opened:
         found = opened.rows("select run from routers group by run having bool_and(stack = ?) order by run limit 1", [stack])
     return int(found[0][0]) if found else 0
@@ -54,34 +50,11 @@ def main() -> None:
 
     store = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo.duckdb")
     IMAGES.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-c",
-        "from moescope.cli.app import command; command()",
-        str(store),
-        "--port",
-        str(port),
-        "--headless",
-    ]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(url + "_stcore/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5)
-            for name, (where, ready, click) in shots(store).items():
-                take(page, url, name, where, ready, click)
-    finally:
-        os.killpg(server.pid, 15)
+    with serving(store) as (url, _), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5)
+        for name, (where, ready, click) in shots(store).items():
+            take(page, url, name, where, ready, click)
 
 
 if __name__ == "__main__":

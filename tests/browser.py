@@ -1,11 +1,5 @@
-"""A dashboard that runs, and a browser's page that notes what goes wrong on it."""
+"""A browser's page that notes what goes wrong on the dashboard."""
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -31,40 +25,6 @@ VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
 def address(view: str) -> str:
     """The page's path; the first page is the one that opens, and has none."""
     return "" if view == VIEWS[0] else view
-
-
-class Site:
-    """A running dashboard."""
-
-    def __init__(self, store: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        code = "from moescope.cli.app import command; command()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code, str(store), "--port", str(self.port), "--headless"],
-            cwd=store.parent,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.url = f"http://127.0.0.1:{self.port}/"
-        self._wait()
-
-    def _wait(self) -> None:
-        for _ in range(480):
-            try:
-                urllib.request.urlopen(self.url + "_stcore/health", timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.25)
-        raise TimeoutError("the dashboard did not start")
-
-    def stop(self) -> None:
-        """End the server."""
-        os.killpg(self.process.pid, 15)
-        self.process.wait(20)
 
 
 class Eyes:

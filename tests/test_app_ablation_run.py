@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Eyes, Site
+from browser import CHROMIUM, Eyes
 
 import moescope
+from moescope.cli.app import serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,10 +30,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_it_shows_progress_then_effects(store: Path, chromium: Any) -> None:
-    site = Site(store)
-    context = chromium.new_context(viewport={"width": 1440, "height": 1600})
-    try:
-        eyes = Eyes(context.new_page(), site.url)
+    with serving(store) as (url, _), chromium.new_context(viewport={"width": 1440, "height": 1600}) as context:
+        eyes = Eyes(context.new_page(), url)
         eyes.go("ablation?take=0%2C3&instead=zero&of=layer+2")
         eyes.page.get_by_text("Nothing was ablated in this run").wait_for()
         eyes.page.get_by_role("button", name="Run it").click()
@@ -45,9 +44,6 @@ def test_run_it_shows_progress_then_effects(store: Path, chromium: Any) -> None:
         eyes.picture("ablation-done")
         assert "Of 2 sets of experts" in eyes.page.locator(".ms-reading").first.inner_text()
         eyes.sound()
-    finally:
-        context.close()
-        site.stop()
     with moescope.open(store) as opened:
         found = opened.rows("select distinct layer, expert, mode from ablation_effects where control = 'none' order by all")
     assert found == [(2, 0, "zero"), (2, 3, "zero")]

@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, VIEWS, Eyes, Site, address
+from browser import CHROMIUM, VIEWS, Eyes, address
 from synthetic_effects import add_effects
+
+from moescope.cli.app import serving
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,25 +21,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     folder = tmp_path_factory.mktemp("sites")
-    made = {
-        name: Site(add_effects(make(folder / f"{name}.duckdb")))
-        for name, make in (("demo", synthetic_app.demo), ("hostile", synthetic_app.hostile))
-    }
-    yield made
-    for site in made.values():
-        site.stop()
+    makers = {"demo": synthetic_app.demo, "hostile": synthetic_app.hostile}
+    stores = {name: add_effects(make(folder / f"{name}.duckdb")) for name, make in makers.items()}
+    with ExitStack() as running:
+        yield {name: running.enter_context(serving(store))[0] for name, store in stores.items()}
 
 
 @pytest.fixture
-def looking(chromium: Any, sites: dict[str, Site]) -> Iterator[Callable[..., Eyes]]:
+def looking(chromium: Any, sites: dict[str, str]) -> Iterator[Callable[..., Eyes]]:
     """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
     opened: list[Eyes] = []
 
     def look(store: str = "demo", **options: Any) -> Eyes:
         context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", **options)
-        opened.append(Eyes(context.new_page(), sites[store].url))
+        opened.append(Eyes(context.new_page(), sites[store]))
         return opened[-1]
 
     yield look
@@ -210,9 +210,8 @@ def test_context_opens_its_token(looking: Callable[..., Eyes]) -> None:
 def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path: Path) -> None:
     store = tmp_path / "live.duckdb"
     synthetic_app.text_run(store, "first", documents=2)
-    site = Site(store)
-    try:
-        eyes = Eyes(chromium.new_context().new_page(), site.url)
+    with serving(store) as (url, _):
+        eyes = Eyes(chromium.new_context().new_page(), url)
         eyes.go()
         writer = synthetic_app.text_run(store, "second", documents=2, finish=False)
         eyes.page.get_by_text("second").first.wait_for(state="attached")
@@ -222,5 +221,3 @@ def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path
         eyes.page.get_by_text("is not there").wait_for()
         shutil.move(tmp_path / "away.duckdb", store)
         eyes.page.locator(".ms-card").first.wait_for()
-    finally:
-        site.stop()

@@ -1,8 +1,13 @@
 """moescope app: the dashboard over a store."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import click
@@ -28,11 +33,46 @@ def command(store: Path, port: int, host: str, headless: bool) -> None:
     if host not in LOCAL:
         click.echo(f"moescope: everybody who reaches {host}:{port} can read {store}; there is no password", err=True)
     click.echo(f"{store} at http://{'127.0.0.1' if host in LOCAL else host}:{port} (Ctrl-C ends it)")
-    environment = os.environ | {"MOESCOPE_STORE": str(store.resolve()), "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
     try:
-        raise SystemExit(subprocess.call(arguments(port, host, headless), env=environment))
+        raise SystemExit(subprocess.call(arguments(port, host, headless), env=environment(store)))
     except KeyboardInterrupt:
         raise SystemExit(0) from None
+
+
+def environment(store: Path) -> dict[str, str]:
+    """What the server finds in its environment."""
+    return os.environ | {"MOESCOPE_STORE": str(store.resolve()), "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
+
+
+@contextmanager
+def serving(store: Path, seconds: float = 120) -> Iterator[tuple[str, int]]:
+    """The dashboard over `store` on a free port, until the block ends: its address and the number of its process.
+
+    TimeoutError if it does not answer within so many seconds.
+    """
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    url, package = f"http://127.0.0.1:{port}/", str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        arguments(port, "127.0.0.1", headless=True), cwd=store.parent, env=environment(store) | {"PYTHONPATH": paths},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _answers(url, process, time.monotonic() + seconds)
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(url: str, process: "subprocess.Popen[bytes]", until: float) -> None:
+    while process.poll() is None and time.monotonic() < until:
+        try:
+            return urllib.request.urlopen(url + "_stcore/health", timeout=1).close()  # type: ignore[no-any-return]
+        except OSError:
+            time.sleep(0.05)
+    raise TimeoutError(f"the dashboard at {url} did not start")
 
 
 def server_file() -> Path:
