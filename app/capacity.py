@@ -65,11 +65,10 @@ def show(run: Row) -> None:
         some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
         labels = {x.router: x.label for x in pickers.layers(run["run"])}
         order = "either order" if measure == "dropped_share" else "batch prioritized"
-        chart = charts.heatmap(
-            some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", format=".0%",
-            tooltip=list(MEASURES),
+        panels.heat(
+            some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,
+            name="what-if-layers", format=".0%", tooltip=list(MEASURES),
         )  # fmt: skip
-        panels.figure(chart, some, sql, name="what-if-layers")
     for note in notes:
         st.caption(f":material/info: {panels.plain(note, 300)}")
 

@@ -90,18 +90,18 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
     if shown.empty:
         panels.empty("Nothing to compare with there", "Choose the effect against the whole model, or all layers.")
         return
-    chart = charts.heatmap(
-        shown, AWAY, "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", centre=0.0, select=True,
+    pick = panels.heat(
+        shown, AWAY, "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", effects.ROWS, params,
+        name=f"by-{kind}-{control}", centre=0.0, click=True,
         subtitle="change of the loss, nats per token; orange: the model misses the expert there",
         tooltip=["ci_low", "ci_high", *MORE],
     )  # fmt: skip
-    pick = panels.figure(chart, shown, effects.ROWS, params, name=f"by-{kind}-{control}", select="pick")
     st.caption("Click a cell to open that expert. Hover for the interval: a colour alone is no finding.")
     _open(run, shown, pick)
 
 
 def _open(run: Row, shown: pd.DataFrame, pick: Row) -> None:
-    found = shown[shown[AWAY] == pick.get(AWAY)]
+    found = shown[shown[AWAY] == pick.get("x")]
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return
     label = next((x.label for x in pickers.layers(run["run"]) if x.router == found["router"].iloc[0]), None)

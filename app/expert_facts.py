@@ -13,20 +13,32 @@ Row = dict[str, Any]
 LOAD = """
 select expert, share, assignments, first, dropped, weight / nullif(assignments, 0) as mean_weight
 from expert_load where router = ? order by expert"""
-TOKENS = """
+RANKED = """,
+x as (select *, here / seen as rate, 1.96 as z from n)
+select v.text, x.here as tokens, x.seen as occurrences, x.rate,
+       (rate + z * z / (2 * seen) - z * sqrt(greatest(rate * (1 - rate), 0) / seen + z * z / (4 * seen * seen)))
+         / (1 + z * z / seen) as low
+from x join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = x.vocab_id
+order by low desc, x.vocab_id limit 40"""
+KEPT = """
+with n as (
+  select vocab_id, sum(assignments) filter (expert = ?) as here, sum(assignments) / ? as seen from vocab_rollup
+  where run = ? and router = ? group by vocab_id having here > 0)"""
+COUNTED = """
 with seen as (
-  select t.vocab_id, count(*) as n from decisions a join tokens t using (token) where a.router = ?{few} group by all),
-mine as (
-  select t.vocab_id, count(*) as n, avg(a.weight) as weight from assignments a join tokens t using (token)
-  where a.router = ? and a.expert = ? and not a.dropped{few} group by all)
-select v.text, mine.n as tokens, seen.n as occurrences, mine.n / seen.n as rate, mine.weight
-from mine join seen using (vocab_id) join runs u on u.run = ?
-left join vocab v on v.model = u.model and v.vocab_id = mine.vocab_id
-order by mine.n desc limit 400"""
+  select t.vocab_id, count(*) as seen from decisions a join tokens t using (token) where a.router = ?{few} group by all),
+n as (
+  select t.vocab_id, count(*) as here, any_value(seen.seen) as seen
+  from assignments a join tokens t using (token) join seen on seen.vocab_id is not distinct from t.vocab_id
+  where a.router = ? and a.expert = ? and not a.dropped{few} group by all)"""
+WHOLE = """
+select d.decisions * ? = sum(l.assignments) and d.decisions > 0
+       and exists (select 1 from vocab_rollup v where v.run = d.run and v.router = d.router) as whole
+from decision_rollup d join load_rollup l using (router) where router = ? group by d.run, d.router, d.decisions"""
 CONTEXTS = """
 with mine as materialized (
-  select token, weight from assignments where router = ? and expert = ? and rank = 0 and not dropped {only}
-  order by hash(token), token limit 14),
+  select token, weight from assignments a where router = ? and expert = ? and rank = 0 and not dropped{only}{few}
+  order by hash(token), token limit {most}),
 best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
 near as (
   select * from tokens where sequence in (select sequence from best)
@@ -35,7 +47,7 @@ select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint
 from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
-ONLY = """and token in (
+ONLY = """ and token in (
     select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
     where v.text = ?)"""
 BY_SEQUENCE_LABEL = """
@@ -57,9 +69,17 @@ FROM = """select 'from layer ' || layer as side, expert as other, n, share from 
 where run = ? and stack = ? and next_layer = ? and next_expert = ? order by n desc limit 6"""
 TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions
 where run = ? and stack = ? and layer = ? and expert = ? order by n desc limit 6"""
+PROFILE_KEPT = """
+with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
 PROFILE = """
-select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*) as n from assignments a join tokens t using (token)
-where a.router = ? and not a.dropped{few} group by all"""
+with n as (
+  select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*)::double as n
+  from assignments a join tokens t using (token) where a.router = ? and not a.dropped{few} group by all)"""
+COSINE = """,
+norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
+select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
+from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
+where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
 FIND_LABEL = """
 select r.router, x.layer, x.stack, x.expert, x.kind || ': ' || x.label as what, x.assignments as n, x.share, x.overall,
        x.share / nullif(x.overall, 0) as lift
@@ -74,6 +94,7 @@ select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n
        l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
 from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
 DRAWS = 400
+PLACES = 14  # contexts that are shown
 
 
 def part_of(run: Row, layer: Layer) -> tuple[str, float]:
@@ -81,14 +102,22 @@ def part_of(run: Row, layer: Layer) -> tuple[str, float]:
     return sampling.few(run, sampling.LAYER, layer.top_k or 1)
 
 
+def exact(layer: Layer) -> bool:
+    """True where the kept sums by vocabulary id say all: ids there are, and every decision ran its `top_k` experts.
+
+    Where some were dropped, sums of what ran do not tell how often a token was looked at; then decisions are counted.
+    """
+    return bool(layer.top_k) and any(row["whole"] for row in stored.rows(WHOLE, layer.top_k, layer.router))
+
+
 def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.DataFrame, str, list[Any]]:
     """Tokens by how much more often they go to this expert than tokens do; the bound is Wilson's 95 %."""
-    sql, params = TOKENS.format(few=part_of(run, layer)[0]), [layer.router, layer.router, expert, run["run"]]
-    frame = stored.frame(sql, *params).copy()
-    n, p, z = frame["occurrences"].clip(lower=1), frame["rate"].clip(0, 1), 1.96
-    low = (p + z * z / (2 * n) - z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
-    frame["lift"], frame["at_least"] = frame["rate"] / (overall or 1), low / (overall or 1)
-    return frame.sort_values("at_least", ascending=False).head(40), sql, params
+    if exact(layer):
+        sql, params = KEPT + RANKED, [expert, layer.top_k, run["run"], layer.router, run["run"]]
+    else:
+        sql, params = COUNTED.format(few=part_of(run, layer)[0]) + RANKED, [layer.router, layer.router, expert, run["run"]]
+    frame = stored.frame(sql, *params)
+    return frame.assign(lift=frame["rate"] / (overall or 1), at_least=frame["low"] / (overall or 1)), sql, params
 
 
 def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
@@ -115,17 +144,11 @@ def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) ->
 
 def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """Cosine between what experts see: counts of vocabulary ids (of positions, for patches)."""
-    sql = PROFILE.format(few=part_of(run, layer)[0])
-    counts = stored.frame(sql, layer.router)
-    thing, things = pd.factorize(counts["thing"])
-    table = np.zeros((layer.experts, max(len(things), 1)), dtype=np.float32)
-    if len(counts):
-        table[counts["expert"].to_numpy(int), thing] = counts["n"].to_numpy(float)
-    table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9)
-    cosine = table @ table[expert]
-    frame = pd.DataFrame({"other": np.arange(layer.experts), "cosine": cosine})
-    frame = frame[frame["other"] != expert].sort_values("cosine", ascending=False).head(12)
-    return frame, sql, [layer.router]
+    if exact(layer):
+        sql, params = PROFILE_KEPT + COSINE, [run["run"], layer.router, expert]
+    else:
+        sql, params = PROFILE.format(few=part_of(run, layer)[0]) + COSINE, [layer.router, expert]
+    return stored.frame(sql, *params), sql, params
 
 
 def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]:
@@ -138,8 +161,12 @@ def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]
     return stored.frame(FIND_TOKEN, *params), FIND_TOKEN, params
 
 
-def contexts(layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Up to 14 places where this was the first expert, with ten tokens to either side."""
-    sql = CONTEXTS.format(only=ONLY if token else "")
-    params = [layer.router, expert, *([token] if token else [])]
-    return stored.frame(sql, *params), sql, params
+def contexts(run: Row, layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Up to 14 places where this was the first expert, with ten tokens to either side; in large runs, first of a part of it."""
+    params, few = [layer.router, expert, *([token] if token else [])], part_of(run, layer)[0]
+    for some in dict.fromkeys([few, ""]):
+        sql = CONTEXTS.format(only=ONLY if token else "", few=some, most=PLACES)
+        frame = stored.frame(sql, *params)
+        if frame["token"].nunique() == PLACES:
+            break
+    return frame, sql, params

@@ -10,7 +10,7 @@ import pickers
 import sampling
 import stored
 import streamlit as st
-from wording import markup, token, visible
+from wording import count, markup, token, visible
 
 from moescope import charts
 
@@ -46,7 +46,10 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                 },
             )
             panels.files(shown, sql, params, name="expert-tokens")
-            sampling.told(facts.part_of(run, layer)[1])
+            if facts.exact(layer):
+                st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
+            else:
+                sampling.told(facts.part_of(run, layer)[1])
             picked = word_of(named, event.selection.rows)
     with right:
         words = (
@@ -70,7 +73,7 @@ def word_of(named: pd.DataFrame, chosen: list[int]) -> str:
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
-    frame, sql, params = facts.contexts(layer, expert, picked)
+    frame, sql, params = facts.contexts(run, layer, expert, picked)
     lines = []
     for (number, sequence, document), some in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
         left = "".join(token(t) for t in some[some["distance"] < 0]["text"].fillna("▦"))

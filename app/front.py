@@ -1,7 +1,7 @@
 """The browser's files from memory, and the first page's parts asked for at once instead of one after the other.
 
 Streamlit's own files are some seventy on the first page. Its server reads each from the disk in pieces through threads, and
-the browser learns of the chart's and the widgets' parts only when a page has sent the first of them.
+the browser learns of the widgets' parts only when a page has sent the first of them.
 """
 
 import mimetypes
@@ -14,8 +14,15 @@ from typing import Any
 import streamlit
 
 STATIC = Path(streamlit.__file__).parent / "static"
-FIRST = ("Html", "Selectbox", "ArrowVegaLiteChart", "BidiComponent")  # what every page shows, by the names of its parts
-LATER = ("DataFrame", "TextInput", "Checkbox", "NumberInput", "ButtonGroup")  # fetched while the first page is looked at
+FIRST = ("Html", "Selectbox", "BidiComponent")  # what every page shows, by the names of its parts
+LATER = (
+    "ArrowVegaLiteChart",
+    "DataFrame",
+    "TextInput",
+    "Checkbox",
+    "NumberInput",
+    "ButtonGroup",
+)  # fetched while the first page is looked at
 KEEP = b"public, immutable, max-age=31536000"
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -50,9 +50,7 @@ def choose(
     names = {str(option): option for option in options}
     asked = get(key)
     value = names.get(asked or "", options[min(default, len(options) - 1)])
-    box = f"box-{key}"
-    if st.session_state.get(box) != value or box not in st.session_state:
-        st.session_state[box] = value
+    box = _box(key, value)
     kept(key, value, value == options[min(default, len(options) - 1)])
     return st.selectbox(label, options, format_func=show, key=box, on_change=_changed, args=(key, box), **more)  # type: ignore[no-any-return]
 
@@ -66,8 +64,7 @@ def kept(key: str, value: Any, is_default: bool) -> None:
 
 def typed(label: str, key: str, **more: Any) -> str:
     """A text field whose value is ?key=."""
-    box = f"box-{key}"
-    st.session_state[box] = get(key) or ""
+    box = _box(key, get(key) or "")
     return st.text_input(label, key=box, on_change=_changed, args=(key, box), **more) or ""
 
 
@@ -119,11 +116,14 @@ def _box(key: str, value: Any) -> str:
     box = f"box-{key}"
     if box not in st.session_state or st.session_state[box] != value:
         st.session_state[box] = value
+    st.session_state.setdefault("drawn", {})[box] = value
     return box
 
 
 def _changed(key: str, box: str, default: Any = None) -> None:
-    value = st.session_state[box]
+    value, drawn = st.session_state[box], st.session_state.get("drawn", {})
+    if box in drawn and drawn[box] == value:
+        return  # a page that was left a moment ago still says what its widgets show
     if isinstance(value, bool):
         value = int(value)
     text = ",".join(map(str, value)) if isinstance(value, list) else value

@@ -14,7 +14,6 @@ with few as (
   where t.run = ? and s.stack is not distinct from ? and not t.special{near} order by hash(t.token), t.token limit ?)
 select a.token, a.router, a.expert, sum(a.weight) as weight from assignments a join few using (token)
 where a.run = ? and not a.dropped{few} group by all"""
-NEAR = " and t.token in (select a.token from decisions a where a.run = {run}{few})"
 WORDS = """
 select t.token, t.sequence, t.position, t.unit, t.text, t.document, coalesce(t.domain, t.class) as label,
        t.y, t.x, l.label as upos
@@ -23,10 +22,15 @@ MOST = 1200  # tokens on the map
 AMONG = 20_000  # tokens from which they are drawn, in large runs
 
 
+def nearby(run: dict[str, Any]) -> tuple[str, str, float]:
+    """In large runs conditions on tokens t and on assignments a that keep some forward passes, and the share they keep."""
+    few, kept = sampling.few(run, AMONG, 1)
+    return sampling.near(run, few), few, kept
+
+
 def sample_sql(run: dict[str, Any]) -> tuple[str, float]:
     """The query for a sample of tokens with their routes, and the share of forward passes that it is drawn from."""
-    few, kept = sampling.few(run, AMONG, 1)
-    near = NEAR.format(run=int(run["run"]), few=few) if few else ""
+    near, few, kept = nearby(run)
     return SAMPLE.format(near=near, few=few), kept
 
 
@@ -47,9 +51,14 @@ def place(where: str, state: tuple[Any, ...], sql: str, run: int, stack: str, ho
 
 
 def _pca(matrix: np.ndarray) -> np.ndarray:
+    from scipy.sparse.linalg import svds
+
     centred = matrix - matrix.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray(u[:, :2] * s[:2])
+    if min(centred.shape) < 4:
+        centred = np.pad(centred, ((0, 0), (0, 4)))
+    start = np.random.default_rng(0).standard_normal(min(centred.shape))
+    u, s, _ = svds(centred, k=2, v0=start.astype(centred.dtype))  # the two largest alone: a twentieth of the time of all
+    return np.asarray((u * s)[:, ::-1])
 
 
 def _umap(matrix: np.ndarray, seed: int) -> np.ndarray:

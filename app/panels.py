@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import heat_view
 import pandas as pd
 import streamlit as st
 from altair.utils import schemapi
@@ -118,12 +119,12 @@ def _literal(value: Any) -> str:
 def figure(
     chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, select: str | None = None
 ) -> dict[str, Any]:
-    """A chart with its SQL and its files. With `select` ("pick" or "brush") the selection is returned."""
+    """A chart with its SQL and its files. With `select`, the name of a brush, the ranges under it are returned."""
     selected: dict[str, Any] = {}
     size: dict[str, Any] = {"width": "stretch", "height": _room(chart)}
     if select:
         event = st.altair_chart(chart, key=f"chart-{name}", on_select="rerun", selection_mode=[select], **size)
-        selected = dict(getattr(event, "selection", {}).get(select) or {}) if select == "brush" else _first(event, select)
+        selected = dict(getattr(event, "selection", {}).get(select) or {})
     else:
         st.altair_chart(chart, key=f"chart-{name}", **size)
     files(frame, sql, params, name=name, chart=chart)
@@ -137,14 +138,22 @@ def _room(chart: Any) -> Any:
     return int(height) + 72 + 20 * lines if isinstance(height, int | float) else "content"
 
 
-def _first(event: Any, select: str) -> dict[str, Any]:
-    points = getattr(event, "selection", {}).get(select) or []
-    return dict(points[0]) if points else {}
+def heat(
+    frame: pd.DataFrame, x: str, y: str, value: str, title: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any
+) -> dict[str, Any]:
+    """A heat map with its SQL and its files; `look` as in `heat_view.data_of`. With `click`, the cell just clicked."""
+    cell = heat_view.show(heat_view.data_of(frame, x, y, value, title, **look), key=f"heat-{name}")
+    click = look.pop("click", False)
+    files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
+    return cell if click else {}
 
 
 @st.fragment
 def files(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, chart: Any = None) -> None:
-    """The SQL behind a panel, and what it shows as CSV (and PNG, SVG, PDF where there is a chart); made when it is opened."""
+    """The SQL behind a panel, and what it shows as CSV (and PNG, SVG, PDF where there is a chart, or a way to make it).
+
+    Each is made when it is asked for.
+    """
     with st.popover(
         "SQL · files", type="tertiary", icon=":material/data_object:", key=f"files-{name}", on_change="rerun"
     ) as box:
@@ -156,10 +165,11 @@ def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any) -> None:
     st.code(sql, language="sql", wrap_lines=True)
     kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: frame.to_csv(index=False), "text/csv")]
     if chart is not None:
+        made = chart if callable(chart) else lambda: chart
         kinds += [
-            ("PNG", lambda: charts.to_png(chart), "image/png"),
-            ("SVG", lambda: charts.to_svg(chart), "image/svg+xml"),
-            ("PDF", lambda: charts.to_pdf(chart), "application/pdf"),
+            ("PNG", lambda: charts.to_png(made()), "image/png"),
+            ("SVG", lambda: charts.to_svg(made()), "image/svg+xml"),
+            ("PDF", lambda: charts.to_pdf(made()), "application/pdf"),
         ]
     for column, (kind, make, mime) in zip(st.columns(len(kinds)), kinds, strict=True):
         column.download_button(

@@ -12,7 +12,6 @@ import streamlit as st
 import wording
 from token_view import colours
 
-from moescope import charts
 from moescope.charts import OTHER
 
 Row = dict[str, Any]
@@ -96,11 +95,10 @@ def _weight(row: Any) -> float:
 def _chart(path: pd.DataFrame, token: int, run: int) -> None:
     frame = path.groupby(["layer", "expert"], as_index=False)["weight"].sum()
     layers = sorted(frame["layer"].unique().tolist(), reverse=True)
-    chart = charts.heatmap(
-        frame, "expert", "layer", "weight", "Weights along the way", subtitle="click a cell to open that expert", select=True,
-        across=range(int(path["experts"].max())), down=layers,
+    pick = panels.heat(
+        frame, "expert", "layer", "weight", "Weights along the way", routes.ROUTE, [token, run], name="route",
+        subtitle="click a cell to open that expert", click=True, across=range(int(path["experts"].max())), down=layers,
     )  # fmt: skip
-    pick = panels.figure(chart, frame, routes.ROUTE, [token, run], name=f"route-{token}", select="pick")
     if pick:
-        label = next((x.label for x in pickers.layers(run) if x.layer == pick["layer"]), None)
-        linked.go("experts", layer=label, expert=pick["expert"])
+        label = next((x.label for x in pickers.layers(run) if x.layer == pick["y"]), None)
+        linked.go("experts", layer=label, expert=pick["x"])

@@ -10,6 +10,8 @@ EVERY = 1_000_000  # assignments of all layers together
 FEW = """ and {name}forward in (select forward from (
     select forward, sum(tokens) over (order by hash(forward), forward) - tokens as before from forwards where run = {run})
   where before < {most})"""
+NEAR = """ and {name}token in (select a.token from decisions a
+  where a.router in (select min(router) from routers where run = {run} group by stack){few})"""
 Row = dict[str, Any]
 
 
@@ -22,6 +24,11 @@ def few(run: Row, assignments: int, each: float, name: str = "a.") -> tuple[str,
     if (run["tokens"] or 0) <= 1.5 * most:
         return "", 1.0
     return FEW.format(name=name, run=int(run["run"]), most=most), most / run["tokens"]
+
+
+def near(run: Row, few: str, name: str = "t.") -> str:
+    """The same as a condition on tokens: those that some router looked at in these forward passes."""
+    return NEAR.format(name=name, run=int(run["run"]), few=few) if few else ""
 
 
 def told(kept: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas"
+CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, .heat canvas"
 TABLE = "[data-testid=stDataFrame]"
 PAGES = (
     ("Tokens", ".tokens .t"),
@@ -140,18 +140,40 @@ class Session:
             self.choose("Of which tokens", option)
         self.choose("Value", "share of first choices")
         self.choose("Of which domain or class", "domain: law")
+        self.cell(".heat canvas", 300, 60, "load: click on a cell", self.seen(".ms-context a"))
+
+    def cell(self, canvas: str, x: int, y: int, name: str, done: Callable[[], Any] | None = None) -> None:
+        """A click on a canvas."""
+        place = self.page.locator(canvas).first
+        self.step(name, lambda: place.click(position={"x": x, "y": y}), done)
 
     def structure(self) -> None:
         """Another layer, an expert to follow."""
         self.open("structure", CHART)
         self.choose("Layer", "layer 3")
         self.choose("Follow", "expert 5 of layer 3", name="follow an expert")
+        self.cell(".flow canvas", 16, 300, "structure: follow by a click")
 
     def meaning(self) -> None:
         """Another question, another colour."""
         self.open("meaning", CHART)
         self.choose("Question", "domains and classes")
         self.choose("Colour", "document")
+        self.brush()
+
+    def brush(self) -> None:
+        """A drag over the map."""
+        box = self.page.locator("[data-testid=stVegaLiteChart]").last.bounding_box()
+        mouse, (x, y) = self.page.mouse, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+        def drag() -> None:
+            mouse.move(x - 60, y - 60)
+            mouse.down()
+            mouse.move(x + 20, y + 20)
+            mouse.move(x + 60, y + 60)
+            mouse.up()
+
+        self.step("meaning: brush", drag)
 
     def sql(self) -> None:
         """A chart in place of the table, another view in the dictionary, another query."""

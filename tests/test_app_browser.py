@@ -1,5 +1,6 @@
 """The dashboard in a real browser: it renders, clicks do what they say, the URL holds the state, hostile text stays text."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -116,38 +117,69 @@ def test_patches_lie_over_the_image(looking: Callable[..., Eyes]) -> None:
     eyes.picture("patches")
 
 
+def middle(canvas: Any, column: int, row: int) -> dict[str, float]:
+    """Where a cell of a heat map lies on its canvas."""
+    cells = json.loads(canvas.get_attribute("data-cells"))
+    return {"x": cells["left"] + (column + 0.5) * cells["wide"], "y": cells["top"] + (row + 0.5) * cells["high"]}
+
+
 def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("load")
-    cells = eyes.page.locator("[data-testid=stVegaLiteChart]").first.locator("path[aria-roledescription='rect mark']")
-    cells.first.wait_for()
-    wanted = cells.nth(9).get_attribute("aria-label") or ""
-    said = dict(part.split(": ") for part in wanted.split("; "))
-    cells.nth(9).click()
+    canvas = eyes.page.locator(".heat canvas").first
+    canvas.hover(position=middle(canvas, 6, 1))
+    eyes.page.locator(".tip.shown").filter(has_text="layer 4 · expert 6").wait_for()
+    assert "assignments" in eyes.page.locator(".tip.shown").inner_text()
+    canvas.click(position=middle(canvas, 6, 1))
     eyes.page.wait_for_url("**/experts?**")
     eyes.rest()
-    assert f"expert={said['expert']}" in eyes.page.url
-    assert f"layer=layer+{said['layer']}" in eyes.page.url or said["layer"] == "3"
+    assert ("layer=layer+4" in eyes.page.url, "expert=6" in eyes.page.url) == (True, True), eyes.page.url
+
+
+def test_heat_map_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("load")
+    eyes.page.locator(".heat .plot").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        eyes.page.keyboard.press(key)
+    assert "layer 4 · expert 1" in eyes.page.locator(".heat .live").first.text_content()
+    eyes.page.keyboard.press("Enter")
+    eyes.page.wait_for_url("**/experts?**")
+    eyes.rest()
+    assert ("layer=layer+4" in eyes.page.url, "expert=1" in eyes.page.url) == (True, True), eyes.page.url
 
 
 def test_cell_of_an_effect_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("ablation")
-    chart = eyes.page.locator("[data-testid=stVegaLiteChart]").filter(has_text="Effect by domain")
-    cell = chart.locator("path[aria-roledescription='rect mark']").nth(5)
-    cell.scroll_into_view_if_needed()
-    said = dict(part.split(": ") for part in (cell.get_attribute("aria-label") or "").split("; "))
-    cell.click()
+    canvas = eyes.page.locator(".heat canvas").first
+    canvas.scroll_into_view_if_needed()
+    canvas.hover(position=middle(canvas, 2, 0))
+    said = eyes.page.locator(".tip.shown b").inner_text()
+    canvas.click(position=middle(canvas, 2, 0))
     eyes.page.wait_for_url("**/experts?**")
     eyes.rest()
-    layer, expert = said["taken away"].split(".")
+    layer, expert = said.rpartition("taken away ")[2].split(".")
     assert (f"layer=layer+{layer}" in eyes.page.url, f"expert={expert}" in eyes.page.url) == (True, True), eyes.page.url
+
+
+def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("structure?layer=layer+1")
+    eyes.page.locator(".flow canvas").click(position={"x": 16, "y": 420})
+    eyes.page.wait_for_url("**follow=**")
+    eyes.rest()
+    followed = eyes.page.get_by_label("Follow", exact=True).first.input_value()
+    assert followed.endswith("of layer 1")
+    again = looking()
+    again.go(eyes.page.url.removeprefix(eyes.url))
+    assert again.page.get_by_label("Follow", exact=True).first.input_value() == followed
 
 
 STATES = [
     ("experts?layer=layer+2&expert=3&more=without", ".ms-section h2", "Without it"),
     ("load?what-if=1&count=unrouted", "[data-testid=stVegaLiteChart]", "tokens left without any expert"),
-    ("load?domain=domain%3Dlaw&difference=1", "[data-testid=stVegaLiteChart]", "Difference"),
+    ("load?domain=domain%3Dlaw&difference=1", ".heat .head", "Difference"),
     ("sql?view=load_balance&show=chart&form=scatter", "[data-testid=stText]", "Load balance of every router"),
     ("ablation?in=layer+2&use=gate_mass&control=load", ".ms-section h2", "Importance against effect"),
     ("compare?run=1&layer=layer+1", ".ms-section h2", "Side by side"),

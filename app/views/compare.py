@@ -52,18 +52,11 @@ def loads(a: Row, b: Row) -> None:
     stacks = list(frame.groupby("stack", dropna=False, sort=False))
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         with column:
-            chart = charts.heatmap(
-                some,
-                "expert",
-                "layer",
-                "difference",
-                f"Share of load, B minus A, {stack}",
-                centre=0,
-                format="+.0%",
-                subtitle="orange: more in B",
+            panels.heat(
+                some, "expert", "layer", "difference", f"Share of load, B minus A, {stack}", sql, params,
+                name=f"difference-{stack}", centre=0, format="+.0%", subtitle="orange: more in B",
                 tooltip=["share_a", "share_b"],
-            )
-            panels.figure(chart, some, sql, params, name=f"difference-{stack}")
+            )  # fmt: skip
 
 
 @panels.part

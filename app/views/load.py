@@ -36,7 +36,7 @@ SPLIT = """
 with n as (
   select a.router, a.expert, count(*) as assignments
   from assignments a join forwards f using (forward) join tokens t using (token)
-  where a.run = ? and not a.dropped and {where}{few} group by a.router, a.expert)
+  where a.run = ? and not a.dropped and {where}{few}{near} group by a.router, a.expert)
 select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
 from n join routers r using (router) order by stack, layer, expert"""
 BALANCE = """
@@ -68,7 +68,7 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
         each = sum(layer.top_k or 1 for layer in pickers.layers(run["run"]))
         few, kept = sampling.few(run, sampling.EVERY, each)
         sampling.told(kept)
-        sql = SPLIT.format(where=SPLITS[split], few=few)
+        sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.near(run, few))
         return stored.frame(sql, run["run"]), sql, [run["run"]], "share"
     return stored.frame(ALL, run["run"]), ALL, [run["run"]], value
 
@@ -89,22 +89,14 @@ def heat(run: Row) -> None:
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         even = 1 / max(int(some["expert"].nunique()), 1)
         chance = even if value in ("share", "first") else None
-        chart = charts.heatmap(
-            some,
-            "expert",
-            "layer",
-            value,
-            f"{VALUES.get(value, value).capitalize()}, {stack}",
-            chance=chance,
-            centre=0 if value == "difference" else None,
-            tooltip=["assignments"],
-            select=True,
-            format=".3~g" if value == "mean" else ".0%",
-        )
         with column:
-            pick = panels.figure(chart, some, sql, params, name=f"load-{stack}-{value}", select="pick")
-        if pick and (str(stack), pick["layer"]) in known:
-            linked.go("experts", run=run["run"], layer=known[str(stack), pick["layer"]].label, expert=pick["expert"])
+            pick = panels.heat(
+                some, "expert", "layer", value, f"{VALUES.get(value, value).capitalize()}, {stack}", sql, params,
+                name=f"load-{stack}-{value}", chance=chance, centre=0 if value == "difference" else None,
+                tooltip=["assignments"], click=True, format=".3~g" if value == "mean" else ".0%",
+            )  # fmt: skip
+        if pick and (str(stack), pick["y"]) in known:
+            linked.go("experts", run=run["run"], layer=known[str(stack), pick["y"]].label, expert=pick["x"])
     st.caption("Click a cell to open that expert. Blue: used less than evenly; orange: more.")
 
 

@@ -10,8 +10,6 @@ import stored
 import streamlit as st
 from wording import clean, count, markup, share
 
-from moescope import charts
-
 PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
 HEALTH = """
 select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts,
@@ -97,20 +95,13 @@ def glance(run: Row) -> None:
     known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         with column:
-            chart = charts.heatmap(
-                some,
-                "expert",
-                "layer",
-                "share",
-                f"Load of every expert, {stack}",
-                chance=1 / some["expert"].nunique(),
-                tooltip=["assignments", "dropped"],
-                select=True,
-                format=".0%",
-            )
-            pick = panels.figure(chart, some, LOAD, [run["run"]], name=f"load-{run['run']}-{stack}", select="pick")
-            if pick and (str(stack), pick["layer"]) in known:
-                linked.go("experts", run=run["run"], layer=known[str(stack), pick["layer"]].label, expert=pick["expert"])
+            pick = panels.heat(
+                some, "expert", "layer", "share", f"Load of every expert, {stack}", LOAD, [run["run"]],
+                name=f"load-{run['run']}-{stack}", chance=1 / some["expert"].nunique(), tooltip=["assignments", "dropped"],
+                click=True, format=".0%",
+            )  # fmt: skip
+            if pick and (str(stack), pick["y"]) in known:
+                linked.go("experts", run=run["run"], layer=known[str(stack), pick["y"]].label, expert=pick["x"])
 
 
 def provenance(run: Row) -> None:

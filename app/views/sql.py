@@ -96,11 +96,10 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
         colour = linked.choose("Colour", "colour", numbers if flat else ["", *names], lambda n: n or "none")
     some = frame.head(5000)
     if form == "heatmap":
-        chart = charts.heatmap(some, x, y, colour or numbers[-1])
-    else:
-        draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
-        chart = draw(some, x, y, color=colour or None)
-    panels.figure(chart, some, query, name="query")
+        panels.heat(some, x, y, colour or numbers[-1], "", query, name="query")
+        return
+    draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
+    panels.figure(draw(some, x, y, color=colour or None), some, query, name="query")
 
 
 def dictionary() -> None:

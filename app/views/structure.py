@@ -1,12 +1,16 @@
 """Structure: which experts run together, follow each other, and which paths tokens take."""
 
+from functools import partial
 from typing import Any
 
 import answers
+import flow_view
 import linked
+import maps
 import pandas as pd
 import panels
 import pickers
+import sampling
 import stored
 import streamlit as st
 
@@ -14,23 +18,24 @@ from moescope import charts
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
 FLOW = """
-select layer, expert, next_layer, next_expert, n, share, sum(n) over (partition by layer) as every from transitions
-where run = ? and stack = ? and layer >= ?
-qualify dense_rank() over (order by layer) <= 3 and row_number() over (partition by layer order by n desc) <= 80
-order by layer, n desc"""
+with few as (
+  select router, layer from routers where run = ? and stack = ? and layer >= ? order by layer, router limit 4)
+select a.layer, t.expert, b.layer as next_layer, t.next_expert, t.n, sum(t.n) over (partition by a.layer) as every
+from transition_rollup t join few a on a.router = t.router join few b on b.router = t.next_router
+qualify row_number() over (partition by a.layer order by t.n desc) <= 80 order by a.layer, t.n desc"""
 TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""
 PATHS = """
 with few as (
   select t.token from tokens t join sequences s using (sequence)
-  where t.run = ? and s.stack is not distinct from ? order by hash(t.token), t.token limit 20000),
+  where t.run = ? and s.stack is not distinct from ?{near} order by hash(t.token), t.token limit 20000),
 ways as (
-  select a.token, a.forward, string_agg(a.expert::varchar, ' → ' order by r.layer, a.router, a.iteration) as path
+  select a.token, a.forward, list(a.expert order by r.layer, a.router, a.iteration) as path
   from assignments a join routers r using (router)
-  where a.run = ? and a.rank = 0 and a.token in (from few) group by a.token, a.forward),
+  where a.run = ? and a.rank = 0 and a.token in (from few){few} group by a.token, a.forward),
 p as (select path, count(*) as tokens from ways group by path)
-select path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
+select array_to_string(path, ' → ') as path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
        exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective
 from p order by tokens desc, path limit 25"""
 CHANCE = """
@@ -50,20 +55,24 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     if frame.empty:
         panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
         return
-    focus = linked.choose(
-        "Follow",
-        "follow",
-        ["nothing", *range(layer.experts)],
-        lambda e: f"{e}" if e == "nothing" else f"expert {e} of {layer.label}",
-    )
+    focus = followed(layer, frame)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    chart = charts.flow(
-        frame,
-        title=f"Flow from {layer.label}",
-        focus=None if focus in (None, "nothing") else (layer.layer, int(focus)),
-        subtitle=None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens",
-    )
-    panels.figure(chart, frame, FLOW, params, name="flow")
+    title, words = f"Flow from {layer.label}", None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"
+    flow_view.show(flow_view.data_of(frame, title, words, focus), "flow", partial(follow, layer))
+    panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, title=title, subtitle=words, focus=focus))
+
+
+def followed(layer: pickers.Layer, frame: pd.DataFrame) -> tuple[int, int] | None:
+    """(layer, expert) of ?follow=, which a click on the flow sets as well: an expert of this layer, or another's as 4.17."""
+    others = {f"{a}.{e}": (a, e) for a, e in zip(frame["next_layer"], frame["next_expert"], strict=True)}
+    known = {str(e): (layer.layer, e) for e in range(layer.experts)} | dict(sorted(others.items(), key=lambda item: item[1]))
+    names = {key: f"expert {e} of {layer.label if a == layer.layer else f'layer {a}'}" for key, (a, e) in known.items()}
+    return known.get(linked.choose("Follow", "follow", ["nothing", *known], lambda key: names.get(key, key)) or "")
+
+
+def follow(layer: pickers.Layer, node: tuple[int, int] | None) -> None:
+    """Write to the URL which expert was clicked."""
+    linked.put("follow", node and (node[1] if node[0] == layer.layer else f"{node[0]}.{node[1]}"))
 
 
 @panels.part
@@ -75,10 +84,10 @@ def together(run: Row, layer: pickers.Layer) -> None:
         panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
         return
     chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
-    chart = charts.heatmap(
-        frame, "other", "expert", "share", f"Co-activation, {layer.label}", chance=chance, tooltip=["n"], format=".0%"
-    )
-    panels.figure(chart.properties(height=320), frame, TOGETHER, [layer.router], name="coactivation")
+    panels.heat(
+        frame, "other", "expert", "share", f"Co-activation, {layer.label}", TOGETHER, [layer.router],
+        name="coactivation", chance=chance, tooltip=["n"], format=".0%",
+    )  # fmt: skip
 
 
 @panels.part
@@ -88,7 +97,9 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         "Paths", "First choices of a token through all layers of the stack; of a fixed sample of 20 000 tokens in larger runs."
     )
     params = [run["run"], layer.stack, run["run"]]
-    frame: pd.DataFrame = stored.frame(PATHS, *params)
+    near, few, kept = maps.nearby(run)
+    sql = PATHS.format(near=near, few=few)
+    frame: pd.DataFrame = stored.frame(sql, *params)
     if frame.empty:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
@@ -108,11 +119,12 @@ def paths(run: Row, layer: pickers.Layer) -> None:
     )
     panels.table(
         frame[["path", "tokens", "share"]],
-        PATHS,
+        sql,
         params,
         name="paths",
         column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))},
     )
+    sampling.told(kept)
 
 
 def more(run: Row) -> None:

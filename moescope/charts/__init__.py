@@ -6,8 +6,8 @@ so one chart is right on light and on dark ground. Intervals are bands or whiske
 
 from ._bars import bars
 from ._export import themed, to_html, to_pdf, to_png, to_svg
-from ._flow import flow
-from ._heatmap import heatmap
+from ._flow import flow, ribbons
+from ._heatmap import heatmap, span
 from ._lines import lines
 from ._palette import CATEGORY, OTHER, theme
 from ._scatter import scatter
@@ -19,7 +19,9 @@ __all__ = [
     "flow",
     "heatmap",
     "lines",
+    "ribbons",
     "scatter",
+    "span",
     "theme",
     "themed",
     "to_html",

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+MANY = 500  # marks from which on a browser paints them, instead of keeping a node of the page for each
 GREY = "#8A9299"  # rules and whiskers, seen on light and dark ground
 
 

@@ -9,7 +9,6 @@ from ._palette import CATEGORY
 
 _STEPS = np.linspace(0, 1, 9)  # joined by monotone curves
 _CURVE = _STEPS**2 * (3 - 2 * _STEPS)
-_MANY = 120  # ribbons from which on a browser paints them, instead of keeping a node of the page for each
 _GAP, _NODE = 0.015, 0.04  # share of the height between nodes; half a node's width in layers
 
 
@@ -30,16 +29,30 @@ def flow(
     Each column of nodes is one layer and has the same height; a node's height is its share of the column's tokens.
     `focus` = (layer, expert) lights the ribbons that touch this expert, and fades the rest.
     """
+    nodes, links, places = ribbons(frame, layer, expert, next_layer, next_expert, n)
+    chart = alt.layer(_ribbons(_curves(links, places), focus), *_marks(nodes, places))
+    return titled(chart.properties(width=max(110 * len(places), 320), height=420), title, subtitle)
+
+
+def ribbons(
+    frame: pd.DataFrame,
+    layer: str = "layer",
+    expert: str = "expert",
+    next_layer: str = "next_layer",
+    next_expert: str = "next_expert",
+    n: str = "n",
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[int, int]]:
+    """Where nodes and ribbons lie: nodes with bottom and top, links with both ends' edges, {layer: its column}.
+
+    Heights are shares of the picture's.
+    """
     links = frame[[layer, expert, next_layer, next_expert, n]].set_axis(
         ["layer", "expert", "next_layer", "next_expert", "n"], axis=1
     )
     links = links[links["n"] > 0].reset_index(drop=True)
     places = {number: place for place, number in enumerate(sorted({*links["layer"], *links["next_layer"]}))}
     nodes = _nodes(links, places)
-    chart = alt.layer(_ribbons(_curves(links, nodes, places), focus), *_marks(nodes, places))
-    if len(links) > _MANY:
-        chart = chart.properties(usermeta={"embedOptions": {"renderer": "canvas"}})
-    return titled(chart.properties(width=max(110 * len(places), 320), height=420), title, subtitle)
+    return nodes, pd.concat([links, *_edges(links, nodes)], axis=1), places
 
 
 def _nodes(links: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
@@ -57,8 +70,8 @@ def _nodes(links: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
     return nodes
 
 
-def _curves(links: pd.DataFrame, nodes: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
-    """Points along every ribbon: x, lower and upper edge."""
+def _edges(links: pd.DataFrame, nodes: pd.DataFrame) -> list[pd.DataFrame]:
+    """Lower and upper edge of every ribbon where it leaves, and where it arrives."""
     known = nodes.set_index(["layer", "expert"])
     ends = []
     for side, other in (("", "next_"), ("next_", "")):
@@ -66,15 +79,21 @@ def _curves(links: pd.DataFrame, nodes: pd.DataFrame, places: dict[int, int]) ->
         order = links.sort_values([*keys, f"{other}expert"])
         node = known.loc[pd.MultiIndex.from_frame(order[keys])]
         width = order["n"].to_numpy() / node["tokens"].to_numpy() * node["height"].to_numpy()
-        above = pd.Series(width).groupby([order[k].to_numpy() for k in keys]).cumsum().to_numpy()
-        ends.append(pd.DataFrame({"low": node["bottom"].to_numpy() + above - width, "high": node["bottom"].to_numpy() + above},
-                                 index=order.index).sort_index())  # fmt: skip
+        low = node["bottom"].to_numpy() - width
+        low += pd.Series(width).groupby([order[k].to_numpy() for k in keys]).cumsum().to_numpy()
+        ends.append(pd.DataFrame({f"{side}low": low, f"{side}high": low + width}, index=order.index).sort_index())
+    return ends
+
+
+def _curves(links: pd.DataFrame, places: dict[int, int]) -> pd.DataFrame:
+    """Points along every ribbon: x, lower and upper edge."""
     count, steps = len(links), len(_STEPS)
-    table = {name: np.repeat(links[name].to_numpy(), steps) for name in links}
+    names = ["layer", "expert", "next_layer", "next_expert", "n"]
+    table = {name: np.repeat(links[name].to_numpy(), steps) for name in names}
     begin, end = links["layer"].map(places).to_numpy() + _NODE, links["next_layer"].map(places).to_numpy() - _NODE
     table["x"] = (begin[:, None] + (end - begin)[:, None] * _STEPS).ravel()
     for edge in ("low", "high"):
-        first, last = ends[0][edge].to_numpy(), ends[1][edge].to_numpy()
+        first, last = links[edge].to_numpy(), links[f"next_{edge}"].to_numpy()
         table[edge] = (first[:, None] + (last - first)[:, None] * _CURVE).ravel()
     table["link"] = np.repeat(np.arange(count), steps)
     small = {"x": "f4", "low": "f4", "high": "f4", "link": "i4", "n": "i8"}

@@ -6,9 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import field, is_number, titled, tooltips, words
-
-_MANY = 500  # cells from which on a browser paints them without round corners, instead of keeping a node of the page for each
+from ._encode import MANY, field, is_number, titled, tooltips, words
 
 
 def heatmap(
@@ -23,7 +21,6 @@ def heatmap(
     subtitle: str | None = None,
     format: str = ".3~g",
     tooltip: Sequence[str] = (),
-    select: bool = False,
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
 ) -> alt.Chart:
@@ -31,12 +28,11 @@ def heatmap(
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
-    `select` adds a click selection named "pick" with the fields x and y.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour = chance, {chance:.3g}"
-    chart = alt.Chart(frame).mark_rect(cornerRadius=1.5 if len(frame) <= _MANY else 0).encode(
+    chart = alt.Chart(frame).mark_rect(cornerRadius=1.5 if len(frame) <= MANY else 0).encode(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
@@ -44,13 +40,8 @@ def heatmap(
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
-    if select:
-        pick = alt.selection_point(name="pick", fields=[x, y], on="click", empty=False)
-        selected = alt.condition(pick, alt.value("#D55E00"), alt.value("transparent"))
-        width = alt.condition(pick, alt.value(2.5), alt.value(0))
-        chart = chart.add_params(pick).encode(stroke=selected, strokeWidth=width)
     size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())
-    painted = {"usermeta": {"embedOptions": {"renderer": "canvas"}}} if len(frame) > _MANY else {}
+    painted = {"usermeta": {"embedOptions": {"renderer": "canvas"}}} if len(frame) > MANY else {}
     return titled(chart.properties(**size, **painted), title, subtitle)
 
 
@@ -58,15 +49,23 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
     return {} if names is None else {"scale": alt.Scale(domain=list(names))}
 
 
-def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
+def span(values: pd.Series, chance: float | None = None, centre: float | None = None) -> tuple[float, float | None, float]:
+    """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
         reach = max(abs(low - centre), abs(high - centre)) or 1.0
-        return alt.Scale(range="diverging", domain=[centre - reach, centre + reach], domainMid=centre)
+        return centre - reach, centre, centre + reach
     if chance is not None:
-        return alt.Scale(range="diverging", domain=[min(low, chance), max(high, chance)], domainMid=chance)
-    return alt.Scale(range="heatmap", domain=[min(low, 0.0), high if high > min(low, 0.0) else 1.0])
+        return min(low, chance), chance, max(high, chance)
+    return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
+
+
+def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
+    low, middle, high = span(values, chance, centre)
+    if middle is None:
+        return alt.Scale(range="heatmap", domain=[low, high])
+    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle)
 
 
 def _axis(values: pd.Series) -> alt.Axis:

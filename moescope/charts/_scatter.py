@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import field, is_number, titled, tooltips, words
+from ._encode import MANY, field, is_number, titled, tooltips, words
 
 
 def scatter(
@@ -47,4 +47,5 @@ def scatter(
     if select:
         brush = alt.selection_interval(name="brush")
         chart = chart.add_params(brush).encode(opacity=alt.condition(brush, alt.value(0.85), alt.value(0.2)))
-    return titled(chart.properties(width=560, height=420), title, subtitle)
+    painted = {"usermeta": {"embedOptions": {"renderer": "canvas"}}} if len(frame) > MANY else {}
+    return titled(chart.properties(width=560, height=420, **painted), title, subtitle)

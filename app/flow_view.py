@@ -1,0 +1,49 @@
+"""Flow from layer to layer: a component of the browser that draws ribbons and gives back the expert that was clicked.
+
+Files of the same picture are made by `moescope.charts.flow`, from the same geometry.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from moescope.charts import ribbons
+
+HERE = Path(__file__).parent
+
+
+@st.cache_resource(show_spinner=False)
+def sources() -> tuple[str, str]:
+    """The component's script and style."""
+    return HERE.joinpath("flow_view.js").read_text(), HERE.joinpath("heat_view.css").read_text()
+
+
+def data_of(frame: pd.DataFrame, title: str, subtitle: str | None, focus: tuple[int, int] | None) -> dict[str, Any]:
+    """What the browser needs; heights are shares of the picture's."""
+    nodes, links, places = ribbons(frame)
+    edges = links[["low", "high", "next_low", "next_high"]].round(5).to_numpy().tolist()
+    return {
+        "title": title, "subtitle": subtitle, "focus": focus, "layers": list(places),
+        "nodes": [[places[r.layer], r.expert, r.tokens, round(r.share, 5), round(r.bottom, 5), round(r.top, 5)]
+                  for r in nodes.itertuples()],
+        "links": [[places[r.layer], r.expert, r.next_expert, r.n, *edge]
+                  for r, edge in zip(links.itertuples(), edges, strict=True)],
+    }  # fmt: skip
+
+
+def show(data: dict[str, Any], key: str, follow: Callable[[tuple[int, int] | None], None]) -> None:
+    """Draw it; `follow` gets (layer, expert) when one is clicked, or None when it is let go."""
+    script, css = sources()
+    sign = hashlib.blake2b(json.dumps({**data, "focus": None}, default=str).encode(), digest_size=9).hexdigest()
+    component = st.components.v2.component("moescope_flow", html='<div class="flow"></div>', js=script, css=css)
+
+    def clicked() -> None:
+        node = (st.session_state.get(key) or {}).get("node")
+        follow(tuple(node) if node else None)
+
+    component(data=data | {"sign": sign}, key=key, on_node_change=clicked)
