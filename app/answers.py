@@ -59,7 +59,7 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, **options: Any) -> N
     entry = entries[0]
     panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
     label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
-    if (wait or (run["decisions"] or 0) > BIG) and not linked.asked(label, f"ask-{name}"):
+    if (wait or (run["decisions"] or 0) > BIG or not linked.attended) and not linked.asked(label, f"ask-{name}"):
         return
     begun = time.monotonic()
     with st.spinner("Counting, resampling and permuting …", show_time=True):

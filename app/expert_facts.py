@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import sampling
 import stored
+import streamlit as st
 from pickers import Layer
 
 Row = dict[str, Any]
@@ -120,21 +121,27 @@ def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.
     return frame.assign(lift=frame["rate"] / (overall or 1), at_least=frame["low"] / (overall or 1)), sql, params
 
 
+@st.cache_resource(max_entries=30, show_spinner=False)
+def _labelled(where: str, state: tuple[Any, ...], sql: str, router: int, kind: str, experts: int) -> tuple[np.ndarray, Any]:
+    """Assignments float32 [documents, labels, experts] of a layer, and the labels."""
+    counts = stored.frame(sql, router, kind)
+    (document, documents), (label, labels) = pd.factorize(counts["document"]), pd.factorize(counts["label"], sort=True)
+    shape = len(documents) + bool((document < 0).any()), len(labels), experts  # those without a name are one document
+    cell = (np.where(document < 0, len(documents), document) * shape[1] + label) * experts + counts["expert"].to_numpy(int)
+    n = counts["n"].to_numpy(float)
+    return np.bincount(cell, n, shape[0] * shape[1] * experts).reshape(shape).astype(np.float32), labels
+
+
 def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
     """Share of each label's assignments that go to this expert, with a bootstrap interval over documents."""
     sql = (BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL).format(few=part_of(run, layer)[0])
-    counts = stored.frame(sql, layer.router, kind)
-    if counts.empty:
-        return counts, sql, [layer.router, kind]
-    (document, documents), (label, labels) = pd.factorize(counts["document"]), pd.factorize(counts["label"], sort=True)
-    shape = len(documents) + bool((document < 0).any()), len(labels)  # those without a name are one document
-    n = counts["n"].to_numpy(float)
-    cell = np.where(document < 0, len(documents), document) * shape[1] + label
-    every = np.bincount(cell, n, shape[0] * shape[1]).reshape(shape)
-    mine = np.bincount(cell, n * (counts["expert"].to_numpy() == expert), shape[0] * shape[1]).reshape(shape)
+    table, labels = _labelled(str(stored.path()), stored.held().look(), sql, layer.router, kind, layer.experts)
+    every, mine = table.sum(2, dtype=float), table[:, :, expert].astype(float)
+    if not len(every):
+        return pd.DataFrame(), sql, [layer.router, kind]
     frame = pd.DataFrame({"label": labels, "share": mine.sum(0) / every.sum(0), "assignments": every.sum(0).astype(int)})
     frame["documents"] = (every > 0).sum(0)
-    weights = np.random.default_rng(0).multinomial(shape[0], np.full(shape[0], 1 / shape[0]), size=DRAWS)
+    weights = np.random.default_rng(0).multinomial(len(every), np.full(len(every), 1 / len(every)), size=DRAWS)
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = (weights @ mine) / (weights @ every)
         frame["low"], frame["high"] = np.nanquantile(draws, 0.025, axis=0), np.nanquantile(draws, 0.975, axis=0)

@@ -4,15 +4,12 @@ from typing import Any
 
 import expert_facts as facts
 import linked
-import pandas as pd
 import panels
 import pickers
 import sampling
 import stored
 import streamlit as st
 from wording import count, markup, token, visible
-
-from moescope import charts
 
 Row = dict[str, Any]
 
@@ -30,13 +27,13 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             picked = ""
         else:
             shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
-            event = st.dataframe(
+            picked = linked.get("word") or ""
+            at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
+            row = linked.row(
                 shown,
-                hide_index=True,
-                on_select="rerun",
-                selection_mode="single-row",
+                "top",
+                at,
                 height=420,
-                key=f"top-{layer.router}-{expert}",
                 column_config={
                     "token": st.column_config.TextColumn(width=110),
                     "tokens": st.column_config.NumberColumn("here", width=60, help="How often it came to this expert."),
@@ -50,7 +47,9 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                 st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
             else:
                 sampling.told(facts.part_of(run, layer)[1])
-            picked = word_of(named, event.selection.rows)
+            if row is not None:
+                picked = named["text"].iloc[row] if 0 <= row < len(named) else ""
+                linked.put("word", picked or None)
     with right:
         words = (
             f"With “{token(picked).strip()}”."
@@ -59,16 +58,6 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         )
         panels.section("In context", words)
         contexts(run, layer, expert, picked)
-
-
-def word_of(named: pd.DataFrame, chosen: list[int]) -> str:
-    """The token of the row that was chosen here, else that of ?word=."""
-    before, st.session_state["word-row"] = st.session_state.get("word-row"), chosen
-    if chosen:
-        linked.put("word", named.iloc[chosen[0]]["text"])
-    elif before:
-        linked.put("word", None)
-    return linked.get("word") or ""
 
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
@@ -128,14 +117,5 @@ def _ranked(frame: Any, value: str, title: str, chance: float | None, sql: str, 
     if frame.empty:
         panels.empty(title, none)
         return
-    chart = charts.bars(
-        frame,
-        "other",
-        value,
-        chance=chance,
-        title=title,
-        horizontal=True,
-        sort="-y",
-        format=".0%" if value == "share" else ".2f",
-    )
-    panels.figure(chart, frame, sql, params, name=title.replace(" ", "-"))
+    look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f"}
+    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

@@ -1,19 +1,25 @@
 """State that lives in the URL, so that a view can be sent; run, layer and the like follow from page to page."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+import pandas as pd
 import streamlit as st
 
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
-    "run": ("sequence", "token", "expert", "word", "in", *PAGES),
-    "layer": ("word",),
+    "run": ("sequence", "token", "expert", "word", "in", "follow", "brush", *PAGES),
+    "layer": ("word", "follow"),
+    "stack": ("brush",),
+    "map": ("brush",),
+    "seed": ("brush",),
     "expert": ("word",),
     "sequence": ("token", *PAGES),
 }
 T = TypeVar("T")
+attended = True  # False while pages are drawn for nobody, to fill the caches: what takes long is then left out
 
 
 def get(key: str) -> str | None:
@@ -131,6 +137,24 @@ def _changed(key: str, box: str, default: Any = None) -> None:
     others = [other for other in st.query_params if key == "run" and other.startswith(("ask-", "what-if"))]
     for other in [*FORGET.get(key, ()), *others]:
         put(other, None)
+
+
+def row(frame: pd.DataFrame, key: str, chosen: int | None = None, **more: Any) -> int | None:
+    """A table; the row that was chosen just now. `chosen` is the one that is shown as chosen.
+
+    Its key is the same whatever it shows: the browser then fills the table that it has, instead of making another.
+    """
+    box = f"rows-{key}"
+    st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
+    st.dataframe(
+        frame, hide_index=True, on_select=partial(_chosen, box), selection_mode="single-row", key=box, **more
+    )  # fmt: skip
+    return st.session_state.pop(f"new-{box}", None)  # type: ignore[no-any-return]
+
+
+def _chosen(box: str) -> None:
+    rows = (st.session_state.get(box) or {}).get("selection", {}).get("rows") or [-1]
+    st.session_state[f"new-{box}"] = int(rows[0])
 
 
 def go(page: str, **state: Any) -> None:

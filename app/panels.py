@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+import bar_view
 import duckdb
 import heat_view
+import linked
 import pandas as pd
 import streamlit as st
 from altair.utils import schemapi
@@ -50,7 +52,8 @@ def part(render: Callable[..., Any]) -> Callable[..., Any]:
     def drawn(*args: Any, **kwargs: Any) -> Any:
         return guarded(render, *args, **kwargs)
 
-    return st.fragment(drawn)  # type: ignore[no-any-return]
+    fragment = st.fragment(drawn)
+    return wraps(render)(lambda *args, **kwargs: (fragment if linked.attended else drawn)(*args, **kwargs))
 
 
 def sentence(text: str) -> None:
@@ -116,19 +119,10 @@ def _literal(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
 
 
-def figure(
-    chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, select: str | None = None
-) -> dict[str, Any]:
-    """A chart with its SQL and its files. With `select`, the name of a brush, the ranges under it are returned."""
-    selected: dict[str, Any] = {}
-    size: dict[str, Any] = {"width": "stretch", "height": _room(chart)}
-    if select:
-        event = st.altair_chart(chart, key=f"chart-{name}", on_select="rerun", selection_mode=[select], **size)
-        selected = dict(getattr(event, "selection", {}).get(select) or {})
-    else:
-        st.altair_chart(chart, key=f"chart-{name}", **size)
+def figure(chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str) -> None:
+    """A chart with its SQL and its files."""
+    st.altair_chart(chart, key=f"chart-{name}", width="stretch", height=_room(chart))
     files(frame, sql, params, name=name, chart=chart)
-    return selected
 
 
 def _room(chart: Any) -> Any:
@@ -146,6 +140,14 @@ def heat(
     click = look.pop("click", False)
     files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
     return cell if click else {}
+
+
+def ranked(frame: pd.DataFrame, x: str, y: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any) -> None:
+    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`."""
+    frame = frame.sort_values(y, ascending=False, kind="stable")
+    st.html(bar_view.drawn(frame, x, y, **look))
+    chart = partial(charts.bars, frame, x, y, horizontal=True, sort="-y", **look)
+    files(frame, sql, params, name=name, chart=chart)
 
 
 @st.fragment

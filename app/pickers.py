@@ -106,9 +106,16 @@ def choose_expert(layer: Layer, key: str = "expert", label: str = "Expert") -> i
     return linked.choose(label, key, list(range(layer.experts)), lambda e: f"expert {e}") or 0
 
 
-@st.fragment(run_every=2.0)
 def watch(shown: tuple[Any, ...]) -> None:
-    """Draw the whole page again when the store has changed, gone, or come back."""
+    """Draw the whole page again when the store has changed, gone, or come back; looked at often while a run grows."""
+    try:
+        grows = any(run["status"] == "running" for run in runs())
+    except Exception:
+        grows = True
+    st.fragment(_look, run_every=2.0 if grows else 5.0)(shown)
+
+
+def _look(shown: tuple[Any, ...]) -> None:
     try:
         state = stored.held().look()
     except Exception:

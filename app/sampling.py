@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 from wording import share
 
-LAYER = 500_000  # assignments of one layer that are counted
+LAYER = 250_000  # assignments of one layer that are counted
 EVERY = 1_000_000  # assignments of all layers together
 FEW = """ and {name}forward in (select forward from (
     select forward, sum(tokens) over (order by hash(forward), forward) - tokens as before from forwards where run = {run})

@@ -5,7 +5,6 @@ import logging
 import os
 import runpy
 import sys
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 HERE = Path(__file__).parent
-LATER_S = 4.0  # until analyses (SciPy) are imported: the first page needs none
 sys.path.insert(0, str(HERE))
 
 import contents  # noqa: E402
@@ -22,20 +20,22 @@ from front import Front  # noqa: E402
 
 
 def warm() -> None:
-    """Import what pages import, and draw the first page for nobody: what it asks the store is then in the cache."""
-    import answers
+    """Import what pages import, and draw each for nobody: what they ask the store at first is then in the cache."""
+    import linked
     import panels
     import pickers
     import stored
 
     logging.disable(logging.WARNING)  # Streamlit warns at every element that nobody looks
+    linked.attended = False
     try:
         with contextlib.suppress(Exception):  # what goes wrong here is said on the page
             stored.held().look()
             pickers.choose_run()
-        panels.guarded(runpy.run_path, str(contents.views()[0][0]))
-        threading.Timer(LATER_S, answers.catalogue).start()
+        for path, _ in contents.views():
+            panels.guarded(runpy.run_path, str(path))
     finally:
+        linked.attended = True
         logging.disable(logging.NOTSET)
 
 

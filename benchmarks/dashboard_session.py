@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, .heat canvas"
+CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, .heat canvas, .scatter canvas, .flow canvas"
 TABLE = "[data-testid=stDataFrame]"
 PAGES = (
     ("Tokens", ".tokens .t"),
@@ -20,7 +20,7 @@ PAGES = (
     ("SQL", TABLE),
     ("Runs", ".ms-card"),
 )
-WAIT = 120_000
+WAIT = 60_000
 WATCH = """
 (() => {
   const s = window.watching = {t0: 0, armed: true, ran: false, quiet: null, done: null, changed: 0}
@@ -163,7 +163,7 @@ class Session:
 
     def brush(self) -> None:
         """A drag over the map."""
-        box = self.page.locator("[data-testid=stVegaLiteChart]").last.bounding_box()
+        box = self.page.locator(".scatter canvas").bounding_box()
         mouse, (x, y) = self.page.mouse, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
         def drag() -> None:

@@ -89,10 +89,10 @@ def tokens(a: Row, b: Row) -> None:
         most, sql, params = comparing.changed(a["run"], b["run"])
         st.caption("Tokens that changed in most layers; choose one to see its route in run A.")
         shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
-        event = st.dataframe(shown, hide_index=True, on_select="rerun", selection_mode="single-row", height=330, key="changed")
+        chosen = linked.row(shown, "changed", height=330)
         panels.files(most, sql, params, name="changed")
-        if event.selection.rows:
-            row = most.iloc[event.selection.rows[0]]
+        if chosen is not None and 0 <= chosen < len(most):
+            row = most.iloc[chosen]
             linked.go("tokens", run=a["run"], sequence=int(row["sequence"]), token=int(row["token"]))
 
 

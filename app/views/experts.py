@@ -44,12 +44,9 @@ def finder(run: Row) -> None:
         return
     st.caption("Lift: how many times more of it goes here than of everything; 1 is chance. Choose a row to open the expert.")
     shown = frame[["stack", "layer", "expert", "what", "n", "share", "overall", "lift"]]
-    event = st.dataframe(
+    chosen = linked.row(
         shown,
-        hide_index=True,
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"found-{text}",
+        "found",
         height=240,
         column_config={
             "share": st.column_config.NumberColumn(format="percent"),
@@ -58,8 +55,8 @@ def finder(run: Row) -> None:
         },
     )
     panels.files(shown, sql, params, name="found")
-    if event.selection.rows:
-        row = frame.iloc[event.selection.rows[0]]
+    if chosen is not None and 0 <= chosen < len(frame):
+        row = frame.iloc[chosen]
         label = next((x.label for x in pickers.layers(run["run"]) if x.router == row["router"]), None)
         linked.go("experts", layer=label, expert=int(row["expert"]))
 
@@ -128,22 +125,11 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
             if frame.empty:
                 panels.empty(f"No {one} here", "No labelled token was routed by this layer.")
                 continue
-            chart = charts.bars(
-                frame,
-                "label",
-                "share",
-                "low",
-                "high",
-                chance=even,
-                title=f"Share of each {one} that comes here",
-                horizontal=True,
-                subtitle="95 % bootstrap over documents; dashed: its share of everything",
-                format=".0%",
-                sort="-y",
-                chance_label="all",
-                tooltip=["assignments", "documents"],
-            )
-            panels.figure(chart, frame, sql, params, name=f"expert-{one}")
+            panels.ranked(
+                frame, "label", "share", sql, params, name=f"expert-{one}", low="low", high="high", chance=even,
+                title=f"Share of each {one} that comes here", subtitle="95 % bootstrap over documents", format=".0%",
+                chance_label="its share of everything", tooltip=["assignments", "documents"],
+            )  # fmt: skip
     sampling.told(facts.part_of(run, layer)[1])
 
 

@@ -1,5 +1,6 @@
 """Syntax or meaning: does routing follow form, meaning, or merely which token it is?"""
 
+from functools import partial
 from typing import Any
 
 import answers
@@ -8,6 +9,7 @@ import maps
 import panels
 import pickers
 import sampling
+import scatter_view
 import stored
 import streamlit as st
 from wording import clean, visible
@@ -69,36 +71,26 @@ def atlas(run: Row) -> None:
         says = (
             "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
         )
-        chart = charts.scatter(
-            frame,
-            "across",
-            "up",
-            "colour",
-            f"{how} of {len(frame)} tokens",
-            subtitle=says,
-            axes=False,
-            select=True,
-            tooltip=["token_text", "document", "upos"],
-        )
+        title = f"{how} of {len(frame)} tokens"
+        data = scatter_view.data_of(frame, "across", "up", "colour", "token_text", ("document", "upos"), title, says)
+        brush = scatter_view.show(data, "brush")
+        chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, maps.MOST, run["run"]]
-        brush = panels.figure(chart, frame.drop(columns="colour"), sql, params, name="map", select="brush")
+        panels.files(frame.drop(columns="colour"), sql, params, name="map", chart=chart)
         sampling.told(kept)
     with right:
         listed(run, frame, brush)
 
 
-def listed(run: Row, frame: Any, brush: Row) -> None:
+def listed(run: Row, frame: Any, brush: list[float] | None) -> None:
     """The tokens under the brush; choosing one opens its route."""
-    for axis in ("across", "up"):
-        if axis in brush:
-            frame = frame[frame[axis].between(*sorted(brush[axis]))]
+    if brush:
+        frame = frame[frame["across"].between(*brush[:2]) & frame["up"].between(*brush[2:])]
     st.caption(f"{len(frame)} tokens{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route.")
     shown = frame[["token_text", "label", "upos", "document"]].head(400)
-    event = st.dataframe(
-        shown, hide_index=True, on_select="rerun", selection_mode="single-row", height=440, key=f"brushed-{len(frame)}"
-    )
-    if event.selection.rows:
-        row = frame.iloc[event.selection.rows[0]]
+    chosen = linked.row(shown, "brushed", height=440)
+    if chosen is not None and 0 <= chosen < len(frame):
+        row = frame.iloc[chosen]
         linked.go("tokens", run=run["run"], sequence=int(row["sequence"]), token=int(row["token"]))
 
 
