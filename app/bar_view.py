@@ -30,7 +30,8 @@ def drawn(
     words = [subtitle or "", "" if chance is None else f"dashed: {chance_label}, {said(chance, format)}"]
     head = f'<div class="head"><b>{markup(title or "")}</b><small>{markup("; ".join(filter(None, words)))}</small></div>'
     lines = "".join(_line(row, x, y, low, high, chance, top, format, tooltip) for row in frame.to_dict("records"))
-    return f'<div class="ms-bars" role="table" aria-label="{markup(title or "")}">{head}{lines}</div>'
+    names = f"--names:{max(len(str(v)) for v in frame[x]) * 0.55 + 0.6:.1f}rem"
+    return f'<div class="ms-bars" role="table" style="{names}" aria-label="{markup(title or "")}">{head}{lines}</div>'
 
 
 def _line(

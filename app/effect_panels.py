@@ -96,7 +96,7 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
         subtitle="change of the loss, nats per token; orange: the model misses the expert there",
         tooltip=["ci_low", "ci_high", *MORE],
     )  # fmt: skip
-    st.caption("Click a cell to open that expert. Hover for the interval: a colour alone is no finding.")
+    st.caption("Hover for the interval: a colour alone is no finding.")
     _open(run, shown, pick)
 
 

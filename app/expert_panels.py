@@ -18,7 +18,7 @@ Row = dict[str, Any]
 def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
     """Its characteristic tokens, and places where they stand."""
     frame, sql, params = facts.top_tokens(run, layer, expert, overall)
-    left, right = st.columns([2, 3], gap="medium")
+    left, right = st.columns([4, 5], gap="medium")
     with left:
         panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance.")
         named = frame.dropna(subset=["text"])
@@ -35,11 +35,11 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                 at,
                 height=420,
                 column_config={
-                    "token": st.column_config.TextColumn(width=110),
-                    "tokens": st.column_config.NumberColumn("here", width=60, help="How often it came to this expert."),
-                    "rate": st.column_config.NumberColumn("of all", format="percent", width=70, help="Of all its occurrences."),
-                    "lift": st.column_config.NumberColumn(format="%.2f ×", width=65),
-                    "at_least": st.column_config.NumberColumn("≥, 95 %", format="%.2f ×", width=75, help="Lower 95 % bound."),
+                    "token": st.column_config.TextColumn(width=96),
+                    "tokens": st.column_config.NumberColumn("here", width=52, help="How often it came to this expert."),
+                    "rate": st.column_config.NumberColumn("of all", format="percent", width=64, help="Of all its occurrences."),
+                    "lift": st.column_config.NumberColumn(format="%.2f ×", width=60),
+                    "at_least": st.column_config.NumberColumn("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
                 },
             )
             panels.files(shown, sql, params, name="expert-tokens")
@@ -72,7 +72,7 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
         lines.append(
             f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
             f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-            f"<small>{markup(document)} · {some['weight'].iloc[0]:.2f}</small></div>"
+            f"<small><bdi>{markup(document)} · {some['weight'].iloc[0]:.2f}</bdi></small></div>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")

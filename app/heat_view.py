@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from bar_view import said
 from wording import clean
 
 from moescope.charts import span
@@ -46,7 +47,9 @@ def data_of(
     columns, rows = _names(frame[x], across, False), _names(frame[y], down, pd.api.types.is_numeric_dtype(frame[y]))
     place = pd.Index(rows).get_indexer(frame[y]) * len(columns) + pd.Index(columns).get_indexer(frame[x])
     if chance is not None and subtitle is None:
-        subtitle = f"neutral colour = chance, {chance:.3g}"
+        subtitle = f"neutral colour: chance, {said(chance, format)}"
+    if click:
+        subtitle = "; ".join(filter(None, (subtitle, "click a cell to open that expert")))
     known = [c for c in dict.fromkeys(tooltip) if c in frame and c not in (x, y, value) and _number(frame[c])]
     low, middle, high = span(frame[value], chance, centre)
     return {

@@ -147,7 +147,7 @@ def row(frame: pd.DataFrame, key: str, chosen: int | None = None, **more: Any) -
     box = f"rows-{key}"
     st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
     st.dataframe(
-        frame, hide_index=True, on_select=partial(_chosen, box), selection_mode="single-row", key=box, **more
+        frame, hide_index=True, placeholder="", on_select=partial(_chosen, box), selection_mode="single-row", key=box, **more
     )  # fmt: skip
     return st.session_state.pop(f"new-{box}", None)  # type: ignore[no-any-return]
 

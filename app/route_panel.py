@@ -97,7 +97,7 @@ def _chart(path: pd.DataFrame, token: int, run: int) -> None:
     layers = sorted(frame["layer"].unique().tolist(), reverse=True)
     pick = panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", routes.ROUTE, [token, run], name="route",
-        subtitle="click a cell to open that expert", click=True, across=range(int(path["experts"].max())), down=layers,
+        click=True, across=range(int(path["experts"].max())), down=layers,
     )  # fmt: skip
     if pick:
         label = next((x.label for x in pickers.layers(run) if x.layer == pick["y"]), None)

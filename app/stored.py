@@ -19,7 +19,7 @@ from moescope.store import Store
 from moescope.store.parts import parts, parts_folder
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
-MEMORY = "900MB"
+MEMORY = "900 MB"
 GLANCE_S = 0.05  # how old what is known of the file may be
 PAUSE_S = 3.0  # a growing store is not re-opened more often than this, or than ten times as long as opening takes
 

@@ -64,7 +64,7 @@ export default function ({ parentElement, data, setStateValue }) {
     }
     legend.appendChild(chip)
   })
-  root.append(legend, box, tip)
+  if (data.mode === "grid") root.append(box, legend, tip); else root.append(legend, box, tip)  // pictures side by side begin alike
 
   function show(i, cell) {
     tip.replaceChildren(el("b", "", data.names[i]))

@@ -19,7 +19,8 @@ from moescope import charts
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
 KINDS = """
 select kind, of_tokens from (select distinct kind, false as of_tokens from label_rollup where run = ?
-union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?) order by of_tokens, kind"""
+union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?)
+order by of_tokens, kind <> 'upos', kind"""
 MORE = {"labels": "What it prefers", "company": "Its company", "without": "Without it"}
 Row = dict[str, Any]
 

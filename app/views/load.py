@@ -89,15 +89,15 @@ def heat(run: Row) -> None:
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
         even = 1 / max(int(some["expert"].nunique()), 1)
         chance = even if value in ("share", "first") else None
+        words = f"blue: used less than evenly ({even:.3g}); orange: more" if chance else None
         with column:
             pick = panels.heat(
                 some, "expert", "layer", value, f"{VALUES.get(value, value).capitalize()}, {stack}", sql, params,
                 name=f"load-{stack}-{value}", chance=chance, centre=0 if value == "difference" else None,
-                tooltip=["assignments"], click=True, format=".3~g" if value == "mean" else ".0%",
+                tooltip=["assignments"], click=True, subtitle=words, format=".3~g" if value == "mean" else ".0%",
             )  # fmt: skip
         if pick and (str(stack), pick["y"]) in known:
             linked.go("experts", run=run["run"], layer=known[str(stack), pick["y"]].label, expert=pick["x"])
-    st.caption("Click a cell to open that expert. Blue: used less than evenly; orange: more.")
 
 
 def by_layer(run: Row) -> None:

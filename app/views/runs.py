@@ -138,13 +138,14 @@ def render() -> None:
     run = pickers.the_run() or known[0]
     if len(known) > 1:
         columns = ["run", "name", "status", "model_name", "family", "dataset", "tokens", "decisions", "seconds", "started"]
-        panels.table(stored.frame(pickers.RUNS)[columns], pickers.RUNS, name="runs")
+        numbers = {c: st.column_config.NumberColumn(format="localized") for c in ("tokens", "decisions")}
+        more = {"model_name": "model", "seconds": st.column_config.NumberColumn(format="%.1f")}
+        panels.table(stored.frame(pickers.RUNS)[columns], pickers.RUNS, name="runs", column_config=numbers | more)
     title(run)
     progress(run)
     panels.cards(health(run))
     warnings(run)
     glance(run)
-    st.caption("Click a cell to open that expert.")
     provenance(run)
 
 

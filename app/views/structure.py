@@ -87,6 +87,7 @@ def together(run: Row, layer: pickers.Layer) -> None:
     panels.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", TOGETHER, [layer.router],
         name="coactivation", chance=chance, tooltip=["n"], format=".0%",
+        subtitle=f"neutral colour: chance, {chance:.3g}; no expert runs beside itself",
     )  # fmt: skip
 
 

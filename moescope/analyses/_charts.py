@@ -1,15 +1,22 @@
-"""The chart forms that analyses share. Colours are safe for colour-blind readers; every mark has a tooltip."""
+"""The chart forms that analyses share. Colours are named ranges of the theme (charts/_palette.py); every mark has a tooltip."""
 
 from typing import Any
 
 import pandas as pd
 
 WIDTH, HEIGHT = 520, 260
+GREY = "#8A9299"  # rules, seen on light and dark ground
+MANY = 500  # cells from which on a browser paints them
 
 
 def _plain(frame: pd.DataFrame) -> pd.DataFrame:
     """Numbers that Altair can write: no pandas integers with missing values."""
     return frame.astype({c: "float" for c in frame if isinstance(frame[c].dtype, pd.Int64Dtype)})
+
+
+def _short(values: pd.Series) -> bool:
+    """True where names fit below their column."""
+    return pd.api.types.is_numeric_dtype(values) or bool(values.astype(str).str.len().max() <= 4)
 
 
 def layers(frame: pd.DataFrame, title: str, colour: str = "stack") -> Any:
@@ -27,7 +34,7 @@ def layers(frame: pd.DataFrame, title: str, colour: str = "stack") -> Any:
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)), color=hue, tooltip=tips
     )
     band = base.mark_errorbar(ticks=True).encode(y=alt.Y("ci_low:Q", title=title), y2="ci_high:Q", color=hue)
-    chance = base.mark_line(strokeDash=[4, 4], color="gray").encode(y="chance:Q", detail=f"{colour}:N")
+    chance = base.mark_line(strokeDash=[4, 4], color=GREY).encode(y="chance:Q", detail=f"{colour}:N")
     return (band + chance + line).properties(title=title, width=WIDTH, height=HEIGHT)
 
 
@@ -37,11 +44,12 @@ def heatmap(frame: pd.DataFrame, title: str, x: str = "expert", y: str = "layer"
 
     columns = [c for c in dict.fromkeys([x, y, "stack", value, "chance", "ci_low", "ci_high", "q", "n"]) if c in frame]
     tips = [f"{c}:{'N' if c in (x, y, 'stack') else 'Q'}" for c in columns]
-    colour = alt.Color(f"{value}:Q", scale=alt.Scale(scheme="viridis"), title=value)
-    chart = (
-        alt.Chart(_plain(frame[columns])).mark_rect().encode(x=alt.X(f"{x}:O"), y=alt.Y(f"{y}:O"), color=colour, tooltip=tips)
-    )
-    chart = chart.properties(title=title, width=WIDTH, height=HEIGHT)
+    colour = alt.Color(f"{value}:Q", scale=alt.Scale(range="heatmap"), legend=alt.Legend(gradientThickness=10, tickCount=5))
+    across = alt.X(f"{x}:O", axis=alt.Axis(labelOverlap=True, labelAngle=0 if _short(frame[x]) else -35))
+    up = alt.Y(f"{y}:O", sort="descending" if pd.api.types.is_numeric_dtype(frame[y]) else "ascending")
+    chart = alt.Chart(_plain(frame[columns])).mark_rect().encode(x=across, y=up, color=colour, tooltip=tips)
+    painted = {"usermeta": {"embedOptions": {"renderer": "canvas"}}} if len(frame) > MANY else {}
+    chart = chart.properties(title=title, width=WIDTH, height=HEIGHT, **painted)
     return chart if "stack" not in frame or frame["stack"].nunique() < 2 else chart.facet(row="stack:N")
 
 
