@@ -80,11 +80,16 @@ def show(answer: Any, entry: dict[str, Any], seconds: float = 0.0) -> None:
                 panels.figure(chart, _frame_of(answer, title), _sql_of(answer, title), name=f"{answer.name}-{title}")
     for note in answer.notes[:6]:
         st.caption(f":material/info: {panels.plain(note, 400)}")
-    with st.expander("Tables and method", icon=":material/table:"):
-        for title, frame in answer.frames.items():
-            st.caption(f"**{panels.plain(title)}**")
-            panels.table(frame.head(2000), _sql_of(answer, title), name=f"{answer.name}-table-{title}")
-        st.text(entry["method"])
+    with linked.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
+        if box.open:
+            _tables(answer, entry)
+
+
+def _tables(answer: Any, entry: dict[str, Any]) -> None:
+    for title, frame in answer.frames.items():
+        st.caption(f"**{panels.plain(title)}**")
+        panels.table(frame.head(2000), _sql_of(answer, title), name=f"{answer.name}-table-{title}")
+    st.text(entry["method"])
 
 
 def _sql_of(answer: Any, title: str) -> str:

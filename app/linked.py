@@ -139,6 +139,11 @@ def _changed(key: str, box: str, default: Any = None) -> None:
         put(other, None)
 
 
+def opened(label: str, key: str, icon: str) -> Any:
+    """A part to open, as a container with `.open`; that it is open is in the URL, and what is in it is made only then."""
+    return st.expander(label, key=key, icon=icon, bind="query-params")
+
+
 def row(frame: pd.DataFrame, key: str, chosen: int | None = None, **more: Any) -> int | None:
     """A table; the row that was chosen just now. `chosen` is the one that is shown as chosen.
 

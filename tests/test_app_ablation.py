@@ -51,7 +51,7 @@ def test_effects_and_curves_are_shown(store: Path, tmp_path: Path, monkeypatch: 
     states = [({}, "none", "load"), ({"in": "layer 2", "control": "load", "use": "gate_mass"}, "load", "gate_mass")]
     for query, control, use in states:
         panels = ("effects", "beyond", f"by-domain-{control}", f"against-{use}", "effects-table")
-        test = opened(store, "ablation", monkeypatch, panels, **query)
+        test = opened(store, "ablation", monkeypatch, panels, effects="true", **query)
         assert sum("ablation_effects" in c.value for c in test.code) == 5, query
     assert opened(store, "ablation", monkeypatch, mode="mean").selectbox(key="box-mode").value == "zero"
     assert (

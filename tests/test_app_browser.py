@@ -176,6 +176,53 @@ def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Ca
     assert again.page.get_by_label("Follow", exact=True).first.input_value() == followed
 
 
+def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("meaning?question=senses")
+    eyes.page.locator(".scatter canvas").scroll_into_view_if_needed()
+    box = eyes.page.locator(".scatter canvas").bounding_box()
+    eyes.page.mouse.move(box["x"] + 60, box["y"] + 60)
+    eyes.page.mouse.down()
+    eyes.page.mouse.move(box["x"] + 300, box["y"] + 300)
+    eyes.page.mouse.up()
+    eyes.page.wait_for_url("**brush=**")
+    eyes.rest()
+    count = eyes.page.get_by_text("choose a row to see its route").inner_text()
+    assert "drag over" not in count
+    again = looking()
+    again.go(eyes.page.url.removeprefix(eyes.url))
+    assert again.page.get_by_text("choose a row to see its route").inner_text() == count
+
+
+def test_opened_part_is_in_the_url(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go()
+    eyes.page.get_by_text("Where it is from").click()
+    eyes.page.locator("[data-testid=stJson]").wait_for()
+    eyes.page.wait_for_url("**from=**")
+    eyes.rest()
+    again = looking()
+    again.go(eyes.page.url.removeprefix(eyes.url))
+    again.page.locator("[data-testid=stJson]").wait_for()
+
+
+def test_chosen_row_is_in_the_url(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("experts?layer=layer+2&expert=1")
+    table = eyes.page.locator("[data-testid=stDataFrame]").first
+    table.click(position={"x": 16, "y": 60})
+    eyes.page.wait_for_url("**word=**")
+    eyes.rest()
+    said = eyes.page.locator(".ms-section p").filter(has_text="With “").inner_text()
+    again = looking()
+    again.go(eyes.page.url.removeprefix(eyes.url))
+    assert again.page.locator(".ms-section p").filter(has_text="With “").inner_text() == said
+    table.click(position={"x": 16, "y": 60})
+    eyes.page.locator(".ms-section p").filter(has_text="A fixed sample").wait_for()
+    eyes.rest()
+    assert "word=" not in eyes.page.url
+
+
 STATES = [
     ("experts?layer=layer+2&expert=3&more=without", ".ms-section h2", "Without it"),
     ("load?what-if=1&count=unrouted", "[data-testid=stVegaLiteChart]", "tokens left without any expert"),

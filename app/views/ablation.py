@@ -55,8 +55,9 @@ def measured(run: Row) -> None:
     kinds = sorted(set(known[(known["mode"] == mode) & (known["counted_at"] == at)]["group_kind"]) - {"all"})
     effect_panels.by_group(run, mode, at, router, kinds)
     effect_panels.against(run, frame, params)
-    with st.expander("All effects as a table", icon=":material/table:"):
-        panels.table(frame.drop(columns="name"), effects.ROWS, params, name="effects-table")
+    with linked.opened("All effects as a table", "effects", ":material/table:") as box:
+        if box.open:
+            panels.table(frame.drop(columns="name"), effects.ROWS, params, name="effects-table")
 
 
 def render() -> None:

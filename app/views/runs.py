@@ -106,7 +106,9 @@ def glance(run: Row) -> None:
 
 def provenance(run: Row) -> None:
     """Where the run is from."""
-    with st.expander("Where it is from: command, versions, proof, warnings", icon=":material/history:"):
+    with linked.opened("Where it is from: command, versions, proof", "from", ":material/history:") as box:
+        if not box.open:
+            return
         command = json.loads(run["command"] or "[]")
         if command:
             st.code(
