@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from benchmarks.ingest import SHAPES
 from moescope import routing
 from moescope.contracts._scores import summarize
 from moescope.store.pack import pack
-from moescope.store.pieces import assemble, piece
+from moescope.store.sheet import Sheet
 from moescope.store.tally import Tally
 from moescope.store.writer import _write
 
@@ -43,12 +44,18 @@ def steps(shape: str, dtype: torch.dtype) -> dict[str, float]:
         return routing.wide(arrays, keys, np.arange(layers), np.zeros(layers, int), np.full(layers, forward))
 
     found["columns"] = best(lambda: columns(3)) / rows
-    pieces = [piece(columns(forward)) for forward in range(PIECES)]
+    pieces, sheet = [columns(forward) for forward in range(PIECES)], Sheet()
+
+    def gather() -> None:
+        sheet.cut(0)
+        for some in pieces:
+            sheet.add(some)
+
     rows *= PIECES
-    found["putting together"] = best(lambda: assemble(pieces)) / rows
-    table = assemble(pieces)
+    found["putting together"] = best(gather) / rows
+    table = sheet.table()
     tokens = {"token": np.arange(PIECES * TOKENS), "sequence": np.arange(PIECES * TOKENS) // 512}
-    tables = {f"routes_{k}": table, "tokens": assemble([piece(tokens)])}
+    tables = {f"routes_{k}": table, "tokens": pa.table(tokens)}
     tally = Tally([{"router": r, "layer": r} for r in range(layers)], [{"expert": e} for e in range(experts)])
     found["kept sums"] = best(lambda: tally.of(tables)) / rows
     found["packing"] = best(lambda: pack(table)) / rows

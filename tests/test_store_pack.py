@@ -24,6 +24,11 @@ def bfloat16(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return (values.view("u4") & 0xFFFF0000).view("f4")
 
 
+def rounded(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The nearest bfloat16, as float32."""
+    return bfloat16((values.view("u4") + 0x7FFF + (values.view("u4") >> 16 & 1)).view("f4"))
+
+
 def with_(values: np.ndarray[Any, Any], weight: float) -> np.ndarray[Any, Any]:
     """With one smallest weight replaced."""
     values = values.copy()
@@ -40,7 +45,10 @@ FORMS = {
     "float32, a zero": (with_(normalized(RNG, 2), 0.0), {"w0", "w1"}),
     "float32, a NaN": (with_(normalized(RNG, 2), np.nan), {"w0", "w1"}),
     "float32, k = 3": (normalized(RNG, 3), {"w0", "w1", "w2"}),
-    "bfloat16": (bfloat16(normalized(RNG, 2)), {"h0", "h1"}),
+    "bfloat16": (bfloat16(normalized(RNG, 2)), {"near", "h1"}),
+    "bfloat16, rounded": (rounded(normalized(RNG, 2)), {"near", "h1"}),
+    "bfloat16, rounded, apart": (rounded(normalized(RNG, 2, 4.0)), {"near", "h1"}),
+    "bfloat16, not divided by their sum": (bfloat16(normalized(RNG, 3)[:, :2].copy()), {"h0", "h1"}),
     "bfloat16, k = 1": (bfloat16(normalized(RNG, 2)[:, :1].copy()), {"h0"}),
     "bfloat16, k = 4": (bfloat16(normalized(RNG, 4)), {"h0", "h1", "h2", "h3"}),
     "bfloat16, above one": (bfloat16(normalized(RNG, 2) * np.float32(30)), {"h0", "h1"}),

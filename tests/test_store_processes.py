@@ -29,6 +29,13 @@ def test_processes_trace_at_once_into_one_store(tmp_path: Path) -> None:
     stop, ended = threading.Event(), []
 
     def read() -> None:
+        try:
+            look()
+            ended.append("well")
+        except BaseException as error:
+            ended.append(repr(error))
+
+    def look() -> None:
         while not stop.is_set() or not seen:
             if store.exists():
                 with moescope.open(store) as opened:
@@ -36,7 +43,6 @@ def test_processes_trace_at_once_into_one_store(tmp_path: Path) -> None:
                     counted = opened.rows("select run, count(*) from decisions group by run order by run")
                     assert [(r, d) for r, _, _, d in sorted(runs) if d] == counted
                     seen.append(Counter(status for _, status, *_ in runs))
-        ended.append("well")
 
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:

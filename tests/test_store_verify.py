@@ -40,7 +40,7 @@ DAMAGE = {
     WIDE.format("e1 = e0"): "no expert twice in a decision (unless the router repeats them)",
     "insert into routes_2 from routes_2 where token = 0": "one decision per forward, router, iteration and token",
     "insert into assignments_long (run, router, dropped) values (0, 0, false)": "selected experts add up to assignments",
-    WIDE.format("h1 = h0 + 1"): "weights fall with rank",
+    WIDE.format("h1 = 16256"): "weights fall with rank",
     "update load_rollup set assignments = assignments + 1 where router = 0 and expert = 0": "kept sums equal the rows",
     "update runs set decisions = 7": "counts of runs equal the rows",
     "update tokens set position = 5 where token = 1": "positions of a sequence run from 0 without gaps",

@@ -3,6 +3,7 @@
 DuckDB packs whole numbers into the bits of their range, but spends 26 to 30 bits on a float however few of them it uses:
 * `slots` in order, no `dropped`, no `iteration`: left out.
 * weights that are exact in bfloat16: their 16 bits, as h0, h1, ...
+* two of those that were divided by their sum: w0 is 1 - w1 in 256ths, give or take one or two, and that is kept, as `near`.
 * two float32 weights that were divided by their sum: w1 differs from 1 - w0 by rounding only, and that is kept, as `rest`.
 * summaries in whole steps (routes.STEPS): the number of steps.
 
@@ -14,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .pieces import numbers, width
+from . import bits
 from .routes import STEPS
+from .sheet import numbers, width
 
 Array = np.ndarray[Any, Any]
 _LOOK = 1024  # values tried before all are
-_SLICE = 1 << 14  # values worked on at a time: they stay in the cache
 _FAR = 2**20  # of units: from there on the rest takes as many bits as the weight
+_NEAR = 3  # 256ths: from there on `near` takes no fewer bits than h0
 _SMALLEST = 71 << 7  # bfloat16 bits of 2^-56: below, the view's shift would not reach
 
 
@@ -35,6 +37,8 @@ def pack(table: pa.Table) -> pa.Table:
     weights = [columns.get(f"w{rank}") for rank in range(k)]
     if all(w is not None and pa.types.is_float32(w.type) for w in weights):
         _swap(columns, {f"w{rank}" for rank in range(k)}, _halves(weights))
+        if k == 2 and "h1" in columns and columns["h0"].null_count == columns["h1"].null_count == 0:
+            _swap(columns, {"h0"}, _near(columns["h0"].to_numpy(), columns["h1"].to_numpy()))
         if k == 2 and "w1" in columns and columns["w0"].null_count == columns["w1"].null_count == 0:
             _swap(columns, {"w1"}, _rest(numbers(columns["w0"]), numbers(columns["w1"])))
     for name in STEPS.keys() & columns.keys():
@@ -55,20 +59,20 @@ def _halves(weights: list[Any]) -> dict[str, Any] | None:
     found = {}
     for rank, column in enumerate(weights):
         empty = np.asarray(column.is_null()) if column.null_count else None
-        values = numbers(column)
-        bits = np.ascontiguousarray(values if empty is None else np.where(empty, np.float32(1), values)).view(np.uint32)
-        if (bits[:_LOOK] & 0xFFFF).any() or (bits & 0xFFFF).any():
+        values = np.ascontiguousarray(numbers(column, 1)).view(np.uint32)
+        half = np.empty(len(values), np.uint16)
+        if not bits.halve(values[:_LOOK], half[:_LOOK]) or not bits.halve(values, half):
             return None
-        half = (bits >> 16).astype(np.uint16)
-        if _outside(half):
+        if not bits.within(half, _SMALLEST, 0x7F80):
             return None
         found[f"h{rank}"] = pa.array(half, mask=empty)
     return found
 
 
-def _outside(half: Array) -> bool:
-    """Whether some value is too small (0 is), negative, infinite or NaN."""
-    return len(half) > 0 and (int(half.min()) < _SMALLEST or int(half.max()) >= 0x7F80)
+def _near(first: Array, second: Array) -> dict[str, Any] | None:
+    """w0 by w1: a few 256ths."""
+    found = np.empty(len(first), np.int8)
+    return {"near": pa.array(found)} if bits.near(first, second, _NEAR, found) else None
 
 
 def _rest(first: Array, second: Array) -> dict[str, Any] | None:
@@ -76,25 +80,14 @@ def _rest(first: Array, second: Array) -> dict[str, Any] | None:
     if not len(second) or not (least := float(second.min())) > 0 or not float(first.max()) <= 1:
         return None
     unit = 23 - int(np.floor(np.log2(least)))
-    if not 23 <= unit <= 60:
-        return None
     found = np.empty(len(second), np.int32)
-    for start in range(0, len(second), _SLICE):
-        some = slice(start, start + _SLICE)
-        rest = np.subtract(1.0, first[some], dtype=np.float64)
-        np.subtract(second[some], rest, out=rest)
-        rest *= 2.0**unit
-        if not -_FAR < float(rest.min()) <= float(rest.max()) < _FAR:
-            return None
-        found[some] = rest
+    if not 23 <= unit <= 60 or not bits.rest(first, second, 2.0**unit, _FAR, found):
+        return None
     return {"rest": pa.array(found), "unit": pa.repeat(pa.scalar(unit, pa.uint8()), len(second))}
 
 
 def _steps(name: str, values: Array) -> dict[str, Any] | None:
     """Whole numbers of steps."""
-    for some in (slice(0, _LOOK), slice(None)):
-        steps = values[some] * np.float32(STEPS[name])
-        whole = np.rint(steps)
-        if not bool((whole == steps).all()) or not bool((np.abs(whole) < 1 << 24).all()):
-            return None
-    return {f"{name}_n": pa.array(whole.astype(np.int32))}
+    found = np.empty(len(values), np.int32)
+    whole = bits.steps(values[:_LOOK], STEPS[name], found) and bits.steps(values, STEPS[name], found)
+    return {f"{name}_n": pa.array(found)} if whole else None

@@ -35,7 +35,7 @@ ASSIGNMENT_COMMENTS = {key: DECISION_COMMENTS[key] for key in _KEYS} | {
 }
 _FIXED = {
     "run": "uinteger", "forward": "uinteger", "router": "uinteger", "token": "uinteger", "iteration": "utinyint",
-    "pool": "uinteger", "slots": "ubigint", "dropped": "uinteger", "rest": "integer", "unit": "utinyint",
+    "pool": "uinteger", "slots": "ubigint", "dropped": "uinteger", "rest": "integer", "unit": "utinyint", "near": "tinyint",
     **dict.fromkeys(STEPS, "float"), **{f"{name}_n": "integer" for name in STEPS},
 }  # fmt: skip
 _RANKED = {"e": "usmallint", "w": "float", "h": "usmallint", "p": "uinteger"}
@@ -44,6 +44,7 @@ _WORDS = DECISION_COMMENTS | {
     "dropped": "bit per rank: chosen but not run; absent = none",
     "rest": "of two weights: w1 - (1 - w0), in units of 2^-unit",
     "unit": "see rest",
+    "near": "of two bfloat16 weights: w0 in 256ths, less 1 - w1 rounded to 256ths",
     **{f"{name}_n": f"{name} in steps of 1/{step}" for name, step in STEPS.items()},
 }
 _LETTERS = {"e": "expert of rank", "w": "its weight, rank", "h": "its weight as bfloat16 bits, rank"}
@@ -106,10 +107,10 @@ def ran(there: set[str], *ranks: int) -> str:
 
 def weight_of(there: set[str], rank: int) -> str:
     """SQL for the weight of a rank, from whichever columns hold it."""
-    forms = {
-        f"w{rank}": f"w{rank}",
-        f"h{rank}": f"((128 + (h{rank} & 127)) / (1::ubigint << (134 - (h{rank} >> 7)))::double)::float",
-    }
+    half = "(128 + (h{0} & 127)) / (1::ubigint << (134 - (h{0} >> 7)))::double"
+    forms = {f"w{rank}": f"w{rank}", f"h{rank}": f"({half.format(rank)})::float"}
+    if rank == 0:
+        forms["near"] = f"((floor(256.5 - 256 * ({half.format(1)})) + near) / 256)::float"
     if rank == 1:
         forms["rest"] = "((1 - w0::double) + rest / (1::ubigint << unit)::double)::float"
     return _first([sql for column, sql in forms.items() if column in there], "null::float")

@@ -16,13 +16,14 @@ from ..errors import StoreError
 from .merge import merge
 from .pack import pack
 from .parts import Lock, Part, exclusive, parts, parts_folder, sync, write_atomic
-from .pieces import Piece, assemble, piece
 from .replace import ensure_store, tidy
 from .revive import head_of
+from .sheet import Sheet
 from .tally import Tally
 
 Columns = Mapping[str, Any]
 ROUTED = ("routes_", "decided_")
+_RUNS = {"forward", "router", "iteration", "unit"}  # long runs of one value
 
 
 class RunWriter:
@@ -34,7 +35,7 @@ class RunWriter:
 
     def __init__(self, store: Path, part: Part, lock: Lock) -> None:
         self.store, self.part, self._alive = store, part, lock
-        self._tables: dict[str, list[Piece]] = {}
+        self._sheets: dict[str, Sheet] = {}
         self._tally = Tally(part.head["routers"], part.head["experts"])
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
@@ -97,10 +98,7 @@ class RunWriter:
 
     def add(self, table: str, columns: Columns) -> None:
         """Add rows to `table`; `columns` are equally long arrays, or single values that hold for all rows."""
-        length, columns = piece(columns)
-        if length == 0:
-            return
-        self._tables.setdefault(table, []).append((length, columns))
+        length = self._sheets.setdefault(table, Sheet()).add(columns)
         self.pending += length if table.startswith(("routes_", "assignments_long")) else 0
 
     def take(self, key: str, count: int) -> int:
@@ -111,12 +109,13 @@ class RunWriter:
 
     def mark(self) -> None:
         """What was added so far is whole; `rollback` comes back to here."""
-        self._whole = {table: len(pieces) for table, pieces in self._tables.items()}, dict(self.next)
+        self._whole = {table: sheet.length for table, sheet in self._sheets.items()}, dict(self.next)
 
     def rollback(self) -> None:
         """Forget what was added since the last mark or commit."""
         lengths, self.next = self._whole[0], dict(self._whole[1])
-        self._tables = {table: pieces[: lengths[table]] for table, pieces in self._tables.items() if lengths.get(table)}
+        for table, sheet in self._sheets.items():
+            sheet.cut(lengths.get(table, 0))
 
     def commit(self, progress: Mapping[str, Any]) -> None:
         """Make everything added so far durable, as one shard; all of it or nothing."""
@@ -124,7 +123,7 @@ class RunWriter:
         temporary = shard.with_suffix(".tmp")
         try:
             temporary.mkdir(exist_ok=True)
-            tables = {table: assemble(pieces) for table, pieces in self._tables.items()}
+            tables = {table: sheet.table() for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
                 _write(temporary / f"{table}.parquet", pack(rows) if table.startswith(ROUTED) else rows)
             (temporary / "progress.json").write_text(json.dumps({**progress, "next": self.next}, default=str))
@@ -138,7 +137,9 @@ class RunWriter:
                 f"writing to {self.store} failed: {error.strerror or error}; what was committed before is safe in "
                 f"{self.part.path.name}: make room and go on with --resume"
             ) from error
-        self._tables, self.pending, self._shard = {}, 0, self._shard + 1
+        self.pending, self._shard = 0, self._shard + 1
+        for sheet in self._sheets.values():
+            sheet.cut(0)
         self._whole = {}, dict(self.next)
 
     def close(self, run: Mapping[str, Any], progress: Mapping[str, Any]) -> int:
@@ -147,7 +148,7 @@ class RunWriter:
         If that fails the run is let go of, and can be resumed or recovered.
         """
         try:
-            if self._tables:
+            if any(sheet.length for sheet in self._sheets.values()):
                 self.commit(progress)
             return merge(self.store, Part(self.part.path), {**run, "progress": {**progress, "next": self.next}})
         finally:
@@ -165,15 +166,20 @@ class RunWriter:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    """Parquet that DuckDB, Spark and pandas read; routed rows as differences (whole numbers) and split bytes (floats)."""
-    options: dict[str, Any] = {"use_dictionary": True, "compression": "zstd"}
-    if path.stem.startswith(ROUTED):
-        kinds = {f.name: pa.types.is_floating(f.type) for f in table.schema}
-        options = {
-            "use_dictionary": False,
-            "column_encoding": {n: "BYTE_STREAM_SPLIT" if real else "DELTA_BINARY_PACKED" for n, real in kinds.items()},
-            "compression": {n: "lz4" if real else "none" for n, real in kinds.items()},
-            "write_statistics": ["forward", "router", "token"],
-        }
-    pq.write_table(table, path, row_group_size=1 << 20, store_schema=False, **options)
+    """Parquet that DuckDB, Spark and pandas read: whole numbers as differences, floats by bytes, long runs and words packed."""
+    schema = table.schema
+    whole = [f.name for f in schema if pa.types.is_integer(f.type) and f.name not in _RUNS]
+    real = [f.name for f in schema if pa.types.is_floating(f.type)]
+    words = [f.name for f in schema if pa.types.is_string(f.type)]
+    full = [pa.field(f.name, f.type, c.null_count > 0 or pa.types.is_nested(f.type)) for f, c in zip(schema, table.columns)]
+    pq.write_table(
+        table.cast(pa.schema(full)),  # where nothing is null, nobody writes so for every row
+        path,
+        row_group_size=1 << 20,
+        store_schema=False,
+        use_dictionary=words,
+        column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED") | dict.fromkeys(real, "BYTE_STREAM_SPLIT"),
+        compression={name: "none" if name in whole else "lz4" for name in schema.names},
+        write_statistics=[name for name in ("forward", "router", "token") if name in schema.names],
+    )
     sync(path)
