@@ -69,8 +69,7 @@ class _Numbers:
                 values = values.fill_null(pa.scalar(0, values.type))
             values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
             values = values.to_numpy(zero_copy_only=False)
-        plain = isinstance(values, int) and not isinstance(values, bool)
-        values = np.asarray(values, np.min_scalar_type(values) if plain else None)
+        values = np.asarray(values)
         self._grow(start + length, values.dtype)
         if there is not None or start > self.length or self._there is not None:
             self._mark(start, start + length, True if there is None else there)
@@ -78,7 +77,9 @@ class _Numbers:
         self.length = start + length
 
     def _grow(self, rows: int, kind: np.dtype[Any]) -> None:
-        kind = np.promote_types(kind, self._values.dtype) if self.length else kind
+        if self.length and kind != self._values.dtype:
+            whole = kind.kind in "iu" and self._values.dtype.kind in "iu"
+            kind = np.dtype(np.int64) if whole else np.promote_types(kind, self._values.dtype)
         if rows > len(self._values) or kind != self._values.dtype:
             old, self._values = self._values, np.empty(max(_FIRST, 1 << (rows - 1).bit_length()), kind)
             self._values[: self.length] = old[: self.length]
