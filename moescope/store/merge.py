@@ -115,7 +115,9 @@ def projection(con: duckdb.DuckDBPyConnection, part: Part, table: str, base: Map
     files = ", ".join("'" + file.replace("'", "''") + "'" for file in part.files(table))
     source = f"read_parquet([{files}], union_by_name = true)"
     names = {name for (name, *_) in con.execute(f"describe from {source}").fetchall()}
-    moved = [f"({key} + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"]
+    moved = [
+        f"({key}::uinteger + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"
+    ]
     sql = f"select * replace ({', '.join(moved)}) from {source}" if moved else f"from {source}"
     if table == "vocab":
         known = f"vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"

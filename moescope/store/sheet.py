@@ -63,7 +63,7 @@ class _Numbers:
     def write(self, start: int, length: int, values: Any) -> None:
         """Write (length,) rows from row `start` on; what lies between is missing."""
         there = None
-        if isinstance(values, pa.Array | pa.ChunkedArray):
+        if not isinstance(values, np.ndarray) and isinstance(values, pa.Array | pa.ChunkedArray):
             if values.null_count:
                 there = np.asarray(values.is_valid())
                 values = values.fill_null(pa.scalar(0, values.type))
@@ -157,10 +157,10 @@ def _is_column(value: Any) -> bool:
 
 
 def _numeric(value: Any) -> bool:
-    if isinstance(value, pa.Array | pa.ChunkedArray):
-        return pa.types.is_integer(value.type) or pa.types.is_floating(value.type)
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "iufb"
+    if isinstance(value, pa.Array | pa.ChunkedArray):
+        return pa.types.is_integer(value.type) or pa.types.is_floating(value.type)
     return isinstance(value, int | float | np.number | np.bool_)
 
 

@@ -36,7 +36,8 @@ class Identity:
         special: set[int],
         stops: tuple[set[int], set[int]] = (set(), set()),
     ) -> None:
-        self.writer, self.text_of, self.special = writer, text_of, special
+        self.writer, self.text_of = writer, text_of
+        self.special = np.array(sorted(special), np.int64)
         self.ends, self.pads = (np.array(sorted(ids), np.int64) for ids in stops)
         self._live: dict[int, Live] = {}
         self._seen: set[int] = set()
@@ -65,9 +66,9 @@ class Identity:
             live, decoding = Live(self._sequences(stream, mask)), False
             self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
         if decoding and ids is not None:
-            live.ended &= np.isin(ids[:, 0], self.pads)
+            live.ended &= _among(ids[:, 0], self.pads)
             mask = mask & ~live.ended[:, None]
-            live.ended |= np.isin(ids[:, 0], self.ends)
+            live.ended |= _among(ids[:, 0], self.ends)
         keys = self._tokens(stream, live, ids, mask, decoding)
         live.fed(keys)
         return keys.reshape(-1)
@@ -121,8 +122,7 @@ class Identity:
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             self._vocab(vocab)
-            special = np.isin(vocab, list(self.special)) if self.special else False
-            columns |= {"unit": "text", "vocab_id": vocab, "special": special}
+            columns |= {"unit": "text", "vocab_id": vocab, "special": _among(vocab, self.special)}
         else:
             columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
         if not decoding and stream.infos and any(len(i.words) for i in stream.infos):
@@ -151,7 +151,7 @@ class Identity:
     def _vocab(self, ids: np.ndarray) -> None:
         if self.text_of is None:
             return
-        new = [int(i) for i in np.unique(ids) if int(i) not in self._seen]
+        new = sorted(set(ids.tolist()) - self._seen)
         if new:
             self._seen.update(new)
             self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
@@ -195,7 +195,18 @@ def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not mask.all():
         row, place = np.nonzero(mask)
         return row, place
-    return np.repeat(np.arange(mask.shape[0]), mask.shape[1]), np.tile(np.arange(mask.shape[1]), mask.shape[0])
+    rows, places = np.arange(mask.shape[0])[:, None], np.arange(mask.shape[1])
+    return np.broadcast_to(rows, mask.shape).reshape(-1), np.broadcast_to(places, mask.shape).reshape(-1)
+
+
+def _among(ids: np.ndarray, some: np.ndarray) -> np.ndarray:
+    """Which ids (N,) are among some: a step of decoding has few of both."""
+    if len(some) > 8:
+        return np.isin(ids, some)
+    found = np.zeros(len(ids), bool)
+    for one in some:
+        found |= ids == one
+    return found
 
 
 def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndarray) -> Any:

@@ -18,28 +18,41 @@ class Live:
     ended: np.ndarray = field(init=False)  # a token that ends it was generated; what is fed for it afterwards is padding
     last: np.ndarray = field(init=False)  # key of the last token of the row's own hypothesis
     reordered: bool = False
-    _keys: np.ndarray = field(init=False)  # (rows, places) of late, -1 for padding
+    _late: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
     _places: int = 0
 
     def __post_init__(self) -> None:
         size = len(self.sequences)
         self.counts, self.ended = np.zeros(size, np.int64), np.zeros(size, bool)
-        self.last, self._keys = np.full(size, -1, np.int64), np.empty((size, 0), np.int64)
+        self.last, self._late = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
 
     def fed(self, keys: np.ndarray) -> None:
         """(rows, places) token keys were fed, -1 for padding."""
-        self._keys = np.concatenate([self._keys, keys], 1)[:, -_KEPT:]
+        self._late.append(keys)
+        if len(self._late) > _KEPT:
+            self._together()
         self._places += keys.shape[1]
-        self.counts += (keys >= 0).sum(1)
-        self._end()
+        real = keys >= 0
+        self.counts += real.sum(1)
+        if keys.shape[1] and real[:, -1].all():
+            self.last = keys[:, -1].copy()
+        else:
+            self._end()
+
+    def _together(self) -> np.ndarray:
+        """(rows, places) what was fed of late, as one array."""
+        if len(self._late) > 1:
+            self._late = [np.concatenate(self._late, 1)[:, -_KEPT:]]
+        return self._late[0]
 
     def _end(self) -> None:
         """The last real token of each row."""
-        real = self._keys >= 0
+        keys = self._together()
+        real = keys >= 0
         if not real.size:
             return
         place = real.shape[1] - 1 - np.argmax(real[:, ::-1], 1)
-        self.last = np.where(real.any(1), self._keys[np.arange(len(place)), place], self.last)
+        self.last = np.where(real.any(1), keys[np.arange(len(place)), place], self.last)
 
     def happened(self, events: list[tuple[str, Any]], arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         """Follow what was done to the cache; gives the keys of tokens that were cropped off (rejected drafts)."""
@@ -56,14 +69,16 @@ class Live:
             self.sequences = self.sequences[rows]
         elif not np.array_equal(rows, np.arange(len(rows))):
             self.reordered = True
-        self.counts, self.ended, self.last, self._keys = (a[rows] for a in (self.counts, self.ended, self.last, self._keys))
+        self.counts, self.ended, self.last = (a[rows] for a in (self.counts, self.ended, self.last))
+        self._late = [self._together()[rows]]
 
     def _crop(self, length: int) -> np.ndarray:
         """Drop -length places; a positive length (older Transformers) is what is kept, 0 does nothing."""
         drop = -length if length <= 0 else self._places - length
         if drop <= 0:
             return np.empty(0, np.int64)
-        gone, self._keys = self._keys[:, -drop:], self._keys[:, :-drop]
+        keys = self._together()
+        gone, self._late = keys[:, -drop:], [keys[:, :-drop]]
         self._places -= drop
         self.counts -= (gone >= 0).sum(1)
         self._end()
