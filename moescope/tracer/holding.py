@@ -41,9 +41,10 @@ class Holding:
         tensors = [
             tensor for record, _ in routed for tensor in (record.experts, record.weights, record.logits) if tensor is not None
         ]
-        if any(tensor.is_inference() for tensor in tensors):
+        try:
+            self._versions += [(tensor, tensor._version) for tensor in tensors]
+        except RuntimeError:  # made in inference mode
             return True
-        self._versions += [(tensor, tensor._version) for tensor in tensors]
         return number + 1 >= self._most or time.monotonic() - self._since > _SECONDS
 
     def take(self, progress: dict[str, Any] | None = None) -> Job | None:
