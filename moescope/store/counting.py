@@ -6,18 +6,29 @@ here. Loops go by rank and stay in a stretch, so that they run over contiguous m
 """
 
 from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
-import numba
 import numpy as np
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays as machine code, kept on disk where there is a place."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # there is no place to keep what was compiled
-        return numba.njit(nogil=True)(function)
+    """A function of arrays as machine code, kept on disk where there is a place; who never calls it need not load Numba."""
+
+    @cache
+    def machine() -> Callable[..., Any]:
+        import numba
+
+        try:
+            return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+        except RuntimeError:  # no place to keep it
+            return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+    @wraps(function)
+    def call(*arrays: Any) -> Any:
+        return machine()(*arrays)
+
+    return call
 
 
 @compiled
