@@ -76,12 +76,13 @@ def _ranks(experts: np.ndarray, weights: np.ndarray, buffer: np.ndarray | None) 
     import pyarrow as pa
 
     columns: dict[str, Any] = {}
+    experts, weights = np.ascontiguousarray(experts.T), np.ascontiguousarray(weights.T, np.float32)
     empty = experts < 0
     some = bool(empty.any())
-    for rank in range(experts.shape[-1]):
-        mask = empty[:, rank] if some else None
-        columns[f"e{rank}"] = pa.array(np.ascontiguousarray(experts[:, rank]), mask=mask)
-        columns[f"w{rank}"] = pa.array(np.ascontiguousarray(weights[:, rank], np.float32), mask=mask)
+    for rank in range(len(experts)):
+        mask = empty[rank] if some else None
+        columns[f"e{rank}"] = pa.array(experts[rank], mask=mask)
+        columns[f"w{rank}"] = pa.array(weights[rank], mask=mask)
         if buffer is not None:
             columns[f"p{rank}"] = pa.array(np.ascontiguousarray(buffer[:, rank], np.int32), mask=mask)
     return columns
