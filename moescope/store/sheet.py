@@ -123,7 +123,11 @@ class _Pieces:
     def cut(self, length: int) -> None:
         """Forget the rows from `length` on."""
         while self.length > length:
-            self.length -= self._pieces.pop()[0]
+            rows, value = self._pieces.pop()
+            keep = max(rows - (self.length - length), 0)
+            self.length -= rows - keep
+            if keep:
+                self._pieces.append((keep, value[:keep] if _is_column(value) else value))
 
     def array(self, length: int) -> pa.Array:
         """The first `length` rows, null where nothing is."""
