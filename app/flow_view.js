@@ -5,12 +5,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   root.tell = (node) => setTriggerValue("node", node)
   if (root.sign === data.sign) return root.light(data.focus)
   root.sign = data.sign
-  const el = (tag, name, text) => {
-    const node = document.createElement(tag)
-    if (name) node.className = name
-    if (text !== undefined) node.textContent = text
-    return node
-  }
   const head = el("div", "head"), plot = el("div", "plot"), canvas = el("canvas"), tip = el("div", "tip")
   head.append(el("b", "", data.title), el("span", "", data.subtitle || ""))
   canvas.setAttribute("role", "img")

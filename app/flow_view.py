@@ -3,24 +3,14 @@
 Files of the same picture are made by `moescope.charts.flow`, from the same geometry.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import painted
 import pandas as pd
 import streamlit as st
 
 from moescope.charts import ribbons
-
-HERE = Path(__file__).parent
-
-
-@st.cache_resource(show_spinner=False)
-def sources() -> tuple[str, str]:
-    """The component's script and style."""
-    return HERE.joinpath("flow_view.js").read_text(), HERE.joinpath("heat_view.css").read_text()
 
 
 def data_of(frame: pd.DataFrame, title: str, subtitle: str | None, focus: tuple[int, int] | None) -> dict[str, Any]:
@@ -38,12 +28,9 @@ def data_of(frame: pd.DataFrame, title: str, subtitle: str | None, focus: tuple[
 
 def show(data: dict[str, Any], key: str, follow: Callable[[tuple[int, int] | None], None]) -> None:
     """Draw it; `follow` gets (layer, expert) when one is clicked, or None when it is let go."""
-    script, css = sources()
-    sign = hashlib.blake2b(json.dumps({**data, "focus": None}, default=str).encode(), digest_size=9).hexdigest()
-    component = st.components.v2.component("moescope_flow", html='<div class="flow"></div>', js=script, css=css)
 
     def clicked() -> None:
         node = (st.session_state.get(key) or {}).get("node")
         follow(tuple(node) if node else None)
 
-    component(data=data | {"sign": sign}, key=key, on_node_change=clicked)
+    painted.show("flow", data | {"sign": painted.sign({**data, "focus": None})}, key, on_node_change=clicked)

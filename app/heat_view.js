@@ -6,12 +6,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   root.redraw?.()
   if (root.sign === data.sign) return
   root.sign = data.sign
-  const el = (tag, name, text) => {
-    const node = document.createElement(tag)
-    if (name) node.className = name
-    if (text !== undefined) node.textContent = text
-    return node
-  }
   const bytes = (text) => {
     const raw = atob(text), out = new Uint8Array(raw.length)
     for (let i = 0; i < raw.length; i++) out[i] = raw.charCodeAt(i)

@@ -4,27 +4,16 @@ Files of the same picture are made by `moescope.charts.heatmap`; scales are the 
 """
 
 import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import painted
 import pandas as pd
-import streamlit as st
 from bar_view import said
 from wording import clean
 
 from moescope.charts import span
-
-HERE = Path(__file__).parent
-
-
-@st.cache_resource(show_spinner=False)
-def sources() -> tuple[str, str]:
-    """The component's script and style."""
-    return HERE.joinpath("heat_view.js").read_text(), HERE.joinpath("heat_view.css").read_text()
 
 
 def data_of(
@@ -86,8 +75,5 @@ def _packed(values: pd.Series, place: np.ndarray, count: int) -> tuple[str, str]
 
 def show(data: dict[str, Any], key: str) -> dict[str, Any]:
     """Draw it; the cell that was clicked just now, as {"x": ..., "y": ...}, or nothing."""
-    script, css = sources()
-    sign = hashlib.blake2b(json.dumps(data, default=str).encode(), digest_size=9).hexdigest()
-    component = st.components.v2.component("moescope_heat", html='<div class="heat"></div>', js=script, css=css)
-    result = component(data=data | {"sign": sign}, key=key, on_cell_change=lambda: None)
+    result = painted.show("heat", data | {"sign": painted.sign(data)}, key, on_cell_change=lambda: None)
     return dict(result.get("cell") or {})

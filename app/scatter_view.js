@@ -4,12 +4,6 @@ export default function ({ parentElement, data, setTriggerValue }) {
   root.tell = (brush) => setTriggerValue("brush", brush)
   if (root.sign === data.sign) return root.over(data.brush)
   root.sign = data.sign
-  const el = (tag, name, text) => {
-    const node = document.createElement(tag)
-    if (name) node.className = name
-    if (text !== undefined) node.textContent = text
-    return node
-  }
   const head = el("div", "head"), legend = el("div", "legend"), plot = el("div", "plot"), canvas = el("canvas")
   const tip = el("div", "tip"), HEIGHT = 440, EDGE = 10, pen = canvas.getContext("2d")
   head.append(el("b", "", data.title), el("span", "", data.subtitle || ""))

@@ -3,25 +3,16 @@
 The rectangle is in the URL. Files of the same picture are made by `moescope.charts.scatter`.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import linked
+import painted
 import pandas as pd
 import streamlit as st
 from wording import clean
 
-HERE = Path(__file__).parent
 GREY = ("other", "none")  # groups that have no colour of their own
-
-
-@st.cache_resource(show_spinner=False)
-def sources() -> tuple[str, str]:
-    """The component's script and style."""
-    return HERE.joinpath("scatter_view.js").read_text(), HERE.joinpath("heat_view.css").read_text()
 
 
 def data_of(
@@ -49,13 +40,11 @@ def brushed(key: str) -> list[float] | None:
 
 def show(data: dict[str, Any], key: str) -> list[float] | None:
     """Draw it; the rectangle that is in the URL."""
-    script, css = sources()
-    sign = hashlib.blake2b(json.dumps(data).encode(), digest_size=9).hexdigest()
 
     def dragged() -> None:
         brush = (st.session_state.get(f"map-{key}") or {}).get("brush")
         linked.put(key, ",".join(map(str, brush)) if brush else None)
 
-    component = st.components.v2.component("moescope_scatter", html='<div class="scatter"></div>', js=script, css=css)
-    component(data=data | {"sign": sign, "brush": brushed(key)}, key=f"map-{key}", on_brush_change=dragged)
+    signed = data | {"sign": painted.sign(data), "brush": brushed(key)}
+    painted.show("scatter", signed, f"map-{key}", on_brush_change=dragged)
     return brushed(key)

@@ -5,12 +5,6 @@ export default function ({ parentElement, data, setStateValue }) {
   root.tell = (id) => setStateValue("token", id)
   if (root.drawn === data.sign) return
   root.drawn = data.sign
-  const el = (tag, name, text) => {
-    const node = document.createElement(tag)
-    if (name) node.className = name
-    if (text !== undefined) node.textContent = text
-    return node
-  }
   root.replaceChildren()
   root.className = "view " + data.mode
   const tip = el("div", "tip")

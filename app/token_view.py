@@ -1,27 +1,18 @@
 """The coloured tokens: a component of the browser that gets plain arrays and gives back the token that was clicked."""
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import linked
+import painted
 import pandas as pd
 import streamlit as st
 import wording
 
 from moescope.charts import CATEGORY, OTHER
 
-HERE = Path(__file__).parent
 STRONG, FAINT = 46, 16  # per cent of colour
-
-
-@st.cache_resource(show_spinner=False)
-def sources() -> tuple[str, str]:
-    """The component's script and style."""
-    return HERE.joinpath("token_view.js").read_text(), HERE.joinpath("token_view.css").read_text()
 
 
 def colours(experts: Sequence[int | None], known: int) -> dict[int, str]:
@@ -120,15 +111,13 @@ def show(data: dict[str, Any], key: str) -> None:
 
     What is selected is sent only with other changes: after a click the message is the last one, and the browser keeps its view.
     """
-    script, css = sources()
     selected = data.pop("selected")
-    sign = hashlib.blake2b(json.dumps(data, default=str).encode(), digest_size=9).hexdigest()
+    sign = painted.sign(data)
     last = st.session_state.get(f"drawn-{key}", ("", None))
     if last[0] != sign:
         last = st.session_state[f"drawn-{key}"] = sign, selected
     data |= {"sign": f"{sign}-{last[1]}", "selected": last[1]}
-    component = st.components.v2.component("moescope_tokens", html='<div class="view"></div>', js=script, css=css)
-    component(data=data, key=key, on_token_change=lambda: _clicked(key))
+    painted.show("token", data, key, style="token", root="view", on_token_change=lambda: _clicked(key))
 
 
 def forget(*keys: str) -> None:
