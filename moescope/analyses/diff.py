@@ -12,6 +12,7 @@ import pandas as pd
 from ..errors import AnalysisError
 from ..store import Store
 from . import _statistics as st
+from ._aligned import aligned
 from ._answer import Answer, few_units, gather
 from ._changes import Pair
 from ._charts import bars, layers
@@ -19,8 +20,6 @@ from ._contexts import words
 from ._sample import MOST, Sample, sample
 from ._scope import Scope, scope
 from ._statistics import Array
-
-SAME = ["source", "source_row", "part", "beam", "stack", "position"]
 
 
 def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
@@ -62,38 +61,6 @@ group by b.run, r.started order by b.run < {here.run} desc, r.started desc, b.ru
             "its family; trace the same data with the other model into this store, or name the run with `other`"
         )
     return rows[0][0]
-
-
-def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list[str]) -> tuple[Array, Array]:
-    """Rows of both samples that are the same token; a note says how many have no partner."""
-    a, b = (_keys(*pair) for pair in ((here, mine), (there, others)))
-    both = a.merge(b, on=SAME, suffixes=("", "_other"))
-    if both.empty:
-        raise AnalysisError(
-            f"runs {here.run} and {there.run} share no token (same source, row, part and position); trace the same data twice"
-        )
-    if len(both) < len(a) or len(both) < len(b):
-        notes.append(
-            f"{len(both)} tokens are in both runs; {len(a) - len(both)} are in run {here.run} only, {len(b) - len(both)} in "
-            f"run {there.run} only."
-        )
-    differ = (both["vocab_id"].notna() & (both["vocab_id"] != both["vocab_id_other"])).sum()
-    if differ > len(both) / 2:
-        raise AnalysisError(
-            f"runs {here.run} and {there.run} did not read the same tokens: {differ} of the {len(both)} in the same place have "
-            "another vocabulary id; compare runs with one tokenizer and one preparation of the inputs"
-        )
-    if differ:
-        notes.append(f"{differ} of them have another vocabulary id in the other run: the inputs or tokenizers differ there.")
-    return both["row"].to_numpy(), both["row_other"].to_numpy()
-
-
-def _keys(which: Scope, taken: Sample) -> pd.DataFrame:
-    names = which.store.sql(
-        f"select sequence, source, source_row, part, beam, stack from sequences where run = {which.run}"
-    ).df()
-    frame = taken.tokens[["sequence", "position", "vocab_id"]].assign(row=np.arange(len(taken.tokens)))
-    return frame.merge(names, on="sequence")
 
 
 def _paired(here: Scope, there: Scope) -> list[tuple[int, int]]:

@@ -1,0 +1,139 @@
+"""Shared grouping: which layers of two models put the same tokens together, whatever their experts are called?
+
+For a router A of this run and a router B of the other, over the tokens both decided about: I(A; B), the mutual information of
+their first choices, with Miller's correction (Miller 1955), over the mean of the two entropies (the arithmetic form of
+normalized mutual information; Vinh, Epps & Bailey 2010, JMLR 11, Table 2). 1: the same groups under any names; 0: independent.
+Expert numbers play no part, so models of other families, sizes and seeds can be compared, as long as they read the same tokens.
+
+Null: the other run's choices shuffled among the tokens of a document: what two routers share that only know the document.
+Intervals, for the partner that a router shares most with: bootstrap over documents; the choice of the partner is not part of it.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import AnalysisError
+from ..store import Store
+from . import _statistics as st
+from ._aligned import aligned
+from ._answer import Answer, few_units, figures, gather
+from ._charts import heatmap
+from ._sample import Sample, sample, shuffles
+from ._scope import Scope, place, scope
+from ._statistics import Array
+
+NAME = "shared grouping (of the mean entropy)"
+SOURCE = "NMI, arithmetic mean, Miller 1955 corrected"
+MOST = 2_000_000  # assignments of each run
+SHUFFLES, DRAWS, GROUPS = 9, 100, 64
+
+
+def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
+    """This run (newest) against `other` (default: another run that shares inputs, of another family where there is one)."""
+    here = scope(store, run)
+    there = scope(store, other if other is not None else _partner(here))
+    notes = [*here.notes, f"Run {here.run} against run {there.run}."]
+    if there.run == here.run:
+        raise AnalysisError(f"run {here.run} cannot be compared with itself; give another run of the same inputs")
+    mine, others = (sample(s, notes, MOST, order="(source, source_row, part)") for s in (here, there))
+    rows_here, rows_there = aligned(here, there, mine, others, notes)
+    unit = mine.unit[rows_here]
+    orders = list(shuffles(unit, SHUFFLES))
+    ours, theirs = _first(mine, rows_here), _first(others, rows_there)
+    rows = [row for router in ours for row in _row(here, there, router, ours[router], theirs, unit, orders)]
+    if not rows:
+        raise AnalysisError(f"runs {here.run} and {there.run} have no token about which routers of both decided")
+    frame = gather(rows)
+    sql = {"figures": mine.sql, "figures, other run": others.sql}
+    reading = _reading(frame, here.run, there.run)
+    return Answer("grouping", "Shared grouping", reading, here.run, {"figures": frame}, sql, notes + few_units(frame), charts)
+
+
+def _partner(here: Scope) -> int:
+    rows = here.store.rows(
+        f"""select b.run from sequences a join sequences b using (source, source_row, part, beam, stack)
+join runs r on r.run = b.run where a.run = {here.run} and b.run <> a.run
+group by b.run, r.model order by r.model = (select model from runs where run = {here.run}), count(*) desc, b.run desc"""
+    )
+    if not rows:
+        raise AnalysisError(
+            f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part); trace the same "
+            "data with the other model into this store"
+        )
+    return int(rows[0][0])
+
+
+def _first(taken: Sample, rows: Array) -> dict[int, Array]:
+    """First choices of every router that decided about some of these rows; -1 where it did not."""
+    found = {router: chosen[rows, 0].astype(np.int64) for router, chosen in taken.chosen.items()}
+    return {router: first for router, first in found.items() if (first >= 0).any()}
+
+
+def normalized(table: Array) -> Array:
+    """Corrected mutual information of (..., A, B) counts over the mean of both entropies, at most 1; 0 where both are 0."""
+    half = (st.entropy(table.sum(-1)) + st.entropy(table.sum(-2))) / 2
+    information = st.miller_madow(table)
+    return np.minimum(np.divide(information, half, out=np.zeros(np.shape(half)), where=half > 0), 1)
+
+
+def _row(
+    here: Scope, there: Scope, router: int, mine: Array, theirs: dict[int, Array], unit: Array, orders: list[Array]
+) -> list[pd.DataFrame]:
+    """One router with every router of the other run that saw its tokens."""
+    made: dict[int, tuple[Array, Array, list[float]]] = {}
+    for partner, other in theirs.items():
+        both = (mine >= 0) & (other >= 0)
+        if both.sum() > 1:
+            null = [float(normalized(_table(mine, other[order]))) for order in orders]
+            made[partner] = both, _table(mine, other), null
+    values = {partner: float(normalized(table)) for partner, (_, table, _) in made.items()}
+    best = max(values, key=values.__getitem__, default=None)
+    rows = []
+    for partner, (both, table, null) in made.items():
+        row = there.routers.loc[partner]
+        where = place(here.routers.loc[router]) | {"subset": f"{row['stack']} {row['layer']} of run {there.run}"}
+        draws = _draws(mine, theirs[partner], unit) if partner == best else None
+        documents = len(np.unique(unit[both]))
+        rows.append(
+            figures(
+                where, NAME, values[partner], source=SOURCE, chance=0.0, draws=draws, null=null, tail="t",
+                null_name="the other run's choices shuffled within documents", bounds=(0, 1), n=int(table.sum()), units=documents,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _table(mine: Array, other: Array, rows: Array | slice = slice(None)) -> Array:
+    """Counts of pairs of first choices."""
+    a, b = mine[rows], other[rows]
+    keep = (a >= 0) & (b >= 0)
+    wide = int(other.max()) + 1
+    shape = int(mine.max()) + 1, wide
+    return np.bincount(a[keep] * wide + b[keep], minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _draws(mine: Array, other: Array, unit: Array) -> Array:
+    """(draws, 1): the measure over documents drawn anew, dealt into at most GROUPS."""
+    _, dealt = np.unique(unit, return_inverse=True)
+    dealt = dealt % GROUPS
+    tables = np.stack([_table(mine, other, dealt == group) for group in range(int(dealt.max()) + 1)])
+    return normalized(st.resampled(st.bootstrap_weights(len(tables), DRAWS), tables))[:, None]
+
+
+def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
+    top = frame.loc[frame["value"].idxmax()]
+    span = "" if pd.isna(top["ci_low"]) else f" [{top['ci_low']:.1%}, {top['ci_high']:.1%}]"
+    return (
+        f"Of run {run}, {top['stack']} layer {top['layer']} puts tokens together most like {top['subset'].partition(' of ')[0]} "
+        f"of run {other}: they share {top['value']:.1%}{span} of their information, where documents alone would give "
+        f"{top['null_mean']:.1%}."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Layer by layer."""
+    frame = answer.figures(NAME)
+    other = frame["subset"].iloc[0].partition(" of ")[2]
+    return {"layer by layer": heatmap(frame.assign(**{other: frame["subset"].str.partition(" of ")[0]}), NAME, x=other)}
