@@ -5,15 +5,16 @@ from typing import Any
 import pandas as pd
 import stored
 
-LOADS = """
-with a as (from expert_load where run = ?), b as (from expert_load where run = ?)
-select a.stack, a.layer, a.expert, a.share as share_a, b.share as share_b, b.share - a.share as difference
-from a join b on a.stack is not distinct from b.stack and a.layer = b.layer and a.expert = b.expert order by all"""
 PAIRS = """
-select ra.router as a, rb.router as b, ra.stack, ra.layer, ra.experts, rb.experts as experts_b
-from routers ra join routers rb on ra.stack is not distinct from rb.stack and ra.layer = rb.layer
-  and ra.site is not distinct from rb.site
-where ra.run = ? and rb.run = ? order by ra.stack, ra.layer"""
+with r as (select *, row_number() over (partition by run, stack, site, layer order by router) as nth from routers)
+select a.router as a, b.router as b, a.stack, a.layer, a.experts, b.experts as experts_b
+from r a join r b on a.stack is not distinct from b.stack and a.layer is not distinct from b.layer
+  and a.site is not distinct from b.site and a.nth = b.nth
+where a.run = ? and b.run = ? order by a.stack, a.layer, a.router"""
+LOADS = f"""
+with m as ({PAIRS})
+select m.a as router, m.stack, m.layer, a.expert, a.share as share_a, b.share as share_b, b.share - a.share as difference
+from m join expert_load a on a.router = m.a join expert_load b on b.router = m.b and b.expert = a.expert order by all"""
 SEQUENCES = """
 select a.sequence as a, b.sequence as b, a.document, a.stack, coalesce(a.domain, a.class, '') as label, left(a.text, 80) as text
 from sequences a join sequences b on b.run = ? and a.source is not distinct from b.source
@@ -31,21 +32,21 @@ one as (select a.token, a.router, a.expert from assignments a
 two as (select a.token, a.router, a.expert from assignments a
   where a.run = ? and a.rank = 0 and a.token in (select b from pair)),
 m as ({pairs})
-select p.a as token, p.document, p.position, m.stack, m.layer, one.expert as expert_a, two.expert as expert_b
+select p.a as token, p.document, p.position, m.a as router, m.stack, m.layer, one.expert as expert_a, two.expert as expert_b
 from pair p join one on one.token = p.a join m on m.a = one.router and m.stack is not distinct from p.stack
 join two on two.token = p.b and two.router = m.b"""
 AGREE = """
 with t as ({tokens}),
-ca as (select stack, layer, expert_a as e, count(*) as n from t group by all),
-cb as (select stack, layer, expert_b as e, count(*) as n from t group by all),
-pa as (select stack, layer, e, n / sum(n) over (partition by stack, layer) as p from ca),
-pb as (select stack, layer, e, n / sum(n) over (partition by stack, layer) as p from cb),
-c as (select pa.stack, pa.layer, sum(pa.p * pb.p) as chance from pa join pb using (stack, layer, e) group by all),
-d as (select stack, layer, document, count(*) as n, count(*) filter (expert_a = expert_b) as same from t group by all)
-select d.stack, d.layer, sum(same) / sum(n) as agreement, any_value(c.chance) as chance,
+ca as (select router, expert_a as e, count(*) as n from t group by all),
+cb as (select router, expert_b as e, count(*) as n from t group by all),
+pa as (select router, e, n / sum(n) over (partition by router) as p from ca),
+pb as (select router, e, n / sum(n) over (partition by router) as p from cb),
+c as (select pa.router, sum(pa.p * pb.p) as chance from pa join pb using (router, e) group by all),
+d as (select router, stack, layer, document, count(*) as n, count(*) filter (expert_a = expert_b) as same from t group by all)
+select d.router, d.stack, d.layer, sum(same) / sum(n) as agreement, any_value(c.chance) as chance,
        sum(n)::bigint as tokens, count(*) as documents,
        list(same / n) as per_document, list(n) as sizes
-from d left join c using (stack, layer) group by d.stack, d.layer order by d.stack, d.layer"""
+from d left join c using (router) group by all order by d.stack, d.layer, d.router"""
 CHANGED = """
 with t as ({tokens}),
 n as (select token, count(*) filter (expert_a <> expert_b) as changed, count(*) as layers from t group by token)
@@ -60,6 +61,14 @@ def _tokens() -> str:
 
 def _params(a: int, b: int) -> list[Any]:
     return [b, a, a, b, a, b]
+
+
+def alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """True where expert 3 of one run may be expert 3 of the other: one family, and the same routers with as many experts."""
+    pairs = stored.rows(PAIRS, a["run"], b["run"])
+    counts = [stored.rows("select count(*) as n from routers where run = ?", run["run"])[0]["n"] for run in (a, b)]
+    same = all(pair["experts"] == pair["experts_b"] for pair in pairs)
+    return a["family"] == b["family"] and same and counts == [len(pairs)] * 2
 
 
 def loads(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:

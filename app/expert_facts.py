@@ -67,9 +67,9 @@ COACTIVE = """
 select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
 group by other order by share desc, other limit 12"""
 FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
-where run = ? and stack = ? and next_layer = ? and next_expert = ? order by n desc limit 6"""
+where next_router = ? and next_expert = ? order by n desc limit 6"""
 TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions
-where run = ? and stack = ? and layer = ? and expert = ? order by n desc limit 6"""
+where router = ? and expert = ? order by n desc limit 6"""
 PROFILE_KEPT = """
 with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
 PROFILE = """

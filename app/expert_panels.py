@@ -86,8 +86,8 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     """Experts that run with it, before it, after it, and on the same tokens."""
     panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
     places = [column for _ in range(2) for column in st.columns(2)]
-    k, many, key = layer.top_k or 1, layer.experts, [run["run"], layer.stack, layer.layer, expert]
-    together = stored.frame(facts.COACTIVE, layer.router, expert)
+    k, many, key = layer.top_k or 1, layer.experts, [layer.router, expert]
+    together = stored.frame(facts.COACTIVE, *key)
     before, after = stored.frame(facts.FROM, *key), stored.frame(facts.TO, *key)
     alike, profile, params = facts.nearest(run, layer, expert)
     chance = (k - 1) / max(many - 1, 1)
@@ -98,7 +98,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
             "Runs together with",
             chance,
             facts.COACTIVE,
-            [layer.router, expert],
+            key,
             "Top-1 routing has no co-activation.",
         )
     with places[1]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import linked
+import pandas as pd
 import stored
 import streamlit as st
 from wording import clean
@@ -30,6 +31,7 @@ class Layer:
     stack: str
     experts: int
     top_k: int | None
+    group: str  # routers of which no two have the same layer number: the stack, or "decoder attention" where a layer has two
 
     @property
     def even(self) -> float:
@@ -64,16 +66,22 @@ def choose_run() -> Row | None:
 def layers(run: int) -> list[Layer]:
     """The routers of a run, by stack and layer."""
     found = stored.rows(ROUTERS, run)
-    stacks = {r["stack"] for r in found}
-    plain = [f"{r['stack'] or 'layer'} {r['layer']}" if len(stacks) > 1 else f"layer {r['layer']}" for r in found]
-    labels = [
-        f"{label} · {r['site']} {r['router']}" if plain.count(label) > 1 else label
-        for label, r in zip(plain, found, strict=True)
-    ]
-    return [
-        Layer(label, r["router"], r["layer"], r["stack"] or "", r["experts"] or 0, r["top_k"])
-        for label, r in zip(labels, found, strict=True)
-    ]
+    many = len({r["stack"] for r in found}) > 1
+    plain = [f"{r['stack'] or 'layer'} {r['layer']}" if many else f"layer {r['layer']}" for r in found]
+    places = [(r["stack"], r["layer"], r["site"]) for r in found]
+    shared = {r["stack"] for r, name in zip(found, plain, strict=True) if plain.count(name) > 1}
+    known = []
+    for r, name, place in zip(found, plain, places, strict=True):
+        site = " ".join([r["site"] or "router", *([str(r["router"])] if places.count(place) > 1 else [])])
+        label = f"{name} {site}" if plain.count(name) > 1 else name
+        group = f"{r['stack'] or ''} {site}".strip() if r["stack"] in shared else r["stack"] or ""
+        known.append(Layer(label, r["router"], r["layer"], r["stack"] or "", r["experts"] or 0, r["top_k"], group))
+    return known
+
+
+def grouped(run: int, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame (with a column `router`) with each router's group as its `stack`: then a layer of a stack is one router."""
+    return frame.assign(stack=frame["router"].map({x.router: x.group for x in layers(run)}))
 
 
 def choose_layer(run: int, key: str = "layer", label: str = "Layer") -> Layer | None:

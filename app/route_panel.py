@@ -93,12 +93,14 @@ def _weight(row: Any) -> float:
 
 
 def _chart(path: pd.DataFrame, token: int, run: int) -> None:
-    frame = path.groupby(["layer", "expert"], as_index=False)["weight"].sum()
-    layers = sorted(frame["layer"].unique().tolist(), reverse=True)
+    known = {layer.label.removeprefix("layer "): layer for layer in pickers.layers(run)}
+    names = {layer.router: name for name, layer in known.items()}
+    frame = path.groupby(["router", "expert"], as_index=False)["weight"].sum()
+    frame = frame.assign(layer=frame["router"].map(names))
+    there = set(frame["layer"])
     pick = panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", routes.ROUTE, [token, run], name="route",
-        click=True, across=range(int(path["experts"].max())), down=layers,
+        click=True, across=range(int(path["experts"].max())), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip
     if pick:
-        label = next((x.label for x in pickers.layers(run) if x.layer == pick["y"]), None)
-        linked.go("experts", layer=label, expert=pick["x"])
+        linked.go("experts", layer=known[pick["y"]].label, expert=pick["x"])

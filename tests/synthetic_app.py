@@ -150,7 +150,7 @@ def text_run(
         add_forward(writer, scene, range(layers), prompt, logits=number < 3)
         for i in range(len(text) - 5, len(text)):
             add_forward(writer, scene, range(layers), {k: v[i : i + 1] for k, v in tokens.items()}, phase="decode", step=i)
-        writer.commit({"batches": number + 1, "examples": number + 1, "of": 2 * documents})
+        writer.commit({"batches": number + 1, "sequences": number + 1, "total": 2 * documents})
     return done(writer, documents, finish)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import answers
 import comparing
+import layer_maps
 import linked
 import panels
 import pickers
@@ -34,29 +35,31 @@ def choose() -> tuple[Row, Row] | None:
         st.text_input("Run A", pickers.run_name(run), disabled=True, help="Choose it in the sidebar.")
     with right:
         other = linked.choose("Run B", "with", others, lambda r: pickers.run_name(known[r]))
-    if run["family"] != known[other or others[0]]["family"]:
-        st.caption(":material/info: The models are of different families: expert numbers have nothing to do with each other.")
     return run, known[other if other is not None else others[0]]
+
+
+def kin(a: Row, b: Row, alike: bool) -> None:
+    """What may be compared, and on what condition."""
+    if not alike:
+        panels.reading(
+            "These are different models: expert 3 of one has nothing to do with expert 3 of the other. So loads and choices "
+            "are not subtracted; what can be compared is the text in both colours, and which layers group tokens alike."
+        )
+    elif a["weights_sha256"] != b["weights_sha256"]:
+        st.caption(
+            ":material/info: The weights differ. Experts are compared by number, which means something where one was trained "
+            "from the other; where both began at random, only the shared grouping below does."
+        )
 
 
 @panels.part
 def loads(a: Row, b: Row) -> None:
     """Difference of load by layer and expert."""
     frame, sql, params = comparing.loads(a["run"], b["run"])
-    if frame.empty:
-        panels.empty(
-            "No layer in common",
-            "Runs are matched by stack and layer number: choose two runs of one model, or of models alike.",
-        )
-        return
-    stacks = list(frame.groupby("stack", dropna=False, sort=False))
-    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
-        with column:
-            panels.heat(
-                some, "expert", "layer", "difference", f"Share of load, B minus A, {stack}", sql, params,
-                name=f"difference-{stack}", centre=0, format="+.0%", subtitle="orange: more in B",
-                tooltip=["share_a", "share_b"],
-            )  # fmt: skip
+    layer_maps.show(
+        a["run"], frame, "difference", "Share of load, B minus A", sql, params, name="difference", centre=0, format="+.0%",
+        subtitle="orange: more in B", tooltip=["share_a", "share_b"],
+    )  # fmt: skip
 
 
 @panels.part
@@ -69,6 +72,7 @@ def tokens(a: Row, b: Row) -> None:
             "No token in common", "Trace both models on the same data (the same file, in the same order) to compare tokens."
         )
         return
+    frame = pickers.grouped(a["run"], frame)
     left, right = st.columns([3, 2], gap="medium")
     with left:
         chart = charts.lines(
@@ -97,23 +101,26 @@ def tokens(a: Row, b: Row) -> None:
 
 
 @panels.part
-def texts(a: Row, b: Row) -> None:
-    """One sequence in both runs."""
+def texts(a: Row, b: Row, alike: bool) -> None:
+    """One sequence in both runs; unlike models have a layer each."""
     found = {r["a"]: r for r in comparing.shared(a["run"], b["run"])}
     if not found:
         return
     panels.section("Side by side", "The same input in the colours of both runs.")
-    one, two = st.columns([1, 3])
-    with one:
+    places = st.columns([1, 3] if alike else [1, 1, 2])
+    with places[0]:
         layer = pickers.choose_layer(a["run"])
-    with two:
+    other = next((x for x in pickers.layers(b["run"]) if layer and (x.group, x.layer) == (layer.group, layer.layer)), None)
+    if not alike:
+        with places[1]:
+            other = pickers.choose_layer(b["run"], "layer-b", "Layer of run B")
+    with places[-1]:
         picked = linked.choose(
             "Sequence",
             "sequence",
             list(found),
             lambda s: clean(f"{found[s]['document']} · {found[s]['label']} · {found[s]['text'] or ''}", 110),
         )
-    other = next((x for x in pickers.layers(b["run"]) if layer and (x.stack, x.layer) == (layer.stack, layer.layer)), None)
     if layer is None or other is None or picked is None:
         panels.empty("Run B has no such layer", "Choose another layer.")
         return
@@ -138,13 +145,20 @@ def texts(a: Row, b: Row) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Compare", "Two runs of one model, or of its checkpoints: what changed in load, and which tokens go elsewhere.")
+    panels.head("Compare", "Two runs of one model, of its checkpoints, or of two models on the same inputs.")
     chosen = choose()
-    if chosen is not None:
-        loads(*chosen)
-        tokens(*chosen)
-        texts(*chosen)
-        answers.ask("diff", chosen[0], wait=True, other=chosen[1]["run"])
+    if chosen is None:
+        return
+    a, b = chosen
+    alike = comparing.alike(a, b)
+    kin(a, b, alike)
+    if alike:
+        loads(a, b)
+        tokens(a, b)
+    texts(a, b, alike)
+    if alike:
+        answers.ask("diff", a, wait=True, other=b["run"])
+    answers.ask("grouping", a, wait=True, other=b["run"])
 
 
 render()

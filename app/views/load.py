@@ -4,6 +4,7 @@ from typing import Any
 
 import answers
 import capacity
+import layer_maps
 import linked
 import pandas as pd
 import panels
@@ -40,7 +41,7 @@ with n as (
 select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
 from n join routers r using (router) order by stack, layer, expert"""
 BALANCE = """
-select s.stack, s.layer, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
+select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
        s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
        s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
 from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer"""
@@ -84,20 +85,11 @@ def heat(run: Row) -> None:
         )
         return
     panels.few(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
-    known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
-    stacks = list(frame.groupby("stack", dropna=False, sort=False))
-    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
-        even = 1 / max(int(some["expert"].nunique()), 1)
-        chance = even if value in ("share", "first") else None
-        words = f"blue: used less than evenly ({even:.3g}); orange: more" if chance else None
-        with column:
-            pick = panels.heat(
-                some, "expert", "layer", value, f"{VALUES.get(value, value).capitalize()}, {stack}", sql, params,
-                name=f"load-{stack}-{value}", chance=chance, centre=0 if value == "difference" else None,
-                tooltip=["assignments"], click=True, subtitle=words, format=".3~g" if value == "mean" else ".0%",
-            )  # fmt: skip
-        if pick and (str(stack), pick["y"]) in known:
-            linked.go("experts", run=run["run"], layer=known[str(stack), pick["y"]].label, expert=pick["x"])
+    layer_maps.show(
+        run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
+        even=layer_maps.EVEN if value in ("share", "first") else "", centre=0 if value == "difference" else None,
+        tooltip=["assignments"], format=".3~g" if value == "mean" else ".0%",
+    )  # fmt: skip
 
 
 def by_layer(run: Row) -> None:
@@ -109,7 +101,7 @@ def by_layer(run: Row) -> None:
     frame = stored.frame(BALANCE, run["run"])
     if frame.empty:
         return
-    frame = frame.assign(
+    frame = pickers.grouped(run["run"], frame).assign(
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
     left, right = st.columns(2)

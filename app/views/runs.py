@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import layer_maps
 import linked
 import panels
 import pickers
@@ -18,7 +19,9 @@ select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts
        sum(dropped_share * s.decisions) / sum(s.decisions) as dropped, avg(load_entropy_bits / nullif(max_bits, 0)) as even,
        count(*) as routers
 from router_summary s where s.run = ?"""
-LOAD = "select stack, layer, expert, share, assignments, dropped from expert_load where run = ? order by stack, layer, expert"
+LOAD = """
+select stack, layer, router, expert, share, assignments, dropped
+from expert_load where run = ? order by stack, layer, router, expert"""
 BALANCE = "select stack, layer, normalized, busiest, busiest_share, dead from load_balance where run = ? order by stack, layer"
 TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
 Row = dict[str, Any]
@@ -34,13 +37,14 @@ def title(run: Row) -> None:
 
 
 def proof(run: Row) -> tuple[str, str, str, str]:
-    """Was the record proved when the tracer was attached?"""
-    found = json.loads(run["proof"] or "{}")
-    values = list(found.values()) if isinstance(found, dict) else []
-    bad = [v for v in values if isinstance(v, dict) and v.get("passed") is False]
-    if not values:
+    """What was proved when the tracer was attached: one entry per router (`moescope.proof.Proved`), or nothing."""
+    found = json.loads(run["proof"] or "[]")
+    if not found:
         return "Proof", "none", "this run was not checked at attach", "warn"
-    return "Proof", "failed" if bad else "passed", f"{len(values)} checks at attach", "bad" if bad else "good"
+    back = sum(p["identical"] for p in found)
+    words = f"layers recomputed to {max(p['error'] for p in found):.0e}; "
+    words += "written back bit for bit" if back == len(found) else f"{back} of {len(found)} written back bit for bit"
+    return "Proof", f"{len(found)} of {len(found)}", f"routers: {words}", "good" if back == len(found) else "warn"
 
 
 def health(run: Row) -> list[tuple[str, Any, str, str]]:
@@ -75,8 +79,9 @@ def progress(run: Row) -> None:
     if run["status"] == "complete":
         return
     far = json.loads(run["progress"] or "{}")
-    done, of = far.get("examples", far.get("batches", 0)), far.get("of") or far.get("examples_total")
-    words = f"{count(done)} of {count(of)} examples" if of else f"{count(done)} examples"
+    unit = "sequences" if "sequences" in far else "forwards"
+    done, of = far.get(unit, 0), far.get("total")
+    words = f"{count(done)} of {count(of)} {unit}" if of else f"{count(done)} {unit}"
     if run["status"] == "running":
         st.progress(min(done / of, 1.0) if of else 0.0, f":material/autorenew: Being traced: {words}; this page follows.")
     else:
@@ -91,17 +96,10 @@ def glance(run: Row) -> None:
             "No decision yet", "Nothing was routed in this run so far; it appears here as soon as the first batch is written."
         )
         return
-    stacks = list(frame.groupby("stack", dropna=False, sort=False))
-    known = {(x.stack, x.layer): x for x in pickers.layers(run["run"])}
-    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
-        with column:
-            pick = panels.heat(
-                some, "expert", "layer", "share", f"Load of every expert, {stack}", LOAD, [run["run"]],
-                name=f"load-{run['run']}-{stack}", chance=1 / some["expert"].nunique(), tooltip=["assignments", "dropped"],
-                click=True, format=".0%",
-            )  # fmt: skip
-            if pick and (str(stack), pick["y"]) in known:
-                linked.go("experts", run=run["run"], layer=known[str(stack), pick["y"]].label, expert=pick["x"])
+    layer_maps.show(
+        run["run"], frame, "share", "Load of every expert", LOAD, [run["run"]], name=f"load-{run['run']}",
+        even=layer_maps.EVEN, tooltip=["assignments", "dropped"], format=".0%",
+    )  # fmt: skip
 
 
 def provenance(run: Row) -> None:

@@ -3,7 +3,7 @@
 For a router A of this run and a router B of the other, over the tokens both decided about: I(A; B), the mutual information of
 their first choices, with Miller's correction (Miller 1955), over the mean of the two entropies (the arithmetic form of
 normalized mutual information; Vinh, Epps & Bailey 2010, JMLR 11, Table 2). 1: the same groups under any names; 0: independent.
-Expert numbers play no part, so models of other families, sizes and seeds can be compared, as long as they read the same tokens.
+Expert numbers play no part, so models of other families, sizes and seeds can be compared, if they read the same tokens.
 
 Null: the other run's choices shuffled among the tokens of a document: what two routers share that only know the document.
 Intervals, for the partner that a router shares most with: bootstrap over documents; the choice of the partner is not part of it.
@@ -95,11 +95,11 @@ def _row(
         row = there.routers.loc[partner]
         where = place(here.routers.loc[router]) | {"subset": f"{row['stack']} {row['layer']} of run {there.run}"}
         draws = _draws(mine, theirs[partner], unit) if partner == best else None
-        documents = len(np.unique(unit[both]))
         rows.append(
             figures(
                 where, NAME, values[partner], source=SOURCE, chance=0.0, draws=draws, null=null, tail="t",
-                null_name="the other run's choices shuffled within documents", bounds=(0, 1), n=int(table.sum()), units=documents,
+                null_name="the other run's choices shuffled within documents", bounds=(0, 1), n=int(table.sum()),
+                units=len(np.unique(unit[both])),
             )
         )  # fmt: skip
     return rows
@@ -125,8 +125,9 @@ def _draws(mine: Array, other: Array, unit: Array) -> Array:
 def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
     top = frame.loc[frame["value"].idxmax()]
     span = "" if pd.isna(top["ci_low"]) else f" [{top['ci_low']:.1%}, {top['ci_high']:.1%}]"
+    best = top["subset"].partition(" of ")[0]
     return (
-        f"Of run {run}, {top['stack']} layer {top['layer']} puts tokens together most like {top['subset'].partition(' of ')[0]} "
+        f"Of run {run}, {top['stack']} layer {top['layer']} puts tokens together most like {best} "
         f"of run {other}: they share {top['value']:.1%}{span} of their information, where documents alone would give "
         f"{top['null_mean']:.1%}."
     )

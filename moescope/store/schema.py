@@ -8,7 +8,7 @@ import duckdb
 
 from .routes import create_routed_views
 
-VERSION = "1"
+VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
 _TABLE_COLUMN = re.compile(r'^  "?(\w+)"? [^\n]*?-- ([^\n]+)$', re.M)
 _VIEW_COLUMN = re.compile(r"^  [^\n]*?(\w+),? -- ([^\n]+)$", re.M)

@@ -72,6 +72,8 @@ join routers r using (router) join load_rollup l on l.router = c.router and l.ex
 create view transitions as
 select
   t.run, -- runs.run
+  t.router, -- from
+  t.next_router, -- to: the next one of the stack
   r.stack, -- decoder | encoder | vision
   r.layer, -- from
   n.layer as next_layer, -- to
@@ -169,8 +171,8 @@ select
   a.forward, -- forwards.forward
   r.stack, -- decoder | encoder | vision
   a.token, -- tokens.token
-  list(a.expert order by r.layer, a.iteration) as experts, -- first choice, layer by layer
-  list(r.layer order by r.layer, a.iteration) as layers, -- the layers' numbers
+  list(a.expert order by r.layer, r.router, a.iteration) as experts, -- first choice, layer by layer
+  list(r.layer order by r.layer, r.router, a.iteration) as layers, -- the layers' numbers
 from assignments a join routers r using (router) where a.rank = 0 group by all;
 
 -- What taking experts away does, by group of tokens, with controls: effects of `moescope ablate`
