@@ -22,7 +22,6 @@ from router_summary s where s.run = ?"""
 LOAD = """
 select stack, layer, router, expert, share, assignments, dropped
 from expert_load where run = ? order by stack, layer, router, expert"""
-BALANCE = "select stack, layer, normalized, busiest, busiest_share, dead from load_balance where run = ? order by stack, layer"
 TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
 Row = dict[str, Any]
 

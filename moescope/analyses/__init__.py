@@ -27,6 +27,7 @@ from ..discover import modules
 from ..errors import AnalysisError
 from ..store import Store, open_store
 from ._answer import Answer
+from ._scope import groups
 
 __all__ = ["Answer", "catalogue", "run", "run_all"]
 
@@ -63,9 +64,15 @@ def run(name: str, store: Store | str | Path, run: int | None = None, **options:
     if missing := [option for option in entry["required"] if option not in options]:
         raise AnalysisError(f"{name} needs the option {missing[0]!r}; give it")
     if isinstance(store, Store):
-        return known[name].run(store, run, **options)
+        return _asked(known[name], store, run, options)
     with open_store(store) as opened:
-        return known[name].run(opened, run, **options)
+        return _asked(known[name], opened, run, options)
+
+
+def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any]) -> Answer:
+    answer: Answer = module.run(store, run, **options)
+    answer.groups = groups(store, answer.run)
+    return answer
 
 
 def run_all(store: Store, run: int | None = None) -> Iterator[tuple[str, Answer | AnalysisError]]:
@@ -74,6 +81,6 @@ def run_all(store: Store, run: int | None = None) -> Iterator[tuple[str, Answer 
         if entry["required"]:
             continue
         try:
-            yield entry["name"], modules("analyses")[entry["name"]].run(store, run)
+            yield entry["name"], _asked(modules("analyses")[entry["name"]], store, run, {})
         except AnalysisError as refusal:
             yield entry["name"], refusal

@@ -1,7 +1,7 @@
 """What an analysis answers with: tidy frames, their SQL, a sentence, notes and charts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -50,10 +50,17 @@ class Answer:
     sql: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     draw: Callable[["Answer"], dict[str, Any]] | None = field(default=None, repr=False)
+    groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
 
     def charts(self) -> dict[str, Any]:
-        """Altair charts by name."""
-        return self.draw(self) if self.draw else {}
+        """Altair charts by name; the routers of a layer that has two stand apart."""
+        shown = replace(self, frames={name: self._apart(frame) for name, frame in self.frames.items()})
+        return self.draw(shown) if self.draw else {}
+
+    def _apart(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if not self.groups or not {"router", "stack"} <= set(frame):
+            return frame
+        return frame.assign(stack=frame["router"].map(self.groups).fillna(frame["stack"]))
 
     def figures(self, name: str | None = None, **where: Any) -> pd.DataFrame:
         """The figures, or those of one name whose columns equal `where`."""

@@ -90,6 +90,15 @@ def place(router: pd.Series) -> dict[str, Any]:
     return {key: router[key] for key in ("stack", "layer", "router")}
 
 
+def groups(store: Store, run: int) -> dict[int, str]:
+    """{router: stack and site} of the stacks in which a layer has two routers (attention and ffn), which else share a layer."""
+    rows = store.rows(
+        f"""select router, concat_ws(' ', stack, site) from routers where run = {run} and stack in (
+select stack from routers where run = {run} group by stack, layer having count(*) > 1)"""
+    )
+    return dict(rows)
+
+
 def scope(store: Store, run: int | None = None) -> Scope:
     """The run asked for, or the newest complete one (or the newest of all, where none is). AnalysisError if there is none."""
     rows = store.rows("select run, name, status from runs order by started desc nulls last, run desc")

@@ -6,7 +6,7 @@ normalized mutual information; Vinh, Epps & Bailey 2010, JMLR 11, Table 2). 1: t
 Expert numbers play no part, so models of other families, sizes and seeds can be compared, if they read the same tokens.
 
 Null: the other run's choices shuffled among the tokens of a document: what two routers share that only know the document.
-Intervals, for the partner that a router shares most with: bootstrap over documents; the choice of the partner is not part of it.
+Intervals, for the partner that a router shares most with: bootstrap over documents; not over the choice of the partner.
 """
 
 from typing import Any
