@@ -1,7 +1,7 @@
 """Answers of `moescope.analyses`, shown the same way on every page: the reading, charts with SQL and files, notes, tables."""
 
 import logging
-import time
+from collections.abc import Callable
 from typing import Any
 
 import linked
@@ -47,8 +47,11 @@ def known(*names: str) -> list[dict[str, Any]]:
 
 
 @panels.part
-def ask(name: str, run: dict[str, Any], wait: bool = False, **options: Any) -> None:
-    """One analysis: asked at once on small runs, on a click on large ones, or always on a click with `wait`."""
+def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any], None] | None = None, **options: Any) -> None:
+    """One analysis: asked at once on small runs, on a click on large ones, or always on a click with `wait`.
+
+    `draw` shows the answer's figures in place of its own charts.
+    """
     entries = known(name)
     if not entries:
         panels.empty(
@@ -61,23 +64,13 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, **options: Any) -> N
     label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
     if (wait or (run["decisions"] or 0) > BIG or not linked.attended) and not linked.asked(label, f"ask-{name}"):
         return
-    begun = time.monotonic()
     with st.spinner("Counting, resampling and permuting …", show_time=True):
         answer, refusal = _answer(str(stored.path()), stored.held().look(), name, run["run"], tuple(sorted(options.items())))
     if answer is None:
         panels.empty(f"{entry['title']} cannot be said of this run", refusal)
         return
-    show(answer, entry, time.monotonic() - begun)
-
-
-def show(answer: Any, entry: dict[str, Any], seconds: float = 0.0) -> None:
-    """Reading, charts, notes, tables and method of an answer."""
     panels.reading(answer.reading)
-    drawn = list(answer.charts().items())
-    for start in range(0, len(drawn), 2):
-        for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):
-            with column:
-                panels.figure(chart, _frame_of(answer, title), _sql_of(answer, title), name=f"{answer.name}-{title}")
+    (draw or show)(answer)
     for note in answer.notes[:6]:
         st.caption(f":material/info: {panels.plain(note, 400)}")
     with linked.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
@@ -85,14 +78,24 @@ def show(answer: Any, entry: dict[str, Any], seconds: float = 0.0) -> None:
             _tables(answer, entry)
 
 
+def show(answer: Any) -> None:
+    """The charts of an answer, two beside each other."""
+    drawn = list(answer.charts().items())
+    for start in range(0, len(drawn), 2):
+        for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):
+            with column:
+                panels.figure(chart, _frame_of(answer, title), sql_of(answer, title), name=f"{answer.name}-{title}")
+
+
 def _tables(answer: Any, entry: dict[str, Any]) -> None:
     for title, frame in answer.frames.items():
         st.caption(f"**{panels.plain(title)}**")
-        panels.table(frame.head(2000), _sql_of(answer, title), name=f"{answer.name}-table-{title}")
+        panels.table(frame.head(2000), sql_of(answer, title), name=f"{answer.name}-table-{title}")
     st.text(entry["method"])
 
 
-def _sql_of(answer: Any, title: str) -> str:
+def sql_of(answer: Any, title: str) -> str:
+    """The query that counted what a frame or chart of this name shows."""
     return str(answer.sql.get(title) or answer.sql.get("figures") or next(iter(answer.sql.values()), "-- computed from counts"))
 
 

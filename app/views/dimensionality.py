@@ -1,20 +1,43 @@
 """Dimensionality: how many dimensions the states, the router logits and the routing use."""
 
+from functools import partial
+from typing import Any
+
 import answers
+import dimension_panels
+import linked
 import panels
 import pickers
+import streamlit as st
 
 PAGE = {"title": "Dimensionality", "icon": ":material/stacked_line_chart:", "order": 8, "group": "Meaning"}
+Row = dict[str, Any]
+
+
+def control(run: Row) -> dict[str, int]:
+    """Another run of the same family, beside which this one is read: an untrained model, say."""
+    others = {r["run"]: r for r in pickers.runs() if r["run"] != run["run"] and r["family"] == run["family"]}
+    if not others:
+        st.caption(
+            ":material/info: A profile means something beside a control: trace the same inputs through the untrained model "
+            "into this store, and choose that run here."
+        )
+        return {}
+    with st.columns([1, 2])[0]:
+        chosen = linked.choose(
+            "Control run", "control", [-1, *others], lambda n: pickers.run_name(others[n]) if n >= 0 else "none"
+        )
+    return {"control": chosen} if chosen is not None and chosen >= 0 else {}
 
 
 def render() -> None:
     """The page."""
     panels.head("Dimensionality", "Participation ratios by layer, expert and cycle, each beside its control.")
     run = pickers.the_run()
-    if run is None or not pickers.layers(run["run"]):
+    if run is None:
         panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
         return
-    answers.ask("dimensionality", run)
+    answers.ask("dimensionality", run, draw=partial(dimension_panels.show, run), **control(run))
 
 
 render()

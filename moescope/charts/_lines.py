@@ -68,7 +68,8 @@ def _across(frame: pd.DataFrame, x: str) -> alt.X:
 
 def _hue(frame: pd.DataFrame, color: str) -> alt.Color:
     many = frame[color].nunique()
-    legend = alt.Legend(columns=max(1, many // 16), symbolLimit=64, orient="right", symbolOpacity=1)
+    place: dict[str, Any] = {"orient": "bottom"} if many <= 4 else {"orient": "right", "columns": max(1, many // 16)}
+    legend = alt.Legend(symbolLimit=64, symbolOpacity=1, labelLimit=280, **place)
     scale = alt.Scale(range="category") if many <= 8 or not is_number(frame, color) else alt.Scale(range="heatmap")
     kind = "quantitative" if is_number(frame, color) and many > 8 else "nominal"
     return alt.Color(
