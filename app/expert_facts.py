@@ -1,5 +1,6 @@
 """What the store knows about one expert: its tokens, contexts, labels and neighbours."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ select expert, share, assignments, first, dropped, weight / nullif(assignments, 
 from expert_load where router = ? order by expert"""
 RANKED = """,
 x as (select *, here / seen as rate, 1.96 as z from n)
-select v.text, x.here as tokens, x.seen as occurrences, x.rate,
+select coalesce(v.text, '#' || x.vocab_id) as text, x.here as tokens, x.seen as occurrences, x.rate,
        (rate + z * z / (2 * seen) - z * sqrt(greatest(rate * (1 - rate), 0) / seen + z * z / (4 * seen * seen)))
          / (1 + z * z / seen) as low
 from x join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = x.vocab_id
@@ -44,13 +45,18 @@ best as materialized (select m.token, m.weight, t.sequence, t.position from mine
 near as (
   select * from tokens where sequence in (select sequence from best)
   and sequence between (select min(sequence) from best) and (select max(sequence) from best))
-select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance, v.text
+select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance,
+       coalesce(v.text, '#' || t.vocab_id) as text
 from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
 ONLY = """ and token in (
     select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
     where v.text = ?)"""
+ONLY_ID = (
+    """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
+)
+NAMED = "select 1 from vocab where model = ? and text = ? limit 1"
 BY_SEQUENCE_LABEL = """
 with n as (
   select t.sequence, a.expert, count(*) as n from assignments a join tokens t using (token)
@@ -171,8 +177,9 @@ def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]
 def contexts(run: Row, layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
     """Up to 14 places where this was the first expert, with ten tokens to either side; in large runs, first of a part of it."""
     params, few = [layer.router, expert, *([token] if token else [])], part_of(run, layer)[0]
+    bare = re.fullmatch(r"#\d{1,9}", token) and not stored.rows(NAMED, run["model"], token)
     for some in dict.fromkeys([few, ""]):
-        sql = CONTEXTS.format(only=ONLY if token else "", few=some, most=PLACES)
+        sql = CONTEXTS.format(only=(ONLY_ID if bare else ONLY) if token else "", few=some, most=PLACES)
         frame = stored.frame(sql, *params)
         if frame["token"].nunique() == PLACES:
             break

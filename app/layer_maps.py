@@ -29,10 +29,13 @@ def show(
     With `even`, chance is an even share of the stack's experts, and `even` the words for it, with {} for the number.
     """
     known = {(layer.group, layer.layer): layer for layer in pickers.layers(run)}
-    stacks = list(pickers.grouped(run, frame).groupby("stack", sort=False))
+    frame = pickers.grouped(run, frame)
+    stacks = [(stack, frame[frame["stack"] == stack]) for stack in dict.fromkeys(group for group, _ in known)]
+    stacks = [(stack, some) for stack, some in stacks if len(some)]
     for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
-        chance = 1 / max(int(some["expert"].nunique()), 1) if even else None
-        words = {"chance": chance, "subtitle": even.format(f"{chance:.3g}")} if even else {}
+        counts = set(some.groupby("router")["expert"].nunique())
+        chance = 1 / max(counts) if even and len(counts) == 1 else None  # layers of unlike width have no common one
+        words = {"chance": chance, "subtitle": even.format(f"{chance:.3g}")} if chance else {}
         with column:
             pick = panels.heat(
                 some,

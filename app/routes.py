@@ -18,7 +18,7 @@ FOUND = """ and (s.text ilike '%' || ? || '%' or s.document ilike '%' || ? || '%
   select sequence from tokens where run = s.run and vocab_id in (
     select v.vocab_id from vocab v join runs u using (model) where u.run = ? and v.text ilike '%' || ? || '%')))"""
 TOKENS = """
-select t.token, t.position, t.unit, t.text, t.generated, t.special, t.y, t.x
+select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.generated, t.special, t.y, t.x
 from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
 ROUTES = """
 select token, list(expert order by rank) as experts, list(weight order by rank) as weights, list(dropped order by rank) as drops
@@ -40,7 +40,8 @@ from decisions d join routers r using (router) left join forwards f using (forwa
 order by r.layer, d.iteration"""
 LOGITS = "select router, iteration, logits from logits where token = ? and run = ?"
 ABOUT = """
-select t.token, t.sequence, t.position, t.unit, t.text, t.vocab_id, t.y, t.x, t.generated, t.special, t.document, t.stack,
+select t.token, t.sequence, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.vocab_id, t.y, t.x, t.generated,
+       t.special, t.document, t.stack,
        (select string_agg(distinct kind || ': ' || label, ' · ') from labels l where l.token = t.token) as labels
 from token_text t where t.token = ? and t.run = ?"""
 

@@ -110,7 +110,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
             (
                 "Different paths",
                 f"{int(frame['paths'].iloc[0]):,}",
-                f"taken by {int(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens",
+                f"taken by {round(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens",
                 "",
             ),
             ("Paths in effect", f"{frame['effective'].iloc[0]:,.0f}", "exp of their entropy; few tokens make it small", ""),

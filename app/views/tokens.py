@@ -25,11 +25,9 @@ Row = dict[str, Any]
 
 def name_of(row: Row) -> str:
     """A sequence in the list."""
-    labels = " · ".join(str(row[k]) for k in ("domain", "class") if row[k])
-    part = f" ({row['part']})" if row["part"] else ""
-    return clean(
-        f"{row['document'] or row['sequence']}{part} · {labels} · {row['text'] or str(row['tokens']) + ' tokens'}", 110
-    )
+    name = str(row["document"] or f"sequence {row['sequence']}") + (f" ({row['part']})" if row["part"] else "")
+    labels = [str(row[k]) for k in ("domain", "class") if row[k]]
+    return clean(" · ".join([name, *labels, row["text"] or f"{row['tokens']} tokens"]), 110)
 
 
 def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
