@@ -1,5 +1,6 @@
 """Panels of the Ablation page: effects beside controls, by group, and against use."""
 
+from functools import partial
 from typing import Any
 
 import effects
@@ -90,22 +91,21 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
     if shown.empty:
         panels.empty("Nothing to compare with there", "Choose the effect against the whole model, or all layers.")
         return
-    pick = panels.heat(
+    panels.heat(
         shown, AWAY, "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", effects.ROWS, params,
-        name=f"by-{kind}-{control}", centre=0.0, click=True,
+        name=f"by-{kind}-{control}", centre=0.0, clicked=partial(_open, run, shown),
         subtitle="change of the loss, nats per token; orange: the model misses the expert there",
         tooltip=["ci_low", "ci_high", *MORE],
     )  # fmt: skip
     st.caption("Hover for the interval: a colour alone is no finding.")
-    _open(run, shown, pick)
 
 
-def _open(run: Row, shown: pd.DataFrame, pick: Row) -> None:
-    found = shown[shown[AWAY] == pick.get("x")]
+def _open(run: Row, shown: pd.DataFrame, name: str, group: str) -> None:
+    found = shown[shown[AWAY] == name]
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return
     label = next((x.label for x in pickers.layers(run["run"]) if x.router == found["router"].iloc[0]), None)
-    linked.go("experts", run=run["run"], layer=label, expert=int(found["expert"].iloc[0]))
+    linked.leave("experts", run=run["run"], layer=label, expert=int(found["expert"].iloc[0]))
 
 
 @panels.part

@@ -12,9 +12,10 @@ KNOWN = """
 select mode, counted_at, group_kind, stack, layer, count(*) as n
 from ablation_effects where run = ? group by all order by all"""
 ROWS = """
-select stack, layer, router, expert, experts, mode, control, load, per_load, group_kind, "group", n, units, delta_nll,
-       ci_low, ci_high, p, q, control_delta_nll, baseline_nll, kl, delta_correct, delta_margin, rerouted
-from ablation_effects
+select stack, layer, (select site from routers r where r.router = x.router) as site, router, expert, experts, mode, control,
+       load, per_load, group_kind, "group", n, units, delta_nll, ci_low, ci_high, p, q, control_delta_nll, baseline_nll, kl,
+       delta_correct, delta_margin, rerouted
+from ablation_effects x
 where run = ? and mode = ? and counted_at = ? and group_kind = ? and (? is null or router = ?)
 qualify row_number() over (partition by cast(experts as varchar), control, "group" order by n desc, q) = 1
 order by stack, layer, expert, cast(experts as varchar), n desc limit 20000"""
@@ -39,17 +40,19 @@ def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[p
 def names(frame: pd.DataFrame) -> list[str]:
     """Experts as a reader names and sorts them: "05" in one layer, "3.05" among several, "3.05+07" for a set."""
     several = frame["router"].nunique(dropna=False) > 1
+    twice = several and frame.drop_duplicates("router").duplicated(["stack", "layer"]).any()  # attention and ffn in one layer
     wide, deep = (len(str(int(frame[c].max()))) if frame[c].notna().any() else 1 for c in ("expert", "layer"))
-    return [_named(row, several, wide, deep) for row in frame.itertuples()]
+    return [_named(row, several, wide, deep, twice) for row in frame.itertuples()]
 
 
-def _named(row: Any, several: bool, wide: int, deep: int) -> str:
+def _named(row: Any, several: bool, wide: int, deep: int, twice: bool) -> str:
     sets = list(json.loads(row.experts).values())
     some = "+".join(f"{e:0{wide}d}" for e in sets[0]) + (" …" if len(sets) > 1 else "")
     if pd.isna(row.layer):
         return clean(f"{len(sets)} layers: {some}", 24)
     stack = f"{row.stack} " if row.stack not in (None, "decoder", "vision") else ""
-    return clean(f"{stack}{int(row.layer):0{deep}d}.{some}" if several else some, 24)
+    place = f"{stack}{int(row.layer):0{deep}d}{f' {row.site} ' if twice else '.'}"
+    return clean(place + some if several else some, 24)
 
 
 def beside(frame: pd.DataFrame, control: str = "load") -> pd.DataFrame:

@@ -53,9 +53,7 @@ left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.to
 ONLY = """ and token in (
     select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
     where v.text = ?)"""
-ONLY_ID = (
-    """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
-)
+ONLY_ID = """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
 NAMED = "select 1 from vocab where model = ? and text = ? limit 1"
 BY_SEQUENCE_LABEL = """
 with n as (

@@ -4,12 +4,13 @@ Files of the same picture are made by `moescope.charts.heatmap`; scales are the 
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import painted
 import pandas as pd
+import streamlit as st
 from bar_view import said
 from wording import clean
 
@@ -73,7 +74,12 @@ def _packed(values: pd.Series, place: np.ndarray, count: int) -> tuple[str, str]
     return kind, base64.b64encode(numbers.astype(f"<{kind}").tobytes()).decode()
 
 
-def show(data: dict[str, Any], key: str) -> dict[str, Any]:
-    """Draw it; the cell that was clicked just now, as {"x": ..., "y": ...}, or nothing."""
-    result = painted.show("heat", data | {"sign": painted.sign(data)}, key, on_cell_change=lambda: None)
-    return dict(result.get("cell") or {})
+def show(data: dict[str, Any], key: str, clicked: Callable[[Any, Any], None] | None = None) -> None:
+    """Draw it; `clicked` gets the column and the row of a cell that was clicked, before anything is drawn again."""
+
+    def cell() -> None:
+        found = (st.session_state.get(key) or {}).get("cell")
+        if found and clicked is not None:
+            clicked(found["x"], found["y"])
+
+    painted.show("heat", data | {"sign": painted.sign(data)}, key, on_cell_change=cell)

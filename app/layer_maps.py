@@ -1,6 +1,7 @@
 """Heat maps of layer × expert, one for each stack, in which a click opens the expert."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import linked
@@ -28,27 +29,21 @@ def show(
 
     With `even`, chance is an even share of the stack's experts, and `even` the words for it, with {} for the number.
     """
-    known = {(layer.group, layer.layer): layer for layer in pickers.layers(run)}
+    layers = pickers.layers(run)
     frame = pickers.grouped(run, frame)
-    stacks = [(stack, frame[frame["stack"] == stack]) for stack in dict.fromkeys(group for group, _ in known)]
-    stacks = [(stack, some) for stack, some in stacks if len(some)]
-    for column, (stack, some) in zip(st.columns(len(stacks)), stacks, strict=True):
-        counts = set(some.groupby("router")["expert"].nunique())
-        chance = 1 / max(counts) if even and len(counts) == 1 else None  # layers of unlike width have no common one
+    there = set(frame["stack"])
+    stacks = [stack for stack in dict.fromkeys(x.group for x in layers) if stack in there]
+    for column, stack in zip(st.columns(len(stacks)), stacks, strict=True):
+        known = {x.layer: x for x in layers if x.group == stack}
+        evens = {x.even for x in known.values()}
+        chance = evens.pop() if even and len(evens) == 1 else None  # layers of unlike width have none in common
         words = {"chance": chance, "subtitle": even.format(f"{chance:.3g}")} if chance else {}
         with column:
-            pick = panels.heat(
-                some,
-                "expert",
-                "layer",
-                value,
-                f"{title}, {stack}",
-                sql,
-                params,
-                name=f"{name}-{stack}",
-                click=True,
-                **words,
-                **look,
-            )
-        if pick and (layer := known.get((stack, pick["y"]))):
-            linked.go("experts", run=run, layer=layer.label, expert=pick["x"])
+            panels.heat(
+                frame[frame["stack"] == stack], "expert", "layer", value, f"{title}, {stack}", sql, params,
+                name=f"{name}-{stack}", clicked=partial(_open, run, known), **words, **look,
+            )  # fmt: skip
+
+
+def _open(run: int, known: dict[int, pickers.Layer], expert: int, layer: int) -> None:
+    linked.leave("experts", run=run, layer=known[layer].label, expert=expert)

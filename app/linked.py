@@ -169,3 +169,14 @@ def go(page: str, **state: Any) -> None:
             st.session_state.setdefault("follow", {})[key] = str(state[key])
     wanted = st.session_state.get("follow", {}) | {key: str(value) for key, value in state.items() if value is not None}
     st.switch_page(f"views/{page}.py", query_params={key: value for key, value in wanted.items() if value})
+
+
+def leave(page: str, **state: Any) -> None:
+    """`go`, for callbacks: the next thing that is drawn opens the other page instead."""
+    st.session_state["leaving"] = page, state
+
+
+def depart() -> None:
+    """Open the page that a callback asked for, if one did."""
+    if leaving := st.session_state.pop("leaving", None):
+        go(leaving[0], **leaving[1])

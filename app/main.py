@@ -3,6 +3,7 @@
 from typing import Any
 
 import contents
+import linked
 import panels
 import pickers
 import stored
@@ -31,6 +32,7 @@ def sidebar() -> bool:
 st.set_page_config("moescope", contents.ICON, layout="wide")
 panels.style()
 chosen = st.navigation(pages(), position="sidebar")
+linked.depart()
 if panels.guarded(sidebar):
     panels.guarded(chosen.run)
 else:

@@ -50,6 +50,7 @@ def part(render: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(render)
     def drawn(*args: Any, **kwargs: Any) -> Any:
+        linked.depart()
         return guarded(render, *args, **kwargs)
 
     fragment = st.fragment(drawn)
@@ -133,13 +134,25 @@ def _room(chart: Any) -> Any:
 
 
 def heat(
-    frame: pd.DataFrame, x: str, y: str, value: str, title: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any
-) -> dict[str, Any]:
-    """A heat map with its SQL and its files; `look` as in `heat_view.data_of`. With `click`, the cell just clicked."""
-    cell = heat_view.show(heat_view.data_of(frame, x, y, value, title, **look), key=f"heat-{name}")
-    click = look.pop("click", False)
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    title: str,
+    sql: str,
+    params: Sequence[Any] = (),
+    *,
+    name: str,
+    clicked: Callable[[Any, Any], None] | None = None,
+    **look: Any,
+) -> None:
+    """A heat map with its SQL and its files; `look` as in `heat_view.data_of`.
+
+    `clicked` gets the column and row of a clicked cell, as a callback: what it opens, it opens with `linked.leave`.
+    """
+    data = heat_view.data_of(frame, x, y, value, title, click=clicked is not None, **look)
+    heat_view.show(data, f"heat-{name}", clicked)
     files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
-    return cell if click else {}
 
 
 def ranked(frame: pd.DataFrame, x: str, y: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any) -> None:

@@ -98,9 +98,11 @@ def _chart(path: pd.DataFrame, token: int, run: int) -> None:
     frame = path.groupby(["router", "expert"], as_index=False)["weight"].sum()
     frame = frame.assign(layer=frame["router"].map(names))
     there = set(frame["layer"])
-    pick = panels.heat(
+
+    def opened(expert: int, layer: str) -> None:
+        linked.leave("experts", layer=known[layer].label, expert=expert)
+
+    panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", routes.ROUTE, [token, run], name="route",
-        click=True, across=range(int(path["experts"].max())), down=[name for name in reversed(known) if name in there],
+        clicked=opened, across=range(int(path["experts"].max())), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip
-    if pick:
-        linked.go("experts", layer=known[pick["y"]].label, expert=pick["x"])
