@@ -31,7 +31,9 @@ class Layer:
     stack: str
     experts: int
     top_k: int | None
-    group: str = ""  # routers of which no two have the same layer number: the stack, or "decoder attention" where a layer has two
+    group: str = (
+        ""  # routers of which no two have the same layer number: the stack, or "decoder attention" where a layer has two
+    )
 
     @property
     def even(self) -> float:

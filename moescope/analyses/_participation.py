@@ -80,8 +80,8 @@ class Grouped:
         middle = np.einsum("bi,bi->b", rows, (c @ self.cross.T) ** 2 - c**2 @ (self.cross**2).T) / np.maximum(three, 1)
         weighed = c * self.trace
         ends = np.einsum("bg,bg->b", weighed, pairs[:, None] - 2 * c * reach) / np.maximum(three, 1)
-        both = (weighed.sum(1) ** 2 - np.sum(weighed**2, 1)) / two
-        first = np.einsum("bg,gh,bh->b", c, self.second, c, optimize=True) / two
+        both = (weighed.sum(1) ** 2 - np.sum(weighed**2, 1)) / np.maximum(two, 1)
+        first = np.einsum("bg,gh,bh->b", c, self.second, c, optimize=True) / np.maximum(two, 1)
         numerator, denominator = both - 2 * ends + disjoint, first - 2 * middle + disjoint
         good = denominator > 0
         return np.where(good, numerator / np.where(good, denominator, 1.0), np.inf)

@@ -142,7 +142,8 @@ def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataF
         return []
     value = np.exp(_logs(depth[-third:], None) - _logs(depth[:third], None))
     weights = st.bootstrap_weights(documents)
-    draws = np.exp(_logs(depth[-third:], weights) - _logs(depth[:third], weights))
+    with np.errstate(invalid="ignore"):  # where a draw has no estimate in either
+        draws = np.exp(_logs(depth[-third:], weights) - _logs(depth[:third], weights))
     where = {"stack": stack, "subset": f"{stream}, last over first {third} routers{suffix}"}
     row = figures(
         where, "hierarchy_index", value, source=SOURCE, estimator="unbiased", chance=1.0, n=len(units), units=documents

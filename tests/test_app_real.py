@@ -1,0 +1,149 @@
+"""The dashboard over a store that the tracer itself wrote: no page fails, and what pages say is what the store holds."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import real
+from streamlit.testing.v1 import AppTest
+
+import moescope
+
+pytestmark = pytest.mark.slow
+MAIN = Path(__file__).parents[1] / "app" / "main.py"
+PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
+Opened = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return real.made(tmp_path_factory.mktemp("real") / "real.duckdb")
+
+
+@pytest.fixture
+def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """Opens a page of the store; nothing on it failed."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(store))
+
+    def look(view: str, run: int = 0, **query: str) -> AppTest:
+        test = AppTest.from_file(str(MAIN), default_timeout=120)
+        test.query_params.update(query | {"run": str(run)})
+        test.switch_page(f"views/{view}.py")
+        test.run()
+        assert (list(test.exception), [e.value for e in test.error]) == ([], [])
+        return test
+
+    return look
+
+
+def words(test: AppTest) -> str:
+    """What a reader sees of the page's own HTML, without its tags."""
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", " ".join(h.proto.body for h in test.get("html"))))
+
+
+def maps(test: AppTest) -> dict[str, dict[tuple[Any, Any], float]]:
+    """By title, {(row, column): value} of every heat map."""
+    found = {}
+    for part in test.get("bidi_component"):
+        if part.proto.component_name != "moescope_heat":
+            continue
+        data = json.loads(part.proto.json)
+        columns, rows = data["keys"]
+        kind, packed = data["values"]
+        values = np.frombuffer(base64.b64decode(packed), dtype=f"<{kind}").reshape(len(rows), len(columns))
+        found[data["title"]] = {
+            (r, c): float(values[i, j])
+            for i, r in enumerate(rows)
+            for j, c in enumerate(columns)
+            if values[i, j] == values[i, j]
+        }
+    return found
+
+
+RUNS = (real.MEASURED, real.SEQUENCES, real.IMAGES, real.JETMOE, real.UNTRAINED, real.CUT)
+
+
+@pytest.mark.parametrize("view", PAGES)
+def test_every_page_shows_every_kind_of_run(view: str, opened: Opened) -> None:
+    for run in RUNS:
+        opened(view, run)
+
+
+def test_runs_say_what_the_tracer_proved(opened: Opened) -> None:
+    said = words(opened("runs"))
+    assert re.search(r"Proof 4 of 4 routers: layers recomputed to \de-\d+; written back bit for bit", said), said
+    assert "Decisions 5.13 k 1.28 k tokens × 4 routers" in said
+
+
+def test_a_run_that_was_cut_off_says_how_far_it_came(opened: Opened) -> None:
+    assert "This run was cut off 4 of 6 sequences are safe" in words(opened("runs", real.CUT))
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_load_is_that_of_every_router(run: int, store: Path, opened: Opened) -> None:
+    """Every router's shares stand in a map of their own row: two routers of one layer never share a cell."""
+    with moescope.open(store) as known:
+        rows = known.rows(
+            "select case when r.site = 'attention' or m.name = 'jetmoe' then r.stack || ' ' || r.site else r.stack end, l.layer, "
+            "l.expert, l.share from expert_load l join routers r using (router) join runs m on m.run = l.run where l.run = ?",
+            [run],
+        )
+    wanted: dict[str, dict[tuple[int, int], float]] = {}
+    for stack, layer, expert, share in rows:
+        wanted.setdefault(f"Share of assignments, {stack}", {})[layer, expert] = share
+    seen = {title: cells for title, cells in maps(opened("load", run)).items() if title in wanted}
+    assert seen.keys() == wanted.keys()
+    for title, cells in wanted.items():
+        assert seen[title] == pytest.approx(cells, rel=1e-6), title
+
+
+def test_route_of_a_token_names_both_routers_of_a_layer(store: Path, opened: Opened) -> None:
+    with moescope.open(store) as known:
+        token, total = known.rows(
+            "select token, sum(weight) from assignments where run = ? group by token order by token limit 1", [real.JETMOE]
+        )[0]
+    cells = maps(opened("tokens", real.JETMOE, token=str(token)))["Weights along the way"]
+    assert {row for row, _ in cells} == {f"{layer} {site}" for layer in range(4) for site in ("attention", "ffn")}
+    assert sum(cells.values()) == pytest.approx(total, rel=1e-5)
+
+
+def test_dimensionality_by_layer_and_expert_is_what_was_measured(store: Path, opened: Opened) -> None:
+    test = opened("dimensionality", states="expert output")
+    with moescope.open(store) as known:
+        rows = known.rows(
+            "select layer, expert, value from measures where run = 0 and subset = 'expert output' and estimator = 'unbiased' "
+            "and name = 'participation_ratio'"
+        )
+    assert maps(test)["Dimensions of expert output, decoder"] == pytest.approx({(r[0], r[1]): r[2] for r in rows}, rel=1e-5)
+    assert "Routing of the decoder" in words(test)
+    controlled = words(opened("dimensionality", control=str(real.UNTRAINED)))
+    assert "Routing of the decoder, control" in controlled
+
+
+def test_unlike_models_are_not_subtracted(opened: Opened) -> None:
+    unlike = opened("compare", real.MEASURED, **{"with": str(real.IMAGES)})
+    assert "These are different models" in words(unlike)
+    assert maps(unlike) == {}
+    alike = opened("compare", real.MEASURED, **{"with": str(real.UNTRAINED)})
+    assert "These are different models" not in words(alike)
+    assert any("weights differ" in c.value for c in alike.caption)
+    assert list(maps(alike)) == ["Share of load, B minus A, decoder"]
+
+
+def test_same_groups_are_asked_of_two_models(opened: Opened) -> None:
+    said = words(opened("compare", real.MEASURED, **{"with": str(real.UNTRAINED), "ask-grouping": "1"}))
+    assert "Of run 0, decoder layer" in said, said
+
+
+def test_ablated_experts_are_on_their_page(opened: Opened) -> None:
+    test = opened("ablation")
+    assert "Of 2 sets of experts" in words(test)
+    effects = maps(test)["Effect by domain, against the whole model"]
+    assert {column for _, column in effects} == {"0", "3"}
+    without = opened("experts", layer="layer 2", expert="3", more="without")
+    assert "It was not ablated yet" not in words(without)
