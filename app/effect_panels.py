@@ -62,9 +62,10 @@ def said(own: pd.DataFrame, beyond: pd.DataFrame) -> str:
         return "No effect against the whole model is stored."
     top, sure = own.loc[own["delta_nll"].idxmax()], int((own["q"] < 0.05).sum())
     out = int((beyond["q"] < 0.05).sum())
+    most = "the model misses" if sure else "none does surely; it misses"
     return (
         f"Of {len(own)} sets of experts {sure} change the loss (q < 0.05), {out} more or less than experts of equal load do; "
-        f"the model misses {top['name']} most: {top['delta_nll']:+.4f} [{top['ci_low']:+.4f}, {top['ci_high']:+.4f}] nats, "
+        f"{most} {top['name']} most: {top['delta_nll']:+.4f} [{top['ci_low']:+.4f}, {top['ci_high']:+.4f}] nats, "
         f"with {top['load']:.1%} of the load."
     )
 

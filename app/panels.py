@@ -122,6 +122,7 @@ def _literal(value: Any) -> str:
 
 def figure(chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str) -> None:
     """A chart with its SQL and its files."""
+    chart = chart.properties(padding={"left": 0, "right": 4, "top": 4, "bottom": 0})  # Streamlit's own leaves a line free
     st.altair_chart(chart, key=f"chart-{name}", width="stretch", height=_room(chart))
     files(frame, sql, params, name=name, chart=chart)
 
@@ -130,7 +131,7 @@ def _room(chart: Any) -> Any:
     """Height with title and axes: Streamlit fits all of a chart into its height, alone it is the plot's."""
     height = getattr(chart, "height", None)
     lines = 1 + bool(getattr(getattr(chart, "title", None), "subtitle", None))
-    return int(height) + 72 + 20 * lines if isinstance(height, int | float) else "content"
+    return int(height) + (92 if height < 250 else 52) + 20 * lines if isinstance(height, int | float) else "content"
 
 
 def heat(
@@ -194,5 +195,5 @@ def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any) -> None:
 
 def table(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, **more: Any) -> None:
     """A table with its SQL and its file."""
-    st.dataframe(frame, hide_index=True, width="stretch", **more)
+    st.dataframe(frame, hide_index=True, width="stretch", placeholder="–", **more)
     files(frame, sql, params, name=name)

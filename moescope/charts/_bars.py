@@ -38,8 +38,11 @@ def bars(
     shown = tooltips(frame, [x, color, y, low, high, *tooltip])
     bar = base.mark_bar(cornerRadiusEnd=2, **({} if color else {"color": CATEGORY[0]})).encode(tooltip=shown)
     if color:
+        legend = alt.Legend(orient="bottom" if frame[color].nunique() <= 4 else "right", labelLimit=280)
         bar = bar.encode(
-            color=alt.Color(field=field(color), type="nominal", title=words(color), scale=alt.Scale(range="category"))
+            color=alt.Color(
+                field=field(color), type="nominal", title=words(color), scale=alt.Scale(range="category"), legend=legend
+            )
         )
     if select:
         pick = alt.selection_point(name="pick", fields=[x], on="click")
