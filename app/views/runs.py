@@ -49,7 +49,8 @@ def proof(run: Row) -> tuple[str, str, str, str]:
 def health(run: Row) -> list[tuple[str, Any, str, str]]:
     """Figures and warnings of a run."""
     h = stored.rows(HEALTH, run["run"])[0]
-    rate = run["tokens"] / run["seconds"] if run["tokens"] and run["seconds"] else None
+    seconds = run["seconds"] or json.loads(run["progress"] or "{}").get("resume", {}).get("seconds")  # the latter while it runs
+    rate = run["tokens"] / seconds if run["tokens"] and seconds else None
     cost = run["trace_seconds"] / run["seconds"] if run["trace_seconds"] is not None and run["seconds"] else None
     dead, bad = h["dead"] or 0, h["nonfinite"] or 0
     return [
@@ -81,6 +82,7 @@ def progress(run: Row) -> None:
     unit = "sequences" if "sequences" in far else "forwards"
     done, of = far.get(unit, 0), far.get("total")
     words = f"{count(done)} of {count(of)} {unit}" if of else f"{count(done)} {unit}"
+    words = words if far else "the first rows come within seconds"
     if run["status"] == "running":
         st.progress(min(done / of, 1.0) if of else 0.0, f":material/autorenew: Being traced: {words}; this page follows.")
     else:
