@@ -25,9 +25,10 @@ select column_name as "column", data_type as type, coalesce(comment, '') as mean
 where table_name = ? and database_name = current_database() order by column_index"""
 
 
-def examples() -> dict[str, str]:
-    """The queries of examples.sql by their first line."""
-    blocks = Path(__file__).with_name("examples.sql").read_text().strip().split("\n\n")
+def examples(run: int = 0) -> dict[str, str]:
+    """The queries of examples.sql by their first line, about one run."""
+    text = Path(__file__).with_name("examples.sql").read_text().replace("run = 0", f"run = {run}")
+    blocks = text.strip().split("\n\n")
     return {block.partition("\n")[0].removeprefix("-- "): block.partition("\n")[2] for block in blocks}
 
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,26 @@ def test_ablated_experts_are_on_their_page(opened: Opened) -> None:
     assert {column for _, column in effects} == {"0", "3"}
     without = opened("experts", layer="layer 2", expert="3", more="without")
     assert "It was not ablated yet" not in words(without)
+
+
+def test_every_example_answers(opened: Opened) -> None:
+    sys.path.insert(0, str(MAIN.parent))
+    import sql_desk
+
+    nothing = {  # that the store of this kind of run holds
+        real.MEASURED: {"Prompts against what was generated"},
+        real.IMAGES: {"Experts by part of speech", "Least certain tokens", "What taking an expert away does"}
+        | {"Tokens of one expert, by how much it prefers them"},
+    }
+    for run, empty in nothing.items():
+        known = sql_desk.examples(run)
+        found = {name: len(opened("sql", run, sql=query).dataframe[0].value) for name, query in known.items()}
+        assert {name for name, rows in found.items() if not rows} <= empty, found
+    assert opened("sql", real.IMAGES).text_area[0].value == next(iter(sql_desk.examples(real.IMAGES).values()))
+
+
+def test_cells_with_several_rows_are_not_drawn(opened: Opened) -> None:
+    query = "select layer, expert, share from label_load where run = 0"
+    assert "Several rows would share a cell" in words(
+        opened("sql", sql=query, show="chart", form="heatmap", x="layer", y="expert")
+    )

@@ -6,6 +6,7 @@ from typing import Any
 import linked
 import pandas as pd
 import panels
+import pickers
 import sql_desk
 import stored
 import streamlit as st
@@ -14,39 +15,43 @@ from wording import count
 from moescope import charts
 
 PAGE = {"title": "SQL", "icon": ":material/database:", "order": 10, "group": "Ask"}
-EXAMPLES = sql_desk.examples()
-START = next(iter(EXAMPLES.values()))
 FORMS = ["bars", "lines", "scatter", "heatmap"]
 SHOWN = {"table": "Table", "chart": "Chart"}
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}
 
 
-def editor() -> str:
-    """The query, kept in the URL."""
+def editor(run: int) -> str:
+    """The query, kept in the URL; an example that nobody changed follows the run."""
+    known, before = sql_desk.examples(run), sql_desk.examples(st.session_state.get("sql-run", run))
+    start = next(iter(known.values()))
     if "sql-text" not in st.session_state:
-        st.session_state["sql-text"] = linked.get("sql") or START
+        st.session_state["sql-text"] = linked.get("sql") or start
+    same = [name for name, query in before.items() if query == st.session_state["sql-text"]]
+    st.session_state["sql-text"] = known[same[0]] if same else st.session_state["sql-text"]
+    st.session_state["sql-run"] = run
     st.text_area("Query", key="sql-text", height=190, label_visibility="collapsed")
     one, two, three = st.columns([1.9, 2, 3], vertical_alignment="center")
     one.button("Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", width="stretch")
     with two:
         st.selectbox(
             "Example",
-            list(EXAMPLES),
+            list(known),
             index=None,
             placeholder="Examples",
             key="example",
             label_visibility="collapsed",
             on_change=_example,
+            args=(known,),
         )  # not in the URL: the query that it writes is
     three.caption(f"Read-only; at most {stored.LIMIT_S:.0f} s, {stored.MEMORY} and {sql_desk.ROWS:,} rows on the page.")
     query = str(st.session_state["sql-text"])
-    linked.put("sql", query if query != START else None)
+    linked.put("sql", query if query != start else None)
     return query
 
 
-def _example() -> None:
+def _example(known: dict[str, str]) -> None:
     if chosen := st.session_state.get("example"):
-        st.session_state["sql-text"] = EXAMPLES[chosen]
+        st.session_state["sql-text"] = known[chosen]
 
 
 def results(query: str) -> None:
@@ -54,7 +59,7 @@ def results(query: str) -> None:
     frame, more = sql_desk.result(str(stored.path()), stored.held().look(), query)
     st.caption(f"{count(len(frame))} rows{' shown; more are in the files' if more else ''} × {len(frame.columns)} columns")
     if linked.tabs("Show", "show", SHOWN) == "table":
-        st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430)
+        st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430, placeholder="–")
     else:
         chart_of(frame, query)
     for column, kind in zip(st.columns(6), MIME, strict=False):
@@ -95,6 +100,9 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
     with four:
         colour = linked.choose("Colour", "colour", numbers if flat else ["", *names], lambda n: n or "none")
     some = frame.head(5000)
+    if form == "heatmap" and some.duplicated([x, y]).any():
+        panels.empty("Several rows would share a cell", f"Make one of them: `group by {x}, {y}`, or choose other columns.")
+        return
     if form == "heatmap":
         panels.heat(some, x, y, colour or numbers[-1], "", query, name="query")
         return
@@ -119,7 +127,8 @@ def render() -> None:
     panels.head("SQL", "Ask the store anything. It can only be read, and nothing but the store can be reached from here.")
     left, right = st.columns([5, 3], gap="large")
     with left:
-        query = editor()
+        run = pickers.the_run()
+        query = editor(run["run"] if run else 0)
         if query.strip():
             panels.guarded(results, query)
         else:
