@@ -225,7 +225,7 @@ def test_captured_states_are_shown(tmp_path: Path) -> None:
     """Rows that a trace put into `measures` come along, with their interval."""
     path = tmp_path / "x.duckdb"
     synthetic.make(path)
-    row = "0, 1, 2, null, 'participation_ratio', 'unbiased', 'residual', 12.5, 11, 14, null, null, 300, 24, null"
+    row = "0, 1, 2, null, 'participation_ratio', 'unbiased', 'residual', null, 12.5, 11, 14, null, null, 300, 24, null"
     update(path, lambda con: con.execute(f"insert into measures values ({row})"))
     found = analyses.run("dimensionality", path).figures("participation_ratio", subset="residual").iloc[0]
     assert (found["value"], found["ci_low"], found["layer"], found["stack"], found["units"]) == (12.5, 11, 2, "decoder", 24)

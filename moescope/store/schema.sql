@@ -205,7 +205,8 @@ create table measures (
   expert usmallint, -- or null
   name varchar, -- of the measure
   estimator varchar, -- form of it: paper | code | naive | unbiased ...
-  subset varchar, -- of what: a domain, a phase, a label
+  subset varchar, -- of what: a domain, a phase, a label, a module
+  iteration usmallint, -- number of the module's firing within a forward pass, from 0, for modules that fire more than once
   value double, -- in the measure's unit
   ci_low double, -- bootstrap interval
   ci_high double, -- bootstrap interval

@@ -41,6 +41,7 @@ class RunWriter:
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
         self._whole: tuple[dict[str, int], dict[str, int]] = ({}, dict(self.next))
         self.pending = 0
+        self._counted = ("routes_", "assignments_long") if part.head["routers"] else ("tokens",)
 
     @classmethod
     def create(cls, store: str | Path, head: Mapping[str, Any]) -> "RunWriter":
@@ -99,7 +100,7 @@ class RunWriter:
     def add(self, table: str, columns: Columns) -> None:
         """Add rows to `table`; `columns` are equally long arrays, or single values that hold for all rows."""
         length = self._sheets.setdefault(table, Sheet()).add(columns)
-        self.pending += length if table.startswith(("routes_", "assignments_long")) else 0
+        self.pending += length if table.startswith(self._counted) else 0
 
     def take(self, key: str, count: int) -> int:
         """Reserve `count` keys of a kind; gives the first."""
