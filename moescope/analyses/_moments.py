@@ -6,14 +6,14 @@ every layer and module, so that two of them can be compared in pairs and at equa
 `States` is both, and answers with rows for `measures`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..errors import AnalysisError
-from ._participation import Floats, Grouped, from_sums, spread
+from ._participation import Floats, Grouped, from_sums, quotient, spread
 
 GROUPS, PER_GROUP = 256, 2
 
@@ -181,6 +181,26 @@ def at_equal_n(streams: Mapping[str, States]) -> dict[str, float]:
         moments.update(np.stack([rows[group] for group in common]))
         result[name] = moments.participation_ratio()
     return result
+
+
+def slow_over_fast(modules: Mapping[str, Sequence[States]]) -> list[dict[str, Any]]:
+    """A row of `measures`: unbiased PR of the module that fires least over that of the one that fires most, at their last time.
+
+    HRM's comparison (arXiv 2506.21734). `modules`: the states of every firing, in order. No row where no two modules fire
+    differently often, or they share fewer than four sequences.
+    """
+    order = sorted(modules, key=lambda name: len(modules[name]))
+    if len({len(modules[name]) for name in order[:2]}) < 2 or len({len(modules[name]) for name in order[-2:]}) < 2:
+        return []
+    drawn = [modules[name][-1].drawn for name in (order[0], order[-1])]
+    common = np.intersect1d(drawn[0].groups, drawn[1].groups)
+    if len(common) < 4:
+        return []
+    slow, fast = (Grouped(d.states[kept], d.groups[kept]) for d in drawn for kept in [np.isin(d.groups, common)])
+    value, low, high = quotient([slow], [fast])
+    row = {"name": "slow_over_fast", "estimator": "unbiased", "subset": f"{order[0]} over {order[-1]}", "chance": 1.0}
+    row |= {"value": value, "ci_low": low, "ci_high": high, "n": len(slow.member), "units": len(common)}
+    return [row] if np.isfinite(value) else []
 
 
 def _hash(numbers: Floats, seed: int) -> Floats:

@@ -108,6 +108,22 @@ def log_interval(value: float, draws: Floats, units: int) -> tuple[float, float]
     return value / reach, float("inf") if open_end else value * reach
 
 
+def quotient(over: list[Grouped], under: list[Grouped]) -> tuple[float, float, float]:
+    """Geometric mean PR of `over` over that of `under`, all of the same sequences, and its interval.
+
+    The bootstrap draws the same sequences in all of them.
+    """
+    weights = st.bootstrap_weights(len(over[0]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(np.exp(_logs(over, None) - _logs(under, None))[0])
+        draws = np.exp(_logs(over, weights) - _logs(under, weights))
+    return value, *log_interval(value, draws, len(over[0]))
+
+
+def _logs(streams: list[Grouped], weights: Floats | None) -> Floats:
+    return np.asarray(np.mean([np.log(stream.ratio(weights)) for stream in streams], axis=0))
+
+
 def _hollow(matrix: Floats) -> Floats:
     np.fill_diagonal(matrix, 0.0)
     return matrix
