@@ -61,6 +61,18 @@ def test_dimensionality_of_the_residual(tmp_path: Path) -> None:
     assert rows[1][0] == "unbiased"
 
 
+def test_a_generated_sequence_is_one_unit(tmp_path: Path) -> None:
+    """Steps of one token go on with the prompt's sequences; forwards without a cache in common have their own."""
+    model, x = mixtral(layers=1), ids(5, 4)
+    with torch.no_grad(), moescope.Tracer(model, tmp_path / "a.duckdb", activations=["dimensionality"]):
+        model.generate(x, max_new_tokens=4, do_sample=False)
+        model(ids(3, 4, 1))
+    rows = moescope.open(tmp_path / "a.duckdb").rows(
+        "select n, units, tokens from measures join runs using (run) where subset = 'residual' and estimator = 'naive'"
+    )
+    assert rows == [(47, 8, 47)]
+
+
 def test_unknown(tmp_path: Path) -> None:
     """One sentence; nothing is written."""
     with pytest.raises(InputError, match="no activation measure 'reap'"):

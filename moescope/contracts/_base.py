@@ -56,8 +56,7 @@ class Site:
     @property
     def stack(self) -> str:
         """encoder, decoder, vision or talker, by the path; decoder where it does not say."""
-        parts = set(re.split(r"[._]", re.sub(r"(text|vision)_moe", "moe", self.name)))  # one layer's routers share its tokens
-        return "vision" if self.images else next((s for s, words in _STACKS.items() if parts & set(words)), "decoder")
+        return stack_of(re.sub(r"(text|vision)_moe", "moe", self.name), self.images)  # one layer's routers share its tokens
 
     @property
     def where(self) -> str:
@@ -125,6 +124,12 @@ class Contract(Protocol):
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """The routed output that follows from `record` alone, expert by expert, to be compared with the real one."""
+
+
+def stack_of(path: str, images: bool) -> str:
+    """encoder, decoder, vision or talker, by a module's path; `images`: the model takes pixels and no text."""
+    parts = set(re.split(r"[._]", path))
+    return "vision" if images else next((s for s, words in _STACKS.items() if parts & set(words)), "decoder")
 
 
 def rank_of(weights: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
     Raises ProofFailed, naming the module, when a router never fires or its record does not give the layer's output, and
     InputError when the model cannot run on `inputs`.
     """
-    with _quiet(model):
+    with quiet(model):
 
         def run() -> list[Tensor]:
             return tensors(model(**inputs))
@@ -116,7 +116,7 @@ def _first(model: nn.Module, run: Run) -> list[Tensor]:
 
 
 @contextmanager
-def _quiet(model: nn.Module) -> Iterator[None]:
+def quiet(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, no gradients, and the random state left as it was."""
     training = [m for m in model.modules() if m.training]
     state = torch.get_rng_state()

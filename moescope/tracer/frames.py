@@ -109,6 +109,19 @@ class Frames:
             stream.decodes, stream.events = self._caches.decodes(generation, text[1]), self._caches.events(generation)
         return stream
 
+    def going_on(self, frame: Frame, stack: str) -> int | None:
+        """The number (Stream.generation) of the sequences that an open call goes on with, if an earlier forward began them."""
+        return self._caches.known(_cache(_outwards(frame)), stack)
+
+    def ids(self, frame: Frame, stack: str, shape: tuple[int, int]) -> Tensor | None:
+        """The token ids of that shape that an open call was given."""
+        return _ids(_outwards(frame), shape, stack)
+
+    def fits(self, frame: Frame, shape: tuple[int, int]) -> bool:
+        """Whether (sequences, places) are those of the ids or embeddings of an open call, if it has any."""
+        calls = _outwards(frame)
+        return _text_shape(calls, shape[0] * shape[1]) == shape or _text_shape(calls, -1) is None
+
     def places(self, frame: Frame, stack: str, rows: int) -> tuple[tuple[int, int], Tensor | None]:
         """(sequences, places) of a frame's rows, and which are no padding, without naming anything."""
         calls = _outwards(frame)
@@ -123,7 +136,7 @@ class Frames:
 
     def _generation(self, calls: list[Frame], stack: str, root_output: Any) -> tuple[int, bool]:
         """A number for the sequences of this call, and whether it goes on with those of an earlier one (same cache)."""
-        cache = next((f.inputs[name] for f in calls for name in _CACHES if f.inputs.get(name) is not None), None)
+        cache = _cache(calls)
         known = self._caches.known(cache, stack)
         if known is not None and known not in self._fresh:
             return known, True
@@ -152,6 +165,11 @@ def _enters(parameters: set[str]) -> bool:
 
 def _parameters(module: nn.Module) -> list[str]:
     return list(signature(module).parameters)
+
+
+def _cache(calls: list[Frame]) -> Any:
+    """The key–value cache that a call was given, or one around it."""
+    return next((f.inputs[name] for f in calls for name in _CACHES if f.inputs.get(name) is not None), None)
 
 
 def _outwards(frame: Frame | None) -> list[Frame]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..contracts import Record
 from ..contracts._scores import probabilities, summarize
@@ -121,6 +121,15 @@ def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
         return p.mean(1)
     real = stream.mask.reshape(1, -1, 1).to(p.dtype)
     return (p * real).sum(1) / real.sum(1)
+
+
+def phase(model: nn.Module, streams: list[Any]) -> str:
+    """What a forward pass is for: train | forward (no text) | decode | prefill."""
+    if model.training and torch.is_grad_enabled():
+        return "train"
+    if streams[0].kind != "text":
+        return "forward"
+    return "decode" if streams[-1].decodes else "prefill"
 
 
 def references(streams: list[Any], output: Any, predictions: bool = False) -> dict[str, Tensor]:

@@ -52,7 +52,9 @@ class Options:
             return sites
         there = sorted({site.layer for site in sites if site.layer is not None})
         if missing := sorted(set(self.layers) - set(there)):
-            raise InputError(f"no router in layer {missing[0]}: the layers with a router are {', '.join(map(str, there))}")
+            raise InputError(
+                f"no router in layer {missing[0]}: the layers with a router are {', '.join(map(str, there)) or 'none'}"
+            )
         return [site for site in sites if site.layer in self.layers]
 
     def as_dict(self) -> dict[str, Any]:

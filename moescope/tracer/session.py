@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ..contracts import Record, Site, find
+from ..contracts import Record, Site
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
@@ -18,11 +16,12 @@ from ..store import RunWriter
 from ..store.patience import patient
 from ..store.replace import renew
 from .clock import Clock
+from .cycles import watched
 from .frames import Frame, Frames, Stream
 from .head import head, said_of
 from .holding import Holding
-from .identity import Identity, SequenceInfo
-from .jobs import Forward, Job, references
+from .identity import Identity, SequenceInfo, stops
+from .jobs import Forward, Job, phase, references
 from .likeness import likeness
 from .observers import Observers, measured
 from .options import Options
@@ -37,7 +36,8 @@ class Tracer:
 
     At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
     is left out by the attention mask. The store opens at any time; the run joins its file when the block ends. An exception
-    inside the block closes the run as `interrupted` and goes on to the caller.
+    inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose modules fire again
+    and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class Tracer:
         return self
 
     def _attach(self) -> None:
-        self.sites = self.options.choose(find(self.model))
+        self.sites, repeated = watched(self.model, self.options, self._inputs)
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
         self._stacks = [site.stack for site in self.sites]
-        inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
-        self.proof = prove(self.model, self.sites, inputs)
+        if self.sites:
+            self.proof = prove(self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model))
         if self._replace and self.store.exists():
             renew(self.store)
         if self._writer is None:
@@ -92,10 +92,10 @@ class Tracer:
         self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
         self._holding = Holding(self.options)
-        self._frames = Frames(self.model, self.sites, self._opened, self._closed)
-        self._observers = Observers(tuple(self.options.activations), lambda: self._frames)
+        self._frames = Frames(self.model, [*self.sites, *repeated], self._opened, self._closed)
+        self._observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
-        self._handles += self._observers.hook(self.sites)
+        self._handles += self._observers.hook(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             measured(self._writer, likeness(self.sites))
 
@@ -189,14 +189,15 @@ class Tracer:
         self._sampled = self._clock.steps % self.options.every == 0
         self._clock.steps += 1
         self._fired: dict[int, int] = {}
+        self._observers.forward_begins(self._sampled)
         self._opened_at = time.perf_counter()
 
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
         records, self._records = self._records, []
-        if records and frame.output is not None:  # None: the forward failed
+        if (records or self._observers.looked) and frame.output is not None:  # None: the forward failed
             forward, routed = self._forward(frame, records, began - self._opened_at)
-            self._observers.forward_ended(max(stream.shape[0] for stream in forward.streams))
+            self._observers.forward_ended(forward.streams)
             if self._holding.add(forward, routed):
                 self.flush()
         ended = time.perf_counter()
@@ -208,30 +209,26 @@ class Tracer:
         routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            stack = self._stacks[record.site.extra["number"]]
-            key = (id(frame), stack, rows)
-            if key not in streams:
-                streams[key] = self._frames.stream(frame, stack, rows, root.output)
-                streams[key].infos = self._described(stack)
-            routed.append((record, streams[key]))
+            routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
+        for frame, stack, (sequences, places) in [] if records else self._observers.looked.values():
+            self._stream(streams, root, (frame, stack, sequences * places))
         listed = list(streams.values())
         row = {
-            "phase": self._phase(listed),
+            "phase": phase(self.model, listed),
             "step": self._clock.steps - 1 - self._first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
         return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
 
-    def _described(self, stack: str) -> list[SequenceInfo] | None:
-        return None if self._infos is None else self._infos.get(stack, self._infos[""])
-
-    def _phase(self, streams: list[Stream]) -> str:
-        if self.model.training and torch.is_grad_enabled():
-            return "train"
-        if streams[0].kind != "text":
-            return "forward"
-        return "decode" if streams[-1].decodes else "prefill"
+    def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
+        """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
+        frame, stack, rows = where
+        key = (id(frame), stack, rows)
+        if key not in known:
+            known[key] = self._frames.stream(frame, stack, rows, root.output)
+            known[key].infos = None if self._infos is None else self._infos.get(stack, self._infos[""])
+        return known[key]
 
     def _head(self) -> dict[str, Any]:
         model = describe_model(self.model, self._run.pop("model_name", None))
@@ -245,6 +242,6 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + said_of(self.sites, self._clock.fired) + said,
+            "warnings": self._notes + said_of(self.sites, self._clock.fired) + self._observers.notes() + said,
             **self._clock.times(),
         }
