@@ -1,6 +1,6 @@
 """A few tokens of every document with all that routers did with them: matrices small enough for linear algebra."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +57,11 @@ class Sample:
 def sample(scope: Scope, units: int = UNITS, rows: int = ROWS) -> Sample:
     """A few tokens of at most `units` documents of each stack, drawn by hash: the same in all runs of one input.
 
-    About `rows` tokens of a stack in all, and between 2 and 16 of a document.
+    About `rows` tokens of a stack in all, and between 2 and 16 of a document. Of routers that fire more than once in a forward
+    pass the first decision is taken. Nothing where the model has no routers.
     """
+    if not scope.routed:
+        return Sample(pd.DataFrame({"stack": []}), pd.DataFrame({"stack": [], "unit": []}), {}, {}, {}, [])
     per_unit = int(np.clip(rows // max(1, min(units, scope.documents)), 2, 16))
     drawn = f"""with units as ({scope.units_sql()}),
 numbered as (
@@ -70,7 +73,7 @@ select token, stack, unit from numbered where place <= {per_unit}
 qualify dense_rank() over (partition by stack order by hash(unit), unit) <= {units} order by stack, unit, token"""
     tokens = scope.store.sql(drawn).df()
     tokens["row"] = tokens.groupby("stack").cumcount()
-    weights = _matrices(scope, tokens)
+    weights, again = _matrices(scope, tokens)
     logits, query = _logits(scope, tokens)
     documents = tokens.groupby("stack")["unit"].nunique()
     notes = [
@@ -78,6 +81,11 @@ qualify dense_rank() over (partition by stack order by hash(unit), unit) <= {uni
         for stack, count in documents.items()
         if count < 4
     ]
+    if again:
+        notes.append(
+            f"Routers fired up to {again + 1} times for a token in one forward pass; weights, logits and the routing matrix "
+            "here are of the first time."
+        )
     if not logits:
         notes.append("Router logits were not stored: trace with logits to have their dimensionality.")
     return Sample(scope.routers, tokens, weights, logits, {"tokens": drawn, "logits": query}, notes)
@@ -88,15 +96,18 @@ def _rows(scope: Scope, tokens: pd.DataFrame, what: str, source: str) -> pd.Data
     con.register("drawn_tokens", tokens[["token", "row"]])
     try:
         return con.sql(
-            f"select d.row, a.router, {what} from {source} a join drawn_tokens d using (token) "
-            f"where a.run = {scope.run} and a.iteration = 0"
+            f"select d.row, a.router, a.iteration, {what} from {source} a join drawn_tokens d using (token) "
+            f"where a.run = {scope.run}"
         ).df()
     finally:
         con.unregister("drawn_tokens")
 
 
-def _matrices(scope: Scope, tokens: pd.DataFrame) -> dict[int, Floats]:
+def _matrices(scope: Scope, tokens: pd.DataFrame) -> tuple[dict[int, Floats], int]:
+    """Weights by router, of iteration 0; and the last iteration."""
     frame = _rows(scope, tokens, "a.expert, case when a.dropped then 0 else a.weight end as weight", "assignments")
+    last = 0 if frame.empty else int(frame["iteration"].max())
+    frame = frame[frame["iteration"] == 0]
     sizes = tokens.groupby("stack").size()
     found = {}
     for router, part in frame.groupby("router"):
@@ -105,11 +116,12 @@ def _matrices(scope: Scope, tokens: pd.DataFrame) -> dict[int, Floats]:
         part = part[(part["expert"] < row["experts"]) & np.isfinite(part["weight"])]
         np.add.at(matrix, (part["row"].to_numpy(), part["expert"].to_numpy()), part["weight"].to_numpy())
         found[int(router)] = matrix
-    return found
+    return found, last
 
 
 def _logits(scope: Scope, tokens: pd.DataFrame) -> tuple[dict[int, Floats], str]:
     frame = _rows(scope, tokens, "a.logits", "logits")
+    frame = frame[frame["iteration"] == 0]
     sizes = tokens.groupby("stack").size()
     found = {}
     for router, part in frame.groupby("router"):
@@ -121,13 +133,15 @@ def _logits(scope: Scope, tokens: pd.DataFrame) -> tuple[dict[int, Floats], str]
     return found, f"select router, token, logits from logits where run = {scope.run} and iteration = 0"
 
 
-def measured(store: Store, run: int, name: str, analysis: str) -> pd.DataFrame:
-    """Figure rows of `measures` of that name that a trace, not this analysis, put there."""
+def measured(store: Store, run: int, names: Sequence[str], analysis: str) -> pd.DataFrame:
+    """Figure rows of `measures` of those names that a trace, not this analysis, put there; cycles, from 1, in the subset."""
+    subset = "m.subset || coalesce(', cycle ' || (m.iteration + 1), '')"
     sql = (
-        f"select m.*, r.stack from measures m left join routers r using (router) where m.run = {run} and m.name = ? "
-        "and coalesce(m.extra->>'analysis', '') <> ? order by m.router, m.layer, m.expert, m.subset, m.estimator"
+        f"select m.* replace ({subset} as subset), r.stack from measures m left join routers r using (router) "
+        f"where m.run = {run} and list_contains(?, m.name) and coalesce(m.extra->>'analysis', '') <> ? "
+        "order by m.router, m.layer, m.expert, m.name, m.subset, m.iteration, m.estimator"
     )
-    frame = store.sql(sql, [name, analysis]).df()
+    frame = store.sql(sql, [list(names), analysis]).df()
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
     frame = frame.assign(null_mean=np.nan, q=np.nan, null="", source="summed up while tracing")

@@ -23,12 +23,21 @@ class Scope:
     notes: list[str] = field(default_factory=list)
 
     @cached_property
+    def routed(self) -> bool:
+        """Whether the run's model has routers; False for recursive models that were traced for their states alone."""
+        return bool(self.store.rows(f"select count(*) > 0 from routers where run = {self.run}")[0][0])
+
+    @cached_property
     def routers(self) -> pd.DataFrame:
         """Rows of `routers`, by stack and layer, indexed by router; only those that decided something."""
         frame = self.store.sql(
             f"from routers where run = {self.run} and router in (select router from decision_rollup where decisions > 0) "
             "order by stack, layer, router"
         ).df()
+        if not self.routed:
+            raise AnalysisError(
+                f"run {self.run} is of a model without routers, so nothing was routed; ask dimensionality, which has its states"
+            )
         if frame.empty:
             raise AnalysisError(
                 f"run {self.run} holds no decisions; trace it again, or choose a run that was traced to its end"

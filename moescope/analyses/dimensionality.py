@@ -6,12 +6,16 @@ naive: of the sample covariance; about 1 / (1/P + 1/d + 1/PR) for P samples, so 
 unbiased: numerator and denominator averaged over disjoint indices (Chun et al., ICLR 2026); the document is the sample, and a
 state stands for a random token of a random document. Compare unbiased values, or naive ones at equal n only.
 Streams: router logits of a router (where stored), its routing weights (0 where an expert was not chosen), the routing matrix
-(token × layers·experts) of a stack, and states that a trace summed up on its way (`measures`).
+(token × layers·experts) of a stack, and states that a trace summed up on its way (`measures`): of the residual stream, of what
+experts take and give, and of modules that fire more than once in a forward pass, one figure per firing ("H_module, cycle 2").
+slow_over_fast: of such modules, unbiased PR of the one that fires least over that of the one that fires most, each at its last
+cycle, paired by sequence; 1 = no hierarchy. HRM's own figures are of the naive form.
 Null, for router logits: every expert's column shuffled over tokens (no two experts vary together). For the routing matrix:
 every router's rows shuffled (each layer keeps its own structure, layers are independent). p is for "fewer". The routing weights
 of one router have none: k of E weights that sum to one never vary independently.
 Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
-1 = flat. A depth profile of an untrained model is no less a profile: give its run as `control` and read both.
+1 = flat. A depth profile of an untrained model is no less a profile, and so with cycles: give its run as `control` and read
+both. What was summed up in both runs then stands side by side.
 """
 
 from typing import Any
@@ -21,15 +25,15 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
-from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import layers
-from ._participation import Floats, Grouped, from_sums, log_interval, spread, sums
+from ._participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ._routing_sample import Sample, measured, sample
 from ._scope import scope
 
 SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
 PERMUTATIONS = 99
+SUMMED = ("participation_ratio", "slow_over_fast")
 
 
 def participation_ratio(states: Any, estimator: str = "unbiased", groups: Any = None) -> float:
@@ -76,20 +80,38 @@ def run(store: Store, run: int | None = None, control: int | None = None) -> Ans
     here = scope(store, run)
     taken = sample(here)
     frames = _figures(taken, "")
+    found = measured(store, here.run, SUMMED, "dimensionality")
+    notes = [*here.notes, *taken.notes, *_cycles(found)]
     if control is not None:
-        frames += _figures(sample(scope(store, control)), f", control run {control}")
-    found = measured(store, here.run, "participation_ratio", "dimensionality")
-    if not frames and found.empty:
-        raise AnalysisError(f"run {here.run} has no dimensionality to give: " + " ".join(taken.notes))
+        suffix = f", control run {control}"
+        frames += _figures(sample(scope(store, control)), suffix)
+        theirs = measured(store, control, SUMMED, "dimensionality")
+        theirs = theirs[theirs["subset"].isin(found["subset"])]
+        found = pd.concat([found, theirs.assign(subset=theirs["subset"] + suffix)]) if len(theirs) else found
+    if found.empty and not frames:
+        said = taken.notes or [
+            "its model has no router, and states are summed up only when a trace ends: let it end, or trace again"
+        ]
+        raise AnalysisError(f"run {here.run} has no dimensionality to give: " + " ".join(said))
     frame = gather([*frames, found])
-    notes = [*here.notes, *taken.notes, *few_units(frame)]
+    notes += few_units(frame)
     if found.empty:
         notes.append("No hidden states were summed up in this run: trace with --measure dimensionality to have them here.")
     reading = (
         "Dimensions in use. Compare the unbiased values; the naive ones grow with the number of samples. A value below "
         "its null means that experts (or layers) vary together."
     )
-    return Answer("dimensionality", "Dimensionality hierarchy", reading, here.run, {"figures": frame}, taken.sql, notes, charts)
+    sql = taken.sql | ({} if found.empty else {"states": f"from measures where run = {here.run} and name in {SUMMED}"})
+    return Answer("dimensionality", "Dimensionality hierarchy", reading, here.run, {"figures": frame}, sql, notes, charts)
+
+
+def _cycles(found: pd.DataFrame) -> list[str]:
+    """Why slow and fast are not compared, where there are several repeated modules."""
+    cycles = found["subset"][found["subset"].str.contains(r", cycle \d+$")]
+    several = cycles.str.rpartition(", cycle ")[0].nunique() > 1 if len(cycles) else False
+    if not several or (found["name"] == "slow_over_fast").any():
+        return []
+    return ["No slow_over_fast: it takes four sequences, and one module that fires least and one that fires most."]
 
 
 def _figures(taken: Sample, suffix: str) -> list[pd.DataFrame]:
@@ -140,21 +162,12 @@ def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataF
     third = len(depth) // 3 or len(depth) // 2
     if not third:
         return []
-    value = np.exp(_logs(depth[-third:], None) - _logs(depth[:third], None))
-    weights = st.bootstrap_weights(documents)
-    with np.errstate(invalid="ignore"):  # where a draw has no estimate in either
-        draws = np.exp(_logs(depth[-third:], weights) - _logs(depth[:third], weights))
+    value, low, high = quotient(depth[-third:], depth[:third])
     where = {"stack": stack, "subset": f"{stream}, last over first {third} routers{suffix}"}
     row = figures(
         where, "hierarchy_index", value, source=SOURCE, estimator="unbiased", chance=1.0, n=len(units), units=documents
     )
-    low, high = log_interval(float(value[0]), draws, documents)
-    return [row.assign(ci_low=low, ci_high=high)] if np.isfinite(value).all() else []
-
-
-def _logs(layers: list[Grouped], weights: Floats | None) -> Floats:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.mean([np.log(layer.ratio(weights)) for layer in layers], axis=0))
+    return [row.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else []
 
 
 def charts(answer: Answer) -> dict[str, Any]:

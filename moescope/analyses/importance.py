@@ -208,7 +208,7 @@ def _chosen(where: dict[str, Any], name: str, form: str, score: Floats, top_p: f
 
 
 def _activations(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
-    found = [measured(here.store, here.run, name, "importance") for name in ACTIVATIONS]
+    found = [measured(here.store, here.run, [name], "importance") for name in ACTIVATIONS]
     missing = [name for name, frame in zip(ACTIVATIONS, found) if frame.empty]
     if missing:
         notes.append(f"No {', '.join(missing)} here: they need what experts return; trace with --measure importance.")
