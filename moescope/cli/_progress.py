@@ -40,32 +40,51 @@ class Bar:
 
 
 def summary(path: Path, run: int, console: Console | None = None) -> None:
-    """Print what a run holds: counts, rate, load by layer with the busiest and the dead experts, cost; and how to go on."""
+    """Print what a run holds: counts, rate, load by layer with the busiest and the dead experts, cost; and how to go on.
+
+    Of a model without routers: the dimensionality of its states.
+    """
     console = console or Console()
+    query = f"select layer, entropy_bits, busiest, dead from load_balance where run = {run} order by stack, layer"
     with open_store(path) as store:
-        _counts(store, run, console)
-        console.print(_loads(store, run))
+        routed = bool(store.rows("select count(*) > 0 from routers where run = ?", [run])[0][0])
+        _counts(store, run, routed, console)
+        console.print(_loads(store, run) if routed else _states(store, run))
+        if not routed:
+            query = f"select subset, iteration, estimator, value from measures where run = {run}"
         for warning in _warnings(store, run):
             console.print(f"[yellow]note:[/] {warning}", highlight=False)
     console.print(f"\nLook at it:  moescope app {path}", highlight=False, soft_wrap=True)
-    query = f"select layer, entropy_bits, busiest, dead from load_balance where run = {run} order by stack, layer"
     console.print(f'Ask it:      moescope sql {path} "{query}"', highlight=False, soft_wrap=True)
 
 
-def _counts(store: Store, run: int, console: Console) -> None:
+def _counts(store: Store, run: int, routed: bool, console: Console) -> None:
     names = "name family dataset status forwards sequences tokens decisions assignments seconds model_seconds trace_seconds"
     columns = ", ".join(f"{'m' if n in ('family', 'name') else 'r'}.{n}" for n in names.split())
     row = store.rows(f"select {columns} from runs r join models m using (model) where run = ?", [run])[0]
     values = dict(zip(names.split(), row))
     cost = values["trace_seconds"] / max(values["model_seconds"], 1e-9)
-    rate = values["decisions"] / max(values["seconds"], 1e-9)
+    what = "decisions" if routed else "tokens"
+    rate = values[what] / max(values["seconds"], 1e-9)
+    decided = f"{values['decisions']:,} decisions ({values['assignments']:,} assignments) for " if routed else "no router; "
     console.print(
         f"\n[bold]run {run}[/]: {values['name']} ({values['family']}) on {values['dataset']}, {values['status']}\n"
-        f"{values['decisions']:,} decisions ({values['assignments']:,} assignments) for {values['tokens']:,} tokens of "
-        f"{values['sequences']:,} sequences in {values['forwards']:,} forwards\n"
-        f"{values['seconds']:.1f} s, {rate:,.0f} decisions/s; the model waited {100 * cost:.1f} % of its time for the tracing",
+        f"{decided}{values['tokens']:,} tokens of {values['sequences']:,} sequences in {values['forwards']:,} forwards\n"
+        f"{values['seconds']:.1f} s, {rate:,.0f} {what}/s; the model waited {100 * cost:.1f} % of its time for the tracing",
         highlight=False,
     )
+
+
+def _states(store: Store, run: int) -> Table:
+    rows = store.rows(
+        "select subset, iteration + 1, max(value) filter (estimator = 'unbiased'), max(value) filter (estimator = 'naive') "
+        "from measures where run = ? and iteration is not null group by all order by 1, 2",
+        [run],
+    )
+    table = Table("module", "cycle", "participation ratio (unbiased)", "naive")
+    for module, cycle, *values in rows:
+        table.add_row(module, f"{cycle}", *("" if value is None else f"{value:.1f}" for value in values))
+    return table
 
 
 def _loads(store: Store, run: int) -> Table:

@@ -17,7 +17,9 @@ def command(store: Path, as_json: bool) -> None:
     with open_store(store) as opened:
         runs = opened.sql(
             "select r.run, r.uid, r.name, m.name as model, m.family, r.dataset, r.status, r.started, r.forwards, r.sequences, "
-            "r.tokens, r.decisions, r.assignments, r.progress, r.warnings from runs r join models m using (model) order by run"
+            "r.tokens, r.decisions, r.assignments, r.progress, r.warnings, "
+            "(select count(*) from routers q where q.run = r.run) as routers "
+            "from runs r join models m using (model) order by run"
         ).df()
         views = opened.rows(
             "select view_name, comment from duckdb_views() where not internal and comment is not null "
@@ -40,7 +42,8 @@ def command(store: Path, as_json: bool) -> None:
 
 def _line(run: dict[str, Any]) -> str:
     progress = run["progress"] or {}
-    counts = f"{run['decisions'] or 0:,} decisions, {run['tokens'] or 0:,} tokens"
+    decided = f"{run['decisions'] or 0:,} decisions" if run["routers"] else "no router (states of recursive modules)"
+    counts = f"{decided}, {run['tokens'] or 0:,} tokens"
     text = f"  run {run['run']}  {run['model']} on {run['dataset']}: {counts}"
     if run["status"] == "complete":
         return text
