@@ -91,6 +91,14 @@ def empty(what: str, do: str) -> None:
     st.html(f'<div class="ms-empty"><b>{markup(what)}</b><p>{coded(do)}</p></div>')
 
 
+def unrouted(run: Any, what: str = "a model") -> None:
+    """No router to show: the store has no run, or the model of this run has none."""
+    if run is None:
+        empty("Nothing is traced yet", f"Trace {what} into this store: `moescope trace MODEL --data DATA --store STORE`")
+    else:
+        empty("The model of this run has no router", "So nothing was routed. What is known of its states: Dimensionality.")
+
+
 def reading(text: str) -> None:
     """What a figure says, in one sentence."""
     st.html(f'<div class="ms-reading">{coded(text)}</div>')

@@ -108,6 +108,24 @@ def add_forward(
             writer.add("logits", key | {"logits": [row.astype("f4") for row in values]})
 
 
+def recursive(store: Path) -> Path:
+    """Two runs of a model without routers: tokens, and the dimensionality of two modules by cycle."""
+    for seed in range(2):
+        writer = RunWriter.create(store, head(f"recursive {seed}", {}, 0, 0, "hrm_text"))
+        for document in range(6):
+            add_sequence(writer, SENTENCES["prose"].split(), sorted({*SENTENCES["prose"].split()}), 0, document=f"{document}")
+        writer.add("forwards", {"forward": [writer.take("forward", 1)], "phase": "prefill", "step": 0, "batch_size": 6})
+        for module, count in (("H_module", 2), ("L_module", 6)):
+            for estimator in ("naive", "unbiased"):
+                value = 20 + seed + np.arange(count)
+                where = {"name": "participation_ratio", "estimator": estimator, "subset": module, "iteration": np.arange(count)}
+                writer.add(
+                    "measures", where | {"value": value, "ci_low": value - 2.0, "ci_high": value + 2.0, "n": 90, "units": 6}
+                )
+        writer.close({"status": "complete"}, {})
+    return store
+
+
 def text_run(
     store: Path,
     name: str,

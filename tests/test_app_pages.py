@@ -24,6 +24,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     RunWriter.create(folder / "empty.duckdb", synthetic_app.head("x", {"decoder": 1}, 4, 2, "mixtral")).discard()
     synthetic_app.text_run(folder / "growing.duckdb", "growing", documents=2, finish=False)
     synthetic_app.text_run(folder / "small.duckdb", "small", documents=1)
+    made["recursive"] = synthetic_app.recursive(folder / "recursive.duckdb")
     return made | {name: folder / f"{name}.duckdb" for name in ("empty", "growing", "small")}
 
 
@@ -39,7 +40,7 @@ def told(test: AppTest) -> list[str]:
     return [e.value for e in test.error]
 
 
-LOOKS = [(view, name) for name in ("demo", "hostile", "empty") for view in PAGES] + [
+LOOKS = [(view, name) for name in ("demo", "hostile", "empty", "recursive") for view in PAGES] + [
     (view, name) for name in ("growing", "small") for view in ("runs", "tokens", "load", "ablation", "compare")
 ]
 
@@ -50,6 +51,12 @@ def test_page_shows_no_error(view: str, name: str, stores: dict[str, Path], monk
     test = opened(stores[name], view, monkeypatch)
     assert not test.exception
     assert told(test) == []
+
+
+@pytest.mark.parametrize("view", [view for view in PAGES if view not in ("dimensionality", "sql")])
+def test_page_says_that_a_model_has_no_router(view: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    said = " ".join(m.value for m in opened(stores["recursive"], view, monkeypatch).get("html") if isinstance(m.value, str))
+    assert "The model of this run has no router" in said
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def render() -> None:
     panels.head("Ablation", "Which experts matter: measured by taking them away, and as a trace alone lets one guess.")
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
-        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        panels.unrouted(run)
         return
     panels.guarded(measured, run)
     panels.guarded(ablation_form.show, run)

@@ -150,6 +150,9 @@ def render() -> None:
     if chosen is None:
         return
     a, b = chosen
+    if bare := [r for r in chosen if not pickers.layers(r["run"])]:
+        panels.unrouted(bare[0])
+        return
     alike = comparing.alike(a, b)
     kin(a, b, alike)
     if alike:

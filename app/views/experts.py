@@ -172,7 +172,7 @@ def render() -> None:
     with one:
         layer = pickers.choose_layer(run["run"])
     if layer is None:
-        panels.empty("This run has no router yet", "It appears as soon as the first batch is written.")
+        panels.unrouted(run)
         return
     with two:
         expert = pickers.choose_expert(layer)

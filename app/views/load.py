@@ -161,7 +161,7 @@ def render() -> None:
     panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
-        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        panels.unrouted(run)
         return
     heat(run)
     by_layer(run)

@@ -102,9 +102,7 @@ def render() -> None:
     )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
-        panels.empty(
-            "Nothing is traced yet", "Trace labelled text into this store: `moescope trace MODEL --data DATA --store STORE`"
-        )
+        panels.unrouted(run, "labelled text")
         return
     questions(run)
     atlas(run)

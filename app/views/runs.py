@@ -53,14 +53,17 @@ def health(run: Row) -> list[tuple[str, Any, str, str]]:
     rate = run["tokens"] / seconds if run["tokens"] and seconds else None
     cost = run["trace_seconds"] / run["seconds"] if run["trace_seconds"] is not None and run["seconds"] else None
     dead, bad = h["dead"] or 0, h["nonfinite"] or 0
+    speed = (
+        "Rate",
+        f"{count(rate)}/s" if rate else "–",
+        f"tokens; tracing took {share(cost)}" if cost is not None else "tokens",
+        "",
+    )
+    if not pickers.layers(run["run"]):
+        return [("Tokens", count(run["tokens"]), "no router, so no decision", ""), speed]
     return [
         ("Decisions", count(run["decisions"]), f"{count(run['tokens'])} tokens × {h['routers']} routers", ""),
-        (
-            "Rate",
-            f"{count(rate)}/s" if rate else "–",
-            f"tokens; tracing took {share(cost)}" if cost is not None else "tokens",
-            "",
-        ),
+        speed,
         (
             "Load evenness",
             share(h["even"]),
@@ -91,6 +94,9 @@ def progress(run: Row) -> None:
 
 def glance(run: Row) -> None:
     """Load by layer and expert, one picture per stack; a click opens the expert."""
+    if not pickers.layers(run["run"]):
+        panels.unrouted(run)
+        return
     frame = stored.frame(LOAD, run["run"])
     if frame.empty or not frame["assignments"].sum():
         panels.empty(

@@ -146,7 +146,7 @@ def render() -> None:
     with st.columns([1, 2])[0]:
         layer = pickers.choose_layer(run["run"]) if run else None
     if run is None or layer is None:
-        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        panels.unrouted(run)
         return
     left, right = st.columns([3, 2], gap="large")
     with left:

@@ -115,7 +115,7 @@ def viewer(run: Row) -> None:
     """Filters, text and route."""
     chosen = bar(run)
     if chosen is None:
-        panels.empty("This run has no router yet", "It appears as soon as the first batch is written.")
+        panels.unrouted(run)
         return
     layer = chosen[0]
     sequence = find(run, layer.stack)
