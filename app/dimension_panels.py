@@ -48,6 +48,11 @@ def cards(answer: Any, frame: pd.DataFrame) -> None:
         span = "" if pd.isna(row.ci_low) else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; "
         name = f"{row.subset.partition(',')[0].capitalize()}, late ÷ early{rest(row.subset)}"
         items.append((name, f"{row.value:.2f}", f"{span}1 is flat", ""))
+    for row in answer.figures("slow_over_fast").itertuples():
+        span = "" if pd.isna(row.ci_low) else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; "
+        items.append(
+            (f"{row.subset.replace(' over ', ' ÷ ')}", f"{row.value:.2f}", f"{span}1: the slow as many as the fast", "")
+        )
     if items:
         panels.cards(items)
 
@@ -104,7 +109,7 @@ def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
         frame, "cycle", "dimensions", "module", "ci_low", "ci_high", title="States by cycle", zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval",
     )  # fmt: skip
-    panels.figure(chart, frame, answers.sql_of(answer, "figures"), name="dimensions-cycle")
+    panels.figure(chart, frame, answers.sql_of(answer, "states"), name="dimensions-cycle")
 
 
 def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MEASURED, SEQUENCES, IMAGES, JETMOE, UNTRAINED, CUT = range(6)  # the runs, by number
+MEASURED, SEQUENCES, IMAGES, JETMOE, UNTRAINED, RECURSIVE, OTHER, CUT = range(8)  # the runs, by number
 COMMANDS = (
     "trace mixtral --data text --limit 6 --measure importance --measure dimensionality --logits 1 --predictions",
     "trace switch --data text --limit 3 --generate 4",
@@ -28,6 +28,7 @@ def made(path: Path) -> Path:
 def make(path: Path) -> None:
     """Three shipped models and an ablation by their commands; a layer with two routers; a model untrained; a run cut off."""
     import torch
+    from small import hrm, ids
 
     import moescope
     from moescope.cli import main
@@ -44,6 +45,10 @@ def make(path: Path) -> None:
     for parameter in loaded.model.parameters():
         torch.nn.init.normal_(parameter, std=0.05) if parameter.dim() > 1 else None
     moescope.trace(loaded, "text", path, limit=6, name="untrained")
+    for seed in (0, 1):
+        model, x = hrm(seed), ids(40, 12)
+        with torch.no_grad(), moescope.Tracer(model, path, name=f"HRM {seed}", activations=["dimensionality"]):
+            model(x)
     try:
         moescope.trace("mixtral", "text", path, limit=6, batch_size=2, name="cut off", report=_stop)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """Small random models that tests trace."""
 
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import HrmTextConfig, HrmTextForCausalLM, MixtralConfig, MixtralForCausalLM
 
 
 def mixtral(layers: int = 2, seed: int = 0, **settings: object) -> MixtralForCausalLM:
@@ -13,6 +13,23 @@ def mixtral(layers: int = 2, seed: int = 0, **settings: object) -> MixtralForCau
         architectures=["MixtralForCausalLM"], **settings,
     )  # fmt: skip
     return MixtralForCausalLM(config).eval()
+
+
+def hrm(seed: int = 0, **settings: object) -> HrmTextForCausalLM:
+    """A tiny HRM with random weights: H_module fires twice, L_module six times."""
+    sizes: dict[str, object] = {
+        "vocab_size": 97,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    sizes |= {"head_dim": 16, "H_cycles": 2, "L_cycles": 3, "max_position_embeddings": 64, "pad_token_id": 0}
+    torch.manual_seed(seed)
+    config = HrmTextConfig(
+        **(sizes | {"initializer_range": 0.2, "embedding_scale": 1.0, "architectures": ["HrmTextForCausalLM"]} | settings)
+    )
+    return HrmTextForCausalLM(config).eval()
 
 
 def ids(rows: int = 2, places: int = 7, seed: int = 0) -> torch.Tensor:

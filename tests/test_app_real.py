@@ -66,12 +66,12 @@ def maps(test: AppTest) -> dict[str, dict[tuple[Any, Any], float]]:
     return found
 
 
-RUNS = (real.MEASURED, real.SEQUENCES, real.IMAGES, real.JETMOE, real.UNTRAINED, real.CUT)
+ROUTED = (real.MEASURED, real.SEQUENCES, real.IMAGES, real.JETMOE, real.UNTRAINED, real.CUT)
 
 
 @pytest.mark.parametrize("view", PAGES)
 def test_every_page_shows_every_kind_of_run(view: str, opened: Opened) -> None:
-    for run in RUNS:
+    for run in (*ROUTED, real.RECURSIVE):
         opened(view, run)
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_was_cut_off_says_how_far_it_came(opened: Opened) -> None:
     assert "This run was cut off 4 of 6 sequences are safe" in words(opened("runs", real.CUT))
 
 
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", ROUTED)
 def test_load_is_that_of_every_router(run: int, store: Path, opened: Opened) -> None:
     """Every router's shares stand in a map of their own row: two routers of one layer never share a cell."""
     with moescope.open(store) as known:
@@ -124,6 +124,14 @@ def test_dimensionality_by_layer_and_expert_is_what_was_measured(store: Path, op
     assert "Routing of the decoder" in words(test)
     controlled = words(opened("dimensionality", control=str(real.UNTRAINED)))
     assert "Routing of the decoder, control" in controlled
+
+
+def test_cycles_of_a_model_without_routers(opened: Opened) -> None:
+    test = opened("dimensionality", real.RECURSIVE, control=str(real.OTHER))
+    assert "By cycle" in words(test)
+    assert re.search(r"H_module ÷ L_module \d\.\d\d \[\d\.\d\d, \d\.\d\d\]; 1: the slow", words(test)), words(test)
+    (chart,) = [json.loads(c.proto.spec) for c in test.get("vega_lite_chart")] or [None]
+    assert chart is not None
 
 
 def test_unlike_models_are_not_subtracted(opened: Opened) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from click.testing import CliRunner
-from small import ids, mixtral
+from small import hrm, ids, mixtral
 from torch import nn
 
 import moescope
@@ -22,17 +22,6 @@ from moescope.tracer.cycles import _short, repeated
 
 ROWS = "select subset, iteration, estimator, value, n, units from measures where iteration is not null order by all"
 States = dict[tuple[str, int], list[tuple[int, np.ndarray]]]
-
-
-def hrm(seed: int = 0, **settings: Any) -> Any:
-    """A tiny HRM with random weights: H_module fires twice, L_module six times."""
-    sizes = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-    sizes |= {"head_dim": 16, "H_cycles": 2, "L_cycles": 3, "max_position_embeddings": 64, "pad_token_id": 0}
-    torch.manual_seed(seed)
-    config = transformers.HrmTextConfig(
-        **(sizes | {"initializer_range": 0.2, "embedding_scale": 1.0, "architectures": ["HrmTextForCausalLM"]} | settings)
-    )
-    return transformers.HrmTextForCausalLM(config).eval()
 
 
 def seen(model: Any, names: list[str], run: Callable[[], object], real: Callable[[int], np.ndarray]) -> States:

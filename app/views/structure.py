@@ -19,10 +19,11 @@ from moescope import charts
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
 FLOW = """
 with few as (
-  select router, layer from routers where run = ? and stack = ? and layer >= ? order by layer, router limit 4)
-select a.layer, t.expert, b.layer as next_layer, t.next_expert, t.n, sum(t.n) over (partition by a.layer) as every
-from transition_rollup t join few a on a.router = t.router join few b on b.router = t.next_router
-qualify row_number() over (partition by a.layer order by t.n desc) <= 80 order by a.layer, t.n desc"""
+  select router from routers where run = ? and stack = ? and (layer, router) >= (?, ?) order by layer, router limit 4)
+select t.router as layer, t.expert, t.next_router as next_layer, t.next_expert, t.n,
+       sum(t.n) over (partition by t.router) as every
+from transition_rollup t where t.router in (from few) and t.next_router in (from few)
+qualify row_number() over (partition by t.router order by t.n desc) <= 80 order by t.router, t.n desc"""
 TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""
@@ -50,29 +51,37 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     panels.section(
         "From layer to layer", "First choices: a ribbon is as wide as its number of tokens. Choose an expert to follow it."
     )
-    params = [run["run"], layer.stack, layer.layer]
+    params = [run["run"], layer.stack, layer.layer, layer.router]
     frame = stored.frame(FLOW, *params)
     if frame.empty:
         panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
         return
-    focus = followed(layer, frame)
+    labels = {x.router: x.label for x in pickers.layers(run["run"])}
+    focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
     title, words = f"Flow from {layer.label}", None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"
-    flow_view.show(flow_view.data_of(frame, title, words, focus), "flow", partial(follow, layer))
-    panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, title=title, subtitle=words, focus=focus))
+    look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
+    flow_view.show(flow_view.data_of(frame, **look), "flow", partial(follow, layer, labels))
+    panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, **look))
 
 
-def followed(layer: pickers.Layer, frame: pd.DataFrame) -> tuple[int, int] | None:
-    """(layer, expert) of ?follow=, which a click on the flow sets as well: an expert of this layer, or another's as 4.17."""
-    others = {f"{a}.{e}": (a, e) for a, e in zip(frame["next_layer"], frame["next_expert"], strict=True)}
-    known = {str(e): (layer.layer, e) for e in range(layer.experts)} | dict(sorted(others.items(), key=lambda item: item[1]))
-    names = {key: f"expert {e} of {layer.label if a == layer.layer else f'layer {a}'}" for key, (a, e) in known.items()}
+def followed(layer: pickers.Layer, frame: pd.DataFrame, labels: dict[int, str]) -> tuple[int, int] | None:
+    """(router, expert) of ?follow=, which a click on the flow sets as well: an expert of this layer, or another's as 4.17."""
+    nodes = sorted({*zip(frame["next_layer"], frame["next_expert"], strict=True)})
+    known = {key_of(layer, labels, node): node for node in [*((layer.router, e) for e in range(layer.experts)), *nodes]}
+    names = {key: f"expert {expert} of {labels[router]}" for key, (router, expert) in known.items()}
     return known.get(linked.choose("Follow", "follow", ["nothing", *known], lambda key: names.get(key, key)) or "")
 
 
-def follow(layer: pickers.Layer, node: tuple[int, int] | None) -> None:
+def key_of(layer: pickers.Layer, labels: dict[int, str], node: tuple[int, int]) -> str:
+    """How the URL names an expert."""
+    place = "" if node[0] == layer.router else labels[node[0]].removeprefix("layer ") + "."
+    return f"{place}{node[1]}"
+
+
+def follow(layer: pickers.Layer, labels: dict[int, str], node: tuple[int, int] | None) -> None:
     """Write to the URL which expert was clicked."""
-    linked.put("follow", node and (node[1] if node[0] == layer.layer else f"{node[0]}.{node[1]}"))
+    linked.put("follow", node and key_of(layer, labels, node))
 
 
 @panels.part

@@ -19,16 +19,16 @@ def _short(values: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(values) or bool(values.astype(str).str.len().max() <= 4)
 
 
-def layers(frame: pd.DataFrame, title: str, colour: str = "stack") -> Any:
-    """Value by layer with its interval, and chance as a dashed line."""
+def layers(frame: pd.DataFrame, title: str, colour: str = "stack", x: str = "layer") -> Any:
+    """Value by layer (or another count `x`) with its interval, and chance as a dashed line."""
     import altair as alt
 
     if colour != "stack" and frame["stack"].nunique() > 1:
         frame = frame.assign(**{colour: frame["stack"] + " " + frame[colour].astype(str)})
-    base = alt.Chart(_plain(frame[["layer", "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units", colour]])).encode(
-        x=alt.X("layer:Q", title="layer", axis=alt.Axis(tickMinStep=1))
+    base = alt.Chart(_plain(frame[[x, "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units", colour]])).encode(
+        x=alt.X(f"{x}:Q", title=x, axis=alt.Axis(tickMinStep=1))
     )
-    tips = ["layer:Q", f"{colour}:N", *[f"{c}:Q" for c in ("value", "ci_low", "ci_high", "chance", "p", "q", "n", "units")]]
+    tips = [f"{x}:Q", f"{colour}:N", *[f"{c}:Q" for c in ("value", "ci_low", "ci_high", "chance", "p", "q", "n", "units")]]
     hue = alt.Color(f"{colour}:N")
     line = base.mark_line(point=True).encode(
         y=alt.Y("value:Q", title=title, scale=alt.Scale(zero=False)), color=hue, tooltip=tips

@@ -26,7 +26,7 @@ import pandas as pd
 from ..errors import AnalysisError
 from ..store import Store
 from ._answer import Answer, few_units, figures, gather
-from ._charts import layers
+from ._charts import heatmap, layers
 from ._participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ._routing_sample import Sample, measured, sample
 from ._scope import scope
@@ -171,7 +171,16 @@ def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataF
 
 
 def charts(answer: Answer) -> dict[str, Any]:
-    """Unbiased PR by layer, for each stream."""
+    """Unbiased PR by layer and by cycle, for each stream; and of every expert."""
     frame = answer.figures("participation_ratio", estimator="unbiased")
-    frame = frame[frame["layer"].notna()]
-    return {} if frame.empty else {"participation ratio by layer": layers(frame, "Participation ratio (unbiased)", "subset")}
+    drawn, title = {}, "Participation ratio (unbiased)"
+    whole = frame[frame["layer"].notna() & frame["expert"].isna()]
+    if len(whole):
+        drawn["participation ratio by layer"] = layers(whole, title, "subset")
+    parts = frame["subset"].str.extract(r"^(?P<module>.*), cycle (?P<cycle>\d+)(?P<control>.*)$").dropna()
+    if len(parts):
+        cycles = frame.loc[parts.index].assign(module=parts["module"] + parts["control"], cycle=parts["cycle"].astype(int))
+        drawn["participation ratio by cycle"] = layers(cycles, title, "module", "cycle")
+    for stream, some in frame[frame["expert"].notna()].groupby("subset", sort=False):
+        drawn[f"{stream} by layer and expert"] = heatmap(some, f"{title} of {stream}")
+    return drawn

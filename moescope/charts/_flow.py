@@ -1,5 +1,7 @@
 """From experts of one layer to experts of the next: ribbons as wide as the number of tokens."""
 
+from collections.abc import Mapping
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -23,14 +25,16 @@ def flow(
     *,
     subtitle: str | None = None,
     focus: tuple[int, int] | None = None,
+    names: Mapping[int, str] | None = None,
 ) -> alt.LayerChart:
     """Ribbons between neighbouring layers, one row per (layer, expert, next_layer, next_expert) with its number of tokens `n`.
 
     Each column of nodes is one layer and has the same height; a node's height is its share of the column's tokens.
-    `focus` = (layer, expert) lights the ribbons that touch this expert, and fades the rest.
+    `focus` = (layer, expert) lights the ribbons that touch this expert, and fades the rest. `names` say what stands above a
+    layer, where its number alone does not ("layer 3").
     """
     nodes, links, places = ribbons(frame, layer, expert, next_layer, next_expert, n)
-    chart = alt.layer(_ribbons(_curves(links, places), focus), *_marks(nodes, places))
+    chart = alt.layer(_ribbons(_curves(links, places), focus), *_marks(nodes, places, names or {}))
     return titled(chart.properties(width=max(110 * len(places), 320), height=420), title, subtitle)
 
 
@@ -118,7 +122,7 @@ def _colour() -> alt.Color:
     return alt.Color("colour:N", scale=alt.Scale(domain=list(range(len(CATEGORY))), range=list(CATEGORY)), legend=None)
 
 
-def _marks(nodes: pd.DataFrame, places: dict[int, int]) -> list[alt.Chart]:
+def _marks(nodes: pd.DataFrame, places: dict[int, int], names: Mapping[int, str]) -> list[alt.Chart]:
     nodes["colour"] = nodes["expert"] % len(CATEGORY)
     nodes["middle"] = (nodes["bottom"] + nodes["top"]) / 2
     box = alt.Chart(nodes).mark_rect(cornerRadius=1).encode(
@@ -127,6 +131,6 @@ def _marks(nodes: pd.DataFrame, places: dict[int, int]) -> list[alt.Chart]:
     )  # fmt: skip
     tall = nodes[nodes["height"] > 0.022]
     number = alt.Chart(tall).mark_text(align="left", dx=3, fontSize=10).encode(x="right:Q", y="middle:Q", text=field("expert"))
-    heads = pd.DataFrame({"x": list(places.values()), "name": [f"layer {layer}" for layer in places]})
+    heads = pd.DataFrame({"x": list(places.values()), "name": [names.get(layer, f"layer {layer}") for layer in places]})
     head = alt.Chart(heads).mark_text(fontSize=12, fontWeight=500, dy=-10).encode(x="x:Q", y=alt.value(0), text="name")
     return [box, number, head]
