@@ -176,6 +176,25 @@ def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Ca
     assert again.page.get_by_label("Follow", exact=True).first.input_value() == followed
 
 
+def test_flow_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("structure?layer=layer+1")
+    plot, live = eyes.page.locator(".flow .plot"), eyes.page.locator(".flow .live")
+    plot.focus()
+    said = []
+    for key in ("ArrowRight", "ArrowUp", "ArrowRight", "ArrowDown"):
+        eyes.page.keyboard.press(key)
+        said.append(live.text_content().partition("tokens")[0].rpartition("expert")[0])
+    assert said == ["layer 1 ", "layer 1 ", "layer 2 ", "layer 2 "]
+    expert = plot.locator(".tip.shown b").inner_text()
+    eyes.page.keyboard.press("Enter")
+    assert live.text_content() == f"{expert} is followed"
+    eyes.page.wait_for_url("**follow=2.**")
+    eyes.rest()
+    layer, number = expert.removeprefix("layer ").split(" expert ")
+    assert eyes.page.get_by_label("Follow", exact=True).first.input_value() == f"expert {number} of layer {layer}"
+
+
 def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("meaning?question=senses")
