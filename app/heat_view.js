@@ -3,8 +3,7 @@
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".heat")
   root.tell = (cell) => setTriggerValue("cell", cell)
-  root.redraw?.()
-  if (root.sign === data.sign) return
+  if (root.sign === data.sign) return root.again()
   root.sign = data.sign
   const bytes = (text) => {
     const raw = atob(text), out = new Uint8Array(raw.length)
@@ -23,44 +22,28 @@ export default function ({ parentElement, data, setTriggerValue }) {
     return sign + (Number.isInteger(v) ? v.toLocaleString("en") : trimmed(v, digits + 1))
   }
 
-  const head = el("div", "head"), plot = el("div", "plot"), canvas = el("canvas"), ring = el("div", "ring"), tip = el("div", "tip")
-  if (data.title) head.append(el("b", "", data.title))
-  if (data.subtitle) head.append(el("span", "", data.subtitle))
-  const live = el("div", "live")
-  live.setAttribute("aria-live", "polite")
-  plot.tabIndex = 0
-  plot.setAttribute("role", "application")
-  plot.setAttribute("aria-roledescription", "heat map")
-  plot.setAttribute("aria-label", `${data.title}. ${data.subtitle || ""} ${rows} × ${cols} cells; arrow keys read them` +
-    (data.click ? ", Enter opens one" : ""))
+  const label = `${data.title}. ${data.subtitle || ""} ${rows} × ${cols} cells; arrow keys read them` + (data.click ? ", Enter opens one" : "")
+  const picture = new Picture(root, data, "heat map", label), { canvas, pen, plot, tip } = picture
   plot.classList.toggle("click", data.click)
-  plot.append(canvas, ring, tip, live)
-  root.replaceChildren(head, plot)
 
-  let at = { left: 0, top: 0, wide: 1, high: 1 }, drawn = ""
-  const list = (name, style) => style.getPropertyValue(name).split(",").map((c) => c.trim()).filter(Boolean)
+  let at = { left: 0, top: 0, wide: 1, high: 1 }
   const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16))
   function ramp(style) {
-    const colours = list(middle === null ? "--st-chart-sequential-colors" : "--st-chart-diverging-colors", style).map(rgb)
-    if (colours.length < 2) return () => "#888888"
+    const stops = colours(style, middle === null ? "sequential" : "diverging").map(rgb)
+    if (stops.length < 2) return () => "#888888"
     const table = Array.from({ length: 256 }, (_, i) => {
-      const place = (i / 255) * (colours.length - 1), from = Math.min(Math.floor(place), colours.length - 2)
-      return `rgb(${colours[from].map((c, k) => Math.round(c + (colours[from + 1][k] - c) * (place - from))).join(",")})`
+      const place = (i / 255) * (stops.length - 1), from = Math.min(Math.floor(place), stops.length - 2)
+      return `rgb(${stops[from].map((c, k) => Math.round(c + (stops[from + 1][k] - c) * (place - from))).join(",")})`
     })
     return (v) => {
-      const half = (a, b) => (b > a ? Math.min(Math.max((v - a) / (b - a), 0), 1) : 0.5)
+      const half = (a, b) => (b > a ? between(0, (v - a) / (b - a), 1) : 0.5)
       const share = middle === null ? half(low, high) : v < middle ? half(low, middle) / 2 : 0.5 + (high > middle ? half(middle, high) / 2 : 0)
       return table[Math.round(share * 255)]
     }
   }
 
-  function draw() {
-    const style = getComputedStyle(root), room = root.clientWidth
-    const look = room + style.color + style.getPropertyValue("--st-chart-sequential-colors")
-    if (!room || look === drawn) return
-    drawn = look
-    const pen = canvas.getContext("2d"), font = style.getPropertyValue("--st-font") || "sans-serif", scale = devicePixelRatio || 1
-    const small = `11px ${font}`, bold = `12px ${font}`
+  function draw(style, room) {
+    const small = font(style, "11px"), large = font(style, "12px")
     pen.font = small
     const width = (words) => pen.measureText(words).width
     const cut = (words, most) => {
@@ -77,10 +60,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
     const slanted = longest > 30 && longest + 6 > wide, below = slanted ? Math.ceil(longest * 0.6) + 34 : 40
     at = { left, top: 6, wide, high: tall }
     const size = { width: left + wide * cols + right, height: at.top + tall * rows + below }
-    Object.assign(canvas, { width: Math.round(size.width * scale), height: Math.round(size.height * scale) })
-    Object.assign(canvas.style, { width: size.width + "px", height: size.height + "px" })
+    picture.clear(size.width, size.height)
     canvas.dataset.cells = JSON.stringify({ ...at, cols, rows })
-    pen.setTransform(scale, 0, 0, scale, 0, 0)
     const colour = ramp(style), gap = wide > 7 && tall > 7 ? 1 : 0
     for (let i = 0; i < values.length; i++) {
       if (Number.isNaN(values[i])) continue
@@ -89,11 +70,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
       pen.fillRect(x0, y0, Math.round(x + wide) - x0 - gap, Math.round(y + tall) - y0 - gap)
     }
     pen.fillStyle = style.color
-    words(pen, down, across, { left, wide, tall, slanted, size, small, bold, longest })
-    legend(pen, colour, size.width - right + 14, Math.min(tall * rows, 170), small)
+    words(down, across, { left, wide, tall, slanted, size, small, large, longest })
+    legend(style, colour, size.width - right + 14, Math.min(tall * rows, 170), small)
   }
 
-  function words(pen, down, across, { left, wide, tall, slanted, size, small, bold, longest }) {
+  function words(down, across, { left, wide, tall, slanted, size, small, large, longest }) {
     const bottom = at.top + tall * rows
     const every = (count, step, need) => Math.ceil(need / step) || 1
     pen.globalAlpha = 0.72
@@ -112,7 +93,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
       pen.restore()
     })
     pen.globalAlpha = 0.9
-    pen.font = bold
+    pen.font = large
     pen.textAlign = "center"
     pen.textBaseline = "bottom"
     pen.fillText(data.names[0], left + (wide * cols) / 2, size.height - 2)
@@ -123,14 +104,14 @@ export default function ({ parentElement, data, setTriggerValue }) {
     pen.restore()
   }
 
-  function legend(pen, colour, x, height, small) {
+  function legend(style, colour, x, height, small) {
     for (let i = 0; i < height; i++) {
       const share = 1 - i / Math.max(height - 1, 1)
       pen.fillStyle = colour(middle === null ? low + share * (high - low)
         : share < 0.5 ? low + 2 * share * (middle - low) : middle + (2 * share - 1) * (high - middle))
       pen.fillRect(x, at.top + i, 10, 1.5)
     }
-    pen.fillStyle = getComputedStyle(root).color
+    pen.fillStyle = style.color
     pen.font = small
     pen.globalAlpha = 0.72
     pen.textAlign = "left"
@@ -144,45 +125,25 @@ export default function ({ parentElement, data, setTriggerValue }) {
   let cell = null
   function show(next) {
     cell = next
-    tip.classList.toggle("shown", Boolean(cell))
-    ring.classList.toggle("shown", Boolean(cell))
-    if (!cell) return
-    const [i, j] = cell, n = j * cols + i
-    tip.replaceChildren(el("b", "", `${data.names[1]} ${data.y[j]} · ${data.names[0]} ${data.x[i]}`))
-    for (const [name, format, column] of [[data.names[2], data.format, values], ...more]) {
-      const line = el("div", "", name)
-      line.append(el("em", "", said(column[n], format)))
-      tip.append(line)
-    }
-    const x = at.left + i * at.wide, y = at.top + j * at.high
-    Object.assign(ring.style, { left: x + "px", top: y + "px", width: at.wide + "px", height: at.high + "px" })
-    const over = y + at.high + 8 + tip.offsetHeight > plot.clientHeight && y > tip.offsetHeight + 8
-    tip.style.left = Math.max(Math.min(x, plot.clientWidth - 224), 0) + "px"
-    tip.style.top = (over ? y - tip.offsetHeight - 8 : y + at.high + 8) + "px"
+    if (!cell) return picture.hush()
+    const [i, j] = cell, n = j * cols + i, x = at.left + i * at.wide, y = at.top + j * at.high
+    const numbers = [[data.names[2], data.format, values], ...more].map(([name, format, column]) => row(name, said(column[n], format)))
+    picture.mark([x, y, at.wide, at.high])
+    tip.say([x, y, at.high], el("b", "", `${data.names[1]} ${data.y[j]} · ${data.names[0]} ${data.x[i]}`), ...numbers)
   }
   const under = (event) => {
-    const home = canvas.getBoundingClientRect()
-    const i = Math.floor((event.clientX - home.left - at.left) / at.wide), j = Math.floor((event.clientY - home.top - at.top) / at.high)
+    const [x, y] = picture.at(event), i = Math.floor((x - at.left) / at.wide), j = Math.floor((y - at.top) / at.high)
     return i >= 0 && i < cols && j >= 0 && j < rows ? [i, j] : null
   }
   const pick = () => { if (cell && data.click) root.tell({ x: data.keys[0][cell[0]], y: data.keys[1][cell[1]] }) }
   canvas.onmousemove = (event) => show(under(event))
-  canvas.onmouseleave = () => show(null)
+  canvas.onmouseleave = plot.onblur = () => show(null)
   canvas.onclick = (event) => { show(under(event)); pick() }
-  plot.onblur = () => show(null)
-  plot.onkeydown = (event) => {
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick() }
-    const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key]
-    if (event.key === "Escape") show(null)
-    if (!step) return
-    event.preventDefault()
-    const [i, j] = cell || [-step[0], -step[1]]
-    show([Math.max(Math.min(i + step[0], cols - 1), 0), Math.max(Math.min(j + step[1], rows - 1), 0)])
-    live.textContent = tip.innerText
+  function move([right, down]) {
+    const [i, j] = cell || [-right, -down]
+    show([between(0, i + right, cols - 1), between(0, j + down, rows - 1)])
   }
-  root.redraw = draw
-  draw()
-  root.size?.disconnect()
-  root.size = new ResizeObserver(draw)
-  root.size.observe(root)
+  tip.keys(plot, move, { Enter: pick, " ": pick, Escape: () => show(null) })
+  root.again = () => picture.redraw()
+  picture.drawn(draw)
 }

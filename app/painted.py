@@ -13,9 +13,12 @@ HERE = Path(__file__).parent
 
 @st.cache_resource(show_spinner=False)
 def sources(name: str, style: str) -> tuple[str, str]:
-    """A component's script, behind what all of them use, and its style."""
-    script = HERE.joinpath("element.js").read_text() + HERE.joinpath(f"{name}_view.js").read_text()
-    return script, HERE.joinpath(f"{style}_view.css").read_text()
+    """A component's script and its style, each behind what all of them use."""
+
+    def read(*files: str) -> str:
+        return "".join(HERE.joinpath(file).read_text() for file in files)
+
+    return read("element.js", f"{name}_view.js"), read("element.css", f"{style}_view.css")
 
 
 def sign(data: Mapping[str, Any]) -> str:

@@ -1,103 +1,147 @@
-// Points on a plane, on one canvas. Hovering says what the nearest one is; dragging sends the rectangle, a click lets it go.
+// Points on a plane. Hovering or an arrow key says what a point is. A rectangle is dragged, or begun and ended by Space, and
+// sent; a click or Escape lets it go.
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".scatter")
   root.tell = (brush) => setTriggerValue("brush", brush)
-  if (root.sign === data.sign) return root.over(data.brush)
+  if (root.sign === data.sign) return root.again(data)
   root.sign = data.sign
-  const head = el("div", "head"), legend = el("div", "legend"), plot = el("div", "plot"), canvas = el("canvas")
-  const tip = el("div", "tip"), HEIGHT = 440, EDGE = 10, pen = canvas.getContext("2d")
-  head.append(el("b", "", data.title), el("span", "", data.subtitle || ""))
-  canvas.setAttribute("role", "img")
-  canvas.setAttribute("aria-label", `${data.title}; the table beside it lists the tokens`)
-  plot.append(canvas, tip)
-  root.replaceChildren(head, legend, plot)
+  const HEIGHT = 440, EDGE = 10, STRIDE = 24, MARGIN = 7, points = [...data.x.keys()]
   const range = (values) => [Math.min(...values), Math.max(...values)]
   const [x0, x1] = range(data.x), [y0, y1] = range(data.y)
-  let brush = data.brush, only = null, drag = null, wide = 1, drawn = ""
+  // A rectangle in the making reaches from `corner` to `place`, and `margin` beyond both where the keys make it.
+  let brush = data.brush, only = null, wide = 1, place = null, corner = null, margin = 0
   const px = (x) => EDGE + ((x - x0) / (x1 - x0 || 1)) * (wide - 2 * EDGE), py = (y) => HEIGHT - EDGE - ((y - y0) / (y1 - y0 || 1)) * (HEIGHT - 2 * EDGE)
   const ux = (p) => x0 + ((p - EDGE) / (wide - 2 * EDGE)) * (x1 - x0), uy = (p) => y0 + ((HEIGHT - EDGE - p) / (HEIGHT - 2 * EDGE)) * (y1 - y0)
-  const hue = (style) => {
-    const hues = style.getPropertyValue("--st-chart-categorical-colors").split(",").map((c) => c.trim())
-    return (group) => (data.grey.includes(data.groups[group]) ? "#9AA0A6" : hues[group % hues.length])
-  }
+  const at = (i) => [px(data.x[i]), py(data.y[i])]
+  const clamped = ([x, y]) => [between(0, x, wide), between(0, y, HEIGHT)]
+  const around = ([x, y]) => [x - MARGIN, y - MARGIN, 2 * MARGIN, 2 * MARGIN]
 
-  function draw(always) {
-    const style = getComputedStyle(root), room = root.clientWidth, look = [room, style.color, brush, only].join()
-    if (!room || (look === drawn && !always)) return
-    drawn = look
+  const legend = chips(data.groups.map((name, group) => [name, data.group.filter((g) => g === group).length]), (group) => {
+    only = group
+    picture.redraw(true)
+  })
+  const label = `${data.title}. ${data.subtitle || ""} ${points.length} points; arrow keys go from one to the next, Space begins and ends ` +
+    "a rectangle, Shift and arrows stretch it, Escape lets it go; the table beside it lists the tokens"
+  const picture = new Picture(root, data, "map", label, legend), { canvas, pen, plot, tip } = picture
+
+  const made = () => {
+    const [[a, b], [c, d]] = [corner, place]
+    return [Math.min(a, c) - margin, Math.min(b, d) - margin, Math.max(a, c) + margin, Math.max(b, d) + margin]
+  }
+  const units = ([left, top, right, bottom]) => [ux(left), ux(right), uy(bottom), uy(top)].map((v) => +v.toFixed(3))
+  const within = (box) => (i) => !box || (data.x[i] >= box[0] && data.x[i] <= box[1] && data.y[i] >= box[2] && data.y[i] <= box[3])
+  const lit = (i) => only === null || data.group[i] === only
+
+  function draw(style, room) {
+    if (wide !== Math.min(room, 900)) [place, corner, margin] = [null, null, 0]
     wide = Math.min(room, 900)
-    const scale = devicePixelRatio || 1, colour = hue(style)
-    Object.assign(canvas, { width: Math.round(wide * scale), height: HEIGHT * scale })
-    Object.assign(canvas.style, { width: wide + "px", height: HEIGHT + "px" })
-    pen.setTransform(scale, 0, 0, scale, 0, 0)
-    const within = (i) => !brush || (data.x[i] >= brush[0] && data.x[i] <= brush[1] && data.y[i] >= brush[2] && data.y[i] <= brush[3])
-    data.x.forEach((x, i) => {
-      pen.globalAlpha = within(i) && (only === null || data.group[i] === only) ? 0.8 : 0.12
+    const hues = colours(style, "categorical"), inside = within(brush)
+    const colour = (group) => (data.grey.includes(data.groups[group]) ? "#9AA0A6" : hues[group % hues.length])
+    picture.clear(wide, HEIGHT)
+    for (const i of points) {
+      pen.globalAlpha = inside(i) && lit(i) ? 0.8 : 0.12
       pen.fillStyle = colour(data.group[i])
       pen.beginPath()
-      pen.arc(px(x), py(data.y[i]), data.x.length > 500 ? 2.8 : 4, 0, 7)
+      pen.arc(...at(i), points.length > 500 ? 2.8 : 4, 0, 7)
       pen.fill()
-    })
-    pen.globalAlpha = 1
-    const box = drag || (brush && [px(brush[0]), py(brush[3]), px(brush[1]), py(brush[2])])
-    if (box) {
-      pen.strokeStyle = style.color
-      pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1])
     }
-    for (const chip of legend.children) chip.style.setProperty("--c", colour(+chip.dataset.group))
+    pen.globalAlpha = 1
+    pen.strokeStyle = style.color
+    const box = corner ? made() : brush && [px(brush[0]), py(brush[3]), px(brush[1]), py(brush[2])]
+    if (box) pen.strokeRect(box[0], box[1], box[2] - box[0], box[3] - box[1])
+    data.groups.forEach((_, group) => legend.children[group].style.setProperty("--c", colour(group)))
   }
 
-  data.groups.forEach((name, group) => {
-    const chip = el("button", "chip")
-    chip.dataset.group = group
-    chip.append(el("i"), el("span", "", name), el("small", "", data.group.filter((g) => g === group).length))
-    chip.title = "show only these"
-    chip.onclick = () => {
-      only = only === group ? null : group
-      for (const other of legend.children) other.classList.toggle("on", +other.dataset.group === only)
-      draw()
-    }
-    legend.append(chip)
-  })
-  const at = (event) => {
-    const home = canvas.getBoundingClientRect()
-    return [Math.max(Math.min(event.clientX - home.left, wide), 0), Math.max(Math.min(event.clientY - home.top, HEIGHT), 0)]
+  const count = (box) => points.filter(within(box)).length.toLocaleString("en") + " tokens"
+  function say(...lines) {
+    const [x, y] = place
+    picture.mark(around(place))
+    tip.say([x + 12, y - 4, 8], ...lines, ...(corner ? [el("small", "", `${count(units(made()))} in the rectangle`)] : []))
+    if (corner) picture.redraw(true)
   }
+  function look(i) {
+    place = at(i)
+    const twins = points.filter((k) => data.x[k] === data.x[i] && data.y[k] === data.y[i]).length - 1
+    const notes = data.notes[i].filter(Boolean).map((note) => el("div", "", note))
+    say(el("b", "", data.names[i]), ...notes, ...(twins ? [el("small", "", `and ${twins} more in the same place`)] : []))
+  }
+  function drop() {
+    [corner, margin] = [null, 0]
+    picture.redraw(true)
+  }
+  const told = () => (brush ? `${count(brush)} chosen` : "no rectangle")
+  function end() {
+    const box = made(), before = brush
+    brush = box[2] - box[0] > 4 && box[3] - box[1] > 4 ? units(box) : null
+    picture.hush()
+    drop()
+    if (brush || before) root.tell(brush)
+    return told()
+  }
+
+  const nearest = ([x, y]) => least(points.filter(lit), (i) => Math.hypot(at(i)[0] - x, at(i)[1] - y))
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId)
-    drag = [...at(event), ...at(event)]
+    place = corner = clamped(picture.at(event))
+    margin = 0
   }
   canvas.onpointermove = (event) => {
-    const [x, y] = at(event)
-    if (drag) {
-      drag.splice(2, 2, x, y)
-      tip.classList.remove("shown")
-      return draw(true)
+    if (margin) return
+    const [x, y] = clamped(picture.at(event))
+    if (corner) {
+      place = [x, y]
+      picture.hush()
+      return picture.redraw(true)
     }
-    let best = -1, near = 100
-    data.x.forEach((vx, i) => {
-      const far = (px(vx) - x) ** 2 + (py(data.y[i]) - y) ** 2
-      if (far < near) [best, near] = [i, far]
-    })
-    tip.classList.toggle("shown", best >= 0)
-    if (best < 0) return
-    tip.replaceChildren(el("b", "", data.names[best]), ...data.notes[best].filter(Boolean).map((note) => el("div", "", note)))
-    tip.style.left = Math.max(Math.min(px(data.x[best]) + 12, wide - 230), 0) + "px"
-    tip.style.top = Math.min(py(data.y[best]) + 12, HEIGHT - 90) + "px"
+    const i = nearest([x, y]), [a, b] = at(i)
+    if (Math.hypot(a - x, b - y) < 10) look(i); else picture.hush()
   }
-  canvas.onpointerleave = () => tip.classList.remove("shown")
-  canvas.onpointerup = () => {
-    if (!drag) return
-    const [a, b, c, d] = drag, before = brush
-    drag = null
-    const far = Math.abs(a - c) > 4 && Math.abs(b - d) > 4
-    brush = far ? [ux(Math.min(a, c)), ux(Math.max(a, c)), uy(Math.max(b, d)), uy(Math.min(b, d))].map((v) => +v.toFixed(3)) : null
-    draw(true)
-    if (brush || before) root.tell(brush)
+  canvas.onpointerleave = () => { if (!margin) picture.hush() }
+  canvas.onpointerup = () => { if (corner && !margin) end() }
+  canvas.onpointercancel = drop
+
+  // The nearest point that way: one that is more ahead than aside, where there is one.
+  const next = ([right, down]) => least(points.filter(lit), (i) => {
+    const [x, y] = at(i), dx = x - place[0], dy = y - place[1]
+    const ahead = dx * right + dy * down, aside = Math.abs(dx * down + dy * right)
+    return ahead > 0.01 ? Math.hypot(dx, dy) + (aside > ahead ? 1e6 : 0) : Infinity
+  })
+  const here = () => nearest(place ?? [wide / 2, HEIGHT / 2])
+  function stretch([right, down]) {
+    if (!corner) begin()
+    place = clamped([place[0] + STRIDE * right, place[1] + STRIDE * down])
+    say()
   }
-  root.over = (next) => { brush = next; draw() }
-  draw()
-  root.size?.disconnect()
-  root.size = new ResizeObserver(() => draw())
-  root.size.observe(root)
+  function begin() {
+    const i = here()
+    corner = at(i)
+    margin = MARGIN
+    look(i)
+  }
+  function move(step, shift) {
+    if (shift) return stretch(step)
+    look(place ? next(step) ?? here() : here())
+  }
+  tip.keys(plot, move, {
+    " ": () => (corner ? end() : begin()),
+    Enter: () => (corner ? end() : undefined),
+    Escape: () => {
+      const shown = brush
+      picture.hush()
+      if (!corner) brush = null
+      drop()
+      if (shown && !brush) root.tell(null)
+      return told()
+    },
+  })
+  plot.onblur = () => {
+    picture.hush()
+    if (margin) drop()
+  }
+  root.again = (news) => {
+    const other = String(news.brush) !== String(brush)
+    brush = news.brush
+    picture.redraw(other)
+  }
+  picture.drawn(draw)
 }

@@ -7,7 +7,6 @@ export default function ({ parentElement, data, setStateValue }) {
   root.drawn = data.sign
   root.replaceChildren()
   root.className = "view " + data.mode
-  const tip = el("div", "tip")
   const box = el("div", "tokens")
   box.tabIndex = 0
   box.setAttribute("role", "listbox")
@@ -44,41 +43,27 @@ export default function ({ parentElement, data, setStateValue }) {
       box.appendChild(cell)
     })
   }
-  const legend = el("div", "legend")
-  data.legend.forEach(({ expert, colour, n }) => {
-    const chip = el("button", "chip")
-    chip.style.setProperty("--c", colour)
-    chip.append(el("i"), el("span", "", expert), el("small", "", n))
-    chip.title = "show only these"
-    chip.onclick = () => {
-      const on = !chip.classList.contains("on")
-      legend.querySelectorAll(".chip").forEach((c) => c.classList.remove("on"))
-      chip.classList.toggle("on", on)
-      cells.forEach((cell, i) => cell.classList.toggle("dim", on && data.group[i] !== expert))
-    }
-    legend.appendChild(chip)
+  const legend = chips(data.legend.map(({ expert, n, colour }) => [expert, n, colour]), (chosen) => {
+    cells.forEach((cell, i) => cell.classList.toggle("dim", chosen !== null && data.group[i] !== data.legend[chosen].expert))
   })
-  if (data.mode === "grid") root.append(box, legend, tip); else root.append(legend, box, tip)  // pictures side by side begin alike
+  if (data.mode === "grid") root.append(box, legend); else root.append(legend, box)  // pictures side by side begin alike
+  const tip = new Tip(root)
 
   function show(i, cell) {
-    tip.replaceChildren(el("b", "", data.names[i]))
-    data.experts[i].forEach((e, r) => {
-      const line = el("div", data.dropped[i][r] ? "gone" : "", `expert ${e}`)
-      line.append(el("em", "", data.weights[i][r] === null ? "no weight" : data.weights[i][r].toFixed(3)))
-      if (data.dropped[i][r]) line.append(el("em", "", "dropped"))
-      tip.appendChild(line)
+    const experts = data.experts[i].map((expert, r) => {
+      const weight = data.weights[i][r], gone = data.dropped[i][r]
+      const line = row(`expert ${expert}`, weight === null ? "no weight" : weight.toFixed(3), ...(gone ? ["dropped"] : []))
+      line.classList.toggle("gone", Boolean(gone))
+      return line
     })
-    if (!data.experts[i].length) tip.appendChild(el("div", "", "no expert"))
-    data.notes[i].forEach((note) => tip.appendChild(el("small", "", note)))
-    const home = root.getBoundingClientRect(), at = cell.getBoundingClientRect()
-    tip.style.left = Math.min(at.left - home.left, Math.max(home.width - 230, 0)) + "px"
-    tip.style.top = at.bottom - home.top + 6 + "px"
-    tip.classList.add("shown")
+    if (!experts.length) experts.push(el("div", "", "no expert"))
+    const home = root.getBoundingClientRect(), at = cell.getBoundingClientRect(), spot = [at.left - home.left, at.top - home.top, at.height]
+    tip.say(spot, el("b", "", data.names[i]), ...experts, ...data.notes[i].map((note) => el("small", "", note)))
   }
   let focus = Math.max(data.ids.indexOf(data.selected), 0)
   const of = (event) => event.target.closest?.("[data-i]")
   box.onmouseover = (event) => { const cell = of(event); if (cell) show(+cell.dataset.i, cell) }
-  box.onmouseleave = box.onblur = () => tip.classList.remove("shown")
+  box.onmouseleave = box.onblur = () => tip.hush()
   const select = (id) => cells.forEach((cell, i) => {
     cell.classList.toggle("sel", data.ids[i] === id)
     cell.setAttribute("aria-selected", data.ids[i] === id)
@@ -92,15 +77,12 @@ export default function ({ parentElement, data, setStateValue }) {
   root.heard = (event) => root.isConnected ? select(event.detail) : document.removeEventListener("moescope-token", root.heard)
   document.addEventListener("moescope-token", root.heard)
   box.onclick = (event) => { const cell = of(event); if (cell) pick(+cell.dataset.i) }
-  box.onkeydown = (event) => {
-    const row = data.width || 12
-    const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: row, ArrowUp: -row, Home: -1e9, End: 1e9 }[event.key]
-    if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pick(focus) }
-    if (!step) return
-    event.preventDefault()
-    focus = Math.max(0, Math.min(cells.length - 1, focus + step))
+  function go(step) {
+    focus = between(0, focus + step, cells.length - 1)
     cells.forEach((cell, i) => cell.classList.toggle("focus", i === focus))
     cells[focus].scrollIntoView({ block: "nearest" })
     show(focus, cells[focus])
   }
+  const choose = () => pick(focus), move = ([right, down]) => go(right + down * (data.width || 12))
+  tip.keys(box, move, { Enter: choose, " ": choose, Home: () => go(-Infinity), End: () => go(Infinity), Escape: () => tip.hush() })
 }

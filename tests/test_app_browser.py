@@ -176,6 +176,25 @@ def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Ca
     assert again.page.get_by_label("Follow", exact=True).first.input_value() == followed
 
 
+def test_flow_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("structure?layer=layer+1")
+    plot, live = eyes.page.locator(".flow .plot"), eyes.page.locator(".flow .live")
+    plot.focus()
+    said = []
+    for key in ("ArrowRight", "ArrowUp", "ArrowRight", "ArrowDown"):
+        eyes.page.keyboard.press(key)
+        said.append(live.text_content().partition("tokens")[0].rpartition("expert")[0])
+    assert said == ["layer 1 ", "layer 1 ", "layer 2 ", "layer 2 "]
+    expert = plot.locator(".tip.shown b").inner_text()
+    eyes.page.keyboard.press("Enter")
+    assert live.text_content() == f"{expert} is followed"
+    eyes.page.wait_for_url("**follow=2.**")
+    eyes.rest()
+    layer, number = expert.removeprefix("layer ").split(" expert ")
+    assert eyes.page.get_by_label("Follow", exact=True).first.input_value() == f"expert {number} of layer {layer}"
+
+
 def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("meaning?question=senses")
@@ -192,6 +211,36 @@ def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     again = looking()
     again.go(eyes.page.url.removeprefix(eyes.url))
     assert again.page.get_by_text("choose a row to see its route").inner_text() == count
+
+
+def test_brush_is_made_by_keys(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("meaning?question=senses")
+    plot, live = eyes.page.locator(".scatter .plot"), eyes.page.locator(".scatter .live")
+    plot.focus()
+    places, seen = [], plot.locator(".ring")
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
+        eyes.page.keyboard.press(key)
+        places.append(seen.evaluate("node => [parseFloat(node.style.left), parseFloat(node.style.top)]"))
+    steps = [(b[axis] - a[axis]) * way for a, b, axis, way in zip(places, places[1:], (0, 1, 0, 1), (1, 1, -1, -1))]
+    assert [step > 0 for step in steps] == [True] * 4, places
+    assert live.text_content() == plot.locator(".tip.shown").inner_text()
+    for key in ("Space", "ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
+        eyes.page.keyboard.press(key)
+    assert "tokens in the rectangle" in live.text_content()
+    count = live.text_content().split()[0]
+    eyes.page.keyboard.press("Space")
+    assert live.text_content() == f"{count} tokens chosen"
+    eyes.page.wait_for_url("**brush=**")
+    eyes.rest()
+    listed = eyes.page.get_by_text("choose a row to see its route")
+    assert listed.inner_text() == f"{count} tokens; choose a row to see its route."
+    eyes.picture("brush-by-keys")
+    eyes.page.keyboard.press("Escape")
+    assert live.text_content() == "no rectangle"
+    eyes.page.wait_for_url(lambda url: "brush=" not in url)
+    eyes.rest()
+    assert "drag over" in listed.inner_text()
 
 
 def test_opened_part_is_in_the_url(looking: Callable[..., Eyes]) -> None:

@@ -45,7 +45,8 @@ def atlas(run: Row) -> None:
     """Tokens by their routing signature; a brush lists them."""
     panels.section(
         "Map of routing signatures",
-        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens.",
+        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens; "
+        "Tab, arrow keys and Space do it too.",
     )
     stacks = list(dict.fromkeys(x.stack for x in pickers.layers(run["run"])))
     one, two, three, four = st.columns(4)
