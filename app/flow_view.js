@@ -10,7 +10,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     `the table under SQL has the numbers of the ${data.links.length} ribbons`
   const picture = new Picture(root, data, "flow diagram", label), { canvas, pen, plot, tip } = picture
   let focus = data.focus, shapes = [], boxes = [], here = -1
-  const name = (column, expert) => `layer ${data.layers[column]} expert ${expert}`
+  const name = (column, expert) => `${data.names[column]} expert ${expert}`
   const tokens = (n) => n.toLocaleString("en") + " tokens"
   const followed = (column, expert) => focus && focus[0] === data.layers[column] && focus[1] === expert
 
@@ -46,7 +46,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     })
     pen.fillStyle = style.color
     pen.font = font(style, "12px")
-    data.layers.forEach((layer, column) => pen.fillText(`layer ${layer}`, left(column), 10))
+    data.names.forEach((name, column) => pen.fillText(name, left(column), 10))
   }
 
   const beside = ([x, y]) => [x + 14, y, 6]  // the pointer
