@@ -208,3 +208,13 @@ def test_weight_on_the_input(tmp_path: Path) -> None:
     built, _, _ = seen("llama4_text")
     with traced(built, tmp_path / "s.duckdb") as store:
         assert store.rows("select distinct weight_on, shared_experts from routers") == [("input", 1)]
+
+
+def test_routers_are_numbered_as_they_fire(tmp_path: Path) -> None:
+    """JetMoE registers a layer's MLP before its attention, and runs it after."""
+    with traced(tiny.build("jetmoe"), tmp_path / "a.duckdb") as store:
+        assert store.rows("select layer, site from routers order by router")[:4] == [
+            (0, "attention"), (0, "ffn"), (1, "attention"), (1, "ffn"),
+        ]  # fmt: skip
+        steps = store.rows("select distinct router, next_router from transitions order by all")
+    assert steps == [(n, n + 1) for n in range(7)]

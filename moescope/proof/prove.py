@@ -38,7 +38,7 @@ class Proved:
 
 @contextmanager
 def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
-    """Collect what every site does while the block runs: {site name: its calls}."""
+    """Collect what every site does while the block runs: {site name: its calls}, in the order in which they first fired."""
     calls: dict[str, list[Call]] = {site.name: [] for site in sites}
     handles = []
     for site in sites:
@@ -46,6 +46,8 @@ def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
 
         def keep(inputs: tuple[Any, ...], output: Tensor, site: Site = site, records: list[Any] = records) -> None:
             if records:
+                if not calls[site.name]:
+                    calls[site.name] = calls.pop(site.name)
                 calls[site.name].append(Call(records.pop(), inputs, output.detach()))
 
         handles += site.contract.listen(site, records.append) + site.contract.watch(site, keep)
@@ -77,6 +79,8 @@ def _numbered(site: Site, edit: Callable[[Site, int], Edit]) -> Edit:
 def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
     """Prove every site on one forward pass of `model(**inputs)`; learns each site's top_k and score on the way.
 
+    `sites` are put into the order in which they fired: a module may be registered before one that runs before it.
+
     Raises ProofFailed, naming the module, when a router never fires or its record does not give the layer's output, and
     InputError when the model cannot run on `inputs`.
     """
@@ -94,6 +98,8 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
         errors = {site.name: _local(site, calls[site.name]) for site in sites}
         identical = _written_back(sites, calls, run, reference) if steady else dict.fromkeys(errors, False)
         _changes(sites, calls)
+    order = {name: place for place, name in enumerate(calls)}
+    sites.sort(key=lambda site: order[site.name])
     note = "" if steady else "the model is not deterministic: identity after writing back could not be shown"
     return [
         Proved(s.path, s.contract.name, len(calls[s.name][0].record.experts), errors[s.name], identical[s.name], note)

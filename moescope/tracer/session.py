@@ -80,11 +80,11 @@ class Tracer:
 
     def _attach(self) -> None:
         self.sites, repeated = watched(self.model, self.options, self._inputs)
+        if self.sites:
+            self.proof = prove(self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model))
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
         self._stacks = [site.stack for site in self.sites]
-        if self.sites:
-            self.proof = prove(self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model))
         if self._replace and self.store.exists():
             renew(self.store)
         if self._writer is None:
