@@ -1,5 +1,6 @@
 """A browser's page that notes what goes wrong on the dashboard."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
 def address(view: str) -> str:
     """The page's path; the first page is the one that opens, and has none."""
     return "" if view == VIEWS[0] else view
+
+
+def middle(canvas: Any, column: int, row: int) -> dict[str, float]:
+    """Where a cell of a heat map lies on its canvas."""
+    cells = json.loads(canvas.get_attribute("data-cells"))
+    return {"x": cells["left"] + (column + 0.5) * cells["wide"], "y": cells["top"] + (row + 0.5) * cells["high"]}
 
 
 class Eyes:

@@ -2,7 +2,9 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,40 @@ def mount(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this user may not mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """The address of the dashboard on a store, which is made and served when it is first asked for."""
+    import real
+    import synthetic_app
+    from synthetic_effects import add_effects
+
+    from moescope.cli.app import serving
+
+    folder = tmp_path_factory.mktemp("sites")
+    makers: dict[str, Callable[[Path], Path]] = {
+        "demo": lambda path: add_effects(synthetic_app.demo(path)),
+        "hostile": lambda path: add_effects(synthetic_app.hostile(path)),
+        "real": real.made,
+    }
+    with ExitStack() as running:
+        yield cache(lambda name: running.enter_context(serving(makers[name](folder / f"{name}.duckdb")))[0])
+
+
+@pytest.fixture
+def looking(chromium: Any, sites: Callable[[str], str]) -> Iterator[Callable[..., Any]]:
+    """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
+    from browser import Eyes
+
+    opened: list[Eyes] = []
+
+    def look(store: str = "demo", **options: Any) -> Eyes:
+        context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", **options)
+        opened.append(Eyes(context.new_page(), sites(store)))
+        return opened[-1]
+
+    yield look
+    for eyes in opened:
+        eyes.sound()
+        eyes.page.context.close()

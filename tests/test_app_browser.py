@@ -1,16 +1,13 @@
 """The dashboard in a real browser: it renders, clicks do what they say, the URL holds the state, hostile text stays text."""
 
-import json
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, VIEWS, Eyes, address
-from synthetic_effects import add_effects
+from browser import CHROMIUM, VIEWS, Eyes, address, middle
 
 from moescope.cli.app import serving
 
@@ -21,31 +18,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    folder = tmp_path_factory.mktemp("sites")
-    makers = {"demo": synthetic_app.demo, "hostile": synthetic_app.hostile}
-    stores = {name: add_effects(make(folder / f"{name}.duckdb")) for name, make in makers.items()}
-    with ExitStack() as running:
-        yield {name: running.enter_context(serving(store))[0] for name, store in stores.items()}
-
-
-@pytest.fixture
-def looking(chromium: Any, sites: dict[str, str]) -> Iterator[Callable[..., Eyes]]:
-    """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
-    opened: list[Eyes] = []
-
-    def look(store: str = "demo", **options: Any) -> Eyes:
-        context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", **options)
-        opened.append(Eyes(context.new_page(), sites[store]))
-        return opened[-1]
-
-    yield look
-    for eyes in opened:
-        eyes.sound()
-        eyes.page.context.close()
-
-
 LOOKS = [(view, scheme) for view in VIEWS for scheme in ("light", "dark")]
 
 
@@ -54,6 +26,18 @@ def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> N
     eyes = looking(color_scheme=scheme)
     eyes.go(address(view))
     eyes.picture(f"{view}-{scheme}")
+
+
+def test_a_store_of_the_tracer_is_shown_whole(looking: Callable[..., Eyes]) -> None:
+    """Every page, one after the other, as a visitor opens them."""
+    eyes = looking("real")
+    eyes.go()
+    assert eyes.page.locator(".ms-card").filter(has_text="Proof").locator("b").inner_text() == "4 of 4"
+    for view in VIEWS[1:]:
+        eyes.page.locator(f"[data-testid=stSidebarNavLink][href$='/{view}']").click()
+        eyes.page.wait_for_url(f"**/{view}**")
+        eyes.rest()
+        eyes.sound()
 
 
 def test_hostile_text_stays_text(looking: Callable[..., Eyes]) -> None:
@@ -89,16 +73,6 @@ def test_token_click_shows_its_route_and_the_url_restores_it(looking: Callable[.
     assert again.page.locator(".t.sel").get_attribute("data-token") == token
 
 
-def test_keys_choose_a_token(looking: Callable[..., Eyes]) -> None:
-    eyes = looking()
-    eyes.go("tokens")
-    eyes.page.locator(".tokens").focus()
-    for key in ("ArrowRight", "ArrowRight", "Enter"):
-        eyes.page.keyboard.press(key)
-    eyes.page.locator(".ms-route").wait_for()
-    assert eyes.page.locator(".t.sel").get_attribute("data-i") == "2"
-
-
 def test_encoder_stands_beside_decoder(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("tokens?run=2")
@@ -117,12 +91,6 @@ def test_patches_lie_over_the_image(looking: Callable[..., Eyes]) -> None:
     eyes.picture("patches")
 
 
-def middle(canvas: Any, column: int, row: int) -> dict[str, float]:
-    """Where a cell of a heat map lies on its canvas."""
-    cells = json.loads(canvas.get_attribute("data-cells"))
-    return {"x": cells["left"] + (column + 0.5) * cells["wide"], "y": cells["top"] + (row + 0.5) * cells["high"]}
-
-
 def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("load")
@@ -134,19 +102,6 @@ def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes.page.wait_for_url("**/experts?**")
     eyes.rest()
     assert ("layer=layer+4" in eyes.page.url, "expert=6" in eyes.page.url) == (True, True), eyes.page.url
-
-
-def test_heat_map_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
-    eyes = looking()
-    eyes.go("load")
-    eyes.page.locator(".heat .plot").first.focus()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
-        eyes.page.keyboard.press(key)
-    assert "layer 4 · expert 1" in eyes.page.locator(".heat .live").first.text_content()
-    eyes.page.keyboard.press("Enter")
-    eyes.page.wait_for_url("**/experts?**")
-    eyes.rest()
-    assert ("layer=layer+4" in eyes.page.url, "expert=1" in eyes.page.url) == (True, True), eyes.page.url
 
 
 def test_cell_of_an_effect_opens_its_expert(looking: Callable[..., Eyes]) -> None:
@@ -176,25 +131,6 @@ def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Ca
     assert again.page.get_by_label("Follow", exact=True).first.input_value() == followed
 
 
-def test_flow_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
-    eyes = looking()
-    eyes.go("structure?layer=layer+1")
-    plot, live = eyes.page.locator(".flow .plot"), eyes.page.locator(".flow .live")
-    plot.focus()
-    said = []
-    for key in ("ArrowRight", "ArrowUp", "ArrowRight", "ArrowDown"):
-        eyes.page.keyboard.press(key)
-        said.append(live.text_content().partition("tokens")[0].rpartition("expert")[0])
-    assert said == ["layer 1 ", "layer 1 ", "layer 2 ", "layer 2 "]
-    expert = plot.locator(".tip.shown b").inner_text()
-    eyes.page.keyboard.press("Enter")
-    assert live.text_content() == f"{expert} is followed"
-    eyes.page.wait_for_url("**follow=2.**")
-    eyes.rest()
-    layer, number = expert.removeprefix("layer ").split(" expert ")
-    assert eyes.page.get_by_label("Follow", exact=True).first.input_value() == f"expert {number} of layer {layer}"
-
-
 def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("meaning?question=senses")
@@ -211,36 +147,6 @@ def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     again = looking()
     again.go(eyes.page.url.removeprefix(eyes.url))
     assert again.page.get_by_text("choose a row to see its route").inner_text() == count
-
-
-def test_brush_is_made_by_keys(looking: Callable[..., Eyes]) -> None:
-    eyes = looking()
-    eyes.go("meaning?question=senses")
-    plot, live = eyes.page.locator(".scatter .plot"), eyes.page.locator(".scatter .live")
-    plot.focus()
-    places, seen = [], plot.locator(".ring")
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp"):
-        eyes.page.keyboard.press(key)
-        places.append(seen.evaluate("node => [parseFloat(node.style.left), parseFloat(node.style.top)]"))
-    steps = [(b[axis] - a[axis]) * way for a, b, axis, way in zip(places, places[1:], (0, 1, 0, 1), (1, 1, -1, -1))]
-    assert [step > 0 for step in steps] == [True] * 4, places
-    assert live.text_content() == plot.locator(".tip.shown").inner_text()
-    for key in ("Space", "ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown"):
-        eyes.page.keyboard.press(key)
-    assert "tokens in the rectangle" in live.text_content()
-    count = live.text_content().split()[0]
-    eyes.page.keyboard.press("Space")
-    assert live.text_content() == f"{count} tokens chosen"
-    eyes.page.wait_for_url("**brush=**")
-    eyes.rest()
-    listed = eyes.page.get_by_text("choose a row to see its route")
-    assert listed.inner_text() == f"{count} tokens; choose a row to see its route."
-    eyes.picture("brush-by-keys")
-    eyes.page.keyboard.press("Escape")
-    assert live.text_content() == "no rectangle"
-    eyes.page.wait_for_url(lambda url: "brush=" not in url)
-    eyes.rest()
-    assert "drag over" in listed.inner_text()
 
 
 def test_opened_part_is_in_the_url(looking: Callable[..., Eyes]) -> None:
@@ -301,20 +207,6 @@ def test_chart_gives_its_sql_and_files(looking: Callable[..., Eyes]) -> None:
             eyes.page.get_by_role("button", name=kind, exact=True).click()
         assert got.value.suggested_filename == f"moescope-load-share-decoder.{kind.lower()}"
         assert Path(got.value.path()).read_bytes().startswith(begin)
-
-
-def test_everything_is_reached_by_keyboard(looking: Callable[..., Eyes]) -> None:
-    eyes = looking()
-    eyes.go("tokens")
-    reached = []
-    while len(reached) < 60 and "tokens" not in reached:
-        eyes.page.keyboard.press("Tab")
-        deepest = "let a = document.activeElement; while (a.shadowRoot?.activeElement) a = a.shadowRoot.activeElement; "
-        reached.append(eyes.page.evaluate(f"() => {{ {deepest} return a.className.split(' ')[0] || a.tagName }}"))
-    assert "tokens" in reached, reached
-    for key in ("ArrowRight", "Enter"):
-        eyes.page.keyboard.press(key)
-    eyes.page.locator(".ms-route").wait_for()
 
 
 def test_run_follows_from_page_to_page(looking: Callable[..., Eyes]) -> None:
