@@ -1,5 +1,7 @@
 """What is no usable store is refused in one sentence, and left as it was."""
 
+import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store.replace import ensure_store, renew, update
-from moescope.store.schema import VERSION
+from moescope.store.schema import VERSION, statements
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -123,3 +125,12 @@ def test_overwriting_waits_for_nobody(tmp_path: Path) -> None:
     with moescope.open(path) as store:
         assert store.rows("from runs") == []
     assert list(tmp_path.iterdir()) == [path]
+
+
+TABLES = {"2": "a96d6461d8f190b4"}
+
+
+def test_other_tables_are_another_version() -> None:
+    """A store of other tables would open and fail later: whoever changes schema.sql raises VERSION, and says it here."""
+    said = "".join(re.sub(r"--[^\n]*|\s+", " ", statement) for _, _, statement, _ in statements("schema"))
+    assert {VERSION: hashlib.sha256(" ".join(said.split()).encode()).hexdigest()[:16]} == TABLES
