@@ -1,6 +1,7 @@
 """The dashboard's server: main.py behind `Front`, with everything imported and asked once before the first visitor."""
 
 import contextlib
+import gc
 import logging
 import os
 import runpy
@@ -37,6 +38,8 @@ def warm() -> None:
     finally:
         linked.attended = True
         logging.disable(logging.NOTSET)
+    gc.collect()
+    gc.freeze()  # Streamlit collects garbage after each run of a page: what is there for good need not be looked through
 
 
 @contextlib.asynccontextmanager
