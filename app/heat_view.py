@@ -53,7 +53,7 @@ def data_of(
 
 
 def _form(column: str, format: str, value: str) -> str:
-    share = column.startswith("share") or column in ("overall", value)
+    share = column.startswith("share") or column in ("overall", "low", "high", value)
     return format if share else ""
 
 

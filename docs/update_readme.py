@@ -29,6 +29,19 @@ def commands() -> str:
     return "\n".join(["| command | does |", "|---|---|", *lines])
 
 
+def pages() -> str:
+    """Every page of the dashboard with what it answers: the first lines of the files."""
+    import ast
+
+    said = []
+    for path in (README.parent / "app" / "views").glob("[a-z]*.py"):
+        tree = ast.parse(path.read_text("utf-8"))
+        title, _, words = (ast.get_docstring(tree) or "").partition(": ")
+        order = int(path.read_text("utf-8").split('"order": ')[1].split(",")[0])
+        said.append((order, f"| {title} | {words.strip()} |"))
+    return "\n".join(["| page | shows |", "|---|---|", *(row for _, row in sorted(said))])
+
+
 def views() -> str:
     """Every view of a store with its comment and columns."""
     import duckdb
@@ -131,7 +144,12 @@ def peers() -> str:
     return "\n".join(lines)
 
 
-LIVE: dict[str, Callable[[], str]] = {"commands": commands, "families": families, "views": views}  # checked by the tests
+LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
+    "commands": commands,
+    "families": families,
+    "pages": pages,
+    "views": views,
+}
 BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last `make demo`, `make bench`, `make bench-peers`
 
 

@@ -103,6 +103,26 @@ def test_load_is_that_of_every_router(run: int, store: Path, opened: Opened) -> 
         assert seen[title] == pytest.approx(cells, rel=1e-6), title
 
 
+def test_intervals_at_a_glance_are_those_of_the_analysis(store: Path, opened: Opened) -> None:
+    """The page counts by document itself; both draw documents, in another order."""
+    from moescope import analyses
+
+    opened("load")
+    sys.path.insert(0, str(MAIN.parent))
+    import balance
+
+    with moescope.open(store) as known:
+        figures = analyses.run("load", known, real.MEASURED).figures("MaxVio", subset="").set_index("router")
+        run = known.sql(f"select run, assignments from runs where run = {real.MEASURED}").df().to_dict("records")[0]
+    seen = balance.figures(run).set_index("router")
+    assert len(seen) == len(figures) == 4
+    for router, row in figures.iterrows():
+        wide = row["ci_high"] - row["ci_low"]
+        assert seen.loc[router, "max_violation"] == pytest.approx(row["value"], rel=1e-9)
+        for mine, theirs in (("max_violation_low", "ci_low"), ("max_violation_high", "ci_high")):
+            assert seen.loc[router, mine] == pytest.approx(row[theirs], abs=0.2 * wide)
+
+
 def test_route_of_a_token_names_both_routers_of_a_layer(store: Path, opened: Opened) -> None:
     with moescope.open(store) as known:
         token, total = known.rows(

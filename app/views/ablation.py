@@ -1,4 +1,4 @@
-"""Ablation: what the model loses without experts, beside what their use would make one expect."""
+"""Ablation: what the model loses without experts, by group and beside controls; runs a small one with a shipped model."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Compare: two runs side by side: their load, where tokens changed experts, and the same text in both."""
+"""Compare: two runs of one model, or two models: load, changed tokens, the same text in both, which layers group alike."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Dimensionality: how many dimensions the states, the router logits and the routing use."""
+"""Dimensionality: participation ratios of states, router logits and routing by layer, expert and cycle, with controls."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Experts: what one expert does, and which expert does something."""
+"""Experts: what one expert does: its tokens, contexts, labels, company, effects; and which expert does something."""
 
 from typing import Any
 

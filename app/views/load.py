@@ -1,8 +1,9 @@
-"""Load and entropy: how evenly the experts work, where, and how sure the routers are."""
+"""Load and entropy: who works, by domain, phase and position; what another capacity would drop; training curves."""
 
 from typing import Any
 
 import answers
+import balance
 import capacity
 import layer_maps
 import linked
@@ -40,11 +41,6 @@ with n as (
   where a.run = ? and not a.dropped and {where}{few}{near} group by a.router, a.expert)
 select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
 from n join routers r using (router) order by stack, layer, expert"""
-BALANCE = """
-select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
-       s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
-       s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
-from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer"""
 Row = dict[str, Any]
 
 
@@ -71,7 +67,8 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
         sampling.told(kept)
         sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.near(run, few))
         return stored.frame(sql, run["run"]), sql, [run["run"]], "share"
-    return stored.frame(ALL, run["run"]), ALL, [run["run"]], value
+    frame = stored.frame(ALL, run["run"])
+    return balance.shares(run, frame) if value == "share" else frame, ALL, [run["run"]], value
 
 
 @panels.part
@@ -88,7 +85,7 @@ def heat(run: Row) -> None:
     layer_maps.show(
         run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
         even=layer_maps.EVEN if value in ("share", "first") else "", centre=0 if value == "difference" else None,
-        tooltip=["assignments"], format=".3~g" if value == "mean" else ".0%",
+        tooltip=["assignments", "low", "high"], format=".3~g" if value == "mean" else ".0%",
     )  # fmt: skip
 
 
@@ -98,12 +95,18 @@ def by_layer(run: Row) -> None:
         "Along the layers",
         "Load entropy: how evenly the layer uses its experts. Routing entropy: how undecided one decision is.",
     )
-    frame = stored.frame(BALANCE, run["run"])
+    frame = balance.figures(run)
     if frame.empty:
         return
     frame = pickers.grouped(run["run"], frame).assign(
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
+    counted = "load_entropy_low" in frame
+    words = "band: 95 % over documents" if counted else None
+
+    def spans(name: str) -> tuple[str | None, str | None]:
+        return (f"{name}_low", f"{name}_high") if counted else (None, None)
+
     left, right = st.columns(2)
     with left:
         chart = charts.lines(
@@ -111,12 +114,14 @@ def by_layer(run: Row) -> None:
             "layer",
             "load_entropy",
             "stack",
+            *spans("load_entropy"),
             chance=1.0,
             title="Load entropy, of its maximum",
+            subtitle=words,
             chance_label="even load",
             tooltip=["max_violation", "dead", "dropped_share"],
         )
-        panels.figure(chart, frame, BALANCE, [run["run"]], name="load-entropy")
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="load-entropy")
     with right:
         chart = charts.lines(
             frame,
@@ -130,7 +135,7 @@ def by_layer(run: Row) -> None:
             subtitle="band: one standard deviation over decisions",
             chance_label="uniform",
         )
-        panels.figure(chart, frame, BALANCE, [run["run"]], name="routing-entropy")
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="routing-entropy")
     left, right = st.columns(2)
     with left:
         chart = charts.lines(
@@ -138,12 +143,13 @@ def by_layer(run: Row) -> None:
             "layer",
             "max_violation",
             "stack",
+            *spans("max_violation"),
             title="Overload of the busiest expert (MaxVio)",
             chance=0.0,
             chance_label="even load",
-            subtitle="(largest load − mean) / mean",
+            subtitle="; ".join(filter(None, ("(largest load − mean) / mean", words))),
         )
-        panels.figure(chart, frame, BALANCE, [run["run"]], name="max-violation")
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="max-violation")
     with right:
         if not (frame["dropped_share"].fillna(0) > 0).any():
             panels.empty(
@@ -153,7 +159,7 @@ def by_layer(run: Row) -> None:
         chart = charts.lines(
             frame, "layer", "dropped_share", "stack", title="Dropped for want of capacity", zero=True, format=".1%"
         )
-        panels.figure(chart, frame, BALANCE, [run["run"]], name="dropped")
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="dropped")
 
 
 def render() -> None:

@@ -1,4 +1,4 @@
-"""Syntax or meaning: does routing follow form, meaning, or merely which token it is?"""
+"""Syntax or meaning: does routing follow form, meaning, or the token itself? With nulls, and a map of routing signatures."""
 
 from functools import partial
 from typing import Any

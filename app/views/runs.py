@@ -1,4 +1,4 @@
-"""Runs: what is in the store, is it sound, and how is its load, at a glance."""
+"""Runs: what is in the store, from which model, data and command; its proof and health; live while a trace grows."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""SQL: ask the store anything; it can only be read."""
+"""SQL: anything else, read-only, with every view explained, as table, chart or file."""
 
 from functools import partial
 from typing import Any

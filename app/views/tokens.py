@@ -1,4 +1,4 @@
-"""Tokens: text and patches coloured by expert; a click shows a token's route."""
+"""Tokens: text and patches coloured by expert, encoder beside decoder; a click shows a token's route and alternatives."""
 
 from typing import Any
 

@@ -1,0 +1,69 @@
+"""How even the load of every router is, with intervals over documents where the run is small enough to count them at once."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import stored
+import streamlit as st
+
+BALANCE = """
+select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
+       s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
+       s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
+from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer, s.router"""
+BY_DOCUMENT = """
+select a.router, a.expert, coalesce(s.document, s.source || ' ' || s.source_row, 'sequence ' || s.sequence) as document,
+       count(*) as n
+from assignments a join tokens t using (token) join sequences s using (sequence)
+where a.run = ? and not a.dropped group by all order by all"""
+SMALL = 1_000_000  # assignments that are counted by document without being asked
+Row = dict[str, Any]
+
+
+def figures(run: Row) -> pd.DataFrame:
+    """One row per router; in small runs with `<measure>_low` and `_high`, 95 % from a bootstrap over documents."""
+    frame = stored.frame(BALANCE, run["run"])
+    if (run["assignments"] or SMALL + 1) > SMALL or frame.empty:
+        return frame
+    return frame.merge(_bounds(str(stored.path()), stored.held().look(), run["run"])[0], on="router", how="left")
+
+
+def shares(run: Row, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame (router, expert, share) with the 95 % interval of the share over documents, as `low` and `high`, if small."""
+    if (run["assignments"] or SMALL + 1) > SMALL or frame.empty:
+        return frame
+    return frame.merge(_bounds(str(stored.path()), stored.held().look(), run["run"])[1], on=["router", "expert"], how="left")
+
+
+@st.cache_data(max_entries=20, show_spinner=False)
+def _bounds(where: str, state: tuple[Any, ...], run: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Intervals of every router's measures, and of every expert's share."""
+    from moescope.analyses import _statistics  # SciPy is behind it
+
+    counts, sizes = stored.frame(BY_DOCUMENT, run), stored.frame(BALANCE, run).set_index("router")["experts"]
+    document, documents = pd.factorize(counts["document"])
+    weights, rows = _statistics.bootstrap_weights(max(len(documents), 1)), []
+    experts = [pd.DataFrame(columns=["router", "expert", "low", "high"])]
+    for router, places in counts.groupby("router").indices.items():
+        table = np.zeros((len(documents), int(sizes[router])))
+        expert = counts["expert"].to_numpy(int)[places]
+        keep = expert < table.shape[1]
+        np.add.at(table, (document[places][keep], expert[keep]), counts["n"].to_numpy(float)[places][keep])
+        total, drawn = table.sum(0), _statistics.resampled(weights, table)
+        most = max(float(np.log2(table.shape[1])), 1e-9)
+        row: dict[str, Any] = {"router": router}
+        for name, value, draws in (
+            ("load_entropy", _statistics.entropy(total) / most, _statistics.entropy(drawn) / most),
+            ("max_violation", _statistics.max_violation(total), _statistics.max_violation(drawn)),
+        ):
+            low, high = _statistics.interval(value, draws, len(documents))
+            row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+        rows.append(row)
+        low, high = _statistics.interval(_statistics.shares(total), _statistics.shares(drawn), len(documents))
+        span = {"low": low.clip(0, 1), "high": high.clip(0, 1)}
+        experts.append(pd.DataFrame({"router": router, "expert": range(table.shape[1]), **span}))
+    names = [f"{name}_{end}" for name in ("load_entropy", "max_violation") for end in ("low", "high")]
+    return pd.DataFrame(rows, columns=["router", *names]), pd.concat(
+        [f for f in experts if len(f)] or experts, ignore_index=True
+    )
