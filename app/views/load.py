@@ -102,7 +102,7 @@ def by_layer(run: Row) -> None:
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
     counted = "load_entropy_low" in frame
-    words = "band: 95 % over documents" if counted else None
+    words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
 
     def spans(name: str) -> tuple[str | None, str | None]:
         return (f"{name}_low", f"{name}_high") if counted else (None, None)
