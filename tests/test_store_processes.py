@@ -12,6 +12,8 @@ import pytest
 import tracing
 
 import moescope
+from moescope.store import reader as reading
+from moescope.store.connect import connect
 from moescope.store.parts import parts_folder
 from moescope.store.verify import verify
 
@@ -90,6 +92,24 @@ def test_a_reader_keeps_what_it_reads_though_the_run_is_joined_meanwhile(tmp_pat
     reader.refresh()
     assert (reader.rows(count), reader.rows("select status from runs")) == ([(16,)], [("complete",)])
     reader.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["run.duckdb"]
+
+
+def test_a_run_is_joined_while_a_reader_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the reader has the file of before and the shards, and before it has looked into them."""
+    store = tmp_path / "run.duckdb"
+    handmade.written(store, name="first")
+    writer = handmade.written(store, name="second", close=False)
+
+    def meanwhile(path: Path) -> duckdb.DuckDBPyConnection:
+        con = connect(path)
+        writer.close(handmade.FINAL, {})
+        return con
+
+    monkeypatch.setattr(reading, "connect", meanwhile)
+    with moescope.open(store) as opened:
+        monkeypatch.undo()
+        assert opened.rows("select run, count(*) from assignments group by run order by run") == [(0, 16), (1, 16)]
     assert [p.name for p in tmp_path.iterdir()] == ["run.duckdb"]
 
 

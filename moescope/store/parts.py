@@ -115,12 +115,14 @@ class Lock:
 
 
 def parts(store: Path) -> list[Part]:
-    """Parts beside a store, oldest first."""
-    found = []
-    for head in parts_folder(store).glob("*/head.json"):
-        with suppress(FileNotFoundError):  # joined, and gone, since the folder was listed
-            found.append((str(Part(head.parent).head["run"]["started"]), head.parent))
-    return [Part(path) for _, path in sorted(found)]
+    """Parts beside a store, oldest first, their heads read: a run that is joined from now on loses its head first."""
+    found: list[Part] = []
+    with suppress(FileNotFoundError):  # the folder goes with its last part
+        for head in parts_folder(store).glob("*/head.json"):
+            part = Part(head.parent)
+            with suppress(FileNotFoundError):  # joined, and gone, since the folder was listed
+                found += [part] if part.head else []
+    return sorted(found, key=lambda part: (str(part.head["run"]["started"]), part.path))
 
 
 @contextmanager
