@@ -29,9 +29,10 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
             picked = linked.get("word") or ""
             at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
-            row = linked.row(
+            linked.row(
                 shown,
                 "top",
+                lambda row: linked.put("word", None if row is None else named["text"].iloc[row]),
                 at,
                 height=420,
                 column_config={
@@ -47,9 +48,6 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
                 st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
             else:
                 sampling.told(facts.part_of(run, layer)[1])
-            if row is not None:
-                picked = named["text"].iloc[row] if 0 <= row < len(named) else ""
-                linked.put("word", picked or None)
     with right:
         words = (
             f"With “{token(picked).strip()}”."

@@ -144,22 +144,24 @@ def opened(label: str, key: str, icon: str) -> Any:
     return st.expander(label, key=key, icon=icon, bind="query-params")
 
 
-def row(frame: pd.DataFrame, key: str, chosen: int | None = None, **more: Any) -> int | None:
-    """A table; the row that was chosen just now. `chosen` is the one that is shown as chosen.
+def row(frame: pd.DataFrame, key: str, picked: Callable[[int | None], None], chosen: int | None = None, **more: Any) -> None:
+    """A table; `picked` gets the row that is chosen, or None when it is let go, before anything is drawn again.
 
-    Its key is the same whatever it shows: the browser then fills the table that it has, instead of making another.
+    `chosen` is the row that is shown as chosen. The key is the same whatever it shows: the browser then fills the table that it
+    has, instead of making another. What `picked` changes is drawn with the choice: a table that is sent the choice of before
+    would choose it again.
     """
     box = f"rows-{key}"
     st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
     st.dataframe(
-        frame, hide_index=True, placeholder="", on_select=partial(_chosen, box), selection_mode="single-row", key=box, **more
+        frame, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
+        selection_mode="single-row", key=box, **more,
     )  # fmt: skip
-    return st.session_state.pop(f"new-{box}", None)  # type: ignore[no-any-return]
 
 
-def _chosen(box: str) -> None:
-    rows = (st.session_state.get(box) or {}).get("selection", {}).get("rows") or [-1]
-    st.session_state[f"new-{box}"] = int(rows[0])
+def _chosen(box: str, count: int, picked: Callable[[int | None], None]) -> None:
+    rows = [r for r in (st.session_state.get(box) or {}).get("selection", {}).get("rows") or [] if r < count]
+    picked(int(rows[0]) if rows else None)
 
 
 def go(page: str, **state: Any) -> None:
@@ -174,6 +176,12 @@ def go(page: str, **state: Any) -> None:
 def leave(page: str, **state: Any) -> None:
     """`go`, for callbacks: the next thing that is drawn opens the other page instead."""
     st.session_state["leaving"] = page, state
+
+
+def to_token(run: int, frame: pd.DataFrame, row: int | None) -> None:
+    """`leave` for the route of the token in this row of `frame` (sequence, token)."""
+    if row is not None:
+        leave("tokens", run=run, sequence=int(frame["sequence"].iloc[row]), token=int(frame["token"].iloc[row]))
 
 
 def depart() -> None:

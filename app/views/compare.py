@@ -1,5 +1,6 @@
 """Compare: two runs of one model, or two models: load, changed tokens, the same text in both, which layers group alike."""
 
+from functools import partial
 from typing import Any
 
 import answers
@@ -93,11 +94,8 @@ def tokens(a: Row, b: Row) -> None:
         most, sql, params = comparing.changed(a["run"], b["run"])
         st.caption("Tokens that changed in most layers; choose one to see its route in run A.")
         shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
-        chosen = linked.row(shown, "changed", height=330)
+        linked.row(shown, "changed", partial(linked.to_token, a["run"], most), height=330)
         panels.files(most, sql, params, name="changed")
-        if chosen is not None and 0 <= chosen < len(most):
-            row = most.iloc[chosen]
-            linked.go("tokens", run=a["run"], sequence=int(row["sequence"]), token=int(row["token"]))
 
 
 @panels.part

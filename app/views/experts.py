@@ -45,9 +45,16 @@ def finder(run: Row) -> None:
         return
     st.caption("Lift: how many times more of it goes here than of everything; 1 is chance. Choose a row to open the expert.")
     shown = frame[["stack", "layer", "expert", "what", "n", "share", "overall", "lift"]]
-    chosen = linked.row(
+    labels = {x.router: x.label for x in pickers.layers(run["run"])}
+
+    def picked(row: int | None) -> None:
+        if row is not None:
+            linked.leave("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
+
+    linked.row(
         shown,
         "found",
+        picked,
         height=240,
         column_config={
             "share": st.column_config.NumberColumn(format="percent"),
@@ -56,10 +63,6 @@ def finder(run: Row) -> None:
         },
     )
     panels.files(shown, sql, params, name="found")
-    if chosen is not None and 0 <= chosen < len(frame):
-        row = frame.iloc[chosen]
-        label = next((x.label for x in pickers.layers(run["run"]) if x.router == row["router"]), None)
-        linked.go("experts", layer=label, expert=int(row["expert"]))
 
 
 def glance(run: Row, layer: pickers.Layer, expert: int) -> float:

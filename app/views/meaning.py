@@ -89,10 +89,7 @@ def listed(run: Row, frame: Any, brush: list[float] | None) -> None:
         frame = frame[frame["across"].between(*brush[:2]) & frame["up"].between(*brush[2:])]
     st.caption(f"{len(frame)} tokens{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route.")
     shown = frame[["token_text", "label", "upos", "document"]].head(400)
-    chosen = linked.row(shown, "brushed", height=440)
-    if chosen is not None and 0 <= chosen < len(frame):
-        row = frame.iloc[chosen]
-        linked.go("tokens", run=run["run"], sequence=int(row["sequence"]), token=int(row["token"]))
+    linked.row(shown, "brushed", partial(linked.to_token, run["run"], frame), height=440)
 
 
 def render() -> None:
