@@ -23,7 +23,7 @@ def shots(store: Path) -> dict[str, tuple[str, str, int]]:
     """Name: address, what to wait for, which token to click (-1: none)."""
     text, image = run_of(store, "decoder"), run_of(store, "vision")
     return {
-        "tokens": (f"tokens?run={text}", ".tokens .t", 12),
+        "tokens": (f"tokens?run={text}&domain=domain%3Dprose", ".tokens .t", 12),
         "patches": (f"tokens?run={image}", ".grid .t", 24),
         "load": (f"load?run={text}", "[data-testid=stVegaLiteChart] svg", -1),
     }
