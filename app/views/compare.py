@@ -127,7 +127,7 @@ def texts(a: Row, b: Row, alike: bool) -> None:
     ):
         with column, st.container(border=True):
             frame, params = routes.tokens(sequence, at)
-            st.caption(f"**{panels.plain(pickers.run_name(run))}** · {at.label}")
+            st.caption(f"**{panels.plain(pickers.run_name(run))}** · {panels.plain(at.label)}")
             if frame.empty:
                 panels.empty("No token here", "Choose another sequence.")
                 continue
