@@ -101,7 +101,8 @@ def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, exp
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(
-        f"**{panels.plain(layer.label)}** · {layer.experts} experts · even load {layer.even:.1%} · {panels.plain(name_of(sequence), 60)}"
+        f"**{panels.plain(layer.label)}** · {layer.experts} experts · even load {layer.even:.1%} · "
+        f"{panels.plain(name_of(sequence), 60)}"
     )
     token_view.show(data, key=f"tokens-{place}")
     if size and image is None:
