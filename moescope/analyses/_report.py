@@ -53,7 +53,7 @@ def _words() -> str:
 def _section(entry: dict[str, Any], answer: Answer) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
     parts = [f'<h2 id="{escape(entry["name"])}">{escape(answer.title)}</h2>']
-    parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{escape(answer.reading)}</p>')
+    parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{_coded(answer.reading)}</p>')
     parts.append(f"<ul>{notes}</ul>" if notes else "")
     parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details>")
     parts += [
@@ -66,9 +66,14 @@ def _section(entry: dict[str, Any], answer: Answer) -> str:
 
 
 def _svg(chart: Any) -> str:
-    import vl_convert
+    from ..charts import to_svg  # Altair is behind it
 
-    return vl_convert.vegalite_to_svg(chart.to_dict())
+    return to_svg(chart)
+
+
+def _coded(text: str) -> str:
+    """Escaped, and what is in backquotes as code."""
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(escape(text).split("`")))
 
 
 def _table(name: str, frame: pd.DataFrame, sql: str | None) -> str:
