@@ -96,3 +96,13 @@ def test_everything_is_reached_by_keyboard(looking: Callable[..., Eyes]) -> None
     for key in ("ArrowRight", "Enter"):
         eyes.page.keyboard.press(key)
     eyes.page.locator(".ms-route").wait_for()
+
+
+def test_row_of_a_table_is_chosen_by_keys(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("experts?layer=layer+2&expert=1")
+    eyes.page.locator("[data-testid=stDataFrame] canvas").first.focus()
+    for key in ("ArrowDown", "ArrowDown", "Shift+Space"):
+        eyes.page.keyboard.press(key)
+    eyes.page.wait_for_url("**word=**")
+    eyes.page.locator(".ms-section p").filter(has_text="With “").wait_for()
