@@ -13,8 +13,7 @@ select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) a
        s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
 from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer, s.router"""
 BY_DOCUMENT = """
-select a.router, a.expert, coalesce(s.document, s.source || ' ' || s.source_row, 'sequence ' || s.sequence) as document,
-       count(*) as n
+select a.router, a.expert, {document} as document, count(*) as n
 from assignments a join tokens t using (token) join sequences s using (sequence)
 where a.run = ? and not a.dropped group by all order by all"""
 SMALL = 1_000_000  # assignments that are counted by document without being asked
@@ -24,24 +23,30 @@ Row = dict[str, Any]
 def figures(run: Row) -> pd.DataFrame:
     """One row per router; in small runs with `<measure>_low` and `_high`, 95 % from a bootstrap over documents."""
     frame = stored.frame(BALANCE, run["run"])
-    if (run["assignments"] or SMALL + 1) > SMALL or frame.empty:
-        return frame
-    return frame.merge(_bounds(str(stored.path()), stored.held().look(), run["run"])[0], on="router", how="left")
+    return frame.merge(bounds(run)[0], on="router", how="left") if counted(run) and len(frame) else frame
 
 
 def shares(run: Row, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame (router, expert, share) with the 95 % interval of the share over documents, as `low` and `high`, if small."""
-    if (run["assignments"] or SMALL + 1) > SMALL or frame.empty:
-        return frame
-    return frame.merge(_bounds(str(stored.path()), stored.held().look(), run["run"])[1], on=["router", "expert"], how="left")
+    return frame.merge(bounds(run)[1], on=["router", "expert"], how="left") if counted(run) and len(frame) else frame
+
+
+def counted(run: Row) -> bool:
+    """Whether the run is small enough."""
+    return (run["assignments"] or SMALL + 1) <= SMALL
+
+
+def bounds(run: Row) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Intervals of every router's measures, and of every expert's share."""
+    return _bounds(str(stored.path()), stored.held().look(), run["run"])
 
 
 @st.cache_data(max_entries=20, show_spinner=False)
 def _bounds(where: str, state: tuple[Any, ...], run: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Intervals of every router's measures, and of every expert's share."""
-    from moescope.analyses import _statistics  # SciPy is behind it
+    from moescope.analyses import _scope, _statistics  # SciPy is behind it
 
-    counts, sizes = stored.frame(BY_DOCUMENT, run), stored.frame(BALANCE, run).set_index("router")["experts"]
+    counts = stored.frame(BY_DOCUMENT.format(document=_scope.DOCUMENT), run)
+    sizes = stored.frame(BALANCE, run).set_index("router")["experts"]
     document, documents = pd.factorize(counts["document"])
     weights, rows = _statistics.bootstrap_weights(max(len(documents), 1)), []
     experts = [pd.DataFrame(columns=["router", "expert", "low", "high"])]

@@ -63,7 +63,7 @@ def show(run: Row) -> None:
         panels.figure(chart, both, sql, name="what-if")
     with right:
         some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
-        labels = {x.router: x.label for x in pickers.layers(run["run"])}
+        labels = pickers.labels(run["run"])
         order = "either order" if measure == "dropped_share" else "batch prioritized"
         panels.heat(
             some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,

@@ -15,7 +15,6 @@ import streamlit as st
 from moescope import charts
 
 ROUTING = ("router logits", "routing weights")
-CYCLE = r"^(?P<module>.*), cycle (?P<cycle>\d+)(?P<rest>.*)$"
 TIPS = ["naive", "null_mean", "p", "q", "n", "units"]
 Row = dict[str, Any]
 
@@ -24,9 +23,8 @@ def show(run: Row, answer: Any) -> None:
     """All that the answer holds."""
     frame = ratios(answer)
     cards(answer, frame)
-    cycles = frame[frame["subset"].str.contains(", cycle ")]
     by_layer(run, answer, frame[frame["layer"].notna() & frame["expert"].isna()].astype({"layer": int}))
-    by_cycle(answer, cycles)
+    by_cycle(answer, frame)
     by_expert(run, answer, frame[frame["expert"].notna()].astype({"layer": int, "expert": int, "router": int}))
 
 
@@ -100,11 +98,12 @@ def _lines(answer: Any, frame: pd.DataFrame, title: str, name: str) -> None:
 
 def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
     """States of modules that run several times in one pass."""
+    from moescope.analyses import dimensionality  # the answer has loaded it
+
+    frame = dimensionality.by_cycle(frame)
     if frame.empty:
         return
     panels.section("By cycle", "States of a module that runs again and again in one pass, each time for itself.")
-    parts = frame["subset"].str.extract(CYCLE)
-    frame = frame.assign(module=parts["module"] + parts["rest"], cycle=parts["cycle"].astype(int))
     chart = charts.lines(
         frame, "cycle", "dimensions", "module", "ci_low", "ci_high", title="States by cycle", zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval",

@@ -105,7 +105,7 @@ def _open(run: Row, shown: pd.DataFrame, name: str, group: str) -> None:
     found = shown[shown[AWAY] == name]
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return
-    label = next((x.label for x in pickers.layers(run["run"]) if x.router == found["router"].iloc[0]), None)
+    label = pickers.labels(run["run"]).get(int(found["router"].iloc[0]))
     linked.leave("experts", run=run["run"], layer=label, expert=int(found["expert"].iloc[0]))
 
 

@@ -22,12 +22,12 @@ def show(
     params: Sequence[Any],
     *,
     name: str,
-    even: str = "",
+    even: bool = False,
     **look: Any,
 ) -> None:
     """One map for each stack of `frame` (router, stack, layer, expert, `value`), beside each other; `look` as in `panels.heat`.
 
-    With `even`, chance is an even share of the stack's experts, and `even` the words for it, with {} for the number.
+    With `even`, chance is an even share of the stack's experts.
     """
     layers = pickers.layers(run)
     frame = pickers.grouped(run, frame)
@@ -37,7 +37,7 @@ def show(
         known = {x.layer: x for x in layers if x.group == stack}
         evens = {x.even for x in known.values()}
         chance = evens.pop() if even and len(evens) == 1 else None  # layers of unlike width have none in common
-        words = {"chance": chance, "subtitle": even.format(f"{chance:.3g}")} if chance else {}
+        words = {"chance": chance, "subtitle": EVEN.format(f"{chance:.3g}")} if chance else {}
         with column:
             panels.heat(
                 frame[frame["stack"] == stack], "expert", "layer", value, f"{title}, {stack}", sql, params,

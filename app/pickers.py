@@ -81,6 +81,11 @@ def layers(run: int) -> list[Layer]:
     return known
 
 
+def labels(run: int) -> dict[int, str]:
+    """{router: its label}."""
+    return {layer.router: layer.label for layer in layers(run)}
+
+
 def grouped(run: int, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame (with a column `router`) with each router's group as its `stack`: then a layer of a stack is one router."""
     return frame.assign(stack=frame["router"].map({x.router: x.group for x in layers(run)}))

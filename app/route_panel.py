@@ -53,7 +53,7 @@ def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
     chosen = {int(r): set(g["expert"]) for r, g in path.groupby("router")}
     others = routes.alternatives(token, run, chosen)
     peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
-    labels = {layer.router: layer.label for layer in pickers.layers(run)}
+    labels = pickers.labels(run)
     lines = [
         _line(
             labels.get(int(router), str(router)), group, known.get((router, iteration), {}), peak, others.get(int(router), "")

@@ -35,7 +35,7 @@ def render() -> None:
     panels.head("Dimensionality", "Participation ratios by layer, expert and cycle, each beside its control.")
     run = pickers.the_run()
     if run is None:
-        panels.empty("Nothing is traced yet", "Trace a model into this store: `moescope trace MODEL --data DATA --store STORE`")
+        panels.unrouted(run)
         return
     answers.ask("dimensionality", run, draw=partial(dimension_panels.show, run), **control(run))
 

@@ -45,7 +45,7 @@ def finder(run: Row) -> None:
         return
     st.caption("Lift: how many times more of it goes here than of everything; 1 is chance. Choose a row to open the expert.")
     shown = frame[["stack", "layer", "expert", "what", "n", "share", "overall", "lift"]]
-    labels = {x.router: x.label for x in pickers.layers(run["run"])}
+    labels = pickers.labels(run["run"])
 
     def picked(row: int | None) -> None:
         if row is not None:

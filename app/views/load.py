@@ -84,7 +84,7 @@ def heat(run: Row) -> None:
     panels.few(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
     layer_maps.show(
         run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
-        even=layer_maps.EVEN if value in ("share", "first") else "", centre=0 if value == "difference" else None,
+        even=value in ("share", "first"), centre=0 if value == "difference" else None,
         tooltip=["assignments", "low", "high"], format=".3~g" if value == "mean" else ".0%",
     )  # fmt: skip
 
@@ -101,7 +101,7 @@ def by_layer(run: Row) -> None:
     frame = pickers.grouped(run["run"], frame).assign(
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
-    counted = "load_entropy_low" in frame
+    counted = balance.counted(run)
     words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
 
     def spans(name: str) -> tuple[str | None, str | None]:

@@ -105,7 +105,7 @@ def glance(run: Row) -> None:
         return
     layer_maps.show(
         run["run"], frame, "share", "Load of every expert", LOAD, [run["run"]], name=f"load-{run['run']}",
-        even=layer_maps.EVEN, tooltip=["assignments", "dropped"], format=".0%",
+        even=True, tooltip=["assignments", "dropped"], format=".0%",
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     if frame.empty:
         panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
         return
-    labels = {x.router: x.label for x in pickers.layers(run["run"])}
+    labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
     title, words = f"Flow from {layer.label}", None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"

@@ -170,6 +170,12 @@ def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataF
     return [row.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else []
 
 
+def by_cycle(figures: pd.DataFrame) -> pd.DataFrame:
+    """The figures that are of one firing of a module, with the `module` (and whose, for a control's) and its `cycle` from 1."""
+    parts = figures["subset"].str.extract(r"^(?P<module>.*), cycle (?P<cycle>\d+)(?P<control>.*)$").dropna()
+    return figures.loc[parts.index].assign(module=parts["module"] + parts["control"], cycle=parts["cycle"].astype(int))
+
+
 def charts(answer: Answer) -> dict[str, Any]:
     """Unbiased PR by layer and by cycle, for each stream; and of every expert."""
     frame = answer.figures("participation_ratio", estimator="unbiased")
@@ -177,9 +183,7 @@ def charts(answer: Answer) -> dict[str, Any]:
     whole = frame[frame["layer"].notna() & frame["expert"].isna()]
     if len(whole):
         drawn["participation ratio by layer"] = layers(whole, title, "subset")
-    parts = frame["subset"].str.extract(r"^(?P<module>.*), cycle (?P<cycle>\d+)(?P<control>.*)$").dropna()
-    if len(parts):
-        cycles = frame.loc[parts.index].assign(module=parts["module"] + parts["control"], cycle=parts["cycle"].astype(int))
+    if len(cycles := by_cycle(frame)):
         drawn["participation ratio by cycle"] = layers(cycles, title, "module", "cycle")
     for stream, some in frame[frame["expert"].notna()].groupby("subset", sort=False):
         drawn[f"{stream} by layer and expert"] = heatmap(some, f"{title} of {stream}")
