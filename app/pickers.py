@@ -10,6 +10,8 @@ import stored
 import streamlit as st
 from wording import clean
 
+from moescope.store.groups import GROUPS
+
 RUNS = """
 select r.run, r.uid, r.name, r.status, r.started, r.finished, r.dataset, r.device, r.dtype, r.capture, r.overrides, r.versions,
        r.command, r.host, r.proof, r.warnings, r.progress, r.forwards, r.sequences, r.tokens, r.decisions, r.assignments,
@@ -31,9 +33,7 @@ class Layer:
     stack: str
     experts: int
     top_k: int | None
-    group: str = (
-        ""  # routers of which no two have the same layer number: the stack, or "decoder attention" where a layer has two
-    )
+    group: str = ""  # the stack, or "decoder attention" where a layer of it has two routers: see moescope.store.groups
 
     @property
     def even(self) -> float:
@@ -70,14 +70,13 @@ def layers(run: int) -> list[Layer]:
     found = stored.rows(ROUTERS, run)
     many = len({r["stack"] for r in found}) > 1
     plain = [f"{r['stack'] or 'layer'} {r['layer']}" if many else f"layer {r['layer']}" for r in found]
-    places = [(r["stack"], r["layer"], r["site"]) for r in found]
-    shared = {r["stack"] for r, name in zip(found, plain, strict=True) if plain.count(name) > 1}
+    groups = {row["router"]: row["group"] for row in stored.rows(GROUPS, run)}
     known = []
-    for r, name, place in zip(found, plain, places, strict=True):
-        site = " ".join([r["site"] or "router", *([str(r["router"])] if places.count(place) > 1 else [])])
-        label = f"{name} {site}" if plain.count(name) > 1 else name
-        group = f"{r['stack'] or ''} {site}".strip() if r["stack"] in shared else r["stack"] or ""
-        known.append(Layer(label, r["router"], r["layer"], r["stack"] or "", r["experts"] or 0, r["top_k"], group))
+    for r, name in zip(found, plain, strict=True):
+        stack = r["stack"] or ""
+        group = groups.get(r["router"], stack)
+        label = f"{name} {group.removeprefix(stack).strip()}" if plain.count(name) > 1 else name
+        known.append(Layer(label, r["router"], r["layer"], stack, r["experts"] or 0, r["top_k"], group))
     return known
 
 

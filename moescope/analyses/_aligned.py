@@ -1,14 +1,41 @@
 """The same tokens in two runs: those that stand in the same place of the same input."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
-from ._sample import Sample
-from ._scope import Scope
+from ..store import Store
+from ._sample import Sample, sample
+from ._scope import Scope, scope
 from ._statistics import Array
 
 SAME = ["source", "source_row", "part", "beam", "stack", "position"]
+
+
+class Twins(NamedTuple):
+    """Two runs, a sample of each, the rows of both samples that are the same tokens, and what is to be said of it."""
+
+    here: Scope
+    there: Scope
+    mine: Sample
+    others: Sample
+    rows_here: Array
+    rows_there: Array
+    notes: list[str]
+
+
+def twins(store: Store, run: int | None, other: int | None, partner: Callable[[Scope], int], most: int) -> Twins:
+    """This run (newest) beside `other`, or the one that `partner` finds; of `most` assignments each. AnalysisError if alone."""
+    here = scope(store, run)
+    there = scope(store, other if other is not None else partner(here))
+    notes = [*here.notes, f"Run {here.run} against run {there.run}."]
+    if there.run == here.run:
+        raise AnalysisError(f"run {here.run} cannot be compared with itself; give another run of the same inputs")
+    mine, others = (sample(s, notes, most, order="(source, source_row, part)") for s in (here, there))
+    return Twins(here, there, mine, others, *aligned(here, there, mine, others, notes), notes)
 
 
 def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list[str]) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..store.groups import GROUPS
 from ..store.schema import quote
 
 MAX_UNITS = 512  # more documents than this are dealt into as many groups, at random by hash: same interval, bounded memory
@@ -101,11 +102,7 @@ def place(router: pd.Series) -> dict[str, Any]:
 
 def groups(store: Store, run: int) -> dict[int, str]:
     """{router: stack and site} of the stacks in which a layer has two routers (attention and ffn), which else share a layer."""
-    rows = store.rows(
-        f"""select router, concat_ws(' ', stack, site) from routers where run = {run} and stack in (
-select stack from routers where run = {run} group by stack, layer having count(*) > 1)"""
-    )
-    return dict(rows)
+    return dict(store.rows(GROUPS, [run]))
 
 
 def scope(store: Store, run: int | None = None) -> Scope:

@@ -12,27 +12,19 @@ import pandas as pd
 from ..errors import AnalysisError
 from ..store import Store
 from . import _statistics as st
-from ._aligned import aligned
+from ._aligned import twins
 from ._answer import Answer, few_units, gather
 from ._changes import Pair
 from ._charts import bars, layers
 from ._contexts import words
-from ._sample import MOST, Sample, sample
-from ._scope import Scope, scope
+from ._sample import MOST, Sample
+from ._scope import Scope
 from ._statistics import Array
 
 
 def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
     """This run (newest) against `other` (default: the newest earlier run of its family that shares inputs)."""
-    here = scope(store, run)
-    there = Scope(store, other if other is not None else _partner(here))
-    if other is not None:
-        scope(store, other)
-    notes = [*here.notes, f"Run {here.run} against run {there.run}."]
-    if there.run == here.run:
-        raise AnalysisError(f"run {here.run} cannot be compared with itself; give another run of the same inputs")
-    mine, others = (sample(s, notes, MOST // 2, order="(source, source_row, part)") for s in (here, there))
-    rows_here, rows_there = aligned(here, there, mine, others, notes)
+    here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST // 2)
     rows, tokens = [], []
     margins = _margins(here, mine)
     for router, partner in _paired(here, there):

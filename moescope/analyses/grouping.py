@@ -17,11 +17,11 @@ import pandas as pd
 from ..errors import AnalysisError
 from ..store import Store
 from . import _statistics as st
-from ._aligned import aligned
+from ._aligned import twins
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap
-from ._sample import Sample, sample, shuffles
-from ._scope import Scope, place, scope
+from ._sample import Sample, shuffles
+from ._scope import Scope, place
 from ._statistics import Array
 
 NAME = "shared grouping (of the mean entropy)"
@@ -32,13 +32,7 @@ SHUFFLES, DRAWS, GROUPS = 9, 100, 64
 
 def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
     """This run (newest) against `other` (default: another run that shares inputs, of another family where there is one)."""
-    here = scope(store, run)
-    there = scope(store, other if other is not None else _partner(here))
-    notes = [*here.notes, f"Run {here.run} against run {there.run}."]
-    if there.run == here.run:
-        raise AnalysisError(f"run {here.run} cannot be compared with itself; give another run of the same inputs")
-    mine, others = (sample(s, notes, MOST, order="(source, source_row, part)") for s in (here, there))
-    rows_here, rows_there = aligned(here, there, mine, others, notes)
+    here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST)
     unit = mine.unit[rows_here]
     orders = list(shuffles(unit, SHUFFLES))
     ours, theirs = _first(mine, rows_here), _first(others, rows_there)
