@@ -60,12 +60,19 @@ def rest(subset: str) -> str:
     return ", control" if ", control run" in subset else ""
 
 
+def whose(run: Row, subset: str) -> int:
+    """The run that a figure is of: a control's routers have numbers of their own."""
+    _, control, number = subset.rpartition(", control run ")
+    return int(number) if control else int(run["run"])
+
+
 def by_layer(run: Row, answer: Any, frame: pd.DataFrame) -> None:
     """States and routing along the layers, each beside its control."""
     if frame.empty:
         return
     panels.section("By layer", "The unbiased ratio with its 95 % interval over documents. Compare streams of equal width only.")
-    frame = pickers.grouped(run["run"], frame) if frame["router"].notna().all() else frame
+    of = [whose(run, subset) for subset in frame["subset"]]
+    frame = pd.concat([pickers.grouped(number, some) for number, some in frame.groupby(of, sort=False)])
     routing = frame["subset"].str.startswith(ROUTING)
     left, right = st.columns(2)
     with left:
@@ -125,11 +132,11 @@ def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
         some = frame[frame["subset"] == stream]
         sql = answers.sql_of(answer, "figures")
         layer_maps.show(
-            run["run"], some, "dimensions", f"Dimensions of {stream}", sql, [], name=f"dimensions-{stream}", format=".3~g",
-            tooltip=["ci_low", "ci_high", "naive", "n", "units"],
+            whose(run, stream), some, "dimensions", f"Dimensions of {stream}", sql, [], name=f"dimensions-{stream}",
+            format=".3~g", tooltip=["ci_low", "ci_high", "naive", "n", "units"],
         )  # fmt: skip
     with right:
-        used = some.merge(stored.frame(effects.USE, run["run"]), on=["router", "expert"])
+        used = some.merge(stored.frame(effects.USE, whose(run, stream)), on=["router", "expert"])
         rho, low, high = effects.rank_correlation(used["share"], used["dimensions"])
         chart = charts.scatter(
             used.rename(columns={"share": "share of load"}), "share of load", "dimensions",

@@ -44,7 +44,7 @@ def make(path: Path) -> None:
     loaded = load("mixtral")
     for parameter in loaded.model.parameters():
         torch.nn.init.normal_(parameter, std=0.05) if parameter.dim() > 1 else None
-    moescope.trace(loaded, "text", path, limit=6, name="untrained")
+    moescope.trace(loaded, "text", path, limit=6, name="untrained", activations=["dimensionality"])
     for seed in (0, 1):
         model, x = hrm(seed), ids(40, 12)
         with torch.no_grad(), moescope.Tracer(model, path, name=f"HRM {seed}", activations=["dimensionality"]):

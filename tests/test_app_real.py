@@ -135,15 +135,22 @@ def test_route_of_a_token_names_both_routers_of_a_layer(store: Path, opened: Ope
 
 def test_dimensionality_by_layer_and_expert_is_what_was_measured(store: Path, opened: Opened) -> None:
     test = opened("dimensionality", states="expert output")
+    sql = (
+        "select layer, expert, value from measures where run = 0 and subset = 'expert output' and estimator = 'unbiased' "
+        "and name = 'participation_ratio'"
+    )
     with moescope.open(store) as known:
-        rows = known.rows(
-            "select layer, expert, value from measures where run = 0 and subset = 'expert output' and estimator = 'unbiased' "
-            "and name = 'participation_ratio'"
-        )
+        rows = known.rows(sql)
     assert maps(test)["Dimensions of expert output, decoder"] == pytest.approx({(r[0], r[1]): r[2] for r in rows}, rel=1e-5)
     assert "Routing of the decoder" in words(test)
     controlled = words(opened("dimensionality", control=str(real.UNTRAINED)))
     assert "Routing of the decoder, control" in controlled
+    theirs = f"expert output, control run {real.UNTRAINED}"
+    shown = maps(opened("dimensionality", control=str(real.UNTRAINED), states=theirs))[f"Dimensions of {theirs}, decoder"]
+    with moescope.open(store) as known:
+        rows = known.rows(sql.replace("run = 0", f"run = {real.UNTRAINED}"))
+    assert shown == pytest.approx({(r[0], r[1]): r[2] for r in rows}, rel=1e-5)
+    assert len(shown) > 10
 
 
 def test_cycles_of_a_model_without_routers(opened: Opened) -> None:
