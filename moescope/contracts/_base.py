@@ -74,6 +74,7 @@ class Record:
     (identity, skip). dropped, buffer: (T, k), for capacity. logits: (T, E). decided: (experts, weights) of the router, only
     where the layer may execute something else. rows: (T,) places in the stream, where the router sees a subset of the tokens.
     pool: (T,) and pools: {number: (tokens, capacity)}. `long` carries decisions without a fixed k, see contracts.vmoe.
+    altered: the decision was changed on its way to the experts and the router's own is not kept (it was written over).
     """
 
     site: Site
@@ -89,6 +90,7 @@ class Record:
     capacity: int | None = None
     pool_tokens: int | None = None
     iteration: int = 0
+    altered: bool = False
 
 
 Emit = Callable[[Record], None]

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ..errors import UnknownContract
 from . import _sentinels
 from ._base import Edit, Emit, Record, Site, named, renamed
 from ._calls import signature
 from ._subsets import Subset
+from ._words import Word, same
 
 Said = tuple[Tensor | None, tuple[Tensor, Tensor] | None]
 """(logits, decided (experts, weights)) as a router said them."""
@@ -48,33 +50,27 @@ class ExpertsCall:
             yield Site(name, module, router, experts, self, count, kind, extra=extra)
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """Two hooks: logits and decision at the router, the decision as executed where it enters the experts."""
-        heard: list[Said] = []
+        """Two hooks: the router's own word, and what its experts were called with, whatever hooks made of it in between."""
+        assert site.router is not None
+        assert site.experts is not None
+        word = Word(site.router, lambda output: self.said(output)[1] or ())
         subset, skips = Subset(site), _sentinels.skips(site)
 
-        def at_router(_: nn.Module, __: Any, output: Any) -> None:
-            heard[:] = [self.said(output)]
-
-        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, experts, weights = named(args, kwargs, 3)
-            logits, decided = heard.pop() if heard else (None, None)
+            output, altered = word.take()
+            logits, decided = self.said(output)
             if logits is not None and logits.shape[-1] < site.n_experts:
                 logits = None
-            same = decided is None or decided[0] is experts or decided[0].data_ptr() == experts.data_ptr()
             check_form(site, experts, weights)
-            decided = None if same else decided
+            if decided is not None and (altered or (same(decided[0], experts) and same(decided[1], weights))):
+                decided = None
             if skips:
                 experts, weights = _sentinels.mark(site, experts, weights)
                 decided = None if decided is None else _sentinels.mark(site, *decided)
-            emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows()))
+            emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows(), altered=altered))
 
-        assert site.router is not None
-        assert site.experts is not None
-        return [
-            site.router.register_forward_hook(at_router),
-            site.experts.register_forward_pre_hook(at_experts, with_kwargs=True),
-            *subset.handles,
-        ]
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True), *subset.handles]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace what enters the experts."""
@@ -85,7 +81,7 @@ class ExpertsCall:
             return renamed(args, kwargs, (hidden, *_sentinels.unmark(site, *changed)))
 
         assert site.experts is not None
-        return [site.experts.register_forward_pre_hook(at_experts, with_kwargs=True, prepend=True)]
+        return [hooks.before(site.experts, at_experts, kwargs=True, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
@@ -95,7 +91,7 @@ class ExpertsCall:
             keep(named(args, kwargs, 3), output.reshape(-1, output.shape[-1]))
 
         assert site.experts is not None
-        return [site.experts.register_forward_hook(after, with_kwargs=True)]
+        return [hooks.after(site.experts, after, kwargs=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Sum over experts of the experts' own forward, asked for one expert at a time."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site
 
 Step = Callable[[tuple[Any, ...], Any], Any]
@@ -69,7 +70,7 @@ class MethodCall:
             made = output[0] if isinstance(output, tuple) else output
             keep((hidden.reshape(-1, hidden.shape[-1]),), made.reshape(-1, made.shape[-1]))
 
-        return [site.block.register_forward_hook(after, with_kwargs=True)]
+        return [hooks.after(site.block, after, kwargs=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert on the tokens that chose it, times the weight, and what stands beside."""
@@ -82,13 +83,14 @@ class MethodCall:
         return total
 
 
-class _Wrapped:
+class _Wrapped(hooks.Own):
     """A method of one object, with steps after it: edits (the latest first), then listeners."""
 
     def __init__(self, block: nn.Module, method: str) -> None:
         self.block, self.method, self.steps = block, method, list[tuple[bool, Step]]()
         self.original = getattr(block, method)
         setattr(block, method, self)
+        hooks.mark(block)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         output = self.original(*args, **kwargs)
@@ -106,6 +108,7 @@ class _Wrapped:
         if not self.steps and vars(self.block).get(self.method) is self:
             delattr(self.block, self.method)
             _all[self.block].pop(self.method)
+            hooks.unmark(self.block)
 
 
 class _Handle(RemovableHandle):

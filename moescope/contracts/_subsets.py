@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Site
 from ._calls import signature
 
@@ -25,7 +26,7 @@ class Subset:
         names = list(signature(site.parent).parameters) if site.parent is not None else []
         if site.parent is not None and _TYPES in names and site.name.endswith("_moe"):
             self._place = names.index(_TYPES)
-            self.handles = [site.parent.register_forward_pre_hook(self._before, with_kwargs=True)]
+            self.handles = [hooks.before(site.parent, self._before, kwargs=True)]
 
     def _before(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._types = args[self._place] if len(args) > self._place else kwargs.get(_TYPES)

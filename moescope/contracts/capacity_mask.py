@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ..errors import ModelError
 from ._base import Edit, Emit, Record, Site, named, renamed
 from ._experts_call import expert_count
+from ._words import Word, same
 
 
 class CapacityMask:
@@ -29,21 +31,21 @@ class CapacityMask:
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Logits (with the sequences apart) at the router, mask and weights where they enter the experts."""
-        heard: list[Tensor] = []
-
-        def at_router(_: nn.Module, __: Any, output: Any) -> None:
-            heard[:] = [output[2]]
-
-        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _, mask, weights = named(args, kwargs, 3)
-            emit(self.record(site, mask, weights, heard.pop()))
-
         assert site.router is not None
         assert site.experts is not None
-        return [
-            site.router.register_forward_hook(at_router),
-            site.experts.register_forward_pre_hook(at_experts, with_kwargs=True),
-        ]
+        word = Word(site.router, lambda output: output[:2])
+
+        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
+            _, mask, weights = named(args, kwargs, 3)
+            said, altered = word.take()
+            found = self.record(site, mask, weights, said[2])
+            if not (altered or (same(said[0], mask) and same(said[1], weights))):
+                own = self.record(site, said[0].reshape(mask.shape), said[1].reshape(weights.shape), said[2])
+                found.decided = own.experts, own.weights
+            found.altered = altered
+            emit(found)
+
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True)]
 
     def record(self, site: Site, mask: Tensor, weights: Tensor, logits: Tensor) -> Record:
         """(T, 1) experts with their place in the buffer; dropped where the mask has no expert."""
@@ -77,16 +79,12 @@ class CapacityMask:
             return renamed(args, kwargs, (hidden, new.to(mask.dtype).view_as(mask), weights))
 
         assert site.experts is not None
-        return [site.experts.register_forward_pre_hook(before, with_kwargs=True, prepend=True)]
+        return [hooks.before(site.experts, before, kwargs=True, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
         assert site.experts is not None
-        return [
-            site.experts.register_forward_hook(
-                lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), with_kwargs=True
-            )
-        ]
+        return [hooks.after(site.experts, lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), kwargs=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each token's expert on that token, times its weight; nothing for what was dropped."""

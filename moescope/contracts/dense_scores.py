@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site, named
 from ._experts_call import child_router, expert_count, parameters
+from ._words import Word, same
 
 
 class DenseScores:
@@ -27,9 +29,20 @@ class DenseScores:
             yield Site(name, module, router, experts, self, expert_count(router, experts), weight_on="input")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """Read the scores as they leave the router."""
+        """Read the scores as they leave the router, behind every other hook on its output."""
         assert site.router is not None
-        return [site.router.register_forward_hook(lambda _, __, output: emit(record(site, *output[:2])))]
+        word = Word(site.router, lambda output: output[:1])
+
+        def at_end(_: nn.Module, __: Any, output: Any) -> None:
+            said, altered = word.take()
+            found = record(site, *output[:2])
+            if said is not None and not (altered or same(said[0], output[0])):
+                own = record(site, *said[:2])
+                found.decided = own.experts, own.weights
+            found.altered = altered
+            emit(found)
+
+        return [word.handle, hooks.after(site.router, at_end, last=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace the scores: the given weight at each given expert, 0 elsewhere."""
@@ -39,7 +52,7 @@ class DenseScores:
             return dense(*edit(was.experts, was.weights), site.n_experts), *output[1:]
 
         assert site.router is not None
-        return [site.router.register_forward_hook(after, prepend=True)]
+        return [hooks.after(site.router, after, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's tokens (T, H), and the sum over experts of what they made of them."""
@@ -53,7 +66,7 @@ class DenseScores:
             keep((seen[0],), output.reshape(site.n_experts, *seen[0].shape).sum(0))
 
         assert site.experts is not None
-        return [site.block.register_forward_pre_hook(before, with_kwargs=True), site.experts.register_forward_hook(after)]
+        return [hooks.before(site.block, before, kwargs=True), hooks.after(site.experts, after)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert's output for the tokens scaled by the recorded weights, summed in float32."""

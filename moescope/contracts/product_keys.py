@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site
 from ._stash import Stash, ratio, stashed
 
@@ -39,7 +40,7 @@ class ProductKeys:
         def at_gate(_: nn.Module, __: Any, output: Tensor) -> None:
             seen["logits"] = logits_of(block, output)
 
-        def at_lookup(_: nn.Module, args: tuple[Any, ...]) -> None:
+        def at_lookup(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
             seen["experts"] = args[0]
 
         def at_end(_: nn.Module, __: Any, ___: Any) -> None:
@@ -48,9 +49,9 @@ class ProductKeys:
             emit(Record(site, seen["experts"], weights if factor is None else weights * factor, seen["logits"]))
 
         return [
-            block.router_gate.register_forward_hook(at_gate),
-            block.down_embed.register_forward_pre_hook(at_lookup),
-            block.up_embed.register_forward_hook(at_end),
+            hooks.after(block.router_gate, at_gate, last=True),
+            hooks.after(block.down_embed, at_lookup),
+            hooks.after(block.up_embed, at_end),
         ]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
@@ -78,19 +79,17 @@ class ProductKeys:
             return output * seen["factor"][..., None].to(output.dtype)
 
         return [
-            block.router_gate.register_forward_hook(at_gate, prepend=True),
-            block.down_embed.register_forward_pre_hook(at_down, prepend=True),
-            block.up_embed.register_forward_pre_hook(at_up, prepend=True),
-            block.up_embed.register_forward_hook(scaled, prepend=True),
+            hooks.after(block.router_gate, at_gate, first=True),
+            hooks.before(block.down_embed, at_down, first=True),
+            hooks.before(block.up_embed, at_up, first=True),
+            hooks.after(block.up_embed, scaled, first=True),
             stash,
         ]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's tokens and its output, the dense part included."""
         return [
-            site.block.register_forward_hook(
-                lambda _, args, output: keep((args[0],), output[0].reshape(-1, output[0].shape[-1]))
-            )
+            hooks.after(site.block, lambda _, args, output: keep((args[0],), output[0].reshape(-1, output[0].shape[-1])))
         ]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site
 from ._experts_call import child_router
+from ._words import Word, same
 
 _LINEARS = ("input_linear", "output_linear")
 
@@ -31,9 +33,16 @@ class SortedDispatch:
             yield Site(name, module, router, module.output_linear, self, count)  # type: ignore[arg-type]
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """Read the dispatch as it leaves the router; what follows has no other copy of it."""
+        """Read the dispatch as it leaves the router, behind every other hook; what follows has no other copy of it."""
         assert site.router is not None
-        return [site.router.register_forward_hook(lambda _, __, output: emit(Record(site, *assigned(output), output[4])))]
+        word = Word(site.router, lambda output: output[:3])
+
+        def at_end(_: nn.Module, __: Any, output: Any) -> None:
+            said, altered = word.take()
+            changed = said is not None and not altered and not all(same(a, b) for a, b in zip(said[:3], output[:3]))
+            emit(Record(site, *assigned(output), output[4], assigned(said) if changed else None, altered=altered))
+
+        return [word.handle, hooks.after(site.router, at_end, last=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Sort the changed choices as the router sorts its own; an empty place goes to expert 0 with weight 0."""
@@ -43,13 +52,13 @@ class SortedDispatch:
             return *dispatch(experts.clamp(min=0), weights.masked_fill(experts < 0, 0), site.n_experts), *output[4:]
 
         assert site.router is not None
-        return [site.router.register_forward_hook(after, prepend=True)]
+        return [hooks.after(site.router, after, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """Feed-forward: tokens and the block's output. Attention: the heads' outputs by choice, and the attention's output."""
         if hasattr(site.block, "reduce"):
             return _watch_attention(site, keep)
-        return [site.block.register_forward_hook(lambda _, args, output: keep((_rows(args[0]),), _rows(_first(output))))]
+        return [hooks.after(site.block, lambda _, args, output: keep((_rows(args[0]),), _rows(_first(output))))]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Bias, and each expert on the tokens that chose it, times the weight."""
@@ -100,9 +109,9 @@ def _watch_attention(site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]
     assert site.experts is not None
     assert site.parent is not None
     return [
-        site.router.register_forward_hook(at_router),
-        site.experts.register_forward_pre_hook(at_linear),
-        site.parent.register_forward_hook(lambda _, __, output: keep((seen["rows"],), _rows(_first(output)))),
+        hooks.after(site.router, at_router),
+        hooks.before(site.experts, at_linear),
+        hooks.after(site.parent, lambda _, __, output: keep((seen["rows"],), _rows(_first(output)))),
     ]
 
 

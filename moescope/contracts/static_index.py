@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site
 from ._stash import Stash, ratio, stashed
 
@@ -33,7 +34,7 @@ class StaticIndex:
             outside = (experts < 0) | (experts >= site.n_experts)
             emit(Record(site, experts.masked_fill(outside, -1), weights.masked_fill(outside, 0)))
 
-        return [site.experts.register_forward_hook(after)]
+        return [hooks.after(site.experts, after)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Name an expert for each token, and multiply what comes out."""
@@ -54,16 +55,16 @@ class StaticIndex:
             return output * seen[0].view(*output.shape[:2], 1)
 
         return [
-            site.block.register_forward_pre_hook(begin),
-            site.experts.register_forward_pre_hook(before, prepend=True),
-            site.experts.register_forward_hook(after, prepend=True),
+            hooks.before(site.block, begin),
+            hooks.before(site.experts, before, first=True),
+            hooks.after(site.experts, after, first=True),
             stash,
         ]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
         assert site.experts is not None
-        return [site.experts.register_forward_hook(lambda _, args, output: keep(args, output.flatten(0, 1)))]
+        return [hooks.after(site.experts, lambda _, args, output: keep(args, output.flatten(0, 1)))]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert's linear map on the tokens that it has, times the weight."""

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site, named, renamed
 from ._experts_call import child_router, expert_count
+from ._words import Word, same
 
 WARNING = (
     "executes experts 0 and 1 whatever the router decides (the layer reads a one-hot mask as expert numbers; Transformers 5.0 "
@@ -38,23 +40,20 @@ class Top2Mask:
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Logits at the router, mask and weights where they enter the experts."""
-        heard: list[Tensor] = []
-
-        def at_router(_: nn.Module, __: Any, output: Any) -> None:
-            heard[:] = [output[2]]
-
-        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            _, mask, weights = named(args, kwargs, 3)
-            decided = decision(mask, weights)
-            executed = execution(mask, weights) if "warning" in site.extra else decided
-            emit(Record(site, *executed, heard.pop() if heard else None, decided if executed is not decided else None))
-
         assert site.router is not None
         assert site.experts is not None
-        return [
-            site.router.register_forward_hook(at_router),
-            site.experts.register_forward_pre_hook(at_experts, with_kwargs=True),
-        ]
+        word = Word(site.router, lambda output: output[:2])
+
+        def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
+            _, mask, weights = named(args, kwargs, 3)
+            said, altered = word.take()
+            misread = "warning" in site.extra
+            executed = execution(mask, weights) if misread else decision(mask, weights)
+            untouched = said is None or altered or (same(said[0], mask) and same(said[1], weights))
+            own = None if untouched and not misread else decision(*((mask, weights) if untouched else said[:2]))
+            emit(Record(site, *executed, None if said is None else said[2], own, altered=altered))
+
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace mask and weights; where the layer reads the mask as numbers, any expert can be named in it."""
@@ -70,16 +69,12 @@ class Top2Mask:
             return renamed(args, kwargs, (hidden, *write(experts, given, mask, weights)))
 
         assert site.experts is not None
-        return [site.experts.register_forward_pre_hook(before, with_kwargs=True, prepend=True)]
+        return [hooks.before(site.experts, before, kwargs=True, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
         assert site.experts is not None
-        return [
-            site.experts.register_forward_hook(
-                lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), with_kwargs=True
-            )
-        ]
+        return [hooks.after(site.experts, lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), kwargs=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert on the tokens that ran it, times weight and the factor for dropped outputs."""

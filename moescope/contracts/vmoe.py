@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from .. import hooks
 from ._base import Edit, Emit, Record, Site
 from ._experts_call import expert_count
+from ._words import Word
 
 _KINDS = {"TokenChoiceRouter": "token_choice", "ExpertChoiceRouter": "expert_choice", "SoftRouter": "soft"}
 
@@ -33,9 +35,21 @@ class VMoE:
             yield Site(name, module, router, experts, self, count, kind, extra=extra, score="softmax")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """Read the decision where it enters the experts."""
+        """Read what the experts were called with, and whether that is what the router returned."""
         assert site.experts is not None
-        return [site.experts.register_forward_pre_hook(lambda _, args: emit(record(site, args[1])))]
+        assert site.router is not None
+        word = Word(site.router, lambda _: ())
+
+        def at_experts(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
+            said, _ = word.take()
+            found = record(site, args[1])
+            if said is not None and said is not args[1]:
+                own = record(site, said)
+                found.altered = site.kind != "token_choice" or own.experts.shape != found.experts.shape
+                found.decided = None if found.altered else (own.experts, own.weights)
+            emit(found)
+
+        return [word.handle, hooks.after(site.experts, at_experts)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace the decision where it enters the experts; what was dropped stays dropped."""
@@ -46,12 +60,12 @@ class VMoE:
             return tokens, changed(routing, *edit(was.experts, was.weights))
 
         assert site.experts is not None
-        return [site.experts.register_forward_pre_hook(before, prepend=True)]
+        return [hooks.before(site.experts, before, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See tokens and decision, and what the experts made of them."""
         assert site.experts is not None
-        return [site.experts.register_forward_hook(lambda _, args, output: keep(args, output))]
+        return [hooks.after(site.experts, lambda _, args, output: keep(args, output))]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Expert by expert from the record alone."""

@@ -1,6 +1,6 @@
 """Proof before trust: what would be stored is what the layers executed."""
 
 from .inputs import example_inputs, images_per_group
-from .prove import Proved, edited, observed, prove, quiet, stored, tensors
+from .prove import Proved, edited, observed, prove, proving, quiet, stored, tensors
 
-__all__ = ["Proved", "edited", "example_inputs", "images_per_group", "observed", "prove", "quiet", "stored", "tensors"]
+__all__ = ["Proved", "edited", "example_inputs", "images_per_group", "observed", "prove", "proving", "quiet", "stored", "tensors"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from .. import routing
 from ..contracts import Call, Edit, Site
 from ..contracts._scores import guess_score
 from ..errors import InputError, MoescopeError, ProofFailed
+from .state import State
 
 Run = Callable[[], Any]
+_here = local()
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
@@ -84,9 +87,10 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
     Raises ProofFailed, naming the module, when a router never fires or its record does not give the layer's output, and
     InputError when the model cannot run on `inputs`.
     """
-    with quiet(model):
+    with quiet(model, inputs) as again:
 
         def run() -> list[Tensor]:
+            again()
             return tensors(model(**inputs))
 
         reference = _first(model, run)
@@ -122,18 +126,30 @@ def _first(model: nn.Module, run: Run) -> list[Tensor]:
 
 
 @contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, no gradients, and the random state left as it was."""
-    training = [m for m in model.modules() if m.training]
-    state = torch.get_rng_state()
-    model.eval()
+def quiet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
+    """Evaluation mode, no gradients, nobody's forwards, and everything that they change in the model put back at the end.
+
+    Gives a function that puts it back in between, for a forward that starts where the one before it did.
+    """
+    state, depth = State(model, inputs), getattr(_here, "proofs", 0)
+
+    def again() -> None:
+        state.restore()
+        model.eval()
+
+    _here.proofs = depth + 1
     try:
+        model.eval()
         with torch.no_grad():
-            yield
+            yield again
     finally:
-        torch.set_rng_state(state)
-        for module in training:
-            module.training = True
+        _here.proofs = depth
+        state.restore()
+
+
+def proving() -> bool:
+    """Whether this thread is inside a proof, whose forwards belong to no trace."""
+    return bool(getattr(_here, "proofs", 0))
 
 
 def stored(call: Call) -> tuple[Tensor, Tensor]:

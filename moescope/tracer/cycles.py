@@ -94,7 +94,7 @@ def _watch(model: nn.Module, inputs: Mapping[str, Any]) -> dict[nn.Module, list[
     handles = [m.register_forward_pre_hook(lambda m, _: opened.append(m)) for m in inner]
     handles += [m.register_forward_hook(leave) for m in inner]
     try:
-        with quiet(model):
+        with quiet(model, inputs):
             model(**inputs)
     finally:
         for handle in handles:

@@ -6,29 +6,17 @@ A router belongs to the innermost one. Only references and shapes are read here;
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock, get_ident
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..contracts._calls import signature
-from ..errors import ModelError
 from .caches import Caches, Event
+from .calls import Calls, Frame
 
-_PATIENCE = 600.0  # seconds that a thread waits for another's forward to end
 _INPUTS = {"input_ids", "decoder_input_ids", "inputs_embeds", "pixel_values"}
 _CACHES = ("past_key_values", "past_key_value", "cache_params")
-
-
-@dataclass(eq=False)
-class Frame:
-    """One open call."""
-
-    module: nn.Module
-    inputs: dict[str, Any]
-    parent: "Frame | None"
-    output: Any = None
 
 
 @dataclass(eq=False)
@@ -49,52 +37,29 @@ class Stream:
 
 
 class Frames:
-    """Hooks that keep the stack of open frames; `opened` and `closed` are called for the outermost one."""
+    """The open calls around a router, and which tokens its rows are."""
 
-    def __init__(self, model: nn.Module, sites: list[Any], opened: Callable[[], None], closed: Callable[[Frame], None]) -> None:
-        self.model, self._opened, self._closed = model, opened, closed
-        self.current: Frame | None = None
-        self._turn, self._owner = Lock(), 0
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: list[Any],
+        opened: Callable[[], None],
+        closed: Callable[[Frame], None],
+        cut: Callable[[], None],
+    ) -> None:
+        self.model, self._opened = model, opened
         self._caches = Caches()
         self._fresh: set[int] = set()  # generations that began in the forward that is open
-        self.handles = [h for m in _entrances(model, sites) for h in self._hook(m)]
-
-    def _hook(self, module: nn.Module) -> list[Any]:
-        names = [p.name for p in signature(module).parameters.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._owner != get_ident():
-                self._begin()
-            self.current = Frame(module, dict(zip(names, args)) | kwargs, self.current)
-
-        def leave(_: nn.Module, __: Any, ___: Any, output: Any) -> None:
-            frame = self.mine()
-            if frame is None:
-                return
-            frame.output, self.current = output, frame.parent
-            if self.current is None:
-                try:
-                    self._closed(frame)
-                finally:
-                    self._owner = 0
-                    self._turn.release()
-
-        return [
-            module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True),
-            module.register_forward_hook(leave, with_kwargs=True, always_call=True),
-        ]
+        self._calls = Calls(self._begin, closed, cut)
+        self.handles = [h for m in _entrances(model, sites) for h in self._calls.hook(m)]
 
     def _begin(self) -> None:
-        """Open the outermost frame; threads that share the model take turns, forward by forward."""
-        if not self._turn.acquire(timeout=_PATIENCE):
-            raise ModelError("two threads run the traced model at once, and one forward waits inside the other; use one thread")
-        self._owner = get_ident()
         self._fresh.clear()
         self._opened()
 
     def mine(self) -> Frame | None:
         """The innermost open frame, if it is of the calling thread."""
-        return self.current if self._owner == get_ident() else None
+        return self._calls.mine()
 
     def stream(self, frame: Frame, stack: str, rows: int, root_output: Any) -> Stream:
         """Name the tokens of `rows` rows of a router under `frame`."""
@@ -131,7 +96,8 @@ class Frames:
         return _image_or_rows(calls, stack, rows, 0).shape, None
 
     def close(self) -> None:
-        """Undo what was wrapped."""
+        """Wait for an open forward of another thread, and undo what was wrapped."""
+        self._calls.close()
         self._caches.close()
 
     def _generation(self, calls: list[Frame], stack: str, root_output: Any) -> tuple[int, bool]:

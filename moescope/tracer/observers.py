@@ -17,13 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import hooks
 from ..analyses._moments import States, slow_over_fast
 from ..contracts import Call, Record, Site
 from ..errors import InputError
 from ..interventions.contributions import contribution
 from ..store import RunWriter
 from .cycles import Repeated, states_of
-from .frames import Frame, Frames, Stream
+from .calls import Frame
+from .frames import Frames, Stream
 
 KINDS = ("importance", "dimensionality")
 _NAMES = ("ean", "weighted_ean", "reap", "max_down_proj")
@@ -78,14 +80,14 @@ class Observers:
         if not sites:
             names = ", ".join(r.short for r in repeated)
             self._said.append(f"the model has no router: kept are its tokens and participation ratios of the states of {names}")
-        handles: list[Any] = [r.module.register_forward_hook(lambda _, __, o, r=r: self._cycle(r, o)) for r in repeated]
+        handles: list[Any] = [hooks.after(r.module, lambda _, __, o, r=r: self._cycle(r, o)) for r in repeated]
         for site in sites if self.kinds else []:
             records: list[Record] = []
             handles += site.contract.listen(site, records.append)
             handles += site.contract.watch(site, lambda i, o, site=site, r=records: self._experts(site, Call(r.pop(), i, o)))  # type: ignore[misc]
             parent = getattr(site, "parent", None)
             if "dimensionality" in self.kinds and parent is not None and not isinstance(parent, nn.ModuleList):
-                handles.append(parent.register_forward_hook(lambda _, __, o, site=site: self._residual(site, o)))
+                handles.append(hooks.after(parent, lambda _, __, o, site=site: self._residual(site, o)))
         return handles
 
     def forward_begins(self, sampled: bool) -> None:

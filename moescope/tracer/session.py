@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..contracts import Record, Site
+from ..contracts import Site, find
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
@@ -17,15 +17,15 @@ from ..store.patience import patient
 from ..store.replace import renew
 from .clock import Clock
 from .cycles import watched
-from .frames import Frame, Frames, Stream
 from .head import head, said_of
-from .holding import Holding
-from .identity import Identity, SequenceInfo, stops
-from .jobs import Forward, Job, phase, references
+from .identity import Identity, SequenceInfo
+from .jobs import Forward, Job
 from .likeness import likeness
-from .observers import Observers, measured
+from .observers import measured
 from .options import Options
+from .recorder import Recorder
 from .sink import Sink
+from .structure import Structure
 
 
 class Tracer:
@@ -61,9 +61,6 @@ class Tracer:
         self.proof: list[Proved] = []
         self.run: int | None = None
         self._replace = replace
-        self._infos: dict[str, list[SequenceInfo]] | None = None
-        self._records: list[tuple[Record, Frame]] = []
-        self._outside = self._first = 0
         self._clock = Clock()
         self._writer: RunWriter | None = None
         self._continue = False
@@ -80,31 +77,27 @@ class Tracer:
 
     def _attach(self) -> None:
         self.sites, repeated = watched(self.model, self.options, self._inputs)
+        routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
             self.proof = prove(self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model))
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
-        self._stacks = [site.stack for site in self.sites]
         if self._replace and self.store.exists():
             renew(self.store)
         if self._writer is None:
             self._writer = RunWriter.create(self.store, self._head())
         self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
-        self._holding = Holding(self.options)
-        self._frames = Frames(self.model, [*self.sites, *repeated], self._opened, self._closed)
-        self._observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
-        self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
-        self._handles += self._observers.hook(self.sites, repeated)
+        structure = Structure(self.model, self.sites, routers)
+        self._recorder = Recorder(self.model, self.options, self._clock, structure, self._sink.put)
+        self._recorder.attach(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             measured(self._writer, likeness(self.sites))
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._frames.close()
         assert self._writer is not None
         try:
+            self._recorder.detach()
             with patient():
                 self.flush()
                 self._sink.finish()
@@ -116,7 +109,7 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
-            measured(writer, self._observers.measures({site.extra["number"]: site.layer for site in self.sites}))
+            measured(writer, self._recorder.observers.measures({site.extra["number"]: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
             return
         writer.discard()
@@ -129,9 +122,9 @@ class Tracer:
         return self
 
     def _nothing(self) -> str:
-        if self._outside:
+        if self._recorder.outside:
             return (
-                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
+                f"routers fired {self._recorder.outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
                 "module that your code calls"
             )
         return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
@@ -147,19 +140,18 @@ class Tracer:
 
         `progress` is what the run can say of itself once they are stored.
         """
-        self._infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
-        self._first = self._clock.steps
-        yield
-        self.flush()
-        self._infos = None
+        self._recorder.infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
+        self._recorder.first = self._clock.steps
+        try:
+            yield
+            self.flush()
+        finally:
+            self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
 
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
-        # forwards of the caller's own are whole in themselves
-        progress = self._clock.progress({"forwards": self._clock.steps}) if self._infos is None else None
-        if (job := self._holding.take(progress)) is not None:
-            self._sink.put(job)
+        self._recorder.flush()
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
@@ -174,62 +166,6 @@ class Tracer:
         """Measures of every router at the last forward that was written, by its path; with `monitor=True`."""
         return dict(self._sink.health)
 
-    def _emit(self, record: Record) -> None:
-        frame = self._frames.mine()
-        if frame is None:
-            self._outside += 1
-        elif self._sampled:
-            number = record.site.extra["number"]
-            self._clock.fired.add(number)
-            record.iteration = self._fired.get(number, 0)
-            self._fired[number] = record.iteration + 1
-            self._records.append((record, frame))
-
-    def _opened(self) -> None:
-        self._sampled = self._clock.steps % self.options.every == 0
-        self._clock.steps += 1
-        self._fired: dict[int, int] = {}
-        self._observers.forward_begins(self._sampled)
-        self._opened_at = time.perf_counter()
-
-    def _closed(self, frame: Frame) -> None:
-        began = time.perf_counter()
-        records, self._records = self._records, []
-        if (records or self._observers.looked) and frame.output is not None:  # None: the forward failed
-            forward, routed = self._forward(frame, records, began - self._opened_at)
-            self._observers.forward_ended(forward.streams)
-            if self._holding.add(forward, routed):
-                self.flush()
-        ended = time.perf_counter()
-        self._clock.model += began - self._opened_at
-        self._clock.trace += ended - began
-
-    def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
-        streams: dict[Any, Stream] = {}
-        routed = []
-        for record, frame in records:
-            rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
-        for frame, stack, (sequences, places) in [] if records else self._observers.looked.values():
-            self._stream(streams, root, (frame, stack, sequences * places))
-        listed = list(streams.values())
-        row = {
-            "phase": phase(self.model, listed),
-            "step": self._clock.steps - 1 - self._first,
-            "batch_size": listed[0].shape[0],
-            "seconds": seconds,
-        }
-        return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
-
-    def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
-        """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
-        frame, stack, rows = where
-        key = (id(frame), stack, rows)
-        if key not in known:
-            known[key] = self._frames.stream(frame, stack, rows, root.output)
-            known[key].infos = None if self._infos is None else self._infos.get(stack, self._infos[""])
-        return known[key]
-
     def _head(self) -> dict[str, Any]:
         model = describe_model(self.model, self._run.pop("model_name", None))
         run = {**self._run, "device": str(next(self.model.parameters()).device), "dtype": model["dtype"]}
@@ -242,6 +178,6 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + said_of(self.sites, self._clock.fired) + self._observers.notes() + said,
+            "warnings": self._notes + said_of(self.sites, self._clock.fired) + self._recorder.notes() + said,
             **self._clock.times(),
         }

@@ -1,0 +1,140 @@
+"""Hooks that belong to one module alone: they do nothing in its copies, are left out of pickles, and say so to compilers.
+
+A plain hook is a function in a module's dictionaries, so `copy.deepcopy(model)` and `torch.save(model)` take it along: a copy
+would go on writing into somebody's run. Here every hook knows its module and is silent at any other, and while a module has
+such hooks its copies are made without them. TorchDynamo breaks its graph at them, so that compiled code is traced too; where it
+may not break (`fullgraph=True`) its error carries our sentence. Under `torch.export` they are silent: nothing is executed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+_REFUSAL = (
+    "moescope reads routers in Python, which cannot be part of a full graph: compile without fullgraph=True inside the Tracer, "
+    "or end it before"
+)
+_PLACES = {
+    "_forward_pre_hooks": ("_forward_pre_hooks_with_kwargs",),
+    "_forward_hooks": ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+}
+
+
+class Own:
+    """What moescope leaves on a module for a while; copies and pickles of the module are made without it."""
+
+
+class Hook(Own):
+    """A function that is called for one module only."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        self.module, self.function = module, function
+
+    def __call__(self, module: nn.Module, *call: Any) -> Any:
+        if torch.compiler.is_exporting():
+            return None
+        return _called(self, module, *call)
+
+
+def _called(hook: Hook, module: nn.Module, *call: Any) -> Any:
+    if module is not hook.module and not getattr(module, "_is_replica", False):  # a replica of DataParallel is no copy
+        return None
+    return hook.function(module, *call)
+
+
+# What torch.compiler.disable(reason=...) sets, without importing all of TorchDynamo for it.
+_called._torchdynamo_disable = True  # type: ignore[attr-defined]
+_called._torchdynamo_disable_msg = _REFUSAL  # type: ignore[attr-defined]
+
+
+class Handle(RemovableHandle):
+    """A hook that can be taken away, or put behind all others of its module."""
+
+    def __init__(self, module: nn.Module, hooks: dict[int, Any], inner: RemovableHandle, last: bool) -> None:
+        self._module, self._hooks, self._inner, self.last = module, hooks, inner, last
+        self.id = inner.id
+
+    def remove(self) -> None:
+        """Take the hook away."""
+        self._inner.remove()
+        unmark(self._module)
+
+    def stay_last(self) -> None:
+        """Hooks that somebody placed later run before this one from now on."""
+        if self.id in self._hooks:
+            self._hooks.move_to_end(self.id)  # type: ignore[attr-defined]
+
+
+def before(module: nn.Module, function: Callable[..., Any], *, kwargs: bool = False, first: bool = False) -> Handle:
+    """Call `function(module, args)` (with `kwargs`: `(module, args, kwargs)`) before each call of `module`."""
+    inner = module.register_forward_pre_hook(Hook(module, function), with_kwargs=kwargs, prepend=first)
+    mark(module)
+    return Handle(module, module._forward_pre_hooks, inner, False)
+
+
+def after(
+    module: nn.Module,
+    function: Callable[..., Any],
+    *,
+    kwargs: bool = False,
+    first: bool = False,
+    last: bool = False,
+    always: bool = False,
+) -> Handle:
+    """Call `function(module, args, output)` (with `kwargs`: `(module, args, kwargs, output)`) after each call of `module`.
+
+    `args` are what `forward` was called with, whatever other hooks made of them. `first`, `last`: before or behind all others,
+    for output that other hooks may replace. `always`: also when the call ends by an exception, with None for its output.
+    """
+    inner = module.register_forward_hook(Hook(module, function), with_kwargs=kwargs, prepend=first, always_call=always)
+    mark(module)
+    return Handle(module, module._forward_hooks, inner, last)
+
+
+def stay_last(handles: list[Any]) -> None:
+    """Put every hook that has to be the last one of its module there again."""
+    for handle in handles:
+        if getattr(handle, "last", False):
+            handle.stay_last()
+
+
+def mark(module: nn.Module) -> None:
+    """From now on `module` is copied and pickled without what is our own."""
+    module.__dict__.setdefault("__reduce_ex__", _Reduced(module))
+
+
+def unmark(module: nn.Module) -> None:
+    """As it was, once nothing of ours is left on the module."""
+    if isinstance(module.__dict__.get("__reduce_ex__"), _Reduced) and not _owned(module):
+        del module.__dict__["__reduce_ex__"]
+
+
+def _owned(module: nn.Module) -> bool:
+    hooked = any(isinstance(hook, Own) for place in _PLACES for hook in getattr(module, place).values())
+    return hooked or any(isinstance(v, Own) and not isinstance(v, _Reduced) for v in module.__dict__.values())
+
+
+class _Reduced(Own):
+    """`module.__reduce_ex__` of an instance: copy and pickle ask for it before they ask the class."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, protocol: int) -> Any:
+        reduced = type(self._module).__reduce_ex__(self._module, protocol)
+        if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
+            return reduced
+        return (*reduced[:2], _without(reduced[2]), *reduced[3:])
+
+
+def _without(state: dict[str, Any]) -> dict[str, Any]:
+    """A module's `__dict__` without what is our own."""
+    kept = {name: value for name, value in state.items() if not isinstance(value, Own)}
+    for place, flags in _PLACES.items():
+        ours = {number for number, hook in state.get(place, {}).items() if isinstance(hook, Own)}
+        for name in (place, *flags) if ours else ():
+            kept[name] = type(state[name])((k, v) for k, v in state[name].items() if k not in ours)
+    return kept

@@ -1,0 +1,192 @@
+"""What running a model may change in it, put back: buffers, plain attributes, caches, random states, train flags.
+
+NLLB-MoE's router keeps the capacity of its last forward, dynamic rotary embeddings keep the longest length seen, caches grow:
+a proof that left such traces would change what is computed, or trained, after it. Everything reachable from the modules'
+attributes is remembered by reference, containers and objects by what they hold, tensors by their values.
+"""
+
+import io
+import logging
+import random
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ProofFailed
+from ..hooks import Own
+
+_CLONED = 256 << 20  # bytes of tensors of which a copy is kept, smallest first; larger ones are only watched
+_OBJECTS = 1 << 20  # after which nothing more is looked at
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, type, torch.dtype, torch.device, torch.Size, ModuleType)
+_CODE = (FunctionType, MethodType, BuiltinFunctionType)
+_FOREIGN = (logging.Logger, logging.Handler, threading.Thread, io.IOBase, Own)  # others change these meanwhile
+_OF_MODULES = {"_parameters", "_buffers", "_modules"}  # containers of theirs; the other private ones hold hooks
+
+
+class State:
+    """Everything that a forward of `model` on `inputs` might change, as it was when this was made."""
+
+    def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        self._kept: dict[int, tuple[Any, Any]] = {}  # by id: the object, and what it held
+        self._generators: list[tuple[Any, Any]] = []
+        tensors: dict[int, Tensor] = {}
+        for thing in _reachable([model, dict(inputs)]):
+            if isinstance(thing, Tensor):
+                tensors[id(thing)] = thing
+            elif isinstance(thing, torch.Generator):
+                self._generators.append((thing.set_state, thing.get_state()))
+            else:
+                self._kept[id(thing)] = (thing, _content(thing))
+        self._tensors = [t for t in tensors.values() if type(t) in (Tensor, nn.Parameter) and not t.is_meta]
+        self._values = _cloned(self._tensors)
+        self._versions = [_version(tensor) for tensor in self._tensors]
+        self._random = _random_states()
+
+    def restore(self) -> None:
+        """Put back what differs. ProofFailed if a large tensor was written into, of which no copy was kept."""
+        for thing, content in self._kept.values():
+            _refill(thing, content)
+        for tensor, value, version in zip(self._tensors, self._values, self._versions):
+            if value is not None and not _equal(tensor, value):
+                with torch.no_grad():
+                    tensor.copy_(value)
+            elif value is None and version != _version(tensor):
+                raise ProofFailed(
+                    f"one forward of the model writes into a weight or large tensor of shape {tuple(tensor.shape)}, of which no "
+                    "copy is kept, so the proof would change the model; nothing is traced"
+                )
+        for put, state in (*self._generators, *self._random):
+            put(state)
+
+
+def _reachable(roots: list[Any]) -> Iterator[Any]:
+    """Tensors, generators, and whatever holds something that could be another thing later; each once."""
+    seen: set[int] = set()
+    waiting: deque[Any] = deque(roots)
+    while waiting and len(seen) < _OBJECTS:
+        thing = waiting.popleft()
+        if id(thing) in seen or isinstance(thing, (*_PLAIN, *_CODE, *_FOREIGN)):
+            continue
+        seen.add(id(thing))
+        if isinstance(thing, nn.Parameter) and thing.grad is not None:
+            waiting.append(thing.grad)
+        if isinstance(thing, Tensor | torch.Generator):
+            yield thing
+        elif (content := _content(thing)) is not None:
+            yield thing
+            waiting.extend(_children(thing, content))
+
+
+def _content(thing: Any) -> Any:
+    """What a container or an object holds, as a container of its own; None for what holds nothing that could change."""
+    if isinstance(thing, dict | list | set | deque | bytearray):
+        return _plain_copy(thing)
+    if isinstance(thing, np.ndarray):
+        return thing.copy()
+    if isinstance(thing, tuple | frozenset):
+        return tuple(thing)
+    if isinstance(thing, random.Random):
+        return thing.getstate()
+    if isinstance(thing, np.random.Generator):
+        return thing.bit_generator.state
+    found = getattr(thing, "__dict__", None)
+    return dict(found) if isinstance(found, dict) else None
+
+
+def _plain_copy(thing: Any) -> Any:
+    return type(thing)(thing) if type(thing) in (dict, list, set, deque, bytearray) else (
+        dict(thing) if isinstance(thing, dict) else list(thing)
+    )  # fmt: skip
+
+
+def _children(thing: Any, content: Any) -> Iterable[Any]:
+    if isinstance(thing, bytearray | np.ndarray | random.Random | np.random.Generator):
+        return ()
+    if isinstance(thing, nn.Module):
+        return (v for name, v in content.items() if name in _OF_MODULES or not _hooks(name))
+    return content.values() if isinstance(content, dict) else content
+
+
+def _hooks(name: str) -> bool:
+    return name.startswith("_") and "_hooks" in name
+
+
+def _refill(thing: Any, content: Any) -> None:
+    """Make a container or an object hold again what it held."""
+    if isinstance(thing, tuple | frozenset):
+        return
+    if isinstance(thing, random.Random):
+        thing.setstate(content)
+    elif isinstance(thing, np.random.Generator):
+        thing.bit_generator.state = content
+    elif isinstance(thing, np.ndarray):
+        if thing.flags.writeable:
+            thing[...] = content
+    elif isinstance(thing, dict):
+        _refilled(thing, content)
+    elif isinstance(thing, list | bytearray):
+        if len(thing) != len(content) or any(a is not b for a, b in zip(thing, content)):
+            thing[:] = content
+    elif isinstance(thing, set | deque):
+        if type(thing)(content) != thing:
+            thing.clear()
+            thing.update(content) if isinstance(thing, set) else thing.extend(content)
+    else:
+        _refilled(thing.__dict__, content)
+
+
+def _refilled(now: dict[Any, Any], then: dict[Any, Any]) -> None:
+    """Entries as they were; what moescope itself has put there since is no part of it."""
+    if len(now) == len(then) and all(a is b and now[a] is then[b] for a, b in zip(now, then)):
+        return
+    for name in [name for name, value in now.items() if name not in then and not isinstance(value, Own)]:
+        dict.__delitem__(now, name)
+    for name, value in then.items():
+        if not isinstance(value, Own) and (name not in now or now[name] is not value):
+            dict.__setitem__(now, name, value)
+
+
+def _cloned(tensors: list[Tensor]) -> list[Tensor | None]:
+    """A copy of each tensor, the smallest first, of _CLONED bytes in all; no copy of parameters, which forwards do not change."""
+    left, kept = _CLONED, dict[int, Tensor]()
+    for tensor in sorted((t for t in tensors if not isinstance(t, nn.Parameter)), key=_bytes):
+        left -= _bytes(tensor)
+        if left < 0:
+            break
+        kept[id(tensor)] = tensor.detach().clone()
+    return [kept.get(id(tensor)) for tensor in tensors]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    """Bit by bit, so that NaN equals itself."""
+    if one.layout is not torch.strided or one.is_quantized or not one.numel():
+        return not one.numel()
+    return torch.equal(one.detach().contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)) if one.dim() else (
+        torch.equal(one.detach()[None].view(torch.uint8), other[None].view(torch.uint8))
+    )  # fmt: skip
+
+
+def _random_states() -> list[tuple[Any, Any]]:
+    """(setter, state) of every global source of random numbers that is in use."""
+    found: list[tuple[Any, Any]] = [(random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
+    found.append((torch.set_rng_state, torch.get_rng_state()))
+    if torch.cuda.is_initialized():
+        found.append((torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
+    if "torch.mps" in sys.modules and torch.backends.mps.is_available():
+        found.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
+    return found

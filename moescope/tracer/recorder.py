@@ -1,0 +1,150 @@
+"""What a traced model decides, forward by forward: records gathered while a forward is open, handed over when it ends."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+from .. import hooks
+from ..contracts import Record, Site
+from ..errors import ModelError
+from .calls import Frame, silent
+from .clock import Clock
+from .cycles import Repeated
+from .frames import Frames, Stream
+from .holding import Holding
+from .identity import SequenceInfo, stops
+from .jobs import Forward, Job, phase, references
+from .observers import Observers
+from .options import Options
+from .structure import Structure
+
+
+class Recorder:
+    """Hooks on a model's routers; each forward's records go to `put` with the tokens that they are of."""
+
+    def __init__(
+        self, model: nn.Module, options: Options, clock: Clock, structure: Structure, put: Callable[[Job], None]
+    ) -> None:
+        self.model, self.options, self._clock, self._structure, self._put = model, options, clock, structure, put
+        self.infos: dict[str, list[SequenceInfo]] | None = None
+        self.first = 0  # number of a batch's first forward
+        self.outside = 0  # routers that fired outside of the model's forward
+        self._cut = self._empty = 0
+        self._records: list[tuple[Record, Frame]] = []
+        self._sampled, self._fired = False, dict[int, int]()
+        self._opened_at = 0.0
+        self._holding = Holding(options)
+        self._handles: list[Any] = []
+
+    def attach(self, sites: list[Site], repeated: list[Repeated]) -> None:
+        """Listen from now on."""
+        self._stacks = {site.extra["number"]: site.stack for site in sites}
+        self._frames = Frames(self.model, [*sites, *repeated], self._opened, self._closed, self._left_out)
+        self.observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
+        self._handles = self._frames.handles
+        self._handles += [h for site in sites for h in site.contract.listen(site, self._emit)]
+        self._handles += self.observers.hook(sites, repeated)
+
+    def detach(self) -> None:
+        """Leave the model as it was."""
+        try:
+            self._frames.close()
+        finally:
+            for handle in self._handles:
+                handle.remove()
+            self._structure.close()
+
+    def flush(self) -> None:
+        """Hand over the small forwards that are still held."""
+        # forwards of the caller's own are whole in themselves
+        progress = self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
+        if (job := self._holding.take(progress)) is not None:
+            self._put(job)
+
+    def notes(self) -> list[str]:
+        """Sentences on what was left out."""
+        counts = {
+            "ended by an exception and were left out": self._cut,
+            "ran on tensors without values (fake or meta), executed nothing, and were left out": self._empty,
+        }
+        said = [f"{count} forwards {what}" for what, count in counts.items() if count]
+        if self.outside:
+            said.append(
+                f"routers fired {self.outside} times outside of a forward of {type(self.model).__name__}; that is not recorded"
+            )
+        return said + self.observers.notes()
+
+    def _emit(self, record: Record) -> None:
+        frame = self._frames.mine()
+        if frame is None:
+            self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
+        elif self._sampled:
+            number = record.site.extra["number"]
+            self._clock.fired.add(number)
+            record.iteration = self._fired.get(number, 0)
+            self._fired[number] = record.iteration + 1
+            self._records.append((record, frame))
+
+    def _opened(self) -> None:
+        self._structure.check()
+        hooks.stay_last(self._handles)
+        self._records = []
+        self._sampled = self._clock.steps % self.options.every == 0
+        self._clock.steps += 1
+        self._fired = {}
+        self.observers.forward_begins(self._sampled)
+        self._opened_at = time.perf_counter()
+
+    def _left_out(self) -> None:
+        self._records, self._cut = [], self._cut + 1
+
+    def _closed(self, frame: Frame) -> None:
+        began = time.perf_counter()
+        records, self._records = self._records, []
+        if any(_valueless(record.experts) for record, _ in records):
+            self._empty += 1
+        elif records or self.observers.looked:
+            forward, routed = self._forward(frame, records, began - self._opened_at)
+            self.observers.forward_ended(forward.streams)
+            if self._holding.add(forward, routed):
+                self.flush()
+        ended = time.perf_counter()
+        self._clock.model += began - self._opened_at
+        self._clock.trace += ended - began
+
+    def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
+        streams: dict[Any, Stream] = {}
+        routed = []
+        for record, frame in records:
+            rows = record.experts.shape[0] if record.rows is None else -1
+            routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
+        for frame, stack, (sequences, places) in [] if records else self.observers.looked.values():
+            self._stream(streams, root, (frame, stack, sequences * places))
+        listed = list(streams.values())
+        row = {
+            "phase": phase(self.model, listed),
+            "step": self._clock.steps - 1 - self.first,
+            "batch_size": listed[0].shape[0],
+            "seconds": seconds,
+        }
+        return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
+
+    def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
+        """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
+        frame, stack, rows = where
+        key = (id(frame), stack, rows)
+        if key not in known:
+            known[key] = self._frames.stream(frame, stack, rows, root.output)
+            known[key].infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
+        return known[key]
+
+
+def _valueless(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no numbers. ModelError under `torch.vmap`, whose tensors are of no one forward."""
+    if torch._C._functorch.is_batchedtensor(tensor):
+        raise ModelError("the model was run under torch.vmap inside the Tracer, where a router has no rows of its own: run it outside")
+    return tensor.is_meta or isinstance(tensor, FakeTensor)
