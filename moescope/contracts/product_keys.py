@@ -88,9 +88,7 @@ class ProductKeys:
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's tokens and its output, the dense part included."""
-        return [
-            hooks.after(site.block, lambda _, args, output: keep((args[0],), output[0].reshape(-1, output[0].shape[-1])))
-        ]
+        return [hooks.after(site.block, lambda _, args, output: keep((args[0],), output[0].reshape(-1, output[0].shape[-1])))]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Dense part, and for each chosen expert act(down · x) × weight × up."""

@@ -2,5 +2,18 @@
 
 from .inputs import example_inputs, images_per_group
 from .prove import Proved, edited, observed, prove, proving, quiet, stored, tensors
+from .remembered import proved
 
-__all__ = ["Proved", "edited", "example_inputs", "images_per_group", "observed", "prove", "proving", "quiet", "stored", "tensors"]
+__all__ = [
+    "Proved",
+    "edited",
+    "example_inputs",
+    "images_per_group",
+    "observed",
+    "prove",
+    "proved",
+    "proving",
+    "quiet",
+    "stored",
+    "tensors",
+]

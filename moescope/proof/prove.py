@@ -101,12 +101,20 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
             raise ProofFailed(f"{type(model).__name__} gives another output when it is listened to; nothing is traced")
         errors = {site.name: _local(site, calls[site.name]) for site in sites}
         identical = _written_back(sites, calls, run, reference) if steady else dict.fromkeys(errors, False)
-        _changes(sites, calls)
+        notes = _changes(sites, calls)
     order = {name: place for place, name in enumerate(calls)}
     sites.sort(key=lambda site: order[site.name])
-    note = "" if steady else "the model is not deterministic: identity after writing back could not be shown"
+    if not steady:
+        notes = dict.fromkeys(errors, "the model is not deterministic: identity after writing back could not be shown") | notes
     return [
-        Proved(s.path, s.contract.name, len(calls[s.name][0].record.experts), errors[s.name], identical[s.name], note)
+        Proved(
+            s.path,
+            s.contract.name,
+            len(calls[s.name][0].record.experts),
+            errors[s.name],
+            identical[s.name],
+            notes.get(s.name, ""),
+        )
         for s in sites
         if calls[s.name]
     ]
@@ -204,22 +212,31 @@ def _check_record(site: Site, record: Any) -> None:
 
 def _recomputed(site: Site, call: Call) -> float:
     experts, weights = stored(call)
-    record = type(call.record)(**{**call.record.__dict__, "experts": experts, "weights": weights})
     try:
-        ours = site.contract.recompute(site, call.inputs, record).float()
+        ours = _instead(site, call, experts=experts, weights=weights)
     except MoescopeError:
         raise
     except Exception as failure:
         raise ProofFailed(f"the output of {site.name} could not be recomputed from its record: {failure}") from failure
-    theirs = call.output.float().reshape(ours.shape)
-    scale = float(theirs.abs().max()) or 1.0
-    error = float((ours - theirs).abs().max()) / scale
-    if not error <= _TOLERANCE.get(call.output.dtype, 1e-3):
+    difference = float((ours - call.output.float()).abs().max())
+    error = difference / (float(call.output.float().abs().max()) or 1.0)
+    if not difference <= _allowed(call):
         raise ProofFailed(
             f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its "
             f"largest value): contract '{site.contract.name}' does not describe this layer; nothing is traced"
         )
     return error
+
+
+def _allowed(call: Call) -> float:
+    """The largest difference that rounding explains: a share of the largest value, by the dtype, and near zero its own steps.
+
+    Below its smallest normal number a dtype has steps of one size, and each of the k experts is rounded to them when it is made,
+    weighed and summed up, there and here.
+    """
+    numbers = torch.finfo(call.output.dtype)
+    steps = 6 * call.record.experts.shape[-1] * numbers.smallest_normal * numbers.eps
+    return _TOLERANCE.get(call.output.dtype, 1e-3) * (float(call.output.float().abs().max()) or 1.0) + steps
 
 
 def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, reference: list[Tensor]) -> dict[str, bool]:
@@ -240,15 +257,30 @@ def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, ref
     return dict.fromkeys((s.name for s in sites), True)
 
 
-def _changes(sites: list[Site], calls: dict[str, list[Call]]) -> None:
-    """Zero weights must change what the experts give: else the hook sits beside the computation."""
+def _changes(sites: list[Site], calls: dict[str, list[Call]]) -> dict[str, str]:
+    """Zero weights must change what the experts give: else the hook sits beside the computation. Gives a sentence for sites
+    whose outputs cannot show which expert ran: those that give nothing (yet), and experts that are all alike."""
+    notes = {}
     for site in sites:
         call = calls[site.name][0]
-        nothing = type(call.record)(**{**call.record.__dict__, "weights": torch.zeros_like(call.record.weights)})
-        if bool((call.record.weights != 0).any()) and _same(
-            [site.contract.recompute(site, call.inputs, nothing).float()], [call.output.float()]
-        ):
+        record = call.record
+        nothing = _instead(site, call, weights=torch.zeros_like(record.weights))
+        if not bool(call.output.any()):
+            notes[site.name] = "the layer gives nothing but zeros on the proof's tokens, so that it shows no expert at work"
+        elif bool((record.weights != 0).any()) and _same([nothing], [call.output.float()]):
             raise ProofFailed(f"zero weights at {site.path} change nothing: the record does not reach the computation")
+        elif site.kind == "token_choice" and 1 < site.n_experts:
+            moved = torch.where(record.experts < 0, record.experts, (record.experts + 1) % site.n_experts)
+            difference = float((_instead(site, call, experts=moved) - call.output.float()).abs().max())
+            if difference <= _allowed(call):
+                notes[site.name] = "other experts would have given the same output on the proof's tokens"
+    return notes
+
+
+def _instead(site: Site, call: Call, **changes: Tensor) -> Tensor:
+    """The output that follows from a call's record with something else in it, in the real output's shape."""
+    record = type(call.record)(**{**call.record.__dict__, **changes})
+    return site.contract.recompute(site, call.inputs, record).float().reshape(call.output.shape)
 
 
 def tensors(output: Any) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..contracts import Site
+from ..proof import Proved
 
 
 def head(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
@@ -45,13 +46,21 @@ def _experts(site: Site) -> list[dict[str, Any]]:
     return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]
 
 
+def proof_notes(proof: list[Proved]) -> list[str]:
+    """What the proof could not show, each sentence once with the routers it is of."""
+    return _together([(p.note, p.router) for p in proof if p.note])
+
+
 def said_of(sites: list[Site], fired: set[int]) -> list[str]:
     """What contracts have to say of their routers, each once; and which routers were never asked in this run."""
+    silent = "never fired in this run, so that nothing of it is stored"
+    said = [(silent, site.path) for site in sites if site.extra["number"] not in fired]
+    return _together(said + [(site.extra["warning"], site.path) for site in sites if "warning" in site.extra])
+
+
+def _together(pairs: list[tuple[str, str]]) -> list[str]:
+    """Each sentence once, behind the routers (by path) of which it is said."""
     said: dict[str, list[str]] = {}
-    silent = [site.path for site in sites if site.extra["number"] not in fired]
-    if silent:
-        said["never fired in this run, so that nothing of it is stored"] = silent
-    for site in sites:
-        if "warning" in site.extra:
-            said.setdefault(site.extra["warning"], []).append(site.path)
+    for text, path in pairs:
+        said.setdefault(text, []).append(path)
     return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]

@@ -146,5 +146,7 @@ class Recorder:
 def _valueless(tensor: Tensor) -> bool:
     """Whether a tensor has a shape and no numbers. ModelError under `torch.vmap`, whose tensors are of no one forward."""
     if torch._C._functorch.is_batchedtensor(tensor):
-        raise ModelError("the model was run under torch.vmap inside the Tracer, where a router has no rows of its own: run it outside")
+        raise ModelError(
+            "the model was run under torch.vmap inside the Tracer, where a router has no rows of its own: run it outside"
+        )
     return tensor.is_meta or isinstance(tensor, FakeTensor)

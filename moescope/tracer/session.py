@@ -11,13 +11,13 @@ from ..contracts import Site, find
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
-from ..proof import Proved, example_inputs, prove
+from ..proof import Proved, example_inputs, proved
 from ..store import RunWriter
 from ..store.patience import patient
 from ..store.replace import renew
 from .clock import Clock
 from .cycles import watched
-from .head import head, said_of
+from .head import head, proof_notes, said_of
 from .identity import Identity, SequenceInfo
 from .jobs import Forward, Job
 from .likeness import likeness
@@ -79,7 +79,9 @@ class Tracer:
         self.sites, repeated = watched(self.model, self.options, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
-            self.proof = prove(self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model))
+            self.proof = proved(
+                self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model)
+            )
         for number, site in enumerate(self.sites):
             site.extra["number"] = number
         if self._replace and self.store.exists():
@@ -174,7 +176,7 @@ class Tracer:
 
     def _final(self, status: str) -> dict[str, Any]:
         said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
-        said += [p.note for p in self.proof[:1] if p.note] + self._clock.complaint(self._sink.waited)
+        said += proof_notes(self.proof) + self._clock.complaint(self._sink.waited)
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),

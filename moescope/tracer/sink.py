@@ -119,6 +119,10 @@ class Sink:
         named = [keys[id(stream)] for _, stream, _ in stack.routed]
         tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
         self._look(arrays, sites, tokens)
+        for (record, *_), those in zip(stack.routed, tokens):
+            if record.altered:
+                count = int((those >= 0).sum())
+                self._warn(f"{record.site.path} executed something else than its router decided, which was not kept", count)
         if self.options.monitor:
             self._watch(arrays, sites, tokens, steps[stack.routed[0][2]])
         arrays.pop("mean_probability", None)
@@ -137,10 +141,24 @@ class Sink:
             self.writer.add("assignments_long", assignments)
         self._extras(stack, arrays, tokens, routers, iterations, forwards)
 
+    def _differing(self, stack: Stack, arrays: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        """(R, T) of which tokens the layer executed something else than the router decided; counted in the run's warnings."""
+        other = tokens >= 0
+        if arrays["decided_experts"].shape == arrays["experts"].shape:
+            weights = np.isclose(arrays["decided_weights"], arrays["weights"], rtol=0, atol=0, equal_nan=True)
+            other = other & ~((arrays["decided_experts"] == arrays["experts"]) & weights).all(-1)
+        for (record, *_), count in zip(stack.routed, other.sum(1)):
+            if count and "warning" not in record.site.extra:  # else it is said of the router once and for all
+                self._warn(f"{record.site.path} executed something else than its router decided", int(count))
+        return other
+
+    def _warn(self, sentence: str, count: int) -> None:
+        self.warnings[sentence] = self.warnings.get(sentence, 0) + count
+
     def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forwards: Any) -> None:
         if "decided_experts" in arrays:
-            different = (arrays["decided_experts"] != arrays["experts"]).any((1, 2))
-            if different.any():
+            different = self._differing(stack, arrays, tokens).any(1)
+            if different.any() and arrays["decided_experts"].shape[-1] <= routing.MAX_WIDTH:
                 pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
                 k = pick["experts"].shape[-1]
                 wide = routing.wide(pick, *(a[different] for a in (tokens, routers, iterations, forwards)))
@@ -173,8 +191,8 @@ class Sink:
                 bad = ~np.isfinite(arrays[name]).reshape(len(sites), tokens.shape[1], -1).all(-1) & (tokens >= 0)
                 for site, count in zip(sites, bad.sum(1)):
                     if count:
-                        said = f"NaN or infinite {'router logits' if name == 'entropy' else 'routing weights'} at {site.path}"
-                        self.warnings[said] = self.warnings.get(said, 0) + int(count)
+                        what = "router logits" if name == "entropy" else "routing weights"
+                        self._warn(f"NaN or infinite {what} at {site.path}", int(count))
 
 
 def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
