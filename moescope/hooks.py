@@ -94,10 +94,10 @@ def after(
     return Handle(module, module._forward_hooks, inner, last)
 
 
-def stay_last(handles: list[Any]) -> None:
-    """Put every hook that has to be the last one of its module there again."""
+def stay_last(handles: list[Any], all_of_them: bool = False) -> None:
+    """Put every hook that has to be the last one of its module there again, or all of them."""
     for handle in handles:
-        if getattr(handle, "last", False):
+        if isinstance(handle, Handle) and (handle.last or all_of_them):
             handle.stay_last()
 
 
@@ -124,7 +124,7 @@ class _Reduced(Own):
         self._module = module
 
     def __call__(self, protocol: int) -> Any:
-        reduced = type(self._module).__reduce_ex__(self._module, protocol)
+        reduced: Any = type(self._module).__reduce_ex__(self._module, protocol)  # type: ignore[call-arg]
         if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
             return reduced
         return (*reduced[:2], _without(reduced[2]), *reduced[3:])

@@ -48,9 +48,10 @@ class Top2Mask:
             _, mask, weights = named(args, kwargs, 3)
             said, altered = word.take()
             misread = "warning" in site.extra
-            executed = execution(mask, weights) if misread else decision(mask, weights)
-            untouched = said is None or altered or (same(said[0], mask) and same(said[1], weights))
-            own = None if untouched and not misread else decision(*((mask, weights) if untouched else said[:2]))
+            untouched = said is not None and not altered and same(said[0], mask) and same(said[1], weights)
+            as_given = execution if untouched else numbered
+            executed = as_given(mask, weights) if misread else decision(mask, weights)
+            own = None if said is None or altered or (untouched and not misread) else decision(*said[:2])
             emit(Record(site, *executed, None if said is None else said[2], own, altered=altered))
 
         return [word.handle, hooks.after(site.experts, at_experts, kwargs=True)]
@@ -61,7 +62,7 @@ class Top2Mask:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, mask, weights = named(args, kwargs, 3)
             misread = "warning" in site.extra
-            was = execution(mask, weights) if misread else decision(mask, weights)
+            was = numbered(mask, weights) if misread else decision(mask, weights)
             experts, given = edit(*was)
             if torch.equal(experts, was[0]) and torch.equal(given, was[1]):
                 return None
@@ -102,6 +103,14 @@ def execution(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     given = torch.stack(((weights * mask).sum(-1), weights.masked_fill(mask.bool(), 0).sum(-1)), -1)
     numbers = torch.tensor([1, 0], device=mask.device).expand_as(given)
     return torch.where(given > 0, numbers, -1), given
+
+
+def numbered(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """(T, k) what such a layer runs for any mask, as somebody's hook may have left it: its values are expert numbers."""
+    dense = torch.zeros_like(weights).scatter_add(-1, mask.long(), weights)
+    k = max(2, int((dense != 0).sum(-1).max()))
+    given, experts = dense.topk(k, dim=-1)
+    return experts.masked_fill(given == 0, -1), given
 
 
 def as_numbers(experts: Tensor, given: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

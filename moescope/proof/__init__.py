@@ -1,7 +1,8 @@
 """Proof before trust: what would be stored is what the layers executed."""
 
+from .checks import stored, tensors
 from .inputs import example_inputs, images_per_group
-from .prove import Proved, edited, observed, prove, proving, quiet, stored, tensors
+from .prove import Proved, edited, observed, prove, proving, quiet
 from .remembered import proved
 
 __all__ = [

@@ -12,19 +12,17 @@ from itertools import count
 from threading import local
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import routing
+from .. import hooks
 from ..contracts import Call, Edit, Site
-from ..contracts._scores import guess_score
 from ..errors import InputError, MoescopeError, ProofFailed
+from .checks import check_calls, equal, shows, stored, tensors
 from .state import State
 
 Run = Callable[[], Any]
 _here = local()
-_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,13 @@ def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
 
 
 @contextmanager
-def edited(sites: list[Site], edit: Callable[[Site, int], Edit]) -> Iterator[None]:
-    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide."""
+def edited(sites: list[Site], edit: Callable[[Site, int], Edit], *, last: bool = False) -> Iterator[None]:
+    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide; `last`: and nobody's hook after it."""
     handles = []
     for site in sites:
         handles += site.contract.edit(site, _numbered(site, edit))
+    if last:
+        hooks.stay_last(handles, all_of_them=True)
     try:
         yield
     finally:
@@ -94,14 +94,14 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
             return tensors(model(**inputs))
 
         reference = _first(model, run)
-        steady = _same(reference, run())
+        steady = equal(reference, run())
         with observed(sites) as calls:
             listened = run()
-        if steady and not _same(reference, listened):
+        if steady and not equal(reference, listened):
             raise ProofFailed(f"{type(model).__name__} gives another output when it is listened to; nothing is traced")
-        errors = {site.name: _local(site, calls[site.name]) for site in sites}
+        errors = {site.name: check_calls(site, calls[site.name]) for site in sites}
         identical = _written_back(sites, calls, run, reference) if steady else dict.fromkeys(errors, False)
-        notes = _changes(sites, calls)
+        notes = shows(sites, calls)
     order = {name: place for place, name in enumerate(calls)}
     sites.sort(key=lambda site: order[site.name])
     if not steady:
@@ -160,85 +160,6 @@ def proving() -> bool:
     return bool(getattr(_here, "proofs", 0))
 
 
-def stored(call: Call) -> tuple[Tensor, Tensor]:
-    """(experts, weights) of a call after the way to the store and back: ranked, packed, unpacked."""
-    record = call.record
-    experts, weights = record.experts[None].cpu().numpy(), record.weights[None].float().cpu().numpy()
-    order = routing.ranked(experts, weights)
-    if order is None:
-        return record.experts, record.weights.float().to(record.weights.dtype)
-    slots = routing.unpack_slots(np.asarray(routing.pack_slots(order, experts.shape[-1])), experts.shape[-1])
-    back = [np.zeros_like(a) for a in (experts, weights)]
-    for there, here in zip(back, (experts, weights)):
-        np.put_along_axis(there, slots, np.take_along_axis(here, order, -1), -1)
-    device = record.experts.device
-    return (
-        torch.from_numpy(back[0][0]).to(device),
-        torch.from_numpy(back[1][0]).to(device, record.weights.dtype),
-    )
-
-
-def _local(site: Site, calls: list[Call]) -> float:
-    """Checks of one site's own calls; gives the largest relative error of the recomputed output."""
-    if not calls:
-        raise ProofFailed(
-            f"router {site.path} ({site.contract.name}) never handed a decision to experts that ran: a kernel or a quantized "
-            "form bypasses it, or the test input does not reach it; load the model with plain experts (experts_implementation="
-            "'eager') or give inputs that reach it"
-        )
-    worst = 0.0
-    for call in calls:
-        record = call.record
-        site.top_k = record.experts.shape[-1]
-        if record.logits is not None and site.score is None:
-            site.score = guess_score(record.logits, record.experts, record.weights)
-        _check_record(site, record)
-        worst = max(worst, _recomputed(site, call))
-    return worst
-
-
-def _check_record(site: Site, record: Any) -> None:
-    experts, weights = record.experts, record.weights
-    limit = site.n_experts + site.extra.get("special_experts", 0)
-    if bool((experts >= limit).any() | (experts < -1).any()):
-        raise ProofFailed(f"router {site.path} chose expert {int(experts.max())}, but it has {site.n_experts}")
-    ordered = experts.sort(-1).values
-    repeated = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)
-    if site.kind != "soft" and bool(repeated.any()):
-        site.extra["repeats"] = True  # a table that names one expert twice; both are executed
-    if record.logits is not None and bool(record.logits.isfinite().all()) and not bool(weights.isfinite().all()):
-        raise ProofFailed(f"router {site.path} gave a weight that is not finite")
-
-
-def _recomputed(site: Site, call: Call) -> float:
-    experts, weights = stored(call)
-    try:
-        ours = _instead(site, call, experts=experts, weights=weights)
-    except MoescopeError:
-        raise
-    except Exception as failure:
-        raise ProofFailed(f"the output of {site.name} could not be recomputed from its record: {failure}") from failure
-    difference = float((ours - call.output.float()).abs().max())
-    error = difference / (float(call.output.float().abs().max()) or 1.0)
-    if not difference <= _allowed(call):
-        raise ProofFailed(
-            f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its "
-            f"largest value): contract '{site.contract.name}' does not describe this layer; nothing is traced"
-        )
-    return error
-
-
-def _allowed(call: Call) -> float:
-    """The largest difference that rounding explains: a share of the largest value, by the dtype, and near zero its own steps.
-
-    Below its smallest normal number a dtype has steps of one size, and each of the k experts is rounded to them when it is made,
-    weighed and summed up, there and here.
-    """
-    numbers = torch.finfo(call.output.dtype)
-    steps = 6 * call.record.experts.shape[-1] * numbers.smallest_normal * numbers.eps
-    return _TOLERANCE.get(call.output.dtype, 1e-3) * (float(call.output.float().abs().max()) or 1.0) + steps
-
-
 def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, reference: list[Tensor]) -> dict[str, bool]:
     def write(site: Site, number: int) -> Edit:
         experts, weights = stored(calls[site.name][number])
@@ -247,53 +168,11 @@ def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, ref
             experts = experts.masked_fill(dropped, -1)
         return lambda e, w: (experts.to(e.dtype).reshape(e.shape), weights.to(w.dtype).reshape(w.shape))
 
-    with edited(sites, write):
-        same = _same(run(), reference)
+    with edited(sites, write, last=True):
+        same = equal(run(), reference)
     if not same:
         raise ProofFailed(
             f"writing the recorded decisions back changes the output of the model (routers {sites[0].path} …): the record "
             "is not what was executed; nothing is traced"
         )
     return dict.fromkeys((s.name for s in sites), True)
-
-
-def _changes(sites: list[Site], calls: dict[str, list[Call]]) -> dict[str, str]:
-    """Zero weights must change what the experts give: else the hook sits beside the computation. Gives a sentence for sites
-    whose outputs cannot show which expert ran: those that give nothing (yet), and experts that are all alike."""
-    notes = {}
-    for site in sites:
-        call = calls[site.name][0]
-        record = call.record
-        nothing = _instead(site, call, weights=torch.zeros_like(record.weights))
-        if not bool(call.output.any()):
-            notes[site.name] = "the layer gives nothing but zeros on the proof's tokens, so that it shows no expert at work"
-        elif bool((record.weights != 0).any()) and _same([nothing], [call.output.float()]):
-            raise ProofFailed(f"zero weights at {site.path} change nothing: the record does not reach the computation")
-        elif site.kind == "token_choice" and 1 < site.n_experts:
-            moved = torch.where(record.experts < 0, record.experts, (record.experts + 1) % site.n_experts)
-            difference = float((_instead(site, call, experts=moved) - call.output.float()).abs().max())
-            if difference <= _allowed(call):
-                notes[site.name] = "other experts would have given the same output on the proof's tokens"
-    return notes
-
-
-def _instead(site: Site, call: Call, **changes: Tensor) -> Tensor:
-    """The output that follows from a call's record with something else in it, in the real output's shape."""
-    record = type(call.record)(**{**call.record.__dict__, **changes})
-    return site.contract.recompute(site, call.inputs, record).float().reshape(call.output.shape)
-
-
-def tensors(output: Any) -> list[Tensor]:
-    """All floating tensors of a model's output, in order."""
-    if torch.is_tensor(output):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        return [t for value in output.values() for t in tensors(value)]
-    if isinstance(output, list | tuple):
-        return [t for value in output for t in tensors(value)]
-    return [t for value in vars(output).values() for t in tensors(value)] if hasattr(output, "__dict__") else []
-
-
-def _same(left: list[Tensor], right: list[Tensor]) -> bool:
-    return len(left) == len(right) and all(torch.equal(a, b) or bool((a.isnan() == b.isnan()).all() and torch.equal(
-        a.nan_to_num(), b.nan_to_num())) for a, b in zip(left, right))  # fmt: skip

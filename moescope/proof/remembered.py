@@ -68,7 +68,8 @@ def _settings(modules: list[nn.Module], sites: list[Site], inputs: Mapping[str, 
     yield from ((site.name, site.contract.name, site.n_experts, site.kind) for site in sites)
     yield from ((name, _value(value)) for name, value in sorted(inputs.items()))
     yield torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")
-    yield from (repr(_plain(c)) for c in {id(c): c for m in modules if (c := vars(m).get("config")) is not None}.values())
+    configs = {id(config): config for config in (vars(m).get("config") for m in modules) if config is not None}
+    yield from (repr(_plain(config)) for config in configs.values())
     for module in modules:
         yield type(module), id(vars(module).get("forward"))
         yield from (n for hooks in (module._forward_hooks, module._forward_pre_hooks) for n, h in hooks.items() if not _own(h))

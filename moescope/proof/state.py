@@ -59,8 +59,8 @@ class State:
                     tensor.copy_(value)
             elif value is None and version != _version(tensor):
                 raise ProofFailed(
-                    f"one forward of the model writes into a weight or large tensor of shape {tuple(tensor.shape)}, of which no "
-                    "copy is kept, so the proof would change the model; nothing is traced"
+                    f"one forward of the model writes into a weight or large tensor of shape {tuple(tensor.shape)}, of which "
+                    "no copy is kept, so the proof would change the model; nothing is traced"
                 )
         for put, state in (*self._generators, *self._random):
             put(state)
@@ -154,7 +154,7 @@ def _refilled(now: dict[Any, Any], then: dict[Any, Any]) -> None:
 
 
 def _cloned(tensors: list[Tensor]) -> list[Tensor | None]:
-    """A copy of each tensor, the smallest first, of _CLONED bytes in all; no copy of parameters, which forwards do not change."""
+    """A copy of each tensor, the smallest first, of _CLONED bytes in all; none of parameters, which are only watched."""
     left, kept = _CLONED, dict[int, Tensor]()
     for tensor in sorted((t for t in tensors if not isinstance(t, nn.Parameter)), key=_bytes):
         left -= _bytes(tensor)

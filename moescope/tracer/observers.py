@@ -23,8 +23,8 @@ from ..contracts import Call, Record, Site
 from ..errors import InputError
 from ..interventions.contributions import contribution
 from ..store import RunWriter
-from .cycles import Repeated, states_of
 from .calls import Frame
+from .cycles import Repeated, states_of
 from .frames import Frames, Stream
 
 KINDS = ("importance", "dimensionality")

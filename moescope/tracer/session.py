@@ -126,8 +126,8 @@ class Tracer:
     def _nothing(self) -> str:
         if self._recorder.outside:
             return (
-                f"routers fired {self._recorder.outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
-                "module that your code calls"
+                f"routers fired {self._recorder.outside} times, but never inside a forward of {type(self.model).__name__}: "
+                "trace the module that your code calls"
             )
         return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
 

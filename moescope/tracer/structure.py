@@ -1,4 +1,4 @@
-"""The model must stay the one that was proved: a router that is replaced or added while a trace runs would leave it silently."""
+"""The model must stay the one that was proved: a router that is replaced or added meanwhile would leave the trace silently."""
 
 from typing import Any
 
