@@ -1,0 +1,144 @@
+"""Transformers' common tests over tiny routed families, each of their models under a Tracer from its first forward on."""
+
+import unittest
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from common_sdist import common
+from torch import nn
+from transformers import PreTrainedModel, set_seed
+
+import moescope
+from moescope.contracts import find
+from moescope.errors import NotMoEError
+from moescope.models.tiny.found import config_class, model_class
+from moescope.models.tiny.inputs import inputs_for
+from moescope.models.tiny.shrink import tiny_config
+from moescope.models.tiny.special import SPECIAL, Special
+
+
+class Tester:
+    """What the mixin asks of a family: a tiny configuration and inputs; every size is the configuration's own."""
+
+    is_training = True
+    batch_size, seq_length = 2, 12
+
+    def __init__(self, family: str) -> None:
+        self.family = family
+        self.config = self.get_config()
+
+    def get_config(self) -> Any:
+        """A new one at every call."""
+        return tiny_config(config_class(self.family), **SPECIAL.get(self.family, Special()).fields)
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[Any, dict[str, torch.Tensor]]:
+        """What every common test begins with."""
+        config = self.get_config()
+        with torch.device("meta"):
+            model = model_class(self.family)(config)
+        return config, inputs_for(model, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "config":
+            raise AttributeError(name)
+        return getattr(self.config, name)
+
+
+@dataclass
+class Outcome:
+    """How one common test ended."""
+
+    word: str = "passed"  # passed | skipped | failed
+    why: str = ""
+    models: int = 0  # that ran under a Tracer
+
+
+def tests() -> list[str]:
+    """Names of all common tests."""
+    mixin = common().ModelTesterMixin
+    return [name for name in dir(mixin) if name.startswith("test_") and callable(getattr(mixin, name))]
+
+
+def outcome(family: str, test: str, folder: Path | None = None) -> Outcome:
+    """Run one common test of a family, traced into `folder` if there is one."""
+    set_seed(0)
+    result = unittest.TestResult()
+    told = Outcome()
+    if folder is None:
+        _case(family, test).run(result)
+    else:
+        try:
+            with everything_traced(folder, told):
+                _case(family, test).run(result)
+        except Exception as error:
+            result.errors.append((_case(family, test), f"at the end of its Tracer: {type(error).__name__}: {error}"))
+    bad = result.failures + result.errors
+    told.word = "failed" if bad else "skipped" if result.skipped else "passed"
+    told.why = "".join(why for _, why in [*bad, *result.skipped])
+    return told
+
+
+def _case(family: str, test: str) -> unittest.TestCase:
+    suite = common()
+    kinds = (suite.ModelTesterMixin, suite.GenerationTesterMixin, unittest.TestCase)
+    own = {"all_model_classes": (model_class(family),), "model_tester": Tester(family)}
+    own |= {"is_encoder_decoder": own["model_tester"].config.is_encoder_decoder}
+    return type(f"{family}ModelTest", kinds, own)(test)
+
+
+@contextmanager
+def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
+    """Every routed model of Transformers is under a Tracer of its own, from its first forward to the end of the block.
+
+    Runs end as shards: joining them to a store file, which takes longer than all else here, is for other tests.
+    """
+    plain, tracers, seen = nn.Module.__call__, ExitStack(), _Seen()
+
+    def call(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        seen.depth += 1
+        try:
+            if seen.depth == 1 and seen.first(model):
+                told.models += 1
+                tracers.enter_context(moescope.Tracer(model, folder / f"{told.models}.duckdb"))
+            return plain(model, *args, **kwargs)
+        finally:
+            seen.depth -= 1
+
+    with (
+        patch.object(PreTrainedModel, "__call__", call),
+        patch("moescope.store.writer.ensure_store"),
+        patch("moescope.store.writer.merge", return_value=0),
+    ):
+        with tracers:
+            yield
+    for model in seen.models:
+        assert left(model) == [], "hooks of moescope are left behind"
+
+
+@dataclass
+class _Seen:
+    depth: int = 0
+    models: list[nn.Module] = field(default_factory=list)
+
+    def first(self, model: nn.Module) -> bool:
+        """Whether a routed model is met for the first time."""
+        if any(model is known for known in self.models):
+            return False
+        try:
+            find(model)
+        except NotMoEError:
+            return False
+        self.models.append(model)
+        return True
+
+
+def left(model: nn.Module) -> list[str]:
+    """Modules that still have a hook of moescope's."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    hooks = ((name, hook) for name, m in model.named_modules() for kind in kinds for hook in getattr(m, kind).values())
+    return [name for name, hook in hooks if str(getattr(hook, "__module__", "")).startswith("moescope")]
