@@ -6,6 +6,7 @@ They are kept in the user's cache, never in the tree. The distribution ships `te
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 import transformers
+from transformers import testing_utils
 
 PACKAGE = "transformers_own_tests"
 ABSENT = {"exporters.test_export": "ExportTesterMixin", "generation.test_utils": "GenerationTesterMixin"}
@@ -36,6 +38,12 @@ def common() -> Any:
             module = sys.modules[f"{PACKAGE}.{name}"] = ModuleType(f"{PACKAGE}.{name}")
             setattr(module, mixin, type(mixin, (), {}))
     return importlib.import_module(f"{PACKAGE}.test_modeling_common")
+
+
+def marks() -> set[str]:
+    """Names of pytest's marks in Transformers' own tests and what they are written with."""
+    sources = [_folder() / "test_modeling_common.py", Path(testing_utils.__file__)]
+    return {name for path in sources for name in re.findall(r"\bmark\.(\w+)", path.read_text("utf-8"))}
 
 
 def _package(name: str, folder: Path) -> None:
