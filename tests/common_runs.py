@@ -178,7 +178,7 @@ def _loaded(model: Any) -> Any:
 
 def graphs() -> dict[str, Step]:
     """Ways to have Python run only once."""
-    return {"export": _export, "compiled": partial(_compiled, whole=False), "whole graph": partial(_compiled, whole=True)}
+    return {"export": _export, "whole graph": _compiled}
 
 
 def _export(model: Any, x: Inputs) -> Any:
@@ -186,10 +186,10 @@ def _export(model: Any, x: Inputs) -> Any:
         return torch.export.export(model, (), kwargs=x).module()(**x)
 
 
-def _compiled(model: Any, x: Inputs, whole: bool) -> Any:
+def _compiled(model: Any, x: Inputs) -> Any:
     torch._dynamo.reset()
     with torch.no_grad():
-        return torch.compile(model, fullgraph=whole, backend="eager")(**x)
+        return torch.compile(model, fullgraph=True, backend="eager")(**x)
 
 
 @dataclass
