@@ -11,7 +11,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from common_rows import Rows, differences, of_part
 from common_sdist import common
+from recount import Heard, listening
 from torch import nn
 from transformers import PreTrainedModel, set_seed
 
@@ -22,6 +24,7 @@ from moescope.models.tiny.found import config_class, model_class
 from moescope.models.tiny.inputs import inputs_for
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
+from moescope.store.parts import Part
 
 
 class Tester:
@@ -107,16 +110,25 @@ def _case(family: str, test: str) -> unittest.TestCase:
 def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
     """Every routed model of Transformers is under a Tracer of its own, from its first forward to the end of the block.
 
-    Runs end as shards: joining them to a store file, which takes longer than all else here, is for other tests.
+    The rows of the first model are held against what hooks heard. Runs end as shards: joining them to a store file, which
+    takes longer than all else here, is for other tests.
     """
-    plain, tracers, seen = nn.Module.__call__, ExitStack(), _Seen()
+    plain, tracers, seen, heard = nn.Module.__call__, ExitStack(), _Seen(), list[Heard]()
+    written: dict[str, list[Rows]] = {}
+
+    def keep(store: Path, part: Part, _: Any) -> int:
+        if store.stem == "1":
+            written[store.stem] = of_part(part)
+        return 0
 
     def call(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        nonlocal heard
         seen.depth += 1
         try:
             if seen.depth == 1 and seen.first(model):
                 told.models += 1
                 tracers.enter_context(moescope.Tracer(model, folder / f"{told.models}.duckdb"))
+                heard = tracers.enter_context(listening(model)) if told.models == 1 else heard
             return plain(model, *args, **kwargs)
         finally:
             seen.depth -= 1
@@ -124,10 +136,13 @@ def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
     with (
         patch.object(PreTrainedModel, "__call__", call),
         patch("moescope.store.writer.ensure_store"),
-        patch("moescope.store.writer.merge", return_value=0),
+        patch("moescope.store.writer.merge", keep),
         tracers,
     ):
         yield
+    for rows in written.values():
+        assert len(rows) == len(heard), "forwards are not those that were heard"
+        assert [what for one, stored in zip(heard, rows) for what in differences(one, stored)] == []
     for model in seen.models:
         assert left(model) == [], "hooks of moescope are left behind"
 

@@ -28,13 +28,18 @@ def listening(model: nn.Module) -> Iterator[list[Heard]]:
     heard: list[Heard] = []
     counted: Counted = {}
     depth: list[nn.Module] = []
+    own = {id(module) for module in model.modules()}  # a copy of the model has our hooks too
 
     def enter(module: nn.Module, _: Any, __: Any) -> None:
+        if id(module) not in own:
+            return
         if not depth:
             counted.clear()
         depth.append(module)
 
     def leave(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        if id(module) not in own:
+            return
         depth.pop()
         if not depth and output is not None:
             given = inspect.signature(type(module).forward).bind_partial(module, *args, **named).arguments

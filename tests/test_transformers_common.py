@@ -8,12 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import common_rows
 import common_runs
 import common_sdist
 import common_suite
 import pytest
 import torch
-from recount import Heard, listening, real_rows
+from recount import listening
 from small import ids, mixtral
 
 import moescope
@@ -56,7 +57,7 @@ def _judge(test: str, family: str, wrong: Mapping[str, Any]) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("suite")
 def test_common_tests_pass_as_they_do_untraced(family: str, tmp_path: Path) -> None:
-    """Each common test in which a routed model runs: passed under a Tracer, or failed without one too."""
+    """Each common test in which a routed model runs: passed under a Tracer, or failed without one too; rows as heard."""
     wrong, ran = {}, 0
     for test in common_suite.tests():
         folder = tmp_path / test
@@ -85,10 +86,10 @@ def test_runs_in_step(family: str, tmp_path: Path) -> None:
             names += [name] * (len(heard) - len(names))
     assert common_suite.left(traced) == []
     with moescope.open(tmp_path / "run.duckdb") as store:
-        stored = _stored(store)
+        stored = common_rows.of_store(store)
     assert len(stored) == len(heard)
     for number, (name, one, rows) in enumerate(zip(names, heard, stored)):
-        wrong[name] += [f"forward {number}: {what}" for what in _row_differences(one, rows)]
+        wrong[name] += [f"forward {number}: {what}" for what in common_rows.differences(one, rows)]
     _judge("step", family, wrong)
 
 
@@ -138,42 +139,3 @@ def _model(family: str) -> Any:
     if model.config.is_encoder_decoder:
         model.generation_config.decoder_start_token_id = 0
     return model
-
-
-Rows = dict[str, tuple[str, list[tuple[int, dict[int, float]]]]]
-"""{router: (stack, [(vocabulary id, {expert: weight}) of each token])} of one forward"""
-
-
-def _stored(store: moescope.Store) -> list[Rows]:
-    """Every forward of a store, its tokens in the order of their rows."""
-    chosen: dict[tuple[int, int, int], dict[int, float]] = {}
-    for *key, expert, weight in store.rows("select forward, router, token, expert, weight from assignments where not dropped"):
-        chosen.setdefault(tuple(key), {})[expert] = weight  # type: ignore[arg-type]
-    forwards: dict[int, Rows] = {}
-    for forward, router, name, stack, token, vocab in store.rows(
-        "select forward, router, r.name, r.stack, token, vocab_id from decisions join routers r using (router) "
-        "join tokens using (token) order by forward, router, token"
-    ):
-        _, rows = forwards.setdefault(forward, {}).setdefault(name, (stack, []))
-        rows.append((vocab, chosen.get((forward, router, token), {})))
-    return list(forwards.values())
-
-
-def _row_differences(heard: Heard, stored: Rows) -> list[str]:
-    """Routers whose rows that are no padding are not, whole, what was heard: token, experts and weights, bit for bit."""
-    counted, wrong = dict(heard.counted), []
-    for router, (stack, rows) in stored.items():
-        truth = counted.pop(router if router in counted else router.rpartition(".")[0])
-        given = heard.given.get("decoder_input_ids" if stack == "decoder" else "input_ids", heard.given.get("input_ids"))
-        vocab = [None] * len(truth) if given is None else given.flatten().tolist()
-        real = real_rows(heard.given, stack, len(truth))
-        if _blocks(heard.given.get("attention_mask")) and given.shape[1] > 1:
-            real = [place for place, number in enumerate(vocab) if number]  # in these texts 0 is padding and nothing else
-        if rows != [(vocab[place], truth[place]) for place in real]:
-            wrong.append(f"{router} ({len(rows)} rows, {len(real)} heard)")
-    return wrong + [f"{block} ran and is not there" for block in counted]
-
-
-def _blocks(mask: Any) -> bool:
-    """Whether a mask says which places see which, one for all layers or one for each kind of them."""
-    return isinstance(mask, dict) or (torch.is_tensor(mask) and mask.dim() == 4)
