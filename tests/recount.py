@@ -140,7 +140,7 @@ def _product_keys(block: Any, output: Tensor) -> list[dict[int, float]]:
 def real_rows(inputs: Mapping[str, Any], stack: str, rows: int) -> list[int]:
     """Places of the flattened stream that are no padding."""
     mask = inputs.get("attention_mask")
-    if stack == "decoder" and "decoder_input_ids" in inputs:
+    if stack == "decoder" and {"decoder_input_ids", "decoder_inputs_embeds"} & inputs.keys():
         mask = inputs.get("decoder_attention_mask")
     if not torch.is_tensor(mask) or mask.dim() != 2 or rows % len(mask):
         return list(range(rows))
