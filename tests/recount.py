@@ -1,7 +1,10 @@
 """What a model's experts are really handed, counted by hooks of this file alone: no line of moescope takes part."""
 
+import inspect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,17 +14,53 @@ Counted = dict[str, list[dict[int, float]]]
 """{path of the routed block: for each row, {expert: weight}}"""
 
 
+@dataclass
+class Heard:
+    """One call of the model, or of its encoder alone: what it was given by name, and what its experts were handed."""
+
+    given: dict[str, Any]
+    counted: Counted
+
+
+@contextmanager
+def listening(model: nn.Module) -> Iterator[list[Heard]]:
+    """Every outermost call while the block runs, in order, those that failed left out."""
+    heard: list[Heard] = []
+    counted: Counted = {}
+    depth: list[nn.Module] = []
+    own = {id(module) for module in model.modules()}  # a copy of the model has our hooks too
+
+    def enter(module: nn.Module, _: Any, __: Any) -> None:
+        if id(module) not in own:
+            return
+        if not depth:
+            counted.clear()
+        depth.append(module)
+
+    def leave(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        if id(module) not in own:
+            return
+        depth.pop()
+        if not depth and output is not None:
+            given = inspect.signature(type(module).forward).bind_partial(module, *args, **named).arguments
+            heard.append(Heard({**given, **given.pop("kwargs", {})}, dict(counted)))
+
+    handles = [h for name, m in model.named_modules() for h in _hooks(name, m, counted)]
+    for module in (m for m in model.modules() if hasattr(m, "main_input_name")):
+        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(module.register_forward_hook(leave, with_kwargs=True, always_call=True))
+    try:
+        yield heard
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def recount(model: nn.Module, inputs: Mapping[str, Any]) -> Counted:
     """Run `model(**inputs)` once and count every assignment; dropped ones are absent, ZAYA's skip is expert E."""
-    counted: Counted = {}
-    with torch.no_grad():
-        handles = [h for name, m in model.named_modules() for h in _hooks(name, m, counted)]
-        try:
-            model(**inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return counted
+    with torch.no_grad(), listening(model) as heard:
+        model(**inputs)
+    return heard[0].counted
 
 
 def _hooks(name: str, module: nn.Module, counted: Counted) -> list[Any]:
@@ -101,6 +140,8 @@ def _product_keys(block: Any, output: Tensor) -> list[dict[int, float]]:
 def real_rows(inputs: Mapping[str, Any], stack: str, rows: int) -> list[int]:
     """Places of the flattened stream that are no padding."""
     mask = inputs.get("attention_mask")
-    if stack == "decoder" and "decoder_input_ids" in inputs:
+    if stack == "decoder" and {"decoder_input_ids", "decoder_inputs_embeds"} & inputs.keys():
         mask = inputs.get("decoder_attention_mask")
-    return list(range(rows)) if mask is None or mask.numel() != rows else mask.flatten().nonzero()[:, 0].tolist()
+    if not torch.is_tensor(mask) or mask.dim() != 2 or rows % len(mask):
+        return list(range(rows))
+    return mask[:, -(rows // len(mask)) :].flatten().nonzero()[:, 0].tolist()
