@@ -104,6 +104,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
 
     from ..models.loading import load
     from ..tracer import Options, trace
+    from ..weights import size, weights
 
     loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
@@ -122,7 +123,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     options["generate"] = options["generate"] or 0
     threads = options.pop("threads")
     loaded = load(model, **loading)
-    if threads or sum(p.numel() for p in loaded.model.parameters()) < 100_000_000:
+    if threads or sum(size(w) for _, w in weights(loaded.model)) < 100_000_000:
         torch.set_num_threads(threads or 1)
     return trace(
         loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..weights import dense, fetched
 from ._base import Site
 
 _SHARED = re.compile(r"shared_(experts?|mlp)")
@@ -50,16 +51,16 @@ def _groups(site: Site) -> dict[str, Any]:
 def _bias(site: Site) -> dict[str, Any]:
     """The bias that selects but does not weigh; logits alone do not give the decision without it."""
     for name, tensor in _tensors(site):
-        if _BIAS.fullmatch(name) and tensor.device.type != "meta":
-            return {"bias": {"name": name, "values": [round(v, 6) for v in tensor.detach().float().flatten().tolist()]}}
+        if _BIAS.fullmatch(name) and (numbers := dense(tensor)) is not None:
+            return {"bias": {"name": name, "values": [round(v, 6) for v in numbers.detach().float().flatten().tolist()]}}
     return {}
 
 
 def _tensors(site: Site) -> Iterator[tuple[str, Tensor]]:
     for module in (site.router, *(site.router.children() if site.router is not None else ()), site.block):
         if module is not None:
-            yield from module.named_parameters(recurse=False)
-            yield from module.named_buffers(recurse=False)
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                yield name, fetched(module, name, tensor)
 
 
 def _scale(site: Site) -> dict[str, Any]:

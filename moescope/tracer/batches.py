@@ -20,6 +20,7 @@ from ..store import RunWriter
 from ..store.parts import Part
 from ..store.replace import tidy
 from ..store.revive import planned, unfinished
+from ..weights import home, precision
 from .options import Options
 from .session import Tracer
 from .windows import Window, windows
@@ -74,7 +75,7 @@ def trace(
         "limit": limit,
     }
     plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
-    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(next(loaded.model.parameters()).dtype)}
+    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
     key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
     run: dict[str, Any] = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
     run |= {"overrides": dict(overrides or {}), "model_name": loaded.name, "key": key, "warnings": list(data.warnings)}
@@ -191,17 +192,17 @@ def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
 
 def _run(loaded: Loaded, batch: list[Window], generate: int) -> None:
     model: Any = loaded.model
-    parameter = next(model.parameters())
+    device = home(model)
     with torch.no_grad():
         if loaded.prepare is not None:
             pixels = loaded.prepare([w.image for w in batch])
-            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(parameter.device, parameter.dtype))
+            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(device, precision(model)))
             return
-        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=parameter.device)
+        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
         if generate:
             model.generate(**inputs, max_new_tokens=generate, do_sample=False)
         elif batch[0].decoder_ids is not None:
-            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, parameter.device)
+            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
             model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
         else:
             model(**inputs)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.sources import unwrap
 from ..store import Store
+from ..weights import home
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Place:
         handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
         try:
             with torch.no_grad():
-                inner(self.ids.to(next(inner.parameters()).device))
+                inner(self.ids.to(home(inner)))
         finally:
             handle.remove()
         return seen[0].reshape(-1, seen[0].shape[-1])[self.position]

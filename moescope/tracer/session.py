@@ -15,6 +15,7 @@ from ..proof import Proved, example_inputs, prove
 from ..store import RunWriter
 from ..store.patience import patient
 from ..store.replace import renew
+from ..weights import home
 from .clock import Clock
 from .cycles import watched
 from .frames import Frame, Frames, Stream
@@ -22,7 +23,7 @@ from .head import head, said_of
 from .holding import Holding
 from .identity import Identity, SequenceInfo, stops
 from .jobs import Forward, Job, phase, references
-from .likeness import likeness
+from .likeness import compared
 from .observers import Observers, measured
 from .options import Options
 from .sink import Sink
@@ -97,7 +98,9 @@ class Tracer:
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
         self._handles += self._observers.hook(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
-            measured(self._writer, likeness(self.sites))
+            rows, left_out = compared(self.sites)
+            measured(self._writer, rows)
+            self._notes += left_out
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         for handle in self._handles:
@@ -231,8 +234,9 @@ class Tracer:
         return known[key]
 
     def _head(self) -> dict[str, Any]:
-        model = describe_model(self.model, self._run.pop("model_name", None))
-        run = {**self._run, "device": str(next(self.model.parameters()).device), "dtype": model["dtype"]}
+        model, notes = describe_model(self.model, self._run.pop("model_name", None))
+        self._notes += notes
+        run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
         run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": [asdict(p) for p in self.proof]}
         return head(run, model, self.sites)
 
