@@ -146,7 +146,10 @@ def offloaded(model: nn.Module) -> nn.Module:
 
 ROW = torch.tensor([[1.0, 0, 2], [0, 3, 0]])
 UNREAD = "{}: could not be read: the weights' hash covers its name, shape and type alone"
-COSINES = "model.layers.0.mlp.gate and 1 more: expert weights could not be read as numbers, so their cosines are left out"
+COSINES = (
+    "model.layers.0.mlp.gate and 1 more: expert weights could not be read as the numbers that take part, so their cosines are "
+    "left out"
+)
 # how a model is changed; what the run says of its weights; what it is said to be quantized by
 FORMS: dict[str, tuple[Callable[[nn.Module], nn.Module], list[str], str | None]] = {
     "dynamic int8": (int8, [], "qint8"),

@@ -75,6 +75,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--revision", help="Of a hub model.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--allow-pickle", is_flag=True, help="Load weights that are pickled.")
+@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
 @click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
@@ -106,7 +107,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     from ..tracer import Options, trace
     from ..weights import size, weights
 
-    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle")}
+    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(

@@ -9,8 +9,15 @@ from torch import nn
 
 
 def signature(module: nn.Module) -> inspect.Signature:
-    """Of the class's forward without self; an empty one where Python cannot tell."""
-    return _signature(type(module).forward)
+    """Of the class's forward without self, behind adapters; an empty one where Python cannot tell."""
+    return _signature(type(bare(module)).forward)
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The module that PEFT wrapped an adapter around, or several, one around the other; `module` itself where it did not."""
+    while isinstance(inner := module._modules.get("base_layer"), nn.Module):
+        module = inner
+    return module
 
 
 @lru_cache(maxsize=4096)

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..weights import home, precision, weights
 from ._base import Edit, Emit, Record, Site, named, renamed
+from ._calls import bare
 from ._experts_call import child_router, expert_count
 
 WARNING = (
@@ -33,7 +34,7 @@ class Top2Mask:
         router, experts = child_router(module), getattr(module, "experts", None)
         if type(router).__name__ == "NllbMoeTop2Router" and isinstance(experts, nn.Module):
             extra: dict[str, Any] = {"output_scale": 1 - float(getattr(experts, "moe_token_dropout", 0.0))}
-            if misreads(experts, dict(weights(router.classifier))["weight"]):  # type: ignore[union-attr, arg-type]
+            if misreads(experts, next(w for _, w in weights(bare(router.classifier)) if w.dim() == 2)):  # type: ignore[union-attr, arg-type]
                 extra["warning"] = WARNING
             yield Site(name, module, router, experts, self, expert_count(router, experts), extra=extra, score="softmax")  # type: ignore[arg-type]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__, weights
+from . import adapters
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
 
@@ -21,8 +22,10 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
     digest, notes = fingerprint(model)
     forms = weights.forms(model)
     method = ", ".join(forms) if quantization is None else str(getattr(quantization, "quant_method", quantization))
+    if put := adapters.settings(model):
+        settings = {**(settings or {}), "adapters": put}
     described = {
-        "name": name or getattr(model, "name_or_path", "") or type(model).__name__,
+        "name": name or called(model),
         "family": getattr(config, "model_type", type(model).__name__),
         "config": settings,
         "weights_sha256": digest,
@@ -32,6 +35,12 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
         "code": f"{type(model).__module__}.{type(model).__name__}",
     }
     return described, notes
+
+
+def called(model: nn.Module) -> str:
+    """A model's name: where it was loaded from, else its class; and the adapters that take part."""
+    name = getattr(model, "name_or_path", "") or type(model).__name__
+    return " + ".join([str(name), *adapters.active(model)])
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -65,7 +74,7 @@ def fingerprint(model: nn.Module) -> tuple[str, list[str]]:
 def _bytes(piece: weights.Piece, whole: bool) -> bytes | None:
     if not torch.is_tensor(piece):
         return None if piece is None else piece.encode()
-    flat = piece.reshape(-1)
+    flat: Tensor = piece.reshape(-1)  # type: ignore[union-attr]
     if not whole:
         flat = flat[:: max(1, flat.numel() // 65536)]
     try:

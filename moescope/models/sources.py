@@ -1,4 +1,4 @@
-"""Models that come wrapped: TransformerLens bridges and nnsight envoys are traced as the model inside them."""
+"""Models that come wrapped: TransformerLens bridges, nnsight envoys and PEFT models are traced as the model inside them."""
 
 from typing import Any
 
@@ -10,13 +10,15 @@ WRAPPING = "_original_component."  # what TransformerLens puts into the path of 
 
 
 def unwrap(model: Any) -> nn.Module:
-    """The module whose forward runs: `model` itself, a bridge's `original_model`, an envoy's `_module`.
+    """The module whose forward runs: `model` itself, a bridge's `original_model`, an envoy's `_module`, PEFT's base model.
 
     InputError for what is none of them, and for an nnsight model that has no weights yet.
     """
     kind = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
     if "transformer_lens" in kind:
         return model.original_model
+    if "peft" in kind and hasattr(model, "get_base_model"):
+        return model.get_base_model()  # with the adapters in it
     if "nnsight" in kind:
         inner = model._module
         if any(p.is_meta for p in inner.parameters()):

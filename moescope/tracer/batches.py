@@ -13,8 +13,9 @@ from torch import nn
 
 from ..errors import InputError, StoreError
 from ..inputs import Dataset, Example, read
-from ..models.describe import weights_sha256
+from ..models.describe import called, weights_sha256
 from ..models.loading import Loaded, load
+from ..models.sources import unwrap
 from ..proof import images_per_group
 from ..store import RunWriter
 from ..store.parts import Part
@@ -78,7 +79,12 @@ def trace(
     plan |= {"weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
     key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
     run: dict[str, Any] = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
-    run |= {"overrides": dict(overrides or {}), "model_name": loaded.name, "key": key, "warnings": list(data.warnings)}
+    run |= {
+        "overrides": dict(overrides or {}),
+        "model_name": loaded.name,
+        "key": key,
+        "warnings": [*loaded.notes, *data.warnings],
+    }
     store = Path(store)
     tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     done = 0
@@ -128,7 +134,8 @@ def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mappin
     if isinstance(model, Loaded):
         return model
     if isinstance(model, nn.Module):
-        return Loaded(getattr(model, "name_or_path", "") or type(model).__name__, model.eval(), tokenizer)
+        inner = unwrap(model)
+        return Loaded(called(inner), inner.eval(), tokenizer)
     return load(model, device=device, dtype=dtype, **loading)
 
 

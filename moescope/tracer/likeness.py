@@ -55,7 +55,7 @@ class Unread(Exception):
 
 def _said(kind: str, paths: list[str]) -> str:
     more = f" and {len(paths) - 1} more" if paths[1:] else ""
-    return f"{paths[0]}{more}: {kind} weights could not be read as numbers, so their cosines are left out"
+    return f"{paths[0]}{more}: {kind} weights could not be read as the numbers that take part, so their cosines are left out"
 
 
 def _rows(site: Site, name: str, weights: np.ndarray) -> list[dict[str, Any]]:
@@ -96,7 +96,13 @@ def expert_rows(site: Site) -> np.ndarray | None:
 
 
 def _readable(module: nn.Module) -> list[Tensor]:
-    """The module's weights as dense numbers. Unread if one of them is not at hand: cosines of the others would mislead."""
+    """The module's weights as dense numbers.
+
+    Unread if one of them is not at hand, for cosines of the others would mislead, and where the forward changes them (an
+    adapter, a parametrization).
+    """
+    if any("base_layer" in m._modules or "parametrizations" in m._modules for m in module.modules()):
+        raise Unread
     found = [dense(weight) for _, weight in weights(module)]
     if any(numbers is None for numbers in found):
         raise Unread
