@@ -14,8 +14,8 @@ def signature(module: nn.Module) -> inspect.Signature:
 
 
 def bare(module: nn.Module) -> nn.Module:
-    """The module that PEFT wrapped an adapter around, or several, one around the other; `module` itself where it did not."""
-    while isinstance(inner := module._modules.get("base_layer"), nn.Module):
+    """The module inside adapters of PEFT, which may lie one around the other, and torch.compile's wrapper; else `module`."""
+    while isinstance(inner := module._modules.get("base_layer", module._modules.get("_orig_mod")), nn.Module):
         module = inner
     return module
 

@@ -19,7 +19,7 @@ from ..weights import home
 from .clock import Clock
 from .cycles import watched
 from .frames import Frame, Frames, Stream
-from .head import head, said_of
+from .head import head, nothing, said_of
 from .holding import Holding
 from .identity import Identity, SequenceInfo, stops
 from .jobs import Forward, Job, phase, references
@@ -27,6 +27,7 @@ from .likeness import compared
 from .observers import Observers, measured
 from .options import Options
 from .sink import Sink
+from .uncompiled import Uncompiled
 
 
 class Tracer:
@@ -93,10 +94,11 @@ class Tracer:
         self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
         self._holding = Holding(self.options)
+        self._uncompiled = Uncompiled(self.model)
         self._frames = Frames(self.model, [*self.sites, *repeated], self._opened, self._closed)
         self._observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
-        self._handles += self._observers.hook(self.sites, repeated)
+        self._handles += [*self._observers.hook(self.sites, repeated), self._uncompiled]
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
             measured(self._writer, rows)
@@ -124,20 +126,12 @@ class Tracer:
             return
         writer.discard()
         if status == "complete":
-            raise ModelError(self._nothing())
+            raise ModelError(nothing(self.model, self._outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
         self._writer, self._continue = writer, True
         return self
-
-    def _nothing(self) -> str:
-        if self._outside:
-            return (
-                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
-                "module that your code calls"
-            )
-        return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
 
     @contextmanager
     def batch(
@@ -246,6 +240,10 @@ class Tracer:
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + said_of(self.sites, self._clock.fired) + self._observers.notes() + said,
+            "warnings": self._notes
+            + said_of(self.sites, self._clock.fired)
+            + self._observers.notes()
+            + self._uncompiled.said
+            + said,
             **self._clock.times(),
         }
