@@ -18,9 +18,9 @@ from moescope.tracer.uncompiled import NOTE
 
 CURE = (
     " is compiled (torch.compile), and its graphs run past the hooks that would record it; to trace it, put `with "
-    'torch.compiler.set_stance("force_eager"):` around the Tracer and the calls in it, or trace and call the model as it was before it was '
-    "compiled (that of torch.compile(model) is model._orig_mod)"
-)  # fmt: skip
+    'torch.compiler.set_stance("force_eager"):` around the Tracer and the calls in it, or trace and call the model as it was '
+    "before it was compiled (that of torch.compile(model) is model._orig_mod)"
+)
 Compile = Callable[[nn.Module, str], nn.Module]
 
 
