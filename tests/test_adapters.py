@@ -107,11 +107,12 @@ def test_the_proof_goes_through_the_adapter(kind: str) -> None:
         hidden = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             found.append(torch.stack([site.contract.one(site, hidden, e, weight) for site in sites for e in range(8)]))
-    assert torch.allclose(*found, atol=1e-5)
+    scale = found[1].abs().max()
+    assert float((found[0] - found[1]).abs().max() / scale) < 1e-5
     plain = mixtral()
     with torch.no_grad():
         without = torch.stack([site.contract.one(site, hidden, e, weight) for site in find(plain) for e in range(8)])
-    assert torch.allclose(found[0], without, atol=1e-5) == ("expert" not in KINDS[kind][1])
+    assert (float((found[0] - without).abs().max() / scale) < 1e-5) == ("expert" not in KINDS[kind][1])
 
 
 def test_merged_and_switched_off(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_generation_and_training_steps(tmp_path: Path) -> None:
 def test_experts_of_an_adapted_model_can_be_taken_out(edit: Any) -> None:
     model = adapted("all of it").get_base_model()
     before = ran(model)
-    with interventions.intervene(model, edit(experts={(None, 0): [before[0][3]]})):
+    with interventions.intervene(model, edit(layers=0, experts=[before[0][3]])):
         after = ran(model)
     zero = edit is interventions.Zero
     used = [expert for router, _, _, expert, weight in after if router == 0 and weight]
@@ -180,7 +181,7 @@ def test_families(tmp_path: Path, family: str) -> None:
     built = tiny.build(family)
     linear = family == "switch_transformers"
     targets = {"target_modules": ["wi", "wo", "classifier"]} if linear else {
-        "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", ".weight"[:0] or "gate.weight"]}  # fmt: skip
+        "target_parameters": ["mlp.experts.gate_up_proj", "mlp.experts.down_proj", "gate.weight"]}  # fmt: skip
     if family == "gpt_oss":
         targets["target_parameters"][2] = "router.weight"
     plain = [site.path for site in find(built.model)]

@@ -29,10 +29,14 @@ def base_of(folder: Path) -> str:
             f"{folder} is an adapter that names no base model; write its path into {CONFIG} (base_model_name_or_path)"
         )
     beside = folder / str(base)
-    found = beside if not Path(base).exists() and beside.exists() else Path(base)
+    found = beside if _is_model(beside) and not _is_model(Path(base)) else Path(base)
     if found.exists() and found.samefile(folder):
         raise ModelError(f"{folder} is an adapter that names itself as its base model; write the model's path into {CONFIG}")
     return str(found) if found is beside else str(base)
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", CONFIG))
 
 
 def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:

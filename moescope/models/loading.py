@@ -111,6 +111,7 @@ def load(
 
 def _adapter(name: str, folder: Path, how: _How) -> Loaded:
     _unpickled(folder, how.pickle)
+    readable(folder)
     base = base_of(folder)
     try:
         under = load(
