@@ -20,7 +20,12 @@ def _run(model: Any, ids: torch.Tensor) -> None:
 
 def _failing(model: Any, ids: torch.Tensor, where: str, error: type[BaseException]) -> None:
     """One forward that ends in `where` by `error`, which the user catches."""
-    module = {"root": model.lm_head, "tower": model.model, "layer": model.model.layers[1], "experts": model.model.layers[0].mlp.experts}
+    module = {
+        "root": model.lm_head,
+        "tower": model.model,
+        "layer": model.model.layers[1],
+        "experts": model.model.layers[0].mlp.experts,
+    }
 
     def fail(*_: Any) -> None:
         raise error

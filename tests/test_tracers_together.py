@@ -37,7 +37,9 @@ def test_a_second_proof_is_not_in_the_first_run(tmp_path: Path) -> None:
 
 def _left(model: Any) -> list[Any]:
     hooks = [(n, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(vars(m))) for n, m in model.named_modules()]
-    patched = [n for n in ("reorder_cache", "batch_select_indices", "crop") if "moescope" in getattr(DynamicCache, n).__module__]
+    patched = [
+        n for n in ("reorder_cache", "batch_select_indices", "crop") if "moescope" in getattr(DynamicCache, n).__module__
+    ]
     return [hooks, patched]
 
 
@@ -47,7 +49,7 @@ def test_tracers_end_in_any_order(order: tuple[int, ...], tmp_path: Path) -> Non
     model, ids = small.mixtral(), small.ids(2, 4)
     before = _left(model)
     tracers = [moescope.Tracer(model, tmp_path / f"{n}.duckdb") for n in range(3)]
-    lives = {n: 0 for n in range(3)}
+    lives = dict.fromkeys(range(3), 0)
 
     def run() -> None:
         with torch.no_grad():

@@ -32,6 +32,7 @@ import click
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
+@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(model: str, store: Path, data: str | None, quiet: bool, **options: Any) -> None:
     """Ablate experts of MODEL on the inputs of a run in STORE, and keep the effects there (view ablation_effects).
@@ -42,7 +43,9 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     from ..interventions import ablate, parse
     from ..models.loading import load
 
-    loaded = load(model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle")})
+    loaded = load(
+        model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing")}
+    )
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
     _traced(loaded, store, data, options["run"], limit, batch_size)
     images = read(data) if data is not None and loaded.reads == "image" else None

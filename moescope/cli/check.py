@@ -11,6 +11,7 @@ import click
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
+@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
 def command(model: str, as_json: bool, **loading: object) -> None:
     """Find the routers of MODEL and prove each; exit 1 with the reason if one fails. Nothing is written."""
@@ -23,6 +24,8 @@ def command(model: str, as_json: bool, **loading: object) -> None:
     loaded = load(model, **loading)  # type: ignore[arg-type]
     sites = find(loaded.model)
     proved = prove(loaded.model, sites, example_inputs(loaded.model))
+    for note in loaded.notes:
+        click.echo(f"moescope: {note}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(p) for p in proved], indent=1))
         return

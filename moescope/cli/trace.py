@@ -75,6 +75,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--revision", help="Of a hub model.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--allow-pickle", is_flag=True, help="Load weights that are pickled.")
+@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
 @click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
@@ -104,8 +105,9 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
 
     from ..models.loading import load
     from ..tracer import Options, trace
+    from ..weights import size, weights
 
-    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle")}
+    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(
@@ -122,7 +124,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     options["generate"] = options["generate"] or 0
     threads = options.pop("threads")
     loaded = load(model, **loading)
-    if threads or sum(p.numel() for p in loaded.model.parameters()) < 100_000_000:
+    if threads or sum(size(w) for _, w in weights(loaded.model)) < 100_000_000:
         torch.set_num_threads(threads or 1)
     return trace(
         loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options

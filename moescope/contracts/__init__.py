@@ -9,6 +9,7 @@ from ..discover import modules
 from ..errors import NotMoEError, UnknownContract
 from ._base import Call, Contract, Edit, Emit, Record, Site
 from ._calls import signature
+from ._compiled import check_compiled, is_wrapper
 from ._method_call import MethodCall
 from ._notes import describe
 from ._suspects import suspects
@@ -27,9 +28,10 @@ def find(model: nn.Module) -> list[Site]:
     """Every router of a model, by walking its modules; the first contract that knows a module has it.
 
     NotMoEError if there is none, UnknownContract if a module looks routed and no contract knows it, ModelError for a version
-    of Transformers whose routers say something else.
+    of Transformers whose routers say something else, and for what torch.compile has compiled.
     """
     check_transformers(model)
+    check_compiled(model, [])
     known = contracts()
     sites = [site for name, module in model.named_modules() if not wraps(module) for site in _first(known, name, module)]
     strange = suspects(model, sites)
@@ -43,6 +45,7 @@ def find(model: nn.Module) -> list[Site]:
             f"{type(model).__name__} has no router that moescope can find among its {sum(1 for _ in model.modules())} modules: "
             f"it is not a mixture of experts, or it speaks none of the contracts {', '.join(known)}; see `moescope families`"
         )
+    check_compiled(model, sites)
     takes = set(signature(model).parameters)
     for site in sites:
         site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
@@ -52,8 +55,8 @@ def find(model: nn.Module) -> list[Site]:
 
 
 def wraps(module: nn.Module) -> bool:
-    """A TransformerLens bridge around the module that is meant; that one is met on its own."""
-    return "_original_component" in module._modules
+    """A TransformerLens bridge or torch.compile's wrapper around the module that is meant; that one is met on its own."""
+    return "_original_component" in module._modules or is_wrapper(module)
 
 
 def _first(known: dict[str, Contract], name: str, module: nn.Module) -> list[Site]:

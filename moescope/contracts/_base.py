@@ -21,6 +21,8 @@ _STACKS = {
     "decoder": ("decoder",),
 }
 
+_BETWEEN = ("_original_component", "_orig_mod", "base_layer")
+
 
 @dataclass(eq=False)
 class Site:
@@ -45,7 +47,7 @@ class Site:
         """The router's own path where there is one, else the block's."""
         named = [n for n, m in self.block.named_modules() if m is self.router and n]
         path = f"{self.name}.{named[0]}".lstrip(".") if named else self.name
-        return path.replace("_original_component.", "")  # a TransformerLens bridge in between is not the model's own name
+        return own_path(path)
 
     @property
     def layer(self) -> int | None:
@@ -126,6 +128,11 @@ class Contract(Protocol):
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """The routed output that follows from `record` alone, expert by expert, to be compared with the real one."""
+
+
+def own_path(path: str) -> str:
+    """A module's path without what was put in between by TransformerLens, PEFT or torch.compile."""
+    return ".".join(part for part in path.split(".") if part not in _BETWEEN)
 
 
 def stack_of(path: str, images: bool) -> str:

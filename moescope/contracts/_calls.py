@@ -9,8 +9,15 @@ from torch import nn
 
 
 def signature(module: nn.Module) -> inspect.Signature:
-    """Of the class's forward without self; an empty one where Python cannot tell."""
-    return _signature(type(module).forward)
+    """Of the class's forward without self, behind adapters; an empty one where Python cannot tell."""
+    return _signature(type(bare(module)).forward)
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The module inside adapters of PEFT, which may lie one around the other, and torch.compile's wrapper; else `module`."""
+    while isinstance(inner := module._modules.get("base_layer", module._modules.get("_orig_mod")), nn.Module):
+        module = inner
+    return module
 
 
 @lru_cache(maxsize=4096)

@@ -16,7 +16,7 @@ from .. import hooks
 from ..errors import UnknownContract
 from . import _sentinels
 from ._base import Edit, Emit, Record, Site, named, renamed
-from ._calls import signature
+from ._calls import bare, signature
 from ._subsets import Subset
 from ._words import Word, same
 
@@ -43,10 +43,10 @@ class ExpertsCall:
         router, experts = self.router_of(module), getattr(module, "experts", None)
         experts = getattr(experts, "_original_component", experts)  # behind a TransformerLens bridge
         if router is not None and isinstance(experts, nn.Module) and takes_assignments(experts):
-            count = expert_count(router, experts)
-            roles = _sentinels.roles(router, experts, count)
+            count = expert_count(bare(router), bare(experts))
+            roles = _sentinels.roles(bare(router), bare(experts), count)
             extra = {"roles": roles, "special_experts": len(roles)} if roles else {}
-            kind = "hash" if hasattr(router, "tid2eid") else "token_choice"
+            kind = "hash" if hasattr(bare(router), "tid2eid") else "token_choice"
             yield Site(name, module, router, experts, self, count, kind, extra=extra)
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
@@ -163,5 +163,5 @@ def child_router(block: nn.Module) -> nn.Module | None:
     """The child that decides: named gate or router, or of a class named so."""
     children = dict(block.named_children())
     named_so = [children[name] for name in ("gate", "router") if name in children]
-    classed = [m for m in children.values() if type(m).__name__.endswith(("Router", "Gate", "Gating"))]
+    classed = [m for m in children.values() if type(bare(m)).__name__.endswith(("Router", "Gate", "Gating"))]
     return next(iter([*named_so, *classed]), None)

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..weights import dense, fetched
 from ._base import Site
+from ._calls import bare
 
 _SHARED = re.compile(r"shared_(experts?|mlp)")
 _COUNTS = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
@@ -17,12 +19,15 @@ _BIAS = re.compile(r"e_score_correction_bias|expert_bias|balancing_biases")
 
 def describe(model: nn.Module, site: Site) -> None:
     """Add to `site.extra`: shared (a number), groups, groups_kept, bias ({name, values}), scale ({name: value, on})."""
-    if (
-        type(site.router).__name__ == "PhimoeTopKRouter"
-    ):  # its weights are softmaxes too, but of logits near the chosen one only
-        site.score, site.extra["sparsemixer"] = "softmax", getattr(site.router, "router_jitter_noise", None)
+    router = _router(site)
+    if type(router).__name__ == "PhimoeTopKRouter":  # its weights are softmaxes too, but of logits near the chosen one only
+        site.score, site.extra["sparsemixer"] = "softmax", getattr(router, "router_jitter_noise", None)
     notes = {"shared": _shared(model, site), **_groups(site), **_bias(site), **_scale(site)}
     site.extra = {**{k: v for k, v in notes.items() if v is not None}, **site.extra}
+
+
+def _router(site: Site) -> nn.Module | None:
+    return None if site.router is None else bare(site.router)
 
 
 def _shared(model: nn.Module, site: Site) -> int:
@@ -33,7 +38,7 @@ def _shared(model: nn.Module, site: Site) -> int:
         return int("mlp" in dict(site.block.named_children()))  # Gemma: a dense feed-forward beside the experts, in the layer
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    places = (site.router, site.block, text, config)
+    places = (_router(site), site.block, text, config)
     counts = (getattr(place, name, None) for name in _COUNTS for place in places if place is not None)
     return next((c for c in counts if isinstance(c, int) and c > 0), 1)
 
@@ -41,30 +46,31 @@ def _shared(model: nn.Module, site: Site) -> int:
 def _groups(site: Site) -> dict[str, Any]:
     """Group-limited routing: how many groups, and how many of them a token may use."""
     for groups, kept in (("num_group", "topk_group"), ("n_group", "topk_group")):
-        number = getattr(site.router, groups, None)
+        number = getattr(_router(site), groups, None)
         if isinstance(number, int) and number > 1:
-            return {"groups": number, "groups_kept": getattr(site.router, kept, None)}
+            return {"groups": number, "groups_kept": getattr(_router(site), kept, None)}
     return {}
 
 
 def _bias(site: Site) -> dict[str, Any]:
     """The bias that selects but does not weigh; logits alone do not give the decision without it."""
     for name, tensor in _tensors(site):
-        if _BIAS.fullmatch(name) and tensor.device.type != "meta":
-            return {"bias": {"name": name, "values": [round(v, 6) for v in tensor.detach().float().flatten().tolist()]}}
+        if _BIAS.fullmatch(name) and (numbers := dense(tensor)) is not None:
+            return {"bias": {"name": name, "values": [round(v, 6) for v in numbers.detach().float().flatten().tolist()]}}
     return {}
 
 
 def _tensors(site: Site) -> Iterator[tuple[str, Tensor]]:
-    for module in (site.router, *(site.router.children() if site.router is not None else ()), site.block):
+    router = _router(site)
+    for module in (router, *(router.children() if router is not None else ()), site.block):
         if module is not None:
-            yield from module.named_parameters(recurse=False)
-            yield from module.named_buffers(recurse=False)
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                yield name, fetched(module, name, tensor)
 
 
 def _scale(site: Site) -> dict[str, Any]:
     """A constant factor: of the weights where the router has it, of the block's output where the block has it."""
-    for owner, where in ((site.router, "weights"), (site.block, "output")):
+    for owner, where in ((_router(site), "weights"), (site.block, "output")):
         for name, value in vars(owner).items() if owner is not None else ():
             if _SCALE.fullmatch(name) and isinstance(value, int | float) and not torch.is_tensor(value):
                 return {"scale": {"name": name, "value": float(value), "on": where}}

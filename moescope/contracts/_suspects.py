@@ -3,6 +3,7 @@
 from torch import nn
 
 from ._base import Site
+from ._calls import bare
 
 
 def suspects(model: nn.Module, sites: list[Site]) -> list[str]:
@@ -23,6 +24,6 @@ def _routed(module: nn.Module) -> bool:
     if "_original_component" in children:  # a TransformerLens bridge around the module that is meant
         return False
     decides = any(name in children for name in ("gate", "router", "gating")) or any(
-        type(m).__name__.endswith(("Router", "Gating", "TopKGate")) for m in children.values()
+        type(bare(m)).__name__.endswith(("Router", "Gating", "TopKGate")) for m in children.values()
     )
     return decides and "experts" in children

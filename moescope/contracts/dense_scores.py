@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ._base import Edit, Emit, Record, Site, named
+from ._calls import bare
 from ._experts_call import child_router, expert_count, parameters
 from ._words import Word, same
 
@@ -25,8 +26,9 @@ class DenseScores:
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site where a router stands beside experts that take one tensor."""
         router, experts = child_router(module), getattr(module, "experts", None)
-        if isinstance(router, nn.Linear) and hasattr(router, "top_k") and experts is not None and len(parameters(experts)) == 1:
-            yield Site(name, module, router, experts, self, expert_count(router, experts), weight_on="input")
+        linear = isinstance(router, nn.Module) and isinstance(bare(router), nn.Linear) and hasattr(bare(router), "top_k")
+        if router is not None and linear and isinstance(experts, nn.Module) and len(parameters(experts)) == 1:
+            yield Site(name, module, router, experts, self, expert_count(bare(router), bare(experts)), weight_on="input")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Read the scores as they leave the router, behind every other hook on its output."""
@@ -79,7 +81,7 @@ class DenseScores:
 
 def record(site: Site, scores: Tensor, logits: Tensor) -> Record:
     """(T, k) experts by logit, as the router chose them; by score where somebody changed the scores since."""
-    k = int(site.router.top_k)  # type: ignore[union-attr, arg-type]
+    k = int(bare(site.router).top_k)  # type: ignore[arg-type]
     chosen = torch.topk(logits, k, dim=-1).indices
     untouched = ((scores != 0).sum(-1) == (scores.gather(-1, chosen) != 0).sum(-1))[:, None]
     largest = torch.topk(scores, k, dim=-1)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ._calls import bare
 from ._experts_call import ExpertsCall, Said, child_router
 
 
@@ -25,7 +26,7 @@ class LogitsOnly(ExpertsCall):
 
 def decides_outside(block: nn.Module, router: nn.Module) -> bool:
     """Whether a block decides itself: its router is a plain Linear, or it has DBRX's method for it."""
-    return type(router) is nn.Linear or hasattr(block, "route_tokens_to_experts")
+    return type(bare(router)) is nn.Linear or hasattr(block, "route_tokens_to_experts")
 
 
 contract = LogitsOnly()

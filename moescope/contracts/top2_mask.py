@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
+from ..weights import home, precision, weights
 from ._base import Edit, Emit, Record, Site, named, renamed
+from ._calls import bare
 from ._experts_call import child_router, expert_count
 from ._words import Word, same
 
@@ -34,7 +36,7 @@ class Top2Mask:
         router, experts = child_router(module), getattr(module, "experts", None)
         if type(router).__name__ == "NllbMoeTop2Router" and isinstance(experts, nn.Module):
             extra: dict[str, Any] = {"output_scale": 1 - float(getattr(experts, "moe_token_dropout", 0.0))}
-            if misreads(experts, router.classifier.weight):  # type: ignore[union-attr, arg-type]
+            if misreads(experts, next(w for _, w in weights(bare(router.classifier)) if w.dim() == 2)):  # type: ignore[union-attr, arg-type]
                 extra["warning"] = WARNING
             yield Site(name, module, router, experts, self, expert_count(router, experts), extra=extra, score="softmax")  # type: ignore[arg-type]
 
@@ -137,11 +139,10 @@ def misreads(experts: nn.Module, like: Tensor) -> bool:
     training = [m for m in experts.modules() if m.training]
     try:
         experts.eval()
-        weight = next(experts.parameters())
-        device = torch.device("cpu") if weight.device.type == "meta" else weight.device  # offloaded: Accelerate moves it
+        device, dtype = home(experts), precision(experts)
         one = torch.zeros(1, like.shape[0], device=device)
         one[0, 0] = 1
-        experts(torch.zeros(1, like.shape[1], device=device, dtype=weight.dtype), one.long(), one.to(weight.dtype))
+        experts(torch.zeros(1, like.shape[1], device=device, dtype=dtype), one.long(), one.to(dtype))
     finally:
         for hook in hooks:
             hook.remove()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..contracts import Site
+from ..contracts._calls import bare
 from ..errors import InputError
 
 _K = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k")
@@ -68,9 +69,9 @@ def top_k(site: Site) -> int | None:
     if site.contract.name == "vmoe":
         config: Any = site.router.config  # type: ignore[union-attr]
         return int(config.num_selected_experts) if site.kind == "token_choice" else None
-    for module in (site.router, site.block, site.experts):
+    for module in filter(None, (site.router, site.block, site.experts)):
         for name in _K:
-            if isinstance(value := getattr(module, name, None), int):
+            if isinstance(value := getattr(bare(module), name, None), int):
                 return value
     return None
 

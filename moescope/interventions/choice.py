@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..contracts import Site
+from ..contracts._calls import bare
 from ..errors import InputError, ModelError
 from ._base import Edit, Undo, patched
 from ._masking import LOGIT_MASKED, Count, Masked, ProductKeys, mask_of, under
@@ -78,7 +79,7 @@ class TopK(Edit):
         if site.contract.name == "vmoe":
             return _switched(site, num_selected_experts=self.k)
         old = top_k(site) or 0
-        holders = [m for m in (site.router, site.block) if isinstance(getattr(m, "top_k", None), int)]
+        holders = [m for m in map(bare, filter(None, (site.router, site.block))) if isinstance(getattr(m, "top_k", None), int)]
         undo = [_set(holder, "top_k", self.k) for holder in holders]
 
         def make(forward: Callable[..., Any]) -> Callable[..., Any]:

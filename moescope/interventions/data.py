@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..inputs import Dataset
 from ..models.loading import Loaded
 from ..store import Store
+from ..weights import home, precision
 
 
 @dataclass(eq=False)
@@ -117,7 +118,7 @@ class Batches:
         for row, (start, stop) in enumerate(spans):
             ids[row, : stop - start] = self._tokens["vocab_id"][start:stop]
             keys[row, : stop - start] = self._tokens["token"][start:stop]
-        device = next(self.loaded.model.parameters()).device
+        device = home(self.loaded.model)
         return torch.from_numpy(ids).to(device), torch.from_numpy((keys >= 0).astype(np.int64)).to(device), keys
 
     def _span(self, sequence: int) -> tuple[int, int]:
@@ -132,13 +133,13 @@ class Batches:
             raise InputError(
                 f"the data set has no image {error.args[0]}, which run {self.run} traced; give the one it traced"
             ) from error
-        parameter = next(self.loaded.model.parameters())
         pixels = torch.from_numpy(np.ascontiguousarray(self.loaded.prepare([e.image for e in examples])))
         keys = np.concatenate([self._tokens["token"][slice(*self._span(s))] for s in sequences]).astype(np.int64)
         first = np.array([[self._tokens["token"][self._span(s)[0]]] for s in sequences], np.int64)
         classes = [[self._class(str(e.labels.get("class", "")))] for e in examples]
-        inputs = {"pixel_values": pixels.to(parameter.device, parameter.dtype)}
-        return Batch(forward, inputs, torch.tensor(classes).to(parameter.device), first, first, {"vision": keys}, sequences)
+        model = self.loaded.model
+        inputs = {"pixel_values": pixels.to(home(model), precision(model))}
+        return Batch(forward, inputs, torch.tensor(classes).to(home(model)), first, first, {"vision": keys}, sequences)
 
     def _class(self, label: str) -> int:
         names = self.classes or _class_names(self.loaded)

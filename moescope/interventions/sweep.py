@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from ..contracts import Site
+from ..contracts._calls import signature
 from ..errors import InputError
 from ..models.loading import Loaded
 from ..proof import observed
@@ -87,9 +88,7 @@ class Sweep:
             self._means = norms(self.loaded.model, needed, (self._inputs(b) for b in self.batches))
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
-        import inspect
-
-        takes = inspect.signature(self.loaded.model.forward).parameters
+        takes = signature(self.loaded.model).parameters
         return {**batch.inputs, **({"use_cache": False} if "use_cache" in takes else {})}
 
     def _batch(self, batch: Batch, prefix: Prefix | None) -> pd.DataFrame:

@@ -1,46 +1,101 @@
 """What a model is: for the record that goes with a run."""
 
 import hashlib
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .. import __version__
+from .. import __version__, weights
+from . import adapters
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
 
 
-def describe_model(model: nn.Module, name: str | None = None) -> dict[str, Any]:
-    """Name, family, configuration, weights' hash, size and type, by the columns of `models`."""
+def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Name, family, configuration, weights' hash, size and type, by the columns of `models`; sentences on what is left out."""
     config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else None
     quantization = getattr(config, "quantization_config", None)
-    return {
-        "name": name or getattr(model, "name_or_path", "") or type(model).__name__,
+    digest, notes = fingerprint(model)
+    forms = weights.forms(model)
+    method = ", ".join(forms) if quantization is None else str(getattr(quantization, "quant_method", quantization))
+    if put := adapters.settings(model):
+        settings = {**(settings or {}), "adapters": put}
+    described = {
+        "name": name or called(model),
         "family": getattr(config, "model_type", type(model).__name__),
         "config": settings,
-        "weights_sha256": weights_sha256(model),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "quantization": None if quantization is None else str(getattr(quantization, "quant_method", quantization)),
+        "weights_sha256": digest,
+        "parameters": sum(weights.size(w) for _, w in weights.weights(model)),
+        "dtype": str(weights.precision(model)).removeprefix("torch."),
+        "quantization": method or None,
         "code": f"{type(model).__module__}.{type(model).__name__}",
     }
+    return described, notes
+
+
+def called(model: nn.Module) -> str:
+    """A model's name: where it was loaded from, else its class; and the adapters that take part."""
+    name = getattr(model, "name_or_path", "") or type(model).__name__
+    return " + ".join([str(name), *adapters.active(model)])
 
 
 def weights_sha256(model: nn.Module) -> str:
-    """Hash of every parameter and buffer by name; of 64 Ki values of each ('sample:') above 2 GiB."""
-    state = model.state_dict()
-    whole = sum(t.numel() * t.element_size() for t in state.values()) <= _WHOLE
-    digest = hashlib.sha256()
-    for key, tensor in sorted(state.items()):
-        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        flat = tensor.detach().reshape(-1)
-        if not whole:
-            flat = flat[:: max(1, flat.numel() // 65536)]
-        digest.update(flat.contiguous().cpu().view(torch.uint8).numpy().tobytes())
-    return ("" if whole else "sample:") + digest.hexdigest()
+    """The hash alone, see `fingerprint`."""
+    return fingerprint(model)[0]
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module) -> tuple[str, list[str]]:
+    """Hash of what the state dict holds, by name; of 64 Ki values of each tensor ('sample:') above 2 GiB; and notes.
+
+    Of a tensor in another form it covers the plain tensors, scales and settings that make it up (see `moescope.weights`), of a
+    sharded one the part that this process holds, of what cannot be read the name, shape and type alone: each of the last two
+    is said in a note.
+    """
+    state = weights.state(model)
+    held = {key: weights.pieces(value) for key, value in sorted(state.items())}
+    whole = sum(p.numel() * p.element_size() for found in held.values() for p in found if torch.is_tensor(p)) <= _WHOLE
+    digest, unread = hashlib.sha256(), []
+    for key, found in held.items():
+        for part in found:
+            data = _bytes(part, whole)
+            if torch.is_tensor(part):
+                digest.update(f"{key}{tuple(part.shape)}{part.dtype}".encode())
+            digest.update(data if data is not None else f"{key}{_outside(state[key])} unread".encode())
+            unread += [key] if data is None else []
+    parts = [key for key, value in state.items() if weights.sharded(value)]
+    return ("" if whole else "sample:") + digest.hexdigest(), [*_notes(unread, parts)]
+
+
+def _bytes(piece: weights.Piece, whole: bool) -> bytes | None:
+    if not torch.is_tensor(piece):
+        return None if piece is None else piece.encode()
+    flat: Tensor = piece.reshape(-1)  # type: ignore[union-attr]
+    if not whole:
+        flat = flat[:: max(1, flat.numel() // 65536)]
+    try:
+        return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes()  # type: ignore[no-any-return]
+    except (RuntimeError, NotImplementedError):  # e.g. no longer there
+        return None
+
+
+def _outside(value: Any) -> str:
+    """What is known of a value that cannot be read."""
+    return f"{tuple(value.shape)}{value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _notes(unread: list[str], parts: list[str]) -> Iterator[str]:
+    """Sentences on what the hash does not cover."""
+    for keys, text in (
+        (unread, "could not be read: the weights' hash covers its name, shape and type alone"),
+        (parts, "is sharded over processes: the weights' hash covers the part that this one holds"),
+    ):
+        if named := sorted(set(keys)):
+            yield f"{named[0]}{f' and {len(named) - 1} more' if named[1:] else ''}: {text}"
 
 
 def versions() -> dict[str, str]:

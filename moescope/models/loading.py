@@ -1,16 +1,19 @@
-"""Load what a user names: a specimen, a local folder, a V-MoE checkpoint, a model of the hub."""
+"""Load what a user names: a specimen, a local folder, an adapter's folder, a V-MoE checkpoint, a model of the hub."""
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, ModelError, MoescopeError
+from .adapters import base_of, is_adapter, put_on
+from .missing import complete, readable, reported, steady
 
 SPECIMENS = Path(__file__).parent / "specimens"
 
@@ -23,6 +26,7 @@ class Loaded:
     model: nn.Module
     tokenizer: Any = None
     prepare: Any = None
+    notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
 
     @property
     def reads(self) -> str:
@@ -57,6 +61,16 @@ def dtype_of(dtype: str, device: torch.device) -> torch.dtype | str:
     return known[dtype]
 
 
+@dataclass(frozen=True)
+class _How:
+    device: torch.device
+    dtype: torch.dtype | str
+    remote: bool
+    pickle: bool
+    missing: bool
+    revision: str | None = None
+
+
 def load(
     name: str | Path,
     *,
@@ -65,51 +79,86 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
+    allow_missing: bool = False,
 ) -> Loaded:
-    """Load a model by name or path, in evaluation mode.
+    """Load a model by name or path, in evaluation mode; an adapter's folder (PEFT) as its base model with the adapter in it.
 
     InputError for a name that is nothing, ModelError for a folder that cannot be loaded safely: code of its own is refused
-    unless `trust_remote_code`, pickled weights unless `allow_pickle`.
+    unless `trust_remote_code`, pickled weights unless `allow_pickle`. ModelError too where the checkpoint lacks weights that
+    the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
+    are missing are the same random numbers each time (a V-MoE must be whole always).
     """
     where = device_of(device)
-    kind = dtype_of(dtype, where)
+    how = _How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing)
     folder = specimens().get(str(name), Path(name))
+    if is_adapter(folder):
+        return _adapter(str(name), folder, how)
     if (folder / "config.json").exists():
-        return _folder(str(name), folder, where, kind, trust_remote_code, allow_pickle, None)
+        return _folder(str(name), folder, how)
     if Path(f"{name}.index").exists():
-        return _checkpoint(str(name), where, kind)
+        return _checkpoint(str(name), where, how.dtype)
     if folder.exists():
-        raise ModelError(f"{name} is no model: a model's folder has a config.json, a V-MoE checkpoint a file PREFIX.index")
+        raise ModelError(
+            f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a V-MoE checkpoint "
+            "a file PREFIX.index"
+        )
     if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
         raise InputError(
             f"there is no model {str(name)!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
         )
-    return _folder(str(name), str(name), where, kind, trust_remote_code, allow_pickle, revision)
+    return _folder(str(name), str(name), replace(how, revision=revision))
 
 
-def _folder(
-    name: str, folder: Path | str, device: torch.device, dtype: Any, remote: bool, pickle: bool, revision: str | None
-) -> Loaded:
+def _adapter(name: str, folder: Path, how: _How) -> Loaded:
+    _unpickled(folder, how.pickle)
+    readable(folder)
+    base = base_of(folder)
+    try:
+        under = load(
+            base,
+            device=str(how.device),
+            dtype=str(how.dtype).removeprefix("torch."),
+            trust_remote_code=how.remote,
+            allow_pickle=how.pickle,
+            allow_missing=how.missing,
+        )
+    except MoescopeError as error:
+        raise type(error)(f"{name} is an adapter of {base}, which cannot be loaded: {error}") from error
+    notes = put_on(name, folder, under.model, how.missing)
+    own = _tokenizer(folder, {"trust_remote_code": how.remote}) if (folder / "tokenizer_config.json").exists() else None
+    return replace(
+        under, name=f"{base} + {name}", model=under.model.eval(), notes=[*under.notes, *notes], tokenizer=own or under.tokenizer
+    )
+
+
+def _folder(name: str, folder: Path | str, how: _How) -> Loaded:
     if isinstance(folder, Path):
-        _safe(folder, remote, pickle)
+        _safe(folder, how)
+        readable(folder)
         if '"vmoe"' in (folder / "config.json").read_text():
             from .vmoe import VMoE
 
-            return _vmoe(name, VMoE.from_pretrained(folder), device, dtype)
+            return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
     import transformers
 
-    options: dict[str, Any] = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
+    options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
     if not isinstance(folder, Path) and not _hub_answers(folder):
         options["local_files_only"] = True  # the cache may have it
     transformers.utils.logging.disable_progress_bar()
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **options)
-        cls = _class(config)
-        model = cls.from_pretrained(folder, dtype=dtype, use_safetensors=None if pickle else True, **options)
+        model, info = _weights(name, _class(config), folder, how, options)
         tokenizer = _tokenizer(folder, options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(_why(name, error)) from error
-    return Loaded(name, model.to(device).eval(), tokenizer)
+    return Loaded(name, model.to(how.device).eval(), tokenizer, notes=complete(name, model, info, how.missing))
+
+
+def _weights(name: str, cls: Any, folder: Path | str, how: _How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The model, and what Transformers says of weights that were not there or not taken."""
+    asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
+    with reported(name), steady(how.missing):
+        return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
 
 
 def _hub_answers(name: str) -> bool:
@@ -137,11 +186,15 @@ def _why(name: str, error: Exception) -> str:
     return f"{name} cannot be loaded: {text[:300]}"
 
 
-def _safe(folder: Path, remote: bool, pickle: bool) -> None:
-    if '"auto_map"' in (folder / "config.json").read_text() and not remote:
+def _safe(folder: Path, how: _How) -> None:
+    if '"auto_map"' in (folder / "config.json").read_text() and not how.remote:
         raise ModelError(f"{folder} brings code of its own (auto_map in config.json); it runs only with --trust-remote-code")
+    _unpickled(folder, how.pickle)
+
+
+def _unpickled(folder: Path, allow: bool) -> None:
     pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickled and not [*folder.glob("*.safetensors")] and not pickle:
+    if pickled and not [*folder.glob("*.safetensors")] and not allow:
         raise ModelError(
             f"the weights in {folder} are pickled ({pickled[0].name}), which can run code; convert them to safetensors, or say "
             "--allow-pickle if you trust them"

@@ -1,22 +1,30 @@
-"""Models that come wrapped: TransformerLens bridges and nnsight envoys are traced as the model inside them."""
+"""Models that come wrapped: TransformerLens bridges, nnsight envoys and PEFT models are traced as the model inside them."""
 
 from typing import Any
 
 from torch import nn
 
+from ..contracts._compiled import is_wrapper, refused, runs_eagerly
 from ..errors import InputError
 
 WRAPPING = "_original_component."  # what TransformerLens puts into the path of a module that it replaced
 
 
 def unwrap(model: Any) -> nn.Module:
-    """The module whose forward runs: `model` itself, a bridge's `original_model`, an envoy's `_module`.
+    """The module whose forward runs: `model` itself, a bridge's `original_model`, an envoy's `_module`, PEFT's base model.
 
-    InputError for what is none of them, and for an nnsight model that has no weights yet.
+    InputError for what is none of them, and for an nnsight model that has no weights yet; ModelError for what `torch.compile`
+    returned, unless it runs uncompiled at present.
     """
     kind = {cls.__module__.partition(".")[0] for cls in type(model).__mro__}
     if "transformer_lens" in kind:
         return model.original_model
+    if is_wrapper(model):
+        if not runs_eagerly():
+            raise refused(f"this {type(model._orig_mod).__name__}")
+        return unwrap(model._orig_mod)
+    if "peft" in kind and hasattr(model, "get_base_model"):
+        return model.get_base_model()  # with the adapters in it
     if "nnsight" in kind:
         inner = model._module
         if any(p.is_meta for p in inner.parameters()):

@@ -11,6 +11,7 @@ from .. import routing
 from ..contracts import Call, Site
 from ..contracts._scores import guess_score
 from ..errors import MoescopeError, ProofFailed
+from .causes import cause
 
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
@@ -72,13 +73,14 @@ def _recomputed(site: Site, call: Call) -> float:
     except MoescopeError:
         raise
     except Exception as failure:
-        raise ProofFailed(f"the output of {site.name} could not be recomputed from its record: {failure}") from failure
+        said = f"the output of {site.name} could not be recomputed from its record: {failure}{cause(site, '')}"
+        raise ProofFailed(said) from failure
     difference = float((ours - call.output.float()).abs().max())
     error = difference / (float(call.output.float().abs().max()) or 1.0)
     if not difference <= _allowed(call):
         raise ProofFailed(
             f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its "
-            f"largest value): contract '{site.contract.name}' does not describe this layer; nothing is traced"
+            f"largest value){cause(site, f': contract {site.contract.name!r} does not describe this layer')}; nothing is traced"
         )
     return error
 

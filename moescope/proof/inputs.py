@@ -8,6 +8,7 @@ from torch import nn
 
 from ..contracts._calls import signature
 from ..errors import InputError
+from ..weights import home, precision
 
 
 def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
     InputError when the model's forward takes neither; then the caller gives inputs of its own.
     """
     parameters = signature(model).parameters
-    device = next(model.parameters()).device
+    device = home(model)
     config = getattr(model, "config", None)
     random = torch.Generator().manual_seed(0)
     inputs: dict[str, Any] = {}
@@ -26,7 +27,7 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
     if "decoder_input_ids" in parameters:
         inputs["decoder_input_ids"] = inputs["input_ids"].flip(-1)
     if not inputs and "pixel_values" in parameters:
-        inputs["pixel_values"] = _pixels(model, config, random).to(device, next(model.parameters()).dtype)
+        inputs["pixel_values"] = _pixels(model, config, random).to(device, precision(model))
     if not inputs:
         raise InputError(
             f"{type(model).__name__}.forward takes neither input_ids nor pixel_values, so moescope cannot make inputs to "

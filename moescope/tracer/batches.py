@@ -13,13 +13,15 @@ from torch import nn
 
 from ..errors import InputError, StoreError
 from ..inputs import Dataset, Example, read
-from ..models.describe import weights_sha256
+from ..models.describe import called, weights_sha256
 from ..models.loading import Loaded, load
+from ..models.sources import unwrap
 from ..proof import images_per_group
 from ..store import RunWriter
 from ..store.parts import Part
 from ..store.replace import tidy
 from ..store.revive import planned, unfinished
+from ..weights import home, precision
 from .options import Options
 from .session import Tracer
 from .windows import Window, windows
@@ -74,10 +76,15 @@ def trace(
         "limit": limit,
     }
     plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
-    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(next(loaded.model.parameters()).dtype)}
+    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
     key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
     run: dict[str, Any] = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
-    run |= {"overrides": dict(overrides or {}), "model_name": loaded.name, "key": key, "warnings": list(data.warnings)}
+    run |= {
+        "overrides": dict(overrides or {}),
+        "model_name": loaded.name,
+        "key": key,
+        "warnings": [*loaded.notes, *data.warnings],
+    }
     store = Path(store)
     tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     done = 0
@@ -127,7 +134,8 @@ def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mappin
     if isinstance(model, Loaded):
         return model
     if isinstance(model, nn.Module):
-        return Loaded(getattr(model, "name_or_path", "") or type(model).__name__, model.eval(), tokenizer)
+        inner = unwrap(model)
+        return Loaded(called(inner), inner.eval(), tokenizer)
     return load(model, device=device, dtype=dtype, **loading)
 
 
@@ -191,17 +199,17 @@ def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
 
 def _run(loaded: Loaded, batch: list[Window], generate: int) -> None:
     model: Any = loaded.model
-    parameter = next(model.parameters())
+    device = home(model)
     with torch.no_grad():
         if loaded.prepare is not None:
             pixels = loaded.prepare([w.image for w in batch])
-            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(parameter.device, parameter.dtype))
+            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(device, precision(model)))
             return
-        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=parameter.device)
+        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
         if generate:
             model.generate(**inputs, max_new_tokens=generate, do_sample=False)
         elif batch[0].decoder_ids is not None:
-            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, parameter.device)
+            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
             model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
         else:
             model(**inputs)

@@ -5,7 +5,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from ..contracts import Site
+from ..contracts._compiled import CURE, has_run
 from ..proof import Proved
 
 
@@ -64,3 +67,12 @@ def _together(pairs: list[tuple[str, str]]) -> list[str]:
     for text, path in pairs:
         said.setdefault(text, []).append(path)
     return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
+
+
+def nothing(model: nn.Module, outside: int) -> str:
+    """Why a trace holds nothing, where routers fired `outside` times in no forward of the model."""
+    kind = type(model).__name__
+    if outside:
+        return f"routers fired {outside} times, but never inside a forward of {kind}: trace the module that your code calls"
+    cure = f"; if what ran was compiled (torch.compile) before, its graphs ran past the Tracer: {CURE}" if has_run() else ""
+    return f"{kind} was never run inside the Tracer, so there is nothing to store{cure}"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Site
+from ..weights import dense, weights
 
 ALL, MOST, NEAREST = 64, 256, 8
 SAMPLE = 1 << 14  # parameters of an expert
@@ -27,15 +28,34 @@ def cosines(rows: np.ndarray) -> np.ndarray:
 
 
 def likeness(sites: Iterable[Site]) -> list[dict[str, Any]]:
-    """Rows of the table `measures`, for the routers whose weights could be read."""
+    """The rows alone, see `compared`."""
+    return compared(sites)[0]
+
+
+def compared(sites: Iterable[Site]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the table `measures`, for the routers whose weights could be read; and a sentence on those that could not."""
     rows: list[dict[str, Any]] = []
+    unread: dict[str, list[str]] = {}
     for site in sites:
         if 2 <= site.n_experts <= MOST:
             for name, read in (("router_weight_cosine", router_rows), ("expert_weight_cosine", expert_rows)):
-                weights = read(site)
-                if weights is not None and np.isfinite(weights).all():
-                    rows += _rows(site, name, weights)
-    return rows
+                try:
+                    found = read(site)
+                except Unread:
+                    unread.setdefault(name.partition("_")[0], []).append(site.path)
+                    continue
+                if found is not None and np.isfinite(found).all():
+                    rows += _rows(site, name, found)
+    return rows, [_said(kind, paths) for kind, paths in unread.items()]
+
+
+class Unread(Exception):
+    """A weight whose numbers are not at hand."""
+
+
+def _said(kind: str, paths: list[str]) -> str:
+    more = f" and {len(paths) - 1} more" if paths[1:] else ""
+    return f"{paths[0]}{more}: {kind} weights could not be read as the numbers that take part, so their cosines are left out"
 
 
 def _rows(site: Site, name: str, weights: np.ndarray) -> list[dict[str, Any]]:
@@ -68,20 +88,29 @@ def expert_rows(site: Site) -> np.ndarray | None:
     """(E, n) of the experts' parameters: one tensor of all experts per matrix, or one module per expert; None otherwise."""
     if site.experts is None:
         return None
-    modules = [m for m in site.experts.children() if any(True for _ in m.parameters())]
-    if len(modules) == site.n_experts and len({_shapes(m) for m in modules}) == 1 and _shapes(modules[0]):
+    modules = [m for m in site.experts.children() if any(True for _ in weights(m))]
+    if len(modules) == site.n_experts and len({_shapes(m) for m in modules}) == 1:
         return np.stack([_sampled([p.reshape(1, -1) for p in _readable(m)])[0] for m in modules])
     tensors = [p.flatten(1) for p in _readable(site.experts) if p.dim() >= 2 and p.shape[0] == site.n_experts]
     return _sampled(tensors) if tensors else None
 
 
 def _readable(module: nn.Module) -> list[Tensor]:
-    """Parameters that hold numbers here: neither quantized to integers nor on the meta device."""
-    return [p for p in module.parameters() if p.is_floating_point() and not p.is_meta]
+    """The module's weights as dense numbers.
+
+    Unread if one of them is not at hand, for cosines of the others would mislead, and where the forward changes them (an
+    adapter, a parametrization).
+    """
+    if any("base_layer" in m._modules or "parametrizations" in m._modules for m in module.modules()):
+        raise Unread
+    found = [dense(weight) for _, weight in weights(module)]
+    if any(numbers is None for numbers in found):
+        raise Unread
+    return [numbers for numbers in found if numbers is not None]
 
 
 def _shapes(module: nn.Module) -> tuple[Any, ...]:
-    return tuple(tuple(p.shape) for p in _readable(module))
+    return tuple(tuple(weight.shape) for _, weight in weights(module))
 
 
 def _sampled(tensors: list[Tensor]) -> np.ndarray:

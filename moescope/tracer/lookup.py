@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..contracts._base import own_path
 from ..errors import InputError
 from ..models.sources import unwrap
 from ..store import Store
+from ..weights import home
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Place:
         handle = module.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
         try:
             with torch.no_grad():
-                inner(self.ids.to(next(inner.parameters()).device))
+                inner(self.ids.to(home(inner)))
         finally:
             handle.remove()
         return seen[0].reshape(-1, seen[0].shape[-1])[self.position]
@@ -91,8 +93,8 @@ def locate(store: Store, token: int, layer: int) -> Place:
 
 
 def _router(model: Any, path: str) -> Any:
-    """The module at a path that leaves out what TransformerLens puts in between."""
-    from ..models.sources import WRAPPING
-
-    names = {name.replace(WRAPPING, ""): module for name, module in model.named_modules() if not name.endswith(WRAPPING[:-1])}
+    """The module at a path that leaves out what was put in between: of several at one path the outermost."""
+    names: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        names.setdefault(own_path(name), module)
     return names[path]

@@ -23,6 +23,7 @@ from ..contracts import Call, Record, Site
 from ..errors import InputError
 from ..interventions.contributions import contribution
 from ..store import RunWriter
+from ..weights import home
 from .calls import Frame
 from .cycles import Repeated, states_of
 from .frames import Frames, Stream
@@ -182,7 +183,7 @@ class Observers:
     def _rows(self, frame: Frame, stack: str, rows: int, places: int | None = None) -> tuple[Tensor, np.ndarray]:
         """Which rows are no padding, and the number of each row's sequence; `places` of each where the input does not say."""
         shape, mask = self._frames().places(frame, stack, rows)
-        device = next(frame.module.parameters()).device
+        device = home(frame.module)
         real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1).bool()
         batch = self._batch(self._frames().going_on(frame, stack), shape[0])
         if batch is not None and batch.ended.any():

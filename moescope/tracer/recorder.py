@@ -21,6 +21,7 @@ from .jobs import Forward, Job, phase, references
 from .observers import Observers
 from .options import Options
 from .structure import Structure
+from .uncompiled import Uncompiled
 
 
 class Recorder:
@@ -45,7 +46,8 @@ class Recorder:
         self._stacks = {site.extra["number"]: site.stack for site in sites}
         self._frames = Frames(self.model, [*sites, *repeated], self._opened, self._closed, self._left_out)
         self.observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
-        self._handles = self._frames.handles
+        self._uncompiled = Uncompiled(self.model)
+        self._handles = [*self._frames.handles, self._uncompiled]
         self._handles += [h for site in sites for h in site.contract.listen(site, self._emit)]
         self._handles += self.observers.hook(sites, repeated)
 
@@ -76,7 +78,7 @@ class Recorder:
             said.append(
                 f"routers fired {self.outside} times outside of a forward of {type(self.model).__name__}; that is not recorded"
             )
-        return said + self.observers.notes()
+        return said + self.observers.notes() + self._uncompiled.said
 
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()

@@ -15,12 +15,13 @@ from ..proof import Proved, example_inputs, proved
 from ..store import RunWriter
 from ..store.patience import patient
 from ..store.replace import renew
+from ..weights import home
 from .clock import Clock
 from .cycles import watched
-from .head import head, proof_notes, said_of
+from .head import head, nothing, proof_notes, said_of
 from .identity import Identity, SequenceInfo
 from .jobs import Forward, Job
-from .likeness import likeness
+from .likeness import compared
 from .observers import measured
 from .options import Options
 from .recorder import Recorder
@@ -94,7 +95,9 @@ class Tracer:
         self._recorder = Recorder(self.model, self.options, self._clock, structure, self._sink.put)
         self._recorder.attach(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
-            measured(self._writer, likeness(self.sites))
+            rows, left_out = compared(self.sites)
+            measured(self._writer, rows)
+            self._notes += left_out
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         assert self._writer is not None
@@ -116,20 +119,12 @@ class Tracer:
             return
         writer.discard()
         if status == "complete":
-            raise ModelError(self._nothing())
+            raise ModelError(nothing(self.model, self._recorder.outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
         self._writer, self._continue = writer, True
         return self
-
-    def _nothing(self) -> str:
-        if self._recorder.outside:
-            return (
-                f"routers fired {self._recorder.outside} times, but never inside a forward of {type(self.model).__name__}: "
-                "trace the module that your code calls"
-            )
-        return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
 
     @contextmanager
     def batch(
@@ -169,8 +164,9 @@ class Tracer:
         return dict(self._sink.health)
 
     def _head(self) -> dict[str, Any]:
-        model = describe_model(self.model, self._run.pop("model_name", None))
-        run = {**self._run, "device": str(next(self.model.parameters()).device), "dtype": model["dtype"]}
+        model, notes = describe_model(self.model, self._run.pop("model_name", None))
+        self._notes += notes
+        run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
         run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": [asdict(p) for p in self.proof]}
         return head(run, model, self.sites)
 
