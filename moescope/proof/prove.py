@@ -61,7 +61,7 @@ def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
 
 @contextmanager
 def edited(sites: list[Site], edit: Callable[[Site, int], Edit], *, last: bool = False) -> Iterator[None]:
-    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide; `last`: and nobody's hook after it."""
+    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide; `last`: behind all hooks."""
     handles = []
     for site in sites:
         handles += site.contract.edit(site, _numbered(site, edit))
