@@ -55,3 +55,13 @@ def said_of(sites: list[Site], fired: set[int]) -> list[str]:
         if "warning" in site.extra:
             said.setdefault(site.extra["warning"], []).append(site.path)
     return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
+
+
+def nothing(model: Any, outside: int) -> str:
+    """Why a run has no rows: its model, and how often its routers fired outside of any forward of it."""
+    if outside:
+        return (
+            f"routers fired {outside} times, but never inside a forward of {type(model).__name__}: trace the module that your "
+            "code calls"
+        )
+    return f"{type(model).__name__} was never run inside the Tracer, so there is nothing to store"

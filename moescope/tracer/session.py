@@ -18,7 +18,7 @@ from ..store.replace import renew
 from .clock import Clock
 from .cycles import watched
 from .frames import Frame, Frames, Stream
-from .head import head, said_of
+from .head import head, nothing, said_of
 from .holding import Holding
 from .identity import Identity, SequenceInfo, stops
 from .jobs import Forward, Job, phase, references
@@ -26,6 +26,7 @@ from .likeness import likeness
 from .observers import Observers, measured
 from .options import Options
 from .sink import Sink
+from .steps import Ended, Steps
 
 
 class Tracer:
@@ -96,6 +97,7 @@ class Tracer:
         self._observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._handles = [h for site in self.sites for h in site.contract.listen(site, self._emit)] + self._frames.handles
         self._handles += self._observers.hook(self.sites, repeated)
+        self.steps = Steps(self.model, self.options, self._ended)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             measured(self._writer, likeness(self.sites))
 
@@ -107,6 +109,7 @@ class Tracer:
         try:
             with patient():
                 self.flush()
+                self.steps.finish(kind is None)
                 self._sink.finish()
                 self._close(self._writer, "complete" if kind is None else "interrupted")
         finally:
@@ -121,20 +124,12 @@ class Tracer:
             return
         writer.discard()
         if status == "complete":
-            raise ModelError(self._nothing())
+            raise ModelError(nothing(self.model, self._outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
         self._writer, self._continue = writer, True
         return self
-
-    def _nothing(self) -> str:
-        if self._outside:
-            return (
-                f"routers fired {self._outside} times, but never inside a forward of {type(self.model).__name__}: trace the "
-                "module that your code calls"
-            )
-        return f"{type(self.model).__name__} was never run inside the Tracer, so there is nothing to store"
 
     @contextmanager
     def batch(
@@ -156,10 +151,21 @@ class Tracer:
 
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
-        # forwards of the caller's own are whole in themselves
-        progress = self._clock.progress({"forwards": self._clock.steps}) if self._infos is None else None
-        if (job := self._holding.take(progress)) is not None:
+        if (job := self._holding.take(self._progress())) is not None:
             self._sink.put(job)
+
+    def _progress(self) -> dict[str, Any] | None:
+        """What the run can say of itself; None inside a batch, which is whole only at its end."""
+        return self._clock.progress({"forwards": self._clock.steps}) if self._infos is None else None
+
+    def step(self, number: int | None = None) -> None:
+        """Training step `number` (else: the next) is over, and the forwards since the last call were its micro-batches: call it
+        behind the optimizer's step, with `monitor=True`. InputError if numbers do not go up."""
+        self.steps.ends(number)
+
+    def _ended(self, ended: Ended) -> None:
+        self.flush()
+        self._sink.put(Job([Forward([], {}, None, self._progress(), ended=ended)]))
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
@@ -171,8 +177,14 @@ class Tracer:
         return {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)} | self._clock.times()
 
     def health(self) -> dict[str, dict[str, float]]:
-        """Measures of every router at the last forward that was written, by its path; with `monitor=True`."""
-        return dict(self._sink.health)
+        """Measures of every router, by its path, at the last step or evaluation that is over; with `monitor=True`."""
+        return self.latest()[1]
+
+    def latest(self, part: str | None = None, settle: bool = True) -> tuple[int, dict[str, dict[str, float]]]:
+        """(step, `health`) of a part, train or eval; without waiting for the writing thread unless told to `settle`."""
+        if settle:
+            self._sink.settle()
+        return self._sink.watch.latest(part)
 
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()
@@ -186,7 +198,7 @@ class Tracer:
             self._records.append((record, frame))
 
     def _opened(self) -> None:
-        self._sampled = self._clock.steps % self.options.every == 0
+        self._sampled = self.steps.opens(self._clock.steps)
         self._clock.steps += 1
         self._fired: dict[int, int] = {}
         self._observers.forward_begins(self._sampled)
@@ -219,7 +231,7 @@ class Tracer:
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
+        return self.steps.filed(Forward(listed, references(listed, root.output, self.options.predictions), row)), routed
 
     def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
         """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
