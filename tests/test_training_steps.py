@@ -1,13 +1,17 @@
 """A Trainer's optimizer steps, evaluations and logs, against hooks of our own."""
 
+import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from small import ids, mixtral
-from trainers import ROWS, After, Before, Recorder, run, trainer
+from trainers import ROWS, After, Before, run, trainer
 from transformers import Trainer, TrainerCallback
+from transformers import trainer as transformers_trainer
+from transformers.integrations import integration_utils
 
 import moescope
 from moescope.errors import InputError
@@ -58,7 +62,7 @@ def test_each_evaluation_set_has_its_name(tmp_path: Path) -> None:
         trainer: Trainer
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step == 2:
+            if state.global_step == 1:
                 self.trainer.predict(data["a"])
                 self.trainer.evaluate(data["a"])
                 self.trainer.evaluate(data["a"])
@@ -73,7 +77,7 @@ def test_each_evaluation_set_has_its_name(tmp_path: Path) -> None:
     made.train()
     rows = moescope.open(tmp_path / "a.duckdb").rows("select step, evaluation, tokens from training where layer = 0 order by all")
     assert rows == [
-        (1, None, 18), (2, "eval", 18), (2, "eval (2)", 18), (2, "eval_a", 18), (2, "eval_b", 36), (2, "test", 18), (2, None, 18)
+        (1, "eval", 18), (1, "eval (2)", 18), (1, "test", 18), (1, None, 18), (2, "eval_a", 18), (2, "eval_b", 36), (2, None, 18)
     ]  # fmt: skip
 
 
@@ -115,21 +119,38 @@ def test_figures_go_through_the_trainers_own_log(tmp_path: Path, evaluates: bool
     assert "log" not in vars(made)
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
-def test_integrations_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """What stands before ours in `report_to` is handed the figures: the integration's own class where its package is there."""
-    from transformers.integrations import integration_utils
+def _points(name: str, backend: MagicMock) -> dict[str, list[int]]:
+    """What an integration was told to draw: curve → its steps."""
+    found: dict[str, list[int]] = {}
+    if name == "TensorBoard":
+        for call in backend.SummaryWriter().add_scalar.call_args_list:
+            found.setdefault(call.args[0], []).append(call.args[2])
+        return found
+    for call in backend.log.call_args_list:
+        for curve in call.args[0]:
+            found.setdefault(curve, []).append(call.args[0]["train/global_step"])
+    return found
 
-    from transformers import trainer as module
 
-    shape = {"tensorboard": "TensorBoardCallback", "wandb": "WandbCallback", "trackio": "TrackioCallback"}[name]
-    own = type(shape, (Recorder,), {})
-    assert getattr(integration_utils, shape).on_log is not None
-    monkeypatch.setattr(module, "get_reporting_integration_callbacks", lambda _: [own])
-    made, _ = trainer(tmp_path, moescope.RoutingCallback(tmp_path / "a.duckdb", every=1))
+@pytest.mark.parametrize(("name", "package"), [("TensorBoard", "torch.utils.tensorboard"), ("Wandb", "wandb"), ("Trackio", "trackio")])
+def test_integrations_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
+    """Transformers' own integrations, which stand before ours, over something that notes what they are to draw."""
+    backend = MagicMock()
+    monkeypatch.setitem(sys.modules, package, backend)
+    for part in ("wandb.sdk", "wandb.sdk.lib", "wandb.sdk.lib.config_util"):
+        monkeypatch.setitem(sys.modules, part, MagicMock(ConfigError=KeyError))
+    monkeypatch.setattr(integration_utils, f"is_{name.lower()}_available", lambda: True)
+    own = getattr(integration_utils, f"{name}Callback")()
+    monkeypatch.setattr(transformers_trainer, "get_reporting_integration_callbacks", lambda _: [own])
+    callback = moescope.RoutingCallback(tmp_path / "a.duckdb", every=2)
+    made, _ = trainer(tmp_path, callback, eval_strategy="steps", eval_steps=2, max_steps=5)
     made.train()
-    (reporting,) = [c for c in made.callback_handler.callbacks if type(c) is own]
-    assert [step for step, logs in reporting.logs if "routing/model.layers.1.mlp.gate/load_entropy" in logs] == [1, 2, 3, 4]
+    points = _points(name, backend)
+    for layer in (0, 1):
+        for measure in ("load_entropy", "max_violation", "dead", "dropped_share", "z_loss", "balance_switch"):
+            path = f"routing/model.layers.{layer}.mlp.gate/{measure}"
+            assert (points[f"train/{path}"], points[f"eval/{path}"]) == ([1, 3, 5], [2, 4])
+    assert points["train/loss"] == [1, 2, 3, 4, 5]
 
 
 def test_tensorboard_has_them(tmp_path: Path) -> None:
@@ -246,7 +267,7 @@ def test_nothing_to_train_is_no_run(tmp_path: Path) -> None:
 
     made, _ = trainer(tmp_path, moescope.RoutingCallback(tmp_path / "a.duckdb"), kind=Empty)
     made.train()
-    assert list(tmp_path.glob("a.*")) == []
+    assert moescope.open(tmp_path / "a.duckdb").rows("select * from runs") == []
 
 
 def _loop(tracer: moescope.Tracer, model: Any, tell: Any, accumulate: int = 2, steps: int = 3) -> None:
