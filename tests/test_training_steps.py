@@ -75,9 +75,12 @@ def test_each_evaluation_set_has_its_name(tmp_path: Path) -> None:
     )  # fmt: skip
     more.trainer = made
     made.train()
-    rows = moescope.open(tmp_path / "a.duckdb").rows("select step, evaluation, tokens from training where layer = 0 order by all")
+    rows = moescope.open(tmp_path / "a.duckdb").rows(
+        "select step, evaluation, tokens from training where layer = 0 order by all"
+    )
     assert rows == [
-        (1, "eval", 18), (1, "eval (2)", 18), (1, "test", 18), (1, None, 18), (2, "eval_a", 18), (2, "eval_b", 36), (2, None, 18)
+        (1, "eval", 18), (1, "eval (2)", 18), (1, "test", 18), (1, None, 18),
+        (2, "eval_a", 18), (2, "eval_b", 36), (2, None, 18),
     ]  # fmt: skip
 
 
@@ -85,7 +88,9 @@ def test_each_evaluation_set_has_its_name(tmp_path: Path) -> None:
 def test_resumed_steps_go_on(tmp_path: Path, accumulate: int) -> None:
     """A run from a checkpoint is filed under the Trainer's own step numbers."""
     run(tmp_path, save_strategy="steps", save_steps=2, max_steps=2, gradient_accumulation_steps=accumulate)
-    again, truth, store = run(tmp_path, max_steps=5, gradient_accumulation_steps=accumulate, resume=str(tmp_path / "out/checkpoint-2"))
+    again, truth, store = run(
+        tmp_path, max_steps=5, gradient_accumulation_steps=accumulate, resume=str(tmp_path / "out/checkpoint-2")
+    )
     rows = store.rows(ROWS.replace("from training", "from training where run = 1"))
     assert rows == truth.rows()
     assert {row[0] for row in rows} == {3, 4, 5}
@@ -106,13 +111,23 @@ def test_figures_go_through_the_trainers_own_log(tmp_path: Path, evaluates: bool
     made.train()
     history = [row for row in made.state.log_history if "train_runtime" not in row]
     assert [(row["step"], "loss" in row, "eval_loss" in row) for row in history if _routing(row)] == (
-        [(2, True, False), (2, False, True), (4, True, False), (4, False, True)] if evaluates else [(2, True, False), (4, True, False)]
+        [(2, True, False), (2, False, True), (4, True, False), (4, False, True)]
+        if evaluates
+        else [(2, True, False), (4, True, False)]
     )
     expected = [(row["step"], _routing(row)) for row in made.state.log_history]
     assert [(step, _routing(logs)) for step, logs in before.logs] == expected
     assert [(step, _routing(logs)) for step, logs in after.logs] == expected
     store = moescope.open(tmp_path / "a.duckdb")
-    for name in ("load_entropy", "max_violation", "dead", "routing_entropy", "z_loss", "balance_switch", "balance_transformers"):
+    for name in (
+        "load_entropy",
+        "max_violation",
+        "dead",
+        "routing_entropy",
+        "z_loss",
+        "balance_switch",
+        "balance_transformers",
+    ):
         for step, layer, phase, value in store.rows(f"select step, layer, phase, {name} from training where step in (2, 4)"):
             key = f"{'eval_' * (phase == 'eval')}routing/model.layers.{layer}.mlp.gate/{name}"
             assert [row[key] for row in history if row["step"] == step and key in row] == [pytest.approx(value)]
@@ -132,7 +147,9 @@ def _points(name: str, backend: MagicMock) -> dict[str, list[int]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "package"), [("TensorBoard", "torch.utils.tensorboard"), ("Wandb", "wandb"), ("Trackio", "trackio")])
+@pytest.mark.parametrize(
+    ("name", "package"), [("TensorBoard", "torch.utils.tensorboard"), ("Wandb", "wandb"), ("Trackio", "trackio")]
+)
 def test_integrations_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
     """Transformers' own integrations, which stand before ours, over something that notes what they are to draw."""
     backend = MagicMock()
@@ -149,7 +166,7 @@ def test_integrations_get_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     for layer in (0, 1):
         for measure in ("load_entropy", "max_violation", "dead", "dropped_share", "z_loss", "balance_switch"):
             path = f"routing/model.layers.{layer}.mlp.gate/{measure}"
-            assert (points[f"train/{path}"], points[f"eval/{path}"]) == ([1, 3, 5], [2, 4])
+            assert (points[f"train/{path}"], points[f"eval/{path}"]) == ([1, 3, 5], [2, 4, 5])
     assert points["train/loss"] == [1, 2, 3, 4, 5]
 
 
@@ -166,7 +183,10 @@ def test_tensorboard_has_them(tmp_path: Path) -> None:
     (file,) = (tmp_path / "out").rglob("events.*")
     events = EventAccumulator(str(file))
     events.Reload()
-    for tag, steps in (("train/routing/model.layers.0.mlp.gate/dead", [1, 2, 3, 4]), ("eval/routing/model.layers.0.mlp.gate/dead", [2, 4])):
+    for tag, steps in (
+        ("train/routing/model.layers.0.mlp.gate/dead", [1, 2, 3, 4]),
+        ("eval/routing/model.layers.0.mlp.gate/dead", [2, 4]),
+    ):
         assert [event.step for event in events.Scalars(tag)] == steps
 
 
@@ -184,7 +204,15 @@ class Breaks(TrainerCallback):
         setattr(self, event, broken)
 
 
-EVENTS = ["on_step_begin", "on_step_end", "on_substep_end", "on_prediction_step", "on_epoch_begin", "on_log", "on_pre_optimizer_step"]
+EVENTS = [
+    "on_step_begin",
+    "on_step_end",
+    "on_substep_end",
+    "on_prediction_step",
+    "on_epoch_begin",
+    "on_log",
+    "on_pre_optimizer_step",
+]
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt], ids=lambda e: e.__name__)
@@ -229,7 +257,10 @@ def test_an_exception_loses_nothing(tmp_path: Path, event: str, error: type[Base
     assert [check for check in verify(store) if check.broken] == []
     breaks.left, event = 10**9, ""
     made.train()
-    assert moescope.open(tmp_path / "a.duckdb").rows("select status from runs order by run") == [("interrupted",), ("complete",)]
+    assert moescope.open(tmp_path / "a.duckdb").rows("select status from runs order by run") == [
+        ("interrupted",),
+        ("complete",),
+    ]
 
 
 def _hooks(model: torch.nn.Module) -> dict[str, int]:
@@ -303,7 +334,11 @@ def test_own_loops(tmp_path: Path, tell: Any, numbers: list[int], every: int) ->
     with moescope.Tracer(model, tmp_path / "a.duckdb", monitor=True, every=every) as tracer:
         _loop(tracer, model, tell)
     store = moescope.open(tmp_path / "a.duckdb")
-    kept = numbers if every == 1 else [n for n, i in zip(numbers, range(3)) if (0 if i == 0 else i if tell is None else numbers[i - 1]) % 2 == 0]
+    kept = (
+        numbers
+        if every == 1
+        else [n for n, i in zip(numbers, range(3)) if (0 if i == 0 else i if tell is None else numbers[i - 1]) % 2 == 0]
+    )
     train = [("train", step, 2, 36) for step in kept]
     assert [row for row in store.rows(FORWARDS) if row[0] == "train"] == train
     done = [1, 2, 3] if tell is None else numbers

@@ -43,14 +43,17 @@ class Truth:
 ROWS = "select step, phase, layer, tokens, dead, round(load_entropy, 6) from training order by step, phase, layer"
 
 
-def trainer(path: Path, callback: Any, kind: type[Trainer] = Trainer, model: Any = None, **settings: Any) -> tuple[Trainer, Truth]:
+def trainer(
+    path: Path, callback: Any, kind: type[Trainer] = Trainer, model: Any = None, **settings: Any
+) -> tuple[Trainer, Truth]:
     """A Trainer of a tiny Mixtral on 24 rows (6 to evaluate on), batches of 2; `callback` is one or several."""
     model = model or mixtral()
     extra = {name: settings.pop(name) for name in ("compute_metrics", "eval_dataset") if name in settings}
     data = [{"input_ids": row, "labels": row} for row in ids(24, 9)]
     arguments: dict[str, Any] = {
         "output_dir": str(path / "out"), "max_steps": 4, "per_device_train_batch_size": 2, "per_device_eval_batch_size": 2,
-        "logging_steps": 1, "report_to": [], "use_cpu": True, "learning_rate": 1e-2, "disable_tqdm": True, "save_strategy": "no",
+        "logging_steps": 1, "report_to": [], "use_cpu": True, "learning_rate": 1e-2, "disable_tqdm": True,
+        "save_strategy": "no",
     }  # fmt: skip
     callbacks = list(callback) if isinstance(callback, list) else [callback]
     arguments = {**arguments, **settings}

@@ -24,12 +24,13 @@ class _Broken(Exception):
 class RoutingCallback(TrainerCallback):
     """`Trainer(..., callbacks=[RoutingCallback("train.duckdb", every=50)])`.
 
-    Records the first of every n optimizer steps, with all its micro-batches (and `fraction` of their tokens), under the Trainer's
-    own `global_step`; and while it trains, the first of every n batches of each evaluation, apart from training. Load entropy,
-    MaxVio, dead experts, dropped share, balancing and z-losses of every router stand in `measures` and view `training`, one row
-    per router and step, and in what the Trainer logs: log_history and whatever `report_to` names, as `routing/ROUTER/MEASURE` (of
-    the step `routing/step`) and `eval_routing/ROUTER/MEASURE`. Load entropy under `collapse` (of 1 = even) is said at once and in
-    the run's warnings. Each train() is one run; one that an exception ends is kept as `interrupted`. `tracer` is the Tracer.
+    Records the first of every n optimizer steps, with all its micro-batches (and `fraction` of their tokens), under the
+    Trainer's own `global_step`; and apart from them the first of every n batches of each evaluation that runs meanwhile. Load
+    entropy, MaxVio, dead experts, dropped share, balancing and z-losses of every router stand in `measures` and view
+    `training`, one row per router and step, and in what the Trainer logs (log_history, whatever `report_to` names): as
+    `routing/ROUTER/MEASURE` (of step `routing/step`) and `eval_routing/ROUTER/MEASURE`. Load entropy under `collapse` (of 1 =
+    even) is said at once and in the run's warnings. Each train() is one run; one that an exception ends is kept as
+    `interrupted`; what is evaluated before or after it is in none. `tracer` is the Tracer.
     """
 
     def __init__(

@@ -29,7 +29,11 @@ class Sums:
         dropped = arrays["dropped"][real] if "dropped" in arrays else np.zeros(chosen.shape, bool)
         self.load += _counts(chosen[~dropped], len(self.load))
         self.wanted += _counts(chosen, len(self.load))
-        self.tokens, self.chosen, self.dropped = self.tokens + len(chosen), self.chosen + chosen.size, self.dropped + dropped.sum()
+        self.tokens, self.chosen, self.dropped = (
+            self.tokens + len(chosen),
+            self.chosen + chosen.size,
+            self.dropped + dropped.sum(),
+        )
         if chosen.size:
             self._mean("k", np.float64(chosen.size), len(chosen))
         for name, power in (("entropy", 1), ("log_sum_exp", 2)):
