@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
 import synthetic_app
@@ -61,6 +62,24 @@ def test_effects_and_curves_are_shown(store: Path, tmp_path: Path, monkeypatch: 
     assert curves(opened(store, "load", monkeypatch, CURVES)) == 4
     synthetic_app.text_run(tmp_path / "plain.duckdb", "mixtral", documents=1)
     assert curves(opened(tmp_path / "plain.duckdb", "load", monkeypatch, CURVES)) == 0
+
+
+@pytest.mark.slow
+def test_evaluations_have_curves_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and every evaluation stand in tabs of their own; each curve's SQL says of which it is."""
+    synthetic_app.text_run(tmp_path / "a.duckdb", "mixtral", documents=1)
+    health = [
+        {"run": 0, "router": r, "name": name, "subset": f"{part}step {step}", "value": 0.5, "n": 9}
+        for part, steps in (("", range(1, 9)), ("eval ", (4, 8)), ("eval_b ", (8,)))
+        for r in range(2) for name in ("load_entropy", "max_violation") for step in steps
+    ]  # fmt: skip
+    with duckdb.connect(str(tmp_path / "a.duckdb")) as con:
+        con.register("found", pd.DataFrame(health))
+        con.execute("insert into measures by name from found")
+    figures = [f"{part}-{name}" for part in ("training", "eval", "eval_b") for name in ("load_entropy", "max_violation")]
+    test = opened(tmp_path / "a.duckdb", "load", monkeypatch, figures)
+    assert [tab.label for tab in test.tabs][-3:] == ["Training", "Evaluation: eval", "Evaluation: eval_b"]
+    assert curves(test) == 6
 
 
 def curves(test: AppTest) -> int:

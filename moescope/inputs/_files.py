@@ -1,12 +1,55 @@
 """Bytes of files: listing, hashing, decoding."""
 
+import bz2
+import gzip
 import hashlib
 import re
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from moescope.errors import InputError
 
 NOT_DATA = re.compile(r"(readme|licen[cs]e|copying|notice|attribution)\b", re.IGNORECASE)
+
+
+PACKED = (".gz", ".bz2", ".zst")
+
+
+def suffix(path: Path) -> str:
+    """The ending that says the format, in lower case: of `a.jsonl.gz` it is `.jsonl`."""
+    inner = path.with_suffix("") if path.suffix.lower() in PACKED else path
+    return inner.suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """The name without its endings."""
+    return (path.with_suffix("") if path.suffix.lower() in PACKED else path).stem
+
+
+def read_bytes(path: Path, source: str) -> bytes:
+    """What is in a file, unpacked where its ending says that it is packed. InputError where it cannot be."""
+    import pyarrow as pa
+
+    kind = path.suffix.lower()
+    try:
+        if kind == ".zst":
+            return b"".join(_zst(path))
+        return {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(kind, bytes)(path.read_bytes())
+    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException, ValueError) as error:
+        raise InputError(f"{source} cannot be unpacked ({error}): pack it again, or give it unpacked.") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise InputError(f"{source} cannot be unpacked ({error}): pack it again, or give it unpacked.") from error
+
+
+def _zst(path: Path) -> Iterator[bytes]:
+    import pyarrow as pa
+
+    with pa.input_stream(str(path), compression="zstd") as stream:
+        while piece := stream.read(1 << 24):
+            yield piece
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -30,7 +73,7 @@ def read_lines(path: Path, source: str) -> list[str]:
 
     Raises InputError naming the first byte that is not UTF-8, or NUL.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, source)
     try:
         text = data.decode()
         bad = data.find(b"\0")  # UTF-8 in theory; in practice UTF-16 or no text at all

@@ -1,11 +1,13 @@
 """What the user asked of a format, and what a format says beside its examples."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
 from moescope.errors import InputError
+from moescope.inputs._types import Example
 
 FLAGS = ("text_column", "label_columns", "split", "sentences")
 
@@ -19,7 +21,8 @@ class Report:
 
     def skip(self, source: str, what: str, n: int = 1) -> None:
         """Count n things skipped in source; `what` names the kind in the plural: 'empty lines'."""
-        self.skipped[source, what] += n
+        if n:
+            self.skipped[source, what] += n
 
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each reason: how many, and in which files."""
@@ -27,7 +30,7 @@ class Report:
         for (source, what), n in self.skipped.items():
             if n:
                 sources.setdefault(what, {})[source] = n
-        return tuple(f"{what.capitalize()} skipped: {_where(counts)}." for what, counts in sources.items())
+        return tuple(f"{what[:1].upper()}{what[1:]} skipped: {_where(counts)}." for what, counts in sources.items())
 
 
 def _where(counts: dict[str, int]) -> str:
@@ -46,11 +49,20 @@ class Options:
     limit: int | None = None
     sentences: bool = False
     source: str | None = None
+    memory: bool = False  # what is read lies in memory: options are said in Python
+    pad_id: int | None = None  # the id that fills up rows of ids
+    enough: Callable[[Example], bool] | None = None  # asked after each example: whether no more are needed
     report: Report = field(default_factory=Report)
 
     def name(self, path: Path) -> str:
         """What to call this file in examples and messages."""
         return self.source or path.name or path.resolve().name
+
+    def flag(self, name: str, value: str | None = None) -> str:
+        """How the user says an option: `--text-column`, or in Python `reading={"text_column": ...}`."""
+        if self.memory:
+            return f'reading={{"{name}": {value!r}}}' if value else f'reading={{"{name}": ...}}'
+        return f"{as_flag(name)} {value}" if value else as_flag(name)
 
 
 def refuse_foreign(format: ModuleType, options: Options, path: Path) -> None:

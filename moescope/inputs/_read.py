@@ -1,42 +1,67 @@
 """From what the user passed to a Dataset."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from moescope.errors import InputError
-from moescope.inputs import _files, _formats
+from moescope.inputs import _files, _formats, _memory
 from moescope.inputs._options import Options
 from moescope.inputs._shipped import shipped
 from moescope.inputs._types import Dataset, Example, Kind, Lazy
 
 
 def read(
-    data: str | Path,
+    data: Any,
     *,
     text_column: str | None = None,
     label_columns: Sequence[str] | None = None,
     split: str | None = None,
     limit: int | None = None,
     sentences: bool = False,
+    pad_id: int | None = None,
+    enough: Callable[[Example], bool] | None = None,
 ) -> Dataset:
-    """Read a file, a folder, the name of a shipped set, or a hub data set ('owner/name' or 'owner/name:config').
+    """Read a file, a folder, the name of a shipped set, or a hub data set ('owner/name' or 'owner/name:config'); or what lies
+    in memory: a list or generator of texts, of dicts or of token ids, a dict of columns, a table, a data set (_memory.py).
 
     limit takes the first examples of a file; of a folder it takes them in turn from each subfolder (or file).
-    sentences makes each sentence of an annotated corpus an example, instead of each document.
+    sentences makes each sentence of an annotated corpus an example, instead of each document. pad_id: the model's padding,
+    which arrays of ids may hide. enough: asked after each example of what lies in memory, whether no more are needed.
     Raises InputError for whatever cannot be used as asked; a file that exists goes before a shipped set of its name.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit} leaves nothing to trace: give 1 or more.")
     columns = None if label_columns is None else tuple(label_columns)
-    options = Options(text_column, columns, split, limit, sentences)
+    options = Options(text_column, columns, split, limit, sentences, pad_id=pad_id, enough=enough)
+    if isinstance(data, Dataset):
+        return data if limit is None else replace(data, examples=data.examples[:limit])
+    if not isinstance(data, str | Path):
+        return _from_memory(data, replace(options, memory=True))
     try:
         path = locate(data)
         return _dataset(_name(data, path), path, options)
     except OSError as error:
         raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}.") from error
+
+
+def _from_memory(data: Any, options: Options) -> Dataset:
+    if options.sentences:
+        raise InputError("sentences are told apart in CoNLL-U files only: leave it out.")
+    name = _memory.name(data)
+    examples = _take(_memory.read_examples(data, options), options.limit, options.enough)
+    if not examples:
+        raise InputError(f"{name} holds nothing to trace: {_why(options)}.")
+    name = examples[0].source if name in ("inputs", "ids") else name
+    return Dataset(name, _memory.digest(examples), _kind(name, examples), examples, options.report.warnings())
+
+
+def _why(options: Options) -> str:
+    return "; ".join(w[0].lower() + w[1:-1] for w in options.report.warnings()) or "it is empty"
 
 
 def _name(data: str | Path, path: Path) -> str:
@@ -46,14 +71,21 @@ def _name(data: str | Path, path: Path) -> str:
 def _dataset(name: str, path: Path, options: Options) -> Dataset:
     examples = _take(_formats.read_examples(path, options), options.limit)
     if not examples:
-        why = "; ".join(w[0].lower() + w[1:-1] for w in options.report.warnings()) or "it is empty"
-        raise InputError(f"{name} holds nothing to trace: {why}.")
+        raise InputError(f"{name} holds nothing to trace: {_why(options)}.")
     digest = options.report.sha256 or _files.sha256(path)
     return Dataset(name, digest, _kind(name, examples), examples, options.report.warnings())
 
 
-def _take(examples: Iterable[Example], limit: int | None) -> Sequence[Example]:
-    return examples[:limit] if isinstance(examples, Lazy) else tuple(islice(examples, limit))
+def _take(examples: Iterable[Example], limit: int | None, enough: Callable[[Example], bool] | None = None) -> Sequence[Example]:
+    """The first ones; no more are drawn than are taken."""
+    if isinstance(examples, Lazy):
+        return examples[:limit]
+    taken = []
+    for example in islice(examples, limit):
+        taken.append(example)
+        if enough is not None and enough(example):
+            break
+    return tuple(taken)
 
 
 def _kind(name: str, examples: Sequence[Example]) -> Kind:
@@ -65,8 +97,12 @@ def _kind(name: str, examples: Sequence[Example]) -> Kind:
 
 def locate(data: str | Path) -> Path:
     """The path that is meant, a hub name as a path; raises InputError naming what is near."""
+    said = str(data)
+    if ("\n" in said or len(said.split()) > 3) and not _there(data):
+        short = said if len(said) <= 60 else said[:57] + "..."
+        raise InputError(f"There is no file, folder or data set {short!r}: if it is a text, put it into a list, [text].")
     path = Path(data).expanduser()
-    if str(data) and path.exists():
+    if said and path.exists():
         return path
     if str(data) in shipped():
         return shipped()[str(data)]
@@ -75,9 +111,17 @@ def locate(data: str | Path) -> Path:
     near = _near(path)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     sets = ", ".join(shipped()) or "none in this installation"
+    text = "; if it is a text, put it into a list, [text]" if len(said.split()) > 1 else ""
     raise InputError(
-        f"There is no file, folder or shipped set {str(data)!r}: {hint}shipped sets: {sets}; hub sets are owner/name."
+        f"There is no file, folder or shipped set {said!r}: {hint}shipped sets: {sets}; hub sets are owner/name{text}."
     )
+
+
+def _there(data: str | Path) -> bool:
+    try:
+        return Path(data).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # no name that a file could have
+        return False
 
 
 def _near(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path
 
-from moescope.inputs._files import read_lines
+from moescope.inputs._files import read_lines, suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example, Word
 from moescope.inputs._ud import Sentence, Token, malformed, sentences
@@ -25,7 +25,7 @@ EWT_GENRES = {"answers", "email", "newsgroup", "reviews", "weblog"}
 
 def accepts(path: Path) -> bool:
     """Files by their ending."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    return path.is_file() and suffix(path) in SUFFIXES
 
 
 def read_examples(path: Path, options: Options) -> Iterator[Example]:

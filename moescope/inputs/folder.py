@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from moescope.errors import InputError
 from moescope.inputs import _formats
-from moescope.inputs._files import list_files
+from moescope.inputs._files import list_files, stem
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example
 
@@ -66,5 +66,5 @@ def _read_file(root: Path, path: Path, options: Options, named: bool) -> Iterato
     options.report.skip(source, "empty files", int(path.stat().st_size == 0))
     folder, _, _ = source.rpartition("/")
     for example in _formats.read_examples(path, replace(options, source=source)):
-        domain = folder.partition("/")[0] or ("" if example.document == source else path.stem)
+        domain = folder.partition("/")[0] or ("" if example.document == source else stem(path))
         yield replace(example, labels={"domain": domain, **example.labels}) if named and domain else example

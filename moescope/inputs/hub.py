@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from moescope.errors import InputError
 from moescope.inputs import _formats, _rows
+from moescope.inputs._files import suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example, Lazy
 from moescope.inputs.images import decode
@@ -23,7 +25,7 @@ def accepts(path: Path) -> bool:
     """A folder with the files of save_to_disk, or a name that no folder and no file ending explains."""
     if path.exists():
         return any((path / name).is_file() for name in ON_DISK)
-    is_name = NAME.fullmatch(path.as_posix()) and path.suffix.lower() not in _formats.suffixes()
+    is_name = NAME.fullmatch(path.as_posix()) and suffix(path) not in _formats.suffixes()
     return bool(is_name) and not path.parent.exists()
 
 
@@ -33,23 +35,39 @@ def read_examples(path: Path, options: Options) -> Iterable[Example]:
     data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source), options, source)
     if not path.exists():
         options.report.sha256 = _digest(data)
-    image_columns = [name for name, kind in data.features.items() if type(kind).__name__ == "Image"]
+    return of_data(data, options, source)
+
+
+def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
+    """Examples of a data set that is loaded, or that streams."""
+    image_columns = [name for name, kind in (data.features or {}).items() if type(kind).__name__ == "Image"]
     if image_columns and options.text_column is None and "text" not in data.column_names:
+        if not hasattr(data, "__len__"):
+            raise InputError(
+                f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
+            )
         return _images(data, image_columns[0], options, source)
-    return _rows.examples(_Named(data), data.column_names, options, source)
+    rows: Iterator[dict[str, Any]] = iter(_Named(data, {options.text_column, "input_ids", "attention_mask"}))
+    columns = data.column_names
+    if columns is None:
+        first = next(rows, {})
+        columns, rows = list(first), chain([first] if first else [], rows)
+    return _rows.examples(rows, columns, options, source) if columns else ()
 
 
 def pick_split(data: Any, options: Options, source: str) -> Any:
     """The split asked for, or the only one; raises InputError naming those that exist."""
     if not isinstance(data, Mapping):
         if options.split is not None:
-            raise InputError(f"{source} has no splits: leave --split {options.split} out.")
+            raise InputError(f"{source} has no splits: leave {options.flag('split', options.split)} out.")
         return data
     there = ", ".join(data)
     if options.split is None and len(data) > 1:
-        raise InputError(f"{source} has the splits {there}: name one with --split.")
+        raise InputError(f"{source} has the splits {there}: name one with {options.flag('split')}.")
     if options.split is not None and options.split not in data:
-        raise InputError(f"{source} has no split {options.split!r} (splits: {there}): name one of them with --split.")
+        raise InputError(
+            f"{source} has no split {options.split!r} (splits: {there}): name one of them with {options.flag('split')}."
+        )
     return data[options.split or there]
 
 
@@ -96,19 +114,25 @@ def _digest(data: Any) -> str:
 class _Named(Iterable[dict[str, Any]]):
     """Rows with class numbers as class names, and without columns that cannot be text or label."""
 
-    def __init__(self, data: Any) -> None:
-        self.classes = {name: kind for name, kind in data.features.items() if type(kind).__name__ == "ClassLabel"}
-        plain = [name for name, kind in data.features.items() if type(kind).__name__ in ("Value", "ClassLabel")]
-        self.data = data.with_format(None).select_columns(plain)
+    def __init__(self, data: Any, wanted: Collection[str | None] = ()) -> None:
+        kinds = {name: type(kind).__name__ for name, kind in (data.features or {}).items()}
+        self.classes = {name: data.features[name] for name, kind in kinds.items() if kind == "ClassLabel"}
+        plain = [name for name, kind in kinds.items() if kind in ("Value", "ClassLabel") or name in wanted]
+        self.data = data.with_format(None)
+        if kinds:
+            self.data = self.data.select_columns(plain)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return {name: self._name(name, value) for name, value in self.data[row].items()}
+        return self._named(self.data[row])
 
     def __iter__(self) -> Any:
-        return (self[row] for row in range(len(self)))
+        return map(self._named, self.data)
+
+    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._name(name, value) for name, value in row.items()}
 
     def _name(self, column: str, value: Any) -> Any:
         known = column in self.classes and value is not None and value >= 0
@@ -118,7 +142,7 @@ class _Named(Iterable[dict[str, Any]]):
 def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
     from datasets import Image
 
-    _rows.require(options.label_columns or (), data.column_names, source, "label_columns")
+    _rows.require(options.label_columns or (), data.column_names, source, options, "label_columns")
     raw, named = data.with_format(None).select_columns([column]).cast_column(column, Image(decode=False)), _Named(data)
 
     def make(row: int) -> Example:

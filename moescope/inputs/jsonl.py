@@ -7,7 +7,7 @@ from typing import Any
 
 from moescope.errors import InputError
 from moescope.inputs import _rows
-from moescope.inputs._files import read_lines
+from moescope.inputs._files import read_lines, suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example
 
@@ -17,7 +17,7 @@ TAKES = frozenset({"text_column", "label_columns"})
 
 def accepts(path: Path) -> bool:
     """Files by their ending."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    return path.is_file() and suffix(path) in SUFFIXES
 
 
 def read_examples(path: Path, options: Options) -> Iterator[Example]:

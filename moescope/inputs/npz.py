@@ -26,7 +26,11 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """One example per row of `images` or `input_ids`; each is a document."""
     source = options.name(path)
-    arrays = _load(path, source)
+    return of_arrays(_load(path, source), options, source)
+
+
+def of_arrays(arrays: Arrays, options: Options, source: str) -> Iterator[Example]:
+    """One example per row of arrays of these names."""
     options.report.skip(source, "arrays of unknown names", len(arrays.keys() - KNOWN))
     if ("images" in arrays) == ("input_ids" in arrays):
         raise InputError(

@@ -6,6 +6,7 @@ from typing import Any
 
 from moescope.errors import InputError
 from moescope.inputs import _rows
+from moescope.inputs._files import PACKED, read_bytes, suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example
 
@@ -15,7 +16,7 @@ TAKES = frozenset({"text_column", "label_columns"})
 
 def accepts(path: Path) -> bool:
     """Files by their ending."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    return path.is_file() and suffix(path) in SUFFIXES
 
 
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
@@ -24,8 +25,13 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     if path.stat().st_size == 0:
         return
     table = _load(path, source, [options.text_column or "text", *(options.label_columns or ())])
-    rows = (row for batch in table.to_batches(max_chunksize=1000) for row in batch.to_pylist())
-    yield from _rows.examples(rows, table.column_names, options, source)
+    yield from _rows.examples(rows(table), table.column_names, options, source)
+
+
+def rows(table: Any) -> Iterator[dict[str, Any]]:
+    """Rows of an Arrow table or batch."""
+    batches = table.to_batches(max_chunksize=1000) if hasattr(table, "to_batches") else [table]
+    return (row for batch in batches for row in batch.to_pylist())
 
 
 def _load(path: Path, source: str, as_written: list[str]) -> Any:
@@ -33,11 +39,13 @@ def _load(path: Path, source: str, as_written: list[str]) -> Any:
     from pyarrow import csv, parquet
 
     try:
-        if path.suffix.lower() == ".parquet":
-            return parquet.read_table(path)
-        parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
+        kind = suffix(path)
+        content = pa.BufferReader(read_bytes(path, source)) if path.suffix.lower() in PACKED else path
+        if kind == ".parquet":
+            return parquet.read_table(content)
+        parse = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",", newlines_in_values=True)
         convert = csv.ConvertOptions(column_types={name: pa.string() for name in as_written})
-        return csv.read_csv(path, csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
+        return csv.read_csv(content, csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
     except pa.ArrowException as error:
         first = str(error).splitlines()[0].replace(str(path), source)
-        raise InputError(f"{source} is not a readable {path.suffix[1:]} table ({first}): repair it.") from error
+        raise InputError(f"{source} is not a readable {suffix(path)[1:]} table ({first}): repair it.") from error

@@ -15,6 +15,7 @@ from .patience import patient
 from .replace import reason, replace, sweep
 from .rollups import ADDED, add_rollups, add_vocabulary
 from .schema import create_views
+from .widths import settle_top_k
 
 _SPACE = {"next_router": "router", "parent": "token"}
 
@@ -49,6 +50,7 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
     create_views(con)
     add_rollups(con, base["run"], kept_sums(con, part, base))
     count_rows(con, base["run"])
+    settle_top_k(con, base["run"])
     add_vocabulary(con, base["run"])
     con.execute("insert into meta values ('joined', ?)", [part.path.name])
     return base["run"]

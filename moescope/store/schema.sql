@@ -139,8 +139,8 @@ create table vocab (
 create table forwards (
   forward uinteger, -- key
   run uinteger, -- runs.run
-  phase varchar, -- prefill | decode | train | forward
-  step uinteger, -- training step, or number of the forward within one generation
+  phase varchar, -- prefill | decode | train | eval (while a run trains) | forward
+  step uinteger, -- training step (eval: steps done before), or number of the forward within one generation
   batch_size uinteger, -- sequences in the batch
   tokens uinteger, -- tokens recorded
   seconds double, -- wall time of the pass

@@ -132,7 +132,7 @@ left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
 create view routing as
 select
   a.run, -- runs.run
-  f.phase, -- prefill | decode | train | forward
+  f.phase, -- prefill | decode | train | eval | forward
   r.stack, -- decoder | encoder | vision
   r.layer, -- the layer's own number
   a.router, -- routers.router
@@ -206,11 +206,13 @@ select
   a.rerouted, -- share of later decisions that changed
 from ablations a left join routers r on r.router = a.router;
 
--- Training runs: health of every router at every recorded step
+-- Training runs: health of every router at every recorded step, training and evaluation apart
 create view training as
 select
   m.run, -- runs.run
-  cast(replace(m.subset, 'step ', '') as uinteger) as step, -- forward of the run
+  cast(regexp_extract(m.subset, '[0-9]+$') as uinteger) as step, -- optimizer steps done with it; of an evaluation: before it
+  case when m.subset like 'step %' then 'train' else 'eval' end as phase, -- train (micro-batches of a step summed) | eval
+  case when m.subset not like 'step %' then regexp_replace(m.subset, ' step [0-9]+$', '') end as evaluation, -- its name: eval, eval_NAME, test; forward: of a run that does not train; null in training
   r.stack, -- decoder | encoder | vision
   m.layer, -- the layer's own number
   m.router, -- routers.router
@@ -222,4 +224,8 @@ select
   any_value(m.value) filter (m.name = 'z_loss') as z_loss, -- mean squared log-sum-exp
   any_value(m.value) filter (m.name = 'balance_switch') as balance_switch, -- balancing loss, 1 when even
   any_value(m.value) filter (m.name = 'balance_transformers') as balance_transformers, -- the same, k when even
-from measures m join routers r using (router) where m.subset like 'step %' group by all;
+  any_value(m.n) as tokens, -- that the router looked at
+from measures m join routers r using (router)
+where regexp_full_match(m.subset, '(.+ )?step [0-9]+') and m.name in ('load_entropy', 'max_violation', 'dead', 'dropped_share',
+  'routing_entropy', 'z_loss', 'balance_switch', 'balance_transformers')
+group by all;

@@ -1,9 +1,10 @@
 """`trace`: run a model over a data set, batch by batch, and keep every decision; a run that was cut off can be resumed."""
 
 import hashlib
+import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ Report = Callable[[dict[str, Any]], None]
 
 def trace(
     model: str | Path | nn.Module | Loaded,
-    inputs: str | Path | Dataset | Iterable[str],
+    inputs: Any,
     store: str | Path,
     *,
     tokenizer: Any = None,
@@ -57,14 +58,16 @@ def trace(
     """Trace `model` over `inputs` into `store`; gives the run's number there.
 
     `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`). `inputs`: what
-    `moescope.inputs.read` reads, a data set, or texts. A store that exists gets one more run; `overwrite` begins it anew,
-    `resume` goes on with the same trace where it was cut off or interrupted, and leaves it alone if it is complete.
+    `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in memory a list or generator of texts, of
+    dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
+    run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
+    alone if it is complete.
     `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: routing options to set on a V-MoE
     (capacity_factor, batch_priority ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
     loaded = _loaded(model, tokenizer, device, dtype, loading or {})
-    data = _data(inputs, limit, reading or {})
+    data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed))
     if overrides:
         _override(loaded, overrides)
     chosen = options or Options(**settings)
@@ -139,16 +142,27 @@ def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mappin
     return load(model, device=device, dtype=dtype, **loading)
 
 
-def _data(inputs: Any, limit: int | None, reading: Mapping[str, Any]) -> Dataset:
-    if isinstance(inputs, Dataset):
-        return inputs
-    if isinstance(inputs, str | Path):
-        return read(inputs, limit=limit, **reading)
-    texts = list(inputs)[:limit]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise InputError("inputs are neither a path, a data set, nor a list of texts; see moescope.inputs.read")
-    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-    return Dataset("texts", digest, "text", [Example("texts", n, str(n), text) for n, text in enumerate(texts)])
+def _data(
+    inputs: Any, loaded: Loaded, limit: int | None, reading: Mapping[str, Any], enough: Callable[[Example], bool] | None
+) -> Dataset:
+    known = [name for name in inspect.signature(read).parameters if name not in ("data", "limit", "pad_id", "enough")]
+    if unknown := set(reading) - set(known):
+        raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
+    return read(inputs, limit=limit, pad_id=_pad_id(loaded), enough=enough, **reading)
+
+
+def _enough(loaded: Loaded, max_length: int | None, max_tokens: int | None, seed: int) -> Callable[[Example], bool] | None:
+    """Whether examples, one after the other, have given `max_tokens` tokens: a generator need not end."""
+    if max_tokens is None:
+        return None
+    numbers, tokens = count(), [0]
+
+    def enough(example: Example) -> bool:
+        one = Dataset("inputs", "", example.kind, [example])
+        tokens[0] += sum(map(len, windows(loaded, one, max_length, seed + next(numbers))))
+        return tokens[0] >= max_tokens
+
+    return enough
 
 
 def _resumable(store: Path, key: str) -> RunWriter:
@@ -183,11 +197,11 @@ def _rows(
 
 
 def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    count = 0
+    tokens = 0
     for window in rows:
-        if max_tokens is not None and count >= max_tokens:
+        if max_tokens is not None and tokens >= max_tokens:
             return
-        count += len(window.ids or ()) + len(window.decoder_ids or ())
+        tokens += len(window)
         yield window
 
 
@@ -215,8 +229,14 @@ def _run(loaded: Loaded, batch: list[Window], generate: int) -> None:
             model(**inputs)
 
 
+def _pad_id(loaded: Loaded) -> int | None:
+    config = getattr(loaded.model, "config", None)
+    found = [getattr(one, "pad_token_id", None) for one in (loaded.tokenizer, config)]
+    return next((i for i in found if isinstance(i, int)), None)
+
+
 def _padded(ids: list[list[int]], loaded: Loaded, left: bool, device: torch.device) -> dict[str, torch.Tensor]:
-    pad = getattr(loaded.tokenizer, "pad_token_id", None) or getattr(loaded.model.config, "pad_token_id", None) or 0
+    pad = _pad_id(loaded) or 0
     longest = max(map(len, ids))
     rows = [[0] * (longest - len(i)) for i in ids]
     mask = [r + [1] * len(i) if left else [1] * len(i) + r for r, i in zip(rows, ids)]

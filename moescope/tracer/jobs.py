@@ -16,6 +16,7 @@ from ..contracts import Record
 from ..contracts._scores import probabilities, summarize
 from ..store.routes import STEPS
 from .options import Options
+from .steps import Ended
 
 _CACHED = 1 << 15  # logits
 _FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool")
@@ -29,6 +30,9 @@ class Forward:
     tensors: dict[str, Tensor]  # token ids and masks of the streams
     row: dict[str, Any] | None
     progress: dict[str, Any] | None = None
+    part: str | None = None  # of a run with `monitor`: train | eval | alone
+    tentative: bool = False  # its step may get another number when it ends
+    ended: Ended | None = None  # what is over behind it
 
 
 Routed = tuple[Record, Any, int]

@@ -19,8 +19,9 @@ class Options:
     those named; of routers that compute in bfloat16 or float16 they are kept in steps of 2^-10 nats (margin: 2^-16), below what
     such logits can tell. logits: all router logits too, of this share of the tokens (True: of all). predictions: the vocabulary
     id that the model's head ranks first after each token, as a token label `predicted_id`. layers: only these layers.
-    every: only each n-th forward; fraction: only this share of its tokens, chosen by their key. monitor: measures of every
-    router at every recorded forward (see monitor.py), into `measures`. activations: importance, dimensionality (see
+    every: only each n-th forward (with monitor: each n-th optimizer step, with all its micro-batches, and each n-th batch of an
+    evaluation); fraction: only this share of its tokens, chosen by their key. monitor: measures of every router at every
+    recorded step (see monitor.py, steps.py), into `measures` and view `training`. activations: importance, dimensionality (see
     observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or batch) after either.
     max_bytes: what may wait to be written before the model is made to wait. hold: so many small forwards (decode steps) are
     handed over together.

@@ -20,6 +20,7 @@ from .identity import SequenceInfo, stops
 from .jobs import Forward, Job, phase, references
 from .observers import Observers
 from .options import Options
+from .steps import Steps
 from .structure import Structure
 from .uncompiled import Uncompiled
 
@@ -28,9 +29,16 @@ class Recorder:
     """Hooks on a model's routers; each forward's records go to `put` with the tokens that they are of."""
 
     def __init__(
-        self, model: nn.Module, options: Options, clock: Clock, structure: Structure, put: Callable[[Job], None]
+        self,
+        model: nn.Module,
+        options: Options,
+        clock: Clock,
+        structure: Structure,
+        steps: Steps,
+        put: Callable[[Job], None],
     ) -> None:
-        self.model, self.options, self._clock, self._structure, self._put = model, options, clock, structure, put
+        self.model, self.options, self._clock, self._put = model, options, clock, put
+        self._structure, self._steps = structure, steps
         self.infos: dict[str, list[SequenceInfo]] | None = None
         self.first = 0  # number of a batch's first forward
         self.outside = 0  # routers that fired outside of the model's forward
@@ -62,10 +70,12 @@ class Recorder:
 
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
-        # forwards of the caller's own are whole in themselves
-        progress = self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
-        if (job := self._holding.take(progress)) is not None:
+        if (job := self._holding.take(self.progress())) is not None:
             self._put(job)
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
+        return self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
@@ -95,7 +105,7 @@ class Recorder:
         self._structure.check()
         hooks.stay_last(self._handles)
         self._records = []
-        self._sampled = self._clock.steps % self.options.every == 0
+        self._sampled = self._steps.opens(self._clock.steps)
         self._clock.steps += 1
         self._fired = {}
         self.observers.forward_begins(self._sampled)
@@ -133,7 +143,7 @@ class Recorder:
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
+        return self._steps.filed(Forward(listed, references(listed, root.output, self.options.predictions), row)), routed
 
     def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
         """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""

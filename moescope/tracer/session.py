@@ -26,6 +26,7 @@ from .observers import measured
 from .options import Options
 from .recorder import Recorder
 from .sink import Sink
+from .steps import Ended, Steps
 from .structure import Structure
 
 
@@ -91,8 +92,9 @@ class Tracer:
             self._writer = RunWriter.create(self.store, self._head())
         self._clock.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
+        self.steps = Steps(self.model, self.options, self._ended)
         structure = Structure(self.model, self.sites, routers)
-        self._recorder = Recorder(self.model, self.options, self._clock, structure, self._sink.put)
+        self._recorder = Recorder(self.model, self.options, self._clock, structure, self.steps, self._sink.put)
         self._recorder.attach(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
@@ -105,6 +107,7 @@ class Tracer:
             self._recorder.detach()
             with patient():
                 self.flush()
+                self.steps.finish(kind is None)
                 self._sink.finish()
                 self._close(self._writer, "complete" if kind is None else "interrupted")
         finally:
@@ -150,6 +153,15 @@ class Tracer:
         """Hand over the small forwards that are still held."""
         self._recorder.flush()
 
+    def step(self, number: int | None = None) -> None:
+        """Training step `number` (else: the next) is over, and the forwards since the last call were its micro-batches: call it
+        behind the optimizer's step, with `monitor=True`. InputError if numbers do not go up."""
+        self.steps.ends(number)
+
+    def _ended(self, ended: Ended) -> None:
+        self.flush()
+        self._sink.put(Job([Forward([], {}, None, self._recorder.progress(), ended=ended)]))
+
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
         self._notes += sentences
@@ -160,8 +172,14 @@ class Tracer:
         return {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)} | self._clock.times()
 
     def health(self) -> dict[str, dict[str, float]]:
-        """Measures of every router at the last forward that was written, by its path; with `monitor=True`."""
-        return dict(self._sink.health)
+        """Measures of every router, by its path, at the last step or evaluation that is over; with `monitor=True`."""
+        return self.latest()[1]
+
+    def latest(self, part: str | None = None, settle: bool = True) -> tuple[int, dict[str, dict[str, float]]]:
+        """(step, `health`) of a part, train or eval; without waiting for the writing thread unless told to `settle`."""
+        if settle:
+            self._sink.settle()
+        return self._sink.watch.latest(part)
 
     def _head(self) -> dict[str, Any]:
         model, notes = describe_model(self.model, self._run.pop("model_name", None))

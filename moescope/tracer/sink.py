@@ -12,8 +12,9 @@ from ..errors import MoescopeError
 from ..store import RunWriter
 from .identity import Identity
 from .jobs import Job, Stack
-from .monitor import health, measure_rows
+from .monitor import Watch
 from .options import Options
+from .steps import Ended
 
 
 class Sink:
@@ -29,10 +30,11 @@ class Sink:
         carried = writer.part.progress.get("resume", {})  # of a run that goes on
         self.waited = 0.0
         self.written: dict[str, Any] = dict(writer.part.progress)
-        self.health: dict[str, dict[str, float]] = {}
+        self.watch = Watch(writer)
         self.options = options
         self.warnings: dict[str, int] = dict(carried.get("warned", {}))
-        self._held = 0
+        self._unnumbered: list[dict[str, Any]] = []  # forwards of a training step whose number may change
+        self._held = self._waiting = 0
         self._room = threading.Condition()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -50,12 +52,19 @@ class Sink:
                 self._room.wait_for(lambda: not self._held or self._held + size <= self.max_bytes or self._error is not None)
                 self.waited += time.perf_counter() - began
             self._held += size
+            self._waiting += 1
         self._jobs.put(job)
 
     def check(self) -> None:
         """Raise what the writing thread met, if anything."""
         if self._error is not None:
             raise self._error
+
+    def settle(self) -> None:
+        """Wait until what was handed over up to now is rows. Raises what the writing thread met."""
+        with self._room:
+            self._room.wait_for(lambda: not self._waiting)
+        self.check()
 
     def finish(self) -> None:
         """Wait until all jobs are rows; then raise what was met."""
@@ -74,14 +83,19 @@ class Sink:
             finally:
                 with self._room:
                     self._held -= size
+                    self._waiting -= 1
                     self._room.notify_all()
 
     def _write(self, job: Job) -> None:
         job.wait()
         if any(forward.row is not None for forward in job.forwards):
             self._rows(job)
+        for forward in job.forwards:
+            if forward.ended is not None:
+                self._end(forward.ended)
         said = [forward.progress for forward in job.forwards if forward.progress is not None]
-        if said:
+        if said and (not self._unnumbered or self.writer.pending >= self.commit_rows):
+            self._file()
             self.written = said[-1]
             self.written["resume"] = {**self.written.get("resume", {}), "warned": dict(self.warnings)}
             self.writer.mark()
@@ -105,11 +119,24 @@ class Sink:
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             rows.append({"forward": first + place, "tokens": tokens, **(forward.row or {}), **loss})
         for stack in job.stacks:
-            self._add(stack, keys, first, [row["step"] for row in rows])
-        for row in rows:
-            self.writer.add("forwards", row)
+            self._add(stack, keys, first, [forward.part for forward in job.forwards])
+        for row, forward in zip(rows, job.forwards):
+            self._unnumbered.append(row)
+            if not forward.tentative:
+                self._file()
 
-    def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, steps: list[int]) -> None:
+    def _end(self, ended: Ended) -> None:
+        self.watch.end(ended)
+        if ended.part == "train":
+            self._file(ended.step)
+
+    def _file(self, step: int | None = None) -> None:
+        """Add the rows of forwards that are held, under this step (else the one that was foreseen)."""
+        for row in self._unnumbered:
+            self.writer.add("forwards", row if step is None else {**row, "step": step})
+        self._unnumbered = []
+
+    def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, parts: list[str | None]) -> None:
         arrays = stack.arrays()
         sites = [record.site for record, *_ in stack.routed]
         routers = np.array([site.extra["number"] for site in sites])
@@ -123,8 +150,8 @@ class Sink:
             if record.altered:
                 count = int((those >= 0).sum())
                 self._warn(f"{record.site.path} executed something else than its router decided, which was not kept", count)
-        if self.options.monitor:
-            self._watch(arrays, sites, tokens, steps[stack.routed[0][2]])
+        if (part := parts[stack.routed[0][2]]) is not None:
+            self.watch.add(part, arrays, sites, tokens)
         arrays.pop("mean_probability", None)
         if self.options.fraction < 1:
             tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
@@ -178,12 +205,6 @@ class Sink:
                     {"forward": forward, "router": router, "pool": np.arange(pools), "tokens": record.pool_tokens or 0,
                      "capacity": record.capacity},
                 )  # fmt: skip
-
-    def _watch(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray, step: int) -> None:
-        found = health(arrays, tokens, [site.n_experts for site in sites])
-        self.health |= {site.path: values for site, values in zip(sites, found)}
-        numbered = [(site, site.extra["number"], values) for site, values in zip(sites, found)]
-        self.writer.add("measures", measure_rows(numbered, step, int((tokens[0] >= 0).sum())))
 
     def _look(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
         for name in ("entropy", "weights"):

@@ -23,6 +23,10 @@ class Window:
     decoder_ids: list[int] | None = None
     decoder_info: SequenceInfo | None = None
 
+    def __len__(self) -> int:
+        """Tokens, of both sides."""
+        return len(self.ids or ()) + len(self.decoder_ids or ())
+
 
 def context(loaded: Loaded) -> int:
     """Tokens that the model takes at once."""
@@ -66,7 +70,7 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
 def _tokenize(loaded: Loaded, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
     if loaded.tokenizer is None:
         raise InputError(
-            f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: an .npz with input_ids"
+            f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: lists, or an .npz with input_ids"
         )
     if not getattr(loaded.tokenizer, "is_fast", False):
         return loaded.tokenizer(text, verbose=False)["input_ids"], None
