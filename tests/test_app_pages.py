@@ -162,7 +162,7 @@ def test_store_that_another_program_writes_is_a_sentence(
     ],
 )
 def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    test = opened(stores["growing"], "sql", monkeypatch, sql=query)
+    test = opened(stores["growing"], "sql", monkeypatch, sql=query).button(key="sql-go").click().run()
     assert not test.exception
     assert [words.lower() in e.replace("\\", "").lower() for e in told(test)] == [True], told(test)
 
@@ -170,13 +170,14 @@ def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monke
 def test_sql_page_answers(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, runs in (("demo", 4), ("growing", 1)):
         test = opened(stores[name], "sql", monkeypatch, sql="select count(*) as runs from runs")
+        test.button(key="sql-go").click().run()
         assert test.dataframe[0].value.to_dict("list") == {"runs": [runs]}
 
 
 def test_store_that_is_replaced_is_read_again(tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "turns.duckdb"
     shutil.copy(stores["small"], store)
-    test = opened(store, "sql", monkeypatch, sql="select count(*) as runs from runs")
+    test = opened(store, "sql", monkeypatch, sql="select count(*) as runs from runs").button(key="sql-go").click().run()
     assert test.dataframe[0].value.to_dict("list") == {"runs": [1]}
     synthetic_app.text_run(store, "another", documents=1)
     assert test.run().dataframe[0].value.to_dict("list") == {"runs": [2]}
