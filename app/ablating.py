@@ -105,8 +105,8 @@ class Job:
         environment = os.environ | own | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", TIED, str(os.getpid()), *command], cwd=self.log.parent, env=environment, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, "-P", TIED, str(os.getpid()), *command], cwd=self.log.parent, env=environment,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         if self.process.wait() and self.status == "running":
             self.status = "failed"

@@ -151,11 +151,11 @@ class Door:
         """Whether it carries the token, as cookie or in the address, or needs none."""
         if not self.token or (visit.reads and visit.scope["path"] in OPEN):
             return True
-        carried = [hmac.compare_digest(value.encode(), self.pass_.encode()) for value in visit.cookies]
-        return any(carried) or (visit.reads and self._told(visit))
+        carried = any(hmac.compare_digest(value.encode(), self.pass_.encode()) for value in visit.cookies)
+        return carried or (visit.reads and self._told(visit))
 
     def _told(self, visit: Visit) -> bool:
-        return any([hmac.compare_digest(_pass(text), self.pass_) for text in visit.tokens])
+        return any(hmac.compare_digest(_pass(text), self.pass_) for text in visit.tokens)
 
     async def _redirect(self, visit: Visit, send: Send) -> None:
         """To the same address without the token, which from then on is in a cookie."""
@@ -203,4 +203,3 @@ async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], bod
     length = (b"content-length", str(len(body)).encode())
     await _guarded(send)({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
-

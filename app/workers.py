@@ -8,11 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator
+from typing import IO, Any, cast
 
 import moescope
 from moescope.errors import AnalysisError
@@ -21,7 +21,7 @@ WORKER = Path(__file__).with_name("sql_worker.py")
 PACKAGES = Path(moescope.__file__).parents[1]
 MOST = 4  # at once, whoever asks
 PASSED = ("PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")  # of the environment; the rest is nobody's business
-LOOK_S = 0.05
+LOOK_S = 0.05 if sys.platform == "linux" else 0.5  # elsewhere a look at its memory takes a process
 TICK_S = 0.2
 Tick = Callable[[float], None]  # told every moment how long it takes; what it raises ends the query
 
@@ -57,6 +57,7 @@ class Worker:
             [sys.executable, str(WORKER), str(os.getpid())], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, env=environment(), cwd="/", start_new_session=True,
         )  # fmt: skip
+        self.input, self.output = cast(IO[bytes], self.process.stdin), cast(IO[bytes], self.process.stdout)
 
     def answer(self, question: dict[str, Any], tick: Tick) -> tuple[bytes, bool]:
         """The result, and whether there were more rows. Failed where there is none."""
@@ -75,11 +76,10 @@ class Worker:
 
     def _read(self, question: dict[str, Any], tick: Tick) -> bytes:
         """Everything that the process says until it ends."""
-        assert self.process.stdin and self.process.stdout
         with suppress(BrokenPipeError):
-            self.process.stdin.write(json.dumps(question).encode() + b"\n")
-            self.process.stdin.flush()
-        source, begun, ticked, found = self.process.stdout.fileno(), time.monotonic(), 0.0, bytearray()
+            self.input.write(json.dumps(question).encode() + b"\n")
+            self.input.flush()
+        source, begun, ticked, found = self.output.fileno(), time.monotonic(), 0.0, bytearray()
         before, poll = resident(self.process.pid), select.poll()
         poll.register(source, select.POLLIN)
         while True:
@@ -110,12 +110,11 @@ class Worker:
 
     def end(self) -> None:
         """Over, whatever it does; it ends by itself within a moment of its last word."""
-        assert self.process.stdin and self.process.stdout
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(LOOK_S if sys.exc_info()[0] is None else 0)
         self.kill()
         self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in (self.input, self.output):
             with suppress(OSError):
                 pipe.close()
 

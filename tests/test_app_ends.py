@@ -107,26 +107,25 @@ def test_signal_before_it_serves_ends_it(store: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ablation_ends_with_the_server(store: Path) -> None:
-    """A process that the Ablation page started, as it starts them."""
-    code = "import sys, time; sys.path.insert(0, sys.argv[1]); import ablating; j = ablating.Job([['app', '--help']], None, 'x'); "
-    code += "j.commands = [['recover', sys.argv[2]]]; j.start(); time.sleep(0.2); print(j.process.pid, flush=True); time.sleep(60)"
-    slow = store.parent / "slow"
-    slow.mkdir(exist_ok=True)
-    (slow / "moescope_slow.py").write_text("import time; time.sleep(60)")
-    (slow / "sitecustomize.py").write_text("import sys, time\nif 'tied.py' in ' '.join(sys.orig_argv): sys.modules['moescope.cli'] = "
-                                           "type('m', (), {'main': staticmethod(lambda: time.sleep(60))})")  # fmt: skip
-    paths = os.pathsep.join((str(slow), str(ROOT)))
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_ablation_ends_with_the_server(number: signal.Signals, tmp_path: Path) -> None:
+    """A command of the Ablation page, started as the page starts it; here one that does nothing for a long time."""
+    (tmp_path / "moescope").mkdir()
+    (tmp_path / "moescope" / "__init__.py").touch()
+    (tmp_path / "moescope" / "cli.py").write_text("import time\ndef main():\n    print('up', flush=True)\n    time.sleep(600)")
+    code = (
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]); import ablating, ends; from pathlib import Path; ends.heed(); "
+        "ablating.PACKAGE = Path(sys.argv[2]) / 'moescope'; job = ablating.Job([['ablate']], None, 'x').start()\n"
+        "while not job.said(): time.sleep(0.05)\n"
+        "print(job.process.pid, flush=True); time.sleep(600)"
+    )
     server = subprocess.Popen(
-        [sys.executable, "-c", code, str(ROOT / "app"), str(store)], env=os.environ | {"PYTHONPATH": paths},
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(ROOT / "app"), str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True
+    )
     assert server.stdout is not None
     job = psutil.Process(int(server.stdout.readline()))
-    time.sleep(1.5)
-    assert job.is_running()
-    server.kill()
-    server.wait()
+    server.send_signal(number)
+    server.wait(10)
     assert psutil.wait_procs([job], 10)[1] == []
 
 
@@ -166,7 +165,9 @@ def test_taken_port_is_a_sentence(store: Path) -> None:
         for host in ("127.0.0.1", "localhost", "0.0.0.0"):
             code, text = said(str(store), "--headless", "--port", str(number), "--host", host)
             assert (code, text.count("\n")) == (2, 1), text
-            assert text.startswith(f"moescope: another program listens on port {number} of {host}; name another with --port"), text
+            assert text.startswith(f"moescope: another program listens on port {number} of {host}; name another with --port"), (
+                text
+            )
 
 
 def test_privileged_port_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

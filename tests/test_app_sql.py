@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,8 +18,7 @@ from browser import CHROMIUM, Eyes
 
 from moescope.cli.app import serving
 
-APP = Path(__file__).parents[1] / "app"
-sys.path.insert(0, str(APP))  # as Streamlit does
+sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
 
 import workers
 
@@ -40,7 +38,15 @@ def growing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def asked(store: Path, query: str, kind: str = "table", tick: Callable[[float], None] = lambda _: None, **limits: int) -> Any:
     """The answer of one process: a frame, or a file's bytes."""
-    question = {"store": str(store), "query": query, "kind": kind, "rows": 1000, "bytes": 8 << 20, "memory": MEMORY, "seconds": 20}
+    question = {
+        "store": str(store),
+        "query": query,
+        "kind": kind,
+        "rows": 1000,
+        "bytes": 8 << 20,
+        "memory": MEMORY,
+        "seconds": 20,
+    }
     body, more = workers.desk.ask(question | limits, tick)
     if kind != "table":
         return body
@@ -86,16 +92,14 @@ def test_nothing_is_written(table: str, query: str, growing: Path) -> None:
     assert asked(growing, f"select count(*) as n from {table}")[0]["n"].tolist() == before
 
 
-STATEMENTS = [
-    "create table x as select 1", "create temp table x (a int)", "drop table runs", "insert into runs default values", "delete from runs",
-    "update runs set name = 'x'", "copy runs to '/tmp/x.csv'", "attach '/tmp/x.duckdb'", "detach base", "set threads = 1", "reset threads",
-    "pragma version", "call pragma_version()", "load json", "install json", "export database '/tmp/x'", "checkpoint", "vacuum", "begin",
-    "commit", "rollback", "use memory", "prepare p as select 1", "execute p", "explain analyze select 1", "create view v as select 1",
-    "alter table runs add column x int", "create macro m() as 1", "create sequence s", "analyze",
-]  # fmt: skip
+STATEMENTS = """create table x as select 1; create temp table x (a int); drop table runs; insert into runs default values;
+delete from runs; update runs set name = 'x'; copy runs to '/tmp/x.csv'; attach '/tmp/x.duckdb'; detach base; set threads = 1;
+reset threads; pragma version; call pragma_version(); load json; install json; export database '/tmp/x'; checkpoint; vacuum;
+begin; commit; rollback; use memory; prepare p as select 1; execute p; explain analyze select 1; create view v as select 1;
+alter table runs add column x int; create macro m() as 1; create sequence s; analyze"""
 
 
-@pytest.mark.parametrize("query", STATEMENTS)
+@pytest.mark.parametrize("query", [text.strip() for text in STATEMENTS.split(";")])
 def test_only_reading_statements(query: str, growing: Path) -> None:
     kind, words = refused(growing, query)
     assert (kind, "this page only reads" in words or "not SQL" in words) == ("said", True), words
@@ -154,30 +158,30 @@ def test_rows_are_bounded(count: int, growing: Path) -> None:
     assert (frame["n"].tolist(), more) == (list(range(min(count, 1000))), count > 1000)
 
 
-@pytest.mark.parametrize(
-    "source",
-    ["read_text('/etc/passwd')", "read_csv('{folder}/x.csv')", "glob('/*')", "read_parquet('http://127.0.0.1:1/x')", "'{store}'",
-     "duckdb_secrets()", "read_text('/proc/self/environ')"],
-)  # fmt: skip
+SOURCES = [
+    *("read_text('/etc/passwd')", "read_csv('{folder}/x.csv')", "glob('/*')", "read_parquet('http://127.0.0.1:1/x')"),
+    *("'{folder}/x.csv'", "read_text('/proc/self/environ')", "read_blob('{folder}/*')"),
+]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_nothing_but_the_store_is_reached(source: str, growing: Path) -> None:
     (growing.parent / "x.csv").write_text("a\n1\n")
-    try:
-        frame, _ = asked(growing, f"from {source.format(folder=growing.parent, store=growing)}")
-    except workers.Failed as failed:
-        assert failed.kind == "said"
-        assert "disabled" in failed.words or "error" in failed.words.lower(), failed.words
-    else:
-        assert len(frame) == 0
+    kind, words = refused(growing, f"from {source.format(folder=growing.parent)}")
+    assert (kind, "disabled by configuration" in words) == ("said", True), words
 
 
 def test_finished_and_unfinished_runs_are_asked(growing: Path) -> None:
-    frame, _ = asked(growing, "select r.name, r.status, count(*) > 0 as routed from runs r join assignments a using (run) group by all order by all")
+    frame, _ = asked(
+        growing,
+        "select r.name, r.status, count(*) > 0 as routed from runs r join assignments a using (run) group by all order by all",
+    )
     assert frame.to_dict("list") == {"name": ["first", "second"], "status": ["complete", "running"], "routed": [True, True]}
 
 
 def test_every_type_is_shown(growing: Path) -> None:
     query = """select 1 as a, 2 as a, map {'k': 1} as m, {'a': 1, 'b': [1, 2]} as s, 3::hugeint as h, 1.5::decimal(9, 2) as d,
-        'f47ac10b-58cc-4372-a567-0e02b2c3d479'::uuid as u, time '10:00' as t, date '2020-01-02' as day, 'x'::blob as b, null as n,
+        uuid() as u, time '10:00' as t, date '2020-01-02' as day, 'x'::blob as b, null as n,
         union_value(n := 1) as un, [1, 2] as l, 'a'::enum('a', 'b') as e, true as yes, interval 1 day as i"""
     row = asked(growing, query)[0].iloc[0].to_dict()
     assert {name: row[name] for name in ("a", "a_1", "h", "d", "e", "yes", "m")} == {
@@ -211,9 +215,11 @@ def test_query_ends_with_the_page(growing: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_query_ends_with_the_server(number: signal.Signals, growing: Path) -> None:
-    code = f"import sys; sys.path.insert(0, {str(APP)!r}); import workers; print('up', flush=True); workers.desk.ask({{'store': "
-    code += f"{str(growing)!r}, 'query': {LONG!r}, 'kind': 'table', 'rows': 1, 'bytes': 1, 'memory': 1 << 30, 'seconds': 60}})"
-    server = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    question = {"store": str(growing), "query": LONG, "kind": "table", "rows": 1, "bytes": 1, "memory": 1 << 30, "seconds": 60}
+    code = "import sys, json; sys.path.insert(0, sys.argv[1]); import workers; print('up', flush=True); "
+    code += "workers.desk.ask(json.loads(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(Path(workers.__file__).parent), json.dumps(question)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     assert server.stdout.readline() == b"up\n"
     until, children = time.monotonic() + 30, list[psutil.Process]()

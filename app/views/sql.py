@@ -1,7 +1,4 @@
-"""SQL: anything else, read-only, with every view explained, as table, chart or file.
-
-What a link or a reader wrote is run when Run is pressed, not before; the examples are ours and are run as they are chosen.
-"""
+"""SQL: anything else, read-only, with every view explained, as table, chart or file."""
 
 from functools import partial
 from typing import Any
@@ -67,7 +64,10 @@ def _stop() -> None:
 
 
 def wanted(query: str, run: int) -> bool:
-    """Whether it may be run: Run was pressed on these very words, or they are an example's."""
+    """Whether it may be run: Run was pressed on these very words, or they are an example's, which is ours.
+
+    What a link says waits: whoever follows one does not know what it asks.
+    """
     if st.session_state.get("sql-pressed") == query:
         return True
     return query in sql_desk.examples(run).values() and st.session_state.get("sql-stopped") != query
