@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ends
 import stored
 import streamlit as st
 
@@ -29,7 +30,7 @@ KNOWN = """
 select max(run) as run from runs join models m using (model)
 where runs.name = ? and m.name = ? and dataset = ? and status = 'complete'"""
 LAST = "select max(run) as run from runs join models m using (model) where m.name = ? and status = 'complete'"
-CODE = "from moescope.cli import main; main()"
+TIED = str(Path(__file__).with_name("tied.py"))
 Row = dict[str, Any]
 
 
@@ -104,8 +105,8 @@ class Job:
         environment = os.environ | own | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", CODE, *command], cwd=self.log.parent, env=environment, stdin=subprocess.DEVNULL,
-                stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, "-P", TIED, str(os.getpid()), *command], cwd=self.log.parent, env=environment,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         if self.process.wait() and self.status == "running":
             self.status = "failed"
@@ -139,4 +140,11 @@ class Job:
 @st.cache_resource(show_spinner=False)
 def jobs() -> dict[str, Job]:
     """The last job of every store: one at a time, whoever looks."""
-    return {}
+    known: dict[str, Job] = {}
+
+    def stop() -> None:
+        for job in [*known.values()]:
+            job.stop()
+
+    ends.last(stop)
+    return known

@@ -62,7 +62,8 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     entry = entries[0]
     panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
     label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
-    if (wait or (run["decisions"] or 0) > BIG or not linked.attended) and not linked.asked(label, f"ask-{name}"):
+    big = (run["decisions"] or 0) > BIG
+    if (wait or big or not linked.attended) and not linked.asked(label, f"ask-{name}", big):
         return
     with st.spinner("Counting, resampling and permuting …", show_time=True):
         answer, refusal = _answer(str(stored.path()), stored.held().look(), name, run["run"], tuple(sorted(options.items())))

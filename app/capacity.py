@@ -43,7 +43,8 @@ def show(run: Row) -> None:
     if run["status"] != "complete":
         panels.empty("Not while the run grows", "The tokens of a forward pass compete for places: look again when it is done.")
         return
-    if ((run["assignments"] or 0) > SMALL or not linked.attended) and not linked.asked("Deal the tokens again", "what-if"):
+    big = (run["assignments"] or 0) > SMALL
+    if (big or not linked.attended) and not linked.asked("Deal the tokens again", "what-if", big):
         return
     with st.spinner("Dealing tokens into buffers …", show_time=True):
         frame, sql, notes = dealt(str(stored.path()), stored.held().look(), run["run"])

@@ -100,13 +100,14 @@ def several(label: str, key: str, options: Sequence[T], default: Sequence[T], **
     return list(st.multiselect(label, options, key=box, on_change=_changed, args=(key, box, list(default)), **more))
 
 
-def asked(label: str, key: str, **more: Any) -> bool:
-    """True once the button was pressed, or where ?key=1 says that it was."""
-    if get(key) == "1":
+def asked(label: str, key: str, heavy: bool, **more: Any) -> bool:
+    """True once the button was pressed, or where ?key=1 says that it was; what is `heavy` is not run because a link says so."""
+    if get(key) == "1" and (not heavy or st.session_state.get(f"pressed-{key}")):
         return True
     if not st.button(label, key=f"go-{key}", icon=":material/play_arrow:", **more):
         return False
     put(key, 1)
+    st.session_state[f"pressed-{key}"] = True
     return True
 
 

@@ -1,11 +1,20 @@
-"""The dashboard's server: main.py behind `Front`, with everything imported and asked once before the first visitor."""
+"""The dashboard's server: main.py behind `Door` and `Front`, with everything imported and asked once before the first visitor.
+
+What it is told, it finds in its environment: MOESCOPE_STORE; MOESCOPE_TOKEN (empty: everybody is let in; not there: nobody);
+MOESCOPE_NAMES, under which it answers, as name:port, with spaces between; MOESCOPE_OPEN, the address to open in a browser;
+MOESCOPE_PARENT, the process with which it ends.
+"""
 
 import contextlib
 import gc
 import logging
 import os
 import runpy
+import secrets
+import signal
 import sys
+import threading
+import webbrowser
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +26,13 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import contents  # noqa: E402
+import ends  # noqa: E402
+import tied  # noqa: E402
+from door import Door  # noqa: E402
 from front import Front  # noqa: E402
+
+if parent := os.environ.pop("MOESCOPE_PARENT", ""):
+    tied.tie(int(parent), signal.SIGTERM)
 
 
 def warm() -> None:
@@ -45,10 +60,25 @@ def warm() -> None:
 @contextlib.asynccontextmanager
 async def ready(_: Any) -> AsyncIterator[None]:
     """Before the first visitor is let in."""
+    import workers
+
+    ends.heed()
+    ends.last(workers.desk.stop)
+    workers.desk.prepare()
     if os.environ.get("MOESCOPE_STORE"):
         warm()
+    if where := os.environ.pop("MOESCOPE_OPEN", ""):
+        threading.Thread(target=webbrowser.open, args=(where,), daemon=True).start()
     yield
+    ends.stop_all()
 
 
-NAMES = frozenset(path.stem for path, _ in contents.views())
-app = st.App(HERE / "main.py", lifespan=ready, middleware=[Middleware(Front, pages=NAMES)])
+def door() -> Middleware:
+    """Who is let in. The token is taken out of the environment: nothing that is started from here needs it."""
+    token = os.environ.pop("MOESCOPE_TOKEN", None)
+    names = frozenset(os.environ.get("MOESCOPE_NAMES", "").lower().split())
+    return Middleware(Door, token=secrets.token_urlsafe() if token is None else token, names=names)
+
+
+PAGES = frozenset(path.stem for path, _ in contents.views())
+app = st.App(HERE / "main.py", lifespan=ready, middleware=[door(), Middleware(Front, pages=PAGES)])

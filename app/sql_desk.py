@@ -1,18 +1,28 @@
-"""Free SQL, kept harmless: one SELECT, over the locked connection, with limits of time, memory and rows."""
+"""Free SQL, kept harmless: one reading statement in a process of its own, with limits of time, memory, rows and bytes."""
 
-import io
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
-import duckdb
 import pandas as pd
+import pyarrow as pa
 import stored
-import streamlit as st
+import workers
+from workers import Tick
 
 from moescope.errors import AnalysisError
 
 ROWS = 10_000  # shown
 FILE_ROWS = 2_000_000  # in a file
+TABLE_BYTES, FILE_BYTES, KEPT_BYTES = 32 << 20, 256 << 20, 64 << 20
+MEMORY_BYTES = int(stored.MEMORY.removesuffix(" MB")) * 10**6
+LETTERS = 100_000
+SENTENCES = {
+    "time": f"this query took longer than {stored.LIMIT_S:.0f} s and was stopped; ask for one run, one layer or fewer tokens",
+    "memory": f"this query needs more than {stored.MEMORY} and was stopped; ask for one run, one layer or fewer tokens",
+    "changed": "the store changed while it was read; run the query again",
+    "broken": "the process of this query ended without an answer; run it again",
+}
 VIEWS = """
 select t.table_name as name, coalesce(v.comment, b.comment, '') as comment, t.table_type = 'VIEW' as view
 from information_schema.tables t
@@ -24,6 +34,9 @@ COLUMNS = """
 select column_name as "column", data_type as type, coalesce(comment, '') as meaning from duckdb_columns()
 where table_name = ? and database_name = current_database() order by column_index"""
 
+kept: dict[Any, tuple[bytes, bool]] = {}
+lock = Lock()
+
 
 def examples(run: int = 0) -> dict[str, str]:
     """The queries of examples.sql by their first line, about one run."""
@@ -32,53 +45,35 @@ def examples(run: int = 0) -> dict[str, str]:
     return {block.partition("\n")[0].removeprefix("-- "): block.partition("\n")[2] for block in blocks}
 
 
-def checked(query: str) -> str:
-    """The query, if it is one SELECT. AnalysisError otherwise."""
+def ask(query: str, kind: str, rows: int, most: int, tick: Tick) -> tuple[bytes, bool]:
+    """The result as bytes of this kind, and whether there were more rows. AnalysisError in one sentence."""
+    if len(query) > LETTERS:
+        raise AnalysisError(f"the query has {len(query):,} letters; {LETTERS:,} at most")
+    limits = {"rows": rows, "bytes": most, "memory": MEMORY_BYTES, "seconds": stored.LIMIT_S}
     try:
-        found = duckdb.extract_statements(query)
-    except duckdb.Error as error:
-        raise AnalysisError(f"this is not SQL that DuckDB understands: {_words(error)}") from error
-    if len(found) != 1:
-        raise AnalysisError(f"one query at a time, please: there are {len(found)} statements")
-    if found[0].type != duckdb.StatementType.SELECT:
-        raise AnalysisError("this page only reads: begin with select, from, with, describe, show or summarize")
-    return query
+        return workers.desk.ask({"store": str(stored.path()), "query": query, "kind": kind} | limits, tick)
+    except workers.Failed as failed:
+        raise AnalysisError(failed.words if failed.kind == "said" else SENTENCES[failed.kind]) from failed
 
 
-def fetch(query: str, limit: int = ROWS) -> tuple[pd.DataFrame, bool]:
-    """Up to `limit` rows, and whether there were more. AnalysisError in one sentence."""
-    cursor = stored.held().cursor()
-    try:
-        with stored.limited(cursor, stored.LIMIT_S):
-            cursor.execute(checked(query))
-            pieces, got = [cursor.fetch_df_chunk(1)], 0
-            while len(pieces[-1]) and (got := got + len(pieces[-1])) <= limit:
-                pieces.append(cursor.fetch_df_chunk(5))
-    except (duckdb.InterruptException, duckdb.OutOfMemoryException):
-        raise
-    except duckdb.Error as error:
-        raise AnalysisError(_words(error)) from error
-    return pd.concat(pieces[:-1] or pieces, ignore_index=True).head(limit), got > limit
+def result(state: tuple[Any, ...], query: str, tick: Tick) -> tuple[pd.DataFrame, bool]:
+    """Up to `ROWS` rows, and whether there were more; what was asked before is kept while the store has not changed."""
+    key = str(stored.path()), state, query
+    found = kept.get(key)
+    if found is None:
+        found = ask(query, "table", ROWS, TABLE_BYTES, tick)
+        keep(key, found)
+    return pa.ipc.open_stream(found[0]).read_pandas(), found[1]
 
 
-def _words(error: Exception) -> str:
-    """DuckDB's message on one line, with the place it points to."""
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:400]
+def keep(key: Any, found: tuple[bytes, bool]) -> None:
+    """Remember a result, and forget the oldest where all of them are too many bytes."""
+    with lock:
+        kept[key] = found
+        while sum(len(body) for body, _ in kept.values()) > KEPT_BYTES:
+            del kept[next(iter(kept))]
 
 
-@st.cache_data(max_entries=30, show_spinner=False)
-def result(where: str, state: tuple[Any, ...], query: str) -> tuple[pd.DataFrame, bool]:
-    """`fetch`, from the cache while the store has not changed."""
-    return fetch(query)
-
-
-def file_of(query: str, kind: str) -> Any:
+def file_of(query: str, kind: str) -> bytes:
     """The whole result (up to two million rows) as a file's content."""
-    frame, _ = fetch(query, FILE_ROWS)
-    if kind == "csv":
-        return frame.to_csv(index=False)
-    if kind == "json":
-        return frame.to_json(orient="records", date_format="iso")
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    return ask(query, kind, FILE_ROWS, FILE_BYTES, lambda _: None)[0]

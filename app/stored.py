@@ -12,6 +12,7 @@ import duckdb
 import pandas as pd
 import streamlit as st
 from limits import limited
+from locks import joined, lock, quoted
 
 import moescope
 from moescope.errors import StoreError
@@ -67,11 +68,6 @@ class Held:
         return cursor
 
 
-def joined(con: duckdb.DuckDBPyConnection) -> bool:
-    """True where finished and unfinished runs are shown together, by views in memory."""
-    return bool(con.execute("select 1 from duckdb_tables() where database_name = 'memory' and table_name = 'runs'").fetchall())
-
-
 def current(path: Path) -> tuple[Any, ...]:
     """Changes whenever the store does. StoreError if it is not there."""
     try:
@@ -95,19 +91,7 @@ def locked(path: Path) -> duckdb.DuckDBPyConnection:
         store.close()
         con = duckdb.connect()
         con.execute(f"attach {quoted(str(path))} as base (read_only)")
-    con.execute(f"set memory_limit = '{MEMORY}'")
-    con.execute("set temp_directory = ''")
-    con.execute("set enable_progress_bar = false")
-    con.execute(f"set threads = {min(os.cpu_count() or 1, 4)}")
-    con.execute(f"set allowed_directories = [{', '.join(quoted(f) for f in folders)}]")
-    con.execute("set enable_external_access = false")
-    con.execute("set lock_configuration = true")
-    return con
-
-
-def quoted(text: str) -> str:
-    """`text` as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+    return lock(con, folders, MEMORY)
 
 
 def path() -> Path:

@@ -135,15 +135,15 @@ def main(decisions: int, store: Path | None, repeat: int) -> None:
     if not store.exists():
         build(store, decisions)
     begun = time.perf_counter()
-    with serving(store) as (url, pid), sync_playwright() as playwright:
-        process = psutil.Process(pid)
+    with serving(store) as site, sync_playwright() as playwright:
+        process = psutil.Process(site.pid)
         report = {
             "decisions": decisions,
             "bytes": store.stat().st_size,
             "until it serves, s": round(time.perf_counter() - begun, 2),
         }
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        sessions = [Session(process, url, browser).measure() for _ in range(repeat)]
+        sessions = [Session(process, site, browser).measure() for _ in range(repeat)]
         report |= {"server MB": round(process.memory_info().rss / 1e6), "load": [round(x, 1) for x in os.getloadavg()[:2]]}
     print(json.dumps(report))
     print("step | seen: first session, s | median, s | all drawn: first session, s | median, s | median CPU of the server, s")

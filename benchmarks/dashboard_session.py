@@ -6,6 +6,8 @@ from typing import Any
 
 import psutil
 
+from moescope.cli.app import Site
+
 CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, .heat canvas, .scatter canvas, .flow canvas"
 TABLE = "[data-testid=stDataFrame]"
 PAGES = (
@@ -48,8 +50,8 @@ WATCH = """
 class Session:
     """A browser with nothing in its cache."""
 
-    def __init__(self, process: psutil.Process, url: str, browser: Any) -> None:
-        self.process, self.url, self.took = process, url, dict[str, tuple[float, float, float]]()
+    def __init__(self, process: psutil.Process, site: Site, browser: Any) -> None:
+        self.process, self.site, self.took = process, site, dict[str, tuple[float, float, float]]()
         self.page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         self.page.add_init_script(WATCH)
 
@@ -84,13 +86,13 @@ class Session:
     def open(self, page: str, ready: str) -> None:
         """A page by its address, not timed."""
         self.place = page.partition("?")[0]
-        self.page.goto(self.url + page)
+        self.page.goto(self.site.of(page))
         self.seen(ready)()
         self.page.wait_for_function("window.watching.done !== null", timeout=WAIT)
 
     def measure(self) -> dict[str, tuple[float, float, float]]:
         """Every step; the session ends."""
-        self.step("first page", lambda: self.page.goto(self.url, wait_until="commit"), self.seen(CHART))
+        self.step("first page", lambda: self.page.goto(self.site.of(), wait_until="commit"), self.seen(CHART))
         for name, ready in PAGES:
             link = self.page.get_by_role("link", name=name, exact=True)
             self.step(f"open {name}", link.click, lambda n=name, r=ready: (self.seen(".ms-head h1", n)(), self.seen(r)()))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import moescope
-from moescope.cli.app import serving
+from moescope.cli.app import Site, serving
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
@@ -29,9 +29,9 @@ def shots(store: Path) -> dict[str, tuple[str, str, int]]:
     }
 
 
-def take(page: Any, url: str, name: str, where: str, ready: str, click: int) -> None:
+def take(page: Any, site: Site, name: str, where: str, ready: str, click: int) -> None:
     """One picture."""
-    page.goto(url + where)
+    page.goto(site.of(where))
     page.locator(ready).first.wait_for(timeout=120_000)
     page.locator(IDLE).wait_for(timeout=120_000)
     if click >= 0:
@@ -50,11 +50,11 @@ def main() -> None:
 
     store = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo.duckdb")
     IMAGES.mkdir(exist_ok=True)
-    with serving(store) as (url, _), sync_playwright() as playwright:
+    with serving(store) as site, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5)
         for name, (where, ready, click) in shots(store).items():
-            take(page, url, name, where, ready, click)
+            take(page, site, name, where, ready, click)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ def middle(canvas: Any, column: int, row: int) -> dict[str, float]:
 class Eyes:
     """A page that notes errors in the console and requests that leave this machine."""
 
-    def __init__(self, page: Any, url: str) -> None:
-        self.page, self.url = page, url
+    def __init__(self, page: Any, site: Any) -> None:
+        self.page, self.site, self.url = page, site, site.url
         self.console: list[str] = []
         self.foreign: list[str] = []
         page.set_default_timeout(180_000)  # a busy machine is slow, not wrong
@@ -57,7 +57,7 @@ class Eyes:
 
     def go(self, where: str = "") -> None:
         """Open a page and wait until it is drawn."""
-        self.page.goto(self.url + where)
+        self.page.goto(self.site.of(where))
         self.rest()
 
     def rest(self) -> None:

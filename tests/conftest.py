@@ -52,8 +52,8 @@ def mount(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
-    """The address of the dashboard on a store, which is made and served when it is first asked for."""
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """The dashboard on a store, which is made and served when it is first asked for."""
     import real
     import synthetic_app
     from synthetic_effects import add_effects
@@ -67,11 +67,11 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         "real": real.made,
     }
     with ExitStack() as running:
-        yield cache(lambda name: running.enter_context(serving(makers[name](folder / f"{name}.duckdb")))[0])
+        yield cache(lambda name: running.enter_context(serving(makers[name](folder / f"{name}.duckdb"))))
 
 
 @pytest.fixture
-def looking(chromium: Any, sites: Callable[[str], str]) -> Iterator[Callable[..., Any]]:
+def looking(chromium: Any, sites: Callable[[str], Any]) -> Iterator[Callable[..., Any]]:
     """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
     from browser import Eyes
 

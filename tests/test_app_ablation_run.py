@@ -30,8 +30,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_run_it_shows_progress_then_effects(store: Path, chromium: Any) -> None:
-    with serving(store) as (url, _), chromium.new_context(viewport={"width": 1440, "height": 1600}) as context:
-        eyes = Eyes(context.new_page(), url)
+    with serving(store) as site, chromium.new_context(viewport={"width": 1440, "height": 1600}) as context:
+        eyes = Eyes(context.new_page(), site)
         eyes.go("ablation?take=0%2C3&instead=zero&of=layer+2")
         eyes.page.get_by_text("Nothing was ablated in this run").wait_for()
         eyes.page.get_by_role("button", name="Run it").click()

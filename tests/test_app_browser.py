@@ -230,8 +230,8 @@ def test_context_opens_its_token(looking: Callable[..., Eyes]) -> None:
 def test_growing_store_is_followed_and_vanished_one_told(chromium: Any, tmp_path: Path) -> None:
     store = tmp_path / "live.duckdb"
     synthetic_app.text_run(store, "first", documents=2)
-    with serving(store) as (url, _):
-        eyes = Eyes(chromium.new_context().new_page(), url)
+    with serving(store) as site:
+        eyes = Eyes(chromium.new_context().new_page(), site)
         eyes.go()
         writer = synthetic_app.text_run(store, "second", documents=2, finish=False)
         eyes.page.get_by_text("second").first.wait_for(state="attached")

@@ -162,7 +162,7 @@ def test_store_that_another_program_writes_is_a_sentence(
     ],
 )
 def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    test = opened(stores["growing"], "sql", monkeypatch, sql=query)
+    test = opened(stores["growing"], "sql", monkeypatch, sql=query).button(key="sql-go").click().run()
     assert not test.exception
     assert [words.lower() in e.replace("\\", "").lower() for e in told(test)] == [True], told(test)
 
@@ -170,13 +170,41 @@ def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monke
 def test_sql_page_answers(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, runs in (("demo", 4), ("growing", 1)):
         test = opened(stores[name], "sql", monkeypatch, sql="select count(*) as runs from runs")
+        test.button(key="sql-go").click().run()
         assert test.dataframe[0].value.to_dict("list") == {"runs": [runs]}
+
+
+def test_query_of_a_link_waits(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], "sql", monkeypatch, sql="select 41 + 1 as answer", show="chart")
+    assert test.text_area[0].value == "select 41 + 1 as answer"
+    assert [len(test.dataframe), len(test.get("vega_lite_chart"))] == [1, 0]  # what the columns of a view mean
+    test.button(key="sql-go").click().run()
+    assert [m.value for m in test.caption if "rows ×" in m.value] == ["1 rows × 1 columns"]
+    test.text_area[0].set_value("select 43 as answer").run()
+    assert [m.value for m in test.caption if "rows ×" in m.value] == []
+
+
+@pytest.mark.parametrize(
+    ("view", "key", "module", "limit"),
+    [("structure", "ask-structure", "answers", "BIG"), ("load", "what-if", "capacity", "SMALL")],
+)
+def test_link_does_not_compute_on_a_large_run(
+    view: str, key: str, module: str, limit: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a small run answers at once waits, on a large one, for whoever follows the link."""
+    opened(stores["demo"], view, monkeypatch)
+    monkeypatch.setattr(sys.modules[module], limit, 0)
+    test = opened(stores["demo"], view, monkeypatch, **{key: "1"})
+    assert [b.key for b in test.button if b.key == f"go-{key}"] == [f"go-{key}"]
+    test.button(key=f"go-{key}").click().run()
+    assert [b.key for b in test.run().button if b.key == f"go-{key}"] == []
+    assert told(test) == []
 
 
 def test_store_that_is_replaced_is_read_again(tmp_path: Path, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     store = tmp_path / "turns.duckdb"
     shutil.copy(stores["small"], store)
-    test = opened(store, "sql", monkeypatch, sql="select count(*) as runs from runs")
+    test = opened(store, "sql", monkeypatch, sql="select count(*) as runs from runs").button(key="sql-go").click().run()
     assert test.dataframe[0].value.to_dict("list") == {"runs": [1]}
     synthetic_app.text_run(store, "another", documents=1)
     assert test.run().dataframe[0].value.to_dict("list") == {"runs": [2]}

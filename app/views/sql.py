@@ -31,7 +31,8 @@ def editor(run: int) -> str:
     st.session_state["sql-run"] = run
     st.text_area("Query", key="sql-text", height=190, label_visibility="collapsed")
     one, two, three = st.columns([1.9, 2, 3], vertical_alignment="center")
-    one.button("Run", type="primary", icon=":material/play_arrow:", shortcut="Ctrl+Enter", width="stretch")
+    go = {"type": "primary", "icon": ":material/play_arrow:", "shortcut": "Ctrl+Enter", "width": "stretch"}
+    one.button("Run", key="sql-go", on_click=_run, **go)
     with two:
         st.selectbox(
             "Example",
@@ -54,12 +55,48 @@ def _example(known: dict[str, str]) -> None:
         st.session_state["sql-text"] = known[chosen]
 
 
+def _run() -> None:
+    st.session_state["sql-pressed"] = st.session_state["sql-text"]
+
+
+def _stop() -> None:
+    st.session_state["sql-stopped"], st.session_state["sql-pressed"] = st.session_state["sql-text"], None
+
+
+def wanted(query: str, run: int) -> bool:
+    """Whether it may be run: Run was pressed on these very words, or they are an example's, which is ours.
+
+    What a link says waits: whoever follows one does not know what it asks.
+    """
+    if st.session_state.get("sql-pressed") == query:
+        return True
+    return query in sql_desk.examples(run).values() and st.session_state.get("sql-stopped") != query
+
+
+class Waiting:
+    """What is seen while a query runs: for how long, and a button that stops it; told every moment."""
+
+    def __init__(self) -> None:
+        self.place = st.empty()
+        self.clock: Any = None
+
+    def __call__(self, seconds: float) -> None:
+        """Drawing is where Streamlit ends a page that was left, and so its query."""
+        if self.clock is None:
+            left, right = self.place.container().columns([4, 1.2], vertical_alignment="center")
+            self.clock = left.empty()
+            right.button("Stop", icon=":material/stop:", key="sql-stop", on_click=_stop, width="stretch")
+        self.clock.caption(f"Asking the store … {seconds:.0f} of at most {stored.LIMIT_S:.0f} s")
+
+
 def results(query: str) -> None:
     """Table, chart and files."""
-    frame, more = sql_desk.result(str(stored.path()), stored.held().look(), query)
+    waiting = Waiting()
+    frame, more = sql_desk.result(stored.held().look(), query, waiting)
+    waiting.place.empty()
     st.caption(f"{count(len(frame))} rows{' shown; more are in the files' if more else ''} × {len(frame.columns)} columns")
     if linked.tabs("Show", "show", SHOWN) == "table":
-        st.dataframe(_showable(frame), hide_index=True, width="stretch", height=430, placeholder="–")
+        st.dataframe(frame, hide_index=True, width="stretch", height=430, placeholder="–")
     else:
         chart_of(frame, query)
     for column, kind in zip(st.columns(6), MIME, strict=False):
@@ -72,12 +109,6 @@ def results(query: str) -> None:
             on_click="ignore",
             width="stretch",
         )
-
-
-def _showable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Nested values as text: tables show them safely and sort them."""
-    nested = [c for c in frame if frame[c].dtype == object and frame[c].map(lambda v: isinstance(v, dict)).any()]
-    return frame.assign(**{c: frame[c].astype(str) for c in nested})
 
 
 def chart_of(frame: pd.DataFrame, query: str) -> None:
@@ -128,11 +159,14 @@ def render() -> None:
     left, right = st.columns([5, 3], gap="large")
     with left:
         run = pickers.the_run()
-        query = editor(run["run"] if run else 0)
-        if query.strip():
+        number = run["run"] if run else 0
+        query = editor(number)
+        if not query.strip():
+            panels.empty("No query", "Write one, or take an example.")
+        elif wanted(query, number):
             panels.guarded(results, query)
         else:
-            panels.empty("No query", "Write one, or take an example.")
+            panels.empty("Not run yet", "Nothing is run that a link or a reader wrote, until Run is pressed.")
     with right:
         dictionary()
 

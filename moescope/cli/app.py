@@ -8,59 +8,85 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+from ._address import Address, address, server_file
 
 
 @click.command(name="app")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where it listens.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows the store to everybody who reaches this machine."
+    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines reach it, under this one's name."
 )
+@click.option("--allow-host", multiple=True, metavar="NAME[:PORT]", help="Another name of it: through a tunnel or a proxy.")
+@click.option(
+    "--token", envvar="MOESCOPE_TOKEN", help="What lets one in, else made anew; others see it here, less so in MOESCOPE_TOKEN."
+)
+@click.option("--no-token", is_flag=True, help="Let everybody in who reaches it.")
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
-def command(store: Path, port: int, host: str, headless: bool) -> None:
+def command(
+    store: Path, port: int, host: str, allow_host: tuple[str, ...], token: str | None, no_token: bool, headless: bool
+) -> None:
     """Open the dashboard over STORE in the browser; nothing is sent anywhere.
 
-    The store is only read, but for the form on the Ablation page, which runs `moescope ablate`.
+    Whoever has the printed address, with its token, can read the store. It is only read, but for the form on the Ablation page,
+    which runs `moescope ablate`.
     """
+    from ..errors import InputError
     from ..store import open_store
 
     open_store(store).close()
-    if host not in LOCAL:
-        click.echo(f"moescope: everybody who reaches {host}:{port} can read {store}; there is no password", err=True)
-    click.echo(f"{store} at http://{'127.0.0.1' if host in LOCAL else host}:{port} (Ctrl-C ends it)")
-    try:
-        raise SystemExit(subprocess.call(arguments(port, host, headless), env=environment(store)))
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None
+    if token == "":
+        raise InputError("the token is empty; give one, or --no-token to let everybody in")
+    place, server = address(host, port, "" if no_token else token, allow_host), server_file()
+    if not place.local:
+        whom = "everybody who reaches" if no_token else "everybody with this address at"
+        click.echo(f"moescope: {whom} {host}:{port} can read {store}", err=True)
+    click.echo(f"{store} at {place.of()} (Ctrl-C ends it)")
+    sys.stdout.flush()
+    arguments = place.arguments(server)
+    # In the place of this process, so that whatever ends this command ends the server.
+    os.execve(arguments[0], arguments, place.environment(store) | ({} if headless else {"MOESCOPE_OPEN": place.of()}))
 
 
-def environment(store: Path) -> dict[str, str]:
-    """What the server finds in its environment."""
-    return os.environ | {"MOESCOPE_STORE": str(store.resolve()), "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
+@dataclass(frozen=True)
+class Site:
+    """A dashboard that runs: its address, and the number of its process."""
+
+    address: Address
+    pid: int
+
+    @property
+    def url(self) -> str:
+        """Where it is, without what lets one in."""
+        return self.address.url
+
+    def of(self, where: str = "") -> str:
+        """The address of a page, such as "load?run=0", that lets one in."""
+        return self.address.of(where)
 
 
 @contextmanager
-def serving(store: Path, seconds: float = 120) -> Iterator[tuple[str, int]]:
-    """The dashboard over `store` on a free port, until the block ends: its address and the number of its process.
+def serving(store: Path, seconds: float = 120, token: str | None = None) -> Iterator[Site]:
+    """The dashboard over `store` on a free port, until the block ends; an empty token lets everybody in.
 
     TimeoutError if it does not answer within so many seconds.
     """
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
-    url, package = f"http://127.0.0.1:{port}/", str(Path(__file__).parents[2])
-    paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    place = address("127.0.0.1", port, token)
+    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        arguments(port, "127.0.0.1", headless=True), cwd=store.parent, env=environment(store) | {"PYTHONPATH": paths},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        place.arguments(server_file()), cwd=store.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=place.environment(store) | {"PYTHONPATH": paths, "MOESCOPE_PARENT": str(os.getpid())},
     )  # fmt: skip
     try:
-        _answers(url, process, time.monotonic() + seconds)
-        yield url, process.pid
+        _answers(place.url, process, time.monotonic() + seconds)
+        yield Site(place, process.pid)
     finally:
         process.terminate()
         process.wait(20)
@@ -73,27 +99,3 @@ def _answers(url: str, process: "subprocess.Popen[bytes]", until: float) -> None
         except OSError:
             time.sleep(0.05)
     raise TimeoutError(f"the dashboard at {url} did not start")
-
-
-def server_file() -> Path:
-    """The dashboard's server: in the wheel, or beside the package in a checkout. InputError if it is in neither."""
-    from ..errors import InputError
-
-    package = Path(__file__).parents[1]
-    for place in (package / "_app", package.parent / "app"):
-        if (place / "serve.py").is_file():
-            return place / "serve.py"
-    raise InputError("the dashboard is not part of this installation; install moescope from its wheel")
-
-
-def arguments(port: int, host: str, headless: bool) -> list[str]:
-    """The command line of the server; everything else is in the app's own .streamlit/config.toml."""
-    options = {
-        "server.port": port,
-        "server.address": host,
-        "server.headless": str(headless).lower(),
-        "browser.gatherUsageStats": "false",
-        "server.fileWatcherType": "none",
-    }
-    given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "streamlit", "run", str(server_file()), *given]
