@@ -6,6 +6,7 @@ Each public module of this folder is one format, found by discover (the entry po
 from moescope.inputs._align import align
 from moescope.inputs._read import read
 from moescope.inputs._shipped import shipped
+from moescope.inputs._spelled import spell
 from moescope.inputs._types import Dataset, Example, Lazy, Word, image_shapes, one_shape
 
-__all__ = ["Dataset", "Example", "Lazy", "Word", "align", "image_shapes", "one_shape", "read", "shipped"]
+__all__ = ["Dataset", "Example", "Lazy", "Word", "align", "image_shapes", "one_shape", "read", "shipped", "spell"]

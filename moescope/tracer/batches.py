@@ -25,7 +25,7 @@ from ..store.revive import planned, unfinished
 from ..weights import home, precision
 from .options import Options
 from .session import Tracer
-from .windows import Window, windows
+from .windows import Window, decoder_info, windows
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -115,7 +115,7 @@ def trace(
                     "examples": len(data.examples),
                     "total": len(rows),
                 }
-                with tracer.batch([w.info for w in batch], progress, [w.decoder_info or w.info for w in batch]):
+                with tracer.batch([w.info for w in batch], progress, [decoder_info(w, generate > 0) for w in batch]):
                     _run(loaded, batch, generate)
                 if report is not None:
                     report(progress | tracer.so_far())
@@ -187,6 +187,11 @@ def _rows(
     notes = []
     if split := len({(w.info.source, w.info.row) for w in rows if w.info.part}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
+    if lost := len({(w.info.source, w.info.row) for w in rows if w.info.word_labels and not w.info.words}):
+        notes.append(
+            f"the words' labels of {lost} texts are left out: the tokenizer does not say where its tokens are in the text, and "
+            "what they spell is not the text"
+        )
     group = images_per_group(loaded.model)
     if rest := len(rows) % group:
         notes.append(f"the last {rest} images do not fill a group of {group}, which is routed together; they were left out")

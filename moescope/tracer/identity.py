@@ -65,6 +65,8 @@ class Identity:
         if live is None or len(live.sequences) != stream.shape[0]:
             live, decoding = Live(self._sequences(stream, mask)), False
             self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
+        if live.said is not stream.infos:
+            live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
         if decoding and ids is not None:
             live.ended &= _among(ids[:, 0], self.pads)
             mask = mask & ~live.ended[:, None]
@@ -125,16 +127,17 @@ class Identity:
             columns |= {"unit": "text", "vocab_id": vocab, "special": _among(vocab, self.special)}
         else:
             columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
-        if not decoding and stream.infos and any(len(i.words) for i in stream.infos):
-            columns |= self._words(stream, row, position, columns["token"])
+        known = position < live.until[row]
+        if known.any():
+            columns |= self._words(live, known, row, position, columns["token"])
         if live.reordered:
             columns["parent"] = _parents(keys, live.last, row, place)
         self.writer.add("tokens", {**columns, "generated": decoding})
         return keys
 
-    def _words(self, stream: Stream, row: np.ndarray, position: np.ndarray, token: np.ndarray) -> dict[str, Any]:
-        infos, _ = _infos(stream, stream.shape[0])
-        words = [infos[r].words[p] if p < len(infos[r].words) else None for r, p in zip(row, position)]
+    def _words(self, live: Live, known: np.ndarray, row: np.ndarray, position: np.ndarray, token: np.ndarray) -> dict[str, Any]:
+        infos, places = live.infos, position - live.since[row]
+        words = [infos[r].words[p] if there else None for there, r, p in zip(known, row, places)]
         labels = [
             (int(t), kind, label)
             for r, word, t in zip(row, words, token)

@@ -1,6 +1,6 @@
 """Sequences that later calls may go on with: what a key–value cache stands for, row by row."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,10 @@ class Live:
     counts: np.ndarray = field(init=False)  # tokens so far
     ended: np.ndarray = field(init=False)  # a token that ends it was generated; what is fed for it afterwards is padding
     last: np.ndarray = field(init=False)  # key of the last token of the row's own hypothesis
+    said: Any = None  # the batch that `infos` came with
+    infos: list[Any] = field(default_factory=list)  # what is known of each row beside its tokens
+    since: np.ndarray = field(init=False)  # the tokens that came before the info's own
+    until: np.ndarray = field(init=False)  # and those before the first of which it says no word
     reordered: bool = False
     _late: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
     _places: int = 0
@@ -24,7 +28,14 @@ class Live:
     def __post_init__(self) -> None:
         size = len(self.sequences)
         self.counts, self.ended = np.zeros(size, np.int64), np.zeros(size, bool)
+        self.since, self.until = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.last, self._late = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
+
+    def tell(self, said: Any, infos: Sequence[Any]) -> None:
+        """What is fed from here on is what each row's info is of."""
+        self.said, self.infos = said, list(infos)
+        self.since = self.counts.copy()
+        self.until = self.counts + [len(info.words) for info in infos]
 
     def fed(self, keys: np.ndarray) -> None:
         """(rows, places) token keys were fed, -1 for padding."""
@@ -70,6 +81,8 @@ class Live:
         elif not np.array_equal(rows, np.arange(len(rows))):
             self.reordered = True
         self.counts, self.ended, self.last = (a[rows] for a in (self.counts, self.ended, self.last))
+        self.since, self.until = self.since[rows], self.until[rows]
+        self.infos = [self.infos[row] for row in rows] if self.infos else []
         self._late = [self._together()[rows]]
 
     def _crop(self, length: int) -> np.ndarray:
@@ -81,5 +94,6 @@ class Live:
         gone, self._late = keys[:, -drop:], [keys[:, :-drop]]
         self._places -= drop
         self.counts -= (gone >= 0).sum(1)
+        self.until = np.minimum(self.until, self.counts)  # what follows is another text
         self._end()
         return gone[gone >= 0]

@@ -1,16 +1,18 @@
 """Examples → windows of ids or images, each with what is known of it; a long text becomes several windows."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, align, one_shape
+from ..inputs import Dataset, Example, align, one_shape, spell
 from ..models.loading import Loaded
 from ..models.spans import corrupt
 from .identity import SequenceInfo
+
+Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
     if example.input_ids is not None:
         ids, offsets = [int(i) for i in example.input_ids], None
     else:
-        ids, offsets = _tokenize(loaded, example.text or "")
+        ids, offsets = _tokenize(loaded, example.text or "", bool(example.words))
     words = align(example.words, offsets) if offsets is not None and example.words else []
     labels = [word.labels for word in example.words]
     for part, start in enumerate(range(0, len(ids), limit)):
@@ -67,18 +69,36 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
         yield Window(_info(example, part, text=text, words=words[here], word_labels=labels), ids=ids[here])
 
 
-def _tokenize(loaded: Loaded, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
+def _tokenize(loaded: Loaded, text: str, labelled: bool) -> tuple[list[int], Offsets | None]:
     if loaded.tokenizer is None:
         raise InputError(
             f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: lists, or an .npz with input_ids"
         )
     if not getattr(loaded.tokenizer, "is_fast", False):
-        return loaded.tokenizer(text, verbose=False)["input_ids"], None
+        ids = loaded.tokenizer(text, verbose=False)["input_ids"]
+        return ids, _spelled(loaded.tokenizer, text, ids) if labelled else None
     encoded = loaded.tokenizer(text, return_offsets_mapping=True, verbose=False)
-    return encoded["input_ids"], [tuple(pair) for pair in encoded["offset_mapping"]]
+    ids, offsets = encoded["input_ids"], [tuple(pair) for pair in encoded["offset_mapping"]]
+    return ids, _unmarked(loaded.tokenizer.convert_ids_to_tokens(ids), text, offsets) if labelled else offsets
 
 
-def _slice(text: str | None, offsets: list[tuple[int, int]] | None, here: slice) -> str | None:
+def _spelled(tokenizer: Any, text: str, ids: list[int]) -> Offsets | None:
+    """Where tokens are by what they spell, for tokenizers that do not say it."""
+    special = set(tokenizer.all_special_ids)
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    return spell(text, pieces, [i in special for i in ids], lambda some: tokenizer.decode(ids[some]))
+
+
+def _unmarked(pieces: list[str], text: str, offsets: Offsets) -> Offsets:
+    """The mark of white space that is put before a text has the place of the text's first letter: it has none of its own."""
+    own = {"", "▁"}
+    return [
+        (start, start) if piece == "▁" and text[start:end].strip() not in own else (start, end)
+        for piece, (start, end) in zip(pieces, offsets)
+    ]
+
+
+def _slice(text: str | None, offsets: Offsets | None, here: slice) -> str | None:
     if text is None or offsets is None:
         return text
     ends = [pair for pair in offsets[here] if pair[1] > pair[0]]
@@ -97,7 +117,8 @@ def _seq2seq(loaded: Loaded, window: Window, seed: int) -> Window:
     vocabulary = loaded.tokenizer.get_vocab() if loaded.tokenizer is not None else {}
     sentinels = [vocabulary[f"<extra_id_{i}>"] for i in range(100) if f"<extra_id_{i}>" in vocabulary]
     if not sentinels or len(window.ids) < 3:
-        return Window(window.info, window.ids, None, [start, *window.ids[:-1]], window.info)
+        places: list[int | None] = [None, *range(len(window.ids) - 1)]
+        return Window(window.info, window.ids, None, [start, *window.ids[:-1]], _moved(window.info, places))
     ends = window.ids[-1] == config.eos_token_id
     cut = corrupt(window.ids[:-1] if ends else window.ids, sentinels, config.eos_token_id, np.random.default_rng(seed))
     return Window(
@@ -111,4 +132,11 @@ def _seq2seq(loaded: Loaded, window: Window, seed: int) -> Window:
 
 def _moved(info: SequenceInfo, places: list[int | None]) -> SequenceInfo:
     words = [info.words[p] if p is not None and p < len(info.words) else None for p in places] if info.words else ()
-    return SequenceInfo(info.source, info.row, info.part, info.document, info.text, info.labels, words, info.word_labels)
+    return replace(info, words=words)
+
+
+def decoder_info(window: Window, generate: bool) -> SequenceInfo:
+    """What is known of the decoder's side: nothing of the words, where it writes a text of its own."""
+    if window.decoder_info is not None and generate:
+        return replace(window.decoder_info, words=())
+    return window.decoder_info or window.info
