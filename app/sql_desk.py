@@ -10,6 +10,7 @@ import stored
 import streamlit as st
 
 from moescope.errors import AnalysisError
+from moescope.store.exports import csv_of
 
 ROWS = 10_000  # shown
 FILE_ROWS = 2_000_000  # in a file
@@ -76,7 +77,7 @@ def file_of(query: str, kind: str) -> Any:
     """The whole result (up to two million rows) as a file's content."""
     frame, _ = fetch(query, FILE_ROWS)
     if kind == "csv":
-        return frame.to_csv(index=False)
+        return csv_of(frame)
     if kind == "json":
         return frame.to_json(orient="records", date_format="iso")
     buffer = io.BytesIO()

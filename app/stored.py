@@ -16,7 +16,7 @@ from limits import limited
 import moescope
 from moescope.errors import StoreError
 from moescope.store import Store
-from moescope.store.parts import parts, parts_folder
+from moescope.store.parts import parts
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
 MEMORY = "900 MB"
@@ -38,7 +38,6 @@ class Held:
         self.path, self.lock = path, Lock()
         self.con: duckdb.DuckDBPyConnection | None = None
         self.state: tuple[Any, ...] = ()
-        self.in_file = False  # the tables are those of the attached file, not views in memory
         self.next_look = self.next_glance = 0.0
 
     def look(self) -> tuple[Any, ...]:
@@ -51,7 +50,7 @@ class Held:
             if replaced or (now != self.state and time.monotonic() >= self.next_look):
                 begun = time.monotonic()
                 con = locked(self.path)
-                self.con, self.in_file, self.state = con, not joined(con), now
+                self.con, self.state = con, now
                 self.next_look = time.monotonic() + max(PAUSE_S, 10 * (time.monotonic() - begun))
             self.next_glance = time.monotonic() + GLANCE_S
             return self.state
@@ -61,15 +60,7 @@ class Held:
         self.look()
         with self.lock:
             assert self.con is not None
-            cursor, in_file = self.con.cursor(), self.in_file
-        if in_file:
-            cursor.execute("use base")
-        return cursor
-
-
-def joined(con: duckdb.DuckDBPyConnection) -> bool:
-    """True where finished and unfinished runs are shown together, by views in memory."""
-    return bool(con.execute("select 1 from duckdb_tables() where database_name = 'memory' and table_name = 'runs'").fetchall())
+            return self.con.cursor()
 
 
 def current(path: Path) -> tuple[Any, ...]:
@@ -82,32 +73,14 @@ def current(path: Path) -> tuple[Any, ...]:
 
 
 def locked(path: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reaches this store and nothing else: no other file, no network, no change of settings.
-
-    The file is attached to an in-memory instance, because DuckDB gives a second connection to the same path the old file.
-    """
-    store = moescope.open(path)
-    con = store.con
-    folders: list[str] = []
-    if joined(con):
-        folders = [str(parts_folder(path).resolve())]
-    else:
-        store.close()
-        con = duckdb.connect()
-        con.execute(f"attach {quoted(str(path))} as base (read_only)")
-    con.execute(f"set memory_limit = '{MEMORY}'")
-    con.execute("set temp_directory = ''")
-    con.execute("set enable_progress_bar = false")
-    con.execute(f"set threads = {min(os.cpu_count() or 1, 4)}")
-    con.execute(f"set allowed_directories = [{', '.join(quoted(f) for f in folders)}]")
-    con.execute("set enable_external_access = false")
-    con.execute("set lock_configuration = true")
-    return con
-
-
-def quoted(text: str) -> str:
-    """`text` as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
+    """A connection that reaches this store and nothing else: no other file, no network, no change of settings."""
+    settings = {
+        "memory_limit": MEMORY,
+        "temp_directory": "",
+        "enable_progress_bar": "false",
+        "threads": str(min(os.cpu_count() or 1, 4)),
+    }
+    return moescope.open(path, comments=True, settings=settings).con
 
 
 def path() -> Path:

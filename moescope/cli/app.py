@@ -27,9 +27,9 @@ def command(store: Path, port: int, host: str, headless: bool) -> None:
 
     The store is only read, but for the form on the Ablation page, which runs `moescope ablate`.
     """
-    from ..store import open_store
+    from ._reading import reading
 
-    open_store(store).close()
+    reading(store).close()
     if host not in LOCAL:
         click.echo(f"moescope: everybody who reaches {host}:{port} can read {store}; there is no password", err=True)
     click.echo(f"{store} at http://{'127.0.0.1' if host in LOCAL else host}:{port} (Ctrl-C ends it)")

@@ -27,17 +27,26 @@ class Beside:
     aside: list[Aside]
 
 
-def beside(store: Path, uid: str | None, joined: set[str]) -> Beside:
-    """What lies beside the store that has this identity and these parts in it already."""
+def look(store: Path) -> list[Part | Aside]:
+    """Everything in STORE.parts, the heads of runs read: to be asked before the file is opened.
+
+    What is joined from then on loses its head first; but the file that was opened before may not have it yet.
+    """
+    return [found for path in _listed(parts_folder(store)) if (found := _read(path)) is not None]
+
+
+def beside(store: Path, looked: list[Part | Aside], uid: str | None, joined: set[str]) -> Beside:
+    """What of that belongs to the store that has this identity, and these parts in it already."""
     found = Beside([], [])
-    for path in _listed(parts_folder(store)):
-        if path.name in joined or Part(path).forgotten():
+    for thing in looked:
+        if thing.path.name in joined:
             continue
-        looked = _look(store, path, uid)
-        if isinstance(looked, Part):
-            found.parts.append(looked)
-        elif looked is not None:
-            found.aside.append(looked)
+        if isinstance(thing, Aside):
+            found.aside.append(thing)
+        elif thing.head.get("store") == uid:
+            found.parts.append(thing)
+        else:
+            found.aside.append(_foreign(store, thing))
     found.parts.sort(key=lambda part: (str(part.head["run"].get("started")), part.path))
     return found
 
@@ -49,20 +58,24 @@ def _listed(folder: Path) -> Iterator[Path]:
         return
 
 
-def _look(store: Path, path: Path, uid: str | None) -> Part | Aside | None:
-    """A run of this store, or why it is none; None if it went meanwhile."""
+def _read(path: Path) -> Part | Aside | None:
+    """A run, or why it is none; None if it goes, or went meanwhile."""
     if path.is_symlink() or not path.is_dir():
         return Aside(path, "it is no folder of a run; move it elsewhere") if path.exists() or path.is_symlink() else None
     if path.suffix == ".aside":
         return Aside(path, "shards of a run that could not be joined with it; remove the folder when they are not needed")
     part = Part(path)
+    if part.forgotten():
+        return None
     try:
-        head = part.head
+        return part if part.head else None
     except (OSError, ValueError) as error:
         if not path.exists() or part.forgotten():
             return None
         return Aside(path, f"its head.json cannot be read ({getattr(error, 'strerror', None) or error}); put it back, or move it")
-    if head.get("store") != uid:
-        said = f"a run of {head['model'].get('name')}, begun {head['run'].get('started')}"
-        return Aside(path, f"{said}, of another store of this name; moescope recover {store} --adopt joins it", foreign=True)
-    return part
+
+
+def _foreign(store: Path, part: Part) -> Aside:
+    said = f"a run of {part.head['model'].get('name')}, begun {part.head['run'].get('started')}"
+    why = f"{said}, of another store of this name; moescope recover {store} --adopt joins it"
+    return Aside(part.path, why, foreign=True)

@@ -68,13 +68,22 @@ def _file(store: Path) -> Path:
     path = real(store)
     try:
         if not path.exists():
-            raise StoreError(f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}")
+            raise StoreError(_missing(store, path))
         if not path.is_file():
             kind = "folder" if path.is_dir() else "device or pipe"
             raise StoreError(f"{store} is not a moescope store but a {kind}; name the file")
     except OSError as error:
         raise StoreError(f"{store} cannot be read: {error.strerror}; check its owner and mode") from error
     return path
+
+
+def _missing(store: Path, path: Path) -> str:
+    if any(path.with_name(path.name + ".parts").glob("*/head.json")):
+        return (
+            f"there is no store {store}, but runs of one lie in {path.name}.parts; moescope recover {store} --adopt joins them to "
+            "a new one"
+        )
+    return f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}"
 
 
 def _version(con: duckdb.DuckDBPyConnection) -> str | None:

@@ -36,10 +36,12 @@ def rows(table: str, columns: pa.Table) -> pa.Table:
     for place, name in enumerate(columns.column_names):
         if name not in kinds:
             raise InputError(f"{table} has no column {name}: it has {', '.join(kinds)}")
-        kind = _ARROW[kinds[name]]
-        if columns.column(name).type != kind and kinds[name] in _ARROW:
+        kind, values = _ARROW[kinds[name]], columns.column(name)
+        if kinds[name] == "JSON" and pa.types.is_nested(values.type):
+            values = pa.chunked_array([[_json(value) for value in values.to_pylist()]], kind)
+        if columns.column(name).type != kind:
             try:
-                columns = columns.set_column(place, name, columns.column(name).cast(kind))
+                columns = columns.set_column(place, name, values.cast(kind))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 said = " ".join(str(error).split())[:160]
                 raise InputError(f"{table}.{name} holds {kinds[name].lower()}, and there is a value that is none: {said}") from error
@@ -58,6 +60,10 @@ def _value(where: str, kind: str, value: Any) -> Any:
     if kind == "VARCHAR":
         return _text(where, str(value))
     return value
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(plain(value), default=str, separators=(",", ":"))
 
 
 def _number(where: str, kind: str, value: Any) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from ..errors import MoescopeError
-from .beside import Aside, Beside, beside
+from .beside import Aside, beside, look
 from .connect import connect, identity, joined
 from .files import Lock
 from .merge import count_rows, insert_head, kept_sums, offsets, projection
@@ -86,10 +86,11 @@ class Store:
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         folder = parts_folder(self.path)
-        leased = {part.path: part.lease() for part in (parts(self.path) if self._unfinished else [])}
+        looked = look(self.path) if self._unfinished else []
+        leased = {part.path: part.lease() for part in looked if isinstance(part, Part)}
         con = connect(self.path, [folder], self._external, self._settings)  # after the leases: what it lacks stays readable
         try:
-            there = beside(self.path, identity(con), joined(con)) if self._unfinished else Beside([], [])
+            there = beside(self.path, looked, identity(con), joined(con))
             open_parts = [part for part in there.parts if leased.get(part.path)]
             shown, broken = _show(con, self.path, open_parts, self._comments)
         except BaseException:

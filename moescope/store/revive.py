@@ -7,10 +7,11 @@ from typing import Any
 import duckdb
 
 from ..errors import StoreError
-from .beside import Beside, beside
+from .beside import Beside, beside, look
 from .connect import connect, identity, identity_of, joined
 from .files import write_atomic
 from .parts import Part, parts
+from .paths import real
 from .trust import expected
 
 _KEPT = {"routers": "run = $run", "experts": "router in (select router from base.main.routers where run = $run)"}
@@ -18,14 +19,19 @@ _KEPT = {"routers": "run = $run", "experts": "router in (select router from base
 
 def unjoined(store: Path) -> Beside:
     """Runs that are being traced or were cut off, oldest first, those already in the file left out; and what is left aside."""
-    parts(store)  # their heads are read first: what is joined from now on is in the file by then
+    looked = look(store)
     with connect(store) as con:
-        return beside(store, identity(con), joined(con))
+        return beside(store, looked, identity(con), joined(con))
 
 
 def unfinished(store: Path) -> list[Part]:
     """Runs of `unjoined`."""
     return unjoined(store).parts
+
+
+def orphans(store: Path) -> list[Part]:
+    """Runs beside a store that is not there."""
+    return [] if real(store).exists() else parts(store)
 
 
 def adopt(store: Path, part: Part) -> Part:

@@ -39,7 +39,7 @@ def broken(path: Path) -> str | None:
     """What is wrong with the file by its seal, in words; None if nothing is, or if there is no seal to tell."""
     length, tail = path.stat().st_size, _tail(path)
     if not tail.startswith(_MAGIC):
-        return "its seal is not as it was written" if (length - _HEADERS) % _BLOCK == SIZE else None
+        return "its seal is not as it was written" if has_seal(path) else None
     body = tail[: _BODY.size]
     if hashlib.sha256(body).digest() != tail[_BODY.size :]:
         return "its seal is not as it was written"
@@ -49,15 +49,15 @@ def broken(path: Path) -> str | None:
     return None if _count(path) > count else "it is not bit for bit what was written"
 
 
-def sealed(path: Path) -> bool:
-    """Whether the file is bit for bit what moescope wrote, by its seal."""
-    return _tail(path).startswith(_MAGIC) and broken(path) is None and not rewritten(path)
+def has_seal(path: Path) -> bool:
+    """Whether there is a seal, or what is left of one."""
+    return _tail(path).startswith(_MAGIC) or (path.stat().st_size - _HEADERS) % _BLOCK == SIZE
 
 
 def rewritten(path: Path) -> bool:
     """Whether another program wrote into the file after it was sealed, by DuckDB's count."""
     tail = _tail(path)
-    return tail.startswith(_MAGIC) and _count(path) > _BODY.unpack(tail[: _BODY.size])[2]
+    return tail.startswith(_MAGIC) and len(tail) == SIZE and _count(path) > _BODY.unpack(tail[: _BODY.size])[2]
 
 
 def looks_like_a_store(path: Path) -> bool:
