@@ -13,11 +13,11 @@ import click
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")
 @click.option("--overwrite", is_flag=True, help="Also over a file that is there (never over a store).")
-@click.option("--raw", is_flag=True, help="CSV with text as it is; else text that a spreadsheet takes for a formula gets a ' in front.")
+@click.option(
+    "--raw", is_flag=True, help="CSV with text as it is; else text that a spreadsheet takes for a formula gets a ' in front."
+)
 @click.option("--allow-external", is_flag=True, help="Let the query reach other files and the network.")
-def command(
-    store: Path, query: str, form: str, output: Path | None, overwrite: bool, raw: bool, allow_external: bool
-) -> None:
+def command(store: Path, query: str, form: str, output: Path | None, overwrite: bool, raw: bool, allow_external: bool) -> None:
     """Ask STORE one SQL QUERY; `moescope info STORE` lists tables and views.
 
     The query reaches nothing but the store, and nothing in the store is changed.
@@ -48,8 +48,10 @@ def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bo
         if form == "parquet" and sys.stdout.isatty():
             raise InputError("parquet is no text; say where with --output FILE, or redirect it")
         if form == "table":
-            return click.echo(_table(relation), nl=False)
-        return export(relation, form, click.get_binary_stream("stdout"), raw)
+            click.echo(_table(relation), nl=False)
+        else:
+            export(relation, form, click.get_binary_stream("stdout"), raw)
+        return
     with output(path, overwrite) as file:
         if form == "table":
             file.write(_table(relation).encode())

@@ -72,7 +72,9 @@ def _read(path: Path) -> Part | Aside | None:
     except (OSError, ValueError) as error:
         if not path.exists() or part.forgotten():
             return None
-        return Aside(path, f"its head.json cannot be read ({getattr(error, 'strerror', None) or error}); put it back, or move it")
+        return Aside(
+            path, f"its head.json cannot be read ({getattr(error, 'strerror', None) or error}); put it back, or move it"
+        )
 
 
 def _foreign(store: Path, part: Part) -> Aside:

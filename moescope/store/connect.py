@@ -19,7 +19,8 @@ def connect(
     """A database in memory that has `store` attached as `base`, read-only. StoreError if that cannot be.
 
     Attached, because a second `duckdb.connect` to one path shares the first one's file, even when that was replaced since.
-    Confined to it and the folders `reach`, with DuckDB's `settings` fixed, unless `external`; of a stranger's file nothing is run.
+    Confined to it and the folders `reach`, with DuckDB's `settings` fixed, unless `external`; nothing in a stranger's file is
+    run.
     """
     path = _file(store)
     con = duckdb.connect()
@@ -80,8 +81,8 @@ def _file(store: Path) -> Path:
 def _missing(store: Path, path: Path) -> str:
     if any(path.with_name(path.name + ".parts").glob("*/head.json")):
         return (
-            f"there is no store {store}, but runs of one lie in {path.name}.parts; moescope recover {store} --adopt joins them to "
-            "a new one"
+            f"there is no store {store}, but runs of one lie in {path.name}.parts; moescope recover {store} --adopt joins them "
+            "to a new one"
         )
     return f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}"
 

@@ -11,7 +11,11 @@ import pyarrow as pa
 from ..errors import InputError
 from .trust import expected
 
-_WHOLE = {f"{sign}{name}": bits for name, bits in (("TINYINT", 8), ("SMALLINT", 16), ("INTEGER", 32), ("BIGINT", 64)) for sign in ("", "U")}
+_WHOLE = {
+    f"{sign}{name}": bits
+    for name, bits in (("TINYINT", 8), ("SMALLINT", 16), ("INTEGER", 32), ("BIGINT", 64))
+    for sign in ("", "U")
+}
 _ARROW = {"VARCHAR": pa.string(), "JSON": pa.string(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
 _ARROW |= {"FLOAT[]": pa.list_(pa.float32())}
 _ARROW |= {name: getattr(pa, f"{'u' * (name[0] == 'U')}int{bits}")() for name, bits in _WHOLE.items()}
@@ -44,7 +48,9 @@ def rows(table: str, columns: pa.Table) -> pa.Table:
                 columns = columns.set_column(place, name, values.cast(kind))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 said = " ".join(str(error).split())[:160]
-                raise InputError(f"{table}.{name} holds {kinds[name].lower()}, and there is a value that is none: {said}") from error
+                raise InputError(
+                    f"{table}.{name} holds {kinds[name].lower()}, and there is a value that is none: {said}"
+                ) from error
     return columns
 
 

@@ -30,7 +30,9 @@ def output(path: Path, overwrite: bool = False, ours: bytes | None = None) -> It
             os.chmod(temporary, place.stat().st_mode & 0o7777)
         os.replace(temporary, place)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose a file and folder that can be written") from error
+        raise InputError(
+            f"cannot write {path}: {error.strerror or error}; choose a file and folder that can be written"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

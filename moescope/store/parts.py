@@ -74,7 +74,9 @@ class Part:
 
     def first(self, most: int) -> "Part":
         """The same run as it was after so many shards."""
-        return replace(self, most=most)
+        found = replace(self, most=most)
+        found.__dict__["head"] = self.head  # which goes before the shards do
+        return found
 
     def whole(self, deep: bool = False) -> tuple[int, str | None]:
         """How many shards are as they were written, from the first on, and what is wrong with the next one, if there is one.

@@ -13,7 +13,6 @@ from .connect import connect, identity, joined
 from .files import Lock
 from .merge import count_rows, insert_head, kept_sums, offsets, projection
 from .parts import Part, parts, parts_folder
-from .paths import real
 from .replace import reason, tidy
 from .rollups import add_rollups, vocabulary
 from .schema import create_views
@@ -136,7 +135,9 @@ def _show(
     for part in open_parts:
         whole, fault = part.whole()
         if fault:
-            aside.append(Aside(part.path, f"what follows its first {whole} shards ({fault}); moescope recover {store} keeps those"))
+            aside.append(
+                Aside(part.path, f"what follows its first {whole} shards ({fault}); moescope recover {store} keeps those")
+            )
         try:
             shown.append((part.first(whole), _add(con, part.first(whole), sources)))
         except _BROKEN as error:

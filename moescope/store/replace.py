@@ -155,7 +155,8 @@ def _same(store: Path, uid: str) -> None:
     with connect(store) as con:
         if identity(con) != uid:
             raise StoreError(
-                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it there"
+                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
+                "there"
             )
 
 

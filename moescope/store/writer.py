@@ -20,8 +20,8 @@ from .merge import merge
 from .pack import pack
 from .parts import Part, parts, parts_folder
 from .replace import ensure_store, tidy
-from .routes import is_routed
 from .revive import head_of
+from .routes import is_routed
 from .sheet import Sheet
 from .tally import Tally
 
