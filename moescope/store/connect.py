@@ -7,7 +7,7 @@ import duckdb
 
 from .. import __version__
 from ..errors import StoreError
-from .paths import confine, real
+from .paths import attach, confine, real
 from .schema import VERSION, quote
 from .seal import looks_like_a_store
 from .trust import tables_of
@@ -25,7 +25,7 @@ def connect(
     path = _file(store)
     con = duckdb.connect()
     try:
-        con.execute(f"attach {quote(str(path))} as base (read_only, type duckdb)")
+        attach(con, path)
         for name, value in (settings or {}).items():
             con.execute(f"set {name} = {quote(value)}")
         if not external:

@@ -11,9 +11,8 @@ from pathlib import Path
 import duckdb
 
 from .connect import check_store
-from .paths import confine, real
+from .paths import attach, confine, real
 from .revive import unjoined
-from .schema import quote
 from .seal import broken, has_seal, looks_like_a_store, rewritten
 
 
@@ -83,7 +82,7 @@ def _tables(store: Path, path: Path, found: Damage) -> None:
 def _attached(path: Path) -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     try:
-        con.execute(f"attach {quote(str(path))} as base (read_only, type duckdb)")
+        attach(con, path)
         confine(con)
     except BaseException:
         con.close()

@@ -1,13 +1,17 @@
 """The user's paths: taken as they are, whatever a library would read into them.
 
 DuckDB takes `*?[` for patterns, `name=value` for columns, `s3:` for a protocol and `~` for a home; it is told here not to. A
-path goes to it whole (from the root on, so that no beginning means anything) and with its signs of patterns escaped.
+path goes to it whole (from the root on, so that no beginning means anything); shards with their signs of patterns escaped, and
+a database by a plain name.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 
@@ -25,12 +29,35 @@ def real(store: str | Path) -> Path:
         text = str(store).encode()
         if b"\0" in text:
             raise StoreError(f"{str(store)!r} has a NUL in it, which no file's name can have; name another file")
-        return store.resolve()
+        path = store.resolve()
+        path.exists()  # a name that is too long, or a folder that is closed to this user
+        return path
     except UnicodeEncodeError as error:
         raise StoreError(f"{str(store)!r} is not UTF-8, which DuckDB needs of a path; rename it") from error
     except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links
         why = getattr(error, "strerror", None) or "its links lead in a circle"
         raise StoreError(f"{store} cannot be looked at: {why}; name another file") from error
+
+
+@contextmanager
+def plainly(path: Path) -> Iterator[Path]:
+    """`path` by a name that DuckDB reads nothing into when it opens or makes it: where its own has other than letters and
+    digits, by a link elsewhere. (It cuts names at `?`, takes a backslash for a slash, and who knows what next.)"""
+    if re.fullmatch(r"[\w./ -]+", str(path)):
+        yield path
+        return
+    with TemporaryDirectory(prefix="moescope-") as folder:
+        link, log = Path(folder) / "store.duckdb", path.with_name(path.name + ".wal")
+        link.symlink_to(path)
+        if log.exists():
+            link.with_name(link.name + ".wal").symlink_to(log)
+        yield link
+
+
+def attach(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Attach the file at `path` to `con` as `base`, read-only."""
+    with plainly(path) as name:
+        con.execute(f"attach {quote(str(name))} as base (read_only, type duckdb)")
 
 
 def roomy(store: Path) -> None:

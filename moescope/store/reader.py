@@ -154,13 +154,13 @@ def _show(
 
 def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]]:
     """{table: SQL for its rows in the file}, of the columns that are moescope's; a table that the file lacks is empty."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for table, columns in tables_of(con, store).items():
         quoted = ", ".join(f'"{name}"' for name in columns)
         found[table] = [f"select {quoted} from base.main.{table}"]
     for table in expected().keys() - found.keys():
-        columns = ", ".join(f'null::{kind} as "{name}"' for name, kind in expected()[table].items())
-        found[table] = [f"select {columns} where false"]
+        empty = ", ".join(f'null::{kind} as "{name}"' for name, kind in expected()[table].items())
+        found[table] = [f"select {empty} where false"]
     return found
 
 

@@ -22,7 +22,7 @@ from ..errors import StoreError
 from .connect import connect, identity, joined
 from .files import exclusive, sync
 from .parts import Part, parts, parts_folder
-from .paths import confine, real, roomy, writable
+from .paths import confine, plainly, real, roomy, writable
 from .schema import VERSION, create_tables, create_views, quote
 from .seal import seal, unseal
 from .trust import no_triggers
@@ -114,7 +114,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             _whole(store)
             shutil.copyfile(path, temporary)
             unseal(temporary)
-        with closing(_opened(temporary, reach)) as con:
+        with plainly(temporary) as name, closing(_opened(name, reach)) as con:
             no_triggers(con, store, "store")
             create_tables(con)  # a store of an earlier version of this schema may lack one
             con.execute("begin")  # one transaction: each would wait for the disk
