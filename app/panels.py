@@ -17,6 +17,7 @@ from wording import markup, plain
 
 from moescope import charts
 from moescope.errors import MoescopeError
+from moescope.store.exports import csv_of
 
 schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
 CSS = Path(__file__).with_name("look.css").read_text()
@@ -187,7 +188,7 @@ def files(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: st
 
 def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any) -> None:
     st.code(sql, language="sql", wrap_lines=True)
-    kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: frame.to_csv(index=False), "text/csv")]
+    kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: csv_of(frame), "text/csv")]
     if chart is not None:
         made = chart if callable(chart) else lambda: chart
         kinds += [

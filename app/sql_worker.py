@@ -19,11 +19,11 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import tied
-from locks import joined, lock
+from duckdb_settings import settings
 
 import moescope
 from moescope.errors import AnalysisError, MoescopeError
-from moescope.store.parts import parts_folder
+from moescope.store.exports import csv_of
 
 COLUMNS = 1000
 READS = "this page only reads: begin with select, from, with, describe, show or summarize"
@@ -67,11 +67,9 @@ def limit(what: int, most: int) -> None:
 
 def opened(question: Question) -> duckdb.DuckDBPyConnection:
     """The store as it is now, locked in, in a transaction that cannot write, whatever the query is made of."""
-    path = Path(question["store"])
-    store = moescope.open(path)
+    memory = f"{int(question['memory'] * 0.9) // 2**20} MiB"
+    store = moescope.open(Path(question["store"]), comments=True, settings=settings(memory))
     kept.append(store)  # while it lives, so do the shards of unfinished runs
-    folders = [str(parts_folder(path).resolve())] if joined(store.con) else []
-    lock(store.con, folders, f"{int(question['memory'] * 0.9) // 2**20} MiB")
     bounded(question)
     store.con.execute("begin transaction read only")
     return store.con
@@ -151,9 +149,9 @@ def as_arrow(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
 
 
 def as_csv(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
-    """A CSV file, piece by piece."""
+    """A CSV file that a spreadsheet can open, piece by piece."""
     for number, piece in enumerate(pieces):
-        out.write(piece.to_csv(index=False, header=number == 0).encode())
+        out.write(csv_of(piece, header=number == 0).encode())
 
 
 def as_json(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import duckdb
 import pandas as pd
 import streamlit as st
+from duckdb_settings import settings
 from limits import limited
-from locks import joined, lock, quoted
 
 import moescope
 from moescope.errors import StoreError
 from moescope.store import Store
-from moescope.store.parts import parts, parts_folder
+from moescope.store.parts import parts
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
 MEMORY = "900 MB"
@@ -39,7 +39,6 @@ class Held:
         self.path, self.lock = path, Lock()
         self.con: duckdb.DuckDBPyConnection | None = None
         self.state: tuple[Any, ...] = ()
-        self.in_file = False  # the tables are those of the attached file, not views in memory
         self.next_look = self.next_glance = 0.0
 
     def look(self) -> tuple[Any, ...]:
@@ -52,7 +51,7 @@ class Held:
             if replaced or (now != self.state and time.monotonic() >= self.next_look):
                 begun = time.monotonic()
                 con = locked(self.path)
-                self.con, self.in_file, self.state = con, not joined(con), now
+                self.con, self.state = con, now
                 self.next_look = time.monotonic() + max(PAUSE_S, 10 * (time.monotonic() - begun))
             self.next_glance = time.monotonic() + GLANCE_S
             return self.state
@@ -62,10 +61,7 @@ class Held:
         self.look()
         with self.lock:
             assert self.con is not None
-            cursor, in_file = self.con.cursor(), self.in_file
-        if in_file:
-            cursor.execute("use base")
-        return cursor
+            return self.con.cursor()
 
 
 def current(path: Path) -> tuple[Any, ...]:
@@ -78,20 +74,8 @@ def current(path: Path) -> tuple[Any, ...]:
 
 
 def locked(path: Path) -> duckdb.DuckDBPyConnection:
-    """A connection that reaches this store and nothing else: no other file, no network, no change of settings.
-
-    The file is attached to an in-memory instance, because DuckDB gives a second connection to the same path the old file.
-    """
-    store = moescope.open(path)
-    con = store.con
-    folders: list[str] = []
-    if joined(con):
-        folders = [str(parts_folder(path).resolve())]
-    else:
-        store.close()
-        con = duckdb.connect()
-        con.execute(f"attach {quoted(str(path))} as base (read_only)")
-    return lock(con, folders, MEMORY)
+    """A connection that reaches this store and nothing else: no other file, no network, no change of settings."""
+    return moescope.open(path, comments=True, settings=settings(MEMORY)).con
 
 
 def path() -> Path:

@@ -101,8 +101,8 @@ def test_a_run_is_joined_while_a_reader_opens(tmp_path: Path, monkeypatch: pytes
     handmade.written(store, name="first")
     writer = handmade.written(store, name="second", close=False)
 
-    def meanwhile(path: Path) -> duckdb.DuckDBPyConnection:
-        con = connect(path)
+    def meanwhile(path: Path, *how: object) -> duckdb.DuckDBPyConnection:
+        con = connect(path, *how)  # type: ignore[arg-type]
         writer.close(handmade.FINAL, {})
         return con
 

@@ -9,6 +9,7 @@ from ..errors import AnalysisError
 from ._answer import COLUMNS, WORDS, Answer
 
 ROWS = 60
+MARK = '<meta name="generator" content="moescope">'
 STYLE = """
 :root { color-scheme: light; --ink: #1b1f24; --soft: #5b6570; --line: #d9dee3; --paper: #ffffff; --wash: #f5f7f9; }
 body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
@@ -41,7 +42,7 @@ def page(title: str, subtitle: str, answers: list[tuple[dict[str, Any], Answer |
     if refused:
         rows = "".join(f"<li><b>{escape(entry['title'])}</b>: {escape(str(why))}.</li>" for entry, why in refused)
         parts.append(f"<h2>What this store cannot answer</h2><ul>{rows}</ul>")
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    head = f'<meta charset="utf-8">{MARK}<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
     return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
 
 

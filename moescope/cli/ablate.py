@@ -42,7 +42,9 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     from ..inputs import read
     from ..interventions import ablate, parse
     from ..models.loading import load
+    from ..tracer import check_plan
 
+    check_plan(store, seed=options["seed"], limit=options["limit"], batch_size=options["batch_size"])
     loaded = load(
         model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing")}
     )

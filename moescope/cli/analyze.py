@@ -66,13 +66,13 @@ def _ask(names: tuple[str, ...], every: bool, run: int | None, options: tuple[st
     from ..analyses import catalogue, run_all
     from ..analyses import run as ask
     from ..errors import InputError
-    from ..store import open_store
+    from ._reading import reading
 
     if len(names) != (1 if every else 2):
         known = ", ".join(entry["name"] for entry in catalogue())
         raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
     store = Path(names[-1])
-    with open_store(store) as opened:
+    with reading(store) as opened:
         if every:
             return store, list(run_all(opened, run))
         return store, [(names[0], ask(names[0], opened, run, **_options(options)))]

@@ -37,9 +37,9 @@ def command(
     which runs `moescope ablate`.
     """
     from ..errors import InputError
-    from ..store import open_store
+    from ._reading import reading
 
-    open_store(store).close()
+    reading(store).close()
     if token == "":
         raise InputError("the token is empty; give one, or --no-token to let everybody in")
     place, server = address(host, port, "" if no_token else token, allow_host), server_file()

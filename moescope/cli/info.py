@@ -12,31 +12,30 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(store: Path, as_json: bool) -> None:
     """Say what STORE holds: its runs, finished or not, and its tables and views."""
-    from ..store import open_store
+    from ..store.schema import view_comments
+    from ._reading import reading
 
-    with open_store(store) as opened:
+    with reading(store) as opened:
         runs = opened.sql(
             "select r.run, r.uid, r.name, m.name as model, m.family, r.dataset, r.status, r.started, r.forwards, r.sequences, "
             "r.tokens, r.decisions, r.assignments, r.progress, r.warnings, "
             "(select count(*) from routers q where q.run = r.run) as routers "
             "from runs r join models m using (model) order by run"
         ).df()
-        views = opened.rows(
-            "select view_name, comment from duckdb_views() where not internal and comment is not null "
-            "and database_name = current_database() order by 1"
-        )
+        aside = [str(thing) for thing in opened.aside]
+    views = view_comments()
     found = json.loads(runs.to_json(orient="records", date_format="iso"))
     for run in found:
         run |= {key: json.loads(run[key]) if run[key] else None for key in ("progress", "warnings")}
     size = store.stat().st_size
     if as_json:
-        click.echo(json.dumps({"store": str(store), "bytes": size, "runs": found, "views": dict(views)}, indent=1))
+        click.echo(json.dumps({"store": str(store), "bytes": size, "runs": found, "aside": aside, "views": views}, indent=1))
         return
     click.echo(f"{store}: {len(found)} runs, {size / 1e6:.1f} MB")
     for run in found:
         click.echo(_line(run))
     click.echo("views:")
-    for name, comment in views:
+    for name, comment in views.items():
         click.echo(f"  {name:16} {comment}")
 
 

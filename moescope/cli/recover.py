@@ -1,20 +1,50 @@
 """moescope recover: keep what a cut-off trace had committed."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command(name="recover")
 @click.argument("store", type=click.Path(path_type=Path))
-def command(store: Path) -> None:
-    """Join the runs that were cut off to STORE as they are (status `interrupted`); --resume can still go on with them."""
-    from ..store import RunWriter
-    from ..store.revive import unfinished
+@click.option("--adopt", is_flag=True, help="Also runs of another store of this name, such as one that was deleted.")
+def command(store: Path, adopt: bool) -> None:
+    """Join the runs that were cut off to STORE as they are (status `interrupted`); --resume can still go on with them.
 
-    dead = [part for part in unfinished(store) if not part.alive()]
-    for part in dead:
-        number = RunWriter.resume(store, part).close({"status": "interrupted"}, part.progress)
-        click.echo(f"run {number} of {store}: {len(part.shards)} committed shards joined")
+    What cannot be joined is left aside as it is, and said; exit 1 then.
+    """
+    from ..store.parts import Part
+    from ..store.replace import ensure_store
+    from ..store.revive import adopt as make_ours
+    from ..store.revive import orphans, unjoined
+
+    if adopt and not store.exists() and orphans(store):
+        ensure_store(store)
+    there = unjoined(store)
+    foreign = [Part(aside.path) for aside in there.aside if aside.foreign and adopt]
+    dead = [part for part in there.parts if not part.alive()] + [make_ours(store, part) for part in foreign if not part.alive()]
+    left = sum(not _joined(store, part) for part in dead)
+    for aside in unjoined(store).aside:
+        click.echo(f"moescope: {aside}", err=True)
     if not dead:
         click.echo(f"{store} has no run that was cut off")
+    if left:
+        raise SystemExit(1)
+
+
+def _joined(store: Path, part: Any) -> bool:
+    """Join one run; False, and said, where that cannot be."""
+    from ..errors import MoescopeError
+    from ..store import RunWriter
+
+    whole, fault = part.whole(deep=True)
+    try:
+        writer = RunWriter.resume(store, part)
+        number = writer.close({"status": "interrupted"}, writer.part.progress)
+    except (MoescopeError, OSError, ValueError, KeyError, TypeError) as error:
+        click.echo(f"moescope: left aside: {part.path.name}: {error}", err=True)
+        return False
+    lost = f"; what follows was set aside ({fault})" if fault else ""
+    click.echo(f"run {number} of {store}: {whole} committed shards joined{lost}")
+    return True

@@ -8,19 +8,22 @@ import click
 @click.command(name="report")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The page to write; default: STORE with .html.")
+@click.option("--overwrite", is_flag=True, help="Also over a file that is no such page (never over a store).")
 @click.option("--run", type=int, help="Which run; default: the newest complete one.")
 @click.option("--title", help="Heading of the page.")
-def command(store: Path, output: Path | None, run: int | None, title: str | None) -> None:
+def command(store: Path, output: Path | None, overwrite: bool, run: int | None, title: str | None) -> None:
     """Write one self-contained HTML page about STORE: figures, how to read them, and the SQL behind each."""
     from ..analyses import catalogue, run_all
-    from ..analyses._report import page
+    from ..analyses._report import MARK, page
     from ..analyses._scope import scope
-    from ..errors import StoreError
-    from ..store import open_store
+    from ..store.outputs import check_output
+    from ..store.outputs import output as written
+    from ._reading import reading
 
     output = output or store.with_suffix(".html")
+    check_output(output, overwrite, MARK.encode())
     entries = {entry["name"]: entry for entry in catalogue()}
-    with open_store(store) as opened:
+    with reading(store) as opened:
         here = scope(opened, run)
         model, data, tokens = opened.rows(
             "select m.name, dataset, r.tokens from runs r join models m using (model) where run = ?", [here.run]
@@ -30,8 +33,6 @@ def command(store: Path, output: Path | None, run: int | None, title: str | None
             click.echo(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}", err=True)
             answers.append((entries[name], answer))
     words = f"Run {here.run} of {store.name}: {model} on {data or 'unnamed data'}, {tokens:,} tokens."
-    try:
-        output.write_text(page(title or f"Routing of {model}", words, answers))
-    except OSError as error:
-        raise StoreError(f"cannot write {output}: {error.strerror}; choose a folder that can be written with -o") from error
+    with written(output, overwrite, MARK.encode()) as file:
+        file.write(page(title or f"Routing of {model}", words, answers).encode())
     click.echo(output)

@@ -12,44 +12,51 @@ import click
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")
-def command(store: Path, query: str, form: str, output: Path | None) -> None:
-    """Ask STORE one SQL QUERY; `moescope info STORE` lists tables and views."""
+@click.option("--overwrite", is_flag=True, help="Also over a file that is there (never over a store).")
+@click.option(
+    "--raw", is_flag=True, help="CSV with text as it is; else text that a spreadsheet takes for a formula gets a ' in front."
+)
+@click.option("--allow-external", is_flag=True, help="Let the query reach other files and the network.")
+def command(store: Path, query: str, form: str, output: Path | None, overwrite: bool, raw: bool, allow_external: bool) -> None:
+    """Ask STORE one SQL QUERY; `moescope info STORE` lists tables and views.
+
+    The query reaches nothing but the store, and nothing in the store is changed.
+    """
     import duckdb
 
     from ..errors import InputError
-    from ..store import open_store
+    from ..store.outputs import check_output
+    from ._reading import reading
 
-    with open_store(store) as opened:
+    if output is not None:
+        check_output(output, overwrite)
+    with reading(store, external=allow_external, comments=True) as opened:
         try:
             relation = opened.sql(query)
-            if relation is None:
-                return
-            _write(relation, form, output)
+            if relation is not None:
+                _write(relation, form, output, overwrite, raw)
         except duckdb.Error as error:
             raise InputError(f"the query cannot be answered: {' '.join(str(error).split())[:400]}") from error
 
 
-def _write(relation: Any, form: str, output: Path | None) -> None:
+def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bool) -> None:
     from ..errors import InputError
+    from ..store.exports import export
+    from ..store.outputs import output
 
-    if form == "parquet":
-        if output is None and sys.stdout.isatty():
+    if path is None:
+        if form == "parquet" and sys.stdout.isatty():
             raise InputError("parquet is no text; say where with --output FILE, or redirect it")
-        import pyarrow.parquet as pq
-
-        pq.write_table(relation.to_arrow_table(), str(output) if output else sys.stdout.buffer)
+        if form == "table":
+            click.echo(_table(relation), nl=False)
+        else:
+            export(relation, form, click.get_binary_stream("stdout"), raw)
         return
-    text = _text(relation, form)
-    output.write_text(text) if output else click.echo(text, nl=False)
-
-
-def _text(relation: Any, form: str) -> str:
-    if form == "table":
-        return _table(relation)
-    frame = relation.df()
-    if form == "csv":
-        return frame.to_csv(index=False)
-    return frame.to_json(orient="records", date_format="iso", default_handler=str, indent=1) + "\n"
+    with output(path, overwrite) as file:
+        if form == "table":
+            file.write(_table(relation).encode())
+        else:
+            export(relation, form, file, raw)
 
 
 def _table(relation: Any, most: int = 1000) -> str:

@@ -9,11 +9,25 @@ import click
 @click.argument("store", type=click.Path(path_type=Path))
 @click.option("--quiet", "-q", is_flag=True, help="Only what is broken.")
 def command(store: Path, quiet: bool) -> None:
-    """Check references and arithmetic of STORE; exit 0 when it is sound, 1 when a rule is broken."""
-    from ..store import open_store
-    from ..store.verify import verify
+    """Check every byte of STORE, its references and arithmetic; exit 0 when it is sound, 1 when it is damaged or a rule broken.
 
-    with open_store(store) as opened:
+    Of a damaged store it says what can still be read.
+    """
+    from ..store.damage import examine
+    from ..store.verify import verify
+    from ._reading import reading
+
+    damage = examine(store)
+    for fault in [*damage.faults, *(f"{table}: {why}" for table, why in damage.unreadable.items())]:
+        click.echo(f"damaged  {fault}")
+    if damage.note and not quiet:
+        click.echo(f"note    {damage.note}")
+    if damage:
+        if damage.unreadable and damage.readable:
+            click.echo(f"readable  {', '.join(damage.readable)}")
+        click.echo(f"{store} is damaged: {damage}")
+        raise SystemExit(1)
+    with reading(store) as opened:
         checks = verify(opened)
     broken = [check for check in checks if check.broken]
     for check in checks if not quiet else broken:

@@ -1,36 +1,45 @@
-"""Open a finished store read-only, or say in one sentence why that cannot be."""
+"""Open a finished store read-only and confined, or say in one sentence why that cannot be."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import duckdb
 
 from .. import __version__
 from ..errors import StoreError
+from .paths import attach, confine, real
 from .schema import VERSION, quote
+from .seal import looks_like_a_store
+from .trust import tables_of
 
 
-def connect(store: Path) -> duckdb.DuckDBPyConnection:
-    """A database in memory that has `store` attached as `base`, read-only, and in use. StoreError if that cannot be.
+def connect(
+    store: Path, reach: Iterable[Path] = (), external: bool = False, settings: Mapping[str, str] | None = None
+) -> duckdb.DuckDBPyConnection:
+    """A database in memory that has `store` attached as `base`, read-only. StoreError if that cannot be.
 
     Attached, because a second `duckdb.connect` to one path shares the first one's file, even when that was replaced since.
+    Confined to it and the folders `reach`, with DuckDB's `settings` fixed, unless `external`; nothing in a stranger's file is
+    run.
     """
-    if not store.exists():
-        raise StoreError(f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}")
+    path = _file(store)
     con = duckdb.connect()
     try:
-        con.execute(f"attach {quote(str(store))} as base (read_only)")
-        version = con.execute("select value from base.meta where key = 'schema_version'").fetchall()
-    except duckdb.CatalogException:
-        version = []
-    except duckdb.BinderException:
-        version = []
+        attach(con, path)
+        for name, value in (settings or {}).items():
+            con.execute(f"set {name} = {quote(value)}")
+        if not external:
+            confine(con, folders=reach)
+            con.execute("set lock_configuration = true")
+        if (version := _version(con)) != VERSION:
+            raise StoreError(_which(store, version))
+        tables_of(con, store)
     except duckdb.Error as error:
         con.close()
         raise StoreError(_why(store, error)) from error
-    if not version or version[0][0] != VERSION:
+    except BaseException:
         con.close()
-        raise StoreError(_which(store, version[0][0] if version else None))
-    con.execute("use base")
+        raise
     return con
 
 
@@ -41,7 +50,54 @@ def check_store(store: Path) -> None:
 
 def joined(con: duckdb.DuckDBPyConnection) -> set[str]:
     """Names of the parts whose rows are in the file that `con` has attached."""
-    return {name for (name,) in con.execute("select value from base.meta where key = 'joined'").fetchall()}
+    return {name for (name,) in con.execute("select value from base.main.meta where key = 'joined'").fetchall()}
+
+
+def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:
+    """What tells the store that `con` has attached from another one of its name; None for a store of before there was that."""
+    found = con.execute(f"select value from {database}.main.meta where key = 'uid'").fetchall()
+    return found[0][0] if found else None
+
+
+def identity_of(store: Path) -> str | None:
+    """The same, of the store at a path."""
+    with connect(store) as con:
+        return identity(con)
+
+
+def _file(store: Path) -> Path:
+    path = real(store)
+    try:
+        if not path.exists():
+            raise StoreError(_missing(store, path))
+        if not path.is_file():
+            kind = "folder" if path.is_dir() else "device or pipe"
+            raise StoreError(f"{store} is not a moescope store but a {kind}; name the file")
+    except OSError as error:
+        raise StoreError(f"{store} cannot be read: {error.strerror}; check its owner and mode") from error
+    return path
+
+
+def _missing(store: Path, path: Path) -> str:
+    if any(path.with_name(path.name + ".parts").glob("*/head.json")):
+        return (
+            f"there is no store {store}, but runs of one lie in {path.name}.parts; moescope recover {store} --adopt joins them "
+            "to a new one"
+        )
+    return f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}"
+
+
+def _version(con: duckdb.DuckDBPyConnection) -> str | None:
+    """The schema version, if there is a table that can say it."""
+    columns = con.execute(
+        "select column_name from duckdb_columns() join duckdb_tables() using (database_name, schema_name, table_name) where "
+        "database_name = 'base' and schema_name = 'main' and table_name = 'meta' and data_type = 'VARCHAR' "
+        "and column_default is null order by 1"
+    ).fetchall()
+    if columns != [("key",), ("value",)]:
+        return None
+    found = con.execute("select value from base.main.meta where key = 'schema_version'").fetchall()
+    return found[0][0] if found else None
 
 
 def _which(store: Path, version: str | None) -> str:
@@ -52,12 +108,14 @@ def _which(store: Path, version: str | None) -> str:
     )
 
 
-def _why(store: Path, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "already attached" in text:
+def _why(store: Path, error: duckdb.Error) -> str:
+    said = " ".join(str(error).split())
+    if "already attached" in said:
         return f"{store} is open for writing in this program; close that connection first"
-    if "lock" in text.lower():
-        return f"{store} is open for writing in another program (DuckDB says: {text[:200]}); close it there"
-    if "permission" in text.lower():
+    if "Could not set lock on file" in said:
+        return f"{store} is open for writing in another program (DuckDB says: {said[:200]}); close it there"
+    if "Permission denied" in said:
         return f"{store} cannot be read: permission denied; check its owner and mode"
-    return f"{store} is not a moescope store (DuckDB cannot open it: {text[:120]}); name another file"
+    if looks_like_a_store(real(store)):
+        return f"{store} is damaged (DuckDB: {said[:160]}); moescope verify {store} says what can still be read"
+    return f"{store} is not a moescope store (DuckDB cannot open it: {said[:120]}); name another file"

@@ -1,20 +1,22 @@
 """Join an unfinished run to its store; a part whose name is in `meta` as joined is left-over and ignored."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from ..errors import StoreError
+from ..errors import MoescopeError, StoreError
 from ..routing import MAX_WIDTH
-from . import routes
-from .parts import KEYS, Part, exclusive
+from . import fits, routes
+from .files import exclusive
+from .parts import KEYS, Part
+from .paths import parquet
 from .patience import patient
 from .replace import reason, replace, sweep
 from .rollups import ADDED, add_rollups, add_vocabulary
 from .schema import create_views
+from .trust import expected
 from .widths import settle_top_k
 
 _SPACE = {"next_router": "router", "parent": "token"}
@@ -24,13 +26,17 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
     """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it."""
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
+
+    def change(con: duckdb.DuckDBPyConnection) -> None:
+        numbers[:] = [_insert(con, part, final)]
+
     try:
         with patient(), exclusive(store):
-            replace(store, lambda con: numbers.append(_insert(con, part, final)))
+            replace(store, change, uid=part.head.get("store"), reach=part.path)
             sweep(store)
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
-    except StoreError as error:
+    except MoescopeError as error:
         raise StoreError(f"the run could not be joined: {error}; {safe}") from error
     return numbers[0]
 
@@ -105,26 +111,39 @@ def _moved(row: Mapping[str, Any], move: Mapping[str, int]) -> dict[str, Any]:
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str, Any]]) -> None:
-    """Insert dicts by column name; dicts and lists become JSON."""
+    """Insert dicts by column name; dicts and lists become JSON. InputError if a value does not fit its column."""
     for row in rows:
-        columns = ", ".join(f'"{name}"' for name in row)
-        values = [json.dumps(v, default=str) if isinstance(v, dict | list) else v for v in row.values()]
-        con.execute(f"insert into {table} ({columns}) values ({', '.join('?' * len(row))})", values)
+        fitting = fits.row(table, row)
+        columns = ", ".join(f'"{name}"' for name in fitting)
+        con.execute(f"insert into {table} ({columns}) values ({', '.join('?' * len(fitting))})", list(fitting.values()))
 
 
 def projection(con: duckdb.DuckDBPyConnection, part: Part, table: str, base: Mapping[str, int]) -> str:
     """SQL over the Parquet files of a table with the keys moved by `base`."""
-    files = ", ".join("'" + file.replace("'", "''") + "'" for file in part.files(table))
-    source = f"read_parquet([{files}], union_by_name = true)"
-    names = {name for (name, *_) in con.execute(f"describe from {source}").fetchall()}
-    moved = [
-        f"({key}::uinteger + {base[_SPACE.get(key, key)]})::uinteger as {key}" for key in KEYS if key in names and key != "run"
-    ]
-    sql = f"select * replace ({', '.join(moved)}) from {source}" if moved else f"from {source}"
+    source = parquet(part.files(table))
+    names = [name for (name, *_) in con.execute(f"describe from {source}").fetchall()]
+    moved = {key: f"({key}::uinteger + {base[_SPACE.get(key, key)]})::uinteger" for key in KEYS if key != "run"}
+    if unknown := [name for name in names if name not in moved and _type(table, name) is None]:
+        raise StoreError(f"the shards of {part.path.name} have a column {unknown[0][:40]!r}, which {table} has not")
+    columns = [f"{moved[name]} as {name}" if name in moved else _as(table, name) for name in names]
+    sql = f"select {', '.join(columns)} from {source}"
     if table == "vocab":
         known = f"vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"
         return f"select distinct {base['model']} as model, vocab_id, text from ({sql}) n anti join {known}"
     return f"select {base['run']} as run, * from ({sql})" if table in _RUN else sql
+
+
+def _type(table: str, name: str) -> str | None:
+    """The type of a column, "" where it is as it comes; None if the table has no such column."""
+    if table.endswith("_rollup"):
+        return ""
+    return routes.column_type(name) if routes.is_routed(table) else expected()[table].get(name)
+
+
+def _as(table: str, name: str) -> str:
+    """A column in the table's type, so that no shard changes the type that others are seen in."""
+    kind, quoted = _type(table, name), '"' + name.replace('"', '""') + '"'
+    return f"{quoted}::{kind} as {quoted}" if kind else quoted
 
 
 def kept_sums(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int]) -> dict[str, str] | None:

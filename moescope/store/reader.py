@@ -1,33 +1,53 @@
 """Read a store: the finished file as it is, and the runs that are still being traced (or were cut off) beside it."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from .connect import connect, joined
+from ..errors import MoescopeError
+from .beside import Aside, beside, look
+from .connect import connect, identity, joined
+from .files import Lock
 from .merge import count_rows, insert_head, kept_sums, offsets, projection
-from .parts import Lock, Part, parts, parts_folder
-from .replace import tidy
+from .parts import Part, parts, parts_folder
+from .replace import reason, tidy
 from .rollups import add_rollups, vocabulary
 from .schema import create_views
+from .trust import expected, tables_of
 
 _SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
+_BROKEN = (MoescopeError, OSError, ValueError, KeyError, TypeError, AttributeError, duckdb.Error)  # what a broken run raises
 
 
 class Store:
     """A store opened for reading; never in the way of a trace, and never changed.
 
     `sql` answers with a DuckDB relation: `.df()`, `.fetchall()`, `.to_arrow_table()`; the README lists the views.
-    Unfinished runs are read from their shards as of the moment of opening; `refresh` looks again.
+    Unfinished runs are read from their shards as of the moment of opening; `refresh` looks again. `aside`: what lies beside
+    the store and is not shown, and why.
+
+    Whoever made the file, only tables of moescope's are read and nothing in it is run; queries reach nothing but the store: no
+    other file, no network, no variable of the program (`store.con.register("name", frame)` gives them a frame), and DuckDB's
+    settings stay as they are. `external` lifts that. `settings`: of DuckDB, for this connection. `comments`: views and columns
+    bring theirs, which takes a tenth of a second.
     """
 
     _leases: tuple[Lock, ...] = ()
+    aside: tuple[Aside, ...] = ()
 
-    def __init__(self, path: str | Path, unfinished: bool = True) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        unfinished: bool = True,
+        external: bool = False,
+        comments: bool = False,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._unfinished = unfinished
+        self._unfinished, self._external, self._comments, self._settings = unfinished, external, comments, dict(settings or {})
         self.con = self._open()
 
     def sql(self, query: str, params: Sequence[Any] | None = None) -> duckdb.DuckDBPyRelation:
@@ -64,53 +84,105 @@ class Store:
         self.close()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
-        leased = [(part, part.lease()) for part in (parts(self.path) if self._unfinished else [])]
-        con = connect(self.path)  # after the leases: what it does not have yet stays readable beside it
-        done = joined(con)
-        open_parts = [part for part, lease in leased if lease and part.path.name not in done]
-        self._leases = tuple(lease for part, lease in leased if lease and part in open_parts)
-        if open_parts:
-            try:
-                _show(con, open_parts)
-            except BaseException:
-                con.close()
-                self._leases = ()
-                raise
-        elif parts_folder(self.path).is_dir():
-            leased.clear()
+        folder = parts_folder(self.path)
+        looked = look(self.path) if self._unfinished else []
+        leased = {part.path: part.lease() for part in looked if isinstance(part, Part)}
+        con = connect(self.path, [folder], self._external, self._settings)  # after the leases: what it lacks stays readable
+        try:
+            there = beside(self.path, looked, identity(con), joined(con))
+            open_parts = [part for part in there.parts if leased.get(part.path)]
+            shown, broken = _show(con, self.path, open_parts, self._comments)
+        except BaseException:
+            con.close()
+            raise
+        self.aside = (*there.aside, *broken)
+        self._leases = tuple(lease for path, lease in leased.items() if lease and path in {part.path for part in shown})
+        leased.clear()
+        if not shown and folder.is_dir():
             tidy(self.path)  # what was joined while somebody read it
         return con
 
 
-def open_store(path: str | Path) -> Store:
-    """Open a store for reading. StoreError in one sentence if it is missing, locked, of another version or no store."""
-    return Store(path)
+def open_store(
+    path: str | Path, *, external: bool = False, comments: bool = False, settings: Mapping[str, str] | None = None
+) -> Store:
+    """Open a store for reading. StoreError in one sentence if it is missing, locked, of another version, damaged or no store.
+
+    What lies beside it and cannot be shown is warned of. The keywords are those of `Store`.
+    """
+    store = Store(path, external=external, comments=comments, settings=settings)
+    for aside in store.aside:
+        warnings.warn(str(aside), stacklevel=2)
+    return store
 
 
-def _show(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> None:
-    """Make the database in memory show the file and its unfinished runs as one store."""
+def _show(
+    con: duckdb.DuckDBPyConnection, store: Path, open_parts: list[Part], comments: bool
+) -> tuple[list[Part], list[Aside]]:
+    """Make the database in memory show the file and its unfinished runs as one store: by our views over our tables.
+
+    Gives the runs that are shown, and what is left aside of those that are broken.
+    """
     con.execute("use memory")
-    names = _names(con, open_parts)
-    sources = {table: [f"from base.{table}"] if known else [] for table, known in names.items()}
-    for table in names:
-        if _kept(table):
-            con.execute(f"create table {table} as from base.{table}")
-    bases = []
+    sources = _sources(con, store)
+    if not open_parts:
+        _views(con, sources)
+        create_views(con, comments)
+        return [], []
+    for table in filter(_kept, sources):
+        con.execute(f"create table {table} as {' union all by name '.join(sources[table])}")
+    shown, aside = [], []
     for part in open_parts:
-        base = _offsets(con, part, sources)
-        bases.append(base)
-        insert_head(con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress})
-        for table in part.tables() - _SMALL:
-            sources[table].append(projection(con, part, table, base))
-        if part.files("vocab"):
-            con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
+        whole, fault = part.whole()
+        if fault:
+            aside.append(
+                Aside(part.path, f"what follows its first {whole} shards ({fault}); moescope recover {store} keeps those")
+            )
+        try:
+            shown.append((part.first(whole), _add(con, part.first(whole), sources)))
+        except _BROKEN as error:
+            aside.append(Aside(part.path, f"this run cannot be read ({reason(error)}); it stays there as it is"))
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
-    create_views(con)
-    counted = [vocabulary(base["run"]) for base in bases]
+    create_views(con, comments)
+    counted = [vocabulary(base["run"]) for _, base in shown]
     _views(con, {"vocab_rollup": [*sources["vocab_rollup"], *counted]})  # counted when it is asked for
-    for part, base in zip(open_parts, bases):
+    for part, base in shown:
         add_rollups(con, base["run"], kept_sums(con, part, base))
         count_rows(con, base["run"])
+    return [part for part, _ in shown], aside
+
+
+def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]]:
+    """{table: SQL for its rows in the file}, of the columns that are moescope's; a table that the file lacks is empty."""
+    found: dict[str, list[str]] = {}
+    for table, columns in tables_of(con, store).items():
+        quoted = ", ".join(f'"{name}"' for name in columns)
+        found[table] = [f"select {quoted} from base.main.{table}"]
+    for table in expected().keys() - found.keys():
+        empty = ", ".join(f'null::{kind} as "{name}"' for name, kind in expected()[table].items())
+        found[table] = [f"select {empty} where false"]
+    return found
+
+
+def _add(con: duckdb.DuckDBPyConnection, part: Part, sources: dict[str, list[str]]) -> dict[str, int]:
+    """Add an unfinished run to what is shown, or raise and leave it as it was; gives where its keys begin."""
+    con.execute("begin")
+    try:
+        _views(con, {table: sources[table] for table in ("forwards", "sequences", "tokens")})
+        base = offsets(con, part)
+        insert_head(con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress})
+        own = {table: projection(con, part, table, base) for table in part.tables() - _SMALL}
+        if part.files("vocab"):
+            con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
+        for name in kept_sums(con, part, base) or ():
+            projection(con, part, f"{name}_rollup", base)
+        con.execute("commit")
+    except BaseException:
+        con.execute("rollback")
+        raise
+    for table, sql in own.items():
+        sources.setdefault(table, []).append(sql)
+    return base
 
 
 def _kept(table: str) -> bool:
@@ -118,18 +190,6 @@ def _kept(table: str) -> bool:
     return table in _SMALL or (table.endswith("_rollup") and table != "vocab_rollup")
 
 
-def _names(con: duckdb.DuckDBPyConnection, open_parts: list[Part]) -> dict[str, bool]:
-    """Every physical table, and whether the file has it."""
-    rows = con.execute("select table_name from duckdb_tables() where database_name = 'base'").fetchall()
-    names = dict.fromkeys((name for (name,) in rows), True)
-    return names | {t: False for part in open_parts for t in part.tables() if t not in names}
-
-
-def _offsets(con: duckdb.DuckDBPyConnection, part: Part, sources: dict[str, list[str]]) -> dict[str, int]:
-    _views(con, {table: sources[table] for table in ("forwards", "sequences", "tokens")})
-    return offsets(con, part)
-
-
-def _views(con: duckdb.DuckDBPyConnection, sources: dict[str, list[str]]) -> None:
+def _views(con: duckdb.DuckDBPyConnection, sources: Mapping[str, Sequence[str]]) -> None:
     for table, selects in sources.items():
         con.execute(f"create or replace view {table} as " + " union all by name ".join(f"({s})" for s in selects))

@@ -1,13 +1,15 @@
 """Change a store without anybody seeing half of it: a copy beside it is changed, synced, and renamed over it.
 
 No reader is ever in the way (nobody opens the file itself for writing), and a crash at any instant leaves the old file or the
-new one; what it leaves beside them is swept away by the next change.
+new one; what it leaves beside them is swept away by the next change. Links are followed, mode and owner kept. Who writes into
+the file itself meanwhile is not overwritten: the change is made again, over what he left.
 """
 
 import os
 import shutil
+import uuid
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -17,38 +19,56 @@ import duckdb
 
 from .. import __version__
 from ..errors import StoreError
-from .connect import check_store, connect, joined
-from .parts import Part, exclusive, parts, parts_folder, sync
+from .connect import connect, identity, joined
+from .files import exclusive, sync
+from .parts import Part, parts, parts_folder
+from .paths import confine, plainly, real, roomy, writable
 from .schema import VERSION, create_tables, create_views, quote
+from .seal import seal, unseal
+from .trust import no_triggers
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _MEMORY = 4 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
+_TRIES = 3
+
+
+def check_target(store: Path) -> None:
+    """StoreError if nothing can be written at `store`: it is something else, or it or its folder is not to be written."""
+    path = real(store)
+    if path.is_dir():
+        raise StoreError(f"{store} is a folder; name a file such as {store / 'run.duckdb'}")
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no folder {store.parent} to hold {store.name}; make it first")
+    roomy(store)
+    if path.exists():
+        connect(store).close()
+    if reason := writable(path):
+        raise StoreError(f"cannot write {store}: {reason}; choose one that can be written")
 
 
 def ensure_store(store: Path) -> None:
     """Make an empty store at `store` unless one is there; StoreError if it is something else."""
-    if store.is_dir():
-        raise StoreError(f"{store} is a folder; name a file such as {store / 'run.duckdb'}")
-    if not store.parent.is_dir():
-        raise StoreError(f"there is no folder {store.parent} to hold {store.name}; make it first")
-    if store.exists():
-        check_store(store)
-        if not os.access(store.parent, os.W_OK):
-            raise StoreError(f"cannot write {store}: its folder {store.parent} is read-only; choose one that can be written")
+    check_target(store)
+    if real(store).exists():
         tidy(store)
     else:
         update(store, lambda con: None, anew=True)
 
 
 def renew(store: Path) -> None:
-    """Begin the store anew: an empty one in its place, and what was cut off there forgotten. StoreError if a trace runs."""
-    check_store(store)
+    """Begin the store anew: an empty one in its place, and what was cut off there forgotten. StoreError if a trace runs.
+
+    Runs that are of another store of this name stay where they are.
+    """
+    with connect(store) as con:
+        uid = identity(con)
     if [part for part in parts(store) if part.alive()]:
         raise StoreError(f"{store} cannot be begun anew while a trace writes into it; wait for it, or name another file")
     update(store, lambda con: None, anew=True)
     for part in parts(store):
-        part.remove()
+        if part.head.get("store") == uid:
+            part.remove()
     tidy(store)
 
 
@@ -67,43 +87,102 @@ def reason(error: Exception) -> str:
     return " ".join(str(said).split())[:200] or type(error).__name__
 
 
-def replace(store: Path, change: Change, anew: bool = False) -> None:
-    """As `update`, for who holds the right to replace `store`."""
+def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:
+    """As `update`, for who holds the right to replace `store`; `change` may read the folder `reach`.
+
+    `uid`: the store that is meant. One that is gone is begun again under it, and another one in its place is left alone.
+    """
+    path = real(store)
+    if why := writable(path):
+        raise StoreError(f"cannot write {store}: {why}; choose one that can be written")
     sweep(store)
-    temporary = store.with_name(f"{store.name}.tmp-{os.getpid()}")
-    begun = anew or not store.exists()
+    for _ in range(_TRIES):
+        begun = anew or not path.exists()
+        if not begun and uid is not None:
+            _same(store, uid)
+        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
+            return
+    raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
+
+
+def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Path | None) -> bool:
+    """One try; False if the file was changed by somebody else meanwhile. `begin`: the identity of a store to begin."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
-        if not begun:
+        before = _state(path)
+        if begin is None:
             _whole(store)
-            shutil.copyfile(store, temporary)
-        con = _opened(temporary)
-        try:
+            shutil.copyfile(path, temporary)
+            unseal(temporary)
+        with plainly(temporary) as name, closing(_opened(name, reach)) as con:
+            no_triggers(con, store, "store")
             create_tables(con)  # a store of an earlier version of this schema may lack one
             con.execute("begin")  # one transaction: each would wait for the disk
-            if begun:
-                _begin(con)
+            if begin is not None:
+                _begin(con, begin)
             change(con)
             con.execute("commit")
             con.execute("checkpoint")
-        finally:
-            con.close()
+        seal(temporary)
+        _like(path, temporary)
         sync(temporary)
-        os.replace(temporary, store)
-        sync(store.parent)
+        with _held(store, path):
+            if _state(path) != before:
+                return False
+            os.replace(temporary, path)
+        sync(path.parent)
+        return True
     finally:
-        _delete(store.parent.glob(f"{escape(temporary.name)}*"))
+        _delete(path.parent.glob(f"{escape(temporary.name)}*"))
 
 
-def _opened(path: Path) -> duckdb.DuckDBPyConnection:
+def _state(path: Path) -> tuple[Any, ...]:
+    """Changes when somebody writes into the file, or puts another in its place; or a log of changes beside it."""
+    found: list[Any] = []
+    for file in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            found += [file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return tuple(found)
+
+
+def _held(store: Path, path: Path) -> Any:
+    """While this is open, no other program can open the file to write into it. StoreError if one has."""
+    return connect(store) if path.exists() else nullcontext()
+
+
+def _same(store: Path, uid: str) -> None:
+    with connect(store) as con:
+        if identity(con) != uid:
+            raise StoreError(
+                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
+                "there"
+            )
+
+
+def _like(path: Path, temporary: Path) -> None:
+    """Give a file that takes the place of `path` its mode, its owner where the system allows it, and its attributes."""
+    if not path.exists():
+        return
+    stat = path.stat()
+    with suppress(OSError):
+        os.chown(temporary, stat.st_uid, stat.st_gid)
+    with suppress(OSError):
+        shutil.copystat(path, temporary)
+    os.utime(temporary)
+
+
+def _opened(path: Path, reach: Path | None) -> duckdb.DuckDBPyConnection:
     """`path` for writing: in row groups that leave little of its blocks unused, and with part of the memory, since a model is
-    there too; what does not fit is spilled beside it."""
+    there too; what does not fit is spilled beside it. Nothing else can be reached but the folder `reach`."""
     con = duckdb.connect()
     con.execute("set enable_progress_bar = false")
     memory = min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     con.execute(f"set memory_limit = '{memory >> 20} MiB'")
     con.execute(f"set temp_directory = {quote(f'{path}.spill')}")
-    con.execute(f"attach {quote(str(path))} as store (row_group_size {_ROW_GROUP})")
+    con.execute(f"attach {quote(str(path))} as store (type duckdb, row_group_size {_ROW_GROUP})")
     con.execute("use store")
+    confine(con, folders=[reach] if reach else [])
     return con
 
 
@@ -114,21 +193,22 @@ def tidy(store: Path) -> None:
 
 
 def sweep(store: Path) -> None:
-    """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays."""
-    _delete(store.parent.glob(f"{escape(store.name)}.tmp-*"))
-    folder = parts_folder(store)
-    if not folder.is_dir():
+    """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
+    moescope's."""
+    path, folder = real(store), parts_folder(store)
+    _delete(path.parent.glob(f"{escape(path.name)}.tmp-*"))
+    if not folder.is_dir() or folder.is_symlink():
         return
     done = _joined(store)
-    for path in list(folder.iterdir()):
-        if path.name in done or not (path / "head.json").exists():
-            Part(path).remove()
+    for part in [Part(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
+        if part.path.name in done or part.forgotten():
+            part.remove()
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
 def _joined(store: Path) -> set[str]:
-    if not store.exists():
+    if not real(store).exists():
         return set()
     with connect(store) as con:
         return joined(con)
@@ -136,16 +216,16 @@ def _joined(store: Path) -> set[str]:
 
 def _whole(store: Path) -> None:
     """StoreError if another program left changes beside the file that are not in it yet."""
-    check_store(store)
-    if store.with_name(store.name + ".wal").exists():
+    connect(store).close()
+    if (log := real(store)).with_name(log.name + ".wal").exists():
         raise StoreError(
             f"{store} was changed by another program and not closed ({store.name}.wal is there); open and close it once with "
             "DuckDB"
         )
 
 
-def _begin(con: duckdb.DuckDBPyConnection) -> None:
-    rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat())]
+def _begin(con: duckdb.DuckDBPyConnection, uid: str) -> None:
+    rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat()), ("uid", uid)]
     con.executemany("insert into meta values (?, ?)", rows)
     create_views(con)
 

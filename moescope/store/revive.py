@@ -7,24 +7,43 @@ from typing import Any
 import duckdb
 
 from ..errors import StoreError
-from .connect import connect, joined
+from .beside import Beside, beside, look
+from .connect import connect, identity, identity_of, joined
+from .files import write_atomic
 from .parts import Part, parts
+from .paths import real
+from .trust import expected
 
-_KEPT = {"routers": "run = $run", "experts": "router in (select router from routers where run = $run)"}
+_KEPT = {"routers": "run = $run", "experts": "router in (select router from base.main.routers where run = $run)"}
+
+
+def unjoined(store: Path) -> Beside:
+    """Runs that are being traced or were cut off, oldest first, those already in the file left out; and what is left aside."""
+    looked = look(store)
+    with connect(store) as con:
+        return beside(store, looked, identity(con), joined(con))
 
 
 def unfinished(store: Path) -> list[Part]:
-    """Runs that are being traced or were cut off, oldest first; those already in the file left out."""
-    there = parts(store)
-    with connect(store) as con:
-        done = joined(con)
-    return [part for part in there if part.path.name not in done]
+    """Runs of `unjoined`."""
+    return unjoined(store).parts
+
+
+def orphans(store: Path) -> list[Part]:
+    """Runs beside a store that is not there."""
+    return [] if real(store).exists() else parts(store)
+
+
+def adopt(store: Path, part: Part) -> Part:
+    """Make a run that is of another store one of `store`."""
+    write_atomic(part.path / "head.json", json.dumps({**part.head, "store": identity_of(store)}))
+    return Part(part.path)
 
 
 def planned(store: Path, key: str) -> tuple[int, str] | None:
     """(run, status) of the last run in the file whose plan has this key."""
     with connect(store) as con:
-        sql = "select run, status from runs where progress->>'key' = ? order by run desc limit 1"
+        sql = "select run, status from base.main.runs where progress->>'key' = ? order by run desc limit 1"
         return next(iter(con.execute(sql, [key]).fetchall()), None)
 
 
@@ -48,7 +67,8 @@ def head_of(store: Path, run: int) -> dict[str, Any]:
 def _rows(con: duckdb.DuckDBPyConnection, table: str, where: str, run: int) -> list[dict[str, Any]]:
     """Rows as dicts, JSON columns as what they hold."""
     parameters = {"run": run} if "$run" in where else {}
-    found = con.execute(f"select * from {table} where {where} order by all", parameters)
+    columns = ", ".join(f'"{name}"' for name in expected()[table])
+    found = con.execute(f"select {columns} from base.main.{table} where {where} order by all", parameters)
     names, kinds = zip(*((d[0], str(d[1])) for d in found.description))
     return [
         {n: json.loads(v) if k == "JSON" and v is not None else v for n, k, v in zip(names, kinds, row)}

@@ -7,6 +7,8 @@ extra, and a filter on `rank` reads one branch. Routers without a fixed k keep t
 
 import duckdb
 
+from ..routing import MAX_WIDTH
+
 _KEYS = ("run", "forward", "router", "iteration", "token")
 _LONG = ", ".join([*_KEYS, "rank, expert, weight, slot, buffer_position, dispatch_weight, dropped"])
 STEPS = {"log_sum_exp": 1 << 10, "entropy": 1 << 10, "margin": 1 << 16}
@@ -49,6 +51,24 @@ _WORDS = DECISION_COMMENTS | {
 }
 _LETTERS = {"e": "expert of rank", "w": "its weight, rank", "h": "its weight as bfloat16 bits, rank"}
 _LETTERS |= {"p": "its place in the buffer, rank"}
+ROUTED_VIEWS = {
+    "decisions": "One row per router and token: that the router looked, and how sure it was",
+    "assignments": "One row per expert chosen in a decision, as executed",
+    "decided": "What the router decided, only where the layer executed something else (see runs.warnings)",
+}
+
+
+def is_routed(table: str) -> bool:
+    """Whether this is the name of a routes_<k> or decided_<k>."""
+    kind, _, k = table.rpartition("_")
+    return kind in ("routes", "decided") and k.isascii() and k.isdigit() and 0 < int(k) <= MAX_WIDTH and str(int(k)) == k
+
+
+def column_type(name: str) -> str | None:
+    """The type of a column of routes_<k> or decided_<k>; None if they have none of that name."""
+    rank = name[1:]
+    ranked = rank.isascii() and rank.isdigit() and str(int(rank)) == rank and int(rank) < MAX_WIDTH
+    return _FIXED.get(name) or (_RANKED.get(name[0]) if ranked else None)
 
 
 def ensure_table(con: duckdb.DuckDBPyConnection, width: int, names: set[str], prefix: str = "routes") -> None:
@@ -60,8 +80,7 @@ def ensure_table(con: duckdb.DuckDBPyConnection, width: int, names: set[str], pr
         f"comment on table {table} is 'Physical rows of routers with {width} experts per decision: read the views instead'"
     )
     for name in sorted(names - _columns(con, table), key=_order):
-        kind = _FIXED.get(name) or _RANKED[name[0]]
-        con.execute(f"alter table {table} add column {name} {kind}")
+        con.execute(f"alter table {table} add column {name} {column_type(name)}")
     there = _columns(con, table)
     said = {n: _WORDS.get(n) or f"{_LETTERS[n[0]]} {n[1:]}" for n in there}
     _comment_columns(con, table, said)
@@ -148,7 +167,7 @@ def assignments_sql(width: int, there: set[str], rank: int, prefix: str = "route
     )
 
 
-def create_routed_views(con: duckdb.DuckDBPyConnection) -> None:
+def create_routed_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
     """Make `decisions`, `assignments` and `decided` over the routes_<k> and decided_<k> in sight and the long tables."""
     routed, decided = widths(con), widths(con, "decided")
     long = ", ".join([*_KEYS, "pool, selected, log_sum_exp, entropy, margin"])
@@ -163,21 +182,9 @@ def create_routed_views(con: duckdb.DuckDBPyConnection) -> None:
     }
     for view, selects in views.items():
         con.execute(f"create or replace view {view} as " + " union all ".join(selects))
-    _comments(con)
-
-
-def _comments(con: duckdb.DuckDBPyConnection) -> None:
-    said = {
-        "decisions": ("One row per router and token: that the router looked, and how sure it was", DECISION_COMMENTS),
-        "assignments": ("One row per expert chosen in a decision, as executed", ASSIGNMENT_COMMENTS),
-        "decided": (
-            "What the router decided, only where the layer executed something else (see runs.warnings)",
-            ASSIGNMENT_COMMENTS,
-        ),
-    }
-    for view, (text, columns) in said.items():
+    for view, text in ROUTED_VIEWS.items() if comments else ():
         con.execute(f"comment on view {view} is '{text}'")
-        _comment_columns(con, view, columns)
+        _comment_columns(con, view, DECISION_COMMENTS if view == "decisions" else ASSIGNMENT_COMMENTS)
 
 
 def _comment_columns(con: duckdb.DuckDBPyConnection, name: str, columns: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import duckdb
 
-from .routes import create_routed_views
+from .routes import ROUTED_VIEWS, create_routed_views
 
 VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
@@ -27,13 +27,14 @@ def tables() -> tuple[str, ...]:
     return tuple(name for _, name, _, _ in statements("schema"))
 
 
-def create_tables(con: duckdb.DuckDBPyConnection) -> None:
+def create_tables(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
     """Make the physical tables that are not there yet."""
     there = _names(con, "table")
     for kind, name, statement, comment in statements("schema"):
         if name not in there:
             con.execute(statement)
-            _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
+            if comments:
+                _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
 
 
 def _names(con: duckdb.DuckDBPyConnection, kind: str) -> set[str]:
@@ -41,13 +42,24 @@ def _names(con: duckdb.DuckDBPyConnection, kind: str) -> set[str]:
     return {name for (name,) in rows.fetchall()}
 
 
-def create_views(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the views over whatever tables or views of the physical names are in sight."""
-    create_routed_views(con)
+def create_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
+    """Make the views over whatever tables or views of the physical names are in sight.
+
+    Their comments take several times as long as they do: who does not show them can do without.
+    """
+    create_routed_views(con, comments)
     for kind, name, statement, comment in statements("views"):
         con.execute(statement.replace("create view", "create or replace view", 1))
-        _comment(con, kind, name, comment, _VIEW_COLUMN.findall(statement))
-    _inherit_comments(con)
+        if comments:
+            _comment(con, kind, name, comment, _VIEW_COLUMN.findall(statement))
+    if comments:
+        _inherit_comments(con)
+
+
+def view_comments() -> dict[str, str]:
+    """What every view holds, by its name."""
+    said = {name: comment for _, name, _, comment in statements("views")}
+    return dict(sorted((said | ROUTED_VIEWS).items()))
 
 
 def _inherit_comments(con: duckdb.DuckDBPyConnection) -> None:

@@ -12,17 +12,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StoreError
+from ..errors import MoescopeError, StoreError
+from . import fits
+from .connect import identity_of
+from .files import Lock, crc, exclusive, sync, write_atomic
 from .merge import merge
 from .pack import pack
-from .parts import Lock, Part, exclusive, parts, parts_folder, sync, write_atomic
+from .parts import Part, parts, parts_folder
 from .replace import ensure_store, tidy
 from .revive import head_of
+from .routes import is_routed
 from .sheet import Sheet
 from .tally import Tally
 
 Columns = Mapping[str, Any]
-ROUTED = ("routes_", "decided_")
 _RUNS = {"forward", "router", "iteration", "unit"}  # long runs of one value
 
 
@@ -45,10 +48,14 @@ class RunWriter:
 
     @classmethod
     def create(cls, store: str | Path, head: Mapping[str, Any]) -> "RunWriter":
-        """Begin a run; `head` has `run`, `model` (dicts), `routers`, `experts` (lists of dicts), as in the schema."""
+        """Begin a run; `head` has `run`, `model` (dicts), `routers`, `experts` (lists of dicts), as in the schema.
+
+        InputError if one of their values does not fit its column.
+        """
         store, uid = Path(store), uuid.uuid4().hex[:12]
-        ensure_store(store)
         run = {**head["run"], "run": 0, "uid": head["run"].get("uid", uid), "status": "running"}
+        _check({**head, "run": run})
+        ensure_store(store)
         try:
             with exclusive(store):
                 return cls._begin(store, uid, {**head, "run": run})
@@ -58,6 +65,7 @@ class RunWriter:
     @classmethod
     def _begin(cls, store: Path, name: str, head: Mapping[str, Any]) -> "RunWriter":
         """A new part; its head comes last, so that nobody sees it before it is locked."""
+        head = {**fits.plain(head), "store": identity_of(store)}
         path = parts_folder(store) / name
         path.mkdir(parents=True)
         try:
@@ -72,7 +80,10 @@ class RunWriter:
 
     @classmethod
     def resume(cls, store: str | Path, part: Part) -> "RunWriter":
-        """Go on with a run whose process died; what was not committed is thrown away. StoreError if it is still written."""
+        """Go on with a run whose process died; what was not committed is thrown away. StoreError if it is still written.
+
+        What comes behind a shard that is lost or damaged is moved aside, and done again.
+        """
         try:
             lock = Lock(part.path / "alive", fcntl.LOCK_EX, patience=1.0)
         except BlockingIOError as error:
@@ -82,6 +93,8 @@ class RunWriter:
             raise StoreError(f"the run to go on with is gone from {store}: {error.strerror}; look at moescope info") from error
         for rest in part.path.glob("*.tmp"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
+        whole = Part(part.path)
+        whole.first(whole.whole(deep=True)[0]).set_aside()
         return cls(Path(store), Part(part.path), lock)
 
     @classmethod
@@ -124,10 +137,12 @@ class RunWriter:
         temporary = shard.with_suffix(".tmp")
         try:
             temporary.mkdir(exist_ok=True)
-            tables = {table: sheet.table() for table, sheet in self._sheets.items() if sheet.length}
+            tables = {table: _fitting(table, sheet.table()) for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
-                _write(temporary / f"{table}.parquet", pack(rows) if table.startswith(ROUTED) else rows)
-            (temporary / "progress.json").write_text(json.dumps({**progress, "next": self.next}, default=str))
+                _write(temporary / f"{table}.parquet", pack(rows) if is_routed(table) else rows)
+            written = {file.name: (file.stat().st_size, crc(file)) for file in temporary.glob("*.parquet")}
+            said = {**fits.plain(progress), "next": self.next, "written": written}
+            (temporary / "progress.json").write_text(json.dumps(said, default=str))
             sync(temporary / "progress.json")
             sync(temporary)
             os.rename(temporary, shard)
@@ -138,6 +153,9 @@ class RunWriter:
                 f"writing to {self.store} failed: {error.strerror or error}; what was committed before is safe in "
                 f"{self.part.path.name}: make room and go on with --resume"
             ) from error
+        except MoescopeError:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         self.pending, self._shard = 0, self._shard + 1
         for sheet in self._sheets.values():
             sheet.cut(0)
@@ -151,9 +169,23 @@ class RunWriter:
         try:
             if any(sheet.length for sheet in self._sheets.values()):
                 self.commit(progress)
-            return merge(self.store, Part(self.part.path), {**run, "progress": {**progress, "next": self.next}})
+            final = {**run, "progress": {**progress, "next": self.next}}
+            fits.row("runs", final)
+            return merge(self.store, self._everything(), final)
         finally:
             self.release()
+
+    def _everything(self) -> Part:
+        """The run with all shards that were written. StoreError if one is lost, or not as it was written."""
+        part = Part(self.part.path)
+        whole, fault = part.whole(deep=True)
+        if whole == self._shard and fault is None:
+            return part
+        raise StoreError(
+            f"run {self.part.path.name} is not joined to {self.store}: of its {self._shard} committed shards only the first "
+            f"{whole} are as they were written ({fault or 'the rest is gone'}); trace again with --resume, or keep those with "
+            f"moescope recover {self.store}"
+        )
 
     def release(self) -> None:
         """Let go of the run without joining it; it can be resumed."""
@@ -164,6 +196,19 @@ class RunWriter:
         self.part.remove()
         self.release()
         tidy(self.store)
+
+
+def _check(head: Mapping[str, Any]) -> None:
+    """InputError unless everything that a run says of itself can go into the store."""
+    fits.row("runs", {name: value for name, value in head["run"].items() if name != "key"})
+    fits.row("models", head["model"])
+    for table in ("routers", "experts"):
+        for row in head[table]:
+            fits.row(table, row)
+
+
+def _fitting(table: str, rows: pa.Table) -> pa.Table:
+    return rows if is_routed(table) else fits.rows(table, rows)
 
 
 def _write(path: Path, table: pa.Table) -> None:

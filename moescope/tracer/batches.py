@@ -18,9 +18,9 @@ from ..models.describe import called, weights_sha256
 from ..models.loading import Loaded, load
 from ..models.sources import unwrap
 from ..proof import images_per_group
-from ..store import RunWriter
+from ..store import RunWriter, fits
 from ..store.parts import Part
-from ..store.replace import tidy
+from ..store.replace import check_target, tidy
 from ..store.revive import planned, unfinished
 from ..weights import home, precision
 from .options import Options
@@ -66,6 +66,10 @@ def trace(
     (capacity_factor, batch_priority ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
+    check_plan(
+        store, name=name, seed=seed, batch_size=batch_size, max_tokens=max_tokens, max_length=max_length, limit=limit,
+        generate=generate,
+    )  # fmt: skip
     loaded = _loaded(model, tokenizer, device, dtype, loading or {})
     data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed))
     if overrides:
@@ -121,6 +125,21 @@ def trace(
                     report(progress | tracer.so_far())
     assert tracer.run is not None
     return tracer.run
+
+
+_COLUMNS = {  # where what is asked for ends up
+    "name": ("runs", "name"), "seed": ("runs", "seed"), "batch_size": ("forwards", "batch_size"),
+    "max_tokens": ("runs", "tokens"), "max_length": ("sequences", "tokens"), "limit": ("runs", "sequences"),
+    "generate": ("tokens", "position"),
+}  # fmt: skip
+
+
+def check_plan(store: str | Path, **asked: Any) -> None:
+    """InputError or StoreError, before anything is loaded, if a trace like this could not be joined to `store` at its end."""
+    for option, value in asked.items():
+        table, column = _COLUMNS[option]
+        fits.check(table, **{column: value})
+    check_target(Path(store))
 
 
 def _override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:

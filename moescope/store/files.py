@@ -1,0 +1,73 @@
+"""Locks, and files that are on the disk when it is said so."""
+
+import fcntl
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .paths import real
+
+
+class Lock:
+    """An advisory lock on a file or folder, held until closed, collected, or the process ends; raises BlockingIOError."""
+
+    def __init__(self, path: Path, kind: int, patience: float = 0.0) -> None:
+        self._fd = os.open(path, os.O_RDONLY)
+        until = time.monotonic() + patience
+        while True:
+            try:
+                return fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    self.close()
+                    raise
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Let go."""
+        fd, self._fd = getattr(self, "_fd", -1), -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
+@contextmanager
+def exclusive(store: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the right to replace `store`: a lock on its folder, which no reader needs. BlockingIOError without `wait`."""
+    fd = os.open(real(store).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """Force a file or a folder to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old or the new one, never half."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def crc(path: Path) -> int:
+    """The CRC-32 of a file's content."""
+    found = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            found = zlib.crc32(piece, found)
+    return found

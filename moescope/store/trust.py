@@ -1,0 +1,63 @@
+"""What of a file is ours: the tables of the schema with its columns and types. The rest of it is nobody's business here.
+
+A store may come from a stranger. Its views, macros and triggers are his; so we make our own views over his tables, read of
+them only the columns that we know, and refuse a file in which one of these is something else.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import duckdb
+
+from ..errors import StoreError
+from .routes import column_type, is_routed
+from .schema import create_tables
+
+Columns = Mapping[str, str]
+_STRANGE = "is not a moescope store as moescope writes it"
+
+
+@cache
+def expected() -> dict[str, dict[str, str]]:
+    """{table: {column: type}} of the fixed tables, as DuckDB says them."""
+    with duckdb.connect() as con:
+        create_tables(con, comments=False)
+        return _columns(con, "memory")
+
+
+def _columns(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, dict[str, str]]:
+    """{table: {column: type}}; a column that computes something has the type `computed`."""
+    rows = con.execute(
+        "select table_name, column_name, case when column_default is null then data_type else 'computed' end "
+        "from duckdb_columns() join duckdb_tables() using (database_name, schema_name, table_name) "
+        "where database_name = ? and schema_name = 'main' order by duckdb_tables.table_oid, column_index",
+        [database],
+    ).fetchall()
+    found: dict[str, dict[str, str]] = {}
+    for table, column, kind in rows:
+        found.setdefault(table, {})[column] = kind
+    return found
+
+
+def tables_of(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> dict[str, list[str]]:
+    """{table: its columns that we know} of an attached file. StoreError if one of our names is something else there."""
+    views = con.execute("select view_name from duckdb_views() where database_name = ? and not internal", [database]).fetchall()
+    for name in sorted({name for (name,) in views} & expected().keys()):
+        raise StoreError(f"{store} {_STRANGE}: {name} is a view there; do not trust it")
+    there = _columns(con, database)
+    return {table: _known(store, table, there[table]) for table in there if table in expected() or is_routed(table)}
+
+
+def no_triggers(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> None:
+    """StoreError if writing into an attached file would run what somebody else put there."""
+    for (name,) in con.execute("select trigger_name from duckdb_triggers() where database_name = ?", [database]).fetchall():
+        raise StoreError(f"{store} {_STRANGE}: it has a trigger {name}; nothing is written into it")
+
+
+def _known(store: object, table: str, there: Columns) -> list[str]:
+    fixed = expected().get(table)
+    known = fixed or {name: kind.upper() for name in there if (kind := column_type(name))}
+    for name, kind in known.items():
+        if (found := there.get(name, "missing")) != kind:
+            raise StoreError(f"{store} {_STRANGE}: {table}.{name} is {found} there, not {kind.lower()}; do not trust it")
+    return list(known)
