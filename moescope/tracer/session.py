@@ -154,6 +154,15 @@ class Tracer:
         self._infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
+        before, self._frames.generating = self._frames.generating, True
+        try:
+            yield
+        finally:
+            self._frames.generating = before
+
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
         # forwards of the caller's own are whole in themselves
@@ -197,7 +206,6 @@ class Tracer:
         records, self._records = self._records, []
         if (records or self._observers.looked) and frame.output is not None:  # None: the forward failed
             forward, routed = self._forward(frame, records, began - self._opened_at)
-            self._observers.forward_ended(forward.streams)
             if self._holding.add(forward, routed):
                 self.flush()
         ended = time.perf_counter()
@@ -212,6 +220,7 @@ class Tracer:
             routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
         for frame, stack, (sequences, places) in [] if records else self._observers.looked.values():
             self._stream(streams, root, (frame, stack, sequences * places))
+        self._frames.settle(root.output)
         listed = list(streams.values())
         row = {
             "phase": phase(self.model, listed),
@@ -226,7 +235,7 @@ class Tracer:
         frame, stack, rows = where
         key = (id(frame), stack, rows)
         if key not in known:
-            known[key] = self._frames.stream(frame, stack, rows, root.output)
+            known[key] = self._frames.stream(frame, stack, rows)
             known[key].infos = None if self._infos is None else self._infos.get(stack, self._infos[""])
         return known[key]
 
@@ -238,6 +247,7 @@ class Tracer:
 
     def _final(self, status: str) -> dict[str, Any]:
         said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
+        said += [*self._frames.notes, *self._sink.identity.notes()]
         said += [p.note for p in self.proof[:1] if p.note] + self._clock.complaint(self._sink.waited)
         return {
             "status": status,

@@ -11,7 +11,7 @@ from .. import routing
 from ..errors import MoescopeError
 from ..store import RunWriter
 from .identity import Identity
-from .jobs import Job, Stack
+from .jobs import Job, Stack, mean_probabilities
 from .monitor import health, measure_rows
 from .options import Options
 
@@ -98,12 +98,14 @@ class Sink:
             shared = {name: t.numpy() for name, t in forward.tensors.items()}
             for number, stream in enumerate(forward.streams):
                 own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
-                keys[id(stream)] = self.identity.rows(stream, own)
+                tokens, named = self.identity.rows(stream, own)
+                keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
-                    self.writer.add("token_labels", _predicted(keys[id(stream)].reshape(stream.shape), own["predicted"]))
-            tokens = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+                    self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
+            count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
-            rows.append({"forward": first + place, "tokens": tokens, **(forward.row or {}), **loss})
+            row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
+            rows.append(row | ({"phase": "decode"} if row.get("phase") == "prefill" and named.decodes else {}))
         for stack in job.stacks:
             self._add(stack, keys, first, [row["step"] for row in rows])
         for row in rows:
@@ -121,7 +123,8 @@ class Sink:
         self._look(arrays, sites, tokens)
         if self.options.monitor:
             self._watch(arrays, sites, tokens, steps[stack.routed[0][2]])
-        arrays.pop("mean_probability", None)
+        if not self.options.logits:
+            arrays.pop("logits", None)
         if self.options.fraction < 1:
             tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
         if routing.fits_wide(arrays, sites[0].kind):
@@ -162,7 +165,12 @@ class Sink:
                 )  # fmt: skip
 
     def _watch(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray, step: int) -> None:
-        found = health(arrays, tokens, [site.n_experts for site in sites])
+        means = (
+            {}
+            if "logits" not in arrays
+            else {"mean_probability": mean_probabilities(arrays["logits"], sites[0].score, tokens >= 0)}
+        )
+        found = health(arrays | means, tokens, [site.n_experts for site in sites])
         self.health |= {site.path: values for site, values in zip(sites, found)}
         numbered = [(site, site.extra["number"], values) for site, values in zip(sites, found)]
         self.writer.add("measures", measure_rows(numbered, step, int((tokens[0] >= 0).sum())))
