@@ -131,11 +131,13 @@ class Frames:
         call = self._calls.around(self.model) if stack != "encoder" else None
         known = self._caches.known(cache, stack) if cache is not None or call is None else call.numbers.get(stack)
         continues = known is not None and known not in self._fresh and not (cache is not None and _empty(calls))
-        number = known if continues and known is not None else self._caches.new()
+        number = known if known is not None and continues else self._caches.new()
         stream = name_text(calls, stack, shape, number, continues)
         stream.call, stream.reruns = call, call is not None and cache is None
         if not continues:
             self._fresh.add(number)
+            if call is not None:
+                call.entered.add(number)
             if call is not None and cache is None:
                 call.numbers[stack] = number
             elif stack != "encoder" and cache is not None and stream.past:
@@ -143,7 +145,10 @@ class Frames:
             return stream
         stream.events, stream.made = self._caches.events(number), self.generating
         last = self._choices.get(cache, {}).get(stack) if cache is not None and not isinstance(cache, tuple | list) else None
-        if last is not None and stream.ids is not None and call is None and not stream.made:
+        entering = call is None or number not in call.entered
+        if call is not None:
+            call.entered.add(number)
+        if last is not None and stream.ids is not None and entering and not stream.made:
             stream.known = last.stood(stream.ids)
             stream.facts |= {} if stream.known or stream.events else last.facts(stream.ids)
         return stream

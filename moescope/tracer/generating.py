@@ -29,6 +29,7 @@ class Call:
     prompt: int | None
     whole: bool
     numbers: dict[str, int] = field(default_factory=dict)  # generations of steps without a cache, by stack
+    entered: set[int] = field(default_factory=set)  # generations that have run in it
     end: dict[int, int] = field(default_factory=dict)  # by generation: the place where the prompt ends
 
 

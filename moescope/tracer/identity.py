@@ -62,17 +62,11 @@ class Identity:
         ids = arrays.get("ids")
         keys = self._tokens(stream, named, ids, arrays)
         named.fed(keys, ids, stream.reruns)
-        return keys, named
+        return _once(keys) if named.again is not None and named.live.reordered else keys, named
 
     def notes(self) -> list[str]:
-        """Sentences on what could not be told from the ids."""
-        if not self.sequences.unsure:
-            return []
-        return [
-            f"{self.sequences.unsure} forwards outside generate went on with a cache by single tokens that are not the model's "
-            "first choice, so these were stored as prompt; if a loop of yours sampled them, run it inside `with "
-            "tracer.generating():`"
-        ]
+        """Sentences on what could not be told, and on what was run more than once."""
+        return self.sequences.notes()
 
     def _reject(self, tokens: np.ndarray) -> None:
         """Drafts that assisted decoding threw away were routed, but are no part of their sequence."""
@@ -207,6 +201,14 @@ def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     if not times or (rows is not None and times > 1):
         return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
     return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
+
+
+def _once(keys: np.ndarray) -> np.ndarray:
+    """Keys without those that stand in an earlier row: beams that have a token in common run it in each of their rows."""
+    found = np.full(keys.shape, -1, np.int64)
+    _, first = np.unique(keys, return_index=True)
+    found.reshape(-1)[first] = keys.reshape(-1)[first]
+    return found
 
 
 def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

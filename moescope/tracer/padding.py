@@ -4,8 +4,8 @@ On the model's thread `mask_facts` reduces a mask on its device to small tensors
 Forms: (B, L) with 0 for padding, as long as what was fed, as the cache and what was fed, or as a cache that has room left;
 (B, H, Q, K) or (B, Q, K), boolean (true: attended) or additive; a BlockMask of flex attention; a dictionary of these by kind of
 layer. From a mask of pairs a place is padding if no query attends it but those that are padding themselves (such rows attend
-nothing, or everything, where somebody has mended a softmax over nothing). A padded place that attends itself alone looks like
-a document of one token: it is padding if its id is the pad id.
+nothing, or everything, where somebody has mended a softmax over nothing). Where padded places are let attend themselves (the
+other way to mend it) a place that nothing else attends is padding if its id is the pad id, unless that also ends texts.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,7 +42,7 @@ def mask_facts(masks: list[Any], shape: Shape, past: Past) -> tuple[dict[str, Te
 def real_places(
     shape: Shape, ids: np.ndarray | None, arrays: Mapping[str, np.ndarray], trailing_pad: int | None, pads: np.ndarray
 ) -> np.ndarray:
-    """(sequences, places) which are no padding; `pads` are the model's own pad ids."""
+    """(sequences, places) which are no padding; `pads` are ids that are nothing but padding."""
     if (mask := arrays.get("mask")) is not None:
         return mask > _MASKED if mask.dtype.kind == "f" and (mask < 0).any() else mask != 0
     if (attended := arrays.get("attended")) is not None:
@@ -135,7 +135,7 @@ def _one_by_one(function: Callable[..., Any], shape: Shape, extent: int, device:
 
 
 def _reduced(pairs: Tensor, own: Tensor, past: Past) -> dict[str, Tensor]:
-    """From (B, Q, K) and its columns (B, Q, Q): what is attended, what attends itself alone, and the ends of its view."""
+    """From (B, Q, K) and its columns (B, Q, Q): what is attended, what only itself attends, and the ends of its view."""
     places = own.shape[1]
     ahead = own.triu(1).any(-1)
     nothing, everything = ~pairs.any(-1), pairs.all(-1)
@@ -145,9 +145,7 @@ def _reduced(pairs: Tensor, own: Tensor, past: Past) -> dict[str, Tensor]:
     attended = looks.any(1)
     facts = {"attended": attended}
     if isinstance(past, int) and past == 0:
-        one = looks.sum(-1) == 1
-        diagonal = torch.diagonal(looks, dim1=1, dim2=2)
-        facts["alone"] = diagonal & one & (looks.sum(1) == 1)
+        facts["alone"] = torch.diagonal(looks, dim1=1, dim2=2) & (looks.sum(1) == 1)
         numbers = looks.to(torch.uint8)
         facts["first"] = torch.where(void, places, numbers.argmax(-1)).to(torch.int32)
         facts["last"] = torch.where(void, -1, places - 1 - numbers.flip(-1).argmax(-1)).to(torch.int32)

@@ -56,14 +56,16 @@ class Sequences:
     def __init__(self, take: Callable[[int], int], stops: tuple[set[int], set[int]]) -> None:
         self._take = take
         self._ends, self._pads = (np.array(sorted(ids), np.int64) for ids in stops)
+        self._only_pads = np.setdiff1d(self._pads, self._ends)
         self._live: dict[int, Live] = {}
-        self.unsure = 0  # forwards of single ids that the caller may have sampled
+        self._unsure = 0  # forwards of single ids that the caller may have sampled
+        self._again = 0  # forwards that ran earlier tokens again
 
     def name(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> Named:
         """Name the places of a stream; `arrays` are its ids, facts and events. Call once a forward, then `fed`."""
         ids = arrays.get("ids")
         past = int(arrays["past"]) if "past" in arrays else stream.past
-        real = real_places(stream.shape, ids, arrays, stream.trailing_pad, self._pads)
+        real = real_places(stream.shape, ids, arrays, stream.trailing_pad, self._only_pads)
         live = self._live.get(stream.generation) if stream.continues else None
         rejected = _NONE if live is None else live.happened(stream.events, arrays)
         again = 0
@@ -73,10 +75,27 @@ class Sequences:
             again = live.matched(ids)
             live = live if again else None
         named = self._begin(stream, real, arrays) if live is None else _go_on(live, real, again)
+        self._again += bool(again)
         stream.units, named.rejected = named.live.units, rejected
         start = 0 if stream.reruns else named.live.places if past is None else past
         self._mark(named, stream, arrays, start, again, live is not None)
         return named
+
+    def notes(self) -> list[str]:
+        """Sentences on what could not be told from the ids, and on what was run more than once."""
+        found = []
+        if self._unsure:
+            found.append(
+                f"{self._unsure} forwards outside generate went on with a cache by single tokens that are not the model's first "
+                "choice, so these were stored as prompt; if a loop of yours sampled them, run it inside `with "
+                "tracer.generating():`"
+            )
+        if self._again:
+            found.append(
+                f"{self._again} forwards of generate had no cache and ran earlier tokens again: their decisions are stored in "
+                "each forward, under the same tokens (once where beams share them), so decisions count runs, not tokens"
+            )
+        return found
 
     def _begin(self, stream: Stream, real: np.ndarray, arrays: Mapping[str, np.ndarray]) -> Named:
         starts = None
@@ -104,7 +123,7 @@ class Sequences:
         """What was generated, and what is fed for a sequence that has ended."""
         ids, live = arrays.get("ids"), named.live
         if stream.call is not None:
-            self._by_call(named, stream, start, went_on)
+            self._by_call(named, stream, arrays, start, went_on)
         elif went_on:
             self._by_choice(named, stream, arrays)
         if went_on and ids is not None and ids.shape[1] - again == 1:
@@ -117,7 +136,9 @@ class Sequences:
             live.ended[:] = False
         live.decoding = named.generated[:, -1] & named.real[:, -1]
 
-    def _by_call(self, named: Named, stream: Stream, start: int, went_on: bool) -> None:
+    def _by_call(
+        self, named: Named, stream: Stream, arrays: Mapping[str, np.ndarray], start: int, went_on: bool
+    ) -> None:
         call, live, places = stream.call, named.live, named.real.shape[1]
         assert call is not None
         if call.prompt is None:  # a way of generating that does not say
@@ -128,8 +149,8 @@ class Sequences:
             call.end[stream.generation] = call.prompt if call.whole or not start else start + call.prompt
         end = call.end[stream.generation]
         named.generated[:, max(end - start, 0) :] = True
-        if first_seen and went_on and call.whole and start < end:
-            named.generated[:, 0] |= live.awaits
+        if first_seen and went_on and "chosen" in arrays:
+            named.generated[:, 0] |= live.awaits & arrays["chosen"]
         live.awaits = (start + places >= end) & ~live.ended
 
     def _by_choice(self, named: Named, stream: Stream, arrays: Mapping[str, np.ndarray]) -> None:
@@ -144,7 +165,7 @@ class Sequences:
         else:
             named.generated[:, 0] = False if chosen is None else chosen
             over = live.ended & (among(arrays["ids"][:, 0], self._pads) if "ids" in arrays else True)
-            self.unsure += bool((named.real[:, 0] & ~named.generated[:, 0] & ~over).any())
+            self._unsure += bool((named.real[:, 0] & ~named.generated[:, 0] & ~over).any())
 
 
 def _go_on(live: Live, real: np.ndarray, again: int) -> Named:
