@@ -186,7 +186,10 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
             return hidden
 
     reader = Reader().eval()
-    with torch.no_grad(), moescope.Tracer(reader, tmp_path / "a.duckdb", inputs={"input_ids": ids, "attention_mask": Odd(mask)}):
+    with (
+        torch.no_grad(),
+        moescope.Tracer(reader, tmp_path / "a.duckdb", inputs={"input_ids": ids, "attention_mask": Odd(mask)}),
+    ):
         reader(ids, attention_mask=Odd(mask))
     said = warnings(moescope.open(tmp_path / "a.duckdb"))
     assert "padding cannot be known from an attention mask of the form Odd" in said

@@ -132,8 +132,8 @@ class Frames:
         known = self._caches.known(cache, stack) if cache is not None or call is None else call.numbers.get(stack)
         continues = known is not None and known not in self._fresh and not (cache is not None and _empty(calls))
         number = known if known is not None and continues else self._caches.new()
-        stream = name_text(calls, stack, shape, number, continues)
-        stream.call, stream.reruns = call, call is not None and cache is None
+        stream = name_text(calls, stack, shape, (number, continues), call)
+        stream.reruns = call is not None and cache is None
         if not continues:
             self._fresh.add(number)
             if call is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+GRIDS = ("image_grid_thw", "video_grid_thw", "image_sizes")
 _DEPTH = 60  # Python frames that are looked through
 _FILE = "generation/utils.py"
 
@@ -28,6 +29,9 @@ class Call:
 
     prompt: int | None
     whole: bool
+    pictures: dict[str, Any] = field(
+        default_factory=dict
+    )  # grids and pixels' sizes handed in, by name: it encodes images first
     numbers: dict[str, int] = field(default_factory=dict)  # generations of steps without a cache, by stack
     entered: set[int] = field(default_factory=set)  # generations that have run in it
     end: dict[int, int] = field(default_factory=dict)  # by generation: the place where the prompt ends
@@ -67,7 +71,11 @@ def _read(said: dict[str, Any]) -> Call:
         places = max(places or 0, embeds.shape[1])
     mask: Any = kwargs.get("attention_mask")
     length = mask.shape[1] if torch.is_tensor(mask) else getattr(said.get("generation_config"), "_mask_length", places)
-    return Call(places, torch.is_tensor(embeds) or length == places)
+    handed = said.get("kwargs") or {}
+    pictures = {name: handed[name] for name in GRIDS if torch.is_tensor(handed.get(name))}
+    if torch.is_tensor(pixels := handed.get("pixel_values")) and pixels.dim() > 3:
+        pictures["pixels"] = tuple(pixels.shape[-2:])
+    return Call(places, torch.is_tensor(embeds) or length == places, pictures)
 
 
 @dataclass(eq=False)

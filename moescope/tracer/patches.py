@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .generating import GRIDS, Call
+
 UNITS = ("text", "image", "video", "audio")
 _LEAD = 16  # class and register tokens before the patches
-_GRIDS = ("image_grid_thw", "video_grid_thw", "image_sizes")
 _TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
 _known: "WeakKeyDictionary[nn.Module, dict[str, int]]" = WeakKeyDictionary()
 
@@ -33,12 +34,12 @@ class Cells:
     x: np.ndarray
 
 
-def grid_of(module: nn.Module, pixels: Tensor, places: int) -> tuple[int, int] | None:
-    """Patches down and across of pixels (..., H, W) that give so many places, after a few that are no patches."""
+def grid_of(module: nn.Module, pixels: tuple[int, ...], places: int) -> tuple[int, int] | None:
+    """Patches down and across of pixels of that size (..., H, W) that give so many places, after a few that are no patches."""
     size = _patch_size(module)
     if size is None:
         return None
-    down, across = pixels.shape[-2] // size[0], pixels.shape[-1] // size[1]
+    down, across = pixels[-2] // size[0], pixels[-1] // size[1]
     for merge in (1, 2, 4, 8):
         grid = down // merge, across // merge
         if grid[0] * grid[1] and 0 <= places - grid[0] * grid[1] <= _LEAD:
@@ -46,23 +47,33 @@ def grid_of(module: nn.Module, pixels: Tensor, places: int) -> tuple[int, int] |
     return None
 
 
-def image_facts(calls: list[Any], shape: tuple[int, int]) -> tuple[dict[str, int], int, dict[str, Tensor]]:
+def image_facts(calls: list[Any], shape: tuple[int, int], call: Call | None) -> tuple[dict[str, int], int, dict[str, Tensor]]:
     """Ids that stand for images and the like, patches across that become one token, and the grids as they were given."""
     media: dict[str, int] = next((m for f in reversed(calls) if (m := _media(f.module))), {})
-    given = [(name, f.inputs.get(name)) for f in reversed(calls) for name in (*_TYPES, *(_GRIDS if media else ()))]
-    facts = {n: v for n, v in reversed(given) if torch.is_tensor(v) and (n in _GRIDS or tuple(v.shape) == shape)}
+    facts = _given(calls, (*_TYPES, *(GRIDS if media else ())), shape)
     if not media and not facts:
         return {}, 1, {}
     config = getattr(calls[-1].module, "config", None)
     vision = getattr(config, "vision_config", None)
     merge = next((m for c in (vision, config) if isinstance(m := getattr(c, "spatial_merge_size", None), int)), 1)
-    pixels = next((p for f in calls if torch.is_tensor(p := f.inputs.get("pixel_values")) and p.dim() > 3), None)
+    sizes = [tuple(p.shape) for f in calls if torch.is_tensor(p := f.inputs.get("pixel_values")) and p.dim() > 3]
+    if call is not None and shape[1] > 1:
+        facts = {n: v for n, v in call.pictures.items() if n in GRIDS} | facts
+        sizes += [call.pictures["pixels"]] if "pixels" in call.pictures else []
     size = _patch_size(calls[-1].module)
-    if size is not None:
-        facts |= {"patch": torch.tensor(size)} if "image_sizes" in facts else {}
-        if pixels is not None:
-            facts["pixels"] = torch.tensor([pixels.shape[-2] // size[0], pixels.shape[-1] // size[1]])
+    if size is not None and "image_sizes" in facts:
+        facts["patch"] = torch.tensor(size)
+    if size is not None and sizes:
+        facts["pixels"] = torch.tensor([sizes[0][-2] // size[0], sizes[0][-1] // size[1]])
     return media, merge, facts
+
+
+def _given(calls: list[Any], names: tuple[str, ...], shape: tuple[int, int]) -> dict[str, Tensor]:
+    """Tensors of these names that the outermost call was given; kinds of places only in the shape of the places."""
+    found: dict[str, Tensor] = {}
+    for f in calls:
+        found |= {n: v for n in names if torch.is_tensor(v := f.inputs.get(n)) and (n in GRIDS or tuple(v.shape) == shape)}
+    return found
 
 
 def in_text(media: Mapping[str, int], merge: int, ids: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> Cells | None:
@@ -74,13 +85,13 @@ def in_text(media: Mapping[str, int], merge: int, ids: np.ndarray | None, arrays
     frame, y, x = (np.full(flat.size, -1) for _ in range(3))
     for number, name in ((1, "image"), (2, "video")):
         there = np.nonzero(flat == number)[0]
-        cells = _cells(name, len(there), merge, arrays)
+        cells = _cells(name, (unit == number).sum(1), merge, arrays)
         if cells is not None:
             y[there], x[there] = cells[:, 1], cells[:, 2]
             if name == "video":
                 frame[there] = cells[:, 0]
         elif name == "image":
-            _runs(unit, number, y, x, arrays.get("pixels"), not set(_GRIDS) & arrays.keys())
+            _runs(unit, number, y, x, arrays.get("pixels"), not set(GRIDS) & arrays.keys())
     return Cells(flat, frame, y, x)
 
 
@@ -146,20 +157,29 @@ def _units(media: Mapping[str, int], ids: np.ndarray | None, arrays: Mapping[str
     return unit
 
 
-def _cells(name: str, count: int, merge: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """(count, 3) frame, y and x from the grids handed in, if they explain so many tokens."""
-    grids = arrays.get(f"{name}_grid_thw")
+def _cells(name: str, counts: np.ndarray, merge: int, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """(tokens, 3) frame, y and x from the grids handed in, if they explain so many tokens of every row; rows may be beams."""
+    grids, count = arrays.get(f"{name}_grid_thw"), int(counts.sum())
     if grids is None and name == "image" and "image_sizes" in arrays and "patch" in arrays:
-        sizes = arrays["image_sizes"].reshape(-1, 2) // arrays["patch"]
-        grids = np.insert(sizes, 0, 1, axis=1)
+        grids = np.insert(arrays["image_sizes"].reshape(-1, 2) // arrays["patch"], 0, 1, axis=1)
     if grids is None or not count:
         return None
-    for step in dict.fromkeys((merge, 1, 2, 3, 4)):
-        for frames in (1, 2):
+    for step in (merge,) if merge > 1 else (1, 2, 3, 4):
+        for frames in (1, 2) if name == "video" else (1,):
             small = grids // np.array([frames, step, step])
-            if small.prod(1).sum() == count:
-                return np.concatenate([_blocked(t, h, w, 1) for t, h, w in small])
+            total = int(small.prod(1).sum())
+            if total and count % total == 0:
+                return _repeated(np.concatenate([_blocked(t, h, w, 1) for t, h, w in small]), counts, count // total)
     return None
+
+
+def _repeated(cells: np.ndarray, counts: np.ndarray, times: int) -> np.ndarray | None:
+    """Cells of every row, where each text stands in so many rows one after another."""
+    own = counts[::times]
+    if times > 1 and (len(counts) % times or not np.array_equal(np.repeat(own, times), counts)):
+        return None
+    ends = np.cumsum(own)
+    return np.concatenate([np.tile(cells[end - n : end], (times, 1)) for end, n in zip(ends, own)])
 
 
 def _runs(unit: np.ndarray, number: int, y: np.ndarray, x: np.ndarray, pixels: np.ndarray | None, square: bool) -> None:

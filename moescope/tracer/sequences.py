@@ -136,9 +136,7 @@ class Sequences:
             live.ended[:] = False
         live.decoding = named.generated[:, -1] & named.real[:, -1]
 
-    def _by_call(
-        self, named: Named, stream: Stream, arrays: Mapping[str, np.ndarray], start: int, went_on: bool
-    ) -> None:
+    def _by_call(self, named: Named, stream: Stream, arrays: Mapping[str, np.ndarray], start: int, went_on: bool) -> None:
         call, live, places = stream.call, named.live, named.real.shape[1]
         assert call is not None
         if call.prompt is None:  # a way of generating that does not say

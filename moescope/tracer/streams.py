@@ -61,18 +61,20 @@ class Stream:
     note: str | None = None  # a sentence on what cannot be known of it
 
 
-def name_text(calls: list[Frame], stack: str, shape: tuple[int, int], generation: int, continues: bool) -> Stream:
-    """A stream of text, without what its cache and its caller add."""
-    stream = Stream(stack, shape, "text", generation, continues, token_ids(calls, shape, stack))
+def name_text(
+    calls: list[Frame], stack: str, shape: tuple[int, int], generation: tuple[int, bool], call: Call | None
+) -> Stream:
+    """A stream of text, without what its cache and its caller add. `generation`: its number, and whether it goes on."""
+    stream = Stream(stack, shape, "text", *generation, token_ids(calls, shape, stack), call=call)
     past = calls[0].past if given_cache(calls[:1]) is not None else calls[-1].past
     past = 0 if stack == "encoder" else past
     stream.past = past if isinstance(past, int) else None
     masks, stream.note = mask_facts(_masks(calls, stack), shape, past)
     stream.facts = masks | ({"past": past} if torch.is_tensor(past) else {})
-    if not continues:
+    if not stream.continues:
         stream.facts |= packing_facts(calls[-1].inputs, shape)
     stream.trailing_pad = _pad(calls, stack)
-    stream.media, stream.merge, facts = image_facts(calls, shape)
+    stream.media, stream.merge, facts = image_facts(calls, shape, call)
     stream.facts |= facts
     return stream
 
@@ -85,7 +87,7 @@ def name_images(calls: list[Frame], stack: str, rows: int, number: int) -> Strea
             continue
         if pixels.dim() == 4 and rows % pixels.shape[0] == 0:
             shape = pixels.shape[0], rows // pixels.shape[0]
-            return Stream("vision", shape, "image", number, False, grid=grid_of(f.module, pixels, shape[1]))
+            return Stream("vision", shape, "image", number, False, grid=grid_of(f.module, tuple(pixels.shape), shape[1]))
         grid = next((g for n in ("grid_thw", "image_grid_thw") if torch.is_tensor(g := f.inputs.get(n))), None)
         if grid is not None and pixels.dim() == 2 and pixels.shape[0] % rows == 0:
             config = getattr(f.module, "config", None)
