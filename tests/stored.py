@@ -25,7 +25,8 @@ def texts(store: moescope.Store, stack: str = "decoder") -> list[list[int]]:
     """The vocabulary ids of every sequence, by position."""
     query = (
         "select list(vocab_id order by position), list(position order by position) from tokens join sequences using (sequence) "
-        "where stack = ? and token not in (select token from token_labels where kind = 'draft') group by sequence order by sequence"
+        "where stack = ? and token not in (select token from token_labels where kind = 'draft') "
+        "group by sequence order by sequence"
     )
     found = store.rows(query, [stack])
     assert all(positions == list(range(len(ids))) for ids, positions in found)

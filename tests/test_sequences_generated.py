@@ -190,8 +190,10 @@ def test_generate_without_a_cache(tmp_path: Path, name: str, beams: int) -> None
         "where stack = 'decoder' order by all"
     )
     assert again.rows(query) == once.rows(query) or (name, beams) == ("switch_transformers", 3)  # its capacity is of a step
-    ran = "select count(*), count(distinct token) from decisions join routers using (router) where stack = 'decoder' and layer = ("
-    ran += "select min(layer) from routers where stack = 'decoder')"
+    ran = (
+        "select count(*), count(distinct token) from decisions join routers using (router) where stack = 'decoder' "
+        "and layer = (select min(layer) from routers where stack = 'decoder')"
+    )
     rows, tokens = again.rows(ran)[0]
     prompt, width = (6, beams) if name != "switch_transformers" else (2, beams)
     every = sum(prompt * width + 2 * width * step for step in range(4))

@@ -21,7 +21,7 @@ FAMILIES = ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3"]
 def told(name: str) -> dict[str, Any]:
     """One row of all documents, and their bounds."""
     lengths = [len(text) for text in DOCUMENTS]
-    ids = torch.tensor([sum(DOCUMENTS, [])])
+    ids = torch.tensor([[i for text in DOCUMENTS for i in text]])
     number = torch.repeat_interleave(torch.arange(4), torch.tensor(lengths))
     ends = torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int32)
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
@@ -85,7 +85,7 @@ def test_two_rows_with_padding(tmp_path: Path, side: str, filler: int) -> None:
     rows = [DOCUMENTS[:2], [[51, 52, 53, 54, 55, 56]]]
     ids, mask, positions = (torch.full((2, 8), n) for n in (0, 0, filler))
     for row, packed in enumerate(rows):
-        text = sum(packed, [])
+        text = [i for document in packed for i in document]
         first = 8 - len(text) if side == "left" else 0
         here = slice(first, first + len(text))
         ids[row, here], mask[row, here] = torch.tensor(text), 1

@@ -12,7 +12,6 @@ from transformers import DynamicCache, StaticCache
 
 import moescope
 from moescope.models.tiny import build
-from moescope.tracer.padding import mask_facts, real_places
 
 LENGTHS = (7, 4, 1)
 PLACES = 7
@@ -92,6 +91,8 @@ def test_masks_by_kind_of_layer(tmp_path: Path, family: str, side: str) -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_block_masks(tmp_path: Path, side: str) -> None:
     from torch.nn.attention.flex_attention import create_block_mask
+
+    from moescope.tracer.padding import mask_facts, real_places
 
     ids, mask, expected = padded(side)
     real = mask.bool()

@@ -95,6 +95,8 @@ class Frames:
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
+            if "write_index" in calls[-1].inputs:
+                self.notes[_BATCHED] = None
         return self._streams[key][1]
 
     def settle(self, output: Any) -> None:
@@ -154,6 +156,10 @@ class Frames:
         return stream
 
 
+_BATCHED = (
+    "some forwards were of continuous batching (generate_batch), where requests come and go: every step of one was stored "
+    "as a sequence of its own, all of it as prompt"
+)
 _UNSEEN = (
     "some forwards went on with a cache that was filled where this trace did not look: their sequences, and the positions in "
     "them, begin with what was traced"

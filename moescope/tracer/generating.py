@@ -73,7 +73,8 @@ def _read(said: dict[str, Any]) -> Call:
     length = mask.shape[1] if torch.is_tensor(mask) else getattr(said.get("generation_config"), "_mask_length", places)
     handed = said.get("kwargs") or {}
     pictures = {name: handed[name] for name in GRIDS if torch.is_tensor(handed.get(name))}
-    if torch.is_tensor(pixels := handed.get("pixel_values")) and pixels.dim() > 3:
+    pixels: Any = handed.get("pixel_values")
+    if torch.is_tensor(pixels) and pixels.dim() > 3:
         pictures["pixels"] = tuple(pixels.shape[-2:])
     return Call(places, torch.is_tensor(embeds) or length == places, pictures)
 

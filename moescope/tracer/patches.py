@@ -49,7 +49,7 @@ def grid_of(module: nn.Module, pixels: tuple[int, ...], places: int) -> tuple[in
 
 def image_facts(calls: list[Any], shape: tuple[int, int], call: Call | None) -> tuple[dict[str, int], int, dict[str, Tensor]]:
     """Ids that stand for images and the like, patches across that become one token, and the grids as they were given."""
-    media: dict[str, int] = next((m for f in reversed(calls) if (m := _media(f.module))), {})
+    media: Any = next((m for f in reversed(calls) if (m := _media(f.module))), {})
     facts = _given(calls, (*_TYPES, *(GRIDS if media else ())), shape)
     if not media and not facts:
         return {}, 1, {}

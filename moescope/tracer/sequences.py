@@ -86,8 +86,8 @@ class Sequences:
         found = []
         if self._unsure:
             found.append(
-                f"{self._unsure} forwards outside generate went on with a cache by single tokens that are not the model's first "
-                "choice, so these were stored as prompt; if a loop of yours sampled them, run it inside `with "
+                f"{self._unsure} forwards outside generate went on with a cache by single tokens that are not the model's "
+                "first choice, so these were stored as prompt; if a loop of yours sampled them, run it inside `with "
                 "tracer.generating():`"
             )
         if self._again:
