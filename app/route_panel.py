@@ -37,7 +37,11 @@ def show(run: int, token: int) -> None:
 
 def _title(about: Row) -> None:
     name = about["unit"] if about["text"] is None else wording.visible(about["text"])
-    place = f"patch {about['y']}, {about['x']}" if about["unit"] == "patch" else f"position {about['position']}"
+    place = (
+        f"patch {about['y']}, {about['x']}"
+        if about["unit"] != "text" and about["y"] is not None
+        else f"position {about['position']}"
+    )
     made = " · generated" if about["generated"] else ""
     words = [
         place + made,

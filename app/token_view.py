@@ -64,7 +64,9 @@ def _by_value(values: list[float], name: str, colour: str, top: float) -> dict[s
 
 def _notes(row: Any) -> list[str]:
     numbers = [f"{name} {value:.3f}" for name, value in (("entropy", row.entropy), ("margin", row.margin)) if value == value]
-    place = f"patch {row.y}, {row.x}" if row.unit == "patch" else f"position {row.position}"
+    place = (
+        f"patch {row.y}, {row.x}" if row.unit in ("patch", "image", "video") and row.y == row.y else f"position {row.position}"
+    )
     return [*numbers, wording.clean(row.labels, 120), place + (" · generated" if row.generated else "")]
 
 

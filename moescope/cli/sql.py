@@ -50,7 +50,7 @@ def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bo
         if form == "table":
             click.echo(_table(relation), nl=False)
         else:
-            export(relation, form, click.get_binary_stream("stdout"), raw)
+            export(relation, form, sys.stdout.buffer, raw)
         return
     with output(path, overwrite) as file:
         if form == "table":

@@ -112,10 +112,10 @@ create table tokens (
   sequence uinteger, -- sequences.sequence
   position uinteger, -- place in the sequence, from 0; padding is not counted
   parent uinteger, -- beams: the token before it in its own hypothesis, since beams change rows; else null
-  unit varchar, -- text | patch | cls | image | row (a stream whose tokens could not be named)
+  unit varchar, -- text | patch | cls | image, video, audio (a piece of one in a text) | row (tokens that could not be named)
   vocab_id uinteger, -- the tokenizer's id, for text
   word uinteger, -- number of the word in the sequence that it belongs to, where words are labelled
-  y usmallint, -- patch row
+  y usmallint, -- patch row; of a piece of an image in a text its row in the image (videos: token label `frame`)
   x usmallint, -- patch column
   special boolean, -- a special token of the tokenizer
   generated boolean -- made by the model in this run

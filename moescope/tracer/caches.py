@@ -10,10 +10,29 @@ from contextlib import suppress
 from itertools import count
 from typing import Any
 
+import torch
+from torch import Tensor
+
 Event = tuple[str, Any]
 """("reorder", indices) · ("select", indices) · ("crop", length)"""
 
+CACHES = ("past_key_values", "past_key_value", "cache_params")
 _METHODS = {"reorder_cache": "reorder", "batch_select_indices": "select", "crop": "crop"}
+
+
+def length(cache: Any) -> int | Tensor | None:
+    """Places that a cache holds: 0 for none, a tensor (a copy, on its device) of a static cache, None where it does not say."""
+    if cache is None:
+        return 0
+    with suppress(Exception):  # recurrent states have no places; old caches are tuples
+        found = cache[0][0].shape[-2] if isinstance(cache, tuple | list) else cache.get_seq_length()
+        return found.detach().clone() if torch.is_tensor(found) else int(found)
+    return None
+
+
+def made_by(output: Any) -> Any:
+    """The cache that a model returned."""
+    return next((c for n in CACHES if (c := getattr(output, n, None)) is not None), None)
 
 
 class Caches:
@@ -23,7 +42,6 @@ class Caches:
         self._numbers: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._events: dict[int, list[Event]] = {}
         self._count = count()
-        self._decoded: set[int] = set()
         self._wrapped: list[tuple[type, str, Any]] = []
 
     def new(self) -> int:
@@ -48,12 +66,6 @@ class Caches:
         """What happened to a cache since its last call."""
         return self._events.pop(number, [])
 
-    def decodes(self, number: int, places: int) -> bool:
-        """Whether a continuing call of so many places runs generated tokens: one at a time, or drafts after that began."""
-        if places == 1:
-            self._decoded.add(number)
-        return number in self._decoded
-
     def close(self) -> None:
         """Give the cache classes their own methods back."""
         for kind, name, own in reversed(self._wrapped):
@@ -74,8 +86,6 @@ class Caches:
         def method(cache: Any, *args: Any, **kwargs: Any) -> Any:
             for number in self._of(cache).values():
                 self._events.setdefault(number, []).append((event, [*args, *kwargs.values()][0]))
-                if event == "crop":
-                    self._decoded.add(number)
             return original(cache, *args, **kwargs)
 
         return method

@@ -7,7 +7,6 @@ in any more is over. Threads that share the model take turns, forward by forward
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from threading import Lock, get_ident
 from types import FrameType
 from typing import Any
@@ -19,22 +18,12 @@ from .. import hooks
 from ..contracts._calls import signature
 from ..errors import ModelError
 from ..proof import proving
+from .streams import Frame
 
 _PATIENCE = 600  # seconds that a thread waits for another's forward to end
 
 
-@dataclass(eq=False)
-class Frame:
-    """One open call of a module that takes token ids, embeddings or pixels."""
-
-    module: nn.Module
-    inputs: dict[str, Any]
-    parent: "Frame | None"
-    output: Any = None
-    python: FrameType | None = None  # of nn.Module's own call, while it is open
-
-
-class Calls:
+class OpenCalls:
     """Keeps the stack of open calls; `opened` and `closed` are called for the outermost one, `cut` if it did not end well."""
 
     def __init__(self, opened: Callable[[], None], closed: Callable[[Frame], None], cut: Callable[[], None]) -> None:
@@ -51,7 +40,7 @@ class Calls:
             if self._over or silent():
                 return
             self._sweep()
-            frame = Frame(module, dict(zip(names, args)) | kwargs, None, python=_module_call())
+            frame = Frame(module, dict(zip(names, args)) | kwargs, python=_module_call())
             if self._owner != get_ident():
                 self._begin(frame)
             else:

@@ -1,15 +1,16 @@
 """Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import isqrt
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from ..store import RunWriter
-from .frames import Stream
-from .live import Live
+from .image_rows import patches, sizes
+from .patches import UNITS, in_text
+from .sequences import Named, Sequences, among
+from .streams import Stream
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Identity:
     ) -> None:
         self.writer, self.text_of = writer, text_of
         self.special = np.array(sorted(special), np.int64)
-        self.ends, self.pads = (np.array(sorted(ids), np.int64) for ids in stops)
-        self._live: dict[int, Live] = {}
+        self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
         self._seen: set[int] = set()
 
     @classmethod
@@ -54,26 +54,22 @@ class Identity:
 
         return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
 
-    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(sequences × places,) token key of every row; -1 for padding."""
+    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
+        """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
+        named = self.sequences.name(stream, arrays)
+        self._reject(named.rejected)
+        if named.begun is not None:
+            self._sequences(stream, named, arrays)
         ids = arrays.get("ids")
-        mask = _mask(stream, ids, arrays.get("mask"))
-        live = self._live.get(stream.generation) if stream.continues else None
-        decoding = live is not None and stream.decodes
-        if live is not None:
-            self._reject(live.happened(stream.events, arrays))
-        if live is None or len(live.sequences) != stream.shape[0]:
-            live, decoding = Live(self._sequences(stream, mask)), False
-            self._live = dict(list(self._live.items())[-64:]) | {stream.generation: live}
-        if live.said is not stream.infos:
-            live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
-        if decoding and ids is not None:
-            live.ended &= _among(ids[:, 0], self.pads)
-            mask = mask & ~live.ended[:, None]
-            live.ended |= _among(ids[:, 0], self.ends)
-        keys = self._tokens(stream, live, ids, mask, decoding)
-        live.fed(keys)
-        return keys.reshape(-1)
+        if named.live.said is not stream.infos and named.packed is None:
+            named.live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
+        keys = self._tokens(stream, named, ids, arrays)
+        named.fed(keys, ids, stream.reruns)
+        return _once(keys) if named.again is not None and named.live.reordered else keys, named
+
+    def notes(self) -> list[str]:
+        """Sentences on what could not be told, and on what was run more than once."""
+        return self.sequences.notes()
 
     def _reject(self, tokens: np.ndarray) -> None:
         """Drafts that assisted decoding threw away were routed, but are no part of their sequence."""
@@ -82,12 +78,14 @@ class Identity:
                 "token_labels", {"token": tokens, "kind": ["draft"] * len(tokens), "label": ["rejected"] * len(tokens)}
             )
 
-    def _sequences(self, stream: Stream, mask: np.ndarray) -> np.ndarray:
-        size, places = stream.shape
-        first = self.writer.take("sequence", size)
+    def _sequences(self, stream: Stream, named: Named, arrays: Mapping[str, np.ndarray]) -> None:
+        """Rows of the sequences that begin."""
+        assert named.begun is not None
+        size = len(named.begun)
+        first = int(named.sequence[0, 0] - named.unit[0, 0])
         keys = np.arange(first, first + size)
+        stream.packed = named.packed
         infos, beams = _infos(stream, size)
-        side = isqrt(places if stream.kind == "image" else 0)
         self.writer.add(
             "sequences",
             {
@@ -101,48 +99,78 @@ class Identity:
                 "domain": [i.labels.get("domain") for i in infos],
                 "class": [i.labels.get("class") for i in infos],
                 "text": [i.text for i in infos],
-                "tokens": mask.sum(1),
-                **({"height": side, "width": side} if stream.kind == "image" else {}),
+                "tokens": named.begun,
+                **sizes(stream, arrays),
             },
         )
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
             self.writer.add("sequence_labels", {"sequence": sequence, "kind": kind, "label": label})
-        return keys
 
-    def _tokens(self, stream: Stream, live: Live, ids: Any, mask: np.ndarray, decoding: bool) -> np.ndarray:
-        row, place = _real(mask)
+    def _tokens(self, stream: Stream, named: Named, ids: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        row, place = _real(named.fresh)
         first = self.writer.take("token", len(row))
-        keys = np.full(mask.shape, -1, np.int64)
+        keys = np.full(named.real.shape, -1, np.int64)
         keys[row, place] = np.arange(first, first + len(row))
-        before = place if len(row) == mask.size else (np.cumsum(mask, 1) - 1)[row, place]
-        position = before + live.counts[row]
-        columns: dict[str, Any] = {"token": keys[row, place], "sequence": live.sequences[row], "position": position}
+        if named.again is not None:
+            keys[:, : named.again.shape[1]] = named.again
+        token, position = keys[row, place], named.position[row, place]
+        columns: dict[str, Any] = {"token": token, "sequence": named.sequence[row, place], "position": position}
+        columns |= {"generated": named.generated[row, place]}
         if stream.kind == "image":
-            columns |= _patches(stream.shape[1], place)
+            columns |= patches(stream, place, arrays)
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
+            columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
+            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
             self._vocab(vocab)
-            columns |= {"unit": "text", "vocab_id": vocab, "special": _among(vocab, self.special)}
         else:
             columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
-        known = position < live.until[row]
-        if known.any():
-            columns |= self._words(live, known, row, position, columns["token"])
-        if live.reordered:
-            columns["parent"] = _parents(keys, live.last, row, place)
-        self.writer.add("tokens", {**columns, "generated": decoding})
+        columns |= self._words(stream, named, row, place, token)
+        if named.live.reordered:
+            columns["parent"] = _parents(keys, named.live.last, row, place)
+        self.writer.add("tokens", columns)
         return keys
 
-    def _words(self, live: Live, known: np.ndarray, row: np.ndarray, position: np.ndarray, token: np.ndarray) -> dict[str, Any]:
-        infos, places = live.infos, position - live.since[row]
-        words = [infos[r].words[p] if there else None for there, r, p in zip(known, row, places)]
+    def _pictured(
+        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
+    ) -> dict[str, Any]:
+        """Columns of tokens of which some are pieces of a picture."""
+        cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
+        if cells is None:
+            return {}
+        import pyarrow as pa
+
+        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if (frame >= 0).any():
+            tokens, labels = columns["token"][frame >= 0], [str(f) for f in frame[frame >= 0]]
+            self.writer.add("token_labels", {"token": tokens, "kind": ["frame"] * len(labels), "label": labels})
+        return {
+            "unit": [UNITS[u] for u in unit],
+            "vocab_id": pa.array(columns["vocab_id"], pa.uint32(), mask=unit > 0),
+            "special": columns["special"] & (unit == 0),
+            "y": pa.array(y, pa.int32(), mask=y < 0),
+            "x": pa.array(x, pa.int32(), mask=x < 0),
+        }
+
+    def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
+        """The words that prompts' tokens are of, and their labels."""
+        live, position = named.live, named.position[row, place]
+        if named.packed is not None:
+            infos, which, places = _infos(stream, stream.units)[0], named.unit[row, place], position
+            known = np.array([p < len(infos[n].words) for n, p in zip(which, places)], bool)
+        else:
+            infos, which, places = live.infos, row, position - live.since[row]
+            known = position < live.until[row]
+        if not known.any():
+            return {}
+        words = [infos[n].words[p] if there else None for there, n, p in zip(known, which, places)]
         labels = [
             (int(t), kind, label)
-            for r, word, t in zip(row, words, token)
-            if word is not None and word < len(infos[r].word_labels)
-            for kind, label in infos[r].word_labels[word].items()
+            for n, word, t in zip(which, words, token)
+            if word is not None and word < len(infos[n].word_labels)
+            for kind, label in infos[n].word_labels[word].items()
         ]
         if labels:
             tokens, kinds, values = map(list, zip(*labels))
@@ -174,23 +202,24 @@ def stops(model: Any) -> tuple[set[int], set[int]]:
 
 
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
-    """An info for each row, repeated for beams where there are several rows for each."""
+    """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
+    rows = stream.packed
+    if rows is not None and len(infos) == stream.shape[0] != size:
+        bare = {"text": None, "words": (), "word_labels": (), "document": None}
+        return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
     times = size // len(infos) if infos and size % len(infos) == 0 else 0
-    if not times:
+    if not times or (rows is not None and times > 1):
         return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
     return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
 
 
-def _mask(stream: Stream, ids: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
-    if mask is not None:
-        return mask.astype(bool)
-    real = np.ones(stream.shape, bool)
-    if ids is not None and stream.trailing_pad is not None and stream.shape[1] > 1:
-        trailing = np.cumprod((ids == stream.trailing_pad)[:, ::-1], 1)[:, ::-1].astype(bool)
-        real &= ~trailing
-        real[:, 0] = True
-    return real
+def _once(keys: np.ndarray) -> np.ndarray:
+    """Keys without those that stand in an earlier row: beams that have a token in common run it in each of their rows."""
+    found = np.full(keys.shape, -1, np.int64)
+    _, first = np.unique(keys, return_index=True)
+    found.reshape(-1)[first] = keys.reshape(-1)[first]
+    return found
 
 
 def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -202,35 +231,9 @@ def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.broadcast_to(rows, mask.shape).reshape(-1), np.broadcast_to(places, mask.shape).reshape(-1)
 
 
-def _among(ids: np.ndarray, some: np.ndarray) -> np.ndarray:
-    """Which ids (N,) are among some: a step of decoding has few of both."""
-    if len(some) > 8:
-        return np.isin(ids, some)
-    found = np.zeros(len(ids), bool)
-    for one in some:
-        found |= ids == one
-    return found
-
-
 def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndarray) -> Any:
     """The token before each in its own hypothesis: beams change rows between steps."""
     import pyarrow as pa
 
     before = np.where(place == 0, last[row], keys[row, np.maximum(place - 1, 0)])
     return pa.array(before, pa.int64(), mask=before < 0)
-
-
-def _patches(places: int, place: np.ndarray) -> dict[str, Any]:
-    """Grid coordinates: a square of patches, after a class token where the count leaves one over."""
-    import pyarrow as pa
-
-    side = isqrt(places)
-    lead = places - side * side
-    patch = place >= lead
-    where = place - lead
-    return {
-        "unit": np.where(patch, "patch", "cls").tolist(),
-        "y": pa.array(where // side, pa.int32(), mask=~patch),
-        "x": pa.array(where % side, pa.int32(), mask=~patch),
-        "special": ~patch,
-    }

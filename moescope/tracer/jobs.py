@@ -95,10 +95,6 @@ def _stack(group: list[Routed], columns: list[dict[str, Tensor]], options: Optio
         _summaries([c["logits"] for c in columns], group, options) if options.summaries and "logits" in columns[0] else {}
     )
     tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0] if name != "logits" or wanted} | summaries
-    if options.monitor and "logits" in tensors:
-        tensors["mean_probability"] = _mean_probability(tensors["logits"], *group[0][:2])
-    if not options.logits:
-        tensors.pop("logits", None)
     tensors["experts"] = tensors["experts"].to(torch.int16)
     return Stack(group, tensors)
 
@@ -118,30 +114,25 @@ def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> d
     return found
 
 
-def _mean_probability(logits: Tensor, record: Record, stream: Any) -> Tensor:
-    """(R, E) mean over the tokens that are not padding."""
-    p = probabilities(logits, record.site.score)
-    if stream.mask is None or record.rows is not None:
-        return p.mean(1)
-    real = stream.mask.reshape(1, -1, 1).to(p.dtype)
-    return (p * real).sum(1) / real.sum(1)
+def mean_probabilities(logits: np.ndarray, score: str | None, real: np.ndarray) -> np.ndarray:
+    """(R, E) mean over the tokens that are `real` (R, T) of what logits (R, T, E) become; on the writing thread."""
+    p = probabilities(torch.from_numpy(logits), score).numpy()
+    return np.asarray((p * real[..., None]).sum(1) / np.maximum(real.sum(1), 1)[:, None])
 
 
 def phase(model: nn.Module, streams: list[Any]) -> str:
-    """What a forward pass is for: train | forward (no text) | decode | prefill."""
+    """What a forward pass is for: train | forward (no text) | prefill; the writing thread knows which of these is a decode."""
     if model.training and torch.is_grad_enabled():
         return "train"
-    if streams[0].kind != "text":
-        return "forward"
-    return "decode" if streams[-1].decodes else "prefill"
+    return "prefill" if streams[0].kind == "text" else "forward"
 
 
 def references(streams: list[Any], output: Any, predictions: bool = False) -> dict[str, Tensor]:
-    """Token ids, masks and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
+    """Token ids, facts and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
     may write something else there before they are stored. With `predictions` the ids that a head's logits rank first."""
     found: dict[str, Tensor] = {}
     for number, stream in enumerate(streams):
-        named = {"ids": stream.ids, "mask": stream.mask} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
+        named = {"ids": stream.ids, **stream.facts} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
         found |= {f"{number}:{name}": t.detach().clone() for name, t in named.items() if torch.is_tensor(t)}
         logits: Any = getattr(output, "logits", None) if predictions else None
         if torch.is_tensor(logits) and _heads(logits, stream):

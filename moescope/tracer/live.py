@@ -14,6 +14,8 @@ class Live:
     """One row per sequence of a batch (or per beam)."""
 
     sequences: np.ndarray
+    units: int  # sequences that began together: one a row, or several
+    unit: np.ndarray  # the number of each row's among them
     counts: np.ndarray = field(init=False)  # tokens so far
     ended: np.ndarray = field(init=False)  # a token that ends it was generated; what is fed for it afterwards is padding
     last: np.ndarray = field(init=False)  # key of the last token of the row's own hypothesis
@@ -21,13 +23,17 @@ class Live:
     infos: list[Any] = field(default_factory=list)  # what is known of each row beside its tokens
     since: np.ndarray = field(init=False)  # the tokens that came before the info's own
     until: np.ndarray = field(init=False)  # and those before the first of which it says no word
+    decoding: np.ndarray = field(init=False)  # the last token was generated
+    awaits: np.ndarray = field(init=False)  # the token that follows was chosen within generate
     reordered: bool = False
+    places: int = 0  # fed so far, padding included
+    whole: tuple[np.ndarray, np.ndarray] | None = None  # (rows, places) ids and keys, where there is no cache
     _late: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
-    _places: int = 0
 
     def __post_init__(self) -> None:
         size = len(self.sequences)
-        self.counts, self.ended = np.zeros(size, np.int64), np.zeros(size, bool)
+        self.counts = np.zeros(size, np.int64)
+        self.ended, self.decoding, self.awaits = (np.zeros(size, bool) for _ in range(3))
         self.since, self.until = np.zeros(size, np.int64), np.zeros(size, np.int64)
         self.last, self._late = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
 
@@ -42,7 +48,7 @@ class Live:
         self._late.append(keys)
         if len(self._late) > _KEPT:
             self._together()
-        self._places += keys.shape[1]
+        self.places += keys.shape[1]
         real = keys >= 0
         self.counts += real.sum(1)
         if keys.shape[1] and real[:, -1].all():
@@ -77,22 +83,35 @@ class Live:
 
     def _take(self, rows: np.ndarray, select: bool) -> None:
         if select:
-            self.sequences = self.sequences[rows]
+            self.sequences, self.unit = self.sequences[rows], self.unit[rows]
         elif not np.array_equal(rows, np.arange(len(rows))):
             self.reordered = True
         self.counts, self.ended, self.last = (a[rows] for a in (self.counts, self.ended, self.last))
         self.since, self.until = self.since[rows], self.until[rows]
         self.infos = [self.infos[row] for row in rows] if self.infos else []
+        self.decoding, self.awaits = self.decoding[rows], self.awaits[rows]
         self._late = [self._together()[rows]]
+        self.whole = None if self.whole is None else (self.whole[0][rows], self.whole[1][rows])
+
+    def matched(self, ids: np.ndarray) -> int:
+        """How many places of ids (rows, places) were run before, 0 if not all were; follows rows that changed places."""
+        if self.whole is None or (count := self.whole[0].shape[1]) >= ids.shape[1]:
+            return 0
+        same = (self.whole[0][None] == ids[:, None, :count]).all(-1)  # (now, before)
+        if not same.any(1).all():
+            return 0
+        rows = np.where(same.diagonal(), np.arange(len(same)), same.argmax(1))
+        self._take(rows, False)
+        return count
 
     def _crop(self, length: int) -> np.ndarray:
         """Drop -length places; a positive length (older Transformers) is what is kept, 0 does nothing."""
-        drop = -length if length <= 0 else self._places - length
+        drop = -length if length <= 0 else self.places - length
         if drop <= 0:
             return np.empty(0, np.int64)
         keys = self._together()
         gone, self._late = keys[:, -drop:], [keys[:, :-drop]]
-        self._places -= drop
+        self.places -= drop
         self.counts -= (gone >= 0).sum(1)
         self.until = np.minimum(self.until, self.counts)  # what follows is another text
         self._end()

@@ -5,12 +5,12 @@ importance: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (arXiv 2
 routing weight. dimensionality: participation ratios of the residual stream after each routed layer, of what each expert
 receives and returns, and of what modules return that fire more than once in a forward pass, firing by firing (cycles.py).
 Both run the experts once more for every forward: they are asked for, not default.
-The sequence is the unit: forwards that go on with a key–value cache go on with its sequences, all others have new ones. Padding
-is left out by the mask, and so is what is fed for a generated sequence that has ended.
+The sequence is the unit, by the rule that names the tokens of the trace (sequences.py): padding is out, and so are tokens run
+again.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,38 +24,21 @@ from ..errors import InputError
 from ..interventions.contributions import contribution
 from ..store import RunWriter
 from ..weights import home
-from .calls import Frame
 from .cycles import Repeated, states_of
-from .frames import Frames, Stream
+from .frames import Frame, Frames, Stream
+from .jobs import references
+from .sequences import Named, Sequences
 
 KINDS = ("importance", "dimensionality")
 _NAMES = ("ean", "weighted_ean", "reap", "max_down_proj")
 Where = tuple[int | None, int | None, str, int | None]
 """(router number, expert or None, stream, iteration): a router's, or a repeated module's with its firing number"""
-_KEPT = 64  # generations whose sequences are remembered
 
 
 def measured(writer: RunWriter, rows: list[dict[str, Any]]) -> None:
     """Add rows of the table `measures`; null for what a row does not say."""
     if rows:
         writer.add("measures", {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for r in rows for n in r)})
-
-
-@dataclass
-class _Batch:
-    """Sequences that later forwards may go on with; `ended` (size,): a token that ends it was fed, what follows is padding."""
-
-    first: int
-    size: int
-    ended: np.ndarray
-
-    def over(self, ids: Tensor | None, stops: list[list[int]]) -> np.ndarray:
-        """(size,) for which sequences these ids (size, places) are padding."""
-        return self.ended & (True if ids is None else np.isin(ids[:, 0].cpu().numpy(), stops[1]))
-
-    def fed(self, ids: Tensor, stops: list[list[int]]) -> None:
-        """Ids (size, places) of generated tokens were run."""
-        self.ended = self.over(ids, stops) | np.isin(ids[:, 0].cpu().numpy(), stops[0])
 
 
 class Observers:
@@ -65,11 +48,10 @@ class Observers:
         if unknown := set(kinds) - set(KINDS):
             raise InputError(f"there is no activation measure {sorted(unknown)[0]!r}; there are {', '.join(KINDS)}")
         self.kinds, self._frames = kinds, frames
-        self._stops = [list(ids) for ids in stops]
+        self._sequences, self._next = Sequences(self._take_numbers, stops), 0
+        self._named: dict[int, tuple[Stream, Named]] = {}  # of the forward that is open
         self._sums: dict[int, np.ndarray] = {}
         self._states: dict[Where, States] = {}
-        self._next = 0  # number of the next new sequence
-        self._batches: dict[int | None, _Batch] = {}  # by generation
         self._sampled = False
         self._fired: dict[Repeated, int] = {}
         self._left: set[str] = set()  # modules whose states did not fit
@@ -91,29 +73,15 @@ class Observers:
                 handles.append(hooks.after(parent, lambda _, __, o, site=site: self._residual(site, o)))
         return handles
 
+    def _take_numbers(self, count: int) -> int:
+        self._next += count
+        return self._next - count
+
     def forward_begins(self, sampled: bool) -> None:
         """Firings are counted anew; `sampled`: this forward is recorded."""
         self._sampled = sampled
         self._fired, self.looked = {}, {}
-
-    def forward_ended(self, streams: list[Stream]) -> None:
-        """The next forward's sequences are others, but where it goes on with a cache."""
-        if not self.kinds:
-            return
-        new = [s for s in streams if not s.continues or self._batch(s.generation, s.shape[0]) is None]
-        begun: dict[int | None, _Batch] = {
-            s.generation: _Batch(self._next, s.shape[0], np.zeros(s.shape[0], bool)) for s in new
-        }
-        self._batches = dict(list(self._batches.items())[-_KEPT:]) | begun
-        self._next += max([s.shape[0] for s in new] + [shape[0] for *_, shape in self.looked.values()]) if new else 0
-        for s in streams:
-            if s.continues and s.decodes and s.ids is not None:
-                self._batches[s.generation].fed(s.ids, self._stops)
-
-    def _batch(self, generation: int | None, size: int) -> "_Batch | None":
-        """The sequences that a call of so many rows goes on with."""
-        found = self._batches.get(generation)
-        return found if found is not None and found.size == size else None
+        self._named.clear()
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
@@ -180,16 +148,19 @@ class Observers:
         """The open call, if this forward is recorded."""
         return self._frames().mine() if self._sampled else None
 
-    def _rows(self, frame: Frame, stack: str, rows: int, places: int | None = None) -> tuple[Tensor, np.ndarray]:
-        """Which rows are no padding, and the number of each row's sequence; `places` of each where the input does not say."""
-        shape, mask = self._frames().places(frame, stack, rows)
-        device = home(frame.module)
-        real = torch.ones(rows, dtype=torch.bool, device=device) if mask is None else mask.reshape(-1).bool()
-        batch = self._batch(self._frames().going_on(frame, stack), shape[0])
-        if batch is not None and batch.ended.any():
-            over = batch.over(self._frames().ids(frame, stack, shape), self._stops)
-            real = real & ~torch.from_numpy(over.repeat(shape[1])).to(device)
-        return real, (self._next if batch is None else batch.first) + np.arange(rows) // (places or shape[1])
+    def _rows(self, frame: Frame, stack: str, rows: int, places: int = 0) -> tuple[Tensor, np.ndarray]:
+        """Which rows are new tokens, and each row's sequence; `places` of one where the input does not say."""
+        stream = self._frames().stream(frame, stack, rows)
+        if stream.kind == "row" and places:
+            stream = replace(stream, shape=(rows // places, places))
+        if id(stream) not in self._named:
+            arrays = {name.partition(":")[2]: t.cpu().numpy() for name, t in references([stream], None).items()}
+            named = self._sequences.name(stream, arrays)
+            named.fed(np.where(named.real, 0, -1), arrays.get("ids"), stream.reruns)
+            self._named[id(stream)] = stream, named
+        named = self._named[id(stream)][1]
+        fresh = torch.from_numpy(named.fresh.reshape(-1)).to(home(frame.module))
+        return fresh, named.sequence.reshape(-1)
 
     def measures(self, layers: dict[int, int | None]) -> list[dict[str, Any]]:
         """Rows of the table `measures`."""

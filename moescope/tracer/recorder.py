@@ -1,7 +1,8 @@
 """What a traced model decides, forward by forward: records gathered while a forward is open, handed over when it ends."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
-from .calls import Frame, silent
+from .calls import silent
 from .clock import Clock
 from .cycles import Repeated
-from .frames import Frames, Stream
+from .frames import Frame, Frames, Stream
 from .holding import Holding
 from .identity import SequenceInfo, stops
 from .jobs import Forward, Job, phase, references
@@ -77,6 +78,15 @@ class Recorder:
         """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
         return self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Inside, the model made what is fed in forwards that go on with a cache."""
+        before, self._frames.generating = self._frames.generating, True
+        try:
+            yield
+        finally:
+            self._frames.generating = before
+
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
         counts = {
@@ -88,7 +98,7 @@ class Recorder:
             said.append(
                 f"routers fired {self.outside} times outside of a forward of {type(self.model).__name__}; that is not recorded"
             )
-        return said + self.observers.notes() + self._uncompiled.said
+        return said + list(self._frames.notes) + self.observers.notes() + self._uncompiled.said
 
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()
@@ -121,7 +131,6 @@ class Recorder:
             self._empty += 1
         elif records or self.observers.looked:
             forward, routed = self._forward(frame, records, began - self._opened_at)
-            self.observers.forward_ended(forward.streams)
             if self._holding.add(forward, routed):
                 self.flush()
         ended = time.perf_counter()
@@ -133,9 +142,10 @@ class Recorder:
         routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
+            routed.append((record, self._stream(streams, (frame, self._stacks[record.site.extra["number"]], rows))))
         for frame, stack, (sequences, places) in [] if records else self.observers.looked.values():
-            self._stream(streams, root, (frame, stack, sequences * places))
+            self._stream(streams, (frame, stack, sequences * places))
+        self._frames.settle(root.output)
         listed = list(streams.values())
         row = {
             "phase": phase(self.model, listed),
@@ -145,12 +155,12 @@ class Recorder:
         }
         return self._steps.filed(Forward(listed, references(listed, root.output, self.options.predictions), row)), routed
 
-    def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
+    def _stream(self, known: dict[Any, Stream], where: tuple[Frame, str, int]) -> Stream:
         """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
         frame, stack, rows = where
         key = (id(frame), stack, rows)
         if key not in known:
-            known[key] = self._frames.stream(frame, stack, rows, root.output)
+            known[key] = self._frames.stream(frame, stack, rows)
             known[key].infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return known[key]
 

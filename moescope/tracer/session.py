@@ -149,6 +149,12 @@ class Tracer:
             self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
 
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
+        with self._recorder.generating():
+            yield
+
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
         self._recorder.flush()
@@ -190,6 +196,7 @@ class Tracer:
 
     def _final(self, status: str) -> dict[str, Any]:
         said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
+        said += self._sink.identity.notes()
         said += proof_notes(self.proof) + self._clock.complaint(self._sink.waited)
         return {
             "status": status,

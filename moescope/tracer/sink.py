@@ -11,7 +11,7 @@ from .. import routing
 from ..errors import MoescopeError
 from ..store import RunWriter
 from .identity import Identity
-from .jobs import Job, Stack
+from .jobs import Job, Stack, mean_probabilities
 from .monitor import Watch
 from .options import Options
 from .steps import Ended
@@ -112,12 +112,14 @@ class Sink:
             shared = {name: t.numpy() for name, t in forward.tensors.items()}
             for number, stream in enumerate(forward.streams):
                 own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
-                keys[id(stream)] = self.identity.rows(stream, own)
+                tokens, named = self.identity.rows(stream, own)
+                keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
-                    self.writer.add("token_labels", _predicted(keys[id(stream)].reshape(stream.shape), own["predicted"]))
-            tokens = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+                    self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
+            count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
-            rows.append({"forward": first + place, "tokens": tokens, **(forward.row or {}), **loss})
+            row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
+            rows.append(row | ({"phase": "decode"} if row.get("phase") == "prefill" and named.decodes else {}))
         for stack in job.stacks:
             self._add(stack, keys, first, [forward.part for forward in job.forwards])
         for row, forward in zip(rows, job.forwards):
@@ -151,8 +153,9 @@ class Sink:
                 count = int((those >= 0).sum())
                 self._warn(f"{record.site.path} executed something else than its router decided, which was not kept", count)
         if (part := parts[stack.routed[0][2]]) is not None:
-            self.watch.add(part, arrays, sites, tokens)
-        arrays.pop("mean_probability", None)
+            self.watch.add(part, arrays | _means(arrays, sites[0].score, tokens), sites, tokens)
+        if not self.options.logits:
+            arrays.pop("logits", None)
         if self.options.fraction < 1:
             tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
         if routing.fits_wide(arrays, sites[0].kind):
@@ -214,6 +217,13 @@ class Sink:
                     if count:
                         what = "router logits" if name == "entropy" else "routing weights"
                         self._warn(f"NaN or infinite {what} at {site.path}", int(count))
+
+
+def _means(arrays: dict[str, np.ndarray], score: str | None, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean probability of every expert over the tokens that are recorded, where there are logits."""
+    if "logits" not in arrays:
+        return {}
+    return {"mean_probability": mean_probabilities(arrays["logits"], score, tokens >= 0)}
 
 
 def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
