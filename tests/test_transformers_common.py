@@ -111,7 +111,7 @@ def test_copies_are_models_of_their_own(family: str, tmp_path: Path) -> None:
 
 
 def test_graphs(tmp_path: Path) -> None:
-    """A model made into a graph inside the block gives the same answer, and the run goes on to its end."""
+    """A model made into a graph inside the block gives the same answer, or is refused by name, and the run goes on to its end."""
     inputs, wrong = {"input_ids": ids(), "use_cache": False}, {}
     for name, make in common_runs.graphs().items():
         traced, theirs = mixtral(1), common_runs.run(make, mixtral(1), inputs)
@@ -120,7 +120,8 @@ def test_graphs(tmp_path: Path) -> None:
             with moescope.Tracer(traced, tmp_path / f"{name}.duckdb"), torch.no_grad():
                 traced(**inputs)
                 ours = common_runs.run(make, traced, inputs)
-                wrong[name] = ours.failed or common_runs.differences(theirs.answers, ours.answers)
+                refused = name == "whole graph" and "cannot be part of a full graph" in ours.failed
+                wrong[name] = "" if refused else ours.failed or common_runs.differences(theirs.answers, ours.answers)
                 traced(**inputs)
             wrong[name] = wrong[name] or common_suite.left(traced)
         except Exception as error:
