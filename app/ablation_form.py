@@ -55,7 +55,7 @@ def ask(run: Row, busy: bool) -> None:
         st.caption("Choose at least one expert.")
         return
     if mode == "route-around" and together > spare:
-        st.caption(f"The router chooses {layer.top_k} of {layer.experts}: at most {spare} can be taken away at once.")
+        st.caption(f"The router chooses {layer.top_k or 'some'} of {layer.experts}: at most {spare} can be taken away at once.")
         return
     commands = ablating.steps(run, layer, experts, mode, alone, by, few or 0)
     st.code("\n".join("moescope " + shlex.join(command) for command in commands), language="bash", wrap_lines=True)

@@ -178,7 +178,7 @@ def test_traced_texts_are_the_rows(tmp_path: Path, form: str) -> None:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "nothing": ([], "inputs holds nothing to trace: it is empty."),
+    "nothing": ([], "inputs are neither a path nor rows, but empty: give a path, a list"),
     "no rows": (pd.DataFrame({"text": []}), "DataFrame holds nothing to trace: it is empty."),
     "no columns": (pd.DataFrame(), "DataFrame holds nothing to trace: it is empty."),
     "no dict": ({}, "columns holds nothing to trace: it is empty."),

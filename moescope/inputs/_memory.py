@@ -75,7 +75,8 @@ def digest(examples: Iterable[Example]) -> str:
 def _is_table(data: Any) -> bool:
     """pandas, polars, Arrow, Hugging Face."""
     own = ("iterrows", "iter_rows", "to_pylist", "column_names", "collect_schema")
-    return any(hasattr(data, way) for way in own) and any(hasattr(data, said) for said in ("columns", "column_names", "schema"))
+    said = ("columns", "column_names", "schema")
+    return any(hasattr(type(data), way) for way in own) and any(hasattr(type(data), name) for name in said)
 
 
 def _table(data: Any) -> tuple[Iterable[Mapping[str, Any]], list[str]]:

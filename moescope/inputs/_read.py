@@ -54,6 +54,8 @@ def _from_memory(data: Any, options: Options) -> Dataset:
         raise InputError("sentences are told apart in CoNLL-U files only: leave it out.")
     name = _memory.name(data)
     examples = _take(_memory.read_examples(data, options), options.limit, options.enough)
+    if not examples and name == "inputs" and not options.report.warnings():
+        raise InputError(f"inputs are neither a path nor rows, but empty: give {_memory.FORMS}")
     if not examples:
         raise InputError(f"{name} holds nothing to trace: {_why(options)}.")
     name = examples[0].source if name in ("inputs", "ids") else name
