@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -74,11 +75,6 @@ class Visit:
         return [part for part in self.scope.get("query_string", b"").decode("latin-1").split("&") if part]
 
     @cached_property
-    def tokens(self) -> list[str]:
-        """What the address gives as token."""
-        return [unquote_plus(part.partition("=")[2]) for part in self.query if _key(part) == TOKEN]
-
-    @cached_property
     def cookie(self) -> str:
         """The cookie's name: browsers keep cookies by host, whatever the port, so it says the port that the browser sees."""
         port = (place(self.one(b"host")) or ("", 0))[1]
@@ -90,17 +86,12 @@ class Visit:
         pieces = [piece.strip().partition("=") for line in self.all(b"cookie") for piece in line.split(";")]
         return [value for name, _, value in pieces if name == self.cookie]
 
-    @property
-    def clean(self) -> str:
-        """The address without the token, on this server whatever its path looks like."""
+    def address(self, without: Callable[[str], bool] = lambda _: False) -> str:
+        """The address, without some parts of its query; on this server, whatever its path looks like."""
         path = (self.scope.get("raw_path") or self.scope["path"].encode()).decode("latin-1").partition("?")[0]
-        query = "&".join(part for part in self.query if _key(part) != TOKEN)
+        query = "&".join(part for part in self.query if not without(part))
         path, query = (re.sub(r"[^!-~]", "", text) for text in (path, query))
         return "/" + path.lstrip("/\\") + (f"?{query}" if query else "")
-
-
-def _key(part: str) -> str:
-    return unquote_plus(part.partition("=")[0])
 
 
 class Door:
@@ -119,7 +110,7 @@ class Door:
         words = self.stranger(visit) or ("" if self.known(visit) else NEEDED)
         if words:
             await _refuse(visit, words, receive, send)
-        elif visit.reads and visit.tokens:
+        elif self.told(visit):
             await self._redirect(visit, send)
         else:
             await self.app(scope, receive, _guarded(send))
@@ -152,17 +143,22 @@ class Door:
         if not self.token or (visit.reads and visit.scope["path"] in OPEN):
             return True
         carried = any(hmac.compare_digest(value.encode(), self.pass_.encode()) for value in visit.cookies)
-        return carried or (visit.reads and self._told(visit))
+        return carried or self.told(visit)
 
-    def _told(self, visit: Visit) -> bool:
-        return any(hmac.compare_digest(_pass(text), self.pass_) for text in visit.tokens)
+    def told(self, visit: Visit) -> bool:
+        """Whether the address has the token in it."""
+        return visit.reads and bool(self.token) and any(map(self.is_token, visit.query))
+
+    def is_token(self, part: str) -> bool:
+        """Whether a part of the query is our token; ?token=12 of the page Tokens is not."""
+        key, _, value = part.partition("=")
+        return unquote_plus(key) == TOKEN and hmac.compare_digest(_pass(unquote_plus(value)), self.pass_)
 
     async def _redirect(self, visit: Visit, send: Send) -> None:
         """To the same address without the token, which from then on is in a cookie."""
-        headers = [(b"location", visit.clean.encode()), (b"cache-control", b"no-store")]
-        if self.token and self._told(visit):
-            value = f"{visit.cookie}={self.pass_}; Path=/; HttpOnly; SameSite=Strict"
-            headers.append((b"set-cookie", value.encode()))
+        kept = f"{visit.cookie}={self.pass_}; Path=/; HttpOnly; SameSite=Strict"
+        where = visit.address(without=self.is_token)
+        headers = [(b"location", where.encode()), (b"cache-control", b"no-store"), (b"set-cookie", kept.encode())]
         await _send(send, 303, headers, b"")
 
 
@@ -194,7 +190,7 @@ async def _refuse(visit: Visit, words: str, receive: Receive, send: Send) -> Non
         return
     # A strict cookie stays behind when a link on another site is followed: asked again from this page, it comes along.
     linked = visit.opens and visit.one(b"sec-fetch-site") in ("cross-site", "same-site") and words is NEEDED
-    again = f'<meta http-equiv="refresh" content="0; url={html.escape(visit.clean)}">' if linked else ""
+    again = f'<meta http-equiv="refresh" content="0; url={html.escape(visit.address())}">' if linked else ""
     body = PAGE.format(words=html.escape(words), again=again).encode()
     await _send(send, 403, [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")], body)
 

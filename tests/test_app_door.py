@@ -184,7 +184,9 @@ def test_token_becomes_a_cookie_and_leaves_the_address(site: Site, cookie: str) 
     assert cookie.startswith(f"moescope-{port(site)}=")
     assert TOKEN not in cookie
     assert site.of("load?run=0") == f"{site.url}load?run=0&token=open-sesame%2B%2F%3D"
-    assert asked(site, "/?token=old&run=1", cookie=cookie)[:2][1]["location"] == "/?run=1"
+    shown = "/tokens?token=12&layer=layer+2"  # the page Tokens has a token of its own
+    assert [asked(site, shown)[0], asked(site, shown, cookie=cookie)[0]] == [403, 200]
+    assert asked(site, f"{shown}&token=open-sesame%2B%2F%3D")[1]["location"] == shown
 
 
 @pytest.mark.parametrize(

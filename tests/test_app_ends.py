@@ -149,6 +149,7 @@ def said(*arguments: str, **more: object) -> tuple[int, str]:
         (["--port", "web"], "'web' is not a valid integer"),
         (["--token", ""], "the token is empty"),
         (["--token", "a b"], "a token is at most 200"),
+        (["--token", "12"], "not only digits"),
         (["--token", "x" * 201], "a token is at most 200"),
         (["--allow-host", "http://x"], "--allow-host 'http://x' is no name of a host"),
         (["--allow-host", "x:y"], "--allow-host 'x:y' is no name of a host"),

@@ -74,8 +74,8 @@ class Address:
 
 def address(host: str, port: int, token: str | None = None, allowed: Sequence[str] = ()) -> Address:
     """Where a server can listen now; without a token, one is made. InputError in one sentence where it cannot."""
-    if token is not None and (len(token) > 200 or not re.fullmatch(r"[!-~]*", token)):
-        raise InputError("a token is at most 200 letters, digits and signs of ASCII without spaces")
+    if token and (len(token) > 200 or not re.fullmatch(r"[!-~]*", token) or token.isdigit()):  # ?token=12 is one of the text
+        raise InputError("a token is at most 200 letters, digits and signs of ASCII without spaces, and not only digits")
     ip = _free(host, port)
     names = {f"{_bracketed(host).lower()}:{port}", *(name for text in allowed for name in _names(text, port))}
     if ipaddress.ip_address(ip).is_unspecified:
