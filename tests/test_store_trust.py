@@ -82,7 +82,7 @@ def test_a_generated_column_is_never_computed(tmp_path: Path) -> None:
         moescope.open(store)
 
 
-MACROS = ["coalesce(a, b) as error('run')", "log2(x) as error('run')", "sum(x) as error('run')", "lower(x) as error('run')"]
+MACROS = ["concat_ws(a, b) as error('run')", "log2(x) as error('run')", "sum(x) as error('run')", "lower(x) as error('run')"]
 
 
 @pytest.mark.parametrize("macro", MACROS)
@@ -119,11 +119,12 @@ def test_a_trigger_is_not_fired(tmp_path: Path) -> None:
 
 
 REACHING = [
-    "select content from read_text('{file}')", "from read_csv('{file}')", "from '{file}'", "select file from glob('{folder}/*')", "attach '{file}' as x",
-    "copy (select 1) to '{folder}/out.csv'", "export database '{folder}/out'", "install httpfs", "load '{file}'",
-    "from read_parquet('https://example.org/x.parquet')", "create secret s (type s3)", "set enable_external_access = true",
-    "set allowed_paths = ['/']", "set lock_configuration = false", "reset enable_external_access", "set threads = 1",
-    "pragma enable_profiling = 'json'", "set temp_directory = '{folder}'", "from frame", "delete from base.runs",
+    "select content from read_text('{file}')", "from read_csv('{file}')", "from '{file}'",
+    "select file from glob('{folder}/*')", "attach '{file}' as x", "copy (select 1) to '{folder}/out.csv'",
+    "export database '{folder}/out'", "install httpfs", "load '{file}'", "from read_parquet('https://example.org/x.parquet')",
+    "create secret s (type s3)", "set enable_external_access = true", "set allowed_paths = ['/']",
+    "set lock_configuration = false", "reset enable_external_access", "set threads = 1", "pragma enable_profiling = 'json'",
+    "set temp_directory = '{folder}'", "from frame", "delete from base.runs",
     "create or replace view base.main.load_balance as select 1",
 ]  # fmt: skip
 
