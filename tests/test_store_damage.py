@@ -114,14 +114,13 @@ HARM: dict[str, Callable[[Path], object]] = {
     "its beginning": lambda path: os.truncate(path, 5000),
     "a byte more": lambda path: path.write_bytes(path.read_bytes() + b"\0"),
     "zeros at its beginning": lambda path: path.write_bytes(bytes(4096) + path.read_bytes()[4096:]),
-    "zeros in the middle": lambda path: path.write_bytes(
-        (content := path.read_bytes())[: len(content) // 3] + bytes(9999) + content[len(content) // 3 + 9999 :]
+    "other bytes in the middle": lambda path: path.write_bytes(
+        (content := path.read_bytes())[: len(content) // 3] + b"\xff" * 9999 + content[len(content) // 3 + 9999 :]
     ),
-    "turned round": lambda path: path.write_bytes(path.read_bytes()[::-1]),
 }
 
 
-@pytest.mark.parametrize("harm", [name for name in HARM if name != "turned round"])
+@pytest.mark.parametrize("harm", HARM)
 def test_other_harm_is_found(store: Path, harm: str) -> None:
     HARM[harm](store)
     said = verified(store)
@@ -135,7 +134,7 @@ def test_what_another_program_wrote_is_no_damage(store: Path) -> None:
         con.execute("update runs set name = 'renamed'")
     said = CliRunner().invoke(main, ["verify", str(store)])
     assert said.exit_code == 0, said.output
-    assert "note    another program wrote into the file since" in said.output
+    assert re.search("note    (another program wrote into the file since|without a checksum of the whole file)", said.output)
     handmade.written(store, name="third")
     assert "note" not in CliRunner().invoke(main, ["verify", str(store)]).output
 

@@ -82,7 +82,7 @@ def test_a_generated_column_is_never_computed(tmp_path: Path) -> None:
         moescope.open(store)
 
 
-MACROS = ["coalesce(a, b) as error('run')", "log2(x) as error('run')", "sum(x) as error('run')", "lower(x) as error('run')"]
+MACROS = ["concat_ws(a, b) as error('run')", "log2(x) as error('run')", "sum(x) as error('run')", "lower(x) as error('run')"]
 
 
 @pytest.mark.parametrize("macro", MACROS)
@@ -94,7 +94,17 @@ def test_a_macro_named_like_a_function_is_not_run(tmp_path: Path, macro: str) ->
         pytest.skip("DuckDB allows no macro of that name")
     with moescope.open(store) as opened:
         assert opened.rows("select entropy_bits, busiest from load_balance where layer = 4")[0][1] == 2
+    before = store.read_bytes()
+    with pytest.raises(StoreError, match=r"has a macro \w+; nothing is written into it"):
+        handmade.written(store)
+    assert store.read_bytes() == before
+
+
+def test_a_macro_of_the_users_own_is_kept(tmp_path: Path) -> None:
+    store = strange(tmp_path / "x.duckdb", "create macro twice(x) as 2 * x")
     handmade.written(store)
+    with duckdb.connect(str(store), read_only=True) as con:
+        assert con.execute("select twice(count(*)) from runs").fetchall() == [(4,)]
 
 
 def test_a_trigger_is_not_fired(tmp_path: Path) -> None:
@@ -109,11 +119,12 @@ def test_a_trigger_is_not_fired(tmp_path: Path) -> None:
 
 
 REACHING = [
-    "from read_text('{file}')", "from read_csv('{file}')", "from '{file}'", "from glob('{folder}/*')", "attach '{file}' as x",
-    "copy (select 1) to '{folder}/out.csv'", "export database '{folder}/out'", "install httpfs", "load '{file}'",
-    "from read_parquet('https://example.org/x.parquet')", "create secret s (type s3)", "set enable_external_access = true",
-    "set allowed_paths = ['/']", "set lock_configuration = false", "reset enable_external_access", "set threads = 1",
-    "pragma enable_profiling = 'json'", "set temp_directory = '{folder}'", "from frame", "delete from base.runs",
+    "select content from read_text('{file}')", "from read_csv('{file}')", "from '{file}'",
+    "select file from glob('{folder}/*')", "attach '{file}' as x", "copy (select 1) to '{folder}/out.csv'",
+    "export database '{folder}/out'", "install httpfs", "load '{file}'", "from read_parquet('https://example.org/x.parquet')",
+    "create secret s (type s3)", "set enable_external_access = true", "set allowed_paths = ['/']",
+    "set lock_configuration = false", "reset enable_external_access", "set threads = 1", "pragma enable_profiling = 'json'",
+    "set temp_directory = '{folder}'", "from frame", "delete from base.runs",
     "create or replace view base.main.load_balance as select 1",
 ]  # fmt: skip
 
@@ -135,6 +146,21 @@ def test_a_query_reaches_nothing_but_the_store(tmp_path: Path, secret: Path, que
     assert SECRET not in done.output
     assert sorted(p for p in tmp_path.rglob("*")) == before
     assert len(frame) == 1
+    writer.release()
+
+
+def test_a_query_writes_over_no_shard(tmp_path: Path) -> None:
+    store = tmp_path / "x.duckdb"
+    writer = handmade.written(store, close=False)
+    shard = writer.part.path / "shard-000000" / "tokens.parquet"
+    before = shard.read_bytes()
+    for query in (
+        f"copy (select 1) to '{shard}'",
+        f"from runs; copy (select 1) to '{shard}'",
+        f"export database '{shard.parent}'",
+    ):
+        assert CliRunner().invoke(main, ["sql", str(store), query]).exit_code == 2
+    assert shard.read_bytes() == before
     writer.release()
 
 

@@ -32,11 +32,21 @@ def command(store: Path, query: str, form: str, output: Path | None, overwrite: 
         check_output(output, overwrite)
     with reading(store, external=allow_external, comments=True) as opened:
         try:
+            _check(opened, query, allow_external)
             relation = opened.sql(query)
             if relation is not None:
                 _write(relation, form, output, overwrite, raw)
         except duckdb.Error as error:
             raise InputError(f"the query cannot be answered: {' '.join(str(error).split())[:400]}") from error
+
+
+def _check(opened: Any, query: str, allow_external: bool) -> None:
+    """InputError for a query that writes files: shards of unfinished runs are within its reach."""
+    from ..errors import InputError
+
+    kinds = {statement.type.name for statement in opened.con.extract_statements(query)}
+    if kinds & {"COPY", "EXPORT"} and not allow_external:
+        raise InputError("the query writes a file; ask for the rows, and say where with --output FILE")
 
 
 def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bool) -> None:

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import duckdb
 
@@ -16,6 +16,7 @@ from .fits import plain
 
 FORMS = ("csv", "json", "parquet")
 _PIECE = 1 << 15  # rows
+_END = "\r\n"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what begins one, also in full width
 _TEXT = {"varchar", "json", "list", "array", "map", "struct", "union", "enum", "blob", "bit", "variant"}
 
@@ -39,13 +40,26 @@ def csv_of(frame: Any, header: bool = True) -> str:
     for number, kind in enumerate(frame.dtypes):
         if kind.kind == "O" or kind.name in ("category", "string", "str"):
             found.isetitem(number, frame.iloc[:, number].astype(object).map(harmless))
-    return str(found.to_csv(index=False, header=header and [harmless(str(name)) for name in frame.columns]))
+    text = io.StringIO()
+    found.to_csv(_Lines(text), index=False, header=header and [harmless(str(name)) for name in frame.columns], lineterminator=_END)
+    return text.getvalue()
+
+
+class _Lines(io.TextIOBase):
+    """Lines that Python ends with a carriage return too, without it: only so does it put text that has one in quotes."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+
+    def write(self, line: str) -> int:
+        """One line, its end included."""
+        return self._text.write(line.removesuffix(_END) + "\n")
 
 
 def _csv(relation: duckdb.DuckDBPyRelation, file: BinaryIO, raw: bool) -> None:
     risky = [number for number, kind in enumerate(relation.types) if str(kind.id) in _TEXT and not raw]
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(_Lines(text), lineterminator=_END)
     writer.writerow(relation.columns if raw else map(harmless, relation.columns))
     for columns in _columns(_reader(relation, ["::varchar"] * len(relation.columns))):
         for number in risky:

@@ -87,7 +87,8 @@ class Store:
         folder = parts_folder(self.path)
         looked = look(self.path) if self._unfinished else []
         leased = {part.path: part.lease() for part in looked if isinstance(part, Part)}
-        con = connect(self.path, [folder], self._external, self._settings)  # after the leases: what it lacks stays readable
+        reach = [folder] if leased else []
+        con = connect(self.path, reach, self._external, self._settings)  # after the leases: what it lacks stays readable
         try:
             there = beside(self.path, looked, identity(con), joined(con))
             open_parts = [part for part in there.parts if leased.get(part.path)]

@@ -25,7 +25,7 @@ from .parts import Part, parts, parts_folder
 from .paths import confine, plainly, real, roomy, writable
 from .schema import VERSION, create_tables, create_views, quote
 from .seal import seal, unseal
-from .trust import no_triggers
+from .trust import inert
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _MEMORY = 4 << 30  # bytes, at most
@@ -115,7 +115,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             shutil.copyfile(path, temporary)
             unseal(temporary)
         with plainly(temporary) as name, closing(_opened(name, reach)) as con:
-            no_triggers(con, store, "store")
+            inert(con, store, "store")
             create_tables(con)  # a store of an earlier version of this schema may lack one
             con.execute("begin")  # one transaction: each would wait for the disk
             if begin is not None:

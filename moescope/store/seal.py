@@ -16,7 +16,7 @@ from pathlib import Path
 _MAGIC = b"moescope seal 1\n"
 _BODY = struct.Struct("<16sQQ32s")
 SIZE = _BODY.size + 32
-_HEADERS, _BLOCK = 3 * 4096, 262_144  # bytes: DuckDB's three headers, and one of its blocks
+_HEADERS, _BLOCK = 3 * 4096, 16_384  # bytes: DuckDB's three headers, and what the lengths of its blocks are multiples of
 _PIECE = 1 << 22
 
 
@@ -51,7 +51,7 @@ def broken(path: Path) -> str | None:
 
 def has_seal(path: Path) -> bool:
     """Whether there is a seal, or what is left of one."""
-    return _tail(path).startswith(_MAGIC) or (path.stat().st_size - _HEADERS) % _BLOCK == SIZE
+    return _tail(path).startswith(_MAGIC) or (path.stat().st_size - _HEADERS) % _BLOCK != 0
 
 
 def rewritten(path: Path) -> bool:

@@ -48,10 +48,17 @@ def tables_of(con: duckdb.DuckDBPyConnection, store: object, database: str = "ba
     return {table: _known(store, table, there[table]) for table in there if table in expected() or is_routed(table)}
 
 
-def no_triggers(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> None:
-    """StoreError if writing into an attached file would run what somebody else put there."""
-    for (name,) in con.execute("select trigger_name from duckdb_triggers() where database_name = ?", [database]).fetchall():
-        raise StoreError(f"{store} {_STRANGE}: it has a trigger {name}; nothing is written into it")
+def inert(con: duckdb.DuckDBPyConnection, store: object, database: str) -> None:
+    """StoreError if writing into an attached file would run what somebody put there: a trigger, or a macro that takes the place
+    of one of DuckDB's functions."""
+    found = con.execute(
+        "select 'trigger', trigger_name from duckdb_triggers() where database_name = $1 union all "
+        "select 'macro', function_name from duckdb_functions() where database_name = $1 and function_name in "
+        "(select function_name from duckdb_functions() where database_name = 'system') order by all",
+        [database],
+    ).fetchall()
+    for kind, name in found:
+        raise StoreError(f"{store} {_STRANGE}: it has a {kind} {name}; nothing is written into it")
 
 
 def _known(store: object, table: str, there: Columns) -> list[str]:
