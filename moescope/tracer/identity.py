@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..store import RunWriter
-from .patches import UNITS, in_blocks, in_text, in_tower
+from .patches import UNITS, in_text, patches, sizes
 from .sequences import Named, Sequences, among
 from .streams import Stream
 
@@ -97,7 +97,7 @@ class Identity:
                 "class": [i.labels.get("class") for i in infos],
                 "text": [i.text for i in infos],
                 "tokens": named.begun,
-                **_sizes(stream, arrays),
+                **sizes(stream, arrays),
             },
         )
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
@@ -116,7 +116,7 @@ class Identity:
         columns: dict[str, Any] = {"token": token, "sequence": named.sequence[row, place], "position": position}
         columns |= {"generated": named.generated[row, place]}
         if stream.kind == "image":
-            columns |= _patches(stream, place, arrays)
+            columns |= patches(stream, place, arrays)
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
@@ -226,30 +226,3 @@ def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndar
 
     before = np.where(place == 0, last[row], keys[row, np.maximum(place - 1, 0)])
     return pa.array(before, pa.int64(), mask=before < 0)
-
-
-def _sizes(stream: Stream, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Patches down and across, of images."""
-    if stream.kind != "image":
-        return {}
-    if "grid" in arrays:
-        divide = 1 if int(arrays["patches"]) == stream.shape[1] else stream.merge
-        return {"height": arrays["grid"][:, 1] // divide, "width": arrays["grid"][:, 2] // divide}
-    _, y, x = in_tower(stream.shape[1], stream.grid)
-    return {"height": int(y.max()) + 1, "width": int(x.max()) + 1} if (y >= 0).any() else {}
-
-
-def _patches(stream: Stream, place: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Grid coordinates: a grid of patches, after class tokens where the count leaves some over."""
-    import pyarrow as pa
-
-    patch, y, x = in_tower(stream.shape[1], stream.grid)
-    if "grid" in arrays:
-        cells = in_blocks(arrays["grid"], stream.merge, stream.shape[1], int(arrays["patches"]))
-        patch, y, x = (patch, y, x) if cells is None else (np.ones(len(cells), bool), cells[:, 2], cells[:, 3])
-    return {
-        "unit": np.where(patch[place], "patch", "cls").tolist(),
-        "y": pa.array(y[place], pa.int32(), mask=y[place] < 0),
-        "x": pa.array(x[place], pa.int32(), mask=x[place] < 0),
-        "special": ~patch[place],
-    }

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,9 @@ class Tracer:
         self._infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
 
-    @contextmanager
-    def generating(self) -> Iterator[None]:
+    def generating(self) -> AbstractContextManager[None]:
         """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
-        before, self._frames.generating = self._frames.generating, True
-        try:
-            yield
-        finally:
-            self._frames.generating = before
+        return self._frames.of_the_model()
 
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
@@ -213,15 +208,14 @@ class Tracer:
         self._clock.trace += ended - began
 
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
-        streams: dict[Any, Stream] = {}
         routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(streams, root, (frame, self._stacks[record.site.extra["number"]], rows))))
-        for frame, stack, (sequences, places) in [] if records else self._observers.looked.values():
-            self._stream(streams, root, (frame, stack, sequences * places))
+            routed.append((record, self._stream(frame, self._stacks[record.site.extra["number"]], rows)))
+        looked = [] if records else self._observers.looked.values()
+        others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
-        listed = list(streams.values())
+        listed = list(dict.fromkeys([stream for _, stream in routed] + others))
         row = {
             "phase": phase(self.model, listed),
             "step": self._clock.steps - 1 - self._first,
@@ -230,14 +224,11 @@ class Tracer:
         }
         return Forward(listed, references(listed, root.output, self.options.predictions), row), routed
 
-    def _stream(self, known: dict[Any, Stream], root: Frame, where: tuple[Frame, str, int]) -> Stream:
-        """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
-        frame, stack, rows = where
-        key = (id(frame), stack, rows)
-        if key not in known:
-            known[key] = self._frames.stream(frame, stack, rows)
-            known[key].infos = None if self._infos is None else self._infos.get(stack, self._infos[""])
-        return known[key]
+    def _stream(self, frame: Frame, stack: str, rows: int) -> Stream:
+        """The tokens of so many rows under a frame, in a stack."""
+        stream = self._frames.stream(frame, stack, rows)
+        stream.infos = None if self._infos is None else self._infos.get(stack, self._infos[""])
+        return stream
 
     def _head(self) -> dict[str, Any]:
         model = describe_model(self.model, self._run.pop("model_name", None))
