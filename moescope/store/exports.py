@@ -41,7 +41,9 @@ def csv_of(frame: Any, header: bool = True) -> str:
         if kind.kind == "O" or kind.name in ("category", "string", "str"):
             found.isetitem(number, frame.iloc[:, number].astype(object).map(harmless))
     text = io.StringIO()
-    found.to_csv(_Lines(text), index=False, header=header and [harmless(str(name)) for name in frame.columns], lineterminator=_END)
+    found.to_csv(
+        _Lines(text), index=False, header=header and [harmless(str(name)) for name in frame.columns], lineterminator=_END
+    )
     return text.getvalue()
 
 

@@ -5,7 +5,8 @@ A router belongs to the innermost one. Only references and shapes are read here;
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -91,6 +92,15 @@ class Frames:
             self._choices.setdefault(cache, {})[stream.stack] = made
         except TypeError:  # a tuple, as old models return
             return
+
+    @contextmanager
+    def of_the_model(self) -> Iterator[None]:
+        """What is fed to a cache meanwhile was made by the model: its caller says so."""
+        before, self.generating = self.generating, True
+        try:
+            yield
+        finally:
+            self.generating = before
 
     def fits(self, frame: Frame, shape: tuple[int, int]) -> bool:
         """Whether (sequences, places) are those of the ids or embeddings of an open call, if it has any."""

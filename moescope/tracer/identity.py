@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..store import RunWriter
-from .image_rows import patches, sizes
-from .patches import UNITS, in_text
+from .patches import UNITS, in_text, patches, sizes
 from .sequences import Named, Sequences, among
 from .streams import Stream
 

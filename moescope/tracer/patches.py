@@ -9,7 +9,7 @@ that another grid explains as well.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from .generating import GRIDS, Call
+
+if TYPE_CHECKING:
+    from .streams import Stream
 
 UNITS = ("text", "image", "video", "audio")
 _LEAD = 16  # class and register tokens before the patches
@@ -55,16 +58,16 @@ def image_facts(calls: list[Any], shape: tuple[int, int], call: Call | None) -> 
         return {}, 1, {}
     config = getattr(calls[-1].module, "config", None)
     vision = getattr(config, "vision_config", None)
-    merge = next((m for c in (vision, config) if isinstance(m := getattr(c, "spatial_merge_size", None), int)), 1)
-    sizes = [tuple(p.shape) for f in calls if torch.is_tensor(p := f.inputs.get("pixel_values")) and p.dim() > 3]
+    merge = next((n for c in (vision, config) if isinstance(n := getattr(c, "spatial_merge_size", None), int)), 1)
+    pixels = [tuple(p.shape) for f in calls if torch.is_tensor(p := f.inputs.get("pixel_values")) and p.dim() > 3]
     if call is not None and shape[1] > 1:
         facts = {n: v for n, v in call.pictures.items() if n in GRIDS} | facts
-        sizes += [call.pictures["pixels"]] if "pixels" in call.pictures else []
+        pixels += [call.pictures["pixels"]] if "pixels" in call.pictures else []
     size = _patch_size(calls[-1].module)
     if size is not None and "image_sizes" in facts:
         facts["patch"] = torch.tensor(size)
-    if size is not None and sizes:
-        facts["pixels"] = torch.tensor([sizes[0][-2] // size[0], sizes[0][-1] // size[1]])
+    if size is not None and pixels:
+        facts["pixels"] = torch.tensor([pixels[0][-2] // size[0], pixels[0][-1] // size[1]])
     return media, merge, facts
 
 
@@ -116,6 +119,33 @@ def in_blocks(grids: np.ndarray, merge: int, rows: int, patches: int) -> np.ndar
     ]
     cells = np.concatenate(found)
     return cells if len(cells) == rows else None
+
+
+def sizes(stream: "Stream", arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Patches down and across, of images."""
+    if stream.kind != "image":
+        return {}
+    if "grid" in arrays:
+        divide = 1 if int(arrays["patches"]) == stream.shape[1] else stream.merge
+        return {"height": arrays["grid"][:, 1] // divide, "width": arrays["grid"][:, 2] // divide}
+    _, y, x = in_tower(stream.shape[1], stream.grid)
+    return {"height": int(y.max()) + 1, "width": int(x.max()) + 1} if (y >= 0).any() else {}
+
+
+def patches(stream: "Stream", place: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Grid coordinates: a grid of patches, after class tokens where the count leaves some over."""
+    import pyarrow as pa
+
+    patch, y, x = in_tower(stream.shape[1], stream.grid)
+    if "grid" in arrays:
+        cells = in_blocks(arrays["grid"], stream.merge, stream.shape[1], int(arrays["patches"]))
+        patch, y, x = (patch, y, x) if cells is None else (np.ones(len(cells), bool), cells[:, 2], cells[:, 3])
+    return {
+        "unit": np.where(patch[place], "patch", "cls").tolist(),
+        "y": pa.array(y[place], pa.int32(), mask=y[place] < 0),
+        "x": pa.array(x[place], pa.int32(), mask=x[place] < 0),
+        "special": ~patch[place],
+    }
 
 
 def _blocked(frames: int, down: int, across: int, block: int) -> np.ndarray:

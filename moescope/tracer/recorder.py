@@ -1,8 +1,8 @@
 """What a traced model decides, forward by forward: records gathered while a forward is open, handed over when it ends."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -78,14 +78,9 @@ class Recorder:
         """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
         return self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
 
-    @contextmanager
-    def generating(self) -> Iterator[None]:
+    def generating(self) -> AbstractContextManager[None]:
         """Inside, the model made what is fed in forwards that go on with a cache."""
-        before, self._frames.generating = self._frames.generating, True
-        try:
-            yield
-        finally:
-            self._frames.generating = before
+        return self._frames.of_the_model()
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
@@ -138,15 +133,14 @@ class Recorder:
         self._clock.trace += ended - began
 
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
-        streams: dict[Any, Stream] = {}
         routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(streams, (frame, self._stacks[record.site.extra["number"]], rows))))
-        for frame, stack, (sequences, places) in [] if records else self.observers.looked.values():
-            self._stream(streams, (frame, stack, sequences * places))
+            routed.append((record, self._stream(frame, self._stacks[record.site.extra["number"]], rows)))
+        looked = [] if records else self.observers.looked.values()
+        others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
-        listed = list(streams.values())
+        listed = list(dict.fromkeys([stream for _, stream in routed] + others))
         row = {
             "phase": phase(self.model, listed),
             "step": self._clock.steps - 1 - self.first,
@@ -155,14 +149,11 @@ class Recorder:
         }
         return self._steps.filed(Forward(listed, references(listed, root.output, self.options.predictions), row)), routed
 
-    def _stream(self, known: dict[Any, Stream], where: tuple[Frame, str, int]) -> Stream:
-        """The tokens of so many rows under a frame, in a stack; `known` are those of this forward."""
-        frame, stack, rows = where
-        key = (id(frame), stack, rows)
-        if key not in known:
-            known[key] = self._frames.stream(frame, stack, rows)
-            known[key].infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
-        return known[key]
+    def _stream(self, frame: Frame, stack: str, rows: int) -> Stream:
+        """The tokens of so many rows under a frame, in a stack."""
+        stream = self._frames.stream(frame, stack, rows)
+        stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
+        return stream
 
 
 def _valueless(tensor: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -149,11 +149,9 @@ class Tracer:
             self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
 
-    @contextmanager
-    def generating(self) -> Iterator[None]:
+    def generating(self) -> AbstractContextManager[None]:
         """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
-        with self._recorder.generating():
-            yield
+        return self._recorder.generating()
 
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
