@@ -256,9 +256,14 @@ OFF: frozenset[str] = frozenset(
     {"turns", "crop", "repeat", "packed", "generate:chunks", "generate:static", "generate:uncached", "generate:ends",
      "generate:lookup", "generate:chat", "hook:experts", "hook:experts named", "raise:KeyboardInterrupt root",
      "raise:KeyboardInterrupt experts", "raise:KeyboardInterrupt after", "copy", "open", "nllb-moe/train", "before:experts",
-     "before:experts first", "before:experts named", "before:output"}
+     "before:experts first", "before:experts named", "before:output", "form:4d"}
 )  # fmt: skip
-"""Kinds, `kind:how`, `family/kind` or `before:how`, that are known to be recorded wrongly; nothing is to stay here."""
+"""Kinds, `kind:how`, `family/kind`, `before:how` or `form:mask`, that are known to be recorded wrongly; nothing is to stay here."""
+
+
+def on(name: str) -> bool:
+    """Whether a way of hooks before, or a form of masks, is tried."""
+    return name not in OFF or bool(os.environ.get("MOESCOPE_KINDS"))
 
 
 def switched_on(family: str) -> list[tuple[str, str]]:
@@ -284,14 +289,14 @@ def fits(family: str, kind: str, how: str) -> bool:
 def programs(draw: st.DrawFn, family: str) -> Program:
     """Up to seven steps."""
     ways = switched_on(family)
-    forms = FORMS if family in CACHED else ("2d", "bool", "none")
+    forms = [f for f in FORMS if (f != "4d" or family in CACHED) and on(f"form:{f}")]
     lengths = st.lists(st.integers(2, 6), min_size=1, max_size=3).map(tuple)
     parts = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
     step = st.builds(
         lambda way, *rest: Step(*way, *rest), st.sampled_from(ways), st.integers(0, 99), lengths, parts,
         st.sampled_from(SIDES), st.sampled_from(forms),
     )  # fmt: skip
-    hooks = [how for kind, how in ways if kind == "hook" and (os.environ.get("MOESCOPE_KINDS") or f"before:{how}" not in OFF)]
+    hooks = [how for kind, how in ways if kind == "hook" and on(f"before:{how}")]
     before = draw(st.lists(st.sampled_from(hooks), max_size=1).map(tuple)) if hooks else ()
     steps = tuple(draw(st.lists(step, min_size=1, max_size=7)))
     return Program(family, draw(st.integers(0, 9)), before, steps, draw(st.sampled_from(list(ENDINGS))))
