@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from calls import FAMILIES, Played, Program, play, programs
+from calls import FAMILIES, Program, programs
 from hypothesis import HealthCheck, Phase, given, settings
+from play import Played, play
 from witness import differences
 
 import moescope
