@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from calls import FAMILIES, Played, Program, play, programs
+from calls import FAMILIES, Program, programs
 from hypothesis import HealthCheck, Phase, given, settings
+from play import Played, play
 from witness import differences
 
 import moescope
 
 SEQUENCES = int(os.environ.get("MOESCOPE_SEQUENCES", "120"))
+MEMORY = Path("/dev/shm")  # thousands of stores: a disk would wait for each
 RAN = dict.fromkeys(FAMILIES, 0)
 
 
@@ -50,7 +52,7 @@ def _short(value: object) -> object:
 
 def wrong(program: Program) -> list[str]:
     """What is wrong around a program, traced and untraced on equal copies."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
         plain = play(program, None)
         try:
             traced = play(program, Path(folder))
