@@ -111,7 +111,7 @@ def test_copies_are_models_of_their_own(family: str, tmp_path: Path) -> None:
 
 
 def test_graphs(tmp_path: Path) -> None:
-    """A model made into a graph inside the block gives the same answer, or is refused by name, and the run goes on to its end."""
+    """A model made into a graph inside the block gives the same answer, or is refused by name; the run goes on."""
     inputs, wrong = {"input_ids": ids(), "use_cache": False}, {}
     for name, make in common_runs.graphs().items():
         traced, theirs = mixtral(1), common_runs.run(make, mixtral(1), inputs)
