@@ -68,11 +68,16 @@ class Handle(RemovableHandle):
             self._hooks.move_to_end(self.id)  # type: ignore[attr-defined]
 
 
-def before(module: nn.Module, function: Callable[..., Any], *, kwargs: bool = False, first: bool = False) -> Handle:
-    """Call `function(module, args)` (with `kwargs`: `(module, args, kwargs)`) before each call of `module`."""
+def before(
+    module: nn.Module, function: Callable[..., Any], *, kwargs: bool = False, first: bool = False, last: bool = False
+) -> Handle:
+    """Call `function(module, args)` (with `kwargs`: `(module, args, kwargs)`) before each call of `module`.
+
+    `first`, `last`: before or behind all others, which may hand other arguments on.
+    """
     inner = module.register_forward_pre_hook(Hook(module, function), with_kwargs=kwargs, prepend=first)
     mark(module)
-    return Handle(module, module._forward_pre_hooks, inner, False)
+    return Handle(module, module._forward_pre_hooks, inner, last)
 
 
 def after(

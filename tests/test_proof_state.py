@@ -33,7 +33,7 @@ def told(thing: Any, seen: dict[int, int]) -> Any:
     if isinstance(thing, list | tuple | deque):
         return (type(thing).__name__, [told(v, seen) for v in thing])
     if isinstance(thing, nn.Module) or (hasattr(thing, "__dict__") and not callable(thing)):
-        return (type(thing).__name__, told(dict(vars(thing)), seen))
+        return (type(thing).__name__, [(name, told(value, seen)) for name, value in vars(thing).items()])
     return type(thing).__name__
 
 

@@ -70,7 +70,7 @@ class ExpertsCall:
                 decided = None if decided is None else _sentinels.mark(site, *decided)
             emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows(), altered=altered))
 
-        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True), *subset.handles]
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True, first=True), *subset.handles]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace what enters the experts."""
@@ -84,14 +84,14 @@ class ExpertsCall:
         return [hooks.before(site.experts, at_experts, kwargs=True, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
-        """See the experts' inputs and output."""
+        """See the experts' inputs, and their output before any hook on it."""
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             output = output[0] if isinstance(output, tuple) else output
             keep(named(args, kwargs, 3), output.reshape(-1, output.shape[-1]))
 
         assert site.experts is not None
-        return [hooks.after(site.experts, after, kwargs=True)]
+        return [hooks.after(site.experts, after, kwargs=True, first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Sum over experts of the experts' own forward, asked for one expert at a time."""

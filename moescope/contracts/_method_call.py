@@ -70,7 +70,7 @@ class MethodCall:
             made = output[0] if isinstance(output, tuple) else output
             keep((hidden.reshape(-1, hidden.shape[-1]),), made.reshape(-1, made.shape[-1]))
 
-        return [hooks.after(site.block, after, kwargs=True)]
+        return [hooks.after(site.block, after, kwargs=True, first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert on the tokens that chose it, times the weight, and what stands beside."""

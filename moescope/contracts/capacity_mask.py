@@ -45,7 +45,7 @@ class CapacityMask:
             found.altered = altered
             emit(found)
 
-        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True)]
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True, first=True)]
 
     def record(self, site: Site, mask: Tensor, weights: Tensor, logits: Tensor) -> Record:
         """(T, 1) experts with their place in the buffer; dropped where the mask has no expert."""
@@ -84,7 +84,11 @@ class CapacityMask:
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
         assert site.experts is not None
-        return [hooks.after(site.experts, lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), kwargs=True)]
+
+        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            keep(named(args, kwargs, 3), output)
+
+        return [hooks.after(site.experts, after, kwargs=True, first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each token's expert on that token, times its weight; nothing for what was dropped."""

@@ -88,7 +88,11 @@ class ProductKeys:
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's tokens and its output, the dense part included."""
-        return [hooks.after(site.block, lambda _, args, output: keep((args[0],), output[0].reshape(-1, output[0].shape[-1])))]
+
+        def after(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            keep((args[0],), output[0].reshape(-1, output[0].shape[-1]))
+
+        return [hooks.after(site.block, after, first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Dense part, and for each chosen expert act(down · x) × weight × up."""

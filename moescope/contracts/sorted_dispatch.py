@@ -58,7 +58,7 @@ class SortedDispatch:
         """Feed-forward: tokens and the block's output. Attention: the heads' outputs by choice, and the attention's output."""
         if hasattr(site.block, "reduce"):
             return _watch_attention(site, keep)
-        return [hooks.after(site.block, lambda _, args, output: keep((_rows(args[0]),), _rows(_first(output))))]
+        return [hooks.after(site.block, lambda _, args, output: keep((_rows(args[0]),), _rows(_first(output))), first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Bias, and each expert on the tokens that chose it, times the weight."""

@@ -24,17 +24,17 @@ class StaticIndex:
             yield Site(name, module, None, experts, self, len(experts), "static", extra={"shared": 1}, score="none")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """Read the indices where they enter the experts; once the output is there, so that an edit's weights count."""
+        """Read the indices as they enter the experts, behind every other hook, and the weights that an edit has left."""
         assert site.experts is not None
 
-        def after(module: nn.Module, args: tuple[Any, ...], _: Any) -> None:
+        def at_experts(module: nn.Module, args: tuple[Any, ...]) -> None:
             experts = spread(*args[:2])
             given = stashed(module)
             weights = torch.ones_like(experts, dtype=args[0].dtype) if given is None else given
             outside = (experts < 0) | (experts >= site.n_experts)
             emit(Record(site, experts.masked_fill(outside, -1), weights.masked_fill(outside, 0)))
 
-        return [hooks.after(site.experts, after)]
+        return [hooks.before(site.experts, at_experts, last=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Name an expert for each token, and multiply what comes out."""

@@ -56,7 +56,7 @@ class Top2Mask:
             own = None if said is None or altered or (untouched and not misread) else decision(*said[:2])
             emit(Record(site, *executed, None if said is None else said[2], own, altered=altered))
 
-        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True)]
+        return [word.handle, hooks.after(site.experts, at_experts, kwargs=True, first=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace mask and weights; where the layer reads the mask as numbers, any expert can be named in it."""
@@ -77,7 +77,11 @@ class Top2Mask:
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See the experts' inputs and output."""
         assert site.experts is not None
-        return [hooks.after(site.experts, lambda _, args, kwargs, output: keep(named(args, kwargs, 3), output), kwargs=True)]
+
+        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+            keep(named(args, kwargs, 3), output)
+
+        return [hooks.after(site.experts, after, kwargs=True, first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert on the tokens that ran it, times weight and the factor for dropped outputs."""

@@ -49,7 +49,7 @@ class VMoE:
                 found.decided = None if found.altered else (own.experts, own.weights)
             emit(found)
 
-        return [word.handle, hooks.after(site.experts, at_experts)]
+        return [word.handle, hooks.after(site.experts, at_experts, first=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Replace the decision where it enters the experts; what was dropped stays dropped."""
@@ -65,7 +65,7 @@ class VMoE:
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """See tokens and decision, and what the experts made of them."""
         assert site.experts is not None
-        return [hooks.after(site.experts, lambda _, args, output: keep(args, output))]
+        return [hooks.after(site.experts, lambda _, args, output: keep(args, output), first=True)]
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Expert by expert from the record alone."""

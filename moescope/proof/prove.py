@@ -51,7 +51,8 @@ def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
                     calls[site.name] = calls.pop(site.name)
                 calls[site.name].append(Call(records.pop(), inputs, output.detach()))
 
-        handles += site.contract.listen(site, records.append) + site.contract.watch(site, keep)
+        handles += site.contract.watch(site, keep)
+        handles += site.contract.listen(site, records.append)  # later, so that it hears of a call before its output is seen
     try:
         yield calls
     finally:

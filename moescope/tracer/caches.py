@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 Event = tuple[str, Any]
-"""("reorder", indices) · ("select", indices) · ("crop", length)"""
+"""("reorder", indices) · ("select", indices) · ("repeat", times) · ("crop", length)"""
 
 CACHES = ("past_key_values", "past_key_value", "cache_params")
-_METHODS = {"reorder_cache": "reorder", "batch_select_indices": "select", "crop": "crop"}
+_METHODS = {"reorder_cache": "reorder", "batch_select_indices": "select", "batch_repeat_interleave": "repeat", "crop": "crop"}
 
 
 def length(cache: Any) -> int | Tensor | None:

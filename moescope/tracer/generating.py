@@ -23,12 +23,33 @@ _DEPTH = 60  # Python frames that are looked through
 _FILE = "generation/utils.py"
 
 
+def stops(model: Any) -> tuple[set[int], set[int]]:
+    """Ids that end a generated sequence, and ids that `generate` then feeds in its place while others go on."""
+    return stops_of(*(getattr(model, name, None) for name in ("generation_config", "config")))
+
+
+def stops_of(*settings: Any) -> tuple[set[int], set[int]]:
+    """The same by the first of some configurations that says it."""
+    ends, pads = (
+        next(
+            (set(v if isinstance(v, list) else [v]) for s in settings if isinstance(v := getattr(s, name, None), int | list)),
+            set(),
+        )
+        for name in ("eos_token_id", "pad_token_id")
+    )
+    return ends, pads or ends
+
+
 @dataclass(eq=False)
 class Call:
-    """One call of generate. `prompt`: places handed in, padding included; `whole`: they begin where the cache began."""
+    """One call of generate. `prompt`: places handed in, padding included; `whole`: they begin where the cache began.
+
+    `stops`: as of a model, by the arguments of this call.
+    """
 
     prompt: int | None
     whole: bool
+    stops: tuple[set[int], set[int]]
     pictures: dict[str, Any] = field(
         default_factory=dict
     )  # grids and pixels' sizes handed in, by name: it encodes images first
@@ -76,7 +97,7 @@ def _read(said: dict[str, Any]) -> Call:
     pixels: Any = handed.get("pixel_values")
     if torch.is_tensor(pixels) and pixels.dim() > 3:
         pictures["pixels"] = tuple(pixels.shape[-2:])
-    return Call(places, torch.is_tensor(embeds) or length == places, pictures)
+    return Call(places, torch.is_tensor(embeds) or length == places, stops_of(said.get("generation_config")), pictures)
 
 
 @dataclass(eq=False)

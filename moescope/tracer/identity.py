@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..store import RunWriter
+from .generating import stops
 from .patches import UNITS, in_text, patches, sizes
 from .sequences import Named, Sequences, among
 from .streams import Stream
@@ -185,19 +186,6 @@ class Identity:
         if new:
             self._seen.update(new)
             self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
-
-
-def stops(model: Any) -> tuple[set[int], set[int]]:
-    """Ids that end a generated sequence, and ids that `generate` then feeds in its place while others go on."""
-    settings = [getattr(model, name, None) for name in ("generation_config", "config")]
-    ends, pads = (
-        next(
-            (set(v if isinstance(v, list) else [v]) for s in settings if isinstance(v := getattr(s, name, None), int | list)),
-            set(),
-        )
-        for name in ("eos_token_id", "pad_token_id")
-    )
-    return ends, pads or ends
 
 
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:

@@ -77,6 +77,9 @@ class Live:
         for number, (event, value) in enumerate(events):
             if event == "crop":
                 cropped.append(self._crop(int(arrays.get(f"event{number}", value))))
+            elif event == "repeat":  # rows that go on apart from what they have in common
+                self._take(np.repeat(np.arange(len(self.sequences)), int(value)), True)
+                self.reordered = True
             else:
                 self._take(np.asarray(arrays.get(f"event{number}", value)).reshape(-1), event == "select")
         return np.concatenate(cropped)

@@ -66,8 +66,8 @@ class Observers:
         handles: list[Any] = [hooks.after(r.module, lambda _, __, o, r=r: self._cycle(r, o)) for r in repeated]
         for site in sites if self.kinds else []:
             records: list[Record] = []
-            handles += site.contract.listen(site, records.append)
             handles += site.contract.watch(site, lambda i, o, site=site, r=records: self._experts(site, Call(r.pop(), i, o)))  # type: ignore[misc]
+            handles += site.contract.listen(site, records.append)
             parent = getattr(site, "parent", None)
             if "dimensionality" in self.kinds and parent is not None and not isinstance(parent, nn.ModuleList):
                 handles.append(hooks.after(parent, lambda _, __, o, site=site: self._residual(site, o)))

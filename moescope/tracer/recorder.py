@@ -16,8 +16,9 @@ from .calls import silent
 from .clock import Clock
 from .cycles import Repeated
 from .frames import Frame, Frames, Stream
+from .generating import stops
 from .holding import Holding
-from .identity import SequenceInfo, stops
+from .identity import SequenceInfo
 from .jobs import Forward, Job, phase, references
 from .observers import Observers
 from .options import Options

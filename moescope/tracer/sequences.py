@@ -55,8 +55,8 @@ class Sequences:
 
     def __init__(self, take: Callable[[int], int], stops: tuple[set[int], set[int]]) -> None:
         self._take = take
-        self._ends, self._pads = (np.array(sorted(ids), np.int64) for ids in stops)
-        self._only_pads = np.setdiff1d(self._pads, self._ends)
+        self._stops = _arrays(stops)
+        self._only_pads = np.setdiff1d(*reversed(self._stops))
         self._live: dict[int, Live] = {}
         self._unsure = 0  # forwards of single ids that the caller may have sampled
         self._again = 0  # forwards that ran earlier tokens again
@@ -128,10 +128,11 @@ class Sequences:
             self._by_choice(named, stream, arrays)
         if went_on and ids is not None and ids.shape[1] - again == 1:
             one, made = ids[:, -1], named.generated[:, -1]
-            live.ended &= among(one, self._pads)
+            ends, pads = self._stops if stream.call is None else _arrays(stream.call.stops)
+            live.ended &= among(one, pads)
             named.real[:, -1] &= ~live.ended
             named.fresh[:, -1] &= ~live.ended
-            live.ended |= made & among(one, self._ends)
+            live.ended |= made & among(one, ends)
         elif not again:
             live.ended[:] = False
         live.decoding = named.generated[:, -1] & named.real[:, -1]
@@ -162,8 +163,14 @@ class Sequences:
             named.generated[:, 0] = False if chosen is None else live.decoding & chosen
         else:
             named.generated[:, 0] = False if chosen is None else chosen
-            over = live.ended & (among(arrays["ids"][:, 0], self._pads) if "ids" in arrays else True)
+            over = live.ended & (among(arrays["ids"][:, 0], self._stops[1]) if "ids" in arrays else True)
             self._unsure += bool((named.real[:, 0] & ~named.generated[:, 0] & ~over).any())
+
+
+def _arrays(stops: tuple[set[int], set[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids that end a sequence, and that are fed in its place afterwards."""
+    ends, pads = (np.array(sorted(ids), np.int64) for ids in stops)
+    return ends, pads
 
 
 def _go_on(live: Live, real: np.ndarray, again: int) -> Named:
