@@ -78,12 +78,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Every kind of step and the ways it has."""
 
-OFF: frozenset[str] = frozenset(
-    {"turns", "crop", "repeat", "packed", "generate:chunks", "generate:static", "generate:uncached", "generate:ends",
-     "generate:lookup", "generate:chat", "hook:experts", "hook:experts named", "raise:KeyboardInterrupt root",
-     "raise:KeyboardInterrupt experts", "raise:KeyboardInterrupt after", "copy", "open", "nllb-moe/train", "before:experts",
-     "before:experts first", "before:experts named", "before:output", "form:4d"}
-)  # fmt: skip
+OFF: frozenset[str] = frozenset({"repeat", "generate:ends", "before:output"})
 """Kinds, `kind:how`, `family/kind`, `before:how` or `form:mask`, known to be recorded wrongly; nothing is to stay here."""
 
 

@@ -52,7 +52,7 @@ def _short(value: object) -> object:
 
 def wrong(program: Program) -> list[str]:
     """What is wrong around a program, traced and untraced on equal copies."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(prefix="programs-", dir=MEMORY if MEMORY.is_dir() else None) as folder:
         plain = play(program, None)
         try:
             traced = play(program, Path(folder))
