@@ -2,23 +2,19 @@
 
 import base64
 import http.client
-import http.server
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, Eyes
 
 from moescope.cli.app import Site, serving
 
@@ -30,11 +26,6 @@ GUARDS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
-needs_browser = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
 
 
 @pytest.fixture(scope="module")
@@ -238,97 +229,3 @@ def test_other_names(host: str, allowed: tuple[str, ...], names: list[str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     assert sorted(address(host, number, None, allowed).names) == sorted(name.format(port=number) for name in names)
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Callable[[str], str]]:
-    """Another site on this machine that serves one page."""
-    pages: dict[str, str] = {}
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.end_headers()
-            self.wfile.write(pages["page"].encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def serve(page: str) -> str:
-        pages["page"] = page
-        return f"http://localhost:{server.server_port}/"
-
-    yield serve
-    server.shutdown()
-
-
-class TestBrowser:
-    """What a visitor's browser does."""
-
-    pytestmark = needs_browser
-
-    def test_address_lets_in_and_a_second_tab_needs_none(self, site: Site, chromium: Any) -> None:
-        with chromium.new_context() as context:
-            eyes = Eyes(context.new_page(), site)
-            eyes.go("load?run=0")
-            assert "token" not in eyes.page.url
-            assert "/load" in eyes.page.url
-            second = context.new_page()
-            second.goto(f"{site.url}tokens?run=0")
-            second.locator(".tokens .t").first.wait_for()
-            eyes.sound()
-
-    def test_without_token_there_is_a_sentence(self, site: Site, chromium: Any) -> None:
-        with chromium.new_context() as context:
-            page = context.new_page()
-            assert page.goto(f"{site.url}sql").status == 403
-            assert page.locator("body").inner_text().startswith("This dashboard needs its token: open the address")
-
-    def test_link_on_another_site_opens_the_view_that_was_sent(
-        self, site: Site, chromium: Any, elsewhere: Callable[[str], str]
-    ) -> None:
-        with chromium.new_context() as context:
-            page = context.new_page()
-            for link in (site.of("load?run=0"), f"{site.url}tokens?run=0"):  # the second has the cookie of the first
-                page.goto(elsewhere(f'<a href="{link}">view</a>'))
-                page.get_by_role("link").click()
-                page.locator(".ms-head h1").wait_for()
-                assert "token=" not in page.url
-                assert link.partition("?")[0] in page.url
-
-    def test_another_site_gets_nothing(self, site: Site, chromium: Any, elsewhere: Callable[[str], str]) -> None:
-        tries = """<script>
-          const seen = window.seen = {}
-          const ws = new WebSocket('URL'.replace('http', 'ws') + '_stcore/stream')
-          ws.onopen = () => seen.ws = 'open'
-          ws.onerror = () => seen.ws = 'refused'
-          const script = document.createElement('script')
-          script.src = 'URL_stcore/host-config'
-          script.onload = () => seen.script = 'open'
-          script.onerror = () => seen.script = 'refused'
-          document.head.append(script)
-          const asked = fetch('URL_stcore/host-config', {credentials: 'include'})
-          asked.then(() => seen.fetch = 'open', () => seen.fetch = 'refused')
-        </script><iframe src="URLsql?token=TOKEN"></iframe>"""
-        with chromium.new_context() as context:
-            Eyes(context.new_page(), site).go()
-            page = context.new_page()
-            page.goto(elsewhere(tries.replace("URL", site.url).replace("TOKEN", TOKEN)))
-            page.wait_for_function("Object.keys(window.seen).length === 3")
-            assert page.evaluate("window.seen") == {"ws": "refused", "script": "refused", "fetch": "refused"}
-            assert [frame.locator(".ms-head").count() for frame in page.frames[1:]] == [0]
-
-    def test_query_of_a_link_waits_for_run(self, site: Site, chromium: Any) -> None:
-        with chromium.new_context() as context:
-            eyes = Eyes(context.new_page(), site)
-            eyes.go("sql?sql=select+41%2B1+as+answer&show=chart")
-            assert eyes.page.get_by_label("Query").input_value() == "select 41+1 as answer"
-            assert "until Run is pressed" in eyes.page.locator(".ms-empty").first.inner_text()
-            assert eyes.page.get_by_text("rows ×").count() == 0
-            eyes.page.get_by_role("button", name="Run").click()
-            eyes.page.get_by_text("1 rows × 1 columns").wait_for()
-            eyes.sound()

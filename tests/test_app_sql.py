@@ -14,9 +14,6 @@ import pandas as pd
 import psutil
 import pytest
 import synthetic_app
-from browser import CHROMIUM, Eyes
-
-from moescope.cli.app import serving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
 
@@ -236,39 +233,3 @@ def test_environment_of_the_server_stays_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("MOESCOPE_TOKEN", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert "secret" not in workers.environment().values()
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium")
-@pytest.mark.parametrize("way", ["stop", "page", "edit", "close"])
-def test_query_ends_when_its_reader_goes(way: str, growing: Path, chromium: Any) -> None:
-    with serving(growing) as site, chromium.new_context() as context:
-        eyes, server = Eyes(context.new_page(), site), psutil.Process(site.pid)
-
-        def busy() -> list[psutil.Process]:
-            return [p for p in server.children() if p.is_running() and p.cpu_times().user > 2.0]
-
-        def until(there: bool, seconds: float) -> bool:
-            end = time.monotonic() + seconds
-            while bool(busy()) != there and time.monotonic() < end:
-                time.sleep(0.05)
-            return bool(busy()) == there
-
-        eyes.go("sql?sql=" + LONG.replace(" ", "+").replace("%", "%25"))
-        eyes.page.get_by_role("button", name="Run").click()
-        eyes.page.get_by_role("button", name="Stop").wait_for()
-        assert until(True, 15)
-        if way == "stop":
-            eyes.page.get_by_role("button", name="Stop").click()
-        elif way == "page":
-            eyes.page.get_by_role("link", name="Load and entropy").click()
-        elif way == "edit":
-            eyes.page.get_by_label("Query").fill("select 1 as one")
-            eyes.page.get_by_label("Query").press("Tab")
-        else:
-            eyes.page.close()
-        assert until(False, 5)
-        if way != "close":
-            eyes.rest()
-            eyes.sound()
