@@ -78,7 +78,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 """Every kind of step and the ways it has."""
 
-OFF: frozenset[str] = frozenset({"repeat", "generate:ends", "before:output"})
+OFF: frozenset[str] = frozenset()
 """Kinds, `kind:how`, `family/kind`, `before:how` or `form:mask`, known to be recorded wrongly; nothing is to stay here."""
 
 
