@@ -43,7 +43,12 @@ class Arena:
     def __init__(self, folder: Path) -> None:
         here = Path(__file__).parent
         paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
-        settings = os.environ | {"PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "hub")}
+        settings = os.environ | {
+            "PYTHONPATH": paths,
+            "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1",
+            "HF_HOME": str(folder / "hub"),
+        }
         command = [sys.executable, __file__, str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)
         assert self._process.stdout is not None
@@ -109,7 +114,16 @@ def _load() -> None:
     transformers.MixtralForCausalLM, transformers.PreTrainedTokenizerFast  # noqa: B018
     for package in ("cli", "inputs", "analyses", "contracts"):
         modules(package)
-    for name in ("tracer", "proof.families", "interventions", "store", "models.loading", "models.vmoe", "analyses._report", "store.verify"):
+    for name in (
+        "tracer",
+        "proof.families",
+        "interventions",
+        "store",
+        "models.loading",
+        "models.vmoe",
+        "analyses._report",
+        "store.verify",
+    ):
         importlib.import_module(f"moescope.{name}")
     for name in ("datasets", "pandas", "pyarrow.csv", "pyarrow.parquet", "duckdb", "altair"):
         importlib.import_module(name)

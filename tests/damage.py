@@ -17,7 +17,22 @@ import numpy as np
 
 VALUES: list[Any] = [None, True, -1, 0, 3, 10**7, 10**9, 10**30, 1.5, float("nan"), float("inf"), "", "maybe", "x" * 9999, [], {}, [[]], ["a", 1],
                      "\ud800", "\x00", "../../../etc/passwd", {"a": {"b": None}}, "mixtral", "llama", "vmoe", -(2**63), 2**64]  # fmt: skip
-ENDINGS = [".txt", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".npz", ".conllu", ".png", ".gif", ".safetensors", ".bin", ".gz", ""]
+ENDINGS = [
+    ".txt",
+    ".json",
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".npz",
+    ".conllu",
+    ".png",
+    ".gif",
+    ".safetensors",
+    ".bin",
+    ".gz",
+    "",
+]
 JSON = {".json", ".jsonl"}
 
 
@@ -44,7 +59,9 @@ def cut(path: Path, random: Random) -> None:
 def insert(path: Path, random: Random) -> None:
     data = path.read_bytes()
     place = random.randrange(len(data) + 1)
-    stuff = random.choice([b"\0", b"\xff\xfe", b"\n", b"\t\t\t", b'"', b",,,", b"\xed\xa0\x80", b"\x1b[31m", os.urandom(8), b"\x85", b"{" * 9999])
+    stuff = random.choice(
+        [b"\0", b"\xff\xfe", b"\n", b"\t\t\t", b'"', b",,,", b"\xed\xa0\x80", b"\x1b[31m", os.urandom(8), b"\x85", b"{" * 9999]
+    )
     path.write_bytes(data[:place] + stuff + data[place:])
 
 
@@ -140,8 +157,13 @@ def promises(path: Path, random: Random) -> None:
         path.write_bytes(_image(random.choice([(60_000, 60_000), (20_000, 9_000), (2**31 - 1, 1)])))
         return
     head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": random.choice(["<i8", "|u1", "|O"]), "fortran_order": False, "shape": shape})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{random.choice(['input_ids', 'images'])}.npy", "w") as file:
+    np.lib.format.write_array_header_1_0(
+        head, {"descr": random.choice(["<i8", "|u1", "|O"]), "fortran_order": False, "shape": shape}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{random.choice(['input_ids', 'images'])}.npy", "w") as file,
+    ):
         file.write(head.getvalue())
         for _ in range(random.choice([0, 1, 64])):
             file.write(bytes(1 << 20))
@@ -174,7 +196,14 @@ def special(path: Path, random: Random) -> None:
         with path.open("wb") as file:
             file.truncate(1 << 40)
     elif kind != "gone":
-        targets = {"loop": path.name, "dangling": "nowhere", "zero": "/dev/zero", "full": "/dev/full", "null": "/dev/null", "tty": "/dev/tty"}
+        targets = {
+            "loop": path.name,
+            "dangling": "nowhere",
+            "zero": "/dev/zero",
+            "full": "/dev/full",
+            "null": "/dev/null",
+            "tty": "/dev/tty",
+        }
         path.symlink_to(targets[kind])
 
 
@@ -186,7 +215,20 @@ def renamed(path: Path, random: Random) -> None:
 
 def odd(path: Path, random: Random) -> None:
     """Text that is well-formed and strange."""
-    strange = ["\u202e", "\U0001f468\u200d\U0001f469", "a\u0301" * 50, "\ufeff", "\u2028", "\x85", "ﷺ" * 99, "\U0010ffff", "𝟛", "\r", "\x0b", "\x1b[2J"]
+    strange = [
+        "\u202e",
+        "\U0001f468\u200d\U0001f469",
+        "a\u0301" * 50,
+        "\ufeff",
+        "\u2028",
+        "\x85",
+        "ﷺ" * 99,
+        "\U0010ffff",
+        "𝟛",
+        "\r",
+        "\x0b",
+        "\x1b[2J",
+    ]
     text = path.read_bytes().decode("latin-1")
     words = random.choice(strange)
     place = random.randrange(len(text) + 1)
@@ -195,7 +237,23 @@ def odd(path: Path, random: Random) -> None:
 
 RULED: dict[str, Callable[[Path, Random], None]] = {
     f.__name__: f
-    for f in (bits, cut, insert, overwrite, repeat, utf16, zipped, deep, swap_json, pickled, arrays, promises, special, renamed, odd)
+    for f in (
+        bits,
+        cut,
+        insert,
+        overwrite,
+        repeat,
+        utf16,
+        zipped,
+        deep,
+        swap_json,
+        pickled,
+        arrays,
+        promises,
+        special,
+        renamed,
+        odd,
+    )
 }
 RULES = [*RULED, "swap_json", "swap_json"]
 

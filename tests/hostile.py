@@ -21,7 +21,22 @@ WORDS = ["", " ", "maybe", "nan", "x" * 5000, "ünï", "日本", "a\nb", "a\tb",
 PATHS = ["", ".", "..", "/", "/dev/null", "/dev/full", "/dev/zero", "/dev/stdin", "/proc/self/mem", "/etc/passwd", "missing", "missing/x",
          "x" * 300, "a/" * 3000, "data.txt/x", "run.duckdb/x", "texts", "model", "fifo", "loop", "socket", "\udcff.duckdb", "a\nb",
          "lr=0.1/x.duckdb", "file:///etc/passwd", "https://example.invalid/x", "s3://a/b", "~/x", "-", ":memory:", "md:x"]  # fmt: skip
-LISTS = ["0-999999999999", "5-1", "0,", ",", "0--1", "-", "1-2-3", "٣", "0-0x5", "9" * 30, "0:0-99999999999", "0:9", "encoder.0", "0:"]
+LISTS = [
+    "0-999999999999",
+    "5-1",
+    "0,",
+    ",",
+    "0--1",
+    "-",
+    "1-2-3",
+    "٣",
+    "0-0x5",
+    "9" * 30,
+    "0:0-99999999999",
+    "0:9",
+    "encoder.0",
+    "0:",
+]
 PAIRS = ["capacity_factor=nan", "capacity_factor=-1", "batch_priority=maybe", "num_selected_experts=0", "group_size=x", "=", "a", "a=b=c",
          "capacity=1e999", "capacity_factor=[1]", "noise_std=null", "group_size=99999999999", "seed=nan", "by=3", "seed=-1", "k=[[[[",
          "num_selected_experts=999", "capacity=true", "deterministic=7", "top=inf", "least=-1", "draws=99999999999999"]  # fmt: skip
@@ -35,9 +50,28 @@ QUERIES = ["", ";", "-- nothing", "select 1; select 2", "drop table runs", "crea
            "select '5 years'::interval, time '12:00:00', timestamptz '2020-01-01 00:00:00+00', [map {1: 2}]"]  # fmt: skip
 MODELS = ["model", "sharded", "vmoe", "checkpoint", "mixtral", "nobody/nothing", "texts", "data.txt", "missing", "a/b/c", "a//b", "..",
           "http://x/y", "model/", "model/config.json", "-", "\udcff", "x" * 300, "gpt2", "owner/" + "x" * 200, "owner/na me", "o/..", "日/本"]  # fmt: skip
-TEXTUAL = ["data.jsonl", "data.txt", "data.csv", "data.tsv", "data.parquet", "data.npz", "data.conllu", "data.conllulex", "saved", "texts"]
+TEXTUAL = [
+    "data.jsonl",
+    "data.txt",
+    "data.csv",
+    "data.tsv",
+    "data.parquet",
+    "data.npz",
+    "data.conllu",
+    "data.conllulex",
+    "saved",
+    "texts",
+]
 PICTURES = ["images", "images.npz", "images/no/0.png"]
-BY_NAME = {"query": QUERIES, "model": MODELS, "layers": LISTS, "experts": LISTS, "overrides": PAIRS, "options": PAIRS, "names": WORDS + PATHS}
+BY_NAME = {
+    "query": QUERIES,
+    "model": MODELS,
+    "layers": LISTS,
+    "experts": LISTS,
+    "overrides": PAIRS,
+    "options": PAIRS,
+    "names": WORDS + PATHS,
+}
 VALID: dict[str, Any] = {"store": ["run.duckdb"], "query": ["from runs"], "experts": ["0:1"], "limit": ["2"]}
 
 
@@ -63,7 +97,10 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     data = random.choice(PICTURES if pictures else TEXTUAL)
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}
-    names = {"analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"], "families": ["mixtral"]}
+    names = {
+        "analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"],
+        "families": ["mixtral"],
+    }
     args = [name]
     for parameter in commands()[name].params:
         if isinstance(parameter, click.Argument):
@@ -82,7 +119,11 @@ def value(parameter: click.Parameter, random: Random) -> str:
         return random.choice(PATHS)
     if isinstance(kind, click.Choice):
         return random.choice([*kind.choices, *WORDS])
-    if isinstance(kind, click.types.IntParamType | click.types.FloatParamType) or "number" in kind.name or "integer" in kind.name:
+    if (
+        isinstance(kind, click.types.IntParamType | click.types.FloatParamType)
+        or "number" in kind.name
+        or "integer" in kind.name
+    ):
         return random.choice(NUMBERS + HUGE)
     return random.choice(WORDS + NUMBERS + LISTS)
 
@@ -93,7 +134,9 @@ def hostile(name: str, random: Random) -> Case:
     what = random.random()
     edits = []
     if what > 0.4 and files:
-        edits = [(random.choice(files), random.choice(RULES), random.randrange(1 << 30)) for _ in range(random.choice([1, 1, 1, 2]))]
+        edits = [
+            (random.choice(files), random.choice(RULES), random.randrange(1 << 30)) for _ in range(random.choice([1, 1, 1, 2]))
+        ]
     if what < 0.5 or not files:
         for _ in range(random.choice([1, 1, 2, 3])):
             args = _worse(name, args, random)

@@ -82,7 +82,11 @@ def vmoe(folder: Path, checkpoint: Path) -> None:
     encoder = EncoderConfig(2, 16, 2, moe=MoeConfig(num_experts=2, layers=(1,)))
     config = VMoEConfig(2, (4, 4), 8, encoder, channels=1, image_size=(8, 8))
     VMoE(config).eval().save_pretrained(folder)
-    write(checkpoint, {"embedding": {"kernel": np.ones((4, 4, 1, 8), np.float32)}, "cls": np.ones((1, 1, 8), np.float32)}, shards=2)
+    write(
+        checkpoint,
+        {"embedding": {"kernel": np.ones((4, 4, 1, 8), np.float32)}, "cls": np.ones((1, 1, 8), np.float32)},
+        shards=2,
+    )
 
 
 def make(folder: Path, trace: Callable[[list[str]], object]) -> None:

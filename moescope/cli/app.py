@@ -12,14 +12,21 @@ from pathlib import Path
 
 import click
 
+from ._options import FILE, PORT, TEXT
+
 LOCAL = ("127.0.0.1", "localhost", "::1")
+HANDS_OVER = True  # to a server that talks on standard error
 
 
 @click.command(name="app")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where it listens.")
+@click.argument("store", type=FILE)
+@click.option("--port", type=PORT, default=8501, show_default=True, help="Where it listens.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 shows the store to everybody who reaches this machine."
+    "--host",
+    default="127.0.0.1",
+    type=TEXT,
+    show_default=True,
+    help="0.0.0.0 shows the store to everybody who reaches this machine.",
 )
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
 def command(store: Path, port: int, host: str, headless: bool) -> None:

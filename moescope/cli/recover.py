@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from ._options import FILE
+
 
 @click.command(name="recover")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 def command(store: Path) -> None:
     """Join the runs that were cut off to STORE as they are (status `interrupted`); --resume can still go on with them."""
     from ..store import RunWriter

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
+from ._options import FILE, RUN, TEXT
+
 
 @click.command(name="report")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The page to write; default: STORE with .html.")
-@click.option("--run", type=int, help="Which run; default: the newest complete one.")
-@click.option("--title", help="Heading of the page.")
+@click.option("--run", type=RUN, help="Which run; default: the newest complete one.")
+@click.option("--title", type=TEXT, help="Heading of the page.")
 def command(store: Path, output: Path | None, run: int | None, title: str | None) -> None:
     """Write one self-contained HTML page about STORE: figures, how to read them, and the SQL behind each."""
     from ..analyses import catalogue, run_all

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from ._options import FILE, TEXT
+
 
 @click.command(name="sql")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("query")
+@click.argument("store", type=FILE)
+@click.argument("query", type=TEXT)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")
 def command(store: Path, query: str, form: str, output: Path | None) -> None:

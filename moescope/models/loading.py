@@ -1,6 +1,7 @@
 """Load what a user names: a specimen, a local folder, a V-MoE checkpoint, a model of the hub."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,20 @@ import torch
 from torch import nn
 
 from ..errors import InputError, ModelError
+from ..foreign import doing, one_line
+from .guard import config_of
 
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
 SPECIMENS = Path(__file__).parent / "specimens"
 
 
@@ -23,6 +37,7 @@ class Loaded:
     model: nn.Module
     tokenizer: Any = None
     prepare: Any = None
+    no_tokenizer: str = "comes without a tokenizer"
 
     @property
     def reads(self) -> str:
@@ -42,8 +57,11 @@ def device_of(device: str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; try cpu") from error
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"device {device!r} cannot be used here: {one_line(first)}; try cpu") from error
+    if found.type == "meta":
+        raise InputError("device 'meta' holds no numbers, so nothing can be run there; try cpu")
     return found
 
 
@@ -73,43 +91,58 @@ def load(
     """
     where = device_of(device)
     kind = dtype_of(dtype, where)
-    folder = specimens().get(str(name), Path(name))
+    with doing(f"loading {name}", ModelError):
+        return _found(str(name), where, kind, revision, trust_remote_code, allow_pickle)
+
+
+def _found(name: str, where: torch.device, kind: Any, revision: str | None, remote: bool, pickle: bool) -> Loaded:
+    folder = specimens().get(name, Path(name))
     if (folder / "config.json").exists():
-        return _folder(str(name), folder, where, kind, trust_remote_code, allow_pickle, None)
+        return _folder(name, folder, where, kind, remote, pickle, None)
     if Path(f"{name}.index").exists():
-        return _checkpoint(str(name), where, kind)
+        return _checkpoint(name, where, kind)
     if folder.exists():
         raise ModelError(f"{name} is no model: a model's folder has a config.json, a V-MoE checkpoint a file PREFIX.index")
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+    if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no model {str(name)!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
+            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
         )
-    return _folder(str(name), str(name), where, kind, trust_remote_code, allow_pickle, revision)
+    return _folder(name, name, where, kind, remote, pickle, revision)
 
 
 def _folder(
     name: str, folder: Path | str, device: torch.device, dtype: Any, remote: bool, pickle: bool, revision: str | None
 ) -> Loaded:
-    if isinstance(folder, Path):
-        _safe(folder, remote, pickle)
-        if '"vmoe"' in (folder / "config.json").read_text():
-            from .vmoe import VMoE
+    if isinstance(folder, Path) and config_of(folder, remote, pickle).get("model_type") == "vmoe":
+        from .vmoe import VMoE
 
-            return _vmoe(name, VMoE.from_pretrained(folder), device, dtype)
+        return _vmoe(name, VMoE.from_pretrained(folder), device, dtype)
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": remote} | ({"revision": revision} if revision else {})
-    if not isinstance(folder, Path) and not _hub_answers(folder):
-        options["local_files_only"] = True  # the cache may have it
+    if not isinstance(folder, Path):
+        options |= _from_hub(folder, revision)
     transformers.utils.logging.disable_progress_bar()
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **options)
-        cls = _class(config)
-        model = cls.from_pretrained(folder, dtype=dtype, use_safetensors=None if pickle else True, **options)
-        tokenizer = _tokenizer(folder, options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(_why(name, error)) from error
-    return Loaded(name, model.to(device).eval(), tokenizer)
+    if not remote and "auto_map" in transformers.PretrainedConfig.get_config_dict(folder, **options)[0]:
+        raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
+    config = transformers.AutoConfig.from_pretrained(folder, **options)
+    cls = _class(config)
+    model = cls.from_pretrained(folder, dtype=dtype, use_safetensors=None if pickle else True, **options)
+    tokenizer, reason = _tokenizer(folder, options)
+    return Loaded(name, model.to(device).eval(), tokenizer, no_tokenizer=reason)
+
+
+def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
+    """Options for a name of the hub. ModelError where neither the hub nor the cache has it."""
+    if _hub_answers(name):
+        return {}
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        raise ModelError(
+            f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
+        )
+    return {"local_files_only": True}
 
 
 def _hub_answers(name: str) -> bool:
@@ -128,42 +161,27 @@ def _hub_answers(name: str) -> bool:
     return True
 
 
-def _why(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
-        return f"{name} brings code of its own; moescope runs it only with --trust-remote-code"
-    if any(word in text for word in ("couldn't connect", "offline", "Connection", "resolve", "Max retries")):
-        return f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
-    return f"{name} cannot be loaded: {text[:300]}"
-
-
-def _safe(folder: Path, remote: bool, pickle: bool) -> None:
-    if '"auto_map"' in (folder / "config.json").read_text() and not remote:
-        raise ModelError(f"{folder} brings code of its own (auto_map in config.json); it runs only with --trust-remote-code")
-    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickled and not [*folder.glob("*.safetensors")] and not pickle:
-        raise ModelError(
-            f"the weights in {folder} are pickled ({pickled[0].name}), which can run code; convert them to safetensors, or say "
-            "--allow-pickle if you trust them"
-        )
-
-
 def _class(config: Any) -> Any:
     import transformers
 
-    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or []]
-    if named and named[0] is not None:
-        return named[0]
+    for name in getattr(config, "architectures", None) or []:
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
 
 
-def _tokenizer(folder: Path | str, options: dict[str, Any]) -> Any:
+def _tokenizer(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer; or None and why there is none, which only texts need."""
     import transformers
 
+    if isinstance(folder, Path) and not any((folder / name).exists() for name in _TOKENIZERS):
+        return None, "comes without a tokenizer"
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError, ImportError):
-        return None
+        with doing("loading its tokenizer", InputError):
+            return transformers.AutoTokenizer.from_pretrained(folder, **options), ""
+    except InputError as error:
+        return None, f"comes with a tokenizer that cannot be used ({error})"
 
 
 def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:

@@ -65,9 +65,7 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
 
 def _tokenize(loaded: Loaded, text: str) -> tuple[list[int], list[tuple[int, int]] | None]:
     if loaded.tokenizer is None:
-        raise InputError(
-            f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: an .npz with input_ids"
-        )
+        raise InputError(f"{loaded.name} {loaded.no_tokenizer}, so it cannot read text; give it ids: an .npz with input_ids")
     if not getattr(loaded.tokenizer, "is_fast", False):
         return loaded.tokenizer(text, verbose=False)["input_ids"], None
     encoded = loaded.tokenizer(text, return_offsets_mapping=True, verbose=False)
