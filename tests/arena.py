@@ -96,7 +96,8 @@ def serve(folder: Path) -> None:
             sys.stdout = sys.stderr = nowhere
             samples.make(valid, lambda args: main(args, standalone_mode=False))
             os._exit(0)
-    os.waitpid(child, 0)
+    if os.waitpid(child, 0)[1] or not (valid / "run.duckdb").exists():
+        raise RuntimeError("the valid files could not be made")
     print("ready", flush=True)
     for number, line in enumerate(sys.stdin):
         print(json.dumps(asdict(_case(Case(**json.loads(line)), valid, folder / f"case{number}"))), flush=True)

@@ -270,7 +270,10 @@ def damage(name: str, rule: str, seed: int) -> str:
     if not files:
         return ""
     chosen = random.choice(files)
-    RULED[rule](chosen, random)
+    try:
+        RULED[rule](chosen, random)
+    except (ValueError, OSError, struct.error):  # damaged before, so that its structure is gone
+        bits(chosen, random) if chosen.is_file() else None
     return f"{chosen} {rule}"
 
 

@@ -23,7 +23,7 @@ def wrong(case: Case, outcome: Outcome) -> str:
         return "memory"
     if any("UNPICKLED" in name for name in outcome.changed):
         return "unpickled"
-    if outcome.code and outcome.changed:
+    if outcome.code and outcome.changed and "moescope recover" not in outcome.err:
         return f"changed {re.sub('[0-9a-f]{8,}', '#', ' '.join(outcome.changed))[:60]}"
     if outcome.code and not (len(lines) == 1 and lines[0].startswith("moescope: ") and len(lines[0]) > 20):
         return "" if not lines and outcome.out and case.args[0] in SPOKEN else f"{len(lines)} lines"

@@ -62,7 +62,7 @@ def _explained(error: BaseException, session: Session) -> int:
         return _say(error.format_message(), error.exit_code)
     if isinstance(error, MoescopeError):
         return _say(str(error), error.exit_code)
-    if isinstance(error, KeyboardInterrupt | click.Abort) or (session.interrupted and isinstance(error, RuntimeError)):
+    if isinstance(error, KeyboardInterrupt | click.Abort) or (session.interrupted and not isinstance(error, MoescopeError)):
         return _say("interrupted", INTERRUPTED)  # DuckDB makes a RuntimeError of Ctrl-C
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return UNREAD

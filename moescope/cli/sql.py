@@ -18,17 +18,18 @@ def command(store: Path, query: str, form: str, output: Path | None) -> None:
     """Ask STORE one SQL QUERY; `moescope info STORE` lists tables and views."""
     import duckdb
 
-    from ..errors import InputError
     from ..store import open_store
+    from ._statements import one_question, unanswered
 
+    question = one_question(query)
     with open_store(store) as opened:
         try:
-            relation = opened.sql(query)
+            relation = opened.sql(question)
             if relation is None:
                 return
             _write(relation, form, output)
         except duckdb.Error as error:
-            raise InputError(f"the query cannot be answered: {' '.join(str(error).split())[:400]}") from error
+            raise unanswered(error) from error
 
 
 def _write(relation: Any, form: str, output: Path | None) -> None:

@@ -5,8 +5,14 @@ import re
 from pathlib import Path
 
 from moescope.errors import InputError
+from moescope.inputs._bounds import read_bytes
 
 NOT_DATA = re.compile(r"(readme|licen[cs]e|copying|notice|attribution)\b", re.IGNORECASE)
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be stored: bytes that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def list_files(folder: Path) -> list[Path]:
@@ -30,7 +36,7 @@ def read_lines(path: Path, source: str) -> list[str]:
 
     Raises InputError naming the first byte that is not UTF-8, or NUL.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, source)
     try:
         text = data.decode()
         bad = data.find(b"\0")  # UTF-8 in theory; in practice UTF-16 or no text at all

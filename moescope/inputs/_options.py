@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 from moescope.errors import InputError
+from moescope.inputs._files import shown
 
 FLAGS = ("text_column", "label_columns", "split", "sentences")
 
@@ -50,7 +51,7 @@ class Options:
 
     def name(self, path: Path) -> str:
         """What to call this file in examples and messages."""
-        return self.source or path.name or path.resolve().name
+        return shown(self.source or path.name or path.resolve().name)
 
 
 def refuse_foreign(format: ModuleType, options: Options, path: Path) -> None:

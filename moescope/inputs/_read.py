@@ -7,7 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from moescope.errors import InputError
+from moescope.foreign import doing, one_line
 from moescope.inputs import _files, _formats
+from moescope.inputs._bounds import not_the_system
 from moescope.inputs._options import Options
 from moescope.inputs._shipped import shipped
 from moescope.inputs._types import Dataset, Example, Kind, Lazy
@@ -32,11 +34,13 @@ def read(
         raise InputError(f"--limit {limit} leaves nothing to trace: give 1 or more.")
     columns = None if label_columns is None else tuple(label_columns)
     options = Options(text_column, columns, split, limit, sentences)
-    try:
-        path = locate(data)
-        return _dataset(_name(data, path), path, options)
-    except OSError as error:
-        raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}.") from error
+    with doing(f"reading {data}", InputError):
+        try:
+            path = locate(data)
+            not_the_system(path)
+            return _dataset(_files.shown(_name(data, path)), path, options)
+        except OSError as error:
+            raise InputError(f"{error.filename or data} cannot be read: {error.strerror or one_line(str(error))}.") from error
 
 
 def _name(data: str | Path, path: Path) -> str:

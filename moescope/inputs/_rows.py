@@ -45,7 +45,7 @@ def labels(record: Row, wanted: Sequence[str] | None, text_column: str | None, w
     """Wanted columns, or every column of strings, integers or truth values but the text; nulls are left out."""
     if wanted is None:
         wanted = [c for c, value in record.items() if isinstance(value, str | int) and c != text_column]
-    return {c: _label(record[c], c, where) for c in wanted if record.get(c) is not None}
+    return {_string(c, c, where): _label(record[c], c, where) for c in wanted if record.get(c) is not None}
 
 
 def _label(value: Any, column: str, where: str) -> str:

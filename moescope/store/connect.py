@@ -1,11 +1,13 @@
 """Open a finished store read-only, or say in one sentence why that cannot be."""
 
+import os
 from pathlib import Path
 
 import duckdb
 
 from .. import __version__
 from ..errors import StoreError
+from .held import held
 from .schema import VERSION, quote
 
 
@@ -53,11 +55,13 @@ def _which(store: Path, version: str | None) -> str:
 
 
 def _why(store: Path, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "already attached" in text:
+    text, holder = " ".join(str(error).split()), held(store)
+    if holder == "here":
         return f"{store} is open for writing in this program; close that connection first"
-    if "lock" in text.lower():
+    if holder == "elsewhere":
         return f"{store} is open for writing in another program (DuckDB says: {text[:200]}); close it there"
-    if "permission" in text.lower():
+    if not os.access(store, os.R_OK):
         return f"{store} cannot be read: permission denied; check its owner and mode"
+    if holder == "unknown" and isinstance(error, duckdb.IOException):
+        return f"{store} is open for writing in another program, or no moescope store (DuckDB says: {text[:200]}); look which"
     return f"{store} is not a moescope store (DuckDB cannot open it: {text[:120]}); name another file"
