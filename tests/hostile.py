@@ -48,7 +48,7 @@ QUERIES = ["", ";", "-- nothing", "select 1; select 2", "drop table runs", "crea
            "with x as (select 1) from x", "call pragma_version()", "checkpoint", "begin", "export database 'x'", "select uuid()",
            "select 'infinity'::timestamp, '290000-01-01'::date, 99999999999999999999999999999999999999::hugeint",
            "select '5 years'::interval, time '12:00:00', timestamptz '2020-01-01 00:00:00+00', [map {1: 2}]"]  # fmt: skip
-MODELS = ["model", "sharded", "vmoe", "checkpoint", "mixtral", "nobody/nothing", "texts", "data.txt", "missing", "a/b/c", "a//b", "..",
+MODELS = ["model", "sharded", "vision", "checkpoint", "mixtral", "nobody/nothing", "texts", "data.txt", "missing", "a/b/c", "a//b", "..",
           "http://x/y", "model/", "model/config.json", "-", "\udcff", "x" * 300, "gpt2", "owner/" + "x" * 200, "owner/na me", "o/..", "日/本"]  # fmt: skip
 TEXTUAL = [
     "data.jsonl",
@@ -93,7 +93,7 @@ def commands() -> dict[str, click.Command]:
 def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     """A command line that means no harm, and the files that it reads."""
     pictures = random.random() < 0.25
-    model = random.choice(["vmoe", "vmoe", "checkpoint"] if pictures else ["model", "model", "sharded"])
+    model = random.choice(["vision", "vision", "checkpoint"] if pictures else ["model", "model", "sharded"])
     data = random.choice(PICTURES if pictures else TEXTUAL)
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}

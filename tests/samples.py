@@ -95,6 +95,6 @@ def make(folder: Path, trace: Callable[[list[str]], object]) -> None:
     images(folder)
     mixtral(folder / "model")
     sharded(folder / "sharded", folder / "model")
-    vmoe(folder / "vmoe", folder / "checkpoint")
+    vmoe(folder / "vision", folder / "checkpoint")
     for data in ("data.jsonl", "data.conllu"):
         trace(["trace", str(folder / "model"), "--data", str(folder / data), "--store", str(folder / "run.duckdb"), "--quiet"])
