@@ -1,4 +1,4 @@
-"""Rules that make a file wrong: `RULES[name](path, random)` changes it in place; a folder suffers in one of its files."""
+"""Rules that make a file wrong: `RULED[name](path, random)` changes it in place, as the random numbers have it."""
 
 import gzip
 import io
@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
-VALUES: list[Any] = [None, True, -1, 0, 3, 10**7, 10**9, 10**30, 1.5, float("nan"), float("inf"), "", "maybe", "x" * 9999, [], {}, [[]], ["a", 1],
-                     "\ud800", "\x00", "../../../etc/passwd", {"a": {"b": None}}, "mixtral", "llama", "vmoe", -(2**63), 2**64]  # fmt: skip
+VALUES: list[Any] = [None, True, -1, 0, 3, 10**7, 10**9, 10**30, 1.5, float("nan"), float("inf"), "", "maybe",
+                     "x" * 9999, [], {}, [[]], ["a", 1],
+                     "\ud800", "\x00", "../../../etc/passwd", {"a": {"b": None}}, "mixtral", "llama", "vmoe",
+                     -(2**63), 2**64]  # fmt: skip
 ENDINGS = [
     ".txt",
     ".json",
@@ -94,7 +96,8 @@ def deep(path: Path, random: Random) -> None:
 def swap_json(path: Path, random: Random) -> None:
     """A value of a JSON document (each line of JSON lines, the header of safetensors) becomes another; or its key goes."""
     if path.suffix == ".safetensors":
-        return _swap_header(path, random)
+        _swap_header(path, random)
+        return
     lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
     place = random.randrange(len(lines))
     try:
@@ -139,11 +142,16 @@ def arrays(path: Path, random: Random) -> None:
     ids = np.arange(1, 13).reshape(3, 4)
     bad: list[dict[str, Any]] = [
         {"input_ids": ids + 10**6}, {"input_ids": ids - 9}, {"input_ids": ids.astype(float)}, {"input_ids": ids[0]},
-        {"input_ids": ids[:0]}, {"input_ids": ids.astype(np.uint64) + np.uint64(2**63)}, {"input_ids": np.array([[Bomb()]], object)},
-        {"images": ids}, {"images": ids.astype(np.uint8)[None]}, {"images": np.zeros((8, 0, 4), np.uint8)}, {"input_ids": ids + 8},
-        {"images": np.zeros((8, 8, 8, 7), np.uint8)}, {"input_ids": ids, "labels": ids}, {"input_ids": ids, "attention_mask": ids * 0},
-        {"input_ids": ids, "labels": np.array([b"\xff", b"a", b"b"])}, {"nothing": ids}, {}, {"input_ids": ids, "images": ids},
-        {"input_ids": ids, "labels": ids[:, 0], "class_names": np.array(["a"])}, {"input_ids": ids, "labels": ids[:, 0], "class_names": ids},
+        {"input_ids": ids[:0]}, {"input_ids": ids.astype(np.uint64) + np.uint64(2**63)},
+        {"input_ids": np.array([[Bomb()]], object)},
+        {"images": ids}, {"images": ids.astype(np.uint8)[None]}, {"images": np.zeros((8, 0, 4), np.uint8)},
+        {"input_ids": ids + 8},
+        {"images": np.zeros((8, 8, 8, 7), np.uint8)}, {"input_ids": ids, "labels": ids}, {"input_ids": ids,
+        "attention_mask": ids * 0},
+        {"input_ids": ids, "labels": np.array([b"\xff", b"a", b"b"])}, {"nothing": ids}, {}, {"input_ids": ids,
+        "images": ids},
+        {"input_ids": ids, "labels": ids[:, 0], "class_names": np.array(["a"])}, {"input_ids": ids, "labels": ids[:,
+        0], "class_names": ids},
     ]  # fmt: skip
     stream = io.BytesIO()
     np.savez(stream, **random.choice(bad))
@@ -154,7 +162,7 @@ def promises(path: Path, random: Random) -> None:
     """Headers that promise more than is there, or than any machine holds; bombs that unfold into it."""
     shape = random.choice([(10**6, 10**6), (10**12, 4), (1 << 62, 8), (3, 10**10)])
     if random.random() < 0.3:
-        path.write_bytes(_image(random.choice([(60_000, 60_000), (20_000, 9_000), (2**31 - 1, 1)])))
+        path.write_bytes(image(random.choice([(60_000, 60_000), (20_000, 9_000), (2**31 - 1, 1)])))
         return
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -169,7 +177,7 @@ def promises(path: Path, random: Random) -> None:
             file.write(bytes(1 << 20))
 
 
-def _image(size: tuple[int, int]) -> bytes:
+def image(size: tuple[int, int]) -> bytes:
     import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -256,110 +264,3 @@ RULED: dict[str, Callable[[Path, Random], None]] = {
     )
 }
 RULES = [*RULED, "swap_json", "swap_json"]
-
-
-def damage(name: str, rule: str, seed: int) -> str:
-    """Do it to the file, or to a file of the folder, or to the files of a prefix; gives the file's name."""
-    random, path = Random(seed), Path(name)
-    word, *more = rule.split(":", 1)
-    if word in CERTAIN:
-        CERTAIN[word](path, *more or [seed])
-        return f"{name} {rule}"
-    if rule == "swap_json":
-        files = [f for f in _files(path) if f.suffix in JSON | {".safetensors"}]
-    else:
-        files = [f for f in _files(path) if rule not in ("arrays", "promises") or f.suffix in (".npz", ".png", ".gif", ".jpg")]
-    if not files:
-        files, rule = _files(path), "bits"
-    if not files:
-        return ""
-    chosen = random.choice(files)
-    if chosen.stat().st_size > 1 << 28:  # damaged before
-        return ""
-    try:
-        RULED[rule](chosen, random)
-    except (ValueError, OSError, struct.error):  # damaged before, so that its structure is gone
-        bits(chosen, random) if chosen.is_file() else None
-    return f"{chosen} {rule}"
-
-
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
-    return [path] if path.is_file() else sorted(path.parent.glob(f"{path.name}.*"))
-
-
-def _set(path: Path, what: str) -> None:
-    """NAME:NUMBER in a configuration; dots lead into it."""
-    name, _, number = what.rpartition(":")
-    tree = whole = json.loads(path.read_text())
-    *outer, last = name.split(".")
-    for key in outer:
-        tree = tree[key]
-    tree[last] = int(number)
-    path.write_text(json.dumps(whole))
-
-
-def _pipe(path: Path, _: object) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def _sparse(path: Path, _: object) -> None:
-    with path.open("r+b") as file:
-        file.truncate(1 << 40)
-
-
-def _archive(path: Path, shape: tuple[int, ...], megabytes: int) -> None:
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<i8", "fortran_order": False, "shape": shape})
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("input_ids.npy", "w", force_zip64=True) as file,
-    ):
-        file.write(head.getvalue())
-        for _ in range(megabytes):
-            file.write(bytes(1 << 20))
-
-
-def _indexed(path: Path) -> Path:
-    """The first file that the index in its folder names."""
-    index = path.parent / "model.safetensors.index.json"
-    return path.parent / sorted(set(json.loads(index.read_text())["weight_map"].values()))[0]
-
-
-def _names(path: Path, weights: str) -> None:
-    index = json.loads(path.read_text())
-    index["weight_map"] = dict.fromkeys(index["weight_map"], weights)
-    path.write_text(json.dumps(index))
-
-
-def _as_bin(path: Path, _: object) -> None:
-    """The file becomes a pickle called w.bin, and the index says so."""
-    file = _indexed(path)
-    file.unlink()
-    path.with_name("w.bin").write_bytes(pickle.dumps(Bomb()))
-    index = path.parent / "model.safetensors.index.json"
-    index.write_text(index.read_text().replace(file.name, "w.bin"))
-
-
-def _pickle(path: Path, archive: int) -> None:
-    file = _indexed(path) if path.name == "INDEXED" else path
-    for seed in range(99):
-        pickled(file, Random(seed))
-        if zipfile.is_zipfile(file) == bool(archive):
-            return
-
-
-CERTAIN: dict[str, Callable[[Path, Any], None]] = {
-    "set": _set,
-    "fifo": _pipe,
-    "sparse": _sparse,
-    "names": _names,
-    "as w.bin": _as_bin,
-    "pickle": _pickle,
-    "promise": lambda path, _: _archive(path, (10**12, 4), 1),
-    "beyond": lambda path, _: np.savez(path, input_ids=np.full((2, 3), 20)),
-    "pixels": lambda path, _: None if path.write_bytes(_image((60_000, 60_000))) else None,
-    "nested": lambda path, _: None if path.write_text('{"text": ' * 100_000 + "1" + "}" * 100_000) else None,
-}

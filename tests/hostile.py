@@ -16,40 +16,42 @@ from moescope.cli import main
 
 HUGE = ["999999999999", "9" * 30, "9" * 5000, str(2**31), str(2**32), str(2**63), str(2**64), "1e308"]
 NUMBERS = ["-1", "0", "nan", "inf", "-inf", "maybe", "", " 1", "1_0", "٣", "0x10", "1e3", "1.5", "None", "true", "+1", "-0"]
-WORDS = ["", " ", "maybe", "nan", "x" * 5000, "ünï", "日本", "a\nb", "a\tb", "\x1b[31mred", "\udcff", "../..", "/", "~", "~nobody",
-         ".", "a=b", "%s", "{}", "'", '"', "';--", "*", "\\", "\x7f", "-", "--", "null", "0", "1,2", "a:b", "a/b", "a/b:c"]  # fmt: skip
-PATHS = ["", ".", "..", "/", "/dev/null", "/dev/full", "/dev/zero", "/dev/stdin", "/proc/self/mem", "/etc/passwd", "missing", "missing/x",
-         "x" * 300, "a/" * 3000, "data.txt/x", "run.duckdb/x", "texts", "model", "fifo", "loop", "socket", "\udcff.duckdb", "a\nb",
-         "lr=0.1/x.duckdb", "file:///etc/passwd", "https://example.invalid/x", "s3://a/b", "~/x", "-", ":memory:", "md:x"]  # fmt: skip
-LISTS = [
-    "0-999999999999",
-    "5-1",
-    "0,",
-    ",",
-    "0--1",
-    "-",
-    "1-2-3",
-    "٣",
-    "0-0x5",
-    "9" * 30,
-    "0:0-99999999999",
-    "0:9",
-    "encoder.0",
-    "0:",
-]
-PAIRS = ["capacity_factor=nan", "capacity_factor=-1", "batch_priority=maybe", "num_selected_experts=0", "group_size=x", "=", "a", "a=b=c",
-         "capacity=1e999", "capacity_factor=[1]", "noise_std=null", "group_size=99999999999", "seed=nan", "by=3", "seed=-1", "k=[[[[",
-         "num_selected_experts=999", "capacity=true", "deterministic=7", "top=inf", "least=-1", "draws=99999999999999"]  # fmt: skip
-QUERIES = ["", ";", "-- nothing", "select 1; select 2", "drop table runs", "create table x as select 1", "select", "copy runs to 'x.csv'",
-           "attach 'x.db'", "from nothing", "select * from read_text('/etc/passwd')", "pragma database_list", "select 1/0", "selec\u0442 1",
-           "select '\udcff'", "install httpfs", "set threads = 1", "select error('boo\nboo')", "/* */", "select 1 as a, 2 as a",
-           "explain from runs", "describe runs", "delete from runs", "select ?", "select $1", "select 'ü\n\x1b[31m'", "from runs;",
-           "select unnest([1,2])", "select {'a': 1}", "select null", "select 1::blob", "values (1)", "select repeat('x', 99999999999)",
-           "with x as (select 1) from x", "call pragma_version()", "checkpoint", "begin", "export database 'x'", "select uuid()",
+WORDS = ["", " ", "maybe", "nan", "x" * 5000, "ünï", "日本", "a\nb", "a\tb", "\x1b[31mred", "\udcff", "../..", "/",
+         "~", "~nobody",
+         ".", "a=b", "%s", "{}", "'", '"', "';--", "*", "\\", "\x7f", "-", "--", "null", "0", "1,2", "a:b", "a/b",
+         "a/b:c"]  # fmt: skip
+PATHS = ["", ".", "..", "/", "/dev/null", "/dev/full", "/dev/zero", "/dev/stdin", "/proc/self/mem", "/etc/passwd",
+         "missing", "missing/x",
+         "x" * 300, "a/" * 3000, "data.txt/x", "run.duckdb/x", "texts", "model", "fifo", "loop", "socket",
+         "\udcff.duckdb", "a\nb",
+         "lr=0.1/x.duckdb", "file:///etc/passwd", "https://example.invalid/x", "s3://a/b", "~/x", "-", ":memory:",
+         "md:x"]  # fmt: skip
+LISTS = ["0-999999999999", "5-1", "0,", ",", "0--1", "-", "1-2-3", "٣", "0-0x5", "9" * 30, "0:0-99999999999", "0:9", 
+         "encoder.0", "0:"]  # fmt: skip
+PAIRS = ["capacity_factor=nan", "capacity_factor=-1", "batch_priority=maybe", "num_selected_experts=0",
+         "group_size=x", "=", "a", "a=b=c",
+         "capacity=1e999", "capacity_factor=[1]", "noise_std=null", "group_size=99999999999", "seed=nan", "by=3",
+         "seed=-1", "k=[[[[",
+         "num_selected_experts=999", "capacity=true", "deterministic=7", "top=inf", "least=-1",
+         "draws=99999999999999"]  # fmt: skip
+QUERIES = ["", ";", "-- nothing", "select 1; select 2", "drop table runs", "create table x as select 1", "select",
+           "copy runs to 'x.csv'",
+           "attach 'x.db'", "from nothing", "select * from read_text('/etc/passwd')", "pragma database_list",
+           "select 1/0", "selec\u0442 1",
+           "select '\udcff'", "install httpfs", "set threads = 1", "select error('boo\nboo')", "/* */",
+           "select 1 as a, 2 as a",
+           "explain from runs", "describe runs", "delete from runs", "select ?", "select $1", "select 'ü\n\x1b[31m'",
+           "from runs;",
+           "select unnest([1,2])", "select {'a': 1}", "select null", "select 1::blob", "values (1)",
+           "select repeat('x', 99999999999)",
+           "with x as (select 1) from x", "call pragma_version()", "checkpoint", "begin", "export database 'x'",
+           "select uuid()",
            "select 'infinity'::timestamp, '290000-01-01'::date, 99999999999999999999999999999999999999::hugeint",
            "select '5 years'::interval, time '12:00:00', timestamptz '2020-01-01 00:00:00+00', [map {1: 2}]"]  # fmt: skip
-MODELS = ["model", "sharded", "vision", "checkpoint", "mixtral", "nobody/nothing", "texts", "data.txt", "missing", "a/b/c", "a//b", "..",
-          "http://x/y", "model/", "model/config.json", "-", "\udcff", "x" * 300, "gpt2", "owner/" + "x" * 200, "owner/na me", "o/..", "日/本"]  # fmt: skip
+MODELS = ["model", "sharded", "vision", "checkpoint", "mixtral", "nobody/nothing", "texts", "data.txt", "missing",
+          "a/b/c", "a//b", "..",
+          "http://x/y", "model/", "model/config.json", "-", "\udcff", "x" * 300, "gpt2", "owner/" + "x" * 200,
+          "owner/na me", "o/..", "日/本"]  # fmt: skip
 TEXTUAL = [
     "data.jsonl",
     "data.txt",

@@ -17,7 +17,7 @@ from vmoe_writer import write
 from moescope.models.vmoe import VMoE, VMoEConfig
 from moescope.models.vmoe.config import EncoderConfig, MoeConfig
 
-WORDS = "the cat sat on a mat and saw seven small dogs run far away".split()
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "seven", "small", "dogs", "run", "far", "away"]
 TEXTS = [" ".join(WORDS[i:] + WORDS[:i]) for i in range(4)]
 VOCABULARY = 20
 CONLLU = "# newdoc id = d1\n# text = the cat\n1\tthe\tthe\tDET\t_\t_\t2\tdet\t_\t_\n2\tcat\tcat\tNOUN\t_\t_\t0\troot\t_\t_\n\n"

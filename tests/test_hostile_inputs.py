@@ -49,31 +49,39 @@ def test_one_sentence_whatever_is_given(arena: Arena, name: str) -> None:
     assert not found, f"{len(found)} of {COUNT} cases\n" + "\n\n".join(found[:20])
 
 
+def traced(model: str, data: str, *edit: str) -> Case:
+    return Case(["trace", model, "--data", data, "--store", "new.duckdb"], [(*edit, 0)] if edit else [])  # type: ignore[list-item]
+
+
+def checked(file: str, rule: str) -> Case:
+    return Case(["check", file.partition("/")[0]], [(file, rule, 0)])
+
+
 BOMBS = {
     "layers": Case(["trace", "model", "--data", "data.txt", "--store", "new.duckdb", "--layers", "0-999999999999"]),
     "experts": Case(["ablate", "model", "--store", "run.duckdb", "--experts", "0:0-999999999999"]),
-    "pipe as data": Case(["trace", "model", "--data", "fifo", "--store", "new.duckdb"]),
+    "pipe as data": traced("model", "fifo"),
     "pipe as store": Case(["info", "fifo"]),
-    "pipe as a model's file": Case(["check", "model"], [("model/config.json", "fifo", 0)]),
-    "pipe as weights": Case(["check", "model"], [("model/model.safetensors", "fifo", 0)]),
-    "device": Case(["trace", "model", "--data", "/dev/zero", "--store", "new.duckdb"]),
-    "the whole system": Case(["trace", "model", "--data", "/", "--store", "new.duckdb"]),
-    "processes": Case(["trace", "model", "--data", "/proc", "--store", "new.duckdb"]),
-    "layers of a model": Case(["check", "model"], [("model/config.json", "set:num_hidden_layers:10000000", 0)]),
-    "experts of a model": Case(["check", "model"], [("model/config.json", "set:num_local_experts:1000000000", 0)]),
-    "vocabulary of a model": Case(["check", "model"], [("model/config.json", "set:vocab_size:1000000000", 0)]),
-    "width of a model": Case(["check", "model"], [("model/config.json", "set:hidden_size:1000000000", 0)]),
-    "layers of a V-MoE": Case(["check", "vision"], [("vision/config.json", "set:encoder.num_layers:10000000", 0)]),
-    "classes of a V-MoE": Case(["check", "vision"], [("vision/config.json", "set:num_classes:1000000000000", 0)]),
-    "array that promises": Case(["trace", "model", "--data", "data.npz", "--store", "new.duckdb"], [("data.npz", "promise", 0)]),
-    "ids beyond": Case(["trace", "model", "--data", "data.npz", "--store", "new.duckdb"], [("data.npz", "beyond", 0)]),
-    "text of a terabyte": Case(["trace", "model", "--data", "data.txt", "--store", "new.duckdb"], [("data.txt", "sparse", 0)]),
-    "lines of a terabyte": Case(["trace", "model", "--data", "data.jsonl", "--store", "new.duckdb"], [("data.jsonl", "sparse", 0)]),
-    "table of a terabyte": Case(["trace", "model", "--data", "data.csv", "--store", "new.duckdb"], [("data.csv", "sparse", 0)]),
-    "image of 3.6 gigapixels": Case(["trace", "vision", "--data", "images", "--store", "new.duckdb"], [("images/no/0.png", "pixels", 0)]),
-    "nested": Case(["trace", "model", "--data", "data.jsonl", "--store", "new.duckdb"], [("data.jsonl", "nested", 0)]),
-    "nested configuration": Case(["check", "model"], [("model/config.json", "nested", 0)]),
-    "nested tokenizer": Case(["trace", "model", "--data", "data.txt", "--store", "new.duckdb"], [("model/tokenizer.json", "nested", 0)]),
+    "pipe as a model's file": checked("model/config.json", "fifo"),
+    "pipe as weights": checked("model/model.safetensors", "fifo"),
+    "device": traced("model", "/dev/zero"),
+    "the whole system": traced("model", "/"),
+    "processes": traced("model", "/proc"),
+    "layers of a model": checked("model/config.json", "set:num_hidden_layers:10000000"),
+    "experts of a model": checked("model/config.json", "set:num_local_experts:1000000000"),
+    "vocabulary of a model": checked("model/config.json", "set:vocab_size:1000000000"),
+    "width of a model": checked("model/config.json", "set:hidden_size:1000000000"),
+    "layers of a V-MoE": checked("vision/config.json", "set:encoder.num_layers:10000000"),
+    "classes of a V-MoE": checked("vision/config.json", "set:num_classes:1000000000000"),
+    "array that promises": traced("model", "data.npz", "data.npz", "promise"),
+    "ids beyond": traced("model", "data.npz", "data.npz", "beyond"),
+    "text of a terabyte": traced("model", "data.txt", "data.txt", "sparse"),
+    "lines of a terabyte": traced("model", "data.jsonl", "data.jsonl", "sparse"),
+    "table of a terabyte": traced("model", "data.csv", "data.csv", "sparse"),
+    "image of 3.6 gigapixels": traced("vision", "images", "images/no/0.png", "pixels"),
+    "nested": traced("model", "data.jsonl", "data.jsonl", "nested"),
+    "nested configuration": checked("model/config.json", "nested"),
+    "nested tokenizer": traced("model", "data.txt", "model/tokenizer.json", "nested"),
 }  # fmt: skip
 
 
@@ -84,8 +92,10 @@ def test_nothing_grows_or_waits_without_bound(arena: Arena, name: str) -> None:
     assert outcome.bytes < 2 << 30, outcome
 
 
-PICKLES = ["model/model.safetensors", "sharded/INDEXED", "vision/model.safetensors", "data.npz", "model/tokenizer.json", "model/config.json",
-           "data.parquet", "data.jsonl", "saved/data-00000-of-00001.arrow", "saved/state.json", "checkpoint.index", "run.duckdb"]  # fmt: skip
+PICKLES = ["model/model.safetensors", "sharded/INDEXED", "vision/model.safetensors", "data.npz",
+           "model/tokenizer.json", "model/config.json",
+           "data.parquet", "data.jsonl", "saved/data-00000-of-00001.arrow", "saved/state.json", "checkpoint.index",
+           "run.duckdb"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PICKLES)
@@ -106,7 +116,7 @@ def test_nothing_is_unpickled_whatever_its_name(arena: Arena, name: str, archive
 
 
 def test_an_index_that_names_a_pickle(arena: Arena) -> None:
-    case = Case(["check", "sharded"], [("sharded/INDEXED", "as w.bin", 0)])
+    case = checked("sharded/INDEXED", "as w.bin")
     outcome = arena.run(case)
     assert (outcome.code, wrong(case, outcome)) == (1, "")
     assert "are pickled (w.bin), which can run code" in outcome.err

@@ -42,7 +42,7 @@ def guarded(call: Callable[[Session], object]) -> int:
         except click.exceptions.Exit as end:
             code = end.exit_code
         except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            code = _say(end.code, 1) if isinstance(end.code, str) else int(end.code or 0)
         except BaseException as error:
             code = _explained(error, session)
         return _flushed(code, session)

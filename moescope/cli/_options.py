@@ -59,7 +59,7 @@ class Text(click.ParamType):
 
 
 class File(click.ParamType):
-    """A path to a regular file, or to where one will be: no folder, device, pipe or socket, which would hang or be destroyed."""
+    """A path to a file, or to where one will be: no device, pipe or socket, which would hang or be destroyed."""
 
     name = "path"
 

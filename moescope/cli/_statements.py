@@ -1,5 +1,9 @@
 """One question to a store: exactly one statement, and one that only reads."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
 import duckdb
 
 from ..errors import InputError
@@ -8,7 +12,7 @@ _READS = {"SELECT", "EXPLAIN", "CALL", "PRAGMA", "MULTI"}  # MULTI is what DuckD
 
 
 def one_question(query: str) -> str:
-    """The query itself. InputError where it holds no statement, several, or one that writes or sets something."""
+    """The query without what follows its statement. InputError for no statement, for several, for one that writes."""
     try:
         found = duckdb.extract_statements(query)
     except duckdb.Error as error:
@@ -24,9 +28,31 @@ def one_question(query: str) -> str:
         raise InputError(
             f"the query has parameters ({', '.join(sorted(found[0].named_parameters))}) and nothing fills them; write values"
         )
-    return query
+    return _bare(query)
+
+
+def _bare(query: str) -> str:
+    """Without the semicolons and comments at the end: what asks for the first rows puts brackets around it."""
+    text = query.encode()
+    for start, kind in reversed(duckdb.tokenize(query)):  # in bytes
+        if kind != duckdb.token_type.comment and text[start : start + 1] != b";":
+            break
+        text = text[:start]
+    return text.decode()
 
 
 def unanswered(error: duckdb.Error) -> InputError:
     """DuckDB's complaint as a sentence."""
     return InputError(f"the query cannot be answered: {' '.join(str(error).split())[:400] or type(error).__name__}")
+
+
+def interruptible(con: duckdb.DuckDBPyConnection, answer: Callable[[], Any]) -> Any:
+    """What `answer()` gives while it asks `con`; Ctrl-C breaks it off, which DuckDB by itself heeds in some calls only."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(answer)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while wait([future], 0.1).not_done:
+                con.interrupt()
+            raise

@@ -121,7 +121,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # else it would print an empty line
+            self._progress.stop()
 
 
 def _summary(rows: Any, store: Path, most: int = 12) -> None:

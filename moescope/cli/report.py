@@ -27,13 +27,14 @@ def command(store: Path, output: Path | None, run: int | None, title: str | None
         model, data, tokens = opened.rows(
             "select m.name, dataset, r.tokens from runs r join models m using (model) where run = ?", [here.run]
         )[0]
-        answers = []
+        answers, notes = [], []
         for name, answer in run_all(opened, here.run):
-            click.echo(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}", err=True)
+            notes.append(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}")
             answers.append((entries[name], answer))
     words = f"Run {here.run} of {store.name}: {model} on {data or 'unnamed data'}, {tokens:,} tokens."
     try:
         output.write_text(page(title or f"Routing of {model}", words, answers))
     except OSError as error:
         raise StoreError(f"cannot write {output}: {error.strerror}; choose a folder that can be written with -o") from error
+    click.echo("\n".join(notes), err=True)
     click.echo(output)

@@ -19,7 +19,7 @@ def command(store: Path, query: str, form: str, output: Path | None) -> None:
     import duckdb
 
     from ..store import open_store
-    from ._statements import one_question, unanswered
+    from ._statements import interruptible, one_question, unanswered
 
     question = one_question(query)
     with open_store(store) as opened:
@@ -27,7 +27,7 @@ def command(store: Path, query: str, form: str, output: Path | None) -> None:
             relation = opened.sql(question)
             if relation is None:
                 return
-            _write(relation, form, output)
+            interruptible(opened.con, lambda: _write(relation, form, output))
         except duckdb.Error as error:
             raise unanswered(error) from error
 

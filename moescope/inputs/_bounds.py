@@ -1,28 +1,14 @@
 """How much an input may be: what is endless, or larger than the memory it would fill, is refused before it is read."""
 
 import os
-import resource
 import stat
-from functools import cache
 from pathlib import Path
 
 from moescope.errors import InputError
+from moescope.memory import room
 
 GROWS = 4  # bytes of memory that a byte of text fills: lines, examples, tokens
 _SYSTEM = ("/proc", "/sys", "/dev")
-
-
-@cache
-def room() -> int:
-    """Bytes that one input may fill: half of what this process may have (machine, container, ulimit)."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    limits += [n for n in resource.getrlimit(resource.RLIMIT_AS) if n != resource.RLIM_INFINITY]
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limits.append(int(Path(name).read_text()))
-        except (OSError, ValueError):  # another system, or no limit
-            continue
-    return min(limits) // 2
 
 
 def allow(size: int, source: str, what: str = "it would fill") -> None:

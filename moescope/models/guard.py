@@ -1,7 +1,7 @@
 """A model's folder before any library reads it: regular files, weights that are no pickles by content, sizes that are there.
 
-A pickle runs code when it is loaded, whatever its name is and whichever index names it. A config.json that promises more than its
-weights hold would be built in memory before anybody notices.
+A pickle runs code when it is loaded, whatever its name is and whichever index names it. A config.json that promises more than
+its weights hold would be built in memory before anybody notices.
 """
 
 import json
@@ -171,8 +171,8 @@ def _sized(folder: Path, config: Any, shapes: Shapes) -> None:
         most = max(shapes.tensors, 1000) if _STACKED.search(word) else 16 * max(shapes.dimension, shapes.tensors, 1 << 16)
         if number > most and not _UNSIZED.search(word):
             raise ModelError(
-                f"{folder / 'config.json'} says {name} {number:,}, but the weights beside it have {shapes.tensors:,} tensors of at "
-                f"most {shapes.dimension:,} rows; give the configuration that belongs to them"
+                f"{folder / 'config.json'} says {name} {number:,}, but the weights beside it are {shapes.tensors:,} tensors "
+                f"with dimensions up to {shapes.dimension:,}; give the configuration that belongs to them"
             )
 
 

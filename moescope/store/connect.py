@@ -1,14 +1,18 @@
 """Open a finished store read-only, or say in one sentence why that cannot be."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import duckdb
 
 from .. import __version__
 from ..errors import StoreError
+from ..memory import room
 from .held import held
 from .schema import VERSION, quote
+
+_SPILL = 8 << 30  # bytes
 
 
 def connect(store: Path) -> duckdb.DuckDBPyConnection:
@@ -18,7 +22,7 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
     """
     if not store.exists():
         raise StoreError(f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}")
-    con = duckdb.connect()
+    con = duckdb.connect(config=_bounds())
     try:
         con.execute(f"attach {quote(str(store))} as base (read_only)")
         version = con.execute("select value from base.meta where key = 'schema_version'").fetchall()
@@ -34,6 +38,16 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
         raise StoreError(_which(store, version[0][0] if version else None))
     con.execute("use base")
     return con
+
+
+def _bounds() -> dict[str, str]:
+    """A question may fill half of the memory and some disk, where temporary files belong: DuckDB would take the working folder."""
+    spill = Path(tempfile.gettempdir()) / f"moescope-{os.getpid()}"
+    return {
+        "memory_limit": f"{room() >> 20} MiB",
+        "temp_directory": str(spill),
+        "max_temp_directory_size": f"{_SPILL >> 20} MiB",
+    }
 
 
 def check_store(store: Path) -> None:

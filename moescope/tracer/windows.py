@@ -64,8 +64,9 @@ def _known(loaded: Loaded, window: Window, most: int | None) -> None:
     worst = max(ids) if max(ids) >= most else min(ids)
     where = f"{window.info.source}, row {window.info.row}"
     if loaded.tokenizer is not None and window.info.text is not None:
-        raise InputError(f"the tokenizer of {loaded.name} makes id {worst} of {where}, but the model embeds {most} ids; give the "
-                         "tokenizer that belongs to it")  # fmt: skip
+        raise InputError(
+            f"the tokenizer of {loaded.name} makes id {worst} of {where}, which has no embedding ({most} ids); give its own"
+        )
     raise InputError(f"{where} holds id {worst}, but {loaded.name} embeds ids 0 to {most - 1}; give ids of its own tokenizer")
 
 
