@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -40,8 +41,8 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _bounds() -> dict[str, str]:
-    """A question may fill half of the memory and some disk, where temporary files belong: DuckDB would take the working folder."""
+def _bounds() -> dict[str, Any]:
+    """A question may fill half of the memory, and some disk among temporary files instead of in the working folder."""
     spill = Path(tempfile.gettempdir()) / f"moescope-{os.getpid()}"
     return {
         "memory_limit": f"{room() >> 20} MiB",
