@@ -143,7 +143,7 @@ def _case(case: Case, valid: Path, folder: Path) -> Outcome:
     began = time.monotonic()
     child = os.fork()
     if not child:
-        _child(case.args, *said)
+        _child(case, *said)
     code, used = _waited(child, began + SECONDS)
     took = time.monotonic() - began
     out, err = (path.read_bytes()[: 1 << 20].decode("utf-8", "backslashreplace") for path in said)
@@ -155,8 +155,9 @@ def _case(case: Case, valid: Path, folder: Path) -> Outcome:
     return Outcome(code, out, err, took, used, changed, done)
 
 
-def _child(args: list[str], out: Path, err: Path) -> Any:
+def _child(case: Case, out: Path, err: Path) -> Any:
     """Never comes back: the command line in this process, as the console script runs it."""
+    args = case.args
     for number, path in ((1, out), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -165,6 +166,8 @@ def _child(args: list[str], out: Path, err: Path) -> Any:
         resource.setrlimit(resource.RLIMIT_AS, (pages + MEMORY, pages + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS / 2), int(SECONDS / 2) + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if case.real and args[:1] != ["app"]:
+        os.execv(sys.executable, [sys.executable, "-m", "moescope.cli", *args])
     sys.argv = ["moescope", *args]
     code: Any = 99
     try:

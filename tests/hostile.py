@@ -79,10 +79,11 @@ VALID: dict[str, Any] = {"store": ["run.duckdb"], "query": ["from runs"], "exper
 
 @dataclass(frozen=True)
 class Case:
-    """A command line, and what is done to which files before it runs."""
+    """A command line, and what is done to which files before it runs; `real`: in a Python of its own, from start to exit."""
 
     args: list[str]
     edits: list[tuple[str, str, int]] = field(default_factory=list)
+    real: bool = False
 
 
 def commands() -> dict[str, click.Command]:
