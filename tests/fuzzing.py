@@ -12,7 +12,7 @@ NOISE = re.compile(r"Traceback|warnings\.warn|panicked at|it/s\]|Exception ignor
 
 def wrong(case: Case, outcome: Outcome) -> str:
     """What is wrong with how a case ended; '' for nothing."""
-    lines = outcome.err.splitlines()
+    lines = [line for line in outcome.err.splitlines() if "━" not in line]  # how far a trace had come
     if outcome.code is None:
         return "hangs"
     if outcome.code not in (0, 1, 2):
