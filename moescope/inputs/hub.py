@@ -1,6 +1,5 @@
 """Hugging Face data sets: a folder written by `save_to_disk`, or the hub's name 'owner/name' or 'owner/name:config'."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -81,8 +80,9 @@ def _from_hub(name: str) -> Any:
 def _ask_for(repository: str) -> None:
     """Fail at once where load_dataset would try for half a minute; offline by choice, the cache may have it."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    if not os.environ.get("HF_HUB_OFFLINE"):
+    if not HF_HUB_OFFLINE:
         HfApi().dataset_info(repository, timeout=10)
 
 

@@ -1,6 +1,5 @@
 """Load what a user names: a specimen, a local folder, a V-MoE checkpoint, a model of the hub."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,9 +147,10 @@ def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
 def _hub_answers(name: str) -> bool:
     """Ask once, for at most five seconds, where loading would try for half a minute."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError
 
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if HF_HUB_OFFLINE:
         return False
     try:
         HfApi().model_info(name, timeout=5)
