@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check bench bench-peers specimens docs browser clean
+.PHONY: setup demo test check fuzz bench bench-peers specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -40,6 +40,10 @@ test: .venv/.test browser lint  ## everything: format, lint, types, imports, all
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"
+
+fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
+	MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \
+	  $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" tests/test_hostile_inputs.py tests/test_words.py
 
 .PHONY: lint
 lint: .venv/.test

@@ -144,8 +144,8 @@ BAD = {
                    "1, which is no character; repair the text."),
     "rows.csv": (b"text,n\na,1\nb\n", "rows.csv is not a readable csv table (CSV parse error: Row #3: Expected 2 "
                  "columns, got 1: b): repair it."),
-    "fake.parquet": (b"PAR?", "fake.parquet is not a readable parquet table (Could not open Parquet input source "
-                     "'fake.parquet': Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)): "
+    "fake.parquet": (b"PAR?", "fake.parquet is not a readable parquet table ("
+                     "Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)): "
                      "repair it."),
 }  # fmt: skip
 

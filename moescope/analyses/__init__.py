@@ -21,11 +21,13 @@ Count in SQL by document first; bootstrap and permute the counts, never the rows
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from ..discover import modules
 from ..errors import AnalysisError
+from ..foreign import doing
 from ..store import Store, open_store
+from ..words import check
 from ._answer import Answer
 from ._scope import groups
 
@@ -54,7 +56,8 @@ def _entry(name: str, module: Any) -> dict[str, Any]:
 
 
 def run(name: str, store: Store | str | Path, run: int | None = None, **options: Any) -> Answer:
-    """Ask one analysis. AnalysisError if there is none of that name, no such option, or the store cannot say."""
+    """Ask one analysis. AnalysisError if there is none of that name, no such option, or the store cannot say; InputError if an
+    option is of another type or out of range."""
     known = modules("analyses")
     if name not in known:
         raise AnalysisError(f"there is no analysis {name!r}; there are: {', '.join(known)}")
@@ -63,6 +66,9 @@ def run(name: str, store: Store | str | Path, run: int | None = None, **options:
         raise AnalysisError(f"{name} has no option {sorted(wrong)[0]!r}; it has: {', '.join(entry['options']) or 'none'}")
     if missing := [option for option in entry["required"] if option not in options]:
         raise AnalysisError(f"{name} needs the option {missing[0]!r}; give it")
+    hints = get_type_hints(known[name].run, include_extras=True)
+    for option, value in options.items():
+        check(f"the option {option} of {name}", value, hints.get(option))
     if isinstance(store, Store):
         return _asked(known[name], store, run, options)
     with open_store(store) as opened:
@@ -70,9 +76,10 @@ def run(name: str, store: Store | str | Path, run: int | None = None, **options:
 
 
 def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any]) -> Answer:
-    answer: Answer = module.run(store, run, **options)
-    answer.groups = groups(store, answer.run)
-    return answer
+    with doing(f"asking {module.__name__.rpartition('.')[2]} about {store.path}"):
+        answer: Answer = module.run(store, run, **options)
+        answer.groups = groups(store, answer.run)
+        return answer
 
 
 def run_all(store: Store, run: int | None = None) -> Iterator[tuple[str, Answer | AnalysisError]]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import RunNumber
 from . import _statistics as st
 from ._aligned import twins
 from ._answer import Answer, few_units, gather
@@ -22,7 +23,7 @@ from ._scope import Scope
 from ._statistics import Array
 
 
-def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
+def run(store: Store, run: int | None = None, other: RunNumber | None = None) -> Answer:
     """This run (newest) against `other` (default: the newest earlier run of its family that shares inputs)."""
     here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST // 2)
     rows, tokens = [], []

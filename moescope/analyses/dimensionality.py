@@ -25,6 +25,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import RunNumber
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap, layers
 from ._participation import Floats, Grouped, from_sums, quotient, spread, sums
@@ -72,7 +73,7 @@ def _ratios(x: Floats) -> dict[str, float]:
     return {"naive": naive, "unbiased": from_sums(n, trace, fourth, frobenius) if n > 3 else float("nan")}
 
 
-def run(store: Store, run: int | None = None, control: int | None = None) -> Answer:
+def run(store: Store, run: int | None = None, control: RunNumber | None = None) -> Answer:
     """PR of router logits, routing weights and the routing matrix; of states where a trace summed them up.
 
     `control` is the number of another run, e.g. of the untrained model on the same inputs.

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import RunNumber
 from . import _statistics as st
 from ._aligned import twins
 from ._answer import Answer, few_units, figures, gather
@@ -30,7 +31,7 @@ MOST = 2_000_000  # assignments of each run
 SHUFFLES, DRAWS, GROUPS = 9, 100, 64
 
 
-def run(store: Store, run: int | None = None, other: int | None = None) -> Answer:
+def run(store: Store, run: int | None = None, other: RunNumber | None = None) -> Answer:
     """This run (newest) against `other` (default: another run that shares inputs, of another family where there is one)."""
     here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST)
     unit = mine.unit[rows_here]

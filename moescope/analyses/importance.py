@@ -22,6 +22,7 @@ from scipy import stats
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Portion
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap
@@ -41,7 +42,7 @@ SOURCES = {
 PERMUTATIONS = 199
 
 
-def run(store: Store, run: int | None = None, top_p: float = 0.2) -> Answer:
+def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
     """Scores of every expert, their agreement, and the sets that ESFT would train at `top_p` (0 to 1)."""
     if not 0 < top_p <= 1:
         raise AnalysisError(f"`top_p` is a share of the scores, above 0 and up to 1, not {top_p}; ESFT takes 0.1 to 0.2")

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Count
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import bars
@@ -34,7 +35,7 @@ FOLDS = 5
 LIMIT = 8_000
 
 
-def run(store: Store, run: int | None = None, kinds: str = "upos", limit: int = LIMIT) -> Answer:
+def run(store: Store, run: int | None = None, kinds: str = "upos", limit: Count = LIMIT) -> Answer:
     """By stack and kind of label; `kinds` separated by commas; at most `limit` tokens are read."""
     here = scope(store, run)
     read = tokens(here, limit)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Count
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import layers
@@ -61,7 +62,7 @@ class Uses:
         return np.searchsorted(self.cells, self.code(label)).astype(np.int32)
 
 
-def run(store: Store, run: int | None = None, kinds: str | None = None, limit: int = LIMIT) -> Answer:
+def run(store: Store, run: int | None = None, kinds: str | None = None, limit: Count = LIMIT) -> Answer:
     """By router. `kinds`: labels that tell senses apart (default: those of sense, supersense, upos that are there)."""
     here = scope(store, run)
     read = tokens(here, limit)

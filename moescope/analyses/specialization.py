@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Portion
 from . import _statistics as st
 from ._answer import Answer, few_units, gather
 from ._charts import heatmap, layers
@@ -26,7 +27,7 @@ from ._vocabulary import PREDICTED, attributes, specialization
 CELLS = 200  # rows kept per router and attribute
 
 
-def run(store: Store, run: int | None = None, by: str | None = None, fdr: float = 0.05) -> Answer:
+def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
     """Specialization by sequence label `by` (default: domain, class, or the first there is), and by token attributes."""
     here = scope(store, run)
     notes = list(here.notes)

@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Count
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import layers
@@ -39,8 +40,8 @@ def run(
     run: int | None = None,
     kinds: str | None = None,
     given: str | None = None,
-    limit: int = LIMIT,
-    permutations: int = PERMUTATIONS,
+    limit: Count = LIMIT,
+    permutations: Count = PERMUTATIONS,
 ) -> Answer:
     """Information between routing and labels, by router.
 

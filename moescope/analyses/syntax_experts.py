@@ -17,6 +17,7 @@ from scipy import sparse
 
 from ..errors import AnalysisError
 from ..store import Store
+from ..words import Count
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._charts import heatmap
@@ -34,7 +35,7 @@ LIMIT = 30_000
 
 
 def run(
-    store: Store, run: int | None = None, kinds: str | None = None, limit: int = LIMIT, permutations: int = PERMUTATIONS
+    store: Store, run: int | None = None, kinds: str | None = None, limit: Count = LIMIT, permutations: Count = PERMUTATIONS
 ) -> Answer:
     """By router and expert. `kinds`: labels, separated by commas (default: the first of form and of meaning that are there)."""
     here = scope(store, run)

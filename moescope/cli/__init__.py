@@ -1,17 +1,19 @@
 """`moescope`: parse, call, print. One file per command, found by this folder; each has an object `command`."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from .. import __version__
 from ..discover import modules
-from ..errors import MoescopeError
+from ._boundary import Session, guarded
+from ._quiet import quiet
 
 
 class Commands(click.Group):
-    """Commands from the files of this folder; what moescope raises on purpose becomes one sentence and an exit code."""
+    """Commands from the files of this folder; whatever goes wrong becomes one sentence and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands."""
@@ -22,33 +24,35 @@ class Commands(click.Group):
         found = modules("cli").get(cmd_name)
         return None if found is None else found.command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; errors of moescope and interruptions end it without a traceback."""
-        try:
-            return super().invoke(ctx)
-        except MoescopeError as error:
-            click.echo(f"moescope: {error}", err=True)
-            ctx.exit(error.exit_code)
-        except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "moescope"
-            click.echo(f"moescope: {error.format_message().rstrip('.')}; see {where} --help", err=True)
-            ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
-            click.echo("moescope: interrupted", err=True)
-            ctx.exit(130)
-        except RuntimeError as error:
-            if type(error) is not RuntimeError or "interrupted" not in str(error).lower():  # DuckDB's word for Ctrl-C
-                raise
-            click.echo("moescope: interrupted", err=True)
-            ctx.exit(130)
-        except BrokenPipeError:
-            sys.stderr.close()
-            ctx.exit(0)
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command line and exit; without `standalone_mode` what is raised is the caller's."""
+        if not standalone_mode:
+            return super().main(
+                args, prog_name, complete_var, standalone_mode=False, windows_expand_args=windows_expand_args, **extra
+            )
+        given, name = list(sys.argv[1:] if args is None else args), prog_name or "moescope"
+        self._main_shell_completion(extra, name, complete_var)
+
+        def run(session: Session) -> None:
+            with self.make_context(name, given, obj=session, **extra) as context:
+                self.invoke(context)
+
+        sys.exit(guarded(run))
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="moescope")
-def main() -> None:
+@click.option("--debug", is_flag=True, envvar="MOESCOPE_DEBUG", help="Show tracebacks, and what libraries say.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
     """See what mixture-of-experts models do with their routers.
 
     \b
@@ -56,3 +60,8 @@ def main() -> None:
     moescope app run.duckdb                                  look at it
     moescope sql run.duckdb "from load_balance"              ask it anything
     """
+    if isinstance(ctx.obj, Session):
+        ctx.obj.debug = debug
+    hands_over = getattr(modules("cli").get(ctx.invoked_subcommand or ""), "HANDS_OVER", False)
+    if not debug and not hands_over:
+        ctx.with_resource(quiet())

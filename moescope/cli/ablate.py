@@ -5,31 +5,39 @@ from typing import Any
 
 import click
 
+from ._options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
+
+
+def _experts(text: str) -> Any:
+    from ..interventions import parse
+
+    return parse(text)
+
 
 @click.command(name="ablate")
-@click.argument("model")
+@click.argument("model", type=TEXT)
+@click.option("--store", required=True, type=FILE, help="A store with a trace of MODEL; the effects go there.")
+@click.option("--data", type=TEXT, help="Traced first where the store has no run of MODEL; and where images come from.")
 @click.option(
-    "--store", required=True, type=click.Path(path_type=Path), help="A store with a trace of MODEL; the effects go there."
+    "--experts",
+    callback=read_with(_experts),
+    help="LAYER:EXPERTS, such as 3:5,7 or 'decoder.3:0-3 5' (a layer alone: all its experts).",
 )
-@click.option("--data", help="Traced first where the store has no run of MODEL; and where images come from.")
-@click.option("--experts", help="LAYER:EXPERTS, such as 3:5,7 or 'decoder.3:0-3 5' (a layer alone: all its experts).")
 @click.option("--sweep", is_flag=True, help="Each expert alone: all of the model, or those of --experts. Without: one set.")
 @click.option("--mode", default="route-around", show_default=True, type=click.Choice(["route-around", "zero", "mean"]),
               help="The next best runs; nothing runs; its mean contribution.")  # fmt: skip
-@click.option("--by", default="", help="Groups: label kinds of the store such as domain,upos,class, and position, token.")
+@click.option("--by", callback=NAMES, help="Groups: label kinds of the store such as domain,upos,class, and position, token.")
 @click.option("--at", default="target", show_default=True, type=click.Choice(["target", "input"]),
               help="Count a loss to the token predicted, or to the one read.")  # fmt: skip
-@click.option(
-    "--controls", default=3, show_default=True, type=click.IntRange(0), help="Random sets beside the one of equal load."
-)
-@click.option("--run", type=int, help="Which run of the store; else the last complete one of MODEL.")
-@click.option("--limit", type=click.IntRange(1), help="Examples to trace, where --data is traced first.")
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Of that trace.")
-@click.option("--classes", default="", help="Image models: class labels in the order of the model's outputs.")
+@click.option("--controls", default=3, show_default=True, type=Whole(0, 1000), help="Random sets beside the one of equal load.")
+@click.option("--run", type=RUN, help="Which run of the store; else the last complete one of MODEL.")
+@click.option("--limit", type=COUNT, help="Examples to trace, where --data is traced first.")
+@click.option("--batch-size", default=8, show_default=True, type=BATCH, help="Of that trace.")
+@click.option("--classes", callback=NAMES, help="Image models: class labels in the order of the model's outputs.")
 @click.option("--plain", is_flag=True, help="Compute every forward pass whole.")
-@click.option("--seed", default=0, show_default=True, type=int)
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
+@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--device", default="auto", type=TEXT, show_default=True)
+@click.option("--dtype", default="auto", type=TEXT, show_default=True)
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
 @click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
@@ -40,7 +48,7 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     A sweep that was cut off goes on where it stopped when the same command is given again.
     """
     from ..inputs import read
-    from ..interventions import ablate, parse
+    from ..interventions import ablate
     from ..models.loading import load
     from ..tracer import check_plan
 
@@ -51,9 +59,7 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
     _traced(loaded, store, data, options["run"], limit, batch_size)
     images = read(data) if data is not None and loaded.reads == "image" else None
-    asked = parse(options.pop("experts")) if options["experts"] else options.pop("experts")
-    by = [kind for kind in options.pop("by").split(",") if kind]
-    classes = [name for name in options.pop("classes").split(",") if name]
+    asked, by, classes = options.pop("experts"), options.pop("by") or [], options.pop("classes") or []
     bar = _Bar(quiet)
     with bar:
         rows = ablate(
@@ -120,7 +126,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # else it would print an empty line
+            self._progress.stop()
 
 
 def _summary(rows: Any, store: Path, most: int = 12) -> None:

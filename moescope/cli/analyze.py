@@ -6,17 +6,27 @@ from typing import Any
 
 import click
 
+from ._options import FILE, RUN, SETTINGS, TEXT
+
 
 @click.command(name="analyze")
-@click.argument("names", nargs=-1, metavar="[NAME] [STORE]")
+@click.argument("names", nargs=-1, type=TEXT, metavar="[NAME] [STORE]")
 @click.option("--list", "listed", is_flag=True, help="Say which analyses there are.")
 @click.option("--all", "every", is_flag=True, help="Ask every analysis that needs no option.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
-@click.option("--run", type=int, help="Which run; default: the newest complete one.")
-@click.option("--option", "-p", "options", multiple=True, metavar="KEY=VALUE", help="An option of the analysis, e.g. by=genre.")
+@click.option("--run", type=RUN, help="Which run; default: the newest complete one.")
+@click.option(
+    "--option",
+    "-p",
+    "options",
+    multiple=True,
+    callback=SETTINGS,
+    metavar="KEY=VALUE",
+    help="An option of the analysis, e.g. by=genre.",
+)
 @click.option("--save", is_flag=True, help="Keep the figures in the store's table measures.")
 def command(
-    names: tuple[str, ...], listed: bool, every: bool, as_json: bool, run: int | None, options: tuple[str, ...], save: bool
+    names: tuple[str, ...], listed: bool, every: bool, as_json: bool, run: int | None, options: dict[str, Any], save: bool
 ) -> None:
     """Ask the analysis NAME about STORE, with chance, null and interval beside every figure.
 
@@ -62,7 +72,7 @@ def _list(as_json: bool) -> None:
         click.echo(f"{entry['name']:{width}}  {entry['title']}: {entry['question']}{f' [{options}]' if options else ''}")
 
 
-def _ask(names: tuple[str, ...], every: bool, run: int | None, options: tuple[str, ...]) -> tuple[Path, list[tuple[str, Any]]]:
+def _ask(names: tuple[str, ...], every: bool, run: int | None, options: dict[str, Any]) -> tuple[Path, list[tuple[str, Any]]]:
     from ..analyses import catalogue, run_all
     from ..analyses import run as ask
     from ..errors import InputError
@@ -71,32 +81,13 @@ def _ask(names: tuple[str, ...], every: bool, run: int | None, options: tuple[st
     if len(names) != (1 if every else 2):
         known = ", ".join(entry["name"] for entry in catalogue())
         raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
-    store = Path(names[-1])
+    if own := options.keys() & {"name", "store", "run"}:
+        raise InputError(f"{min(own)} is no option of an analysis; the store is an argument, and the run is --run")
+    store = FILE.convert(names[-1], None, None)
     with reading(store) as opened:
         if every:
             return store, list(run_all(opened, run))
-        return store, [(names[0], ask(names[0], opened, run, **_options(options)))]
-
-
-def _options(options: tuple[str, ...]) -> dict[str, Any]:
-    from ..errors import InputError
-
-    pairs = {}
-    for option in options:
-        key, found, value = option.partition("=")
-        if not found:
-            raise InputError(f"-p takes KEY=VALUE, not {option!r}")
-        pairs[key] = _value(value)
-    return pairs
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        return store, [(names[0], ask(names[0], opened, run, **options))]
 
 
 def _print(answer: Any, most: int = 60) -> None:

@@ -14,13 +14,20 @@ from pathlib import Path
 import click
 
 from ._address import Address, address, server_file
+from ._options import FILE, PORT, TEXT
+
+HANDS_OVER = True  # to a server that talks on standard error
 
 
 @click.command(name="app")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True, help="Where it listens.")
+@click.argument("store", type=FILE)
+@click.option("--port", type=PORT, default=8501, show_default=True, help="Where it listens.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="0.0.0.0 lets other machines reach it, under this one's name."
+    "--host",
+    default="127.0.0.1",
+    type=TEXT,
+    show_default=True,
+    help="0.0.0.0 lets other machines reach it, under this one's name.",
 )
 @click.option("--allow-host", multiple=True, metavar="NAME[:PORT]", help="Another name of it: through a tunnel or a proxy.")
 @click.option(

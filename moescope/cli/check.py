@@ -4,11 +4,13 @@ import json
 
 import click
 
+from ._options import TEXT
+
 
 @click.command(name="check")
-@click.argument("model")
-@click.option("--device", default="auto", show_default=True)
-@click.option("--dtype", default="auto", show_default=True)
+@click.argument("model", type=TEXT)
+@click.option("--device", default="auto", type=TEXT, show_default=True)
+@click.option("--dtype", default="auto", type=TEXT, show_default=True)
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
 @click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")

@@ -4,9 +4,11 @@ import json
 
 import click
 
+from ._options import TEXT
+
 
 @click.command(name="families")
-@click.argument("names", nargs=-1, metavar="[FAMILY]...")
+@click.argument("names", nargs=-1, type=TEXT, metavar="[FAMILY]...")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
 @click.option("--markdown", is_flag=True, help="The table of the README.")
 def command(names: tuple[str, ...], as_json: bool, markdown: bool) -> None:

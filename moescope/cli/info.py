@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
+from ._options import FILE
+
 
 @click.command(name="info")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(store: Path, as_json: bool) -> None:
     """Say what STORE holds: its runs, finished or not, and its tables and views."""

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from ._options import FILE
+
 
 @click.command(name="recover")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 @click.option("--adopt", is_flag=True, help="Also runs of another store of this name, such as one that was deleted.")
 def command(store: Path, adopt: bool) -> None:
     """Join the runs that were cut off to STORE as they are (status `interrupted`); --resume can still go on with them.

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import click
 
+from ._options import FILE, RUN, TEXT
+
 
 @click.command(name="report")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The page to write; default: STORE with .html.")
 @click.option("--overwrite", is_flag=True, help="Also over a file that is no such page (never over a store).")
-@click.option("--run", type=int, help="Which run; default: the newest complete one.")
-@click.option("--title", help="Heading of the page.")
+@click.option("--run", type=RUN, help="Which run; default: the newest complete one.")
+@click.option("--title", type=TEXT, help="Heading of the page.")
 def command(store: Path, output: Path | None, overwrite: bool, run: int | None, title: str | None) -> None:
     """Write one self-contained HTML page about STORE: figures, how to read them, and the SQL behind each."""
     from ..analyses import catalogue, run_all
@@ -28,11 +30,12 @@ def command(store: Path, output: Path | None, overwrite: bool, run: int | None, 
         model, data, tokens = opened.rows(
             "select m.name, dataset, r.tokens from runs r join models m using (model) where run = ?", [here.run]
         )[0]
-        answers = []
+        answers, notes = [], []
         for name, answer in run_all(opened, here.run):
-            click.echo(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}", err=True)
+            notes.append(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}")
             answers.append((entries[name], answer))
     words = f"Run {here.run} of {store.name}: {model} on {data or 'unnamed data'}, {tokens:,} tokens."
     with written(output, overwrite, MARK.encode()) as file:
         file.write(page(title or f"Routing of {model}", words, answers).encode())
+    click.echo("\n".join(notes), err=True)
     click.echo(output)

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from ._options import FILE, TEXT
+
 
 @click.command(name="sql")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("query")
+@click.argument("store", type=FILE)
+@click.argument("query", type=TEXT)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")
 @click.option("--overwrite", is_flag=True, help="Also over a file that is there (never over a store).")
@@ -24,29 +26,21 @@ def command(store: Path, query: str, form: str, output: Path | None, overwrite: 
     """
     import duckdb
 
-    from ..errors import InputError
     from ..store.outputs import check_output
     from ._reading import reading
+    from ._statements import interruptible, one_question, unanswered
 
+    question = query if allow_external else one_question(query)
     if output is not None:
         check_output(output, overwrite)
     with reading(store, external=allow_external, comments=True) as opened:
         try:
-            _check(opened, query, allow_external)
-            relation = opened.sql(query)
-            if relation is not None:
-                _write(relation, form, output, overwrite, raw)
+            relation = opened.sql(question)
+            if relation is None:
+                return
+            interruptible(opened.con, lambda: _write(relation, form, output, overwrite, raw))
         except duckdb.Error as error:
-            raise InputError(f"the query cannot be answered: {' '.join(str(error).split())[:400]}") from error
-
-
-def _check(opened: Any, query: str, allow_external: bool) -> None:
-    """InputError for a query that writes files: shards of unfinished runs are within its reach."""
-    from ..errors import InputError
-
-    kinds = {statement.type.name for statement in opened.con.extract_statements(query)}
-    if kinds & {"COPY", "EXPORT"} and not allow_external:
-        raise InputError("the query writes a file; ask for the rows, and say where with --output FILE")
+            raise unanswered(error) from error
 
 
 def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bool) -> None:

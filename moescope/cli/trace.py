@@ -1,40 +1,12 @@
 """moescope trace: run a model over data and keep every router decision."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-
-def _pairs(_: Any, __: Any, values: tuple[str, ...]) -> dict[str, Any]:
-    """key=value options as a dict; values are read as JSON where they are JSON."""
-    found: dict[str, Any] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
-
-
-def _layers(_: Any, __: Any, text: str | None) -> list[int] | None:
-    """'0,4-6' as [0, 4, 5, 6]."""
-    if text is None:
-        return None
-    try:
-        spans = [part.split("-") for part in text.split(",")]
-        return [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a list of layers such as 0,4-6") from error
-
-
-def _names(_: Any, __: Any, text: str | None) -> list[str] | None:
-    return text.split(",") if text else None
+from ._options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
 
 
 def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
@@ -44,42 +16,42 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 
 
 @click.command(name="trace")
-@click.argument("model")
-@click.option("--data", required=True, help="A file, folder, hub name or shipped set: text, JSONL, CoNLL-U, images, npz.")
-@click.option("--store", required=True, type=click.Path(path_type=Path), help="The DuckDB file; made, or given one more run.")
-@click.option("--name", help="Your name for the run.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16, float16.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; a model under 100 M parameters gets one by default.")
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
-@click.option("--max-tokens", type=click.IntRange(1), help="Stop after about so many tokens.")
-@click.option("--max-length", type=click.IntRange(2), help="Tokens per window; longer texts become several windows.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first so many examples.")
-@click.option("--layers", callback=_layers, help="Only these layers: 0,4-6.")
-@click.option("--experts-only", is_flag=True, help="Only which experts: no weights, entropy, log-sum-exp, margin.")
-@click.option("--summaries", callback=_names, help="Only these of entropy, log_sum_exp, margin: entropy,margin.")
+@click.argument("model", type=TEXT)
 @click.option(
-    "--logits", type=click.FloatRange(0, 1), default=0.0, help="Keep all router logits of this share of the tokens; 1: of all."
+    "--data", required=True, type=TEXT, help="A file, folder, hub name or shipped set: text, JSONL, CoNLL-U, images, npz."
 )
+@click.option("--store", required=True, type=FILE, help="The DuckDB file; made, or given one more run.")
+@click.option("--name", type=TEXT, help="Your name for the run.")
+@click.option("--device", default="auto", type=TEXT, show_default=True, help="auto, cpu, cuda, cuda:1 ...")
+@click.option("--dtype", default="auto", type=TEXT, show_default=True, help="auto, float32, bfloat16, float16.")
+@click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
+@click.option("--batch-size", default=8, show_default=True, type=BATCH)
+@click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
+@click.option("--max-length", type=Whole(2, 2**32), help="Tokens per window; longer texts become several windows.")
+@click.option("--limit", type=COUNT, help="Only the first so many examples.")
+@click.option("--layers", callback=LAYERS, help="Only these layers: 0,4-6.")
+@click.option("--experts-only", is_flag=True, help="Only which experts: no weights, entropy, log-sum-exp, margin.")
+@click.option("--summaries", callback=NAMES, help="Only these of entropy, log_sum_exp, margin: entropy,margin.")
+@click.option("--logits", type=SHARE, default=0.0, help="Keep all router logits of this share of the tokens; 1: of all.")
 @click.option("--predictions", is_flag=True, help="Label each token with the id that the model ranks first after it.")
 @click.option("--measure", "activations", multiple=True, type=click.Choice(["importance", "dimensionality"]),
               help="Sum up activations on the way (the experts run once more); may be repeated.")  # fmt: skip
-@click.option("--generate", type=click.IntRange(1), help="Generate so many tokens after each text, and trace them too.")
-@click.option("--every", default=1, show_default=True, type=click.IntRange(1), help="Record only each n-th forward pass.")
-@click.option("--set", "overrides", multiple=True, callback=_pairs, help="Change the routing: capacity_factor=0.5 (V-MoE).")
-@click.option("--seed", default=0, show_default=True, type=int)
-@click.option("--text-column", help="The column that holds the text (JSONL, tables, data sets).")
-@click.option("--label-column", "label_columns", multiple=True, help="A column that holds a label; may be repeated.")
-@click.option("--split", help="Which split of a data set.")
+@click.option("--generate", type=Whole(1, 2**20), help="Generate so many tokens after each text, and trace them too.")
+@click.option("--every", default=1, show_default=True, type=COUNT, help="Record only each n-th forward pass.")
+@click.option("--set", "overrides", multiple=True, callback=SETTINGS, help="Change the routing: capacity_factor=0.5 (V-MoE).")
+@click.option("--seed", default=0, show_default=True, type=SEED)
+@click.option("--text-column", type=TEXT, help="The column that holds the text (JSONL, tables, data sets).")
+@click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
+@click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
-@click.option("--revision", help="Of a hub model.")
+@click.option("--revision", type=TEXT, help="Of a hub model.")
 @click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
 @click.option("--allow-pickle", is_flag=True, help="Load weights that are pickled.")
 @click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
 @click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
-@click.option("--commit-rows", type=click.IntRange(1), hidden=True, help="Make a shard durable after so many decisions.")
+@click.option("--commit-rows", type=COUNT, hidden=True, help="Make a shard durable after so many decisions.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> None:
     """Trace MODEL over DATA into STORE.

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import click
 
+from ._options import FILE
+
 
 @click.command(name="verify")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=FILE)
 @click.option("--quiet", "-q", is_flag=True, help="Only what is broken.")
 def command(store: Path, quiet: bool) -> None:
     """Check every byte of STORE, its references and arithmetic; exit 0 when it is sound, 1 when it is damaged or a rule broken.

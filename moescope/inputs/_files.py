@@ -7,8 +7,10 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from moescope.errors import InputError
+from moescope.inputs import _bounds
 
 NOT_DATA = re.compile(r"(readme|licen[cs]e|copying|notice|attribution)\b", re.IGNORECASE)
 
@@ -28,28 +30,39 @@ def stem(path: Path) -> str:
 
 
 def read_bytes(path: Path, source: str) -> bytes:
-    """What is in a file, unpacked where its ending says that it is packed. InputError where it cannot be."""
+    """What is in a file, unpacked where its ending says that it is packed. InputError where it cannot be, or is too large."""
     import pyarrow as pa
 
-    kind = path.suffix.lower()
+    if path.suffix.lower() not in PACKED:
+        return _bounds.read_bytes(path, source)
+    _bounds.read_bytes(path, source, grows=1)  # no pipe, and a size
     try:
-        if kind == ".zst":
-            return b"".join(_zst(path))
-        return {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(kind, bytes)(path.read_bytes())
-    except (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowException, ValueError) as error:
-        raise InputError(f"{source} cannot be unpacked ({error}): pack it again, or give it unpacked.") from error
-    except OSError as error:
-        if error.errno is not None:
+        return b"".join(_unpacked(path, source))
+    except (EOFError, zlib.error, pa.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and not isinstance(error, gzip.BadGzipFile):
             raise
         raise InputError(f"{source} cannot be unpacked ({error}): pack it again, or give it unpacked.") from error
 
 
-def _zst(path: Path) -> Iterator[bytes]:
+def _unpacked(path: Path, source: str) -> Iterator[bytes]:
+    """Pieces of a packed file. InputError once they are more than the memory there is for it, however small it is packed."""
     import pyarrow as pa
 
-    with pa.input_stream(str(path), compression="zstd") as stream:
+    kind = path.suffix.lower()
+    opened: Any = (
+        pa.input_stream(str(path), compression="zstd") if kind == ".zst" else {".gz": gzip, ".bz2": bz2}[kind].open(path)
+    )
+    size = 0
+    with opened as stream:
         while piece := stream.read(1 << 24):
+            size += len(piece)
+            _bounds.allow(_bounds.GROWS * size, source, "unpacked it would fill")
             yield piece
+
+
+def shown(name: str) -> str:
+    """A file's name as it can be stored: bytes that are no UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def list_files(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from moescope.errors import InputError
+from moescope.inputs._files import shown
 from moescope.inputs._types import Example
 
 FLAGS = ("text_column", "label_columns", "split", "sentences")
@@ -56,7 +57,7 @@ class Options:
 
     def name(self, path: Path) -> str:
         """What to call this file in examples and messages."""
-        return self.source or path.name or path.resolve().name
+        return shown(self.source or path.name or path.resolve().name)
 
     def flag(self, name: str, value: str | None = None) -> str:
         """How the user says an option: `--text-column`, or in Python `reading={"text_column": ...}`."""

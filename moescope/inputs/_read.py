@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from moescope.errors import InputError
+from moescope.foreign import doing, one_line
 from moescope.inputs import _files, _formats, _memory
+from moescope.inputs._bounds import not_the_system
 from moescope.inputs._options import Options
 from moescope.inputs._shipped import shipped
 from moescope.inputs._types import Dataset, Example, Kind, Lazy
@@ -42,11 +44,13 @@ def read(
         return data if limit is None else replace(data, examples=data.examples[:limit])
     if not isinstance(data, str | Path):
         return _from_memory(data, replace(options, memory=True))
-    try:
-        path = locate(data)
-        return _dataset(_name(data, path), path, options)
-    except OSError as error:
-        raise InputError(f"{error.filename or data} cannot be read: {error.strerror or error}.") from error
+    with doing(f"reading {data}", InputError):
+        try:
+            path = locate(data)
+            not_the_system(path)
+            return _dataset(_files.shown(_name(data, path)), path, options)
+        except OSError as error:
+            raise InputError(f"{error.filename or data} cannot be read: {error.strerror or one_line(str(error))}.") from error
 
 
 def _from_memory(data: Any, options: Options) -> Dataset:

@@ -103,7 +103,8 @@ def spaces(misc: str) -> str:
     """White space after a token by its MISC column: SpacesAfter, or none for SpaceAfter=No, or one space."""
     pairs = dict(pair.partition("=")[::2] for pair in misc.split("|"))
     if "SpacesAfter" in pairs:
-        return re.sub(r"\\(?:u([0-9A-Fa-f]{4})|(.))", _unescape, pairs["SpacesAfter"])
+        found = re.sub(r"\\(?:u([0-9A-Fa-f]{4})|(.))", _unescape, pairs["SpacesAfter"])
+        return found.encode("utf-8", "replace").decode()  # half a surrogate pair is no character
     return "" if pairs.get("SpaceAfter") == "No" else " "
 
 

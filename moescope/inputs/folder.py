@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from moescope.errors import InputError
 from moescope.inputs import _formats
-from moescope.inputs._files import list_files, stem
+from moescope.inputs._files import list_files, shown, stem
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example
 
@@ -62,7 +62,7 @@ def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
 
 
 def _read_file(root: Path, path: Path, options: Options, named: bool) -> Iterator[Example]:
-    source = path.relative_to(root).as_posix()
+    source = shown(path.relative_to(root).as_posix())
     options.report.skip(source, "empty files", int(path.stat().st_size == 0))
     folder, _, _ = source.rpartition("/")
     for example in _formats.read_examples(path, replace(options, source=source)):

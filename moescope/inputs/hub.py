@@ -1,6 +1,5 @@
 """Hugging Face data sets: a folder written by `save_to_disk`, or the hub's name 'owner/name' or 'owner/name:config'."""
 
-import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
@@ -9,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from moescope.errors import InputError
-from moescope.inputs import _formats, _rows
+from moescope.foreign import doing, one_line
+from moescope.inputs import _files, _formats, _rows
+from moescope.inputs._bounds import read_bytes
 from moescope.inputs._files import suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example, Lazy
@@ -97,18 +98,19 @@ def _from_hub(name: str) -> Any:
 def _ask_for(repository: str) -> None:
     """Fail at once where load_dataset would try for half a minute; offline by choice, the cache may have it."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    if not os.environ.get("HF_HUB_OFFLINE"):
+    if not HF_HUB_OFFLINE:
         HfApi().dataset_info(repository, timeout=10)
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0].rstrip('.')}"
+    return f"{type(error).__name__}: {one_line((str(error).strip() or 'no message').splitlines()[0]).rstrip('.')}"
 
 
 def _digest(data: Any) -> str:
-    files = [Path(file["filename"]).read_bytes() for file in data.cache_files]
-    return sha256(b"".join(sha256(content).digest() for content in files)).hexdigest()
+    digests = [bytes.fromhex(_files.sha256(Path(file["filename"]))) for file in data.cache_files]
+    return sha256(b"".join(digests)).hexdigest()
 
 
 class _Named(Iterable[dict[str, Any]]):
@@ -148,8 +150,9 @@ def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
     def make(row: int) -> Example:
         where = f"{source}, row {row}"
         cell = raw[row][column] or {}
-        content = cell.get("bytes") or (Path(cell["path"]).read_bytes() if cell.get("path") else b"")
-        labels = _rows.labels(named[row], options.label_columns, None, where)
-        return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
+        with doing(f"reading {where}", InputError):
+            content = cell.get("bytes") or (read_bytes(Path(cell["path"]), where) if cell.get("path") else b"")
+            labels = _rows.labels(named[row], options.label_columns, None, where)
+            return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
 
     return Lazy(range(len(data)), make)

@@ -14,13 +14,16 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from moescope.errors import InputError
-from moescope.inputs._files import list_files
+from moescope.foreign import doing, one_line
+from moescope.inputs._bounds import read_bytes
+from moescope.inputs._files import list_files, shown
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example, Lazy
 from moescope.inputs.folder import by_subfolder, enter_split, in_turn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 TAKES = frozenset({"split"})
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, and runs programs for some
 DEEP = ("I", "F")  # 16 and 32 bits: no way to 8 bits is right for all
 EXIF_ORIENTATION = 0x0112
 T = TypeVar("T")
@@ -51,11 +54,12 @@ def _is_image(path: Path) -> bool:
 def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Path]]:
     def make(key: tuple[int, Path]) -> Example:
         row, path = key
-        source = path.relative_to(root).as_posix()
+        source = shown(path.relative_to(root).as_posix())
         labels = {"class": source.partition("/")[0]} if "/" in source else {}
-        return Example(source, row, source, image=decode(path.read_bytes(), source), labels=labels)
+        with doing(f"reading {source}", InputError):
+            return Example(source, row, source, image=decode(read_bytes(path, source), source), labels=labels)
 
-    shapes = [shape(path.open("rb"), path.relative_to(root).as_posix()) for path in paths]
+    shapes = [shape(path.open("rb"), shown(path.relative_to(root).as_posix())) for path in paths]
     return Lazy(list(enumerate(paths)), make, shapes)
 
 
@@ -71,14 +75,14 @@ def shape(file: BinaryIO, source: str) -> tuple[int, ...]:
 
 def _open(file: BinaryIO, source: str, use: Callable[[Image.Image], T]) -> T:
     try:
-        with file, Image.open(file) as image:
+        with file, Image.open(file, formats=FORMATS) as image:
             if image.mode.startswith(DEEP):
                 raise InputError(f"{source} has {image.mode} pixels of more than 8 bits: convert it to 8 bits first.")
             return use(image)
     except InputError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
-        what = "not an image that Pillow can read" if isinstance(error, OSError) else f"not readable ({error})"
+        what = "not an image that Pillow can read" if isinstance(error, OSError) else f"not readable ({one_line(str(error))})"
         raise InputError(f"{source} is {what}: repair it or leave it out.") from error
 
 

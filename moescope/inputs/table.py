@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from moescope.errors import InputError
+from moescope.foreign import one_line
 from moescope.inputs import _rows
+from moescope.inputs._bounds import GROWS, allow
 from moescope.inputs._files import PACKED, read_bytes, suffix
 from moescope.inputs._options import Options
 from moescope.inputs._types import Example
@@ -36,16 +38,20 @@ def rows(table: Any) -> Iterator[dict[str, Any]]:
 
 def _load(path: Path, source: str, as_written: list[str]) -> Any:
     import pyarrow as pa
+
+    allow(GROWS * path.stat().st_size, source)
     from pyarrow import csv, parquet
 
     try:
         kind = suffix(path)
         content = pa.BufferReader(read_bytes(path, source)) if path.suffix.lower() in PACKED else path
         if kind == ".parquet":
+            groups = parquet.read_metadata(content)
+            allow(sum(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups)), source)
             return parquet.read_table(content)
         parse = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",", newlines_in_values=True)
         convert = csv.ConvertOptions(column_types={name: pa.string() for name in as_written})
         return csv.read_csv(content, csv.ReadOptions(use_threads=False), parse_options=parse, convert_options=convert)
-    except pa.ArrowException as error:
-        first = str(error).splitlines()[0].replace(str(path), source)
+    except (pa.ArrowException, OSError) as error:
+        first = one_line(str(error)).replace(str(path), source)
         raise InputError(f"{source} is not a readable {suffix(path)[1:]} table ({first}): repair it.") from error

@@ -10,7 +10,9 @@ from torch import Tensor
 from ..contracts import Site
 from ..contracts._calls import bare
 from ..errors import InputError
+from ..words import numbers
 
+EXPERTS = 1 << 16  # as many as the store can number
 _K = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k")
 
 
@@ -83,12 +85,12 @@ def parse(text: str) -> dict[tuple[str | None, int], list[int] | None]:
     """
     found: dict[tuple[str | None, int], list[int] | None] = {}
     for part in re.split(r"[;\s]+", text.strip()):
-        match = re.fullmatch(r"(?:([a-z]+)\.)?(\d+)(?::(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*))?", part)
+        match = re.fullmatch(r"(?:([a-z]+)\.)?([0-9]{1,9})(?::([0-9,-]+))?", part)
         if match is None:
             raise InputError(f"{part!r} names no experts: write LAYER:EXPERTS such as 3:5,7 or decoder.4:0-3")
-        key, numbers = (match[1], int(match[2])), None if match[3] is None else _numbers(match[3])
+        key, some = (match[1], int(match[2])), None if match[3] is None else numbers(match[3], EXPERTS, "experts")
         before = found.get(key, [])
-        found[key] = None if numbers is None or before is None else sorted({*before, *numbers})
+        found[key] = None if some is None or before is None else sorted({*before, *some})
     return found
 
 
@@ -100,11 +102,6 @@ def rows(tokens: Tensor | None, count: int, like: Tensor) -> Tensor | None:
     if len(flat) != count:
         raise InputError(f"the edit names {len(flat)} token places, but the router looks at {count}: give one bool per place")
     return flat.to(like.device)[:, None]
-
-
-def _numbers(text: str) -> list[int]:
-    spans = [part.split("-") for part in text.split(",")]
-    return [n for span in spans for n in range(int(span[0]), int(span[-1]) + 1)]
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -1,6 +1,6 @@
 """Load what a user names: a specimen, a local folder, an adapter's folder, a V-MoE checkpoint, a model of the hub."""
 
-import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,13 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import InputError, ModelError, MoescopeError
+from ..foreign import doing, one_line
 from .adapters import base_of, is_adapter, put_on
+from .guard import config_of, unpickled
 from .missing import complete, readable, reported, steady
 
+_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
 SPECIMENS = Path(__file__).parent / "specimens"
 
 
@@ -27,6 +39,7 @@ class Loaded:
     tokenizer: Any = None
     prepare: Any = None
     notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
+    no_tokenizer: str = "comes without a tokenizer"
 
     @property
     def reads(self) -> str:
@@ -46,8 +59,11 @@ def device_of(device: str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}; try cpu") from error
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"device {device!r} cannot be used here: {one_line(first)}; try cpu") from error
+    if found.type == "meta":
+        raise InputError("device 'meta' holds no numbers, so nothing can be run there; try cpu")
     return found
 
 
@@ -90,27 +106,32 @@ def load(
     """
     where = device_of(device)
     how = _How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing)
-    folder = specimens().get(str(name), Path(name))
+    with doing(f"loading {name}", ModelError):
+        return _found(str(name), how, revision)
+
+
+def _found(name: str, how: _How, revision: str | None) -> Loaded:
+    folder = specimens().get(name, Path(name))
     if is_adapter(folder):
-        return _adapter(str(name), folder, how)
+        return _adapter(name, folder, how)
     if (folder / "config.json").exists():
-        return _folder(str(name), folder, how)
+        return _folder(name, folder, how)
     if Path(f"{name}.index").exists():
-        return _checkpoint(str(name), where, how.dtype)
+        return _checkpoint(name, how.device, how.dtype)
     if folder.exists():
         raise ModelError(
             f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a V-MoE checkpoint "
             "a file PREFIX.index"
         )
-    if str(name).count("/") != 1 or str(name).startswith((".", "/", "~")):
+    if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no model {str(name)!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
+            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
         )
-    return _folder(str(name), str(name), replace(how, revision=revision))
+    return _folder(name, name, replace(how, revision=revision))
 
 
 def _adapter(name: str, folder: Path, how: _How) -> Loaded:
-    _unpickled(folder, how.pickle)
+    unpickled(folder, how.pickle)
     readable(folder)
     base = base_of(folder)
     try:
@@ -125,7 +146,7 @@ def _adapter(name: str, folder: Path, how: _How) -> Loaded:
     except MoescopeError as error:
         raise type(error)(f"{name} is an adapter of {base}, which cannot be loaded: {error}") from error
     notes = put_on(name, folder, under.model, how.missing)
-    own = _tokenizer(folder, {"trust_remote_code": how.remote}) if (folder / "tokenizer_config.json").exists() else None
+    own = _tokenizer(folder, {"trust_remote_code": how.remote})[0] if (folder / "tokenizer_config.json").exists() else None
     return replace(
         under, name=f"{base} + {name}", model=under.model.eval(), notes=[*under.notes, *notes], tokenizer=own or under.tokenizer
     )
@@ -133,25 +154,24 @@ def _adapter(name: str, folder: Path, how: _How) -> Loaded:
 
 def _folder(name: str, folder: Path | str, how: _How) -> Loaded:
     if isinstance(folder, Path):
-        _safe(folder, how)
+        config = config_of(folder, how.remote, how.pickle)
         readable(folder)
-        if '"vmoe"' in (folder / "config.json").read_text():
+        if config.get("model_type") == "vmoe":
             from .vmoe import VMoE
 
             return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
-    if not isinstance(folder, Path) and not _hub_answers(folder):
-        options["local_files_only"] = True  # the cache may have it
+    if not isinstance(folder, Path):
+        options |= _from_hub(folder, how.revision)
     transformers.utils.logging.disable_progress_bar()
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **options)
-        model, info = _weights(name, _class(config), folder, how, options)
-        tokenizer = _tokenizer(folder, options)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        raise ModelError(_why(name, error)) from error
-    return Loaded(name, model.to(how.device).eval(), tokenizer, notes=complete(name, model, info, how.missing))
+    if not how.remote and "auto_map" in transformers.PretrainedConfig.get_config_dict(folder, **options)[0]:
+        raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
+    model, info = _weights(name, _class(transformers.AutoConfig.from_pretrained(folder, **options)), folder, how, options)
+    tokenizer, reason = _tokenizer(folder, options)
+    notes = complete(name, model, info, how.missing)
+    return Loaded(name, model.to(how.device).eval(), tokenizer, notes=notes, no_tokenizer=reason)
 
 
 def _weights(name: str, cls: Any, folder: Path | str, how: _How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -161,12 +181,26 @@ def _weights(name: str, cls: Any, folder: Path | str, how: _How, options: dict[s
         return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
 
 
+def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
+    """Options for a name of the hub. ModelError where neither the hub nor the cache has it."""
+    if _hub_answers(name):
+        return {}
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        raise ModelError(
+            f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
+        )
+    return {"local_files_only": True}
+
+
 def _hub_answers(name: str) -> bool:
     """Ask once, for at most five seconds, where loading would try for half a minute."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError
 
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if HF_HUB_OFFLINE:
         return False
     try:
         HfApi().model_info(name, timeout=5)
@@ -177,46 +211,27 @@ def _hub_answers(name: str) -> bool:
     return True
 
 
-def _why(name: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "trust_remote_code" in text:
-        return f"{name} brings code of its own; moescope runs it only with --trust-remote-code"
-    if any(word in text for word in ("couldn't connect", "offline", "Connection", "resolve", "Max retries")):
-        return f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
-    return f"{name} cannot be loaded: {text[:300]}"
-
-
-def _safe(folder: Path, how: _How) -> None:
-    if '"auto_map"' in (folder / "config.json").read_text() and not how.remote:
-        raise ModelError(f"{folder} brings code of its own (auto_map in config.json); it runs only with --trust-remote-code")
-    _unpickled(folder, how.pickle)
-
-
-def _unpickled(folder: Path, allow: bool) -> None:
-    pickled = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickled and not [*folder.glob("*.safetensors")] and not allow:
-        raise ModelError(
-            f"the weights in {folder} are pickled ({pickled[0].name}), which can run code; convert them to safetensors, or say "
-            "--allow-pickle if you trust them"
-        )
-
-
 def _class(config: Any) -> Any:
     import transformers
 
-    named = [getattr(transformers, name, None) for name in getattr(config, "architectures", None) or []]
-    if named and named[0] is not None:
-        return named[0]
+    for name in getattr(config, "architectures", None) or []:
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
     return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
 
 
-def _tokenizer(folder: Path | str, options: dict[str, Any]) -> Any:
+def _tokenizer(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer; or None and why there is none, which only texts need."""
     import transformers
 
+    if isinstance(folder, Path) and not any((folder / name).exists() for name in _TOKENIZERS):
+        return None, "comes without a tokenizer"
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **options)
-    except (OSError, ValueError, KeyError, ImportError):
-        return None
+        with doing("loading its tokenizer", InputError):
+            return transformers.AutoTokenizer.from_pretrained(folder, **options), ""
+    except InputError as error:
+        return None, f"comes with a tokenizer that cannot be used ({error})"
 
 
 def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:

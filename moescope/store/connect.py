@@ -1,16 +1,23 @@
 """Open a finished store read-only and confined, or say in one sentence why that cannot be."""
 
+import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from .. import __version__
 from ..errors import StoreError
+from ..memory import room
+from .held import held
 from .paths import attach, confine, real
 from .schema import VERSION, quote
 from .seal import looks_like_a_store
 from .trust import tables_of
+
+_SPILL = 8 << 30  # bytes
 
 
 def connect(
@@ -23,7 +30,7 @@ def connect(
     run.
     """
     path = _file(store)
-    con = duckdb.connect()
+    con = duckdb.connect(config=_bounds())
     try:
         attach(con, path)
         for name, value in (settings or {}).items():
@@ -41,6 +48,16 @@ def connect(
         con.close()
         raise
     return con
+
+
+def _bounds() -> dict[str, Any]:
+    """A question may fill half of the memory, and some disk among temporary files instead of in the working folder."""
+    spill = Path(tempfile.gettempdir()) / f"moescope-{os.getpid()}"
+    return {
+        "memory_limit": f"{room() >> 20} MiB",
+        "temp_directory": str(spill),
+        "max_temp_directory_size": f"{_SPILL >> 20} MiB",
+    }
 
 
 def check_store(store: Path) -> None:
@@ -109,13 +126,15 @@ def _which(store: Path, version: str | None) -> str:
 
 
 def _why(store: Path, error: duckdb.Error) -> str:
-    said = " ".join(str(error).split())
-    if "already attached" in said:
+    text, holder = " ".join(str(error).split()), held(store)
+    if holder == "here":
         return f"{store} is open for writing in this program; close that connection first"
-    if "Could not set lock on file" in said:
-        return f"{store} is open for writing in another program (DuckDB says: {said[:200]}); close it there"
-    if "Permission denied" in said:
+    if holder == "elsewhere":
+        return f"{store} is open for writing in another program (DuckDB says: {text[:200]}); close it there"
+    if not os.access(store, os.R_OK):
         return f"{store} cannot be read: permission denied; check its owner and mode"
     if looks_like_a_store(real(store)):
-        return f"{store} is damaged (DuckDB: {said[:160]}); moescope verify {store} says what can still be read"
-    return f"{store} is not a moescope store (DuckDB cannot open it: {said[:120]}); name another file"
+        return f"{store} is damaged (DuckDB: {text[:160]}); moescope verify {store} says what can still be read"
+    if holder == "unknown" and isinstance(error, duckdb.IOException):
+        return f"{store} is open for writing in another program, or no moescope store (DuckDB says: {text[:200]}); look which"
+    return f"{store} is not a moescope store (DuckDB cannot open it: {text[:120]}); name another file"

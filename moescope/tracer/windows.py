@@ -46,10 +46,34 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
         return
-    limit = min(max_length or 2048, context(loaded))
+    limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
         for window in _text(loaded, example, limit):
+            _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def _vocabulary(loaded: Loaded) -> int | None:
+    """Rows of the model's embedding of input ids; None where it has none of the usual kind."""
+    try:
+        rows = loaded.model.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
+    except (AttributeError, NotImplementedError):
+        return None
+    return rows if isinstance(rows, int) else None
+
+
+def _known(loaded: Loaded, window: Window, most: int | None) -> None:
+    """InputError for ids that the model has no embedding for; on a GPU they would end the whole process."""
+    ids = window.ids or [0]
+    if most is None or (min(ids) >= 0 and max(ids) < most):
+        return
+    worst = max(ids) if max(ids) >= most else min(ids)
+    where = f"{window.info.source}, row {window.info.row}"
+    if loaded.tokenizer is not None and window.info.text is not None:
+        raise InputError(
+            f"the tokenizer of {loaded.name} makes id {worst} of {where}, which has no embedding ({most} ids); give its own"
+        )
+    raise InputError(f"{where} holds id {worst}, but {loaded.name} embeds ids 0 to {most - 1}; give ids of its own tokenizer")
 
 
 def _info(example: Example, part: int, **more: Any) -> SequenceInfo:
@@ -72,7 +96,7 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
 def _tokenize(loaded: Loaded, text: str, labelled: bool) -> tuple[list[int], Offsets | None]:
     if loaded.tokenizer is None:
         raise InputError(
-            f"{loaded.name} comes without a tokenizer, so it cannot read text; give it ids: lists, or an .npz with input_ids"
+            f"{loaded.name} {loaded.no_tokenizer}, so it cannot read text; give it ids: lists, or an .npz with input_ids"
         )
     if not getattr(loaded.tokenizer, "is_fast", False):
         ids = loaded.tokenizer(text, verbose=False)["input_ids"]

@@ -43,7 +43,7 @@ class DispatcherConfig:
             raise InputError("capacity and capacity_factor were both given: give one of them.")
         if self.capacity is not None and (not isinstance(self.capacity, int) or self.capacity < 1):
             raise InputError(f"capacity={self.capacity!r} must be a whole number of places per expert, at least 1.")
-        if self.capacity_factor is not None and not self.capacity_factor > 0:
+        if self.capacity_factor is not None and not 0 < self.capacity_factor < float("inf"):
             raise InputError(f"capacity_factor={self.capacity_factor!r} must be above 0.")
         if self.capacity_ceil_or_round not in ("ceil", "round"):
             raise InputError(f"capacity_ceil_or_round={self.capacity_ceil_or_round!r} must be 'ceil' or 'round'.")

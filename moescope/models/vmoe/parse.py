@@ -3,9 +3,10 @@
 import ast
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from moescope.errors import InputError
+from moescope.words import check
 
 T = TypeVar("T")
 
@@ -19,6 +20,9 @@ def read(cls: type[T], values: Mapping[str, Any], where: str, ignored: set[str])
     missing = [n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING and n not in values]
     if missing:
         raise InputError(f"{where} lacks {', '.join(missing)}: give them as the authors' configs do.")
+    hints = get_type_hints(cls)
+    for name in known.keys() & values.keys():
+        check(f"{where} option {name}", values[name], hints[name])
     return cls(**{name: value for name, value in values.items() if name in known})
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from moescope.errors import InputError
 from moescope.models.vmoe.config import DispatcherConfig, Kind, MoeConfig, RouterConfig, VMoEConfig
+from moescope.words import check
 
 Level = TypeVar("Level", MoeConfig, RouterConfig, DispatcherConfig)
 _ANY = {"group_size", "noise_std", "deterministic"}
@@ -37,5 +38,8 @@ def with_routing(config: VMoEConfig, **options: Any) -> VMoEConfig:
 
 
 def _take(level: Level, options: Mapping[str, Any], names: set[str]) -> Level:
-    own = {f.name for f in fields(level)} & names
-    return replace(level, **{name: value for name, value in options.items() if name in own})
+    own = {f.name for f in fields(level)} & names & options.keys()
+    hints = get_type_hints(type(level))
+    for name in own:
+        check(name, options[name], hints[name])
+    return replace(level, **{name: options[name] for name in own})
