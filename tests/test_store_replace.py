@@ -118,7 +118,7 @@ def test_a_store_that_became_write_protected_while_a_run_was_traced(tmp_path: Pa
 
 def write(store: Path) -> None:
     with duckdb.connect(str(store)) as con:
-        con.execute("update runs set name = 'changed by somebody else' where name = 'first'")
+        con.execute("update runs set name = 'changed by somebody else', seconds = coalesce(seconds, 0) + 1 where run = 0")
 
 
 def touch(store: Path) -> None:

@@ -52,8 +52,8 @@ def ensure_store(store: Path) -> None:
     check_target(store)
     if real(store).exists():
         tidy(store)
-    else:
-        update(store, lambda con: None, anew=True)
+    else:  # not anew: another process may have begun it meanwhile, and a run in it
+        update(store, lambda con: None)
 
 
 def renew(store: Path) -> None:
