@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -100,10 +101,13 @@ def _notes(unread: list[str], parts: list[str]) -> Iterator[str]:
 
 def versions() -> dict[str, str]:
     """Versions of what took part."""
-    found = {"moescope": __version__}
-    for package in ("torch", "transformers", "duckdb", "pyarrow", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: _version(package) for package in ("torch", "transformers", "duckdb", "pyarrow", "numpy")}
+    return {"moescope": __version__} | {package: there for package, there in found.items() if there is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

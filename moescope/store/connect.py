@@ -65,9 +65,9 @@ def check_store(store: Path) -> None:
     connect(store).close()
 
 
-def joined(con: duckdb.DuckDBPyConnection) -> set[str]:
+def joined(con: duckdb.DuckDBPyConnection, database: str = "base") -> set[str]:
     """Names of the parts whose rows are in the file that `con` has attached."""
-    return {name for (name,) in con.execute("select value from base.main.meta where key = 'joined'").fetchall()}
+    return {name for (name,) in con.execute(f"select value from {database}.main.meta where key = 'joined'").fetchall()}
 
 
 def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:

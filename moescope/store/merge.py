@@ -15,7 +15,7 @@ from .paths import parquet
 from .patience import patient
 from .replace import reason, replace, sweep
 from .rollups import ADDED, add_rollups, add_vocabulary
-from .schema import create_views
+from .schema import refresh_views
 from .trust import expected
 from .widths import settle_top_k
 
@@ -33,7 +33,7 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
     try:
         with patient(), exclusive(store):
             replace(store, change, uid=part.head.get("store"), reach=part.path)
-            sweep(store)
+            sweep(store, {part.path.name})
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
     except MoescopeError as error:
@@ -53,7 +53,7 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
             routes.ensure_table(con, int(width), names, kind)
         con.execute(f"insert into {table} by name {rows}")
     con.execute("reset threads")
-    create_views(con)
+    refresh_views(con)
     add_rollups(con, base["run"], kept_sums(con, part, base))
     count_rows(con, base["run"])
     settle_top_k(con, base["run"])

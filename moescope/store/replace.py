@@ -8,8 +8,8 @@ the file itself meanwhile is not overwritten: the change is made again, over wha
 import os
 import shutil
 import uuid
-from collections.abc import Callable
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -22,8 +22,8 @@ from ..errors import StoreError
 from .connect import connect, identity, joined
 from .files import exclusive, sync
 from .parts import Part, parts, parts_folder
-from .paths import confine, plainly, real, roomy, writable
-from .schema import VERSION, create_tables, create_views, quote
+from .paths import attach, confine, plainly, real, roomy, writable
+from .schema import VERSION, create_tables, quote, refresh_views
 from .seal import seal, unseal
 from .trust import inert
 
@@ -31,6 +31,7 @@ Change = Callable[[duckdb.DuckDBPyConnection], object]
 _MEMORY = 4 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
 _TRIES = 3
+_left: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # by file: its state when it was known, and what was
 
 
 def check_target(store: Path) -> None:
@@ -42,7 +43,7 @@ def check_target(store: Path) -> None:
         raise StoreError(f"there is no folder {store.parent} to hold {store.name}; make it first")
     roomy(store)
     if path.exists():
-        connect(store).close()
+        known(store)
     if reason := writable(path):
         raise StoreError(f"cannot write {store}: {reason}; choose one that can be written")
 
@@ -61,8 +62,7 @@ def renew(store: Path) -> None:
 
     Runs that are of another store of this name stay where they are.
     """
-    with connect(store) as con:
-        uid = identity(con)
+    _, uid = known(store)
     if [part for part in parts(store) if part.alive()]:
         raise StoreError(f"{store} cannot be begun anew while a trace writes into it; wait for it, or name another file")
     update(store, lambda con: None, anew=True)
@@ -95,11 +95,15 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
     path = real(store)
     if why := writable(path):
         raise StoreError(f"cannot write {store}: {why}; choose one that can be written")
-    sweep(store)
     for _ in range(_TRIES):
         begun = anew or not path.exists()
-        if not begun and uid is not None:
-            _same(store, uid)
+        done, there = known(store)
+        sweep(store, done)
+        if not begun and uid is not None and there != uid:
+            raise StoreError(
+                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
+                "there"
+            )
         if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
             return
     raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
@@ -115,13 +119,15 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             shutil.copyfile(path, temporary)
             unseal(temporary)
         with plainly(temporary) as name, closing(_opened(name, reach)) as con:
-            inert(con, store, "store")
+            if _left.get(path, ((),))[0] != before:
+                inert(con, store, "store")
             create_tables(con)  # a store of an earlier version of this schema may lack one
             con.execute("begin")  # one transaction: each would wait for the disk
             if begin is not None:
                 _begin(con, begin)
             change(con)
             con.execute("commit")
+            told = joined(con, "store"), identity(con, "store")
             con.execute("checkpoint")
         seal(temporary)
         _like(path, temporary)
@@ -130,6 +136,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             if _state(path) != before:
                 return False
             os.replace(temporary, path)
+            _left[path] = _state(path), *told
         sync(path.parent)
         return True
     finally:
@@ -146,18 +153,17 @@ def _state(path: Path) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _held(store: Path, path: Path) -> Any:
+@contextmanager
+def _held(store: Path, path: Path) -> Iterator[None]:
     """While this is open, no other program can open the file to write into it. StoreError if one has."""
-    return connect(store) if path.exists() else nullcontext()
-
-
-def _same(store: Path, uid: str) -> None:
-    with connect(store) as con:
-        if identity(con) != uid:
-            raise StoreError(
-                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
-                "there"
-            )
+    with duckdb.connect() as con:
+        if path.exists():
+            try:
+                attach(con, path)
+            except duckdb.Error:
+                connect(store).close()  # says why
+                raise
+        yield
 
 
 def _like(path: Path, temporary: Path) -> None:
@@ -192,14 +198,14 @@ def tidy(store: Path) -> None:
         sweep(store)
 
 
-def sweep(store: Path) -> None:
+def sweep(store: Path, done: Collection[str] | None = None) -> None:
     """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
-    moescope's."""
+    moescope's. `done`: the names of parts that are joined, where they are known."""
     path, folder = real(store), parts_folder(store)
     _delete(path.parent.glob(f"{escape(path.name)}.tmp-*"))
     if not folder.is_dir() or folder.is_symlink():
         return
-    done = _joined(store)
+    done = known(store)[0] if done is None else done
     for part in [Part(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
         if part.path.name in done or part.forgotten():
             part.remove()
@@ -207,16 +213,23 @@ def sweep(store: Path) -> None:
         folder.rmdir()
 
 
-def _joined(store: Path) -> set[str]:
-    if not real(store).exists():
-        return set()
-    with connect(store) as con:
-        return joined(con)
+def known(store: Path) -> tuple[set[str], str | None]:
+    """Names of the parts that are joined to a store, and its identity; from memory while the file is as this process left it.
+
+    StoreError as of `connect`.
+    """
+    path = real(store)
+    if not path.exists():
+        return set(), None
+    state = _state(path)
+    if _left.get(path, ((), set(), None))[0] != state:
+        with connect(store) as con:
+            _left[path] = state, joined(con), identity(con)
+    return _left[path][1:]
 
 
 def _whole(store: Path) -> None:
     """StoreError if another program left changes beside the file that are not in it yet."""
-    connect(store).close()
     if (log := real(store)).with_name(log.name + ".wal").exists():
         raise StoreError(
             f"{store} was changed by another program and not closed ({store.name}.wal is there); open and close it once with "
@@ -227,7 +240,7 @@ def _whole(store: Path) -> None:
 def _begin(con: duckdb.DuckDBPyConnection, uid: str) -> None:
     rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat()), ("uid", uid)]
     con.executemany("insert into meta values (?, ?)", rows)
-    create_views(con)
+    refresh_views(con)
 
 
 def _delete(paths: Any) -> None:

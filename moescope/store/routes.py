@@ -167,8 +167,8 @@ def assignments_sql(width: int, there: set[str], rank: int, prefix: str = "route
     )
 
 
-def create_routed_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
-    """Make `decisions`, `assignments` and `decided` over the routes_<k> and decided_<k> in sight and the long tables."""
+def routed_views(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """SQL of `decisions`, `assignments` and `decided` over the routes_<k> and decided_<k> in sight and the long tables."""
     routed, decided = widths(con), widths(con, "decided")
     long = ", ".join([*_KEYS, "pool, selected, log_sum_exp, entropy, margin"])
     views = {
@@ -180,8 +180,13 @@ def create_routed_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -
         "decided": [assignments_sql(k, there, r, "decided") for k, there in decided.items() for r in range(k)]
         or [f"select {_LONG} from assignments_long where false"],
     }
-    for view, selects in views.items():
-        con.execute(f"create or replace view {view} as " + " union all ".join(selects))
+    return {view: " union all ".join(selects) for view, selects in views.items()}
+
+
+def create_routed_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
+    """Make the views of `routed_views`."""
+    for view, sql in routed_views(con).items():
+        con.execute(f"create or replace view {view} as {sql}")
     for view, text in ROUTED_VIEWS.items() if comments else ():
         con.execute(f"comment on view {view} is '{text}'")
         _comment_columns(con, view, DECISION_COMMENTS if view == "decisions" else ASSIGNMENT_COMMENTS)

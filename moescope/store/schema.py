@@ -1,12 +1,13 @@
 """The schema: created from schema.sql and views.sql, every table, view and column with its comment."""
 
+import hashlib
 import re
 from functools import cache
 from importlib.resources import files
 
 import duckdb
 
-from .routes import ROUTED_VIEWS, create_routed_views
+from .routes import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEWS, create_routed_views, routed_views
 
 VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
@@ -54,6 +55,19 @@ def create_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
             _comment(con, kind, name, comment, _VIEW_COLUMN.findall(statement))
     if comments:
         _inherit_comments(con)
+
+
+def refresh_views(con: duckdb.DuckDBPyConnection) -> None:
+    """Make the views anew where those that are there are of other tables, or by another moescope."""
+    said = repr(
+        (statements("schema"), statements("views"), routed_views(con), ROUTED_VIEWS, DECISION_COMMENTS, ASSIGNMENT_COMMENTS)
+    )
+    now = hashlib.sha256(said.encode()).hexdigest()
+    if con.execute("select value from meta where key = 'views'").fetchall() == [(now,)]:
+        return
+    create_views(con)
+    con.execute("delete from meta where key = 'views'")
+    con.execute("insert into meta values ('views', ?)", [now])
 
 
 def view_comments() -> dict[str, str]:

@@ -14,12 +14,11 @@ import pyarrow.parquet as pq
 
 from ..errors import MoescopeError, StoreError
 from . import fits
-from .connect import identity_of
 from .files import Lock, crc, exclusive, sync, write_atomic
 from .merge import merge
 from .pack import pack
 from .parts import Part, parts, parts_folder
-from .replace import ensure_store, tidy
+from .replace import ensure_store, known, tidy
 from .revive import head_of
 from .routes import is_routed
 from .sheet import Sheet
@@ -65,7 +64,7 @@ class RunWriter:
     @classmethod
     def _begin(cls, store: Path, name: str, head: Mapping[str, Any]) -> "RunWriter":
         """A new part; its head comes last, so that nobody sees it before it is locked."""
-        head = {**fits.plain(head), "store": identity_of(store)}
+        head = {**fits.plain(head), "store": known(store)[1]}
         path = parts_folder(store) / name
         path.mkdir(parents=True)
         try:
