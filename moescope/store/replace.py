@@ -31,7 +31,8 @@ Change = Callable[[duckdb.DuckDBPyConnection], object]
 _MEMORY = 4 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
 _TRIES = 3
-_left: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # by file: its state when it was known, and what was
+_known: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # of files, by their state
+_ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
 
 
 def check_target(store: Path) -> None:
@@ -119,7 +120,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             shutil.copyfile(path, temporary)
             unseal(temporary)
         with plainly(temporary) as name, closing(_opened(name, reach)) as con:
-            if _left.get(path, ((),))[0] != before:
+            if _ours.get(path) != before:
                 inert(con, store, "store")
             create_tables(con)  # a store of an earlier version of this schema may lack one
             con.execute("begin")  # one transaction: each would wait for the disk
@@ -136,7 +137,8 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             if _state(path) != before:
                 return False
             os.replace(temporary, path)
-            _left[path] = _state(path), *told
+            _ours[path] = _state(path)
+            _known[path] = _ours[path], *told
         sync(path.parent)
         return True
     finally:
@@ -222,10 +224,10 @@ def known(store: Path) -> tuple[set[str], str | None]:
     if not path.exists():
         return set(), None
     state = _state(path)
-    if _left.get(path, ((), set(), None))[0] != state:
+    if _known.get(path, ((), set(), None))[0] != state:
         with connect(store) as con:
-            _left[path] = state, joined(con), identity(con)
-    return _left[path][1:]
+            _known[path] = state, joined(con), identity(con)
+    return _known[path][1:]
 
 
 def _whole(store: Path) -> None:
