@@ -24,6 +24,7 @@ class Range:
 
 
 Count = Annotated[int, Range(1, 100_000_000)]
+Some = Annotated[int, Range(0, 100_000_000)]
 Portion = Annotated[float, Range(0, 1)]
 RunNumber = Annotated[int, Range(0, 2**32 - 1)]  # as wide as the column of the store
 

@@ -261,7 +261,11 @@ BAD: dict[str, tuple[Any, dict[str, Any], str]] = {
         {"target_modules": ["nothing"], "target_parameters": None},
         "cannot be put on its base",
     ),
-    "cut off": (lambda _, a: (a / "adapter_model.safetensors").write_bytes(b""), {}, "is cut off or damaged"),
+    "cut off": (
+        lambda _, a: (a / "adapter_model.safetensors").write_bytes(b""),
+        {},
+        "is damaged: it does not begin as a safetensors file",
+    ),
     "no weights": (lambda _, a: (a / "adapter_model.safetensors").unlink(), {}, "cannot be put on its base model"),
 }
 

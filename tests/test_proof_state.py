@@ -15,7 +15,7 @@ from torch import nn
 from moescope.contracts import find
 from moescope.errors import ProofFailed
 from moescope.models import tiny
-from moescope.proof import example_inputs, prove, proving, quiet
+from moescope.proof import example_inputs, prove, proving, quiet, tensors
 from moescope.proof import state as proof_state
 
 
@@ -44,17 +44,12 @@ def step(model: nn.Module, inputs: dict[str, Any]) -> tuple[Any, ...]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     given = {k: v.clone() if torch.is_tensor(v) else v for k, v in inputs.items()}
     output = model(**given)
-    loss = sum(t.double().square().mean() for t in tensors_of(output) if t.requires_grad)
+    loss = sum(t.double().square().mean() for t in tensors(output) if t.requires_grad)
     assert torch.is_tensor(loss)
     loss.backward()
     gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     optimizer.step()
     return loss, gradients, [p.detach().clone() for p in model.parameters()], torch.rand(1)
-
-
-def tensors_of(output: Any) -> list[torch.Tensor]:
-    values = output.values() if hasattr(output, "values") else output if isinstance(output, tuple | list) else [output]
-    return [v for v in values if torch.is_tensor(v) and v.is_floating_point()]
 
 
 def same(one: Any, other: Any) -> bool:

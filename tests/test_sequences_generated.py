@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from small import ids
-from stored import made, phases, texts, traced, warnings
+from stored_sequences import made, phases, texts, traced, warnings
 from torch import Tensor
 from transformers import DynamicCache
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
-from stored import made, traced
+from stored_sequences import made, traced
 from torch import Tensor
 
 from moescope.models.tiny import build

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stored import made, texts, traced, warnings
+from stored_sequences import made, texts, traced, warnings
 from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..errors import AnalysisError
 from ..store import Store
-from ..words import Count
+from ..words import Count, Some
 from . import _statistics as st
 from ._answer import Answer, few_units, figures, gather
 from ._maps import Agreement, cut, maps, tree
@@ -39,7 +39,7 @@ NULL = "labels permuted among items of like frequency"
 
 
 def run(
-    store: Store, run: int | None = None, kinds: str | None = None, least: Count = LEAST, seeds: Count = 3, limit: Count = LIMIT
+    store: Store, run: int | None = None, kinds: str | None = None, least: Count = LEAST, seeds: Some = 3, limit: Count = LIMIT
 ) -> Answer:
     """`kinds` of labels (default: all of form and meaning), types seen `least` times or more, `seeds` maps (0: none)."""
     here = scope(store, run)

@@ -79,9 +79,12 @@ def config_of(folder: Path, remote: bool, pickle: bool) -> dict[str, Any]:
 def unpickled(folder: Path, allow: bool) -> None:
     """ModelError for weights in a folder without a config.json (an adapter's) that are pickled, unless that is allowed."""
     plain = sorted(folder.glob("*.safetensors"))
-    files = plain or sorted(path for path in folder.iterdir() if path.suffix in _PICKLED)
-    if not allow:
-        _no_pickles(folder, files)
+    named = sorted(path for path in folder.iterdir() if path.suffix in _PICKLED)
+    if allow:
+        return
+    if named and not plain:  # read as pickles by their name, whatever they hold
+        raise _pickled(folder, named[0])
+    _no_pickles(folder, plain)
 
 
 def _regular(path: Path) -> None:
@@ -127,11 +130,15 @@ def _no_pickles(folder: Path, files: list[Path]) -> None:
         if _is_safetensors(file):
             continue
         if file.suffix in _PICKLED or _is_pickle(file):
-            raise ModelError(
-                f"the weights in {folder} are pickled ({file.name}), which can run code; convert them to safetensors, or say "
-                "--allow-pickle if you trust them"
-            )
+            raise _pickled(folder, file)
         raise ModelError(f"{file} is damaged: it does not begin as a safetensors file; fetch it again")
+
+
+def _pickled(folder: Path, file: Path) -> ModelError:
+    return ModelError(
+        f"the weights in {folder} are pickled ({file.name}), which can run code; convert them to safetensors, or say "
+        "--allow-pickle if you trust them"
+    )
 
 
 def _is_safetensors(path: Path) -> bool:
