@@ -147,7 +147,7 @@ def said(*arguments: str, **more: object) -> tuple[int, str]:
         (["--port", "0"], "0 is not in the range"),
         (["--port", "65536"], "65536 is not in the range"),
         (["--port", "web"], "'web' is not a whole number"),
-        (["--token", ""], "the token is empty"),
+        (["--token", ""], "Invalid value for '--token': it is empty"),
         (["--token", "a b"], "a token is at most 200"),
         (["--token", "12"], "not only digits"),
         (["--token", "x" * 201], "a token is at most 200"),

@@ -122,7 +122,7 @@ def test_fake_tensors_are_no_forward(tmp_path: Path) -> None:
 
 def test_a_jit_trace_is_no_forward(tmp_path: Path) -> None:
     model, ids = small.mixtral(), small.ids()
-    model.config.use_cache, model.config.return_dict = False, False
+    model.config.use_cache = False
     model.set_experts_implementation("batched_mm")
     with moescope.Tracer(model, tmp_path / "run.duckdb"), torch.no_grad():
         model(ids)

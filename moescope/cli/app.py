@@ -29,9 +29,14 @@ HANDS_OVER = True  # to a server that talks on standard error
     show_default=True,
     help="0.0.0.0 lets other machines reach it, under this one's name.",
 )
-@click.option("--allow-host", multiple=True, metavar="NAME[:PORT]", help="Another name of it: through a tunnel or a proxy.")
 @click.option(
-    "--token", envvar="MOESCOPE_TOKEN", help="What lets one in, else made anew; others see it here, less so in MOESCOPE_TOKEN."
+    "--allow-host", multiple=True, type=TEXT, metavar="NAME[:PORT]", help="Another name of it: through a tunnel or a proxy."
+)
+@click.option(
+    "--token",
+    type=TEXT,
+    envvar="MOESCOPE_TOKEN",
+    help="What lets one in, else made anew; others see it here, less so in MOESCOPE_TOKEN.",
 )
 @click.option("--no-token", is_flag=True, help="Let everybody in who reaches it.")
 @click.option("--headless", is_flag=True, help="Do not open a browser.")

@@ -87,9 +87,11 @@ def listed(names: list[str]) -> str:
 @contextmanager
 def reported(name: str) -> Iterator[None]:
     """Keep Transformers' table of such weights off the screen; ModelError where weights could not be put together."""
-    table = _Table()
-    logger = logging.getLogger("transformers.modeling_utils")
+    logger, disabled = logging.getLogger("transformers.modeling_utils"), logging.root.manager.disable
+    table, level = _Table(silent=bool(disabled)), logger.level
     logger.addFilter(table)
+    logger.setLevel(logging.WARNING)  # the table is read, also where nothing is to be said
+    logging.disable(logging.NOTSET)
     try:
         yield
     except RuntimeError as error:
@@ -100,23 +102,24 @@ def reported(name: str) -> Iterator[None]:
             f"({table.why}); some are missing or of another shape: get the whole checkpoint"
         ) from error
     finally:
+        logging.disable(disabled)
+        logger.setLevel(level)
         logger.removeFilter(table)
 
 
 class _Table(logging.Filter):
     """Stops the table, and reads in it which weights could not be converted, and why."""
 
-    broken: list[str]
     why = "no reason given"
 
-    def __init__(self) -> None:
+    def __init__(self, silent: bool) -> None:
         super().__init__()
-        self.broken = []
+        self.broken, self.silent = list[str](), silent
 
     def filter(self, record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if "LOAD REPORT" not in text:
-            return True
+            return not self.silent
         self.broken += re.findall(r"^(\S+) +\| +\S*CONVERSION", text, re.M)
         if reason := re.search(r"^\w*(?:Error|Exception): (.+)$", text, re.M):
             self.why = reason[1].strip().rstrip(".")

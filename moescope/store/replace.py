@@ -129,6 +129,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             change(con)
             con.execute("commit")
             told = joined(con, "store"), identity(con, "store")
+            same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
             con.execute("checkpoint")
         seal(temporary)
         _like(path, temporary)
@@ -137,8 +138,9 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             if _state(path) != before:
                 return False
             os.replace(temporary, path)
-            _ours[path] = _state(path)
-            _known[path] = _ours[path], *told
+            if same:
+                _ours[path] = _state(path)
+                _known[path] = _ours[path], *told
         sync(path.parent)
         return True
     finally:

@@ -42,7 +42,7 @@ class Caches:
         self._numbers: weakref.WeakKeyDictionary[Any, dict[str, int]] = weakref.WeakKeyDictionary()
         self._events: dict[int, list[Event]] = {}
         self._count = count()
-        self._wrapped: list[tuple[type, str, Any]] = []
+        _listening.append(self)
 
     def new(self) -> int:
         """A number for sequences that no cache holds."""
@@ -60,32 +60,42 @@ class Caches:
         with suppress(TypeError):  # a tuple, as old models return
             self._numbers.setdefault(cache, {})[stack] = number
             for method, event in _METHODS.items():
-                self._wrap(type(cache), method, event)
+                _wrap(type(cache), method, event)
+
+    def note(self, cache: Any, event: Event) -> None:
+        """Something happened to a cache, which is one of those that are remembered or not."""
+        for number in self._of(cache).values():
+            self._events.setdefault(number, []).append(event)
 
     def events(self, number: int) -> list[Event]:
         """What happened to a cache since its last call."""
         return self._events.pop(number, [])
 
     def close(self) -> None:
-        """Give the cache classes their own methods back."""
-        for kind, name, own in reversed(self._wrapped):
-            if own is None:
-                delattr(kind, name)
-            else:
-                setattr(kind, name, own)
-        self._wrapped = []
+        """Listen no longer; with the last one the cache classes have their own methods back."""
+        if self in _listening:
+            _listening.remove(self)
+        if not _listening:
+            for (kind, name), own in _wrapped.items():
+                delattr(kind, name) if own is None else setattr(kind, name, own)
+            _wrapped.clear()
 
-    def _wrap(self, kind: type, name: str, event: str) -> None:
-        original = getattr(kind, name, None)
-        if original is None or any(k is kind and n == name for k, n, _ in self._wrapped):
-            return
-        self._wrapped.append((kind, name, kind.__dict__.get(name)))
-        setattr(kind, name, self._noting(original, event))
 
-    def _noting(self, original: Callable[..., Any], event: str) -> Callable[..., Any]:
-        def method(cache: Any, *args: Any, **kwargs: Any) -> Any:
-            for number in self._of(cache).values():
-                self._events.setdefault(number, []).append((event, [*args, *kwargs.values()][0]))
-            return original(cache, *args, **kwargs)
+_listening: list[Caches] = []  # traces that run, which begin and end in any order
+_wrapped: dict[tuple[type, str], Any] = {}  # methods of cache classes as they were, None for inherited ones
 
-        return method
+
+def _wrap(kind: type, name: str, event: str) -> None:
+    original = getattr(kind, name, None)
+    if original is not None and (kind, name) not in _wrapped:
+        _wrapped[kind, name] = kind.__dict__.get(name)
+        setattr(kind, name, _noting(original, event))
+
+
+def _noting(original: Callable[..., Any], event: str) -> Callable[..., Any]:
+    def method(cache: Any, *args: Any, **kwargs: Any) -> Any:
+        for caches in tuple(_listening):
+            caches.note(cache, (event, [*args, *kwargs.values()][0]))
+        return original(cache, *args, **kwargs)
+
+    return method
