@@ -17,7 +17,7 @@ _REFUSAL = (
     "moescope reads routers in Python, which cannot be part of a full graph: compile without fullgraph=True inside the Tracer, "
     "or end it before"
 )
-_PLACES = {
+PLACES = {
     "_forward_pre_hooks": ("_forward_pre_hooks_with_kwargs",),
     "_forward_hooks": ("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
 }
@@ -118,7 +118,7 @@ def unmark(module: nn.Module) -> None:
 
 
 def _owned(module: nn.Module) -> bool:
-    hooked = any(isinstance(hook, Own) for place in _PLACES for hook in getattr(module, place).values())
+    hooked = any(isinstance(hook, Own) for place in PLACES for hook in getattr(module, place).values())
     return hooked or any(isinstance(v, Own) and not isinstance(v, _Reduced) for v in module.__dict__.values())
 
 
@@ -138,7 +138,7 @@ class _Reduced(Own):
 def _without(state: dict[str, Any]) -> dict[str, Any]:
     """A module's `__dict__` without what is our own."""
     kept = {name: value for name, value in state.items() if not isinstance(value, Own)}
-    for place, flags in _PLACES.items():
+    for place, flags in PLACES.items():
         ours = {number for number, hook in state.get(place, {}).items() if isinstance(hook, Own)}
         for name in (place, *flags) if ours else ():
             kept[name] = type(state[name])((k, v) for k, v in state[name].items() if k not in ours)

@@ -181,7 +181,7 @@ def test_a_hub_checkpoint_without_its_index_names_its_class(tmp_path: Path) -> N
     """Shards without their index: Transformers finds no weights."""
     shards(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors.index.json").unlink()
-    with pytest.raises(ModelError, match="loading .* failed: .*no file named model.safetensors"):
+    with pytest.raises(ModelError, match=r"loading .* failed: .*no file named model\.safetensors"):
         load(tmp_path / "model")
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ProofFailed
-from ..hooks import Own
+from ..hooks import PLACES, Own
 
 _CLONED = 256 << 20  # bytes of tensors of which a copy is kept, smallest first; larger ones are only watched
 _SAMPLE = 1 << 10  # values of a tensor that is only watched
@@ -37,6 +37,7 @@ class State:
     def __init__(self, model: nn.Module, inputs: Mapping[str, Any]) -> None:
         self._kept: dict[int, tuple[Any, Any]] = {}  # by id: the object, and what it held
         self._generators: list[tuple[Any, Any]] = []
+        self._hooks: list[tuple[nn.Module, dict[str, dict[int, Any]]]] = []
         tensors: dict[int, Tensor] = {}
         for thing in _reachable([model, dict(inputs)]):
             if isinstance(thing, Tensor):
@@ -45,6 +46,8 @@ class State:
                 self._generators.append((thing.set_state, thing.get_state()))
             else:
                 self._kept[id(thing)] = (thing, _content(thing))
+                if isinstance(thing, nn.Module):
+                    self._hooks.append((thing, _hooks_of(thing)))
         self._tensors = [t for t in tensors.values() if type(t) in (Tensor, nn.Parameter) and not t.is_meta]
         self._values = _cloned(self._tensors)
         self._samples = [_sample(t) if value is None else None for t, value in zip(self._tensors, self._values)]
@@ -54,6 +57,8 @@ class State:
         """Put back what differs. ProofFailed if a large tensor was written into, of which no copy was kept."""
         for thing, content in self._kept.values():
             _refill(thing, content)
+        for module, hooks in self._hooks:
+            _rehook(module, hooks)
         for tensor, value, sample in zip(self._tensors, self._values, self._samples):
             if value is not None and not _equal(tensor, value):
                 with torch.no_grad():
@@ -117,6 +122,22 @@ def _children(thing: Any, content: Any) -> Iterable[Any]:
 
 def _hooks(name: str) -> bool:
     return name.startswith("_") and "_hooks" in name
+
+
+def _hooks_of(module: nn.Module) -> dict[str, dict[int, Any]]:
+    return {name: dict(getattr(module, name)) for place, flags in PLACES.items() for name in (place, *flags)}
+
+
+def _rehook(module: nn.Module, then: dict[str, dict[int, Any]]) -> None:
+    """The hooks that were there, and none but moescope's own: Transformers places some in a first forward, and notes it."""
+    for place, flags in PLACES.items():
+        now = getattr(module, place)
+        for number in [n for n, hook in now.items() if n not in then[place] and not isinstance(hook, Own)]:
+            for name in (place, *flags):
+                getattr(module, name).pop(number, None)
+        for number in [n for n, hook in then[place].items() if n not in now and not isinstance(hook, Own)]:
+            for name in (place, *flags):
+                getattr(module, name).update({number: then[name][number]} if number in then[name] else {})
 
 
 def _refill(thing: Any, content: Any) -> None:
