@@ -71,7 +71,7 @@ def test_trace_and_app(home: Path) -> None:
     assert traced.returncode == 0, traced.stderr
     assert "run 0: mixtral (mixtral) on text, complete" in traced.stdout
     asked = run(home, "sql", "x.duckdb", "select status, sequences >= 3 as enough from runs", "--format", "csv")
-    assert asked.stdout == "status,enough\ncomplete,True\n"
+    assert asked.stdout == "status,enough\ncomplete,true\n"
     assert run(home, "verify", "x.duckdb", "-q").stdout.startswith("x.duckdb is sound")
     shown = run(home, "app", "--help")
     assert (shown.returncode, "dashboard" in shown.stdout) == (0, True)
