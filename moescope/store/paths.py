@@ -7,6 +7,7 @@ a database by a plain name.
 
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
@@ -42,7 +43,7 @@ def real(store: str | Path) -> Path:
 @contextmanager
 def plainly(path: Path) -> Iterator[Path]:
     """`path` by a name that DuckDB reads nothing into when it opens or makes it: where its own has other than letters and
-    digits, by a link elsewhere. (It cuts names at `?`, takes a backslash for a slash, and who knows what next.)"""
+    digits, by a link elsewhere. (It takes a backslash for a slash, and who knows what next.)"""
     if re.fullmatch(r"[\w./ -]+", str(path)):
         yield path
         return
@@ -52,6 +53,18 @@ def plainly(path: Path) -> Iterator[Path]:
         if log.exists():
             link.with_name(link.name + ".wal").symlink_to(log)
         yield link
+
+
+@contextmanager
+def workplace(path: Path) -> Iterator[Path]:
+    """Where a database that will lie at `path` is written: there; or, where the path has a `?`, at which DuckDB cuts it to name
+    its log, among the system's temporary files, whence it is moved at the end."""
+    if "?" not in str(path):
+        yield path
+        return
+    with TemporaryDirectory(prefix="moescope-") as folder:
+        yield (place := Path(folder) / "store.duckdb")
+        shutil.move(place, path)
 
 
 def attach(con: duckdb.DuckDBPyConnection, path: Path) -> None:

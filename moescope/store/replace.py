@@ -22,7 +22,7 @@ from ..errors import StoreError
 from .connect import connect, identity, joined
 from .files import exclusive, sync
 from .parts import Part, parts, parts_folder
-from .paths import attach, confine, plainly, real, roomy, writable
+from .paths import attach, confine, plainly, real, roomy, workplace, writable
 from .schema import VERSION, create_tables, quote, refresh_views
 from .seal import seal, unseal
 from .trust import inert
@@ -115,23 +115,24 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
         before = _state(path)
-        if begin is None:
-            _whole(store)
-            shutil.copyfile(path, temporary)
-            unseal(temporary)
-        with plainly(temporary) as name, closing(_opened(name, reach)) as con:
-            if _ours.get(path) != before:
-                inert(con, store, "store")
-            create_tables(con)  # a store of an earlier version of this schema may lack one
-            con.execute("begin")  # one transaction: each would wait for the disk
-            if begin is not None:
-                _begin(con, begin)
-            change(con)
-            con.execute("commit")
-            told = joined(con, "store"), identity(con, "store")
-            same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
-            con.execute("checkpoint")
-        seal(temporary)
+        with workplace(temporary) as place:
+            if begin is None:
+                _whole(store)
+                shutil.copyfile(path, place)
+                unseal(place)
+            with plainly(place) as name, closing(_opened(name, reach)) as con:
+                if _ours.get(path) != before:
+                    inert(con, store, "store")
+                create_tables(con)  # a store of an earlier version of this schema may lack one
+                con.execute("begin")  # one transaction: each would wait for the disk
+                if begin is not None:
+                    _begin(con, begin)
+                change(con)
+                con.execute("commit")
+                told = joined(con, "store"), identity(con, "store")
+                same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
+                con.execute("checkpoint")
+            seal(place)
         _like(path, temporary)
         sync(temporary)
         with _held(store, path):
@@ -172,11 +173,8 @@ def _held(store: Path, path: Path) -> Iterator[None]:
 
 def _like(path: Path, temporary: Path) -> None:
     """Give a file that takes the place of `path` its mode, its owner where the system allows it, and its attributes."""
-    if not path.exists():
-        return
-    stat = path.stat()
     with suppress(OSError):
-        os.chown(temporary, stat.st_uid, stat.st_gid)
+        os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
     with suppress(OSError):
         shutil.copystat(path, temporary)
     os.utime(temporary)
