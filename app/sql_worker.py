@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import duckdb
 import pandas as pd
@@ -23,7 +23,7 @@ from duckdb_settings import settings
 
 import moescope
 from moescope.errors import AnalysisError, MoescopeError
-from moescope.store.exports import csv_of
+from moescope.store.exports import export
 
 COLUMNS = 1000
 READS = "this page only reads: begin with select, from, with, describe, show or summarize"
@@ -148,41 +148,18 @@ def as_arrow(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
         stream.write_table(table)
 
 
-def as_csv(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
-    """A CSV file that a spreadsheet can open, piece by piece."""
-    for number, piece in enumerate(pieces):
-        out.write(csv_of(piece, header=number == 0).encode())
-
-
-def as_json(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
-    """A JSON file, a list of objects, piece by piece."""
-    begun = False
-    out.write(b"[")
-    for piece in pieces:
-        text = piece.to_json(orient="records", date_format="iso", default_handler=str)[1:-1]
-        out.write((b"," if begun and text else b"") + text.encode())
-        begun = begun or bool(text)
-    out.write(b"]")
-
-
-def as_parquet(pieces: Iterator[pd.DataFrame], out: Bounded) -> None:
-    """A Parquet file."""
-    held = io.BytesIO()
-    plain(pd.concat(list(pieces), ignore_index=True)).to_parquet(held, index=False)
-    out.write(held.getbuffer())
-
-
-KINDS = {"table": as_arrow, "csv": as_csv, "json": as_json, "parquet": as_parquet}
-
-
 def answer(question: Question, out: BinaryIO) -> dict[str, Any]:
     """Write the result of the query; what to say after it. MoescopeError, duckdb.Error or MemoryError where it fails."""
     con = opened(question)
-    con.execute(checked(con, question["query"]))
-    if len(con.description or ()) > COLUMNS:
-        raise AnalysisError(f"the result has {len(con.description)} columns; ask for {COLUMNS} at most")
+    relation, bounds = con.sql(checked(con, question["query"])), Bounded(out, question["bytes"])
+    if len(relation.columns) > COLUMNS:
+        raise AnalysisError(f"the result has {len(relation.columns)} columns; ask for {COLUMNS} at most")
+    if question["kind"] != "table":
+        export(relation.limit(question["rows"]), question["kind"], cast(BinaryIO, bounds))
+        return {"more": False}
+    con.execute(question["query"])
     rest = Rest(chunks(con), question["rows"])
-    KINDS[question["kind"]](iter(rest), Bounded(out, question["bytes"]))
+    as_arrow(iter(rest), bounds)
     return {"more": rest.more}
 
 

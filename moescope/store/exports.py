@@ -34,16 +34,14 @@ def harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def csv_of(frame: Any, header: bool = True) -> str:
+def csv_of(frame: Any) -> str:
     """A pandas frame as CSV that a spreadsheet can open."""
     found = frame.copy(deep=False)
     for number, kind in enumerate(frame.dtypes):
         if kind.kind == "O" or kind.name in ("category", "string", "str"):
             found.isetitem(number, frame.iloc[:, number].astype(object).map(harmless))
     text = io.StringIO()
-    found.to_csv(
-        _Lines(text), index=False, header=header and [harmless(str(name)) for name in frame.columns], lineterminator=_END
-    )
+    found.to_csv(_Lines(text), index=False, header=[harmless(str(name)) for name in frame.columns], lineterminator=_END)
     return text.getvalue()
 
 
