@@ -35,8 +35,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stder
 
 def memory(*arguments: str) -> int:
     """Megabytes that a command took at most, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
     return int(done.stderr.split()[-1])
 
 

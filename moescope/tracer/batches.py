@@ -8,8 +8,6 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from ..errors import InputError, StoreError
@@ -22,7 +20,8 @@ from ..store import RunWriter, fits
 from ..store.parts import Part
 from ..store.replace import check_target, tidy
 from ..store.revive import planned, unfinished
-from ..weights import home, precision
+from ..weights import precision
+from .feeding import pad_id, run_batch
 from .options import Options
 from .session import Tracer
 from .windows import Window, decoder_info, windows
@@ -120,7 +119,7 @@ def trace(
                     "total": len(rows),
                 }
                 with tracer.batch([w.info for w in batch], progress, [decoder_info(w, generate > 0) for w in batch]):
-                    _run(loaded, batch, generate)
+                    run_batch(loaded, batch, generate)
                 if report is not None:
                     report(progress | tracer.so_far())
     assert tracer.run is not None
@@ -167,7 +166,7 @@ def _data(
     known = [name for name in inspect.signature(read).parameters if name not in ("data", "limit", "pad_id", "enough")]
     if unknown := set(reading) - set(known):
         raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
-    return read(inputs, limit=limit, pad_id=_pad_id(loaded), enough=enough, **reading)
+    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
 
 
 def _enough(loaded: Loaded, max_length: int | None, max_tokens: int | None, seed: int) -> Callable[[Example], bool] | None:
@@ -233,36 +232,3 @@ def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
     source = iter(rows)
     while batch := list(islice(source, size)):
         yield batch
-
-
-def _run(loaded: Loaded, batch: list[Window], generate: int) -> None:
-    model: Any = loaded.model
-    device = home(model)
-    with torch.no_grad():
-        if loaded.prepare is not None:
-            pixels = loaded.prepare([w.image for w in batch])
-            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(device, precision(model)))
-            return
-        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
-        if generate:
-            model.generate(**inputs, max_new_tokens=generate, do_sample=False)
-        elif batch[0].decoder_ids is not None:
-            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
-            model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
-        else:
-            model(**inputs)
-
-
-def _pad_id(loaded: Loaded) -> int | None:
-    config = getattr(loaded.model, "config", None)
-    found = [getattr(one, "pad_token_id", None) for one in (loaded.tokenizer, config)]
-    return next((i for i in found if isinstance(i, int)), None)
-
-
-def _padded(ids: list[list[int]], loaded: Loaded, left: bool, device: torch.device) -> dict[str, torch.Tensor]:
-    pad = _pad_id(loaded) or 0
-    longest = max(map(len, ids))
-    rows = [[0] * (longest - len(i)) for i in ids]
-    mask = [r + [1] * len(i) if left else [1] * len(i) + r for r, i in zip(rows, ids)]
-    full = [[pad] * len(r) + i if left else i + [pad] * len(r) for r, i in zip(rows, ids)]
-    return {"input_ids": torch.tensor(full, device=device), "attention_mask": torch.tensor(mask, device=device)}

@@ -1,0 +1,45 @@
+"""Hand a batch of windows to a model: padded, as pixels, or to be gone on with."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models.loading import Loaded
+from ..weights import home, precision
+from .windows import Window
+
+
+def run_batch(loaded: Loaded, batch: list[Window], generate: int) -> None:
+    """One forward of a batch of images or texts, or so many generated tokens."""
+    model: Any = loaded.model
+    device = home(model)
+    with torch.no_grad():
+        if loaded.prepare is not None:
+            pixels = loaded.prepare([w.image for w in batch])
+            model(pixel_values=torch.from_numpy(np.ascontiguousarray(pixels)).to(device, precision(model)))
+            return
+        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
+        if generate:
+            model.generate(**inputs, max_new_tokens=generate, do_sample=False)
+        elif batch[0].decoder_ids is not None:
+            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
+            model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
+        else:
+            model(**inputs)
+
+
+def pad_id(loaded: Loaded) -> int | None:
+    """The vocabulary id that fills rows up, by the tokenizer, else by the model's configuration."""
+    config = getattr(loaded.model, "config", None)
+    found = [getattr(one, "pad_token_id", None) for one in (loaded.tokenizer, config)]
+    return next((i for i in found if isinstance(i, int)), None)
+
+
+def _padded(ids: list[list[int]], loaded: Loaded, left: bool, device: torch.device) -> dict[str, torch.Tensor]:
+    pad = pad_id(loaded) or 0
+    longest = max(map(len, ids))
+    rows = [[0] * (longest - len(i)) for i in ids]
+    mask = [r + [1] * len(i) if left else [1] * len(i) + r for r, i in zip(rows, ids)]
+    full = [[pad] * len(r) + i if left else i + [pad] * len(r) for r, i in zip(rows, ids)]
+    return {"input_ids": torch.tensor(full, device=device), "attention_mask": torch.tensor(mask, device=device)}
