@@ -148,19 +148,28 @@ def test_the_model_inside_is_traced_and_its_compiled_form_refused_when_it_is_cal
     run(compiled)  # as ever
 
 
-def test_a_compiled_function_around_the_model_is_guessed_at(tmp_path: Path) -> None:
+def test_a_compiled_function_around_the_model_is_compiled_anew_with_the_hooks(tmp_path: Path) -> None:
     model = mixtral(layers=1)
     compiled = torch.compile(lambda: model(input_ids=ids()).logits, backend="eager")
     with torch.no_grad():
-        compiled()
+        before = compiled()
+        with moescope.Tracer(model, tmp_path / "s.duckdb"):
+            traced = compiled()
+        after = compiled()
+    assert torch.equal(before, traced)
+    assert torch.equal(before, after)
+    assert rows(tmp_path / "s.duckdb") == wanted()
+
+
+def test_compiled_code_is_named_where_nothing_was_seen(tmp_path: Path) -> None:
+    torch.compile(lambda: torch.ones(1) + 1, backend="eager")()
     with (
         pytest.raises(
             ModelError, match=r"was never run inside the Tracer.*; if what ran was compiled \(torch.compile\) before"
         ),
-        moescope.Tracer(model, tmp_path / "s.duckdb"),
-        torch.no_grad(),
+        moescope.Tracer(mixtral(layers=1), tmp_path / "s.duckdb"),
     ):
-        compiled()
+        pass
 
 
 @pytest.mark.parametrize("family", ["switch_transformers", "llama4_text", "nllb-moe", "deepseek_v3"])

@@ -1,5 +1,6 @@
 """Every family of the installed Transformers: what the store holds is what the experts were handed, row by row."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,23 @@ def test_low_precision_is_proved(name: str, dtype: torch.dtype) -> None:
     proved = prove(built.model, sites, built.inputs)
     assert [p.router for p in proved] == [s.path for s in sites]
     assert all(p.identical or p.note for p in proved)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Sums of matrices are rounded otherwise by several threads, and depend on the place of a row."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_proved_on_several_threads(name: str) -> None:
+    built = tiny.build(name)
+    proved = prove(built.model, find(built.model), built.inputs)
+    assert all(p.identical for p in proved)
 
 
 def test_nothing_looks_routed_that_is_not_known() -> None:

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from moescope import analyses
-from moescope.errors import AnalysisError
+from moescope.errors import AnalysisError, InputError
 from moescope.store import RunWriter
 from moescope.store.replace import update
 
@@ -140,5 +140,7 @@ def test_what_a_trace_measured(path: Path) -> None:
 
 
 def test_refusal(path: Path) -> None:
-    with pytest.raises(AnalysisError, match="0 and up to 1, not 2"):
+    with pytest.raises(InputError, match="the option top_p of importance must be a finite number from 0 to 1, not 2"):
         analyses.run("importance", path, top_p=2)
+    with pytest.raises(AnalysisError, match="above 0 and up to 1, not 0"):
+        analyses.run("importance", path, top_p=0)

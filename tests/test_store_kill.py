@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store import open_store
-from moescope.tracer import Options, Tracer, trace
+from moescope.tracer import Options, trace
+from moescope.tracer.recorder import Recorder
 
 WHILE_JOINING = ["moescope.store.merge.insert_head", "moescope.store.replace.sync", "moescope.tracer.sink:Sink.finish"]
 KILLS = int(os.environ.get("MOESCOPE_KILLS", "30"))
@@ -156,7 +157,7 @@ def test_a_batch_that_was_broken_off_is_not_half_there(tmp_path: Path, monkeypat
     trace(tracing.tiny(), data, tmp_path / "whole.duckdb", **settings)
     store = tmp_path / "run.duckdb"
     for stop in (7, 0):  # the eighth forward is the second of the third batch
-        monkeypatch.setattr(Tracer, "_forward", broken_off(Tracer._forward, stop))
+        monkeypatch.setattr(Recorder, "_forward", broken_off(Recorder._forward, stop))
         with pytest.raises(KeyboardInterrupt):
             trace(tracing.tiny(), data, store, resume=stop == 0, **settings)
         monkeypatch.undo()

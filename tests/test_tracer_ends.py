@@ -37,7 +37,7 @@ def record_and_fail(model: Any, store: Path) -> None:
 
 def test_nothing_run_leaves_nothing(tmp_path: Path) -> None:
     model, store = tracing.tiny(), tmp_path / "run.duckdb"
-    with pytest.raises(ModelError, match=r"^MixtralForCausalLM was never run inside the Tracer, so there is nothing to store$"):
+    with pytest.raises(ModelError, match=r"^MixtralForCausalLM was never run inside the Tracer, so there is nothing to store"):
         record(model, store)
     assert ask(store, "from runs") == []
     with (

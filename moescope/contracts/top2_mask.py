@@ -66,10 +66,12 @@ class Top2Mask:
             misread = "warning" in site.extra
             was = numbered(mask, weights) if misread else decision(mask, weights)
             experts, given = edit(*was)
-            if torch.equal(experts, was[0]) and torch.equal(given, was[1]):
+            moved = (spread(experts, given, site.n_experts) != spread(*was, site.n_experts)).any(-1, keepdim=True)
+            if not moved.any():  # rows in another order would be rounded otherwise
                 return None
             write = as_numbers if misread else as_mask
-            return renamed(args, kwargs, (hidden, *write(experts, given, mask, weights)))
+            new = write(experts, given, mask, weights)
+            return renamed(args, kwargs, (hidden, *(torch.where(moved, a, b) for a, b in zip(new, (mask, weights)))))
 
         assert site.experts is not None
         return [hooks.before(site.experts, before, kwargs=True, first=True)]
@@ -117,6 +119,12 @@ def numbered(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     k = max(2, int((dense != 0).sum(-1).max()))
     given, experts = dense.topk(k, dim=-1)
     return experts.masked_fill(given == 0, -1), given
+
+
+def spread(experts: Tensor, given: Tensor, n_experts: int) -> Tensor:
+    """(T, E) the weight that each expert has, whatever the order they are named in."""
+    dense = given.new_zeros((*given.shape[:-1], n_experts))
+    return dense.scatter_add(-1, experts.clamp(min=0).long(), given.masked_fill(experts < 0, 0))
 
 
 def as_numbers(experts: Tensor, given: Tensor, mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,11 @@ class State:
             if value is not None and not _equal(tensor, value):
                 with torch.no_grad():
                     tensor.copy_(value)
-            elif sample is not None and sample[0] != _version(tensor) and not _equal(sample[1], _sample(tensor)[1]):
+            elif (
+                sample is not None
+                and sample[0] != _version(tensor)
+                and not (_plain(tensor) and _equal(sample[1], _values(tensor)))
+            ):
                 raise ProofFailed(
                     f"one forward of the model writes into a weight or large tensor of shape {tuple(tensor.shape)}, of which "
                     "no copy is kept, so the proof would change the model; nothing is traced"
@@ -178,7 +182,7 @@ def _refilled(now: dict[Any, Any], then: dict[Any, Any]) -> None:
 def _cloned(tensors: list[Tensor]) -> list[Tensor | None]:
     """A copy of each tensor, the smallest first, of _CLONED bytes in all; none of parameters, which are only watched."""
     left, kept = _CLONED, dict[int, Tensor]()
-    for tensor in sorted((t for t in tensors if not isinstance(t, nn.Parameter)), key=_bytes):
+    for tensor in sorted((t for t in tensors if _plain(t) and not isinstance(t, nn.Parameter)), key=_bytes):
         left -= _bytes(tensor)
         if left < 0:
             break
@@ -192,8 +196,19 @@ def _bytes(tensor: Tensor) -> int:
 
 def _sample(tensor: Tensor) -> tuple[int | None, Tensor]:
     """How often a tensor was written into so far, and some of its values at equal steps: adapters write the same ones back."""
-    flat = tensor.detach().view(-1) if tensor.is_contiguous() else tensor.detach()[:0]
-    return _version(tensor), flat[:: max(1, flat.numel() // _SAMPLE)].clone()
+    return _version(tensor), _values(tensor)
+
+
+def _values(tensor: Tensor) -> Tensor:
+    if not _plain(tensor) or not tensor.is_contiguous():
+        return torch.empty(0)
+    flat = tensor.detach().view(-1)
+    return flat[:: max(1, flat.numel() // _SAMPLE)].clone()
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Numbers one after another; of others (sparse, quantized) only whether they were written into is known."""
+    return tensor.layout is torch.strided and not tensor.is_quantized
 
 
 def _version(tensor: Tensor) -> int | None:
@@ -202,11 +217,11 @@ def _version(tensor: Tensor) -> int | None:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Bit by bit, so that NaN equals itself."""
-    if one.layout is not torch.strided or one.is_quantized or not one.numel():
-        return not one.numel()
-    return torch.equal(one.detach().contiguous().view(torch.uint8), other.contiguous().view(torch.uint8)) if one.dim() else (
-        torch.equal(one.detach()[None].view(torch.uint8), other[None].view(torch.uint8))
-    )  # fmt: skip
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().resolve_conj().resolve_neg().reshape(-1).contiguous().view(torch.uint8)
 
 
 def _random_states() -> list[tuple[Any, Any]]:

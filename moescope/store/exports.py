@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, BinaryIO, TextIO
 
 import duckdb
@@ -58,14 +59,18 @@ class _Lines(io.TextIOBase):
 
 def _csv(relation: duckdb.DuckDBPyRelation, file: BinaryIO, raw: bool) -> None:
     risky = [number for number, kind in enumerate(relation.types) if str(kind.id) in _TEXT and not raw]
+    pieces = _columns(_reader(relation, ["::varchar"] * len(relation.columns)))
+    first = next(pieces, [])  # a query that fails, or that nobody waits for, leaves no names of columns behind
     text = io.TextIOWrapper(file, "utf-8", newline="", write_through=True)
     writer = csv.writer(_Lines(text), lineterminator=_END)
-    writer.writerow(relation.columns if raw else map(harmless, relation.columns))
-    for columns in _columns(_reader(relation, ["::varchar"] * len(relation.columns))):
-        for number in risky:
-            columns[number] = list(map(harmless, columns[number]))
-        writer.writerows(zip(*columns))
-    text.detach()
+    try:
+        writer.writerow(relation.columns if raw else map(harmless, relation.columns))
+        for columns in chain([first] if first else [], pieces):
+            for number in risky:
+                columns[number] = list(map(harmless, columns[number]))
+            writer.writerows(zip(*columns))
+    finally:
+        text.detach()
 
 
 def _json(relation: duckdb.DuckDBPyRelation, file: BinaryIO) -> None:

@@ -58,5 +58,9 @@ class Holding:
             )
         self._forwards[-1].progress = progress
         job = Job(self._forwards, stack(self._routed, self.options))
-        self._forwards, self._routed, self._versions = [], [], []
+        self.drop()
         return self.copier.send(job)
+
+    def drop(self) -> None:
+        """Hold nothing."""
+        self._forwards, self._routed, self._versions = [], [], []

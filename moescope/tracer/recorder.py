@@ -75,6 +75,10 @@ class Recorder:
         if (job := self._holding.take(self.progress())) is not None:
             self._put(job)
 
+    def drop(self) -> None:
+        """Forget the small forwards that are still held."""
+        self._holding.drop()
+
     def progress(self) -> dict[str, Any] | None:
         """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
         return self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None

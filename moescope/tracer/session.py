@@ -145,6 +145,9 @@ class Tracer:
         try:
             yield
             self.flush()
+        except BaseException:
+            self._recorder.drop()  # of a batch that was broken off nothing is stored
+            raise
         finally:
             self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
