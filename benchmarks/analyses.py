@@ -14,7 +14,7 @@ import click
 from moescope import analyses
 from moescope.errors import AnalysisError
 from moescope.store import Store, open_store
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 from .dashboard import build
 from .measure import resident, spent

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.queries import ask
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 KEYS = ("run", "router", "next_router", "forward", "sequence", "token", "parent")
 

@@ -16,12 +16,12 @@ import pyarrow as pa
 import torch
 
 from benchmarks.ingest import SHAPES
-from moescope import routing
-from moescope.contracts._scores import summarize
-from moescope.store.pack import pack
-from moescope.store.sheet import Sheet
-from moescope.store.tally import Tally
-from moescope.store.writer import _write
+from moescope import decisions
+from moescope.routers.scores import summarize
+from moescope.store.physical.column_buffer import Sheet
+from moescope.store.physical.lossless_encoding import pack
+from moescope.store.sums.from_shard import Tally
+from moescope.store.write.writer import _write
 
 TOKENS, PIECES = 4096, 16
 
@@ -41,7 +41,7 @@ def steps(shape: str, dtype: torch.dtype) -> dict[str, float]:
 
     def columns(forward: int) -> dict[str, Any]:
         keys = np.broadcast_to(np.arange(forward * TOKENS, (forward + 1) * TOKENS), (layers, TOKENS))
-        return routing.wide(arrays, keys, np.arange(layers), np.zeros(layers, int), np.full(layers, forward))
+        return decisions.wide(arrays, keys, np.arange(layers), np.zeros(layers, int), np.full(layers, forward))
 
     found["columns"] = best(lambda: columns(3)) / rows
     pieces, sheet = [columns(forward) for forward in range(PIECES)], Sheet()

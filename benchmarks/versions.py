@@ -71,9 +71,9 @@ def here() -> dict[str, Any]:
     A family is not buildable where the shrinker's sizes do not run in that version (its own forward fails, so nothing was
     asked of moescope); refused where moescope says that it cannot vouch for its routers.
     """
-    from moescope.contracts._versions import check_version
     from moescope.errors import MoescopeError
     from moescope.models import tiny
+    from moescope.routers.versions import check_version
 
     made: dict[str, Any] = {"version": version("transformers"), "families": len(tiny.names()), "proved": []}
     made |= {"not_buildable": {}, "refused": {}}

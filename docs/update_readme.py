@@ -76,7 +76,7 @@ def demo() -> str:
     """What `make demo` prints and answers, from its store."""
     from rich.console import Console
 
-    from moescope.cli._progress import summary
+    from moescope.cli._support.progress import summary
     from moescope.cli.sql import _table
     from moescope.store import open_store
 

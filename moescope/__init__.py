@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from .store import open_store as open
     from .tracer import Tracer, trace
     from .tracer.callback import RoutingCallback
-    from .tracer.lookup import locate
+    from .tracer.locate import locate
 
 _HOMES = {
     "open": ("store", "open_store"),
     "Store": ("store", "Store"),
     "Tracer": ("tracer", "Tracer"),
     "trace": ("tracer", "trace"),
-    "locate": ("tracer.lookup", "locate"),
+    "locate": ("tracer.locate", "locate"),
     "RoutingCallback": ("tracer.callback", "RoutingCallback"),
 }
 __all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "locate", "open", "trace"]

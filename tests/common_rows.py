@@ -8,8 +8,8 @@ import torch
 from recount import Heard, real_rows
 
 import moescope
-from moescope.store.parts import Part
-from moescope.store.routes import assignments_sql, decisions_sql, widths
+from moescope.store.physical.tables import assignments_sql, decisions_sql, widths
+from moescope.store.write.unfinished_run import Part
 
 Rows = dict[str, tuple[str, list[tuple[int | None, dict[int, float]]]]]
 """{router: (stack, [(vocabulary id, {expert: weight}) of each token])} of one forward"""

@@ -24,7 +24,7 @@ from moescope.models.tiny.found import config_class, model_class
 from moescope.models.tiny.inputs import inputs_for
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
-from moescope.store.parts import Part
+from moescope.store.write.unfinished_run import Part
 
 
 class Tester:
@@ -138,8 +138,8 @@ def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
 
     with (
         patch.object(PreTrainedModel, "__call__", call),
-        patch("moescope.store.writer.ensure_store"),
-        patch("moescope.store.writer.merge", keep),
+        patch("moescope.store.write.writer.ensure_store"),
+        patch("moescope.store.write.writer.merge", keep),
         tracers,
     ):
         yield

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import moescope
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 Row = tuple[Any, ...]
 

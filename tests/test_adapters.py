@@ -15,12 +15,12 @@ import moescope
 from moescope import interventions
 from moescope.cli import main
 from moescope.contracts import find
-from moescope.contracts._calls import bare
 from moescope.models import tiny
 from moescope.models.describe import weights_sha256
 from moescope.models.loading import load
 from moescope.proof import example_inputs, prove
-from moescope.store.verify import verify
+from moescope.routers.calls import bare
+from moescope.store.integrity.verify import verify
 
 peft = pytest.importorskip("peft")
 

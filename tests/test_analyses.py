@@ -8,9 +8,10 @@ import synthetic
 
 import moescope
 from moescope import analyses
-from moescope.analyses import _answer, _report, _save
+from moescope.analyses._shared import answer as _answer
+from moescope.analyses._shared import report_page, saving
 from moescope.errors import AnalysisError
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 OWN = ("load", "specialization", "structure")
 
@@ -167,7 +168,7 @@ def test_measures_are_kept_once(tmp_path):
     synthetic.make(path, documents=6)
     with moescope.open(path) as store:
         answer = analyses.run("load", store)
-    assert _save.save(path, answer) == _save.save(path, answer) == len(answer.frames["figures"])
+    assert saving.save(path, answer) == saving.save(path, answer) == len(answer.frames["figures"])
     with moescope.open(path) as store:
         kept = store.rows("select count(*), any_value(extra->>'analysis') from measures")
         first = store.rows("select value from measures where name = 'load entropy (bits)' and router = 2 and subset = ''")
@@ -182,7 +183,7 @@ def test_report_escapes_what_the_data_says(tmp_path):
     with moescope.open(path) as store:
         answers = [(entries[name], analyses.run(name, store)) for name in ("load", "specialization")]
     refused = (entries["diff"], AnalysisError("no <other> run"))
-    page = _report.page("A <title>", "words", [*answers, refused])
+    page = report_page.page("A <title>", "words", [*answers, refused])
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "no &lt;other&gt; run" in page

@@ -6,7 +6,8 @@ import synthetic
 
 import moescope
 from moescope import analyses
-from moescope.analyses import _answer, _capacity, _redealt, _scope
+from moescope.analyses._shared import answer, scope
+from moescope.analyses.load import capacity, capacity_resampled
 
 
 def test_balancing_losses_need_logits(tmp_path):
@@ -37,8 +38,8 @@ def test_capacity_agrees_with_what_was_executed(tmp_path):
     path = tmp_path / "run.duckdb"
     synthetic.make(path, synthetic.tilt(3.0), documents=6, tokens=8, experts=4, capacity=48, layers=(0,))
     with moescope.open(path) as store:
-        here = _scope.scope(store)
-        frame, _ = _capacity.what_if(here, [], ratios=(1.0, 4.0))
+        here = scope.scope(store)
+        frame, _ = capacity.what_if(here, [], ratios=(1.0, 4.0))
         executed = store.rows("select dropped_share from load_balance")[0][0]
     one = frame[frame["ratio"] == 1].set_index("order")["dropped_share"]
     assert executed > 0
@@ -54,15 +55,15 @@ def test_capacity_figures_say_what_the_frame_says(tmp_path, monkeypatch):
     drawn = []
 
     def once(*asked):
-        drawn.append(_redealt.redealt(*asked))
+        drawn.append(capacity_resampled.redealt(*asked))
 
     with moescope.open(path) as store:
-        here = _scope.scope(store)
-        rows, frame, _ = _capacity.what_if_figures(here, [])
-        monkeypatch.setattr(_capacity, "redealt", once)
-        monkeypatch.setattr(_redealt.st, "bootstrap_weights", lambda units: np.ones((1, units)))
-        _capacity.what_if_figures(here, [])
-    figures = _answer.gather(rows)
+        here = scope.scope(store)
+        rows, frame, _ = capacity.what_if_figures(here, [])
+        monkeypatch.setattr(capacity, "redealt", once)
+        monkeypatch.setattr(capacity_resampled.st, "bootstrap_weights", lambda units: np.ones((1, units)))
+        capacity.what_if_figures(here, [])
+    figures = answer.gather(rows)
     vanilla, best = (frame[frame["order"] == order] for order in ("vanilla", "batch prioritized"))
     share = figures[figures["name"] == "dropped share at another capacity"]
     assert share["value"].to_numpy() == pytest.approx(vanilla["dropped_share"].to_numpy(), rel=1e-9)

@@ -5,18 +5,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from moescope.analyses import (
-    _changes,
-    _consistency,
-    _flow,
-    _labels,
-    _losses,
-    _pairs,
-    _repetition,
-    _sample,
-    _statistics,
-    _vocabulary,
-)
+from moescope import statistics
+from moescope.analyses._shared import decision_sample
+from moescope.analyses.diff import changes
+from moescope.analyses.load import balancing_losses
+from moescope.analyses.specialization import labels, vocabulary
+from moescope.analyses.structure import coactivation, consistency, flow, repetition
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 
@@ -28,14 +22,14 @@ def random_chosen(n=200, experts=7, k=3, seed=0):
 
 def test_balancing_losses_by_hand():
     first, probability = np.array([0.75, 0.25]), np.array([0.6, 0.4])
-    assert _losses.switch_loss(first, probability) == pytest.approx(2 * (0.45 + 0.1), **EXACT)
-    assert _losses.switch_loss(np.full(4, 0.25), np.full(4, 0.25)) == pytest.approx(1, **EXACT)
-    assert _losses.switch_loss(np.full(4, 0.5), np.full(4, 0.25)) == pytest.approx(2, **EXACT)  # Transformers' form: k
+    assert balancing_losses.switch_loss(first, probability) == pytest.approx(2 * (0.45 + 0.1), **EXACT)
+    assert balancing_losses.switch_loss(np.full(4, 0.25), np.full(4, 0.25)) == pytest.approx(1, **EXACT)
+    assert balancing_losses.switch_loss(np.full(4, 0.5), np.full(4, 0.25)) == pytest.approx(2, **EXACT)  # Transformers' form: k
 
 
 def test_chance_of_meeting_is_the_published_one():
     """46.4 % for Mixtral's 8 and 2; 67.9, 41.2, 22.7 and 43.1 % for (64, 8), (128, 8), (256, 8), (32, 4)."""
-    found = [_repetition.chance_of_meeting(e, k) for e, k in ((8, 2), (64, 8), (128, 8), (256, 8), (32, 4))]
+    found = [repetition.chance_of_meeting(e, k) for e, k in ((8, 2), (64, 8), (128, 8), (256, 8), (32, 4))]
     assert [round(100 * x, 1) for x in found] == [46.4, 67.9, 41.2, 22.7, 43.1]
 
 
@@ -44,7 +38,7 @@ def test_repeats_agree_with_sets(experts):
     chosen = random_chosen(experts=experts)
     chosen[3, 1] = chosen[9] = -1  # none is no expert
     a, b = np.arange(199), np.arange(1, 200)
-    first, meet = _repetition.Repeats(chosen, experts)(a, b).astype(bool).tolist()
+    first, meet = repetition.Repeats(chosen, experts)(a, b).astype(bool).tolist()
     sets = [set(row) - {-1} for row in chosen.tolist()]
     assert meet == [bool(x & y) for x, y in pairwise(sets)]
     assert first == [x[0] == y[0] and x[0] >= 0 for x, y in pairwise(chosen)]
@@ -59,29 +53,31 @@ def test_segments_agree_with_a_slow_count(m, monkeypatch):
         for expert in range(7):
             naive[unit[row], expert, (chosen[row : row + m] == expert).sum()] += 1
     for cells in (10**6, 300):  # in one part, and in several
-        monkeypatch.setattr(_consistency, "CELLS", cells)
-        assert _consistency.histograms(start, chosen, 7, m, unit).tolist() == naive.tolist()
-        assert _consistency.histograms(start, chosen, 7, m).tolist() == naive.sum(0, keepdims=True).tolist()
+        monkeypatch.setattr(consistency, "CELLS", cells)
+        assert consistency.histograms(start, chosen, 7, m, unit).tolist() == naive.tolist()
+        assert consistency.histograms(start, chosen, 7, m).tolist() == naive.sum(0, keepdims=True).tolist()
 
 
 def test_coactivation_by_hand():
     chosen = np.array([[0, 1, 2], [1, 0, 3], [2, 1, -1]], dtype=np.int16)
-    both = _pairs.together(chosen, 4)
+    both = coactivation.together(chosen, 4)
     assert both.tolist() == [[0, 2, 1, 1], [2, 0, 2, 1], [1, 2, 0, 0], [1, 1, 0, 0]]
-    code = _pairs.together(chosen, 4, neighbours=True)  # ranks 0-1 and 1-2 only
+    code = coactivation.together(chosen, 4, neighbours=True)  # ranks 0-1 and 1-2 only
     assert code.tolist() == [[0, 2, 0, 1], [2, 0, 2, 0], [0, 2, 0, 0], [1, 0, 0, 0]]
     load = np.array([2, 3, 2, 1])
-    assert _pairs.shares_of(both, load)[0].tolist() == [0, 1, 0.5, 0.5]
+    assert coactivation.shares_of(both, load)[0].tolist() == [0, 1, 0.5, 0.5]
 
 
 def test_released_coactivation_sees_a_quarter_of_the_pairs():
     chosen = random_chosen(experts=20, k=8)
-    assert _pairs.together(chosen, 20, neighbours=True).sum() / _pairs.together(chosen, 20).sum() == pytest.approx(7 / 28)
+    assert coactivation.together(chosen, 20, neighbours=True).sum() / coactivation.together(chosen, 20).sum() == pytest.approx(
+        7 / 28
+    )
 
 
 def test_swaps_hold_every_token_and_every_load():
     chosen, unit = random_chosen(), np.arange(200) // 50
-    moved = _pairs.swapped(chosen, unit, 50, np.random.default_rng(0))
+    moved = coactivation.swapped(chosen, unit, 50, np.random.default_rng(0))
     assert (moved != chosen).any()
     assert all(len(set(row)) == 3 for row in moved.tolist())
     for u in range(4):
@@ -106,11 +102,11 @@ def naive_srp(counts, m):
 def test_srp_agrees_with_its_definition(seed):
     counts = np.random.default_rng(seed).integers(0, 5, 60)
     histogram = np.bincount(counts, minlength=5)
-    assert _consistency.srp(histogram)[0] == pytest.approx(naive_srp(counts.tolist(), 4), **EXACT)
+    assert consistency.srp(histogram)[0] == pytest.approx(naive_srp(counts.tolist(), 4), **EXACT)
 
 
 def test_srp_of_all_or_nothing_segments_is_one():
-    score, size = _consistency.srp(np.array([10, 0, 0, 0, 5]))
+    score, size = consistency.srp(np.array([10, 0, 0, 0, 5]))
     assert (score, size) == (pytest.approx(1), pytest.approx(1))
 
 
@@ -132,14 +128,14 @@ def naive_cache(sequence, sets, size, m):
 def test_cache_agrees_with_a_slow_one(seed):
     chosen = random_chosen(seed=seed, experts=9)
     sequence = np.repeat([4, 7, 9], [80, 1, 119])
-    found = _consistency.cache_hits(sequence, _sample.one_hot(chosen, 9), 5, 6).sum(0)
+    found = consistency.cache_hits(sequence, decision_sample.one_hot(chosen, 9), 5, 6).sum(0)
     assert tuple(found) == naive_cache(sequence.tolist(), [set(row) for row in chosen.tolist()], 5, 6)
 
 
 def test_changes_by_hand():
     a = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], dtype=np.int16)
     b = np.array([[0, 1], [1, 0], [0, 2], [2, 3]], dtype=np.int16)
-    found = {name: value.tolist() for name, value in _changes.changes(a, b, 4).items()}
+    found = {name: value.tolist() for name, value in changes.changes(a, b, 4).items()}
     assert found == {
         "set changed": [False, False, True, True],
         "order changed": [False, True, False, False],
@@ -150,20 +146,20 @@ def test_changes_by_hand():
 
 def test_vocabulary_specialization_by_hand():
     table, counts = np.array([[3.0, 1.0], [0.0, 2.0], [0.0, 0.0]]), np.array([4, 2, 0])
-    assert _vocabulary.largest(table, counts) == pytest.approx((0.75 + 1) / 2, **EXACT)
+    assert vocabulary.largest(table, counts) == pytest.approx((0.75 + 1) / 2, **EXACT)
 
 
 def test_expected_paths():
-    assert _flow._expected(8.0, 1) == pytest.approx(1)
-    assert _flow._expected(4.0, 2) == pytest.approx(1 + 3 / 4)
+    assert flow._expected(8.0, 1) == pytest.approx(1)
+    assert flow._expected(4.0, 2) == pytest.approx(1 + 3 / 4)
     rng = np.random.default_rng(0)
     seen = [len(set(rng.integers(0, 50, 60))) for _ in range(2000)]
-    assert _flow._expected(50.0, 60) == pytest.approx(np.mean(seen), rel=0.01)
+    assert flow._expected(50.0, 60) == pytest.approx(np.mean(seen), rel=0.01)
 
 
 def test_shuffles_stay_in_their_document():
     unit = np.array([0, 1, 0, 1, 1, 0])
-    for order in _sample.shuffles(unit, 20):
+    for order in decision_sample.shuffles(unit, 20):
         assert sorted(order) == list(range(6))
         assert (unit[order] == unit).all()
 
@@ -172,7 +168,7 @@ def test_dealing_agrees_with_a_loop():
     rng = np.random.default_rng(0)
     weights, counts = rng.integers(0, 3, (4, 5, 2)), rng.integers(0, 9, (5, 3))
     naive = [[[sum(w[u, lab] * counts[u, e] for u in range(5)) for e in range(3)] for lab in range(2)] for w in weights]
-    assert _labels._dealt(weights, counts).tolist() == naive
+    assert labels._dealt(weights, counts).tolist() == naive
 
 
 def test_shuffled_attributes_stay_in_their_document():
@@ -180,8 +176,8 @@ def test_shuffled_attributes_stay_in_their_document():
     rng = np.random.default_rng(0)
     unit, code = rng.integers(0, 5, 60), rng.integers(-1, 9, 60)
     mine = code >= 0
-    for order in _sample.shuffles(unit, 5):
-        moved = _vocabulary.shuffled(code[mine], mine, unit, order)
+    for order in decision_sample.shuffles(unit, 5):
+        moved = vocabulary.shuffled(code[mine], mine, unit, order)
         assert (moved != code[mine]).any()
         for u in range(5):
             assert sorted(moved[unit[mine] == u]) == sorted(code[mine][unit[mine] == u])
@@ -190,15 +186,15 @@ def test_shuffled_attributes_stay_in_their_document():
 @pytest.mark.parametrize("ranks", [None, 1])
 def test_redrawn_documents_agree_with_whole_tables(ranks):
     rng = np.random.default_rng(1)
-    chosen, unit, codes = random_chosen(n=400), rng.integers(0, 6, 400), _vocabulary.Codes(rng.zipf(1.6, 400) % 40)
+    chosen, unit, codes = random_chosen(n=400), rng.integers(0, 6, 400), vocabulary.Codes(rng.zipf(1.6, 400) % 40)
     chosen[5, 0] = -1
-    largest, bits = _vocabulary.redrawn(_vocabulary.Routed(codes, unit, chosen, 7, 6), ranks, draws=8)
-    for number, weights in enumerate(_statistics.bootstrap_weights(6, 8)):
+    largest, bits = vocabulary.redrawn(vocabulary.Routed(codes, unit, chosen, 7, 6), ranks, draws=8)
+    for number, weights in enumerate(statistics.bootstrap_weights(6, 8)):
         table, count = np.zeros((len(codes.values), 7)), np.zeros(len(codes.values))
         for value, row, u in zip(codes.index, chosen[:, :ranks].tolist(), unit):
             count[value] += weights[u]
             for expert in set(row) - {-1}:
                 table[value, expert] += weights[u]
         often = codes.frequent
-        assert largest[number, 0] == pytest.approx(_vocabulary.largest(table[often], count[often]), rel=1e-6)
-        assert bits[number, 0] == pytest.approx(_statistics.mutual_information(table[often]), rel=1e-9)
+        assert largest[number, 0] == pytest.approx(vocabulary.largest(table[often], count[often]), rel=1e-6)
+        assert bits[number, 0] == pytest.approx(statistics.mutual_information(table[often]), rel=1e-9)

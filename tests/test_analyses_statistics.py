@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import mutual_info_score, normalized_mutual_info_score
 
-from moescope.analyses import _statistics as st
+from moescope import statistics as st
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 

@@ -15,9 +15,9 @@ from synthetic_effects import add_effects
 APP = Path(__file__).parents[1] / "app"
 sys.path.insert(0, str(APP))  # as Streamlit does
 
-import ablating  # noqa: E402
-import effects  # noqa: E402
-from pickers import Layer  # noqa: E402
+from moescope.app.parts import ablation_run  # noqa: E402
+from moescope.app.parts.pickers import Layer  # noqa: E402
+from moescope.app.queries import effects  # noqa: E402
 
 CURVES = tuple(f"training-{name}" for name in ("load_entropy", "max_violation", "balance_switch", "z_loss"))
 LAYER = Layer("layer 2", 2, 2, "decoder", 8, 2)
@@ -121,7 +121,7 @@ def a_run(**other: Any) -> dict[str, Any]:
     ],
 )
 def test_only_shipped_things_are_run(store: Path, run: dict[str, Any], address: str | None, words: str) -> None:
-    said = ablating.refusal(run, address)
+    said = ablation_run.refusal(run, address)
     assert words in said
     assert bool(words) == bool(said)
 
@@ -129,15 +129,15 @@ def test_only_shipped_things_are_run(store: Path, run: dict[str, Any], address: 
 def test_commands_are_lists_of_known_words(store: Path) -> None:
     same = ["ablate", "mixtral", "--data", "text", "--store", str(store), "--mode", "zero", "--experts", "decoder.2:1,5"]
     same += ["--controls", "2"]
-    assert ablating.steps(a_run(), LAYER, [5, 1], "zero", True, ["domain"], 0) == [
+    assert ablation_run.steps(a_run(), LAYER, [5, 1], "zero", True, ["domain"], 0) == [
         [*same, "--sweep", "--by", "domain", "--run", "0"]
     ]
     trace = ["trace", "mixtral", "--data", "text", "--limit", "8", "--store", str(store), "--name", "8 examples, for ablation"]
-    assert ablating.steps(a_run(), LAYER, [1, 5], "zero", False, [], 8) == [trace, same]
+    assert ablation_run.steps(a_run(), LAYER, [1, 5], "zero", False, [], 8) == [trace, same]
 
 
 def test_job_that_fails_says_why_and_never_blocks(tmp_path: Path) -> None:
-    job = ablating.Job([["sql", str(tmp_path / "none.duckdb"), "select 1"], ["info", "x"]], 0, "mixtral")
+    job = ablation_run.Job([["sql", str(tmp_path / "none.duckdb"), "select 1"], ["info", "x"]], 0, "mixtral")
     job._work()
     assert (job.status, job.at) == ("failed", 0)
     assert "none.duckdb" in job.said()

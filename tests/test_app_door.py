@@ -206,7 +206,7 @@ def test_no_token_lets_in_but_no_foreign_names(small: Path) -> None:
 
 
 def test_tokens_differ() -> None:
-    from moescope.cli._address import address
+    from moescope.cli._support.address import address
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
@@ -224,7 +224,7 @@ def test_tokens_differ() -> None:
     ],
 )  # fmt: skip
 def test_other_names(host: str, allowed: tuple[str, ...], names: list[str]) -> None:
-    from moescope.cli._address import address
+    from moescope.cli._support.address import address
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]

@@ -172,7 +172,7 @@ def test_taken_port_is_a_sentence(store: Path) -> None:
 
 
 def test_privileged_port_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moescope.cli import _address
+    from moescope.cli._support import address as _address
     from moescope.errors import InputError
 
     def bind(*_: object) -> None:

@@ -109,7 +109,7 @@ def test_intervals_at_a_glance_are_those_of_the_analysis(store: Path, opened: Op
 
     opened("load")
     sys.path.insert(0, str(MAIN.parent))
-    import balance
+    from moescope.app.queries import balance
 
     with moescope.open(store) as known:
         figures = analyses.run("load", known, real.MEASURED).figures("MaxVio", subset="").set_index("router")
@@ -187,7 +187,7 @@ def test_ablated_experts_are_on_their_page(opened: Opened) -> None:
 
 def test_every_example_answers(opened: Opened) -> None:
     sys.path.insert(0, str(MAIN.parent))
-    import sql_desk
+    from moescope.app.sql import desk
 
     nothing = {  # that the store of this kind of run holds
         real.MEASURED: {"Prompts against what was generated"},
@@ -195,10 +195,10 @@ def test_every_example_answers(opened: Opened) -> None:
         | {"Tokens of one expert, by how much it prefers them"},
     }
     for run, empty in nothing.items():
-        known = sql_desk.examples(run)
+        known = desk.examples(run)
         found = {name: len(opened("sql", run, sql=query).dataframe[0].value) for name, query in known.items()}
         assert {name for name, rows in found.items() if not rows} <= empty, found
-    assert opened("sql", real.IMAGES).text_area[0].value == next(iter(sql_desk.examples(real.IMAGES).values()))
+    assert opened("sql", real.IMAGES).text_area[0].value == next(iter(desk.examples(real.IMAGES).values()))
 
 
 def test_cells_with_several_rows_are_not_drawn(opened: Opened) -> None:

@@ -12,9 +12,8 @@ import synthetic_app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
 
-import front
-import limits
-import sampling
+from moescope.app.queries import limits, sampling
+from moescope.app.server import asset_cache
 
 
 async def nobody(scope: Any, receive: Any, send: Any) -> None:
@@ -29,7 +28,7 @@ def asked(path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path}
-    answer = front.Front(nobody, frozenset({"tokens"}))(scope, nobody, send)  # type: ignore[arg-type]
+    answer = asset_cache.Front(nobody, frozenset({"tokens"}))(scope, nobody, send)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as other:  # playwright's event loop may run in this thread
         other.submit(asyncio.run, answer).result()  # type: ignore[arg-type]
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, sent[1]["body"]
@@ -42,7 +41,7 @@ def test_front_names_the_parts_of_charts_and_serves_them() -> None:
         assert b"<title>moescope</title>" in body
     names = [part.split(b'"')[0].decode() for part in body.split(b'modulepreload" crossorigin href="./')[1:]]
     assert len(names) == len(set(names)) > 80
-    assert [part for part in front.FIRST if not any(f"/{part}." in name for name in names)] == []
+    assert [part for part in asset_cache.FIRST if not any(f"/{part}." in name for name in names)] == []
     for name in names:
         status, headers, body = asked(f"/{name}")
         assert (status, headers["content-length"]) == (200, str(len(body))), name

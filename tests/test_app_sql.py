@@ -17,7 +17,7 @@ import synthetic_app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
 
-import workers
+from moescope.app.sql import processes
 
 MEMORY = 300 << 20
 LONG = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
@@ -44,7 +44,7 @@ def asked(store: Path, query: str, kind: str = "table", tick: Callable[[float], 
         "memory": MEMORY,
         "seconds": 20,
     }
-    body, more = workers.desk.ask(question | limits, tick)
+    body, more = processes.desk.ask(question | limits, tick)
     if kind != "table":
         return body
     import pyarrow as pa
@@ -53,20 +53,20 @@ def asked(store: Path, query: str, kind: str = "table", tick: Callable[[float], 
 
 
 def refused(store: Path, query: str, **more: Any) -> tuple[str, str]:
-    with pytest.raises(workers.Failed) as failed:
+    with pytest.raises(processes.Failed) as failed:
         asked(store, query, **more)
     return failed.value.kind, failed.value.words
 
 
 def running() -> list[psutil.Process]:
     """Processes of this one that were asked something."""
-    return [psutil.Process(worker.process.pid) for worker in workers.desk.busy if worker.process.poll() is None]
+    return [psutil.Process(worker.process.pid) for worker in processes.desk.busy if worker.process.poll() is None]
 
 
 def left() -> list[psutil.Process]:
     """Processes beside the one that waits for the next question."""
-    workers.desk.starter.submit(lambda: None).result()  # it is there
-    spare = workers.desk.spare.process.pid if workers.desk.spare else 0
+    processes.desk.starter.submit(lambda: None).result()  # it is there
+    spare = processes.desk.spare.process.pid if processes.desk.spare else 0
     return [p for p in psutil.Process().children() if p.pid != spare and "sql_worker.py" in " ".join(p.cmdline())]
 
 
@@ -215,7 +215,7 @@ def test_query_ends_with_the_server(number: signal.Signals, growing: Path) -> No
     question = {"store": str(growing), "query": LONG, "kind": "table", "rows": 1, "bytes": 1, "memory": 1 << 30, "seconds": 60}
     code = "import sys, json; sys.path.insert(0, sys.argv[1]); import workers; print('up', flush=True); "
     code += "workers.desk.ask(json.loads(sys.argv[2]))"
-    command = [sys.executable, "-c", code, str(Path(workers.__file__).parent), json.dumps(question)]
+    command = [sys.executable, "-c", code, str(Path(processes.__file__).parent), json.dumps(question)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     assert server.stdout.readline() == b"up\n"
@@ -232,4 +232,4 @@ def test_query_ends_with_the_server(number: signal.Signals, growing: Path) -> No
 def test_environment_of_the_server_stays_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOESCOPE_TOKEN", "secret")
     monkeypatch.setenv("HF_TOKEN", "secret")
-    assert "secret" not in workers.environment().values()
+    assert "secret" not in processes.environment().values()

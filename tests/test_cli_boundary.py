@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from moescope.cli import main
-from moescope.cli._boundary import INTERRUPTED, UNREAD
+from moescope.cli._support.boundary import INTERRUPTED, UNREAD
 from moescope.errors import InputError, StoreError
 from moescope.foreign import doing, one_line, said
 

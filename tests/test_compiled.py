@@ -14,7 +14,7 @@ import moescope
 from moescope.contracts import find
 from moescope.errors import ModelError
 from moescope.models import tiny
-from moescope.tracer.uncompiled import NOTE
+from moescope.tracer.capture.uncompiled import NOTE
 
 CURE = (
     " is compiled (torch.compile), and its graphs run past the hooks that would record it; to trace it, put `with "

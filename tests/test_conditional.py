@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from moescope.analyses import _statistics as st
-from moescope.analyses._conditional import Information, information, label_entropy, labelled, tail
+from moescope import statistics as st
+from moescope.statistics.conditional import Information, information, label_entropy, labelled, tail
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -17,8 +17,8 @@ from moescope import analyses
 from moescope.analyses.dimensionality import participation_ratio
 from moescope.cli import main
 from moescope.errors import AnalysisError, InputError, NotMoEError
-from moescope.store.verify import verify
-from moescope.tracer.cycles import _short, repeated
+from moescope.store.integrity.verify import verify
+from moescope.tracer.activations.recursive import _short, repeated
 
 ROWS = "select subset, iteration, estimator, value, n, units from measures where iteration is not null order by all"
 States = dict[tuple[str, int], list[tuple[int, np.ndarray]]]

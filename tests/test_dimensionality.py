@@ -8,12 +8,12 @@ import pytest
 import synthetic
 
 from moescope import analyses
-from moescope.analyses._moments import Drawn, Moments, States, at_equal_n
-from moescope.analyses._participation import Grouped, from_sums, spread, sums
 from moescope.analyses.dimensionality import participation_ratio
 from moescope.errors import AnalysisError
+from moescope.statistics.moments import Drawn, Moments, States, at_equal_n
+from moescope.statistics.participation import Grouped, from_sums, spread, sums
 from moescope.store import open_store
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 
 def brute(states: np.ndarray, groups: np.ndarray) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moescope.analyses import _entropies
+from moescope.analyses.load import modality_entropies
 
 EXACT = {"abs": 1e-9}
 ROUTER = pd.Series({"stack": "decoder", "layer": 1, "router": 0, "experts": 2})
@@ -13,7 +13,7 @@ ROUTER = pd.Series({"stack": "decoder", "layer": 1, "router": 0, "experts": 2})
 def test_global_entropy_of_two_sure_documents_is_ln_2():
     """Each document is sure of one expert (local 0), both experts are used alike (global ln 2)."""
     sums, n = np.array([[4.0, 0.0], [0.0, 4.0]]), np.array([4.0, 4.0])
-    row = _entropies.global_(ROUTER, "text", sums, n).iloc[0]
+    row = modality_entropies.global_(ROUTER, "text", sums, n).iloc[0]
     assert row["value"] == pytest.approx(np.log(2), **EXACT)
     assert (row["chance"], row["n"], row["units"], row["subset"]) == (pytest.approx(np.log(2)), 8, 2, "modality=text")
 
@@ -21,7 +21,7 @@ def test_global_entropy_of_two_sure_documents_is_ln_2():
 def test_global_entropy_by_hand():
     """Mean probabilities 3/4 and 1/4; a document of another modality (no tokens) does not count."""
     sums, n = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]]), np.array([2.0, 2.0, 0.0])
-    row = _entropies.global_(ROUTER, "patch", sums, n).iloc[0]
+    row = modality_entropies.global_(ROUTER, "patch", sums, n).iloc[0]
     assert row["value"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), **EXACT)
     assert row["units"] == 2
 
@@ -29,7 +29,7 @@ def test_global_entropy_by_hand():
 def test_importance_by_hand():
     """Sums 3 and 1: mean 2, sd 1, CV^2 1/4."""
     sums, n = np.array([[1.0, 1.0], [2.0, 0.0]]), np.array([2.0, 2.0])
-    row = _entropies.importance(ROUTER, "all probabilities", sums, n).iloc[0]
+    row = modality_entropies.importance(ROUTER, "all probabilities", sums, n).iloc[0]
     assert (row["value"], row["estimator"], row["chance"]) == (pytest.approx(0.25, **EXACT), "all probabilities", 0.0)
 
 

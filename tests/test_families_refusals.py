@@ -11,10 +11,10 @@ from torch import nn
 
 import moescope
 from moescope.contracts import find
-from moescope.contracts._versions import check_version
 from moescope.errors import InputError, ModelError, NotMoEError, ProofFailed, UnknownContract
 from moescope.models import tiny
 from moescope.proof import example_inputs, prove
+from moescope.routers.versions import check_version
 
 
 class Plain(nn.Module):

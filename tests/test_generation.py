@@ -8,7 +8,7 @@ import torch
 from small import ids, mixtral
 
 import moescope
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 FORWARDS = "select phase, batch_size, tokens from forwards order by forward"
 ROUTE = (

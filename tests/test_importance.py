@@ -10,7 +10,7 @@ import synthetic
 from moescope import analyses
 from moescope.errors import AnalysisError, InputError
 from moescope.store import RunWriter
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 # router: per token, experts and weights by rank; sequence 0 has tokens 0 and 1, sequence 1 has 2, 3, 4 and 5
 EXPERTS = {

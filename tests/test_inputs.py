@@ -166,7 +166,7 @@ def test_bad_options(tmp_path: Path) -> None:
 
 
 def test_missing_path_names_what_is_near(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moescope.inputs._shipped.home", lambda: tmp_path / "home")
+    monkeypatch.setattr("moescope.inputs._reading.shipped.home", lambda: tmp_path / "home")
     write(tmp_path / "home/text/a.txt", "a")
     write(tmp_path / "prompts.txt", "a")
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def test_a_name_too_long_for_a_file() -> None:
 
 
 def test_shipped_sets_are_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moescope.inputs._shipped.home", lambda: tmp_path)
+    monkeypatch.setattr("moescope.inputs._reading.shipped.home", lambda: tmp_path)
     write(tmp_path / "little/a.txt", "a")
     assert shipped() == {"little": tmp_path / "little"}
     assert read("little").name == "little"

@@ -23,7 +23,7 @@ import moescope
 from moescope.errors import InputError
 from moescope.inputs import read
 from moescope.models.loading import load
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 ROWS = [
     {"text": "the cat sat", "domain": "pets", "stars": 3, "score": 0.5},

@@ -7,30 +7,30 @@ from small import ids, mixtral
 
 import moescope
 from moescope import analyses
-from moescope.analyses import _alike
+from moescope.analyses.structure import weight_similarity
 from moescope.contracts import find
 from moescope.models import tiny
-from moescope.tracer import likeness
+from moescope.tracer.activations import weight_cosines
 
 EXACT = {"abs": 1e-9}
 
 
 def test_cosines_by_hand():
-    table = likeness.cosines(np.array([[3.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))
+    table = weight_cosines.cosines(np.array([[3.0, 0.0], [3.0, 4.0], [0.0, 0.0]]))
     assert table == pytest.approx(np.array([[1, 0.6, 0], [0.6, 1, 0], [0, 0, 0]]), **EXACT)
 
 
 def test_ochiai_by_hand():
     pairs, load = np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([4.0, 9.0])
-    assert _alike.ochiai(pairs, load)[0, 1] == pytest.approx(2 / 6, **EXACT)
-    assert not _alike.ochiai(pairs, np.array([0.0, 9.0])).any()
+    assert weight_similarity.ochiai(pairs, load)[0, 1] == pytest.approx(2 / 6, **EXACT)
+    assert not weight_similarity.ochiai(pairs, np.array([0.0, 9.0])).any()
 
 
 def test_mantel_finds_the_same_order_and_not_another():
     rng = np.random.default_rng(0)
     table = rng.normal(size=(8, 8))
     table = table + table.T
-    value, null = _alike.mantel(table, np.exp(table), 99)
+    value, null = weight_similarity.mantel(table, np.exp(table), 99)
     assert value == pytest.approx(1, **EXACT)
     assert np.abs(null).max() < 0.9
     assert abs(null.mean()) < 0.1
@@ -50,7 +50,7 @@ def test_rows_of_routers_and_experts():
             layer.mlp.gate.weight[1] = 2 * layer.mlp.gate.weight[0]
             for parameter in layer.mlp.experts.parameters():
                 parameter[3] = -parameter[2]
-    rows = likeness.likeness(_sites(model))
+    rows = weight_cosines.likeness(_sites(model))
     found = {(r["router"], r["name"], r["expert"], r["extra"]["other"]): r["value"] for r in rows if r["estimator"] == "pair"}
     assert len(found) == 2 * 2 * 28
     for router in (0, 1):
@@ -68,17 +68,17 @@ def test_rows_of_routers_and_experts():
 def test_where_weights_lie(family, router, experts):
     """A row of biases is no matrix; a router of several layers has no rows of its own."""
     site = _sites(tiny.build(family).model)[0]
-    rows = likeness.router_rows(site), likeness.expert_rows(site)
+    rows = weight_cosines.router_rows(site), weight_cosines.expert_rows(site)
     assert [found is not None for found in rows] == [router, experts]
     assert {len(found) for found in rows if found is not None} == {site.n_experts}
 
 
 def test_many_experts_keep_the_nearest_pairs(monkeypatch):
-    monkeypatch.setattr(likeness, "ALL", 4)
-    monkeypatch.setattr(likeness, "NEAREST", 1)
+    monkeypatch.setattr(weight_cosines, "ALL", 4)
+    monkeypatch.setattr(weight_cosines, "NEAREST", 1)
     site = _sites(mixtral())[0]
-    rows = [r for r in likeness.likeness([site]) if r["name"] == "router_weight_cosine" and r["estimator"] == "pair"]
-    table = likeness.cosines(likeness.router_rows(site)) - 2 * np.eye(8)
+    rows = [r for r in weight_cosines.likeness([site]) if r["name"] == "router_weight_cosine" and r["estimator"] == "pair"]
+    table = weight_cosines.cosines(weight_cosines.router_rows(site)) - 2 * np.eye(8)
     wanted = {tuple(sorted((e, int(row.argmax())))) for e, row in enumerate(table)}
     assert {(r["expert"], r["extra"]["other"]) for r in rows} == wanted
 

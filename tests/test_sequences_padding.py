@@ -92,7 +92,7 @@ def test_masks_by_kind_of_layer(tmp_path: Path, family: str, side: str) -> None:
 def test_block_masks(tmp_path: Path, side: str) -> None:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    from moescope.tracer.padding import mask_facts, real_places
+    from moescope.tracer.sequences.padding import mask_facts, real_places
 
     ids, mask, expected = padded(side)
     real = mask.bool()

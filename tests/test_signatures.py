@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from moescope import analyses
-from moescope.analyses._maps import Agreement, cut, maps, neighbours, shared, tree
+from moescope.analyses.signatures.maps import Agreement, cut, maps, neighbours, shared, tree
 from moescope.errors import AnalysisError
 
 

@@ -10,8 +10,8 @@ import pytest
 import moescope
 from moescope.errors import StoreError
 from moescope.store import RunWriter
-from moescope.store.parts import parts, parts_folder
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
+from moescope.store.write.unfinished_run import parts, parts_folder
 
 ASSIGNMENTS = "select run, forward, router, token, rank, expert, weight, slot, dropped from assignments order by all"
 ROWS = [
@@ -158,7 +158,7 @@ def test_no_run_begins_where_the_first_one_fails_to_begin(tmp_path: Path, monkey
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("moescope.store.writer.write_atomic", full)
+    monkeypatch.setattr("moescope.store.write.writer.write_atomic", full)
     with pytest.raises(StoreError, match="No space left on device"):
         handmade.written(tmp_path / "run.duckdb")
     assert parts(tmp_path / "run.duckdb") == []

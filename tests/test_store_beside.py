@@ -16,8 +16,8 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store import RunWriter
-from moescope.store.parts import parts, parts_folder
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
+from moescope.store.write.unfinished_run import parts, parts_folder
 
 Break = Callable[[Path], object]
 
@@ -199,7 +199,7 @@ def test_a_store_deleted_while_a_run_is_traced(tmp_path: Path, between: str) -> 
 
 def test_two_begin_a_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one saw no store either; the first one's run stays one of its."""
-    from moescope.store import replace as replacing
+    from moescope.store.write import change as replacing
 
     store, real, first = tmp_path / "run.duckdb", replacing.update, []
 

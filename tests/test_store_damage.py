@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 import moescope
 from moescope.cli import main
-from moescope.store.damage import examine
-from moescope.store.parts import parts
-from moescope.store.seal import SIZE, unseal
+from moescope.store.files.seal import SIZE, unseal
+from moescope.store.integrity.damage import examine
+from moescope.store.write.unfinished_run import parts
 
 FLIPS = int(os.environ.get("MOESCOPE_FLIPS", "20"))
 BLOCK, HEADERS = 262_144, 3 * 4096

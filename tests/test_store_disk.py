@@ -12,7 +12,8 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store import RunWriter
-from moescope.tracer import Options, sink, trace
+from moescope.tracer import Options, trace
+from moescope.tracer.handover import sink
 
 
 def traced(store: Path, resume: bool = False) -> int:
@@ -22,7 +23,7 @@ def traced(store: Path, resume: bool = False) -> int:
 @pytest.mark.parametrize("at", [0, 4])
 def test_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """The fifth shard finds no room; four are there, and going on gives the record of a run that had room."""
-    real, calls = moescope.store.writer._write, iter(range(10_000))
+    real, calls = moescope.store.write.writer._write, iter(range(10_000))
 
     def full(path: Path, table: object) -> None:
         if path.stem.startswith("routes") and next(calls) >= at:
@@ -32,7 +33,7 @@ def test_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at:
 
     traced(tmp_path / "whole.duckdb")
     store = tmp_path / "run.duckdb"
-    monkeypatch.setattr("moescope.store.writer._write", full)
+    monkeypatch.setattr("moescope.store.write.writer._write", full)
     with pytest.raises(StoreError, match=r"^writing to \S+ failed: No space left on device; .* go on with --resume$"):
         traced(store)
     monkeypatch.undo()
@@ -48,14 +49,14 @@ def test_full_while_joining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wha
     trace(tracing.tiny(), tracing.ids(2), store)
     before = store.read_bytes()
 
-    real = functools.reduce(getattr, what.split("."), moescope.store.replace)
+    real = functools.reduce(getattr, what.split("."), moescope.store.write.change)
 
     def full(path: Path, *rest: Path) -> None:
         if ".duckdb" in path.name:
             raise OSError(28, "No space left on device")
         real(path, *rest)  # type: ignore[operator]
 
-    monkeypatch.setattr(f"moescope.store.replace.{what}", full)
+    monkeypatch.setattr(f"moescope.store.write.change.{what}", full)
     with pytest.raises(StoreError, match=r"failed \(No space left on device\); make room; its shards are safe: .* recover"):
         trace(tracing.tiny(), tracing.ids(8), store)
     monkeypatch.undo()

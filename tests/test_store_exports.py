@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from moescope.cli import main
-from moescope.store.exports import csv_of
+from moescope.store.files.exports import csv_of
 
 
 @pytest.fixture(scope="module")

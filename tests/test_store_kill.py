@@ -22,7 +22,11 @@ from moescope.store import open_store
 from moescope.tracer import Options, trace
 from moescope.tracer.recorder import Recorder
 
-WHILE_JOINING = ["moescope.store.merge.insert_head", "moescope.store.replace.sync", "moescope.tracer.sink:Sink.finish"]
+WHILE_JOINING = [
+    "moescope.store.write.join.insert_head",
+    "moescope.store.write.change.sync",
+    "moescope.tracer.handover.sink:Sink.finish",
+]
 KILLS = int(os.environ.get("MOESCOPE_KILLS", "30"))
 
 

@@ -10,7 +10,8 @@ import torch
 
 import moescope
 from moescope.errors import StoreError
-from moescope.store import replace, schema
+from moescope.store import schema
+from moescope.store.write import change
 
 
 def _run(path: Path, **settings: Any) -> None:
@@ -23,9 +24,9 @@ def _run(path: Path, **settings: Any) -> None:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is done to a store: views made, files opened to be looked at."""
     done: list[str] = []
-    views, connect = schema.create_views, replace.connect
+    views, connect = schema.create_views, change.connect
     monkeypatch.setattr(schema, "create_views", lambda *args: (done.append("views"), views(*args))[1])
-    monkeypatch.setattr(replace, "connect", lambda *args: (done.append("look"), connect(*args))[1])
+    monkeypatch.setattr(change, "connect", lambda *args: (done.append("look"), connect(*args))[1])
     return done
 
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from moescope.cli import main
-from moescope.store.verify import verify  # noqa: F401
+from moescope.store.integrity.verify import verify  # noqa: F401
 
 
 def tree(folder: Path) -> dict[str, object]:

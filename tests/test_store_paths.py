@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import moescope
 from moescope.cli import main
 from moescope.errors import MoescopeError
-from moescope.store.replace import update
+from moescope.store.write.change import update
 
 # what libraries read into names: columns, patterns, protocols, homes, variables, escapes, options, quotes; and much else
 NAMES = [

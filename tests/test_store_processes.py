@@ -14,8 +14,8 @@ import tracing
 import moescope
 from moescope.store import reader as reading
 from moescope.store.connect import connect
-from moescope.store.parts import parts_folder
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
+from moescope.store.write.unfinished_run import parts_folder
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); print('open', flush=True); sys.stdin.read()"
 

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
-from moescope.store.replace import ensure_store, renew, update
 from moescope.store.schema import VERSION, statements
+from moescope.store.write.change import ensure_store, renew, update
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 

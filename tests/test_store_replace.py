@@ -13,8 +13,8 @@ from click.testing import CliRunner
 import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
-from moescope.store import replace
-from moescope.store.replace import renew, update
+from moescope.store.write import change as replace
+from moescope.store.write.change import renew, update
 
 
 def names(store: Path) -> list[Any]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moescope.store.sheet import Sheet
+from moescope.store.physical.column_buffer import Sheet
 
 
 def test_rows_are_cut_inside_what_was_put_together() -> None:

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from moescope.store import RunWriter
-from moescope.store.parts import parts
-from moescope.store.replace import update
-from moescope.store.rollups import ADDED, add_rollups
+from moescope.store.sums.definitions import ADDED, add_rollups
+from moescope.store.write.change import update
+from moescope.store.write.unfinished_run import parts
 from tests import handmade
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 import moescope
 from moescope.cli import main
-from moescope.store.replace import update
+from moescope.store.integrity.verify import verify
 from moescope.store.schema import create_views
-from moescope.store.verify import verify
+from moescope.store.write.change import update
 
 WIDE = "update routes_2 set {} where token = 0 and router = 0"
 

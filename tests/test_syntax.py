@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from moescope import analyses
-from moescope.analyses import _statistics as st
+from moescope import statistics as st
 from moescope.errors import AnalysisError
 
 TOKEN, NOTHING = "I(expert; label | token) (bits)", "I(expert; label) (bits)"
@@ -103,8 +103,8 @@ def test_expert_of_verbs(path: Path) -> None:
 
 def test_membership_by_hand() -> None:
     """Word 0: expert 1 ran for both verbs and no noun: 1 bit over 4 of 6 tokens; expert 0 always: nothing."""
-    from moescope.analyses._conditional import Cells
     from moescope.analyses.syntax_experts import _Membership
+    from moescope.statistics.conditional import Cells
 
     stratum, label = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0, 1])
     row, expert = np.array([0, 1, 2, 3, 4, 5, 2, 3, 4, 5]), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])
@@ -129,7 +129,7 @@ def test_same_word_different_sense(path: Path) -> None:
 
 def test_overlap_by_hand() -> None:
     """Uses {0,1} {0,1} of sense A, {0,2} {2,3} of sense B, k = 2: same (2 + 1)/2/2, different (1 + 0 + 1 + 0)/4/2."""
-    from moescope.analyses._tokens import Kind
+    from moescope.analyses._shared.token_table import Kind
     from moescope.analyses.senses import Uses, _Overlap
 
     chosen, label = np.array([[0, 1], [1, 0], [0, 2], [2, 3]]), np.array([0, 0, 1, 1])
@@ -145,7 +145,7 @@ def test_overlap_by_hand() -> None:
 def test_a_topic_moves_pairs_between_documents_only(topic: float, own: float, found: tuple[str, ...]) -> None:
     """Experts and labels follow the document's topic (or the expert follows the label of the use itself)."""
     from moescope.analyses import senses
-    from moescope.analyses._tokens import Kind
+    from moescope.analyses._shared.token_table import Kind
 
     rng, n, documents = np.random.default_rng(0), 4000, 40
     document, word = rng.integers(0, documents, n), rng.integers(0, 10, n)

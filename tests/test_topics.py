@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from moescope import analyses
-from moescope.analyses import _topics
+from moescope.analyses._shared import topics
 
 GIVEN = "I(expert; label | token) (bits)"
 
@@ -16,11 +16,11 @@ def test_two_topics_are_two_clusters() -> None:
     rng = np.random.default_rng(0)
     document = np.repeat(np.arange(24), 50)
     words = rng.integers(0, 30, 1200) + 30 * (rng.random(1200) < np.where(document % 2, 0.8, 0.2))
-    found = _topics.clusters(words, document)
+    found = topics.clusters(words, document)
     assert found is not None
     of_topic = [set(found[document % 2 == topic]) for topic in (0, 1)]
     assert not of_topic[0] & of_topic[1]
-    assert _topics.clusters(words[:500], document[:500]) is None  # ten documents
+    assert topics.clusters(words[:500], document[:500]) is None  # ten documents
 
 
 @pytest.mark.parametrize("follows", [True, False])

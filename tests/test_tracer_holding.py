@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import moescope
 from moescope.errors import ModelError
 from moescope.tracer import Tracer
-from moescope.tracer.holding import Holding
+from moescope.tracer.handover.forward_buffer import Holding
 
 
 def talk(model: Any, store: Path, **settings: Any) -> dict[str, list[str]]:

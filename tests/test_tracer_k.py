@@ -8,7 +8,7 @@ import pytest
 from small import ids, mixtral
 
 import moescope
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 
 def _traced(path: Path, ks: list[dict[int, int]]) -> moescope.Store:

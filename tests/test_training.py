@@ -9,8 +9,8 @@ from small import ids, mixtral
 from transformers import Trainer, TrainingArguments
 
 import moescope
-from moescope.store.verify import verify
-from moescope.tracer.monitor import health
+from moescope.store.integrity.verify import verify
+from moescope.tracer.handover.health import health
 
 
 def test_health_by_hand() -> None:

@@ -10,7 +10,7 @@ from trainers import trainer
 from transformers import Trainer, TrainerCallback
 
 import moescope
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 
 def _routing(logs: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from small import ids, mixtral
 
 import moescope
 from moescope.errors import InputError
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 FORWARDS = "select phase, step, count(*), sum(tokens) from forwards group by all order by step, phase desc"
 

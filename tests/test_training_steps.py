@@ -13,7 +13,7 @@ from transformers import trainer as transformers_trainer
 from transformers.integrations import integration_utils
 
 import moescope
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 FORWARDS = "select phase, step, count(*), sum(tokens) from forwards group by all order by step, phase desc"
 

@@ -18,7 +18,7 @@ from moescope.contracts import find
 from moescope.errors import ProofFailed
 from moescope.models import tiny
 from moescope.models.describe import describe_model, weights_sha256
-from moescope.store.verify import verify
+from moescope.store.integrity.verify import verify
 
 SEEDED = "638bfd6272ba399b01fba7c7369369327f733b4db1aa1a5d9cea82aa5096cd54"  # of mixtral() as it is made
 

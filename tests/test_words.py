@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moescope.errors import InputError, MoescopeError
 from moescope.inputs import read
-from moescope.inputs._formats import suffixes
+from moescope.inputs._reading.formats import suffixes
 from moescope.interventions import parse
 from moescope.words import Count, Portion, check, fits, numbers, setting
 from moescope.words import settings as pairs
@@ -116,7 +116,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, suffix: str, content: byt
 
 def test_an_archive_that_unfolds_is_refused_by_its_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(tmp_path / "bomb.npz", input_ids=np.zeros((1000, 1000), np.int64))
-    monkeypatch.setattr("moescope.inputs._bounds.room", lambda: 1 << 20)
+    monkeypatch.setattr("moescope.inputs._reading.bounds.room", lambda: 1 << 20)
     with pytest.raises(InputError, match=r"bomb\.npz is too large: it would fill 8,000,000 bytes"):
         read(tmp_path / "bomb.npz")
 

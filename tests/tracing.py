@@ -79,14 +79,14 @@ def _count_commits(witness: Path) -> None:
 
 
 POINTS = {
-    "head written": ("moescope.store.writer", "write_atomic", True),
-    "shard half written": ("moescope.store.writer", "_write", True),
-    "before the join": ("moescope.store.writer", "merge", False),
-    "copied": ("moescope.store.merge", "offsets", False),
-    "joined, not renamed": ("moescope.store.merge", "add_rollups", True),
-    "before the rename": ("moescope.store.replace.os", "replace", False),
-    "renamed": ("moescope.store.replace.os", "replace", True),
-    "folder half removed": ("moescope.store.parts.shutil", "rmtree", True),
+    "head written": ("moescope.store.write.writer", "write_atomic", True),
+    "shard half written": ("moescope.store.write.writer", "_write", True),
+    "before the join": ("moescope.store.write.writer", "merge", False),
+    "copied": ("moescope.store.write.join", "offsets", False),
+    "joined, not renamed": ("moescope.store.write.join", "add_rollups", True),
+    "before the rename": ("moescope.store.write.change.os", "replace", False),
+    "renamed": ("moescope.store.write.change.os", "replace", True),
+    "folder half removed": ("moescope.store.write.unfinished_run.shutil", "rmtree", True),
 }
 
 
@@ -96,7 +96,7 @@ def die_at(point: str) -> None:
     import signal
 
     where, name, after = POINTS[point]
-    module: Any = functools.reduce(getattr, where.split(".")[1:], __import__("moescope.store.writer"))
+    module: Any = functools.reduce(getattr, where.split(".")[1:], __import__("moescope.store.write.writer"))
     real = getattr(module, name)
 
     def dying(*args: Any, **named: Any) -> Any:

@@ -28,8 +28,8 @@ from ..errors import AnalysisError
 from ..foreign import doing
 from ..store import Store, open_store
 from ..words import check
-from ._answer import Answer
-from ._scope import groups
+from ._shared.answer import Answer
+from ._shared.scope import groups
 
 __all__ = ["Answer", "catalogue", "run", "run_all"]
 

@@ -24,13 +24,13 @@ import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
+from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
 from ..words import RunNumber
-from ._answer import Answer, few_units, figures, gather
-from ._charts import heatmap, layers
-from ._participation import Floats, Grouped, from_sums, quotient, spread, sums
-from ._routing_sample import Sample, measured, sample
-from ._scope import scope
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import heatmap, layers
+from ._shared.routing_matrices import Sample, measured, sample
+from ._shared.scope import scope
 
 SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
 PERMUTATIONS = 99

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import statistics as st
 from ..errors import AnalysisError
+from ..statistics import Array
 from ..store import Store
 from ..words import RunNumber
-from . import _statistics as st
-from ._aligned import twins
-from ._answer import Answer, few_units, figures, gather
-from ._charts import heatmap
-from ._sample import Sample, shuffles
-from ._scope import Scope, place
-from ._statistics import Array
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import heatmap
+from ._shared.decision_sample import Sample, shuffles
+from ._shared.matched_tokens import twins
+from ._shared.scope import Scope, place
 
 NAME = "shared grouping (of the mean entropy)"
 SOURCE = "NMI, arithmetic mean, Miller 1955 corrected"

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
-from . import _statistics as st
-from ._answer import Answer, few_units, figures, gather
-from ._charts import heatmap
-from ._routing_sample import measured
-from ._scope import Scope, scope
-from ._tables import Table, tables
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import heatmap
+from ._shared.document_counts import Table, tables
+from ._shared.routing_matrices import measured
+from ._shared.scope import Scope, scope
 
 Floats = np.ndarray
 ACTIVATIONS = ("ean", "weighted_ean", "reap", "max_down_proj")

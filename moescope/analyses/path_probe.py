@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
-from . import _statistics as st
-from ._answer import Answer, few_units, figures, gather
-from ._charts import bars
-from ._questions import choose
-from ._scope import scope
-from ._tokens import Kind, Tokens, tokens
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import bars
+from ._shared.label_questions import choose
+from ._shared.scope import scope
+from ._shared.token_table import Kind, Tokens, tokens
 
 Ints = np.ndarray
 Floats = np.ndarray

@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import statistics as st
 from ..errors import AnalysisError
+from ..statistics.conditional import Information, label_entropy
 from ..store import Store
 from ..words import Count
-from . import _statistics as st
-from ._answer import Answer, few_units, figures, gather
-from ._charts import layers
-from ._conditional import Information, label_entropy
-from ._questions import GIVEN, Question, ask, choose
-from ._scope import scope
-from ._tokens import LIMIT, tokens
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import layers
+from ._shared.label_questions import GIVEN, Question, ask, choose
+from ._shared.scope import scope
+from ._shared.token_table import LIMIT, tokens
 
 SOURCE = "I(E; L | S) = Σ P log2 P(e,l|s) / P(e|s)P(l|s)"
 KNOWN = "share of label known (of what the token leaves open)"

@@ -15,16 +15,16 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from .. import statistics as st
 from ..errors import AnalysisError
+from ..statistics.conditional import Cells, Labelled, labelled, tail
 from ..store import Store
 from ..words import Count
-from . import _statistics as st
-from ._answer import Answer, few_units, figures, gather
-from ._charts import heatmap
-from ._conditional import Cells, Labelled, labelled, tail
-from ._questions import choose, given_stratum
-from ._scope import scope
-from ._tokens import FORM, MEANING, Kind, tokens
+from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.chart_forms import heatmap
+from ._shared.label_questions import choose, given_stratum
+from ._shared.scope import scope
+from ._shared.token_table import FORM, MEANING, Kind, tokens
 
 Ints = np.ndarray
 Floats = np.ndarray

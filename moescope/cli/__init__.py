@@ -8,8 +8,8 @@ import click
 
 from .. import __version__
 from ..discover import modules
-from ._boundary import Session, guarded
-from ._quiet import quiet
+from ._support.boundary import Session, guarded
+from ._support.quiet import quiet
 
 
 class Commands(click.Group):

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ._options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
+from ._support.options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
 
 
 def _experts(text: str) -> Any:

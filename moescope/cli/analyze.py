@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._options import FILE, RUN, SETTINGS, TEXT
+from ._support.options import FILE, RUN, SETTINGS, TEXT
 
 
 @click.command(name="analyze")
@@ -36,7 +36,7 @@ def command(
     moescope analyze --all run.duckdb
     """
     from ..analyses import Answer
-    from ..analyses._save import save as keep
+    from ..analyses._shared.saving import save as keep
     from ..errors import AnalysisError
 
     if listed:
@@ -76,7 +76,7 @@ def _ask(names: tuple[str, ...], every: bool, run: int | None, options: dict[str
     from ..analyses import catalogue, run_all
     from ..analyses import run as ask
     from ..errors import InputError
-    from ._reading import reading
+    from ._support.reading import reading
 
     if len(names) != (1 if every else 2):
         known = ", ".join(entry["name"] for entry in catalogue())

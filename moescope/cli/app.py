@@ -13,8 +13,8 @@ from pathlib import Path
 
 import click
 
-from ._address import Address, address, server_file
-from ._options import FILE, PORT, TEXT
+from ._support.address import Address, address, server_file
+from ._support.options import FILE, PORT, TEXT
 
 HANDS_OVER = True  # to a server that talks on standard error
 
@@ -49,7 +49,7 @@ def command(
     which runs `moescope ablate`.
     """
     from ..errors import InputError
-    from ._reading import reading
+    from ._support.reading import reading
 
     reading(store).close()
     if token == "":

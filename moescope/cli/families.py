@@ -4,7 +4,7 @@ import json
 
 import click
 
-from ._options import TEXT
+from ._support.options import TEXT
 
 
 @click.command(name="families")

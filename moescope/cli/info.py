@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._options import FILE
+from ._support.options import FILE
 
 
 @click.command(name="info")
@@ -15,7 +15,7 @@ from ._options import FILE
 def command(store: Path, as_json: bool) -> None:
     """Say what STORE holds: its runs, finished or not, and its tables and views."""
     from ..store.schema import view_comments
-    from ._reading import reading
+    from ._support.reading import reading
 
     with reading(store) as opened:
         runs = opened.sql(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from ._options import FILE
+from ._support.options import FILE
 
 
 @click.command(name="recover")
@@ -16,10 +16,10 @@ def command(store: Path, adopt: bool) -> None:
 
     What cannot be joined is left aside as it is, and said; exit 1 then.
     """
-    from ..store.parts import Part
-    from ..store.replace import ensure_store
-    from ..store.revive import adopt as make_ours
-    from ..store.revive import orphans, unjoined
+    from ..store.write.change import ensure_store
+    from ..store.write.resume import adopt as make_ours
+    from ..store.write.resume import orphans, unjoined
+    from ..store.write.unfinished_run import Part
 
     if adopt and not store.exists() and orphans(store):
         ensure_store(store)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ._options import FILE, RUN, TEXT
+from ._support.options import FILE, RUN, TEXT
 
 
 @click.command(name="report")
@@ -16,11 +16,11 @@ from ._options import FILE, RUN, TEXT
 def command(store: Path, output: Path | None, overwrite: bool, run: int | None, title: str | None) -> None:
     """Write one self-contained HTML page about STORE: figures, how to read them, and the SQL behind each."""
     from ..analyses import catalogue, run_all
-    from ..analyses._report import MARK, page
-    from ..analyses._scope import scope
-    from ..store.outputs import check_output
-    from ..store.outputs import output as written
-    from ._reading import reading
+    from ..analyses._shared.report_page import MARK, page
+    from ..analyses._shared.scope import scope
+    from ..store.files.outputs import check_output
+    from ..store.files.outputs import output as written
+    from ._support.reading import reading
 
     output = output or store.with_suffix(".html")
     check_output(output, overwrite, MARK.encode())

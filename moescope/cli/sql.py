@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._options import FILE, TEXT
+from ._support.options import FILE, TEXT
 
 
 @click.command(name="sql")
@@ -26,9 +26,9 @@ def command(store: Path, query: str, form: str, output: Path | None, overwrite: 
     """
     import duckdb
 
-    from ..store.outputs import check_output
-    from ._reading import reading
-    from ._statements import interruptible, one_question, unanswered
+    from ..store.files.outputs import check_output
+    from ._support.reading import reading
+    from ._support.statements import interruptible, one_question, unanswered
 
     question = query if allow_external else one_question(query)
     if output is not None:
@@ -45,8 +45,8 @@ def command(store: Path, query: str, form: str, output: Path | None, overwrite: 
 
 def _write(relation: Any, form: str, path: Path | None, overwrite: bool, raw: bool) -> None:
     from ..errors import InputError
-    from ..store.exports import export
-    from ..store.outputs import output
+    from ..store.files.exports import export
+    from ..store.files.outputs import output
 
     if path is None:
         if form == "parquet" and sys.stdout.isatty():

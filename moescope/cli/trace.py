@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
+from ._support.options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
 
 
 def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
@@ -58,7 +58,7 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
 
     MODEL is a shipped specimen (mixtral, switch, vmoe ...), a local folder, a hub name, or a V-MoE checkpoint's prefix.
     """
-    from ._progress import Bar, summary
+    from ._support.progress import Bar, summary
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from ._options import FILE
+from ._support.options import FILE
 
 
 @click.command(name="verify")
@@ -15,9 +15,9 @@ def command(store: Path, quiet: bool) -> None:
 
     Of a damaged store it says what can still be read.
     """
-    from ..store.damage import examine
-    from ..store.verify import verify
-    from ._reading import reading
+    from ..store.integrity.damage import examine
+    from ..store.integrity.verify import verify
+    from ._support.reading import reading
 
     damage = examine(store)
     for fault in [*damage.faults, *(f"{table}: {why}" for table, why in damage.unreadable.items())]:

@@ -7,13 +7,13 @@ from torch import nn
 
 from ..discover import modules
 from ..errors import NotMoEError, UnknownContract
-from ._base import Call, Contract, Edit, Emit, Record, Site
-from ._calls import signature
-from ._compiled import check_compiled, is_wrapper
-from ._method_call import MethodCall
-from ._notes import describe
-from ._suspects import suspects
-from ._versions import check_transformers
+from ..routers.base import Call, Contract, Edit, Emit, Record, Site
+from ..routers.calls import signature
+from ..routers.compiled import check_compiled, is_wrapper
+from ..routers.method_call import MethodCall
+from ..routers.notes import describe
+from ..routers.suspects import suspects
+from ..routers.versions import check_transformers
 
 __all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "contracts", "find"]
 

@@ -13,9 +13,9 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..errors import ModelError
-from ._base import Edit, Emit, Record, Site, named, renamed
-from ._experts_call import expert_count
-from ._words import Word, same
+from ..routers.base import Edit, Emit, Record, Site, named, renamed
+from ..routers.experts_call import expert_count
+from ..routers.router_output import Word, same
 
 
 class CapacityMask:

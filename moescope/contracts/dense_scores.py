@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ._base import Edit, Emit, Record, Site, named
-from ._calls import bare
-from ._experts_call import child_router, expert_count, parameters
-from ._words import Word, same
+from ..routers.base import Edit, Emit, Record, Site, named
+from ..routers.calls import bare
+from ..routers.experts_call import child_router, expert_count, parameters
+from ..routers.router_output import Word, same
 
 
 class DenseScores:

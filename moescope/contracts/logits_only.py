@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ._calls import bare
-from ._experts_call import ExpertsCall, Said, child_router
+from ..routers.calls import bare
+from ..routers.experts_call import ExpertsCall, Said, child_router
 
 
 class LogitsOnly(ExpertsCall):

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ._base import Edit, Emit, Record, Site
-from ._stash import Stash, ratio, stashed
+from ..routers.base import Edit, Emit, Record, Site
+from ..routers.stash import Stash, ratio, stashed
 
 _NEEDS = ("router_gate", "down_embed", "up_embed", "num_keys", "top_k")
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ._base import Edit, Emit, Record, Site
-from ._experts_call import child_router
-from ._words import Word, same
+from ..routers.base import Edit, Emit, Record, Site
+from ..routers.experts_call import child_router
+from ..routers.router_output import Word, same
 
 _LINEARS = ("input_linear", "output_linear")
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ._base import Edit, Emit, Record, Site
-from ._stash import Stash, ratio, stashed
+from ..routers.base import Edit, Emit, Record, Site
+from ..routers.stash import Stash, ratio, stashed
 
 
 class StaticIndex:

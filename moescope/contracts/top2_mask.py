@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
+from ..routers.base import Edit, Emit, Record, Site, named, renamed
+from ..routers.calls import bare
+from ..routers.experts_call import child_router, expert_count
+from ..routers.router_output import Word, same
 from ..weights import home, precision, weights
-from ._base import Edit, Emit, Record, Site, named, renamed
-from ._calls import bare
-from ._experts_call import child_router, expert_count
-from ._words import Word, same
 
 WARNING = (
     "executes experts 0 and 1 whatever the router decides (the layer reads a one-hot mask as expert numbers; Transformers 5.0 "

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ._base import Edit, Emit, Record, Site
-from ._experts_call import expert_count
-from ._words import Word
+from ..routers.base import Edit, Emit, Record, Site
+from ..routers.experts_call import expert_count
+from ..routers.router_output import Word
 
 _KINDS = {"TokenChoiceRouter": "token_choice", "ExpertChoiceRouter": "expert_choice", "SoftRouter": "soft"}
 

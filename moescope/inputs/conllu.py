@@ -13,10 +13,10 @@ from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path
 
-from moescope.inputs._files import read_lines, suffix
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example, Word
-from moescope.inputs._ud import Sentence, Token, malformed, sentences
+from ._reading.files import read_lines, suffix
+from ._reading.options import Options
+from ._reading.types import Example, Word
+from ._reading.ud import Sentence, Token, malformed, sentences
 
 SUFFIXES = frozenset({".conllu", ".conllulex"})
 TAKES = frozenset({"sentences"})

@@ -9,11 +9,11 @@ from itertools import chain, groupby
 from pathlib import Path
 from typing import TypeVar
 
-from moescope.errors import InputError
-from moescope.inputs import _formats
-from moescope.inputs._files import list_files, shown, stem
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example
+from ..errors import InputError
+from ._reading import formats
+from ._reading.files import list_files, shown, stem
+from ._reading.options import Options
+from ._reading.types import Example
 
 SUFFIXES: frozenset[str] = frozenset()
 TAKES = frozenset({"text_column", "label_columns", "split", "sentences"})  # handed on to the files
@@ -65,6 +65,6 @@ def _read_file(root: Path, path: Path, options: Options, named: bool) -> Iterato
     source = shown(path.relative_to(root).as_posix())
     options.report.skip(source, "empty files", int(path.stat().st_size == 0))
     folder, _, _ = source.rpartition("/")
-    for example in _formats.read_examples(path, replace(options, source=source)):
+    for example in formats.read_examples(path, replace(options, source=source)):
         domain = folder.partition("/")[0] or ("" if example.document == source else stem(path))
         yield replace(example, labels={"domain": domain, **example.labels}) if named and domain else example

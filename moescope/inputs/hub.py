@@ -7,14 +7,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from moescope.errors import InputError
-from moescope.foreign import doing, one_line
-from moescope.inputs import _files, _formats, _rows
-from moescope.inputs._bounds import read_bytes
-from moescope.inputs._files import suffix
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example, Lazy
-from moescope.inputs.images import decode
+from ..errors import InputError
+from ..foreign import doing, one_line
+from ._reading import files, formats, table_rows
+from ._reading.bounds import read_bytes
+from ._reading.files import suffix
+from ._reading.options import Options
+from ._reading.types import Example, Lazy
+from .images import decode
 
 SUFFIXES: frozenset[str] = frozenset()
 TAKES = frozenset({"text_column", "label_columns", "split"})
@@ -26,7 +26,7 @@ def accepts(path: Path) -> bool:
     """A folder with the files of save_to_disk, or a name that no folder and no file ending explains."""
     if path.exists():
         return any((path / name).is_file() for name in ON_DISK)
-    is_name = NAME.fullmatch(path.as_posix()) and suffix(path) not in _formats.suffixes()
+    is_name = NAME.fullmatch(path.as_posix()) and suffix(path) not in formats.suffixes()
     return bool(is_name) and not path.parent.exists()
 
 
@@ -53,7 +53,7 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
     if columns is None:
         first = next(rows, {})
         columns, rows = list(first), chain([first] if first else [], rows)
-    return _rows.examples(rows, columns, options, source) if columns else ()
+    return table_rows.examples(rows, columns, options, source) if columns else ()
 
 
 def pick_split(data: Any, options: Options, source: str) -> Any:
@@ -109,7 +109,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _digest(data: Any) -> str:
-    digests = [bytes.fromhex(_files.sha256(Path(file["filename"]))) for file in data.cache_files]
+    digests = [bytes.fromhex(files.sha256(Path(file["filename"]))) for file in data.cache_files]
     return sha256(b"".join(digests)).hexdigest()
 
 
@@ -144,7 +144,7 @@ class _Named(Iterable[dict[str, Any]]):
 def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
     from datasets import Image
 
-    _rows.require(options.label_columns or (), data.column_names, source, options, "label_columns")
+    table_rows.require(options.label_columns or (), data.column_names, source, options, "label_columns")
     raw, named = data.with_format(None).select_columns([column]).cast_column(column, Image(decode=False)), _Named(data)
 
     def make(row: int) -> Example:
@@ -152,7 +152,7 @@ def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
         cell = raw[row][column] or {}
         with doing(f"reading {where}", InputError):
             content = cell.get("bytes") or (read_bytes(Path(cell["path"]), where) if cell.get("path") else b"")
-            labels = _rows.labels(named[row], options.label_columns, None, where)
+            labels = table_rows.labels(named[row], options.label_columns, None, where)
             return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
 
     return Lazy(range(len(data)), make)

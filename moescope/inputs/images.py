@@ -13,13 +13,13 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from moescope.errors import InputError
-from moescope.foreign import doing, one_line
-from moescope.inputs._bounds import read_bytes
-from moescope.inputs._files import list_files, shown
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example, Lazy
-from moescope.inputs.folder import by_subfolder, enter_split, in_turn
+from ..errors import InputError
+from ..foreign import doing, one_line
+from ._reading.bounds import read_bytes
+from ._reading.files import list_files, shown
+from ._reading.options import Options
+from ._reading.types import Example, Lazy
+from .folder import by_subfolder, enter_split, in_turn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 TAKES = frozenset({"split"})

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moescope.errors import InputError
-from moescope.inputs import _rows
-from moescope.inputs._files import read_lines, suffix
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example
+from ..errors import InputError
+from ._reading import table_rows
+from ._reading.files import read_lines, suffix
+from ._reading.options import Options
+from ._reading.types import Example
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
 TAKES = frozenset({"text_column", "label_columns"})
@@ -26,7 +26,7 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     records = list(_records(path, source, options))
     columns = list(dict.fromkeys(key for record in records for key in record))
     if records:
-        yield from _rows.examples(records, columns, options, source)
+        yield from table_rows.examples(records, columns, options, source)
 
 
 def _records(path: Path, source: str, options: Options) -> Iterator[dict[str, Any]]:

@@ -11,11 +11,11 @@ from zipfile import BadZipFile, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib.format import read_array, read_array_header_1_0, read_array_header_2_0, read_magic
 
-from moescope.errors import InputError
-from moescope.foreign import one_line
-from moescope.inputs._bounds import allow
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example
+from ..errors import InputError
+from ..foreign import one_line
+from ._reading.bounds import allow
+from ._reading.options import Options
+from ._reading.types import Example
 
 SUFFIXES = frozenset({".npz"})
 TAKES: frozenset[str] = frozenset()

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moescope.errors import InputError
-from moescope.foreign import one_line
-from moescope.inputs import _rows
-from moescope.inputs._bounds import GROWS, allow
-from moescope.inputs._files import PACKED, read_bytes, suffix
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example
+from ..errors import InputError
+from ..foreign import one_line
+from ._reading import table_rows
+from ._reading.bounds import GROWS, allow
+from ._reading.files import PACKED, read_bytes, suffix
+from ._reading.options import Options
+from ._reading.types import Example
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 TAKES = frozenset({"text_column", "label_columns"})
@@ -27,7 +27,7 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     if path.stat().st_size == 0:
         return
     table = _load(path, source, [options.text_column or "text", *(options.label_columns or ())])
-    yield from _rows.examples(rows(table), table.column_names, options, source)
+    yield from table_rows.examples(rows(table), table.column_names, options, source)
 
 
 def rows(table: Any) -> Iterator[dict[str, Any]]:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from moescope.inputs._files import read_lines
-from moescope.inputs._options import Options
-from moescope.inputs._types import Example
+from ._reading.files import read_lines
+from ._reading.options import Options
+from ._reading.types import Example
 
 SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".log"})
 TAKES: frozenset[str] = frozenset()

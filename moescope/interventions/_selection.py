@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..contracts import Site
-from ..contracts._calls import bare
 from ..errors import InputError
+from ..routers.calls import bare
 from ..words import numbers
 
 EXPERTS = 1 << 16  # as many as the store can number

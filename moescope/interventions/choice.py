@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..contracts import Site
-from ..contracts._calls import bare
 from ..errors import InputError, ModelError
+from ..routers.calls import bare
 from ._base import Edit, Undo, patched
 from ._masking import LOGIT_MASKED, Count, Masked, ProductKeys, mask_of, under
 from ._selection import check_experts, check_left, choices, top_k

@@ -15,12 +15,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..analyses import _statistics as st
+from .. import statistics as st
 from ..contracts import Site, find
-from ..contracts._scores import summarize
 from ..errors import InputError, ModelError
 from ..models.loading import Loaded
 from ..proof import observed
+from ..routers.scores import summarize
 from ._base import intervene
 from ._selection import choices, chosen
 from .choice import RouteAround

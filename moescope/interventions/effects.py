@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analyses import _statistics as st
+from .. import statistics as st
 from .plan import Experts, Job
 from .scores import NAMES
 

@@ -13,7 +13,7 @@ from ..contracts import Site
 from ..errors import InputError
 from ..models.describe import weights_sha256
 from ..store import Store
-from ..store.replace import update
+from ..store.write.change import update
 from .plan import Experts, Job, load_of
 from .sweep import Sweep
 

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 
 from ..contracts import Site
-from ..contracts._calls import signature
 from ..errors import InputError
 from ..models.loading import Loaded
 from ..proof import observed
+from ..routers.calls import signature
 from ._base import Edit, intervene
 from .choice import RouteAround
 from .contributions import Mean, Norms, norms

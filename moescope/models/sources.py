@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ..contracts._compiled import is_wrapper, refused, runs_eagerly
 from ..errors import InputError
+from ..routers.compiled import is_wrapper, refused, runs_eagerly
 
 WRAPPING = "_original_component."  # what TransformerLens puts into the path of a module that it replaced
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import routing
+from .. import decisions
 from ..contracts import Call, Site
-from ..contracts._scores import guess_score
 from ..errors import MoescopeError, ProofFailed
+from ..routers.scores import guess_score
 from .causes import cause
 
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -20,10 +20,10 @@ def stored(call: Call) -> tuple[Tensor, Tensor]:
     """(experts, weights) of a call after the way to the store and back: ranked, packed, unpacked."""
     record = call.record
     experts, weights = record.experts[None].cpu().numpy(), record.weights[None].float().cpu().numpy()
-    order = routing.ranked(experts, weights)
+    order = decisions.ranked(experts, weights)
     if order is None:
         return record.experts, record.weights.float().to(record.weights.dtype)
-    slots = routing.unpack_slots(np.asarray(routing.pack_slots(order, experts.shape[-1])), experts.shape[-1])
+    slots = decisions.unpack_slots(np.asarray(decisions.pack_slots(order, experts.shape[-1])), experts.shape[-1])
     back = [np.zeros_like(a) for a in (experts, weights)]
     for there, here in zip(back, (experts, weights)):
         np.put_along_axis(there, slots, np.take_along_axis(here, order, -1), -1)

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ..contracts import Record, Site, find
-from ..contracts._formula import formula
 from ..errors import InputError, MoescopeError
 from ..models import tiny
+from ..routers.formula import formula
 from .prove import observed, prove
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..contracts._calls import signature
 from ..errors import InputError
+from ..routers.calls import signature
 from ..weights import home, precision
 
 

@@ -11,10 +11,10 @@ import duckdb
 from .. import __version__
 from ..errors import StoreError
 from ..memory import room
-from .held import held
-from .paths import attach, confine, real
+from .files.lock_holders import held
+from .files.paths import attach, confine, real
+from .files.seal import looks_like_a_store
 from .schema import VERSION, quote
-from .seal import looks_like_a_store
 from .trust import tables_of
 
 _SPILL = 8 << 30  # bytes

@@ -8,15 +8,15 @@ from typing import Any
 import duckdb
 
 from ..errors import MoescopeError
-from .beside import Aside, beside, look
 from .connect import connect, identity, joined
-from .files import Lock
-from .merge import count_rows, insert_head, kept_sums, offsets, projection
-from .parts import Part, parts, parts_folder
-from .replace import reason, tidy
-from .rollups import add_rollups, vocabulary
+from .files.durable import Lock
 from .schema import create_views
+from .sums.definitions import add_rollups, vocabulary
 from .trust import expected, tables_of
+from .write.beside import Aside, beside, look
+from .write.change import reason, tidy
+from .write.join import count_rows, insert_head, kept_sums, offsets, projection
+from .write.unfinished_run import Part, parts, parts_folder
 
 _SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
 _BROKEN = (MoescopeError, OSError, ValueError, KeyError, TypeError, AttributeError, duckdb.Error)  # what a broken run raises

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import duckdb
 
-from .routes import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEWS, create_routed_views, routed_views
+from .physical.tables import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEWS, create_routed_views, routed_views
 
 VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)

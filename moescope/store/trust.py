@@ -10,7 +10,7 @@ from functools import cache
 import duckdb
 
 from ..errors import StoreError
-from .routes import column_type, is_routed
+from .physical.tables import column_type, is_routed
 from .schema import create_tables
 
 Columns = Mapping[str, str]

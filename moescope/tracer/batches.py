@@ -16,10 +16,10 @@ from ..models.describe import called, weights_sha256
 from ..models.loading import Loaded, load
 from ..models.sources import unwrap
 from ..proof import images_per_group
-from ..store import RunWriter, fits
-from ..store.parts import Part
-from ..store.replace import check_target, tidy
-from ..store.revive import planned, unfinished
+from ..store import RunWriter, column_fit
+from ..store.write.change import check_target, tidy
+from ..store.write.resume import planned, unfinished
+from ..store.write.unfinished_run import Part
 from ..weights import precision
 from .feeding import pad_id, run_batch
 from .options import Options
@@ -137,7 +137,7 @@ def check_plan(store: str | Path, **asked: Any) -> None:
     """InputError or StoreError, before anything is loaded, if a trace like this could not be joined to `store` at its end."""
     for option, value in asked.items():
         table, column = _COLUMNS[option]
-        fits.check(table, **{column: value})
+        column_fit.check(table, **{column: value})
     check_target(Path(store))
 
 

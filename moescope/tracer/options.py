@@ -6,7 +6,7 @@ from typing import Any
 
 from ..contracts import Site
 from ..errors import InputError
-from ..store.routes import STEPS
+from ..store.physical.tables import STEPS
 
 SUMMARIES = tuple(STEPS)
 

@@ -12,19 +12,19 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
-from .calls import silent
-from .clock import Clock
-from .cycles import Repeated
-from .frames import Frame, Frames, Stream
-from .generating import stops
-from .holding import Holding
-from .identity import SequenceInfo
-from .jobs import Forward, Job, phase, references
-from .observers import Observers
+from .activations.observers import Observers
+from .activations.recursive import Repeated
+from .capture.frames import Frame, Frames, Stream
+from .capture.open_calls import silent
+from .capture.structure import Structure
+from .capture.uncompiled import Uncompiled
+from .handover.forward_buffer import Holding
+from .handover.record_batches import Forward, Job, phase, references
 from .options import Options
-from .steps import Steps
-from .structure import Structure
-from .uncompiled import Uncompiled
+from .progress import Clock
+from .sequences.generating import stops
+from .sequences.token_rows import SequenceInfo
+from .training_steps import Steps
 
 
 class Recorder:

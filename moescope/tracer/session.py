@@ -13,21 +13,21 @@ from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
 from ..proof import Proved, example_inputs, proved
 from ..store import RunWriter
-from ..store.patience import patient
-from ..store.replace import renew
+from ..store.files.interrupts import patient
+from ..store.write.change import renew
 from ..weights import home
-from .clock import Clock
-from .cycles import watched
-from .head import head, nothing, proof_notes, said_of
-from .identity import Identity, SequenceInfo
-from .jobs import Forward, Job
-from .likeness import compared
-from .observers import measured
+from .activations.observers import measured
+from .activations.recursive import watched
+from .activations.weight_cosines import compared
+from .capture.structure import Structure
+from .handover.record_batches import Forward, Job
+from .handover.sink import Sink
 from .options import Options
+from .progress import Clock
 from .recorder import Recorder
-from .sink import Sink
-from .steps import Ended, Steps
-from .structure import Structure
+from .run_header import head, nothing, proof_notes, said_of
+from .sequences.token_rows import Identity, SequenceInfo
+from .training_steps import Ended, Steps
 
 
 class Tracer:

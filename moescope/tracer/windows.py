@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..inputs import Dataset, Example, align, one_shape, spell
 from ..models.loading import Loaded
 from ..models.spans import corrupt
-from .identity import SequenceInfo
+from .sequences.token_rows import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
 

@@ -5,7 +5,7 @@
 * `unknown()`: model types that look routed and are not among the names
 """
 
-from moescope.models.tiny.found import names, unknown
-from moescope.models.tiny.zoo import TinyModel, build
+from .found import names, unknown
+from .zoo import TinyModel, build
 
 __all__ = ["TinyModel", "build", "names", "unknown"]

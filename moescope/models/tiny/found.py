@@ -17,7 +17,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES, model_type_to_module_name
 
-from moescope.errors import InputError
+from ...errors import InputError
 
 _COUNT = r"(?:moe_)?(?:num|n)_(?:local_|routed_)?experts"
 _ROUTED_CLASS = r"^class \w*(?:Router|Experts?\b|MoE|Moe)\w*\("

@@ -8,12 +8,12 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from moescope.errors import ModelError
-from moescope.models.tiny.found import config_class, model_class
-from moescope.models.tiny.inputs import inputs_for
-from moescope.models.tiny.shrink import tiny_config
-from moescope.models.tiny.special import SPECIAL, Special
-from moescope.models.tiny.weights import refill
+from ...errors import ModelError
+from .found import config_class, model_class
+from .inputs import inputs_for
+from .shrink import tiny_config
+from .special import SPECIAL, Special
+from .weights import refill
 
 
 @dataclass(frozen=True)

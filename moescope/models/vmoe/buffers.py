@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from moescope.errors import InputError
+from ...errors import InputError
 
 
 def expert_capacity(choices: int, experts: int, factor: float, ceil_or_round: str = "ceil", multiple_of: int | None = 4) -> int:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import VMoEConfig
-from moescope.models.vmoe.flax import from_flax
-from moescope.models.vmoe.model import VMoE
-from moescope.models.vmoe.published import infer_config
-from moescope.models.vmoe.wire import IndexInfo, Slices, elements, read_index, read_pieces
+from ...errors import InputError
+from .config import VMoEConfig
+from .flax import from_flax
+from .model import VMoE
+from .published import infer_config
+from .wire import IndexInfo, Slices, elements, read_index, read_pieces
 
 VERSION = "20220622"
 Leaves = list[tuple[str, IndexInfo]]

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moescope.errors import InputError
-from moescope.models.vmoe.parse import parse_call, read
+from ...errors import InputError
+from .parse import parse_call, read
 
 MODEL_TYPE = "vmoe"
 GROUP_IMAGES = 8  # images in one routing group in every published config (configs/vmoe_paper/common.py)

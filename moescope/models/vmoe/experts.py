@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from moescope.models.vmoe.initial import normal_, xavier_uniform_
-from moescope.models.vmoe.routing import AnyRouting, Assignments, SoftSlots
+from .initial import normal_, xavier_uniform_
+from .routing import AnyRouting, Assignments, SoftSlots
 
 
 class Experts(nn.Module):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import VMoEConfig
-from moescope.models.vmoe.model import VMoE
+from ...errors import InputError
+from .config import VMoEConfig
+from .model import VMoE
 
 Change = Callable[[np.ndarray], np.ndarray]
 _BLOCK = re.compile(r"^Encoder/encoderblock_(\d+)/(.+)$")

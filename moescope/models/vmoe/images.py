@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import VMoEConfig
+from ...errors import InputError
+from .config import VMoEConfig
 
 Picture = str | Path | Image.Image | np.ndarray
 RESIZE_BEFORE_CROP = 256 / 224

@@ -5,13 +5,13 @@ import math
 import torch
 from torch import nn
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import GROUP_IMAGES, EncoderConfig, GroupSize, MoeConfig
-from moescope.models.vmoe.experts import Experts
-from moescope.models.vmoe.initial import dense
-from moescope.models.vmoe.norm import LayerNorm
-from moescope.models.vmoe.routers import Noise, build_router
-from moescope.models.vmoe.routing import AnyRouting
+from ...errors import InputError
+from .config import GROUP_IMAGES, EncoderConfig, GroupSize, MoeConfig
+from .experts import Experts
+from .initial import dense
+from .norm import LayerNorm
+from .routers import Noise, build_router
+from .routing import AnyRouting
 
 
 class Attention(nn.Module):

@@ -2,9 +2,9 @@
 
 import torch
 
-from moescope.models.vmoe.buffers import best_first
-from moescope.models.vmoe.config import RouterConfig
-from moescope.models.vmoe.routing import AnyRouting, TokenChoice
+from .buffers import best_first
+from .config import RouterConfig
+from .routing import AnyRouting, TokenChoice
 
 
 def importance_loss(gates: torch.Tensor) -> torch.Tensor:

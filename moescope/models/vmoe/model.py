@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import VMoEConfig
-from moescope.models.vmoe.initial import lecun_normal_
-from moescope.models.vmoe.layers import Block, MapHead, MoE
-from moescope.models.vmoe.losses import auxiliary_losses
-from moescope.models.vmoe.norm import LayerNorm
-from moescope.models.vmoe.positions import Positions
-from moescope.models.vmoe.routing import AnyRouting
-from moescope.models.vmoe.saving import load, save
-from moescope.models.vmoe.switching import with_routing
+from ...errors import InputError
+from .config import VMoEConfig
+from .initial import lecun_normal_
+from .layers import Block, MapHead, MoE
+from .losses import auxiliary_losses
+from .norm import LayerNorm
+from .positions import Positions
+from .routing import AnyRouting
+from .saving import load, save
+from .switching import with_routing
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_type_hints
 
-from moescope.errors import InputError
-from moescope.words import check
+from ...errors import InputError
+from ...words import check
 
 T = TypeVar("T")
 

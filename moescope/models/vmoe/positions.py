@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import VMoEConfig
-from moescope.models.vmoe.initial import normal_
+from ...errors import InputError
+from .config import VMoEConfig
+from .initial import normal_
 
 
 class Positions(nn.Module):

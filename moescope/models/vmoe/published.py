@@ -11,15 +11,8 @@ from math import isqrt
 
 import numpy as np
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import (
-    GROUP_IMAGES,
-    DispatcherConfig,
-    EncoderConfig,
-    MoeConfig,
-    RouterConfig,
-    VMoEConfig,
-)
+from ...errors import InputError
+from .config import GROUP_IMAGES, DispatcherConfig, EncoderConfig, MoeConfig, RouterConfig, VMoEConfig
 
 _BLOCK = "Encoder/encoderblock_"
 _ROUTER = "Moe/Router/dense/kernel"

@@ -5,11 +5,11 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-from moescope.errors import InputError
-from moescope.models.vmoe.buffers import best_first, buffer_places, expert_capacity
-from moescope.models.vmoe.config import MoeConfig, RouterConfig
-from moescope.models.vmoe.initial import lecun_normal_
-from moescope.models.vmoe.routing import ExpertChoice, SoftSlots, TokenChoice
+from ...errors import InputError
+from .buffers import best_first, buffer_places, expert_capacity
+from .config import MoeConfig, RouterConfig
+from .initial import lecun_normal_
+from .routing import ExpertChoice, SoftSlots, TokenChoice
 
 Noise: TypeAlias = torch.Tensor | torch.Generator | None
 

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import MODEL_TYPE
+from ...errors import InputError
+from .config import MODEL_TYPE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

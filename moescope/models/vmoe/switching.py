@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar, get_type_hints
 
-from moescope.errors import InputError
-from moescope.models.vmoe.config import DispatcherConfig, Kind, MoeConfig, RouterConfig, VMoEConfig
-from moescope.words import check
+from ...errors import InputError
+from ...words import check
+from .config import DispatcherConfig, Kind, MoeConfig, RouterConfig, VMoEConfig
 
 Level = TypeVar("Level", MoeConfig, RouterConfig, DispatcherConfig)
 _ANY = {"group_size", "noise_std", "deterministic"}

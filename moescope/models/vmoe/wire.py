@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from moescope.errors import InputError
+from ...errors import InputError
 
 MAGIC = "__msgpack_array_chunk_a87ca2__"
 Slices = tuple[tuple[int, int], ...]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..writer import RunWriter
+from ..write.writer import RunWriter
 
 Array = np.ndarray[Any, Any]
 _NAME = re.compile(r"expert_weights_(\d+)\.txt(\.gz)?")

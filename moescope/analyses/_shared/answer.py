@@ -1,0 +1,166 @@
+"""What an analysis answers with: tidy frames, their SQL, a sentence, notes and charts."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ... import statistics as st
+
+KEYS = ["stack", "layer", "router", "expert", "subset"]
+NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
+COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "null", "source"]
+WORDS = {
+    "name": "what is measured, with its unit",
+    "estimator": "which form of it",
+    "stack": "decoder | encoder | vision",
+    "layer": "the layer's own number",
+    "router": "routers.router",
+    "expert": "expert, where the figure is about one",
+    "subset": "of what, as kind=label; empty = everything",
+    "value": "the figure",
+    "chance": "what chance gives by the definition alone",
+    "null_mean": "mean of the figure under the null",
+    "p": "share of the null at least as far out",
+    "q": "p after Benjamini-Hochberg over all rows of this name and estimator",
+    "ci_low": "95 % bootstrap interval over documents",
+    "ci_high": "95 % bootstrap interval over documents",
+    "n": "tokens, decisions or assignments behind it",
+    "units": "documents (or images) behind it",
+    "null": "what was permuted and what was held constant",
+    "source": "where the definition is from",
+}
+
+
+@dataclass
+class Answer:
+    """The answer of one analysis about one run.
+
+    `frames["figures"]` has COLUMNS (words in WORDS), one row per figure; other frames are tables to read.
+    `sql[name]` is the query that counted what frame `name` shows; `notes` say limits, and how to get what is missing.
+    """
+
+    name: str
+    title: str
+    reading: str
+    run: int
+    frames: dict[str, pd.DataFrame]
+    sql: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    draw: Callable[["Answer"], dict[str, Any]] | None = field(default=None, repr=False)
+    groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
+
+    def charts(self) -> dict[str, Any]:
+        """Altair charts by name; the routers of a layer that has two stand apart."""
+        shown = replace(self, frames={name: self._apart(frame) for name, frame in self.frames.items()})
+        return self.draw(shown) if self.draw else {}
+
+    def _apart(self, frame: pd.DataFrame) -> pd.DataFrame:
+        if not self.groups or not {"router", "stack"} <= set(frame):
+            return frame
+        return frame.assign(stack=frame["router"].map(self.groups).fillna(frame["stack"]))
+
+    def figures(self, name: str | None = None, **where: Any) -> pd.DataFrame:
+        """The figures, or those of one name whose columns equal `where`."""
+        frame = self.frames["figures"]
+        for column, wanted in (({"name": name} if name else {}) | where).items():
+            frame = frame[frame[column] == wanted]
+        return frame
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dicts; missing numbers are null."""
+        frames = {name: _records(frame) for name, frame in self.frames.items()}
+        words = {"name": self.name, "title": self.title, "reading": self.reading, "run": self.run}
+        return words | {"notes": self.notes, "sql": self.sql, "frames": frames}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{key: _plain(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not np.isfinite(value)):
+        return None
+    return value
+
+
+def figures(
+    where: Mapping[str, Any],
+    name: Any,
+    value: Any,
+    *,
+    source: Any,
+    estimator: str = "definition",
+    chance: Any = np.nan,
+    draws: Any = None,
+    null: Any = None,
+    null_name: str = "",
+    side: str = "greater",
+    tail: str = "count",
+    bounds: tuple[Any, Any] = (-np.inf, np.inf),
+    n: Any = pd.NA,
+    units: Any = pd.NA,
+) -> pd.DataFrame:
+    """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
+
+    `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
+    the interval is cut to `bounds`, which the measure cannot leave; `tail` is how p is had from the null: `count` of draws,
+    or `t` where there are too few to count (see `_statistics.t_tail`).
+    """
+    value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
+    known = units if draws is not None else 0
+    low, high = st.interval(value, None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel())
+    columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
+    columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
+    columns |= {
+        "ci_low": np.clip(low, *bounds),
+        "ci_high": np.clip(high, *bounds),
+        "null": null_name,
+        "n": n,
+        "units": units,
+        "q": np.nan,
+    }
+    columns |= {"null_mean": np.nan, "p": np.nan}
+    if null is not None:
+        null = _rows(null, value)
+        columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
+    plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
+    plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
+    return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
+
+
+def _whole(values: Any, n: int) -> Any:
+    """`n` integers, or missing ones."""
+    some = isinstance(values, np.ndarray | list | pd.Series | pd.api.extensions.ExtensionArray)
+    return pd.array(
+        np.broadcast_to(values, n) if isinstance(values, np.ndarray) else values if some else [values] * n, dtype="Int64"
+    )
+
+
+def _rows(draws: Any, value: Any) -> Any:
+    return np.asarray(draws, dtype=float).reshape(-1, len(value))
+
+
+def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator."""
+    frame = pd.concat([f for f in frames if len(f)], ignore_index=True)
+    for _, rows in frame.groupby(["name", "estimator"]).groups.items():
+        frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
+    return frame
+
+
+def few_units(frame: pd.DataFrame) -> list[str]:
+    """The note that explains empty intervals, where there are any."""
+    short = frame[(frame["units"] < st.MIN_UNITS) & frame["ci_low"].isna() & frame["value"].notna()]
+    if short.empty:
+        return []
+    return [
+        f"{len(short)} figures stand on fewer than {st.MIN_UNITS} documents and have no interval: trace more documents "
+        "(a long text is one document unless the data names its documents)."
+    ]

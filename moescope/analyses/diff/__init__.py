@@ -1,0 +1,115 @@
+"""Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
+
+Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, site and layer do. What is
+measured per router: see `_changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ... import statistics as st
+from ...errors import AnalysisError
+from ...statistics import Array
+from ...store import Store
+from ...words import RunNumber
+from .._shared.answer import Answer, few_units, gather
+from .._shared.chart_forms import bars, layers
+from .._shared.contexts import words
+from .._shared.decision_sample import MOST, Sample
+from .._shared.matched_tokens import twins
+from .._shared.scope import Scope
+from .changes import Pair
+
+
+def run(store: Store, run: int | None = None, other: RunNumber | None = None) -> Answer:
+    """This run (newest) against `other` (default: the newest earlier run of its family that shares inputs)."""
+    here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST // 2)
+    rows, tokens = [], []
+    margins = _margins(here, mine)
+    for router, partner in _paired(here, there):
+        pair = Pair(mine, router, mine.chosen[router][rows_here], others.chosen[partner][rows_there], rows_here)
+        rows += pair.figures(margins[router])
+        tokens.append(pair.tokens())
+    if not rows:
+        raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, site and layer)")
+    frame = gather(rows)
+    frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True))}
+    sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
+    reading = _reading(frame, here.run, there.run)
+    return Answer("diff", "Router diff", reading, here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def _partner(here: Scope) -> int:
+    rows = here.store.rows(
+        f"""select b.run from sequences a join sequences b using (source, source_row, part, beam, stack)
+join runs r on r.run = b.run join models m using (model) where a.run = {here.run} and b.run <> a.run
+and m.family is not distinct from (select family from runs join models using (model) where run = {here.run})
+group by b.run, r.started order by b.run < {here.run} desc, r.started desc, b.run desc"""
+    )
+    if not rows:
+        raise AnalysisError(
+            f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part) with a model of "
+            "its family; trace the same data with the other model into this store, or name the run with `other`"
+        )
+    return rows[0][0]
+
+
+def _paired(here: Scope, there: Scope) -> list[tuple[int, int]]:
+    key = ["stack", "site", "layer"]
+    frames = [s.routers.reset_index(drop=True).assign(nth=s.routers.groupby(key).cumcount().to_numpy()) for s in (here, there)]
+    both = frames[0].merge(frames[1], on=[*key, "nth"], suffixes=("", "_other"))
+    return list(zip(both["router"], both["router_other"]))
+
+
+def _margins(here: Scope, mine: Sample) -> dict[int, Array]:
+    """Margin of every token of the sample by router, NaN where there is none."""
+    tokens = mine.tokens["token"].to_numpy()
+    order = np.argsort(tokens)
+    frame = here.store.sql(
+        f"select router, token, margin from decisions where run = {here.run} and iteration = 0 and margin is not null "
+        f"and token between {tokens.min()} and {tokens.max()}"
+    ).df()
+    margins = {router: np.full(len(tokens), np.nan) for router in here.routers.index}
+    for router, part in frame.groupby("router"):
+        place = np.minimum(np.searchsorted(tokens, part["token"], sorter=order), len(order) - 1)
+        known = tokens[order[place]] == part["token"].to_numpy()
+        if router in margins:
+            margins[router][order[place[known]]] = part["margin"].to_numpy()[known]
+    return margins
+
+
+def _words(here: Scope, tokens: pd.DataFrame) -> pd.DataFrame:
+    tokens["q"] = st.fdr(tokens["p"].to_numpy(float))
+    frame = tokens.merge(words(here), on="vocab_id", how="left").sort_values(["p", "n"], ascending=[True, False])
+    return (
+        frame[["stack", "layer", "router", "vocab_id", "text", "value", "chance", "n", "p", "q"]]
+        .head(2000)
+        .reset_index(drop=True)
+    )
+
+
+def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
+    sets, order = (frame[(frame["name"] == name) & (frame["subset"] == "")] for name in ("set changed", "order changed"))
+    top = sets.loc[sets["value"].idxmax()]
+    if not (sets["value"].any() or order["value"].any()):
+        return f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions."
+    return (
+        f"Between runs {run} and {other}, {sets['value'].mean():.2%} of decisions chose another set of experts and "
+        f"{order['value'].mean():.2%} the same set in another order; most in {top['stack']} layer {top['layer']} "
+        f"({top['value']:.2%})."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Changes by layer and by margin."""
+    both = answer.frames["figures"][lambda f: f["name"].isin(["set changed", "order changed", "first choice changed"])]
+    by_margin = answer.figures("set changed by margin").assign(fifth=lambda f: f["subset"].str[:14])
+    made = {
+        "changed decisions": layers(both, "Share of decisions changed", colour="name"),
+        "router saturation": layers(answer.figures("router saturation"), "Router saturation (overlap of the chosen)"),
+    }
+    if len(by_margin):
+        made["by margin"] = bars(by_margin, "Set changed, by fifth of margin (1 = nearest the edge)", "fifth", "layer")
+    return made

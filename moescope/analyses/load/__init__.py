@@ -1,0 +1,203 @@
+"""Load and entropy: how evenly are the experts used, how sure are the routers, and what is dropped?
+
+Load c_e counts the assignments of expert e that ran; its share is p_e = c_e / sum c. By router, over everything and by a
+sequence label, by phase and by position (0, 1-3, 4-15, ...):
+
+* load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
+  (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
+* routing entropy, margin, z-loss: see `_decisions.py`; entropies per modality, importance, dropped share: `_entropies.py`;
+  balancing losses: `_losses.py`; other capacities: `_capacity.py`.
+
+Null of the load figures: the expert numbers shuffled within each document, which keeps how concentrated each document is and
+forgets which experts it used. A router whose documents each use few but different experts is even by that null.
+Intervals: bootstrap over documents, of the counts.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ... import statistics as st
+from ...errors import AnalysisError
+from ...store import Store
+from .._shared.answer import Answer, few_units, figures, gather
+from .._shared.chart_forms import heatmap, layers
+from .._shared.document_counts import Table, load_sql, tables
+from .._shared.scope import Scope, scope
+from . import balancing_losses, capacity
+from .decisions import decision_figures
+from .modality_entropies import importance
+
+COLD = 0.1  # of the even share
+SHUFFLES = 199
+MOST = 10_000_000  # assignments by phase and position
+MEASURES: dict[str, tuple[str, Any]] = {
+    "load entropy (bits)": ("Shannon entropy of the load", st.entropy),
+    "normalized load entropy": ("entropy over log2 E", lambda c: st.entropy(c) / np.log2(max(c.shape[-1], 2))),
+    "Gini of load": ("Gini 1912", st.gini),
+    "CV of load": ("Shazeer et al. 1701.06538", st.variation),
+    "MaxVio": ("DeepSeek 2408.15664", st.max_violation),
+    "dead experts": ("experts that never ran", lambda c: (c == 0).sum(-1).astype(float)),
+    "cold experts": (
+        "experts under a tenth of the even share",
+        lambda c: (st.shares(c) * c.shape[-1] < COLD).sum(-1).astype(float),
+    ),
+}
+EVEN: dict[str, Any] = {"load entropy (bits)": np.log2, "normalized load entropy": lambda e: 1.0}
+NULL = "expert numbers shuffled within each document"
+
+
+def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
+    """Load of every router, over everything, by sequence label `by` (default: domain, class, or the first there is)."""
+    here = scope(store, run)
+    notes = list(here.notes)
+    sql = {"figures": load_sql(here)}
+    rows, experts = [], []
+    for table, gates in zip(tables(here, sql["figures"]), tables(here, sql["figures"], "weight")):
+        weights = st.bootstrap_weights(len(table.counts))
+        rows.append(balance(table, 0, "", weights))
+        rows.append(importance(table.router, "weights", gates.counts[:, 0, :], table.counts[:, 0, :].sum(1)))
+        experts.append(_experts(table, weights))
+    rows += _labels(here, by, sql, notes)
+    rows += _splits(here, sql, notes)
+    rows += decision_figures(here, sql, notes)
+    rows += balancing_losses.figures_of(here, notes)
+    capacities, table, sql["capacity"] = capacity.what_if_figures(here, notes)
+    rows += capacities
+    frame = gather(rows)
+    frames = {"figures": frame, "experts": gather(experts), "capacity": table}
+    return Answer("load", "Load and entropy", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame:
+    """The figures of MEASURES for one label of a table."""
+    counts = table.counts[:, label, :]
+    units = int((counts.sum(1) > 0).sum())
+    draws, null = st.resampled(weights, counts), _shuffled(counts)
+    total, n = counts.sum(0), int(counts.sum())
+    frames = []
+    for side, names in (("less", [*EVEN]), ("greater", [m for m in MEASURES if m not in EVEN])):
+        value, drawn, shuffled = (np.stack([MEASURES[m][1](x) for m in names], axis=-1) for x in (total, draws, null))
+        even = np.array([EVEN[m](len(total)) if m in EVEN else 0.0 for m in names])
+        top = even if side == "less" else np.full(len(names), np.inf)
+        sources = np.array([MEASURES[m][0] for m in names], dtype=object)
+        where = table.where | {"subset": subset}
+        frames.append(figures(where, np.array(names, dtype=object), value, source=sources, chance=even, draws=drawn,
+                              null=shuffled, null_name=NULL, side=side, bounds=(0, top), n=n, units=units))  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def _shuffled(counts: Any) -> Any:
+    """(SHUFFLES, experts): totals after shuffling expert numbers within each document."""
+    counts = counts[counts.sum(1) > 0].astype(np.float32)
+    return np.stack([counts.ravel()[order].sum(0) for order in _orders(*counts.shape)]).astype(float)
+
+
+@lru_cache(maxsize=4)
+def _orders(units: int, experts: int) -> list[Any]:
+    """Places of a (units, experts) array with the columns of every row shuffled, SHUFFLES times."""
+    rng, start = np.random.default_rng(0), experts * np.arange(units)[:, None]
+    return [start + rng.random((units, experts)).argsort(axis=1) for _ in range(SHUFFLES)]
+
+
+def _experts(table: Table, weights: Any) -> pd.DataFrame:
+    counts = table.counts[:, 0, :]
+    units, experts = int((counts.sum(1) > 0).sum()), counts.shape[1]
+    draws, null = st.shares(st.resampled(weights, counts)), st.shares(_shuffled(counts))
+    where = table.where | {"expert": np.arange(experts)}
+    return figures(
+        where,
+        "share of load",
+        st.shares(counts.sum(0)),
+        source="share of assignments",
+        chance=1 / experts,
+        draws=draws,
+        null=null,
+        null_name=NULL,
+        side="both",
+        bounds=(0, 1),
+        n=counts.sum(0).astype(int),
+        units=units,
+    )
+
+
+def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    try:
+        kind = here.kind(by)
+    except AnalysisError as reason:
+        if by:
+            raise
+        notes.append(f"No load by label: {reason}.")
+        return []
+    sql["label"] = load_sql(here, kind)
+    rows = []
+    for table in tables(here, sql["label"]):
+        weights = st.bootstrap_weights(len(table.counts), strata=table.home)
+        rows += [balance(table, i, f"{kind}={label}", weights) for i, label in enumerate(table.labels)]
+    return rows
+
+
+_SPLITS = {
+    "phase": "f.phase",
+    "position": "case when position = 0 then 0 else 1 + (floor(log2(position)) // 2)::int end",
+}
+
+
+def _split_sql(here: Scope, split: str, share: float = 1.0) -> str:
+    return f"""with units as ({here.units_sql()})
+select units.unit, router, {_SPLITS[split]} as label, expert, count(*) as n
+from assignments a join tokens t using (token) join units using (sequence) join forwards f on f.forward = a.forward
+where a.run = {here.run} and not dropped and hash(sequence) % 10000 < {round(share * 10000)} group by all"""
+
+
+def _splits(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
+    """Load by phase, where there are several, and by position (of a share of the sequences, where there are many)."""
+    phases = here.store.rows(f"select count(distinct phase) from forwards where run = {here.run}")[0][0]
+    every = here.store.rows(f"select sum(assignments) from load_rollup where run = {here.run}")[0][0]
+    share = min(1.0, MOST / max(1, int(every)))
+    if share < 1:
+        notes.append(f"Load by phase and position is counted on {share:.1%} of the sequences, chosen by hash.")
+    rows = []
+    for split in ["phase"] * (phases > 1) + ["position"]:
+        sql[split] = _split_sql(here, split, share)
+        rows += _subsets(here, sql[split], split)
+    return rows
+
+
+def _subsets(here: Scope, sql: str, split: str) -> list[pd.DataFrame]:
+    rows = []
+    for table in tables(here, sql):
+        if len(table.labels) < 2:
+            return []
+        weights = st.bootstrap_weights(len(table.counts))
+        names = [f"{split}={_bucket(label) if split == 'position' else label}" for label in table.labels]
+        rows += [balance(table, i, name, weights) for i, name in enumerate(names)]
+    return rows
+
+
+def _bucket(label: str) -> str:
+    number = int(label)
+    return "0" if number == 0 else f"{4 ** (number - 1)}-{4**number - 1}"
+
+
+def _reading(frame: pd.DataFrame) -> str:
+    whole = frame[frame["subset"] == ""]
+    even = whole[whole["name"] == "normalized load entropy"]
+    least = even.loc[even["value"].idxmin()]
+    dead = int(whole.loc[whole["name"] == "dead experts", "value"].sum())
+    never = f"{dead} experts" if dead else "no expert"
+    return (
+        f"Load reaches {even['value'].mean():.1%} of the entropy of even load on average over {len(even)} routers, least in "
+        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {never} never ran."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Load entropy by layer, and the share of every expert."""
+    whole = answer.figures("normalized load entropy", subset="")
+    return {
+        "load entropy by layer": layers(whole, "Normalized load entropy (1 = even)"),
+        "share of load": heatmap(answer.frames["experts"], "Share of load by layer and expert"),
+    }

@@ -1,0 +1,139 @@
+"""Token-expert specialization: which experts are for what: domains, classes, modalities, token ids, patch positions?
+
+By a label of sequences (domain, class, language, ...): see `_labels.py`. `specialists`: cells that pass the false discovery
+rate, the largest PMI first.
+By token id, next id, predicted id, patch position and modality: see `_vocabulary.py`.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ... import statistics as st
+from ...errors import AnalysisError
+from ...store import Store
+from ...words import Portion
+from .._shared.answer import Answer, few_units, gather
+from .._shared.chart_forms import heatmap, layers
+from .._shared.contexts import contexts, words
+from .._shared.decision_sample import Sample, sample
+from .._shared.document_counts import load_sql, tables
+from .._shared.scope import Scope, scope
+from .labels import by_label
+from .vocabulary import NULL as SHUFFLE
+from .vocabulary import PREDICTED, attributes, specialization
+
+CELLS = 200  # rows kept per router and attribute
+
+
+def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
+    """Specialization by sequence label `by` (default: domain, class, or the first there is), and by token attributes."""
+    here = scope(store, run)
+    notes = list(here.notes)
+    sql: dict[str, str] = {}
+    labelled, specialists = _labels(here, by, fdr, sql, notes)
+    taken = sample(here, notes)
+    rows, cells = _attributes(here, taken, sql, notes)
+    said, sql["contexts"] = contexts(here, taken.sql)
+    frame = gather([*labelled, *rows])
+    frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
+    reading = _reading(frame, specialists, fdr)
+    return Answer(
+        "specialization", "Token-expert specialization", reading, here.run, frames, sql, notes + few_units(frame), charts
+    )
+
+
+def _labels(here: Scope, by: str | None, fdr: float, sql: dict[str, str], notes: list[str]) -> tuple[Any, pd.DataFrame]:
+    try:
+        kind = here.kind(by)
+    except AnalysisError as reason:
+        if by:
+            raise
+        notes.append(f"Nothing by label: {reason}.")
+        return [], pd.DataFrame(
+            columns=["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "q"]
+        )
+    sql["figures"] = load_sql(here, kind)
+    sql["tokens"] = f"""with units as ({here.units_sql(kind)})
+select units.unit, router, 0 as expert, label, count(*) as n
+from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
+    looked = {t.where["router"]: t.counts[:, :, 0].sum(1) for t in tables(here, sql["tokens"])}
+    all_tables = list(tables(here, sql["figures"]))
+    draws = int(np.clip(20 * sum(t.total.size for t in all_tables), 999, 9999))
+    rows: list[pd.DataFrame] = []
+    cells: list[pd.DataFrame] = []
+    for table in all_tables:
+        if (single := [label for i, label in enumerate(table.labels) if (table.home == i).sum() < 2]) and not rows:
+            notes.append(f"{kind} {', '.join(single)}: one document only, so the document and the {kind} cannot be told apart.")
+        figured, cell = by_label(table, looked[table.where["router"]], kind, draws)
+        rows += figured
+        cells.append(cell)
+    found = pd.concat(cells, ignore_index=True)
+    found["q"] = st.fdr(found["p"].to_numpy(float))
+    special = found[(found["q"] <= fdr) & (found["lift"] > 1)].sort_values(["pmi", "n"], ascending=False, ignore_index=True)
+    return rows, special
+
+
+def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    sql["vocabulary"] = taken.sql
+    rows, cells = [], []
+    for name, code in attributes(taken).items():
+        for figured, cell in specialization(taken, name, code):
+            rows.append(figured)
+            cells.append(cell)
+    if not cells:
+        return rows, pd.DataFrame()
+    every = pd.concat(cells, ignore_index=True)
+    every["q"] = st.fdr(every["p"].to_numpy(float))
+    best = every.sort_values(["p", "value"], ascending=[True, False]).groupby(["router", "attribute"], sort=False).head(CELLS)
+    texts = words(here).rename(columns={"vocab_id": "value_id"})
+    order = ["stack", "layer", "router", "attribute", "expert", "p"]
+    best = best.merge(texts, on="value_id", how="left").sort_values(order, ignore_index=True)
+    best.loc[~best["attribute"].isin(["input id", "next id", "predicted id"]), "text"] = None
+    if "input id" in set(every["attribute"]) and "predicted id" not in set(every["attribute"]):
+        notes.append(
+            "Nothing by predicted id: what the model predicted after each token is not in this run. Trace with --predictions "
+            f"(token labels of the kind {PREDICTED}) to have it; where the model generated greedily, the next id is that."
+        )
+    return rows, best.assign(null=SHUFFLE)
+
+
+def _reading(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
+    info = frame[(frame["name"] == "I(label; expert) (bits)") & (frame["estimator"] == "less null mean")]
+    if info.empty:
+        ids = frame[(frame["name"] == "I(attribute; expert) (bits)") & (frame["estimator"] == "less null mean")]
+        most = (
+            f"token attributes tell up to {ids['value'].max():.2f} bits of the first choice" if len(ids) else "nothing varies"
+        )
+        return f"No labels to compare; {most}."
+    best = info.loc[info["value"].idxmax()]
+    where = f"{best['stack']} layer {best['layer']}"
+    if not (info["q"] <= fdr).any():
+        least = info["p"].min()
+        return f"The {best['subset']} tells no more of routing than labels dealt anew to the documents (least p {least:.2g})."
+    said = f"The {best['subset']} tells {best['value']:.3f} bits of an assignment beyond chance ({where}, p = {best['p']:.2g})"
+    if specialists.empty:
+        return f"{said}; no expert is a specialist at a false discovery rate of {fdr:.0%}."
+    top = specialists.iloc[0]
+    count = len(specialists[["router", "expert"]].drop_duplicates())
+    return (
+        f"{said}; {count} experts are specialists at FDR {fdr:.0%}, foremost expert {top['expert']} of layer {top['layer']} "
+        f"for {top['subset']} ({top['lift']:.1f} x)."
+    )
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Information by layer, and each label's load."""
+    info = answer.figures("I(label; expert) (bits)", estimator="less null mean")
+    ids = answer.figures("vocabulary specialization", estimator="top-k")
+    made = {}
+    if len(info):
+        made["information of the label"] = layers(info, "I(label; expert), bits beyond chance")
+        for subset, part in answer.figures("domain specialization").groupby("subset"):
+            made[f"specialization, {subset}"] = heatmap(part, f"Share of tokens of {subset} by expert")
+            if len(made) > 12:
+                break
+    if len(ids):
+        made["vocabulary specialization"] = layers(ids, "Vocabulary specialization (mean largest share)", colour="subset")
+    return made

@@ -1,0 +1,217 @@
+"""Specialization by what a token is: its id, the true next id, the predicted id, its patch position, its modality.
+
+The predicted id is had where tokens have a label `predicted_id`: the vocabulary id with the largest logit after that token.
+
+For a value x of such an attribute (ids that occur at least 10 times) and an expert e:
+
+* `vocabulary specialization` (OLMoE 2409.02060, 5.4): N_xe / N_x, the share of the tokens x whose chosen experts hold e;
+  chance k/E. Per router: the mean over x of the largest, with estimators `top-k` and `first choice`; `released code` is
+  allenai/OLMoE's: first choice, every id counted, also those seen once, which alone are worth 1.
+* `I(attribute; expert)`: mutual information of x and the first choice, bits; plug-in, and less its mean under the null.
+
+Null: the attribute shuffled among the tokens of a document (holds documents and load). Cells are tested by a binomial tail
+about their exact null mean, sum over documents of n_ux n_ue / n_u; the shuffle varies less than a binomial, so p is on the
+safe side.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse, stats
+
+from ... import statistics as st
+from ...statistics import Array
+from .._shared.answer import figures
+from .._shared.decision_sample import Sample, shuffles
+
+LEAST = 10
+PREDICTED = "predicted_id"  # kind of token label
+SHUFFLES = 19
+DRAWS = 200
+OLMOE = "OLMoE 2409.02060, section 5.4"
+NULL = "attribute shuffled among the tokens of a document"
+
+
+def attributes(sample: Sample) -> dict[str, Array]:
+    """Code of every token by attribute, -1 where it has none; only attributes that vary."""
+    tokens = sample.tokens
+    own = tokens["vocab_id"].to_numpy(float, na_value=np.nan)
+    following = np.full(len(tokens), np.nan)
+    following[sample.neighbours] = own[sample.neighbours + 1]
+    width = tokens["x"].max() + 1 if tokens["x"].notna().any() else 1
+    patch = (tokens["y"].astype(float) * float(width) + tokens["x"].astype(float)).to_numpy(float, na_value=np.nan)
+    kind = pd.factorize(tokens["kind"])[0].astype(float)
+    found = {
+        "input id": own,
+        "next id": following,
+        "predicted id": _predicted(sample),
+        "patch position": patch,
+        "modality": kind,
+    }
+    coded = {name: np.where(np.isnan(values), -1, np.nan_to_num(values)).astype(np.int64) for name, values in found.items()}
+    return {name: code for name, code in coded.items() if len(np.unique(code[code >= 0])) > 1}
+
+
+def _predicted(sample: Sample) -> Array:
+    """(tokens,) the id predicted after every token, NaN where it is not known."""
+    labels = sample.scope.store.sql(
+        "select token, try_cast(label as double) as id from token_labels join tokens using (token) "
+        f"where kind = '{PREDICTED}' and run = {sample.scope.run}"
+    ).df()
+    return sample.tokens["token"].map(labels.drop_duplicates("token").set_index("token")["id"]).to_numpy(float, na_value=np.nan)
+
+
+def specialization(sample: Sample, name: str, code: Array) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Per router: its figures, and its cells (x, expert, n, value, expected, p)."""
+    orders = list(shuffles(sample.unit, SHUFFLES))
+    prepared: dict[bytes, tuple[Codes, list[Array]]] = {}  # often the same for all routers
+    for where, experts, rows, chosen in sample.routers():
+        known = code[rows] >= 0
+        if not known.any():
+            continue
+        mine = np.zeros(len(code), dtype=bool)
+        mine[rows[known]] = True
+        if (key := mine.tobytes()) not in prepared:
+            codes = Codes(code[mine])
+            prepared = {key: (codes, [shuffled(codes.index, mine, sample.unit, order) for order in orders])}
+        codes, nulls = prepared[key]
+        routed = Routed(codes, sample.unit[mine], chosen[known], experts, sample.units)
+        yield _figures(where | {"subset": name}, routed, nulls), _cells(where, name, routed)
+
+
+def shuffled(values: Array, mine: Array, unit: Array, order: Array) -> Array:
+    """`values` of the rows `mine` after `order`, a shuffle of all rows within their documents, has moved them among these."""
+    home = np.argsort(unit, kind="stable")
+    source = order[home]  # both by document
+    moved = np.zeros(len(mine), dtype=values.dtype)
+    place = np.cumsum(mine) - 1
+    moved[home[mine[home]]] = values[place[source[mine[source]]]]
+    return moved[mine]
+
+
+class Codes:
+    """Values numbered from 0, frequent ones apart."""
+
+    def __init__(self, code: Array) -> None:
+        self.values, self.index, self.counts = np.unique(code, return_inverse=True, return_counts=True)
+        self.frequent = self.counts >= LEAST
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Tokens of one router that have the attribute: their codes, documents and chosen experts."""
+
+    codes: Codes
+    unit: Array
+    chosen: Array
+    experts: int
+    units: int
+
+    def tables(self, index: Array) -> tuple[Array, Array]:
+        """(values, experts) twice: tokens of each value whose first choice is the expert, and that chose it at all."""
+        cells, shape = len(self.codes.values) * self.experts, (len(self.codes.values), self.experts)
+        by_rank = []
+        for column in self.chosen.T:
+            there = column >= 0
+            cell = index * self.experts + column if there.all() else index[there] * self.experts + column[there]
+            by_rank.append(np.bincount(cell, minlength=cells).reshape(shape))
+        return by_rank[0], np.sum(by_rank, axis=0)
+
+
+def largest(table: Array, counts: Array) -> Array:
+    """Mean over values (axis -2) of the largest share of an expert (axis -1); counts (..., values)."""
+    share = table.max(-1) / np.maximum(counts, 1)
+    return share.sum(-1) / np.maximum((counts > 0).sum(-1), 1)
+
+
+def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
+    codes, experts = routed.codes, routed.experts
+    often, every = codes.frequent, np.ones(len(codes.values), dtype=bool)
+    common: dict[str, Any] = {"null_name": NULL, "tail": "t", "units": len(np.unique(routed.unit)), "bounds": (0, np.inf)}
+    k = float((routed.chosen >= 0).sum(1).mean())
+    tables = dict(zip((1, None), zip(*(routed.tables(index) for index in (codes.index, *nulls)))))
+    rows = []
+
+    def add(name: str, form: str, ranks: int | None, which: Array, statistic: Any, **more: Any) -> None:
+        value, *null = [statistic(table[which], codes.counts[which]) for table in tables[ranks]]
+        n = int(codes.counts[which].sum())
+        rows.append(figures(where, name, value, estimator=form, null=null, n=n, **more, **common))
+
+    name, code = "vocabulary specialization", "allenai/OLMoE run_moe_analysis.py, print_avg"
+    if often.any():
+        drawn = {ranks: redrawn(routed, ranks) for ranks in (None, 1)}
+        add(name, "top-k", None, often, largest, source=OLMOE, chance=k / experts, draws=drawn[None][0])
+        add(name, "first choice", 1, often, largest, source=OLMOE, chance=1 / experts, draws=drawn[1][0])
+    add(name, "released code", 1, every, largest, source=code, chance=1 / experts)
+    if often.any():
+        add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=drawn[1][1])
+        row = rows[-1].copy()
+        row["estimator"] = "less null mean"
+        row[["value", "ci_low", "ci_high"]] = row[["value", "ci_low", "ci_high"]].sub(row["null_mean"], axis=0)
+        rows.append(row.assign(null_mean=0.0))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _bits(table: Array, counts: Array) -> Array:
+    return st.mutual_information(table)
+
+
+def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS) -> tuple[Array, Array]:
+    """(draws, 1) each: the mean largest share, and the information, of frequent values when documents are drawn again.
+
+    Only cells that occur are drawn; their counts are whole numbers, so that n log2 n comes from a table.
+    """
+    which, experts = routed.codes.frequent, routed.experts
+    keep, number = which[routed.codes.index], np.cumsum(which) - 1
+    index, unit, chosen = number[routed.codes.index[keep]], routed.unit[keep], routed.chosen[keep, :ranks]
+    cell = np.where(chosen >= 0, index[:, None] * experts + chosen, -1)
+    occurs = np.zeros(int(which.sum()) * experts, dtype=bool)
+    occurs[cell[cell >= 0]] = True
+    (cells,) = np.nonzero(occurs)
+    cell = np.where(cell >= 0, (np.cumsum(occurs) - 1)[cell], -1)
+    value, first = np.unique(cells // experts, return_index=True)
+    counted = [_by_unit(cell, unit, routed.units, len(cells)), _by_unit(index[:, None], unit, routed.units, int(which.sum()))]
+    sums = [_by_unit((cells // by)[:, None] if by else (cells % experts)[:, None], np.arange(len(cells)), len(cells), size)
+            for by, size in ((experts, int(which.sum())), (0, experts))]  # fmt: skip
+    found = []
+    for part in np.array_split(st.bootstrap_weights(routed.units, draws), max(1, draws * len(cells) // 4_000_000)):
+        n, seen = ((c.T @ part.T.astype(np.float32)) for c in counted)
+        share = np.maximum.reduceat(n, first, axis=0) / np.maximum(seen[value], 1)
+        most = share.sum(0) / np.maximum((seen > 0).sum(0), 1)
+        x_log_x = _x_log_x(int(n.sum(0).max()))
+        joint, *margins = [x_log_x[m.astype(np.int64)].sum(0) for m in (n, *(s.T @ n for s in sums))]
+        total = n.sum(0)
+        bits = (joint - sum(margins) + x_log_x[total.astype(np.int64)]) / np.maximum(total, 1)
+        found.append(np.stack([most, np.maximum(bits, 0)], axis=1))
+    both = np.concatenate(found)
+    return both[:, :1], both[:, 1:]
+
+
+def _x_log_x(most: int) -> Array:
+    n = np.arange(most + 1)
+    return np.asarray(n * np.log2(np.maximum(n, 1)))
+
+
+def _by_unit(cell: Array, unit: Array, units: int, cells: int) -> Any:
+    """Sparse (units, cells): how often each cell occurs in each document; -1 is left out."""
+    row = np.repeat(unit, cell.shape[1])[cell.ravel() >= 0]
+    column = cell.ravel()[cell.ravel() >= 0]
+    return sparse.csr_matrix((np.ones(len(row), dtype=np.float32), (row, column)), shape=(units, cells))
+
+
+def _cells(where: Any, name: str, routed: Routed) -> pd.DataFrame:
+    codes, unit = routed.codes, routed.unit
+    counts = _by_unit(codes.index[:, None], unit, routed.units, len(codes.values))
+    per_expert = np.asarray(_by_unit(routed.chosen, unit, routed.units, routed.experts).todense())
+    share = per_expert / np.maximum(np.bincount(unit, minlength=routed.units), 1)[:, None]
+    expected = np.asarray(counts.T @ share)[codes.frequent]
+    table = routed.tables(codes.index)[1][codes.frequent]
+    n = codes.counts[codes.frequent][:, None]
+    documents = np.asarray((counts > 0).sum(0)).ravel()[codes.frequent]
+    p = stats.binom.sf(table - 1, n, np.clip(expected / np.maximum(n, 1), 0, 1))
+    x, e = np.indices(table.shape).reshape(2, -1)
+    columns = {"attribute": name, "value_id": codes.values[codes.frequent][x], "expert": e, "n": n[x, 0], "units": documents[x]}
+    return pd.DataFrame(where | columns | {"value": (table / n).ravel(), "null_mean": (expected / n).ravel(), "p": p.ravel()})

@@ -1,0 +1,125 @@
+"""Structure: which experts go together, in a token, from token to token, and from layer to layer?
+
+* co-activation within a token: `_pairs.py` (OLMoE's definition, and its released code's)
+* repetition from token to token (Mixtral's Table 5): `_repetition.py`; routing consistency SRP and SCH: `_consistency.py`
+* transitions between layers, and paths through all of them: `_flow.py`
+* similarity of router rows and of experts by their weights: `_alike.py`
+
+Each says its formulas, sources, and what its null holds constant. Router saturation between checkpoints is in `diff`.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from ...errors import AnalysisError
+from ...statistics import Array
+from ...store import Store
+from .._shared.answer import Answer, few_units, gather
+from .._shared.chart_forms import heatmap, layers
+from .._shared.decision_sample import Sample, sample
+from .._shared.scope import Scope, scope
+from .coactivation import coactivation
+from .consistency import consistency
+from .flow import paths, transitions
+from .repetition import repetition
+from .weight_similarity import likeness
+
+MOST = 3_000_000  # assignments in memory
+
+
+def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
+    """Structure of the newest run or `run`; repetition also by sequence label `by`."""
+    here = scope(store, run)
+    notes = list(here.notes)
+    taken = sample(here, notes, MOST)
+    _kind, masks = _subsets(here, taken, by, notes)
+    pair_rows, pairs = coactivation(taken)
+    path_rows, frequent = paths(taken)
+    moves_sql = _moves_sql(here)
+    alike, similar = likeness(here, taken, notes)
+    rows = [*pair_rows, *repetition(taken, masks), *consistency(taken), *transitions(taken), *path_rows]
+    if not rows:
+        raise AnalysisError(
+            f"run {here.run} chose one expert per token, in one layer, for single tokens: no structure to measure"
+        )
+    if not pair_rows:
+        notes.append("No co-activation: no router chooses more than one expert per token.")
+    frame = gather(rows + alike)
+    frames = {
+        "figures": frame,
+        "pairs": pairs,
+        "transitions": store.sql(moves_sql).df(),
+        "paths": frequent,
+        "similarity": similar,
+    }
+    sql = {"figures": taken.sql, "pairs": taken.sql, "transitions": moves_sql, "paths": taken.sql}
+    return Answer("structure", "Structure", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def _subsets(here: Scope, taken: Sample, by: str | None, notes: list[str]) -> tuple[str, dict[str, Array]]:
+    """Rows of everything, and of every label."""
+    masks = {"": np.ones(len(taken.tokens), dtype=bool)}
+    try:
+        kind = here.kind(by)
+    except AnalysisError as reason:
+        if by:
+            raise
+        notes.append(f"Repetition is not split by label: {reason}.")
+        return "", masks
+    labels = dict(here.store.rows(f"select sequence, label from sequence_labels where kind = '{kind}'"))
+    mine = taken.tokens["sequence"].map(labels)
+    most = mine.value_counts().index[:12]
+    return kind, masks | {f"{kind}={label}": (mine == label).to_numpy() for label in most}
+
+
+def _moves_sql(here: Scope) -> str:
+    return f"""with said as (
+  select stack, layer, next_layer, expert, next_expert, n, share,
+    sum(n) over (partition by stack, layer, next_expert) / sum(n) over (partition by stack, layer) as chance
+  from transitions where run = {here.run}),
+surprise as (select *, n * ln(share / chance) as surprise from said)
+select * exclude surprise from surprise qualify row_number() over (partition by stack, layer order by surprise desc) <= 100
+order by stack, layer, surprise desc"""
+
+
+def _reading(frame: Any) -> str:
+    first = frame[
+        (frame["name"] == "repetition, first choice") & (frame["estimator"] == "against load") & (frame["subset"] == "")
+    ]
+    flow = frame[(frame["name"].str.startswith("I(expert; expert in")) & (frame["estimator"] == "less null mean")]
+    said = []
+    if len(first):
+        top = first.loc[first["value"].idxmax()]
+        said.append(
+            f"neighbouring tokens share their first expert in {first['value'].mean():.1%} of cases (load alone: "
+            f"{first['chance'].mean():.1%}; most in {top['stack']} layer {top['layer']}: {top['value']:.1%})"
+        )
+    if len(flow):
+        said.append(f"a layer's first choice tells {flow['value'].mean():.3f} bits of the next layer's beyond chance")
+    text = "; ".join(said) or "co-activation only: the run has no neighbouring tokens and one layer"
+    return text[0].upper() + text[1:] + "."
+
+
+def charts(answer: Answer) -> dict[str, Any]:
+    """Repetition, consistency and transitions by layer; the closest pairs."""
+    wanted = [
+        ("repetition, first choice", "against load", "Neighbours with the same first expert"),
+        ("repetition, any of the chosen", "against random", "Neighbours whose experts meet"),
+        ("co-activation, mean of closest partners", "paper", "Co-activation with the closest partner"),
+        ("router weight cosine", "largest pair", "Cosine of the two most alike router rows"),
+        ("SRP", "layer", "SRP, segments of 16 tokens"),
+        ("I(expert; expert in the next layer) (bits)", "less null mean", "Bits about the next layer beyond chance"),
+    ]
+    made = {}
+    for name, estimator, title in wanted:
+        part = answer.figures(name, estimator=estimator)
+        part = part[(part["subset"] == "") | part["subset"].str.startswith("to layer")]
+        if len(part):
+            made[name] = layers(part, title)
+    pairs = answer.frames["pairs"]
+    if len(pairs):
+        made["pairs"] = heatmap(
+            pairs[pairs["layer"] == pairs["layer"].max()], "Most surprising pairs, last layer", "expert", "other"
+        )
+    return made

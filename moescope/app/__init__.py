@@ -1,0 +1,1 @@
+"""The dashboard: pages of Streamlit over one store."""

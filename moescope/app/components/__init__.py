@@ -1,0 +1,1 @@
+"""What a browser draws: each component with its script and style."""

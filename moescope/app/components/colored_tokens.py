@@ -1,0 +1,133 @@
+"""The coloured tokens: a component of the browser that gets plain arrays and gives back the token that was clicked."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from moescope.app import url_state, wording
+from moescope.app.components import drawing
+from moescope.charts import CATEGORY, OTHER
+
+STRONG, FAINT = 46, 16  # per cent of colour
+
+
+def colours(experts: Sequence[int | None], known: int) -> dict[int, str]:
+    """A colour per expert: each its own up to eight experts, else the seven busiest of what is shown."""
+    if known <= len(CATEGORY):
+        return {e: CATEGORY[e] for e in range(known)}
+    busiest = [e for e, _ in Counter(e for e in experts if e is not None).most_common(len(CATEGORY) - 1)]
+    return {e: CATEGORY[i] for i, e in enumerate(sorted(busiest))}
+
+
+def paint(tokens: pd.DataFrame, by: str, known: int, expert: int = 0) -> dict[str, Any]:
+    """Colours, strengths and legend for tokens with their routes; `by` is "first", "expert", "entropy" or "margin"."""
+    if by == "first":
+        return _by_first(tokens, known)
+    if by == "expert":
+        shares = [
+            dict(zip(es, ws, strict=True)).get(expert) for es, ws in zip(tokens["experts"], tokens["weights"], strict=True)
+        ]
+        return _by_value([s or 0.0 for s in shares], f"expert {expert}", CATEGORY[expert % len(CATEGORY)], 1.0)
+    values = tokens[by].astype(float).fillna(0).clip(lower=0).tolist()
+    return _by_value(values, by, CATEGORY[0] if by == "entropy" else CATEGORY[2], max([*values, 1e-9]))
+
+
+def _by_first(tokens: pd.DataFrame, known: int) -> dict[str, Any]:
+    first = [es[0] if es else None for es in tokens["experts"]]
+    palette = colours(first, known)
+    group = ["none" if e is None else f"expert {e}" if e in palette else "other" for e in first]
+    tally = Counter(group)
+    chosen = {f"expert {e}": c for e, c in palette.items()} | {"other": OTHER, "none": "transparent"}
+    legend = [{"expert": g, "colour": chosen[g], "n": tally[g]} for g in chosen if tally[g]]
+    return {
+        "colour": [chosen[g] for g in group],
+        "alpha": [STRONG if g != "other" else FAINT for g in group],
+        "group": group,
+        "legend": legend,
+    }
+
+
+def _by_value(values: list[float], name: str, colour: str, top: float) -> dict[str, Any]:
+    group = [name if v > 0 else "none" for v in values]
+    legend = [{"expert": name, "colour": colour, "n": f"0 – {top:.3g}"}]
+    return {
+        "colour": [colour] * len(values),
+        "alpha": [round(min(v / top, 1) * 70) for v in values],
+        "group": group,
+        "legend": legend,
+    }
+
+
+def _notes(row: Any) -> list[str]:
+    numbers = [f"{name} {value:.3f}" for name, value in (("entropy", row.entropy), ("margin", row.margin)) if value == value]
+    place = (
+        f"patch {row.y}, {row.x}" if row.unit in ("patch", "image", "video") and row.y == row.y else f"position {row.position}"
+    )
+    return [*numbers, wording.clean(row.labels, 120), place + (" · generated" if row.generated else "")]
+
+
+def data_of(
+    tokens: pd.DataFrame,
+    colour: dict[str, Any],
+    *,
+    search: str = "",
+    numbers: bool = False,
+    image: str | None = None,
+    size: tuple[int, int] | None = None,
+    selected: int | None = None,
+    label: str = "tokens",
+) -> dict[str, Any]:
+    """What the browser needs, as plain lists."""
+    grid = size is not None
+    texts = tokens["text"].fillna("").tolist()
+    data: dict[str, Any] = {
+        "mode": "grid" if grid else "text",
+        "label": label,
+        "ids": [int(t) for t in tokens["token"]],
+        "text": [""] * len(tokens) if grid else [wording.token(t) or "∅" for t in texts],
+        "names": [wording.visible(t) or u for t, u in zip(texts, tokens["unit"], strict=True)],
+        "breaks": ["\n" in t or "Ċ" in t for t in texts],
+        "experts": tokens["experts"].tolist(),
+        "weights": tokens["weights"].tolist(),
+        "dropped": tokens["drops"].tolist(),
+        "made": [bool(g) for g in tokens["generated"]],
+        "notes": [[n for n in _notes(r) if n] for r in tokens.itertuples()],
+        "hit": [bool(search) and search.lower() in t.lower() for t in texts],
+        "numbers": numbers,
+        "selected": selected,
+        "image": image,
+        "height": size[0] if size else None,
+        "width": size[1] if size else None,
+    }
+    for axis in ("x", "y"):
+        data[axis] = [None if pd.isna(v) else int(v) for v in tokens[axis]]
+    return data | colour
+
+
+def show(data: dict[str, Any], key: str) -> None:
+    """Draw the tokens; a click goes to ?token=.
+
+    What is selected is sent only with other changes: after a click the message is the last one, and the browser keeps its view.
+    """
+    selected = data.pop("selected")
+    sign = drawing.sign(data)
+    last = st.session_state.get(f"drawn-{key}", ("", None))
+    if last[0] != sign:
+        last = st.session_state[f"drawn-{key}"] = sign, selected
+    data |= {"sign": f"{sign}-{last[1]}", "selected": last[1]}
+    drawing.show("colored_tokens", data, key, style="colored_tokens", root="view", on_token_change=lambda: _clicked(key))
+
+
+def forget(*keys: str) -> None:
+    """Send what is selected with the next drawing: the browser may have no view to keep."""
+    for key in keys:
+        st.session_state.pop(f"drawn-{key}", None)
+
+
+def _clicked(key: str) -> None:
+    token = (st.session_state.get(key) or {}).get("token")
+    if token is not None:
+        url_state.put("token", int(token))

@@ -1,0 +1,39 @@
+"""The frame: finds the pages in views/, keeps the run picker beside them, and turns every failure into a sentence."""
+
+from typing import Any
+
+import streamlit as st
+
+from moescope.app import page_list, url_state
+from moescope.app.parts import panels, pickers
+from moescope.app.queries import store_access
+
+
+def pages() -> dict[str, list[Any]]:
+    """Pages by group, in their order; the first is the one that opens."""
+    groups: dict[str, list[Any]] = {}
+    for path, page in page_list.views():
+        shown = st.Page(path, title=page["title"], icon=page["icon"], url_path=path.stem, default=not groups)
+        groups.setdefault(page["group"], []).append(shown)
+    return groups
+
+
+def sidebar() -> bool:
+    """The run picker; False where there is nothing to pick from."""
+    with st.sidebar:
+        state = store_access.held().look()
+        pickers.choose_run()
+        st.caption(panels.plain(store_access.path().name))
+        pickers.watch(state)
+    return True
+
+
+st.set_page_config("moescope", page_list.ICON, layout="wide")
+panels.style()
+chosen = st.navigation(pages(), position="sidebar")
+url_state.depart()
+if panels.guarded(sidebar):
+    panels.guarded(chosen.run)
+else:
+    st.button("Try again", icon=":material/refresh:")
+    pickers.watch(())

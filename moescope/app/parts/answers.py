@@ -1,0 +1,106 @@
+"""Answers of `moescope.analyses`, shown the same way on every page: the reading, charts with SQL and files, notes, tables."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from moescope.app import url_state, wording
+from moescope.app.parts import panels
+from moescope.app.queries import store_access
+from moescope.errors import MoescopeError
+
+BIG = 1_000_000  # decisions from which on an analysis waits for a click
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def _answer(where: str, state: tuple[Any, ...], name: str, run: int, options: tuple[tuple[str, Any], ...]) -> tuple[Any, str]:
+    """The answer, or the sentence of a refusal."""
+    from moescope import analyses
+
+    try:
+        return analyses.run(name, store_access.reader(), run, **dict(options)), ""
+    except MoescopeError as refusal:
+        return None, str(refusal)
+    except (ValueError, KeyError, IndexError, ArithmeticError) as error:
+        logging.exception("the analysis %s failed", name)
+        return (
+            None,
+            f"It failed on this run ({type(error).__name__}: {error}), which may hold too little; the terminal says more.",
+        )
+
+
+@st.cache_data(max_entries=4, show_spinner=False)
+def catalogue(version: str = "") -> list[dict[str, Any]]:
+    """Every analysis that is installed."""
+    from moescope import analyses
+
+    return analyses.catalogue()
+
+
+def known(*names: str) -> list[dict[str, Any]]:
+    """Those of `names` that are installed."""
+    found = {entry["name"]: entry for entry in catalogue()}
+    return [found[name] for name in names if name in found]
+
+
+@panels.part
+def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any], None] | None = None, **options: Any) -> None:
+    """One analysis: asked at once on small runs, on a click on large ones, or always on a click with `wait`.
+
+    `draw` shows the answer's figures in place of its own charts.
+    """
+    entries = known(name)
+    if not entries:
+        panels.empty(
+            f"The analysis “{name}” is not installed",
+            f"Install the moescope that has it, or add `moescope/analyses/{name}.py`.",
+        )
+        return
+    entry = entries[0]
+    panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
+    label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
+    big = (run["decisions"] or 0) > BIG
+    if (wait or big or not url_state.attended) and not url_state.asked(label, f"ask-{name}", big):
+        return
+    with st.spinner("Counting, resampling and permuting …", show_time=True):
+        answer, refusal = _answer(
+            str(store_access.path()), store_access.held().look(), name, run["run"], tuple(sorted(options.items()))
+        )
+    if answer is None:
+        panels.empty(f"{entry['title']} cannot be said of this run", refusal)
+        return
+    panels.reading(answer.reading)
+    (draw or show)(answer)
+    for note in answer.notes[:6]:
+        st.caption(f":material/info: {panels.plain(note, 400)}")
+    with url_state.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
+        if box.open:
+            _tables(answer, entry)
+
+
+def show(answer: Any) -> None:
+    """The charts of an answer, two beside each other."""
+    drawn = list(answer.charts().items())
+    for start in range(0, len(drawn), 2):
+        for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):
+            with column:
+                panels.figure(chart, _frame_of(answer, title), sql_of(answer, title), name=f"{answer.name}-{title}")
+
+
+def _tables(answer: Any, entry: dict[str, Any]) -> None:
+    for title, frame in answer.frames.items():
+        st.caption(f"**{panels.plain(title)}**")
+        panels.table(frame.head(2000), sql_of(answer, title), name=f"{answer.name}-table-{title}")
+    st.text(entry["method"])
+
+
+def sql_of(answer: Any, title: str) -> str:
+    """The query that counted what a frame or chart of this name shows."""
+    return str(answer.sql.get(title) or answer.sql.get("figures") or next(iter(answer.sql.values()), "-- computed from counts"))
+
+
+def _frame_of(answer: Any, title: str) -> Any:
+    found = answer.frames.get(title)
+    return found if found is not None else answer.frames.get("figures", next(iter(answer.frames.values())))

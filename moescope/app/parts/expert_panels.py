@@ -1,0 +1,118 @@
+"""Panels of an expert's page: its tokens in context, and its company."""
+
+from typing import Any
+
+import streamlit as st
+
+from moescope.app import url_state
+from moescope.app.parts import panels, pickers
+from moescope.app.queries import experts as facts
+from moescope.app.queries import sampling, store_access
+from moescope.app.wording import count, markup, token, visible
+
+Row = dict[str, Any]
+
+
+@panels.part
+def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
+    """Its characteristic tokens, and places where they stand."""
+    frame, sql, params = facts.top_tokens(run, layer, expert, overall)
+    left, right = st.columns([4, 5], gap="medium")
+    with left:
+        panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance.")
+        named = frame.dropna(subset=["text"])
+        if named.empty:
+            panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
+            picked = ""
+        else:
+            shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
+            picked = url_state.get("word") or ""
+            at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
+            url_state.row(
+                shown,
+                "top",
+                lambda row: url_state.put("word", None if row is None else named["text"].iloc[row]),
+                at,
+                height=420,
+                column_config={
+                    "token": st.column_config.TextColumn(width=96),
+                    "tokens": st.column_config.NumberColumn("here", width=52, help="How often it came to this expert."),
+                    "rate": st.column_config.NumberColumn("of all", format="percent", width=64, help="Of all its occurrences."),
+                    "lift": st.column_config.NumberColumn(format="%.2f ×", width=60),
+                    "at_least": st.column_config.NumberColumn("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
+                },
+            )
+            panels.files(shown, sql, params, name="expert-tokens")
+            if facts.exact(layer):
+                st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
+            else:
+                sampling.told(facts.part_of(run, layer)[1])
+    with right:
+        words = (
+            f"With “{token(picked).strip()}”."
+            if picked
+            else "A fixed sample of places where it is the first choice. Choose a token to see its own."
+        )
+        panels.section("In context", words)
+        contexts(run, layer, expert, picked)
+
+
+def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
+    """Places with the tokens around them; each opens the token's route."""
+    frame, sql, params = facts.contexts(run, layer, expert, picked)
+    lines = []
+    for (number, sequence, document), some in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
+        left = "".join(token(t) for t in some[some["distance"] < 0]["text"].fillna("▦"))
+        right = "".join(token(t) for t in some[some["distance"] > 0]["text"].fillna("▦"))
+        here = some[some["distance"] == 0]["text"].iloc[0]
+        query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
+        lines.append(
+            f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
+            f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
+            f"<small><bdi>{markup(document)} · {some['weight'].iloc[0]:.2f}</bdi></small></div>"
+        )
+    if not lines:
+        panels.empty("No place where it is the first choice", "It may run only as a second choice.")
+        return
+    st.html(f'<div class="ms-context">{"".join(lines)}</div>')
+    panels.files(frame, sql, params, name="contexts")
+
+
+@panels.part
+def company(run: Row, layer: pickers.Layer, expert: int) -> None:
+    """Experts that run with it, before it, after it, and on the same tokens."""
+    panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
+    places = [column for _ in range(2) for column in st.columns(2)]
+    k, many, key = layer.top_k or 1, layer.experts, [layer.router, expert]
+    together = store_access.frame(facts.COACTIVE, *key)
+    before, after = store_access.frame(facts.FROM, *key), store_access.frame(facts.TO, *key)
+    alike, profile, params = facts.nearest(run, layer, expert)
+    chance = (k - 1) / max(many - 1, 1)
+    with places[0]:
+        _ranked(
+            together,
+            "share",
+            "Runs together with",
+            chance,
+            facts.COACTIVE,
+            key,
+            "Top-1 routing has no co-activation.",
+        )
+    with places[1]:
+        _ranked(alike, "cosine", "Sees the same tokens as (cosine of counts)", None, profile, params, "It has no company.")
+    with places[2]:
+        _ranked(
+            before, "share", "First choices one layer before", None, facts.FROM, key, "No layer before this one was traced."
+        )
+    with places[3]:
+        _ranked(
+            after, "share", "First choices one layer after", layer.even, facts.TO, key, "No layer after this one was traced."
+        )
+
+
+def _ranked(frame: Any, value: str, title: str, chance: float | None, sql: str, params: list[Any], none: str) -> None:
+    if frame.empty:
+        panels.empty(title, none)
+        return
+    look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f"}
+    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

@@ -1,0 +1,109 @@
+"""The route of one token through all layers: experts, weights, entropy, margin, alternatives."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from moescope.app import url_state, wording
+from moescope.app.components.colored_tokens import colours
+from moescope.app.parts import panels, pickers
+from moescope.app.queries import store_access, token_routes
+from moescope.charts import OTHER
+
+Row = dict[str, Any]
+
+
+def show(run: int, token: int) -> None:
+    """Everything the store knows about one token's way."""
+    about = store_access.rows(token_routes.ABOUT, token, run)
+    if not about:
+        panels.empty("This token is not in the run that is shown", "Click another token, or choose its run on the left.")
+        return
+    _title(about[0])
+    path, sure = store_access.frame(token_routes.ROUTE, token, run), store_access.rows(token_routes.SURE, token, run)
+    if path.empty:
+        panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")
+        return
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        _table(path, sure, token, run)
+    with right:
+        _chart(path, token, run)
+
+
+def _title(about: Row) -> None:
+    name = about["unit"] if about["text"] is None else wording.visible(about["text"])
+    place = (
+        f"patch {about['y']}, {about['x']}"
+        if about["unit"] != "text" and about["y"] is not None
+        else f"position {about['position']}"
+    )
+    made = " · generated" if about["generated"] else ""
+    words = [
+        place + made,
+        wording.markup(about["document"]),
+        wording.markup(about["labels"] or "no labels"),
+        f"token {about['token']}",
+    ]
+    st.html(f'<div class="ms-run"><b>Route of “{wording.markup(name)}”</b><span>{" · ".join(words)}</span></div>')
+
+
+def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
+    known = {(d["router"], d["iteration"]): d for d in sure}
+    chosen = {int(r): set(g["expert"]) for r, g in path.groupby("router")}
+    others = token_routes.alternatives(token, run, chosen)
+    peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
+    labels = pickers.labels(run)
+    lines = [
+        _line(
+            labels.get(int(router), str(router)), group, known.get((router, iteration), {}), peak, others.get(int(router), "")
+        )
+        for (router, iteration), group in reversed(list(path.groupby(["router", "iteration"], sort=False)))
+    ]
+    more = "<th>next best</th>" if others else ""
+    st.html(
+        '<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
+        f"{more}</tr>{''.join(lines)}</table>"
+    )
+    if not others:
+        st.caption("Alternatives need router logits: trace with full logits to see the experts that came next.")
+
+
+def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) -> str:
+    palette = colours(group["expert"].tolist(), int(group["experts"].iloc[0]))
+    total = group["weight"].fillna(1).clip(lower=0).sum() or 1
+    bars = "".join(_bar(a, palette.get(a.expert, OTHER), total) for a in group.itertuples())
+    entropy = sure.get("entropy")
+    meter = "–" if entropy is None else f'<span class="ms-meter" style="--v:{100 * entropy / peak:.0f}%"></span>{entropy:.2f}'
+    margin = "–" if sure.get("margin") is None else f"{sure['margin']:.3f}"
+    more = f"<td>{wording.markup(others)}</td>" if others else ""
+    cells = [wording.markup(label), f'<div class="ms-bar">{bars}</div>', meter, margin]
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}{more}</tr>"
+
+
+def _bar(row: Any, colour: str, total: float) -> str:
+    weight, gone = _weight(row), "dropped" if row.dropped else ""
+    style = f"width:{100 * max(weight, 0) / total:.1f}%;background:{colour}"
+    words = f"{row.expert} · {weight:.2f}" if weight > 0.25 * total else f"{row.expert}"
+    return f'<i class="{gone}" style="{style}" title="expert {row.expert}, weight {weight:.4g}">{words}</i>'
+
+
+def _weight(row: Any) -> float:
+    return 1.0 if row.weight != row.weight else float(row.weight)
+
+
+def _chart(path: pd.DataFrame, token: int, run: int) -> None:
+    known = {layer.label.removeprefix("layer "): layer for layer in pickers.layers(run)}
+    names = {layer.router: name for name, layer in known.items()}
+    frame = path.groupby(["router", "expert"], as_index=False)["weight"].sum()
+    frame = frame.assign(layer=frame["router"].map(names))
+    there = set(frame["layer"])
+
+    def opened(expert: int, layer: str) -> None:
+        url_state.leave("experts", layer=known[layer].label, expert=expert)
+
+    panels.heat(
+        frame, "expert", "layer", "weight", "Weights along the way", token_routes.ROUTE, [token, run], name="route",
+        clicked=opened, across=range(int(path["experts"].max())), down=[name for name in reversed(known) if name in there],
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""Effects of ablations, as a store holds them: which there are, and how they stand beside controls and use."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moescope.app.queries import store_access
+from moescope.app.wording import clean
+
+KNOWN = """
+select mode, counted_at, group_kind, stack, layer, count(*) as n
+from ablation_effects where run = ? group by all order by all"""
+ROWS = """
+select stack, layer, (select site from routers r where r.router = x.router) as site, router, expert, experts, mode, control,
+       load, per_load, group_kind, "group", n, units, delta_nll, ci_low, ci_high, p, q, control_delta_nll, baseline_nll, kl,
+       delta_correct, delta_margin, rerouted
+from ablation_effects x
+where run = ? and mode = ? and counted_at = ? and group_kind = ? and (? is null or router = ?)
+qualify row_number() over (partition by cast(experts as varchar), control, "group" order by n desc, q) = 1
+order by stack, layer, expert, cast(experts as varchar), n desc limit 20000"""
+USE = """
+select router, expert, share, weight / nullif(sum(weight) over (partition by router), 0) as gate_mass,
+       weight / nullif(assignments, 0) as mean_weight
+from expert_load where run = ?"""
+OF_EXPERT = """
+select group_kind, "group", mode, control, delta_nll, ci_low, ci_high, p, q, control_delta_nll, load, per_load, kl, rerouted,
+       n, units
+from ablation_effects where run = ? and router = ? and expert = ?
+order by group_kind <> 'all', mode, control, delta_nll desc limit 500"""
+
+
+def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[pd.DataFrame, list[Any]]:
+    """Effects in one mode on one kind of group, each with a `name` of its experts; and the parameters of ROWS."""
+    params = [run, mode, at, kind, router, router]
+    frame = store_access.frame(ROWS, *params)
+    return frame.assign(name=names(frame)), params
+
+
+def names(frame: pd.DataFrame) -> list[str]:
+    """Experts as a reader names and sorts them: "05" in one layer, "3.05" among several, "3.05+07" for a set."""
+    several = frame["router"].nunique(dropna=False) > 1
+    twice = several and frame.drop_duplicates("router").duplicated(["stack", "layer"]).any()  # attention and ffn in one layer
+    wide, deep = (len(str(int(frame[c].max()))) if frame[c].notna().any() else 1 for c in ("expert", "layer"))
+    return [_named(row, several, wide, deep, twice) for row in frame.itertuples()]
+
+
+def _named(row: Any, several: bool, wide: int, deep: int, twice: bool) -> str:
+    sets = list(json.loads(row.experts).values())
+    some = "+".join(f"{e:0{wide}d}" for e in sets[0]) + (" …" if len(sets) > 1 else "")
+    if pd.isna(row.layer):
+        return clean(f"{len(sets)} layers: {some}", 24)
+    stack = f"{row.stack} " if row.stack not in (None, "decoder", "vision") else ""
+    place = f"{stack}{int(row.layer):0{deep}d}{f' {row.site} ' if twice else '.'}"
+    return clean(place + some if several else some, 24)
+
+
+def beside(frame: pd.DataFrame, control: str = "load") -> pd.DataFrame:
+    """For each set two rows: what it changes, with its interval, and what the controls of equal load change."""
+    own = frame[frame["control"] == "none"].assign(what="itself")
+    other = frame[frame["control"] == control]
+    other = other.assign(what="others of equal load", delta_nll=other["control_delta_nll"], ci_low=np.nan, ci_high=np.nan)
+    return pd.concat([own, other], ignore_index=True)
+
+
+def against_use(run: int, frame: pd.DataFrame) -> pd.DataFrame:
+    """Effects of single experts beside their share of load, of gate mass, and their mean weight."""
+    single = frame[(frame["control"] == "none") & frame["expert"].notna()]
+    return single.merge(store_access.frame(USE, run), on=["router", "expert"], how="left")
+
+
+def rank_correlation(x: pd.Series, y: pd.Series, draws: int = 2000) -> tuple[float, float, float]:
+    """Spearman's rho with its 95 % bootstrap interval over experts; NaN below five experts or without variation."""
+    a, b = x.rank().to_numpy(float), y.rank().to_numpy(float)
+    if len(a) < 5 or not a.std() or not b.std():
+        return float("nan"), float("nan"), float("nan")
+    pick = np.random.default_rng(0).integers(0, len(a), (draws, len(a)))
+    left, right = (pd.DataFrame(v[pick].T).rank().to_numpy() for v in (a, b))
+    left, right = left - left.mean(0), right - right.mean(0)
+    spread = np.sqrt((left**2).sum(0) * (right**2).sum(0))
+    drawn = np.divide((left * right).sum(0), spread, out=np.zeros(draws), where=spread > 0)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.corrcoef(a, b)[0, 1]), float(low), float(high)

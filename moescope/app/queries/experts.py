@@ -1,0 +1,184 @@
+"""What the store knows about one expert: its tokens, contexts, labels and neighbours."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from moescope.app.queries import sampling, store_access
+from moescope.app.queries.layers import Layer
+
+Row = dict[str, Any]
+
+LOAD = """
+select expert, share, assignments, first, dropped, weight / nullif(assignments, 0) as mean_weight
+from expert_load where router = ? order by expert"""
+RANKED = """,
+x as (select *, here / seen as rate, 1.96 as z from n)
+select coalesce(v.text, '#' || x.vocab_id) as text, x.here as tokens, x.seen as occurrences, x.rate,
+       (rate + z * z / (2 * seen) - z * sqrt(greatest(rate * (1 - rate), 0) / seen + z * z / (4 * seen * seen)))
+         / (1 + z * z / seen) as low
+from x join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = x.vocab_id
+order by low desc, x.vocab_id limit 40"""
+KEPT = """
+with n as (
+  select vocab_id, sum(assignments) filter (expert = ?) as here, sum(assignments) / ? as seen from vocab_rollup
+  where run = ? and router = ? group by vocab_id having here > 0)"""
+COUNTED = """
+with seen as (
+  select t.vocab_id, count(*) as seen from decisions a join tokens t using (token) where a.router = ?{few} group by all),
+n as (
+  select t.vocab_id, count(*) as here, any_value(seen.seen) as seen
+  from assignments a join tokens t using (token) join seen on seen.vocab_id is not distinct from t.vocab_id
+  where a.router = ? and a.expert = ? and not a.dropped{few} group by all)"""
+WHOLE = """
+select d.decisions * ? = sum(l.assignments) and d.decisions > 0
+       and exists (select 1 from vocab_rollup v where v.run = d.run and v.router = d.router) as whole
+from decision_rollup d join load_rollup l using (router) where router = ? group by d.run, d.router, d.decisions"""
+CONTEXTS = """
+with mine as materialized (
+  select token, weight from assignments a where router = ? and expert = ? and rank = 0 and not dropped{only}{few}
+  order by hash(token), token limit {most}),
+best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
+near as (
+  select * from tokens where sequence in (select sequence from best)
+  and sequence between (select min(sequence) from best) and (select max(sequence) from best))
+select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance,
+       coalesce(v.text, '#' || t.vocab_id) as text
+from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
+join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
+ONLY = """ and token in (
+    select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
+    where v.text = ?)"""
+ONLY_ID = """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
+NAMED = "select 1 from vocab where model = ? and text = ? limit 1"
+BY_SEQUENCE_LABEL = """
+with n as (
+  select t.sequence, a.expert, count(*) as n from assignments a join tokens t using (token)
+  where a.router = ? and not a.dropped{few} group by all)
+select s.document, l.label, n.expert, sum(n)::bigint as n
+from n join sequences s using (sequence) join sequence_labels l using (sequence) where l.kind = ? group by all order by all"""
+BY_TOKEN_LABEL = """
+with n as (
+  select t.sequence, l.label, a.expert, count(*) as n
+  from assignments a join tokens t using (token) join token_labels l using (token)
+  where a.router = ? and not a.dropped{few} and l.kind = ? group by all)
+select s.document, n.label, n.expert, sum(n)::bigint as n from n join sequences s using (sequence) group by all order by all"""
+COACTIVE = """
+select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
+group by other order by share desc, other limit 12"""
+FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
+where next_router = ? and next_expert = ? order by n desc limit 6"""
+TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions
+where router = ? and expert = ? order by n desc limit 6"""
+PROFILE_KEPT = """
+with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
+PROFILE = """
+with n as (
+  select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*)::double as n
+  from assignments a join tokens t using (token) where a.router = ? and not a.dropped{few} group by all)"""
+COSINE = """,
+norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
+select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
+from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
+where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
+FIND_LABEL = """
+select r.router, x.layer, x.stack, x.expert, x.kind || ': ' || x.label as what, x.assignments as n, x.share, x.overall,
+       x.share / nullif(x.overall, 0) as lift
+from label_load x join routers r using (router) where x.run = ? and x.label ilike ? and x.assignments >= 20
+order by lift desc limit 60"""
+FIND_TOKEN = """
+with wanted as (select vocab_id, text from vocab where model = ? and trim(replace(replace(text, '▁', ' '), 'Ġ', ' ')) ilike ?),
+hit as (
+  select router, expert, sum(assignments) as n from vocab_rollup
+  where run = ? and vocab_id in (select vocab_id from wanted) group by all)
+select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n) over (partition by h.router) as share,
+       l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
+from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
+DRAWS = 400
+PLACES = 14  # contexts that are shown
+
+
+def part_of(run: Row, layer: Layer) -> tuple[str, float]:
+    """The condition and the share of what is counted of a layer: see `sampling.few`."""
+    return sampling.few(run, sampling.LAYER, layer.top_k or 1)
+
+
+def exact(layer: Layer) -> bool:
+    """True where the kept sums by vocabulary id say all: ids there are, and every decision ran its `top_k` experts.
+
+    Where some were dropped, sums of what ran do not tell how often a token was looked at; then decisions are counted.
+    """
+    return bool(layer.top_k) and any(row["whole"] for row in store_access.rows(WHOLE, layer.top_k, layer.router))
+
+
+def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Tokens by how much more often they go to this expert than tokens do; the bound is Wilson's 95 %."""
+    if exact(layer):
+        sql, params = KEPT + RANKED, [expert, layer.top_k, run["run"], layer.router, run["run"]]
+    else:
+        sql, params = COUNTED.format(few=part_of(run, layer)[0]) + RANKED, [layer.router, layer.router, expert, run["run"]]
+    frame = store_access.frame(sql, *params)
+    return frame.assign(lift=frame["rate"] / (overall or 1), at_least=frame["low"] / (overall or 1)), sql, params
+
+
+@st.cache_resource(max_entries=30, show_spinner=False)
+def _labelled(where: str, state: tuple[Any, ...], sql: str, router: int, kind: str, experts: int) -> tuple[np.ndarray, Any]:
+    """Assignments float32 [documents, labels, experts] of a layer, and the labels."""
+    counts = store_access.frame(sql, router, kind)
+    (document, documents), (label, labels) = pd.factorize(counts["document"]), pd.factorize(counts["label"], sort=True)
+    shape = len(documents) + bool((document < 0).any()), len(labels), experts  # those without a name are one document
+    cell = (np.where(document < 0, len(documents), document) * shape[1] + label) * experts + counts["expert"].to_numpy(int)
+    n = counts["n"].to_numpy(float)
+    return np.bincount(cell, n, shape[0] * shape[1] * experts).reshape(shape).astype(np.float32), labels
+
+
+def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Share of each label's assignments that go to this expert, with a bootstrap interval over documents."""
+    sql = (BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL).format(few=part_of(run, layer)[0])
+    table, labels = _labelled(str(store_access.path()), store_access.held().look(), sql, layer.router, kind, layer.experts)
+    every, mine = table.sum(2, dtype=float), table[:, :, expert].astype(float)
+    if not len(every):
+        return pd.DataFrame(), sql, [layer.router, kind]
+    frame = pd.DataFrame({"label": labels, "share": mine.sum(0) / every.sum(0), "assignments": every.sum(0).astype(int)})
+    frame["documents"] = (every > 0).sum(0)
+    weights = np.random.default_rng(0).multinomial(len(every), np.full(len(every), 1 / len(every)), size=DRAWS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        draws = (weights @ mine) / (weights @ every)
+        frame["low"], frame["high"] = np.nanquantile(draws, 0.025, axis=0), np.nanquantile(draws, 0.975, axis=0)
+    frame.loc[frame["documents"] < 3, ["low", "high"]] = np.nan
+    return frame.sort_values("share", ascending=False).head(24), sql, [layer.router, kind]
+
+
+def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Cosine between what experts see: counts of vocabulary ids (of positions, for patches)."""
+    if exact(layer):
+        sql, params = PROFILE_KEPT + COSINE, [run["run"], layer.router, expert]
+    else:
+        sql, params = PROFILE.format(few=part_of(run, layer)[0]) + COSINE, [layer.router, expert]
+    return store_access.frame(sql, *params), sql, params
+
+
+def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Experts that a label or a token prefers."""
+    params: list[Any] = [run, text]
+    frame = store_access.frame(FIND_LABEL, *params)
+    if len(frame):
+        return frame, FIND_LABEL, params
+    params = [model, text, run]
+    return store_access.frame(FIND_TOKEN, *params), FIND_TOKEN, params
+
+
+def contexts(run: Row, layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Up to 14 places where this was the first expert, with ten tokens to either side; in large runs, first of a part of it."""
+    params, few = [layer.router, expert, *([token] if token else [])], part_of(run, layer)[0]
+    bare = re.fullmatch(r"#\d{1,9}", token) and not store_access.rows(NAMED, run["model"], token)
+    for some in dict.fromkeys([few, ""]):
+        sql = CONTEXTS.format(only=(ONLY_ID if bare else ONLY) if token else "", few=some, most=PLACES)
+        frame = store_access.frame(sql, *params)
+        if frame["token"].nunique() == PLACES:
+            break
+    return frame, sql, params

@@ -1,0 +1,105 @@
+"""Sequences, their tokens, and the routes of tokens, as the store has them."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from moescope.app.queries import store_access
+from moescope.app.queries.layers import Layer
+
+PAGE = 1500  # tokens shown at once
+SEQUENCES = """
+select s.sequence, s.document, s.source, s.source_row, s.part, s.beam, s.stack, s.domain, s.class, s.tokens, s.height, s.width,
+       left(s.text, 90) as text
+from sequences s where s.run = ? and s.stack = ?"""
+LABELLED = " and sequence in (select sequence from sequence_labels where kind = ? and label = ?)"
+FOUND = """ and (s.text ilike '%' || ? || '%' or s.document ilike '%' || ? || '%' or sequence in (
+  select sequence from tokens where run = s.run and vocab_id in (
+    select v.vocab_id from vocab v join runs u using (model) where u.run = ? and v.text ilike '%' || ? || '%')))"""
+TOKENS = """
+select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.generated, t.special, t.y, t.x
+from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
+ROUTES = """
+select token, list(expert order by rank) as experts, list(weight order by rank) as weights, list(dropped order by rank) as drops
+from assignments where router = ? and token between ? and ? and iteration = 0
+  and token in (select token from tokens where sequence = ?)
+group by token, forward qualify row_number() over (partition by token order by forward desc) = 1"""
+DECISIONS = """
+select token, any_value(entropy) as entropy, any_value(margin) as margin from decisions
+where router = ? and token between ? and ? and iteration = 0 group by token"""
+LABELS = """
+select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels from token_labels
+where token between ? and ? group by token"""
+ROUTE = """
+select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
+from assignments a join routers r using (router) where a.token = ? and a.run = ? order by r.layer, a.iteration, a.rank"""
+SURE = """
+select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.selected, f.phase
+from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?
+order by r.layer, d.iteration"""
+LOGITS = "select router, iteration, logits from logits where token = ? and run = ?"
+ABOUT = """
+select t.token, t.sequence, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.vocab_id, t.y, t.x, t.generated,
+       t.special, t.document, t.stack,
+       (select string_agg(distinct kind || ': ' || label, ' · ') from labels l where l.token = t.token) as labels
+from token_text t where t.token = ? and t.run = ?"""
+
+
+def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, limit: int = 300) -> list[dict[str, Any]]:
+    """Sequences of a stack, those with a label, those in which a text or token occurs."""
+    sql, params = SEQUENCES, [run, stack]
+    if label:
+        sql, params = sql + LABELLED, [*params, *label]
+    if search:
+        sql, params = sql + FOUND, [*params, search, search, run, search]
+    return store_access.rows(f"{sql} order by s.sequence limit {limit}", *params)
+
+
+def partners(sequence: dict[str, Any], run: int) -> list[dict[str, Any]]:
+    """The same input on the other side of an encoder–decoder model."""
+    sql = SEQUENCES.replace("s.stack = ?", "s.stack <> ?") + (
+        " and s.source is not distinct from ? and s.source_row is not distinct from ?"
+        " and s.part is not distinct from ? order by 1 limit 1"
+    )
+    return store_access.rows(sql, run, sequence["stack"], sequence["source"], sequence["source_row"], sequence["part"])
+
+
+def tokens(sequence: int, layer: Layer, page: int = 0) -> tuple[pd.DataFrame, list[Any]]:
+    """Tokens of a sequence with their route through one layer; and the parameters of ROUTES."""
+    return _tokens(str(store_access.path()), store_access.held().look(), sequence, layer, page)
+
+
+@st.cache_data(max_entries=60, show_spinner=False, hash_funcs={Layer: lambda layer: layer.router})
+def _tokens(where: str, state: tuple[Any, ...], sequence: int, layer: Layer, page: int) -> tuple[pd.DataFrame, list[Any]]:
+    frame = store_access.frame(TOKENS, sequence, PAGE, page * PAGE)
+    if frame.empty:
+        return frame, [layer.router, 0, 0, sequence]
+    low, high = int(frame["token"].min()), int(frame["token"].max())
+    params = [layer.router, low, high, sequence]
+    routes = store_access.frame(ROUTES, *params)
+    frame = frame.merge(routes, on="token", how="left")
+    frame = frame.merge(store_access.frame(DECISIONS, layer.router, low, high), on="token", how="left")
+    frame = frame.merge(store_access.frame(LABELS, low, high), on="token", how="left")
+    for column in ("experts", "weights", "drops"):
+        frame[column] = [_plain(v) for v in frame[column]]
+    frame["labels"] = frame["labels"].fillna("")
+    return frame, params
+
+
+def _plain(values: Any) -> list[Any]:
+    if not isinstance(values, list | np.ndarray):
+        return []
+    return [None if v is None or v != v else v.item() if hasattr(v, "item") else v for v in values]
+
+
+def alternatives(token: int, run: int, chosen: dict[int, set[int]], count: int = 3) -> dict[int, str]:
+    """By router, the likeliest experts that were not chosen; needs logits in the store."""
+    told = {}
+    for row in store_access.rows(LOGITS, token, run):
+        logits = np.asarray(row["logits"], dtype=float)
+        share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        others = [e for e in np.argsort(-share) if int(e) not in chosen.get(row["router"], set())][:count]
+        told[row["router"]] = ", ".join(f"{e} ({share[e]:.2f})" for e in others)
+    return told

@@ -1,0 +1,1 @@
+"""Visitors' own SQL, in processes of their own."""

@@ -1,0 +1,165 @@
+"""Compare: two runs of one model, or two models: load, changed tokens, the same text in both, which layers group alike."""
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from moescope import charts
+from moescope.app import url_state
+from moescope.app.components import colored_tokens
+from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.queries import comparison, token_routes
+from moescope.app.wording import clean, visible
+
+PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
+Row = dict[str, Any]
+
+
+def choose() -> tuple[Row, Row] | None:
+    """The run of the sidebar, and another one."""
+    run, known = pickers.the_run(), {r["run"]: r for r in pickers.runs()}
+    if run is None or len(known) < 2:
+        panels.empty(
+            "There is one run, and comparing takes two",
+            "Trace again into this store: `moescope trace MODEL --data DATA --store STORE`",
+        )
+        return None
+    others = [r for r in known if r != run["run"]]
+    others.sort(key=lambda r: (known[r]["family"] != run["family"], known[r]["dataset"] != run["dataset"], r))
+    left, right = st.columns(2)
+    with left:
+        st.text_input("Run A", pickers.run_name(run), disabled=True, help="Choose it in the sidebar.")
+    with right:
+        other = url_state.choose("Run B", "with", others, lambda r: pickers.run_name(known[r]))
+    return run, known[other if other is not None else others[0]]
+
+
+def kin(a: Row, b: Row, alike: bool) -> None:
+    """What may be compared, and on what condition."""
+    if not alike:
+        panels.reading(
+            "These are different models: expert 3 of one has nothing to do with expert 3 of the other. So loads and choices "
+            "are not subtracted; what can be compared is the text in both colours, and which layers group tokens alike."
+        )
+    elif a["weights_sha256"] != b["weights_sha256"]:
+        st.caption(
+            ":material/info: The weights differ. Experts are compared by number, which means something where one was trained "
+            "from the other; where both began at random, only the shared grouping below does."
+        )
+
+
+@panels.part
+def loads(a: Row, b: Row) -> None:
+    """Difference of load by layer and expert."""
+    frame, sql, params = comparison.loads(a["run"], b["run"])
+    layer_maps.show(
+        a["run"], frame, "difference", "Share of load, B minus A", sql, params, name="difference", centre=0, format="+.0%",
+        subtitle="orange: more in B", tooltip=["share_a", "share_b"],
+    )  # fmt: skip
+
+
+@panels.part
+def tokens(a: Row, b: Row) -> None:
+    """Where the same tokens take other experts."""
+    panels.section("The same tokens", f"First choices of tokens that both runs have, over up to {comparison.LIMIT} sequences.")
+    frame, sql, params = comparison.agreement(a["run"], b["run"])
+    if frame.empty:
+        panels.empty(
+            "No token in common", "Trace both models on the same data (the same file, in the same order) to compare tokens."
+        )
+        return
+    frame = pickers.grouped(a["run"], frame)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        chart = charts.lines(
+            frame,
+            "layer",
+            "agreement",
+            "stack",
+            "low",
+            "high",
+            chance="chance",
+            title="Tokens that kept their first expert",
+            subtitle="band: 95 % bootstrap over documents; dashed: chance, from both loads",
+            format=".0%",
+            tooltip=["tokens", "documents"],
+        )
+        panels.figure(chart, frame, sql, params, name="agreement")
+    with right:
+        most, sql, params = comparison.changed(a["run"], b["run"])
+        st.caption("Tokens that changed in most layers; choose one to see its route in run A.")
+        shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
+        url_state.row(shown, "changed", partial(url_state.to_token, a["run"], most), height=330)
+        panels.files(most, sql, params, name="changed")
+
+
+@panels.part
+def texts(a: Row, b: Row, alike: bool) -> None:
+    """One sequence in both runs; unlike models have a layer each."""
+    found = {r["a"]: r for r in comparison.shared(a["run"], b["run"])}
+    if not found:
+        return
+    panels.section("Side by side", "The same input in the colours of both runs.")
+    places = st.columns([1, 3] if alike else [1, 1, 2])
+    with places[0]:
+        layer = pickers.choose_layer(a["run"])
+    other = next((x for x in pickers.layers(b["run"]) if layer and (x.group, x.layer) == (layer.group, layer.layer)), None)
+    if not alike:
+        with places[1]:
+            other = pickers.choose_layer(b["run"], "layer-b", "Layer of run B")
+    with places[-1]:
+        picked = url_state.choose(
+            "Sequence",
+            "sequence",
+            list(found),
+            lambda s: clean(f"{found[s]['document']} · {found[s]['label']} · {found[s]['text'] or ''}", 110),
+        )
+    if layer is None or other is None or picked is None:
+        panels.empty("Run B has no such layer", "Choose another layer.")
+        return
+    for column, run, at, sequence in zip(
+        st.columns(2, gap="large"), (a, b), (layer, other), (picked, found[picked]["b"]), strict=True
+    ):
+        with column, st.container(border=True):
+            frame, params = token_routes.tokens(sequence, at)
+            st.caption(f"**{panels.plain(pickers.run_name(run))}** · {panels.plain(at.label)}")
+            if frame.empty:
+                panels.empty("No token here", "Choose another sequence.")
+                continue
+            size = (int(frame["y"].max()) + 1, int(frame["x"].max()) + 1) if frame["y"].notna().all() else None
+            colored_tokens.forget(f"side-{run['run']}")
+            colored_tokens.show(
+                colored_tokens.data_of(frame, colored_tokens.paint(frame, "first", at.experts), size=size),
+                key=f"side-{run['run']}",
+            )
+            panels.files(
+                frame[["token", "position", "text", "experts", "weights"]],
+                token_routes.ROUTES,
+                params,
+                name=f"side-{run['run']}",
+            )
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Compare", "Two runs of one model, of its checkpoints, or of two models on the same inputs.")
+    chosen = choose()
+    if chosen is None:
+        return
+    a, b = chosen
+    if bare := [r for r in chosen if not pickers.layers(r["run"])]:
+        panels.unrouted(bare[0])
+        return
+    alike = comparison.alike(a, b)
+    kin(a, b, alike)
+    if alike:
+        loads(a, b)
+        tokens(a, b)
+    texts(a, b, alike)
+    if alike:
+        answers.ask("diff", a, wait=True, other=b["run"])
+    answers.ask("grouping", a, wait=True, other=b["run"])
+
+
+render()

@@ -1,0 +1,172 @@
+"""Load and entropy: who works, by domain, phase and position; what another capacity would drop; training curves."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from moescope import charts
+from moescope.app import url_state
+from moescope.app.parts import answers, capacity, layer_maps, panels, pickers, training
+from moescope.app.queries import balance, sampling, store_access
+
+PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
+VALUES = {"share": "share of assignments", "first": "share of first choices", "dropped": "share dropped", "mean": "mean weight"}
+ALL = """
+select stack, layer, router, expert, assignments, share, first / nullif(sum(first) over (partition by router), 0) as first,
+       dropped / nullif(assignments + dropped, 0) as dropped, weight / nullif(assignments, 0) as mean
+from expert_load where run = ? order by stack, layer, expert"""
+BY_LABEL = """
+select stack, layer, router, expert, assignments, share, overall, share - overall as difference
+from label_load where run = ? and kind = ? and label = ? order by stack, layer, expert"""
+SPLITS = {
+    "everything": "",
+    "prompts": "f.phase in ('prefill', 'forward') and not t.generated",
+    "generated tokens": "(f.phase = 'decode' or t.generated)",
+    "first token": "t.position = 0",
+    "positions 1–15": "t.position between 1 and 15",
+    "positions 16–": "t.position >= 16",
+}
+SPLIT = """
+with n as (
+  select a.router, a.expert, count(*) as assignments
+  from assignments a join forwards f using (forward) join tokens t using (token)
+  where a.run = ? and not a.dropped and {where}{few}{near} group by a.router, a.expert)
+select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
+from n join routers r using (router) order by stack, layer, expert"""
+Row = dict[str, Any]
+
+
+def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
+    """What the heat map shows: frame, its SQL and parameters, the column."""
+    one, two, three = st.columns(3)
+    with one:
+        value = url_state.choose("Value", "value", list(VALUES), VALUES.__getitem__) or "share"
+    with two:
+        label = pickers.choose_label(run["run"], "Of which domain or class")
+    with three:
+        split = url_state.choose("Of which tokens", "split", list(SPLITS)) or "everything"
+    if label:
+        difference = url_state.toggle("Difference from everything", "difference")
+        return (
+            store_access.frame(BY_LABEL, run["run"], *label),
+            BY_LABEL,
+            [run["run"], *label],
+            "difference" if difference else "share",
+        )
+    if split != "everything":
+        each = sum(layer.top_k or 1 for layer in pickers.layers(run["run"]))
+        few, kept = sampling.few(run, sampling.EVERY, each)
+        sampling.told(kept)
+        sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.near(run, few))
+        return store_access.frame(sql, run["run"]), sql, [run["run"]], "share"
+    frame = store_access.frame(ALL, run["run"])
+    return balance.shares(run, frame) if value == "share" else frame, ALL, [run["run"]], value
+
+
+@panels.part
+def heat(run: Row) -> None:
+    """Layer × expert; a click opens the expert."""
+    frame, sql, params, value = choose(run)
+    if frame.empty or not frame["assignments"].sum():
+        panels.empty(
+            "Nothing was routed there",
+            "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
+        )
+        return
+    panels.few(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
+    layer_maps.show(
+        run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
+        even=value in ("share", "first"), centre=0 if value == "difference" else None,
+        tooltip=["assignments", "low", "high"], format=".3~g" if value == "mean" else ".0%",
+    )  # fmt: skip
+
+
+def by_layer(run: Row) -> None:
+    """Balance and certainty along the layers."""
+    panels.section(
+        "Along the layers",
+        "Load entropy: how evenly the layer uses its experts. Routing entropy: how undecided one decision is.",
+    )
+    frame = balance.figures(run)
+    if frame.empty:
+        return
+    frame = pickers.grouped(run["run"], frame).assign(
+        low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
+    )
+    counted = balance.counted(run)
+    words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
+
+    def spans(name: str) -> tuple[str | None, str | None]:
+        return (f"{name}_low", f"{name}_high") if counted else (None, None)
+
+    left, right = st.columns(2)
+    with left:
+        chart = charts.lines(
+            frame,
+            "layer",
+            "load_entropy",
+            "stack",
+            *spans("load_entropy"),
+            chance=1.0,
+            title="Load entropy, of its maximum",
+            subtitle=words,
+            chance_label="even load",
+            tooltip=["max_violation", "dead", "dropped_share"],
+        )
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="load-entropy")
+    with right:
+        chart = charts.lines(
+            frame,
+            "layer",
+            "routing_entropy",
+            "stack",
+            "low",
+            "high",
+            chance=1.0,
+            title="Entropy of a decision, of its maximum",
+            subtitle="band: one standard deviation over decisions",
+            chance_label="uniform",
+        )
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="routing-entropy")
+    left, right = st.columns(2)
+    with left:
+        chart = charts.lines(
+            frame,
+            "layer",
+            "max_violation",
+            "stack",
+            *spans("max_violation"),
+            title="Overload of the busiest expert (MaxVio)",
+            chance=0.0,
+            chance_label="even load",
+            subtitle="; ".join(filter(None, ("(largest load − mean) / mean", words))),
+        )
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="max-violation")
+    with right:
+        if not (frame["dropped_share"].fillna(0) > 0).any():
+            panels.empty(
+                "Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough."
+            )
+            return
+        chart = charts.lines(
+            frame, "layer", "dropped_share", "stack", title="Dropped for want of capacity", zero=True, format=".1%"
+        )
+        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="dropped")
+
+
+def render() -> None:
+    """The page."""
+    panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
+    run = pickers.the_run()
+    if run is None or not pickers.layers(run["run"]):
+        panels.unrouted(run)
+        return
+    heat(run)
+    by_layer(run)
+    panels.guarded(training.show, run)
+    capacity.show(run)
+    answers.ask("load", run, wait=True)
+
+
+render()

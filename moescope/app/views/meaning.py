@@ -1,0 +1,108 @@
+"""Syntax or meaning: does routing follow form, meaning, or the token itself? With nulls, and a map of routing signatures."""
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from moescope import charts
+from moescope.app import url_state
+from moescope.app.components import scatter
+from moescope.app.parts import answers, panels, pickers, signature_maps
+from moescope.app.queries import sampling, store_access
+from moescope.app.wording import clean, visible
+
+PAGE = {"title": "Syntax or meaning", "icon": ":material/psychology_alt:", "order": 7, "group": "Meaning"}
+QUESTIONS = {
+    "syntax": "form or meaning, by layer",
+    "syntax_experts": "experts of form and of meaning",
+    "specialization": "domains and classes",
+    "senses": "one token, two senses",
+    "signatures": "tokens and experts that are routed alike",
+    "path_probe": "path to part of speech",
+}
+COLOURS = {"label": "domain or class", "upos": "part of speech", "document": "document"}
+Row = dict[str, Any]
+
+
+@panels.part
+def questions(run: Row) -> None:
+    """Mutual information with nulls and intervals, as the analyses give it."""
+    entries = {e["name"]: e for e in answers.known(*QUESTIONS)}
+    if not entries:
+        panels.empty("No analysis of meaning is installed", "Install the moescope that has `moescope/analyses/syntax.py`.")
+        return
+    name = url_state.choose("Question", "question", list(entries), lambda n: QUESTIONS.get(n, n))
+    answers.ask(name or next(iter(entries)), run)
+
+
+@panels.part
+def atlas(run: Row) -> None:
+    """Tokens by their routing signature; a brush lists them."""
+    panels.section(
+        "Map of routing signatures",
+        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens; "
+        "Tab, arrow keys and Space do it too.",
+    )
+    stacks = list(dict.fromkeys(x.stack for x in pickers.layers(run["run"])))
+    one, two, three, four = st.columns(4)
+    with one:
+        stack = url_state.choose("Stack", "stack", stacks) or ""
+    with two:
+        how = url_state.choose("Map", "map", ["PCA", "UMAP"]) or "PCA"
+    with three:
+        by = url_state.choose("Colour", "tint", list(COLOURS), COLOURS.__getitem__) or "label"
+    with four:
+        seed = url_state.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
+    with st.spinner("Placing tokens …", show_time=True):
+        sql, kept = signature_maps.sample_sql(run)
+        frame = signature_maps.place(
+            str(store_access.path()), store_access.held().look(), sql, run["run"], stack, how, int(seed)
+        )
+    if frame.empty:
+        panels.empty("Too few tokens for a map", "A map needs 30 tokens or more: trace more data.")
+        return
+    frame = frame.assign(
+        colour=signature_maps.few_names(frame[by].map(lambda v: clean(v, 24) if v else None)),
+        token_text=frame["text"].map(visible),
+    )
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        says = (
+            "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
+        )
+        title = f"{how} of {len(frame)} tokens"
+        data = scatter.data_of(frame, "across", "up", "colour", "token_text", ("document", "upos"), title, says)
+        brush = scatter.show(data, "brush")
+        chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
+        params = [run["run"], stack, signature_maps.MOST, run["run"]]
+        panels.files(frame.drop(columns="colour"), sql, params, name="map", chart=chart)
+        sampling.told(kept)
+    with right:
+        listed(run, frame, brush)
+
+
+def listed(run: Row, frame: Any, brush: list[float] | None) -> None:
+    """The tokens under the brush; choosing one opens its route."""
+    if brush:
+        frame = frame[frame["across"].between(*brush[:2]) & frame["up"].between(*brush[2:])]
+    st.caption(f"{len(frame)} tokens{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route.")
+    shown = frame[["token_text", "label", "upos", "document"]].head(400)
+    url_state.row(shown, "brushed", partial(url_state.to_token, run["run"], frame), height=440)
+
+
+def render() -> None:
+    """The page."""
+    panels.head(
+        "Syntax or meaning",
+        "Does routing follow form or meaning once it is known which token it is? Figures with nulls and intervals.",
+    )
+    run = pickers.the_run()
+    if run is None or not pickers.layers(run["run"]):
+        panels.unrouted(run, "labelled text")
+        return
+    questions(run)
+    atlas(run)
+
+
+render()

@@ -1,0 +1,1 @@
+"""What commands share: options, sentences for errors, progress, reading a store."""

@@ -1,0 +1,1 @@
+"""What every format of data shares: examples, rows, files and bounds."""

@@ -1,0 +1,79 @@
+"""What the user asked of a format, and what a format says beside its examples."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+from ...errors import InputError
+from .files import shown
+from .types import Example
+
+FLAGS = ("text_column", "label_columns", "split", "sentences")
+
+
+@dataclass
+class Report:
+    """What was passed over (by file and reason), and a digest where the files give none."""
+
+    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    sha256: str | None = None
+
+    def skip(self, source: str, what: str, n: int = 1) -> None:
+        """Count n things skipped in source; `what` names the kind in the plural: 'empty lines'."""
+        if n:
+            self.skipped[source, what] += n
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each reason: how many, and in which files."""
+        sources: dict[str, dict[str, int]] = {}
+        for (source, what), n in self.skipped.items():
+            if n:
+                sources.setdefault(what, {})[source] = n
+        return tuple(f"{what[:1].upper()}{what[1:]} skipped: {_where(counts)}." for what, counts in sources.items())
+
+
+def _where(counts: dict[str, int]) -> str:
+    names = list(counts)
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{sum(counts.values())} in {shown}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """`source` is set for a file inside a folder: its path relative to that folder."""
+
+    text_column: str | None = None
+    label_columns: tuple[str, ...] | None = None
+    split: str | None = None
+    limit: int | None = None
+    sentences: bool = False
+    source: str | None = None
+    memory: bool = False  # what is read lies in memory: options are said in Python
+    pad_id: int | None = None  # the id that fills up rows of ids
+    enough: Callable[[Example], bool] | None = None  # asked after each example: whether no more are needed
+    report: Report = field(default_factory=Report)
+
+    def name(self, path: Path) -> str:
+        """What to call this file in examples and messages."""
+        return shown(self.source or path.name or path.resolve().name)
+
+    def flag(self, name: str, value: str | None = None) -> str:
+        """How the user says an option: `--text-column`, or in Python `reading={"text_column": ...}`."""
+        if self.memory:
+            return f'reading={{"{name}": {value!r}}}' if value else f'reading={{"{name}": ...}}'
+        return f"{as_flag(name)} {value}" if value else as_flag(name)
+
+
+def refuse_foreign(format: ModuleType, options: Options, path: Path) -> None:
+    """Raise InputError for an option that this format would ignore."""
+    for flag in FLAGS:
+        if getattr(options, flag) not in (None, False) and flag not in format.TAKES:
+            known = ", ".join(map(as_flag, sorted(format.TAKES))) or "none"
+            raise InputError(f"{options.name(path)} takes no {as_flag(flag)} (options that it takes: {known}).")
+
+
+def as_flag(name: str) -> str:
+    """`text_column` as it is written on the command line."""
+    return "--" + name.replace("_", "-").removesuffix("s" if name == "label_columns" else "")

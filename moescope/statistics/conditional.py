@@ -1,0 +1,187 @@
+"""Conditional mutual information I(E; L | S) in bits, from counts, with permutation nulls and sums by document.
+
+Plug-in: Σ_t log2( n_sle n_s / (n_sl n_se) ) / N over tokens t with stratum s (e.g. the token id), label l and expert e. It is
+biased upward, by far where strata are small; labels permuted within their stratum keep every margin and show by how much.
+Labels that hold for a whole document or sequence are permuted as wholes, over documents or sequences: their tokens are not
+independent. Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from .. import statistics as st
+
+Ints = np.ndarray
+Floats = np.ndarray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Tokens with a label, in strata: what all routers share. `rows` point into the tokens that were read."""
+
+    rows: Ints
+    label: Ints
+    stratum: Ints
+    document: Ints
+    total: Floats  # (documents,): labelled tokens, those that can say nothing included
+    permutations: list[Ints]  # label of every row, permuted
+    whole: bool  # labels were permuted over documents or sequences
+
+    @property
+    def labels(self) -> int:
+        """Number of labels."""
+        return int(self.label.max()) + 1 if len(self.label) else 0
+
+    @cached_property
+    def cells(self) -> list["Cells"]:
+        """Strata by label: observed, then of every permutation; all routers share them."""
+        return [Cells.of(self.stratum, label, self.labels) for label in (self.label, *self.permutations)]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """`cell` (rows,): stratum and label of each row, numbered; `n`, `stratum` (cells,): how many rows, and of which stratum."""
+
+    cell: Ints
+    n: Ints
+    stratum: Ints
+
+    @classmethod
+    def of(cls, stratum: Ints, label: Ints, labels: int) -> "Cells":
+        """From stratum and label of every row."""
+        found, cell, n = np.unique(stratum.astype(np.int64) * labels + label, return_inverse=True, return_counts=True)
+        return cls(cell, n, found // max(labels, 1))
+
+    def at(self, rows: Ints) -> "Cells":
+        """Of some rows (a mask)."""
+        if rows.all():
+            return self
+        cell = self.cell[rows]
+        return Cells(cell, np.bincount(cell, minlength=len(self.n)), self.stratum)
+
+
+def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, draws: int, seed: int = 0) -> Labelled:
+    """`label` (tokens,), −1 where there is none; `stratum`, `document` (tokens,).
+
+    `block` (tokens,) numbers the documents or sequences that each have one label, None where tokens have their own.
+    """
+    known = label >= 0
+    total = np.bincount(document[known], minlength=int(document.max()) + 1 if len(document) else 0).astype(float)
+    rows = np.flatnonzero(known & _varies(label, stratum, known, block))
+    s, lab = np.unique(stratum[rows], return_inverse=True)[1], label[rows]
+    if block is None:
+        permutations = list(st.permuted(lab, draws, seed, within=s))
+    else:
+        ids, at = np.unique(block[known], return_inverse=True)
+        of_block = np.zeros(len(ids), dtype=lab.dtype)
+        of_block[at] = label[known]
+        home, rng = np.searchsorted(ids, block[rows]), np.random.default_rng(seed)
+        permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
+    return Labelled(rows, lab, s, document[rows], total, permutations, block is not None)
+
+
+def _varies(label: Ints, stratum: Ints, known: Ints, block: Ints | None) -> Ints:
+    """Whether the token's stratum has two labels (or, where blocks are permuted, two blocks)."""
+    what = label if block is None else block
+    pairs = np.unique(np.stack([stratum[known], what[known]]), axis=1)
+    strata, count = np.unique(pairs[0], return_counts=True)
+    return np.isin(stratum, strata[count > 1])
+
+
+@dataclass(frozen=True)
+class Information:
+    """Of one router: plug-in value, its null, and what each document adds to the corrected value."""
+
+    plugin: float
+    null: Floats
+    sums: Floats  # (documents,), bits above the mean null
+    total: Floats
+
+    @property
+    def value(self) -> float:
+        """Plug-in less the mean null."""
+        return self.plugin - float(self.null.mean())
+
+    def draws(self, weights: Floats, seed: int = 1) -> Floats:
+        """Corrected values with documents drawn `weights` (draws, documents) times, to first order (influence function).
+
+        The spread of the null comes on top: it is what is left where the influence vanishes, as under independence.
+        """
+        linear = (weights @ self.sums) / np.maximum(weights @ self.total, 1)
+        noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
+        return np.asarray(linear + noise)
+
+    @property
+    def p(self) -> float:
+        """Upper tail of a curve through the null's moments: finer than 1 / permutations."""
+        return float(tail(self.plugin, self.null))
+
+
+def tail(value: Floats | float, null: Floats) -> Any:
+    """P(null ≥ value) by a Pearson III (shifted gamma) curve with the null's mean, variance and skewness.
+
+    The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. Never under 1e-12, and
+    1 where the null does not vary.
+    """
+    mean, deviation = np.mean(null, axis=0), np.std(null, axis=0, ddof=1)
+    flat = (deviation <= 1e-10) | (mean <= 0)
+    mean, deviation = np.where(flat, 1.0, mean), np.where(flat, 1.0, deviation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of nulls that do not vary, which are 1 below
+        skew = np.nan_to_num(stats.skew(null, axis=0))
+    p = stats.pearson3.sf(value, np.maximum(skew, 2 * deviation / mean), mean, deviation)
+    return np.where(flat, 1.0, np.clip(p, 1e-12, 1.0))[()]
+
+
+def information(tokens: Labelled, expert: Ints) -> Information:
+    """I(expert; label | stratum) of one router; `expert` (all tokens,) is the first choice, −1 where none ran."""
+    e = expert[tokens.rows]
+    ran = e >= 0
+    e, s, document = e[ran].astype(np.int64), tokens.stratum[ran], tokens.document[ran]
+    total = tokens.total
+    if not len(e) or not total.sum():
+        return Information(0.0, np.zeros(len(tokens.permutations)), np.zeros(len(total)), total)
+    log, margin = _table(len(s)), _log(s)[s] - _log_cells(s, e)
+    experts = int(e.max()) + 1
+    points = (margin + _pointwise(cells.at(ran), e, experts, log) for cells in tokens.cells)
+    observed = next(points)
+    expected, null = np.zeros(len(e)), np.empty(len(tokens.permutations))
+    for i, point in enumerate(points):
+        null[i] = point.sum() / total.sum()
+        expected += point / len(null)
+    sums = np.bincount(document, observed - expected, minlength=len(total))
+    return Information(float(observed.sum() / total.sum()), null, sums, total)
+
+
+def _pointwise(cells: Cells, e: Ints, experts: int, log: Floats) -> Floats:
+    """log2 n_sle − log2 n_sl of every token."""
+    inner = cells.cell * experts + e
+    if len(cells.n) * experts > 8 * len(e):  # too many that do not occur
+        inner = np.unique(inner, return_inverse=True)[1]
+    return np.asarray(log[np.bincount(inner)[inner]] - log[cells.n][cells.cell])
+
+
+def _table(n: int) -> Floats:
+    return np.log2(np.maximum(np.arange(n + 1), 1))
+
+
+def _log(s: Ints) -> Floats:
+    return np.log2(np.maximum(np.bincount(s), 1))
+
+
+def _log_cells(s: Ints, e: Ints) -> Floats:
+    _, at, count = np.unique(s.astype(np.int64) * (int(e.max()) + 1) + e, return_inverse=True, return_counts=True)
+    return np.asarray(np.log2(count)[at])
+
+
+def label_entropy(tokens: Labelled) -> float:
+    """H(L | S) in bits, plug-in, over all labelled tokens."""
+    cell = tokens.stratum.astype(np.int64) * tokens.labels + tokens.label
+    pairs, count = np.unique(cell, return_counts=True)
+    n_s = np.bincount(tokens.stratum)
+    return float(np.sum(count * np.log2(n_s[pairs // max(tokens.labels, 1)] / count)) / max(tokens.total.sum(), 1))

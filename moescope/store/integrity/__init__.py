@@ -1,0 +1,1 @@
+"""Is a store sound, and bit for bit what was written?"""

@@ -1,0 +1,1 @@
+"""How decisions lie on the disk: narrow tables, and the encodings that lose nothing."""

@@ -1,0 +1,250 @@
+"""Change a store without anybody seeing half of it: a copy beside it is changed, synced, and renamed over it.
+
+No reader is ever in the way (nobody opens the file itself for writing), and a crash at any instant leaves the old file or the
+new one; what it leaves beside them is swept away by the next change. Links are followed, mode and owner kept. Who writes into
+the file itself meanwhile is not overwritten: the change is made again, over what he left.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Collection, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from ... import __version__
+from ...errors import StoreError
+from ..connect import connect, identity, joined
+from ..files.durable import exclusive, sync
+from ..files.paths import attach, confine, plainly, real, roomy, workplace, writable
+from ..files.seal import seal, unseal
+from ..schema import VERSION, create_tables, quote, refresh_views
+from ..trust import inert
+from .unfinished_run import Part, parts, parts_folder
+
+Change = Callable[[duckdb.DuckDBPyConnection], object]
+_MEMORY = 4 << 30  # bytes, at most
+_ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
+_TRIES = 3
+_known: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # of files, by their state
+_ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
+
+
+def check_target(store: Path) -> None:
+    """StoreError if nothing can be written at `store`: it is something else, or it or its folder is not to be written."""
+    path = real(store)
+    if path.is_dir():
+        raise StoreError(f"{store} is a folder; name a file such as {store / 'run.duckdb'}")
+    if not path.parent.is_dir():
+        raise StoreError(f"there is no folder {store.parent} to hold {store.name}; make it first")
+    roomy(store)
+    if path.exists():
+        known(store)
+    if reason := writable(path):
+        raise StoreError(f"cannot write {store}: {reason}; choose one that can be written")
+
+
+def ensure_store(store: Path) -> None:
+    """Make an empty store at `store` unless one is there; StoreError if it is something else."""
+    check_target(store)
+    if real(store).exists():
+        tidy(store)
+    else:  # not anew: another process may have begun it meanwhile, and a run in it
+        update(store, lambda con: None)
+
+
+def renew(store: Path) -> None:
+    """Begin the store anew: an empty one in its place, and what was cut off there forgotten. StoreError if a trace runs.
+
+    Runs that are of another store of this name stay where they are.
+    """
+    _, uid = known(store)
+    if [part for part in parts(store) if part.alive()]:
+        raise StoreError(f"{store} cannot be begun anew while a trace writes into it; wait for it, or name another file")
+    update(store, lambda con: None, anew=True)
+    for part in parts(store):
+        if part.head.get("store") == uid:
+            part.remove()
+    tidy(store)
+
+
+def update(store: Path, change: Change, anew: bool = False) -> None:
+    """Change a store, or with `anew` begin it: copied, changed, renamed over it. StoreError if it cannot be read or written."""
+    try:
+        with exclusive(store):
+            replace(store, change, anew)
+    except (OSError, duckdb.Error) as error:
+        raise StoreError(f"cannot write {store}: {reason(error)}; choose a folder that can be written") from error
+
+
+def reason(error: Exception) -> str:
+    """What the system or DuckDB says, in one line."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(said).split())[:200] or type(error).__name__
+
+
+def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:
+    """As `update`, for who holds the right to replace `store`; `change` may read the folder `reach`.
+
+    `uid`: the store that is meant. One that is gone is begun again under it, and another one in its place is left alone.
+    """
+    path = real(store)
+    if why := writable(path):
+        raise StoreError(f"cannot write {store}: {why}; choose one that can be written")
+    for _ in range(_TRIES):
+        begun = anew or not path.exists()
+        done, there = known(store)
+        sweep(store, done)
+        if not begun and uid is not None and there != uid:
+            raise StoreError(
+                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
+                "there"
+            )
+        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
+            return
+    raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
+
+
+def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Path | None) -> bool:
+    """One try; False if the file was changed by somebody else meanwhile. `begin`: the identity of a store to begin."""
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        before = _state(path)
+        with workplace(temporary) as place:
+            if begin is None:
+                _whole(store)
+                shutil.copyfile(path, place)
+                unseal(place)
+            with plainly(place) as name, closing(_opened(name, reach)) as con:
+                if _ours.get(path) != before:
+                    inert(con, store, "store")
+                create_tables(con)  # a store of an earlier version of this schema may lack one
+                con.execute("begin")  # one transaction: each would wait for the disk
+                if begin is not None:
+                    _begin(con, begin)
+                change(con)
+                con.execute("commit")
+                told = joined(con, "store"), identity(con, "store")
+                same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
+                con.execute("checkpoint")
+            seal(place)
+        _like(path, temporary)
+        sync(temporary)
+        with _held(store, path):
+            if _state(path) != before:
+                return False
+            os.replace(temporary, path)
+            if same:
+                _ours[path] = _state(path)
+                _known[path] = _ours[path], *told
+        sync(path.parent)
+        return True
+    finally:
+        _delete(path.parent.glob(f"{escape(temporary.name)}*"))
+
+
+def _state(path: Path) -> tuple[Any, ...]:
+    """Changes when somebody writes into the file, or puts another in its place; or a log of changes beside it."""
+    found: list[Any] = []
+    for file in (path, path.with_name(path.name + ".wal")):
+        with suppress(FileNotFoundError):
+            stat = file.stat()
+            found += [file.name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    return tuple(found)
+
+
+@contextmanager
+def _held(store: Path, path: Path) -> Iterator[None]:
+    """While this is open, no other program can open the file to write into it. StoreError if one has."""
+    with duckdb.connect() as con:
+        if path.exists():
+            try:
+                attach(con, path)
+            except duckdb.Error:
+                connect(store).close()  # says why
+                raise
+        yield
+
+
+def _like(path: Path, temporary: Path) -> None:
+    """Give a file that takes the place of `path` its mode, its owner where the system allows it, and its attributes."""
+    with suppress(OSError):
+        os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
+    with suppress(OSError):
+        shutil.copystat(path, temporary)
+    os.utime(temporary)
+
+
+def _opened(path: Path, reach: Path | None) -> duckdb.DuckDBPyConnection:
+    """`path` for writing: in row groups that leave little of its blocks unused, and with part of the memory, since a model is
+    there too; what does not fit is spilled beside it. Nothing else can be reached but the folder `reach`."""
+    con = duckdb.connect()
+    con.execute("set enable_progress_bar = false")
+    memory = min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    con.execute(f"set memory_limit = '{memory >> 20} MiB'")
+    con.execute(f"set temp_directory = {quote(f'{path}.spill')}")
+    con.execute(f"attach {quote(str(path))} as store (type duckdb, row_group_size {_ROW_GROUP})")
+    con.execute("use store")
+    confine(con, folders=[reach] if reach else [])
+    return con
+
+
+def tidy(store: Path) -> None:
+    """Remove what a crash left beside `store`, if this user may and nobody is changing it."""
+    with suppress(OSError, StoreError), exclusive(store, wait=False):
+        sweep(store)
+
+
+def sweep(store: Path, done: Collection[str] | None = None) -> None:
+    """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
+    moescope's. `done`: the names of parts that are joined, where they are known."""
+    path, folder = real(store), parts_folder(store)
+    _delete(path.parent.glob(f"{escape(path.name)}.tmp-*"))
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    done = known(store)[0] if done is None else done
+    for part in [Part(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
+        if part.path.name in done or part.forgotten():
+            part.remove()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def known(store: Path) -> tuple[set[str], str | None]:
+    """Names of the parts that are joined to a store, and its identity; from memory while the file is as this process left it.
+
+    StoreError as of `connect`.
+    """
+    path = real(store)
+    if not path.exists():
+        return set(), None
+    state = _state(path)
+    if _known.get(path, ((), set(), None))[0] != state:
+        with connect(store) as con:
+            _known[path] = state, joined(con), identity(con)
+    return _known[path][1:]
+
+
+def _whole(store: Path) -> None:
+    """StoreError if another program left changes beside the file that are not in it yet."""
+    if (log := real(store)).with_name(log.name + ".wal").exists():
+        raise StoreError(
+            f"{store} was changed by another program and not closed ({store.name}.wal is there); open and close it once with "
+            "DuckDB"
+        )
+
+
+def _begin(con: duckdb.DuckDBPyConnection, uid: str) -> None:
+    rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat()), ("uid", uid)]
+    con.executemany("insert into meta values (?, ?)", rows)
+    refresh_views(con)
+
+
+def _delete(paths: Any) -> None:
+    for path in list(paths):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""What a trace says of activations and weights, which it never keeps."""

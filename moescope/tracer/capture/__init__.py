@@ -1,0 +1,1 @@
+"""Listening to a model: its open calls, and the records of each forward."""

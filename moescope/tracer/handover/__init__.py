@@ -1,0 +1,1 @@
+"""From records on the model's thread to rows on the writing thread."""

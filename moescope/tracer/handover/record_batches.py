@@ -1,0 +1,181 @@
+"""Forward passes on their way to the store: tensors stacked by shape, copied once, in order.
+
+On CUDA the copy goes to pinned memory on a side stream behind an event that only the writing thread waits for; hooks and
+hand-over never synchronize. On a CPU nothing is copied.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...contracts import Record
+from ...routers.scores import probabilities, summarize
+from ...store.physical.tables import STEPS
+from ..options import Options
+from ..training_steps import Ended
+
+_CACHED = 1 << 15  # logits
+_FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool")
+
+
+@dataclass(eq=False)
+class Forward:
+    """One forward pass (or, without a `row`, the end of a batch): its token streams, what they refer to, what is said of it."""
+
+    streams: list[Any]
+    tensors: dict[str, Tensor]  # token ids and masks of the streams
+    row: dict[str, Any] | None
+    progress: dict[str, Any] | None = None
+    part: str | None = None  # of a run with `monitor`: train | eval | alone
+    tentative: bool = False  # its step may get another number when it ends
+    ended: Ended | None = None  # what is over behind it
+
+
+Routed = tuple[Record, Any, int]
+"""A record, its stream, and the number of its forward within the job."""
+
+
+@dataclass(eq=False)
+class Stack:
+    """Records of like shape from routers of one device: arrays with a leading axis over `routed`."""
+
+    routed: list[Routed]
+    tensors: dict[str, Tensor]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The tensors as NumPy arrays (floats as float32); on the writing thread, once the copy has arrived."""
+        return {name: _numpy(tensor) for name, tensor in self.tensors.items()}
+
+
+@dataclass(eq=False)
+class Job:
+    """What is handed over at once: a forward pass, or several small ones."""
+
+    forwards: list[Forward]
+    stacks: list[Stack] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Held until it is written."""
+        held = [t for s in self.stacks for t in s.tensors.values()] + [t for f in self.forwards for t in f.tensors.values()]
+        return sum(t.numel() * t.element_size() for t in held)
+
+    def wait(self) -> None:
+        """Until the copies have arrived; on the writing thread only."""
+        for event in self.events:
+            event.synchronize()
+
+
+def stack(routed: Iterable[Routed], options: Options) -> list[Stack]:
+    """Group records by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
+    groups: dict[Any, list[tuple[Routed, dict[str, Tensor]]]] = {}
+    for one in routed:
+        tensors = _tensors(one[0])
+        shapes = tuple((name, t.shape, t.dtype, t.device) for name, t in tensors.items())
+        own = id(one[1]) if options.monitor else 0
+        groups.setdefault((own, one[0].site.score, one[0].site.kind, shapes), []).append((one, tensors))
+    return [_stack([one for one, _ in group], [tensors for _, tensors in group], options) for group in groups.values()]
+
+
+def _tensors(record: Record) -> dict[str, Tensor]:
+    found = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    if record.decided is not None:
+        found |= {"decided_experts": record.decided[0], "decided_weights": record.decided[1]}
+    return {name: value.detach() if value.requires_grad else value for name, value in found.items()}
+
+
+def _stack(group: list[Routed], columns: list[dict[str, Tensor]], options: Options) -> Stack:
+    wanted = options.logits or options.monitor
+    summaries = (
+        _summaries([c["logits"] for c in columns], group, options) if options.summaries and "logits" in columns[0] else {}
+    )
+    tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0] if name != "logits" or wanted} | summaries
+    tensors["experts"] = tensors["experts"].to(torch.int16)
+    return Stack(group, tensors)
+
+
+def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> dict[str, Tensor]:
+    """(R, T) each: router by router where one fills the cache of a CPU, else all at once."""
+    score, fields = group[0][0].site.score, options.summaries
+    assert not isinstance(fields, bool)
+    if logits[0].device.type == "cpu" and logits[0].numel() > _CACHED:
+        each = [summarize(x, record.experts, score, fields) for x, (record, *_) in zip(logits, group)]
+        found = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    else:
+        experts = torch.stack([record.experts for record, *_ in group])
+        found = summarize(torch.stack(logits), experts, score, fields)
+    if logits[0].dtype in (torch.bfloat16, torch.float16):
+        found = {name: (values * STEPS[name]).round_().div_(STEPS[name]) for name, values in found.items()}
+    return found
+
+
+def mean_probabilities(logits: np.ndarray, score: str | None, real: np.ndarray) -> np.ndarray:
+    """(R, E) mean over the tokens that are `real` (R, T) of what logits (R, T, E) become; on the writing thread."""
+    p = probabilities(torch.from_numpy(logits), score).numpy()
+    return np.asarray((p * real[..., None]).sum(1) / np.maximum(real.sum(1), 1)[:, None])
+
+
+def phase(model: nn.Module, streams: list[Any]) -> str:
+    """What a forward pass is for: train | forward (no text) | prefill; the writing thread knows which of these is a decode."""
+    if model.training and torch.is_grad_enabled():
+        return "train"
+    return "prefill" if streams[0].kind == "text" else "forward"
+
+
+def references(streams: list[Any], output: Any, predictions: bool = False) -> dict[str, Tensor]:
+    """Token ids, facts and cache events of the streams by `number:name`, and the loss: copied on their device, since the caller
+    may write something else there before they are stored. With `predictions` the ids that a head's logits rank first."""
+    found: dict[str, Tensor] = {}
+    for number, stream in enumerate(streams):
+        named = {"ids": stream.ids, **stream.facts} | {f"event{i}": value for i, (_, value) in enumerate(stream.events)}
+        found |= {f"{number}:{name}": t.detach().clone() for name, t in named.items() if torch.is_tensor(t)}
+        logits: Any = getattr(output, "logits", None) if predictions else None
+        if torch.is_tensor(logits) and _heads(logits, stream):
+            found[f"{number}:predicted"] = logits.detach().argmax(-1)
+    loss: Any = getattr(output, "loss", None)
+    return found | ({"loss": loss.detach().clone()} if torch.is_tensor(loss) else {})
+
+
+def _heads(logits: Tensor, stream: Any) -> bool:
+    """Whether logits (sequences, places, ids) belong to the last places of a stream of text that the model goes on with."""
+    if stream.kind != "text" or stream.stack == "encoder" or logits.dim() != 3:
+        return False
+    return logits.shape[0] == stream.shape[0] and 0 < logits.shape[1] <= stream.shape[1]
+
+
+class Copier:
+    """Moves a job's tensors to the host without making anyone wait."""
+
+    def __init__(self) -> None:
+        self._sides: dict[torch.device, Any] = {}
+
+    def send(self, job: Job) -> Job:
+        """Start the copies; the job's events say when they have arrived."""
+        owners = [*(s.tensors for s in job.stacks), *(f.tensors for f in job.forwards)]
+        holders = [(tensors, name) for tensors in owners for name in tensors]
+        for device in {h[n].device for h, n in holders if h[n].device.type == "cuda"}:
+            job.events.append(self._copy([(h, n) for h, n in holders if h[n].device == device], device))
+        return job
+
+    def _copy(self, holders: list[tuple[dict[str, Tensor], str]], device: torch.device) -> Any:
+        side = self._sides.setdefault(device, torch.cuda.Stream(device))
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for holder, name in holders:
+                source = holder[name]
+                target = torch.empty(source.shape, dtype=source.dtype, pin_memory=True)
+                target.copy_(source, non_blocking=True)
+                source.record_stream(side)
+                holder[name] = target
+            event = torch.cuda.Event()
+            event.record(side)
+        return event
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()

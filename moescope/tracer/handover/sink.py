@@ -1,0 +1,245 @@
+"""The writing thread: jobs in order, into rows, into shards; the model waits only when writing cannot keep up."""
+
+import queue
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from ... import decisions as routing
+from ...errors import MoescopeError
+from ...store import RunWriter
+from ..options import Options
+from ..sequences.token_rows import Identity
+from ..training_steps import Ended
+from .health import Watch
+from .record_batches import Job, Stack, mean_probabilities
+
+
+class Sink:
+    """Writes jobs on a thread of its own, holding at most `options.max_bytes` of them.
+
+    A shard is committed only behind a job that carries `progress`: then everything before it is whole.
+    """
+
+    def __init__(self, writer: RunWriter, identity: Identity, options: Options) -> None:
+        self.writer, self.identity = writer, identity
+        self.commit_rows, self.commit_seconds = options.commit_rows, options.commit_seconds
+        self.max_bytes = options.max_bytes
+        carried = writer.part.progress.get("resume", {})  # of a run that goes on
+        self.waited = 0.0
+        self.written: dict[str, Any] = dict(writer.part.progress)
+        self.watch = Watch(writer)
+        self.options = options
+        self.warnings: dict[str, int] = dict(carried.get("warned", {}))
+        self._unnumbered: list[dict[str, Any]] = []  # forwards of a training step whose number may change
+        self._held = self._waiting = 0
+        self._room = threading.Condition()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._error: BaseException | None = None
+        self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="moescope-sink", daemon=True)
+        self._thread.start()
+
+    def put(self, job: Job) -> None:
+        """Hand over a job; waits when too much is held. Raises what the writing thread met."""
+        self.check()
+        size = job.bytes
+        with self._room:
+            if self._held and self._held + size > self.max_bytes:
+                began = time.perf_counter()
+                self._room.wait_for(lambda: not self._held or self._held + size <= self.max_bytes or self._error is not None)
+                self.waited += time.perf_counter() - began
+            self._held += size
+            self._waiting += 1
+        self._jobs.put(job)
+
+    def check(self) -> None:
+        """Raise what the writing thread met, if anything."""
+        if self._error is not None:
+            raise self._error
+
+    def settle(self) -> None:
+        """Wait until what was handed over up to now is rows. Raises what the writing thread met."""
+        with self._room:
+            self._room.wait_for(lambda: not self._waiting)
+        self.check()
+
+    def finish(self) -> None:
+        """Wait until all jobs are rows; then raise what was met."""
+        self._jobs.put(None)
+        self._thread.join()
+        self.check()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            size = job.bytes
+            try:
+                if self._error is None:
+                    self._write(job)
+            except BaseException as error:
+                self._error = error if isinstance(error, MoescopeError) else _unexpected(error)
+            finally:
+                with self._room:
+                    self._held -= size
+                    self._waiting -= 1
+                    self._room.notify_all()
+
+    def _write(self, job: Job) -> None:
+        job.wait()
+        if any(forward.row is not None for forward in job.forwards):
+            self._rows(job)
+        for forward in job.forwards:
+            if forward.ended is not None:
+                self._end(forward.ended)
+        said = [forward.progress for forward in job.forwards if forward.progress is not None]
+        if said and (not self._unnumbered or self.writer.pending >= self.commit_rows):
+            self._file()
+            self.written = said[-1]
+            self.written["resume"] = {**self.written.get("resume", {}), "warned": dict(self.warnings)}
+            self.writer.mark()
+            overdue = time.monotonic() - self._last > self.commit_seconds
+            if self.writer.pending and (self.writer.pending >= self.commit_rows or overdue):
+                self.writer.commit(self.written)
+                self._last = time.monotonic()
+
+    def _rows(self, job: Job) -> None:
+        first = self.writer.take("forward", len(job.forwards))
+        keys: dict[int, np.ndarray] = {}
+        rows = []
+        for place, forward in enumerate(job.forwards):
+            shared = {name: t.numpy() for name, t in forward.tensors.items()}
+            for number, stream in enumerate(forward.streams):
+                own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
+                tokens, named = self.identity.rows(stream, own)
+                keys[id(stream)] = tokens.reshape(-1)
+                if "predicted" in own:
+                    self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
+            count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+            loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
+            row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
+            rows.append(row | ({"phase": "decode"} if row.get("phase") == "prefill" and named.decodes else {}))
+        for stack in job.stacks:
+            self._add(stack, keys, first, [forward.part for forward in job.forwards])
+        for row, forward in zip(rows, job.forwards):
+            self._unnumbered.append(row)
+            if not forward.tentative:
+                self._file()
+
+    def _end(self, ended: Ended) -> None:
+        self.watch.end(ended)
+        if ended.part == "train":
+            self._file(ended.step)
+
+    def _file(self, step: int | None = None) -> None:
+        """Add the rows of forwards that are held, under this step (else the one that was foreseen)."""
+        for row in self._unnumbered:
+            self.writer.add("forwards", row if step is None else {**row, "step": step})
+        self._unnumbered = []
+
+    def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, parts: list[str | None]) -> None:
+        arrays = stack.arrays()
+        sites = [record.site for record, *_ in stack.routed]
+        routers = np.array([site.extra["number"] for site in sites])
+        iterations = np.array([record.iteration for record, *_ in stack.routed])
+        forwards = np.array([first + number for *_, number in stack.routed], np.uint32)
+        rows = arrays.pop("rows", None)
+        named = [keys[id(stream)] for _, stream, _ in stack.routed]
+        tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
+        self._look(arrays, sites, tokens)
+        for (record, *_), those in zip(stack.routed, tokens):
+            if record.altered:
+                count = int((those >= 0).sum())
+                self._warn(f"{record.site.path} executed something else than its router decided, which was not kept", count)
+        if (part := parts[stack.routed[0][2]]) is not None:
+            self.watch.add(part, arrays | _means(arrays, sites[0].score, tokens), sites, tokens)
+        if not self.options.logits:
+            arrays.pop("logits", None)
+        if self.options.fraction < 1:
+            tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
+        if routing.fits_wide(arrays, sites[0].kind):
+            k = arrays["experts"].shape[-1]
+            columns = routing.wide(arrays, tokens, routers, iterations, forwards)
+            kept = columns if self.options.weights else {name: c for name, c in columns.items() if name[0] != "w"}
+            self.writer.add(f"routes_{k}", kept)
+        else:
+            decisions, assignments = routing.long(arrays, tokens, routers, iterations, forwards)
+            if not self.options.weights:
+                del assignments["weight"]
+            self.writer.add("decisions_long", decisions)
+            self.writer.add("assignments_long", assignments)
+        self._extras(stack, arrays, tokens, routers, iterations, forwards)
+
+    def _differing(self, stack: Stack, arrays: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+        """(R, T) of which tokens the layer executed something else than the router decided; counted in the run's warnings."""
+        other = tokens >= 0
+        if arrays["decided_experts"].shape == arrays["experts"].shape:
+            weights = np.isclose(arrays["decided_weights"], arrays["weights"], rtol=0, atol=0, equal_nan=True)
+            other = other & ~((arrays["decided_experts"] == arrays["experts"]) & weights).all(-1)
+        for (record, *_), count in zip(stack.routed, other.sum(1)):
+            if count and "warning" not in record.site.extra:  # else it is said of the router once and for all
+                self._warn(f"{record.site.path} executed something else than its router decided", int(count))
+        return other
+
+    def _warn(self, sentence: str, count: int) -> None:
+        self.warnings[sentence] = self.warnings.get(sentence, 0) + count
+
+    def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forwards: Any) -> None:
+        if "decided_experts" in arrays:
+            different = self._differing(stack, arrays, tokens).any(1)
+            if different.any() and arrays["decided_experts"].shape[-1] <= routing.MAX_WIDTH:
+                pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
+                k = pick["experts"].shape[-1]
+                wide = routing.wide(pick, *(a[different] for a in (tokens, routers, iterations, forwards)))
+                self.writer.add(f"decided_{k}", wide)
+        if "logits" in arrays:
+            r, t = np.nonzero((tokens >= 0) & _drawn(tokens, float(self.options.logits)))
+            self.writer.add(
+                "logits",
+                {"forward": forwards[r], "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
+                 "logits": list(arrays["logits"][r, t])},
+            )  # fmt: skip
+        for (record, *_), router, forward in zip(stack.routed, routers, forwards):
+            if record.capacity is not None:
+                pools = 1 if "pool" not in arrays else int(arrays["pool"].max()) + 1
+                self.writer.add(
+                    "pools",
+                    {"forward": forward, "router": router, "pool": np.arange(pools), "tokens": record.pool_tokens or 0,
+                     "capacity": record.capacity},
+                )  # fmt: skip
+
+    def _look(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
+        for name in ("entropy", "weights"):
+            if name in arrays and not np.isfinite(arrays[name]).all():
+                bad = ~np.isfinite(arrays[name]).reshape(len(sites), tokens.shape[1], -1).all(-1) & (tokens >= 0)
+                for site, count in zip(sites, bad.sum(1)):
+                    if count:
+                        what = "router logits" if name == "entropy" else "routing weights"
+                        self._warn(f"NaN or infinite {what} at {site.path}", int(count))
+
+
+def _means(arrays: dict[str, np.ndarray], score: str | None, tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean probability of every expert over the tokens that are recorded, where there are logits."""
+    if "logits" not in arrays:
+        return {}
+    return {"mean_probability": mean_probabilities(arrays["logits"], score, tokens >= 0)}
+
+
+def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
+    """Token labels: what comes next by the model's head, for the last places of each sequence."""
+    tokens = keys[:, keys.shape[1] - ids.shape[1] :]
+    real = tokens >= 0
+    labels = [str(i) for i in ids[real].tolist()]
+    return {"token": tokens[real], "kind": ["predicted_id"] * len(labels), "label": labels}
+
+
+def _drawn(tokens: np.ndarray, fraction: float) -> np.ndarray:
+    """The same tokens in every layer, spread evenly: a hash of the key under the fraction."""
+    mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(40)).astype(np.float64) < fraction * 2**24
+
+
+def _unexpected(error: BaseException) -> BaseException:
+    error.add_note("met while the trace was being written; what was committed before is safe")
+    return error

@@ -1,0 +1,78 @@
+"""What a run says of itself before its first row."""
+
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ..contracts import Site
+from ..proof import Proved
+from ..routers.compiled import CURE, has_run
+
+
+def head(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
+    """The run, its model, routers and experts, by the columns of the schema."""
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    return {
+        "run": {"started": started, "host": f"{platform.system()} {platform.machine()}", **run},
+        "model": dict(model),
+        "routers": [_router(site) for site in sites],
+        "experts": [expert for site in sites for expert in _experts(site)],
+    }
+
+
+def _router(site: Site) -> dict[str, Any]:
+    extra = {k: v for k, v in site.extra.items() if k not in ("number", "roles", "shared", "capacity_factor")}
+    return {
+        "router": site.extra["number"],
+        "name": site.path,
+        "layer": site.layer,
+        "stack": site.stack,
+        "site": site.where,
+        "contract": site.contract.name,
+        "kind": site.kind,
+        "experts": site.n_experts,
+        "top_k": site.top_k if site.kind not in ("expert_choice", "soft") else None,
+        "shared_experts": site.extra.get("shared"),
+        "score": site.score,
+        "weight_on": site.weight_on,
+        "capacity_factor": site.extra.get("capacity_factor"),
+        "extra": extra,
+    }
+
+
+def _experts(site: Site) -> list[dict[str, Any]]:
+    roles = site.extra.get("roles", {})  # {expert number: role} beside the routed ones
+    numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
+    return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]
+
+
+def proof_notes(proof: list[Proved]) -> list[str]:
+    """What the proof could not show, each sentence once with the routers it is of."""
+    return _together([(p.note, p.router) for p in proof if p.note])
+
+
+def said_of(sites: list[Site], fired: set[int]) -> list[str]:
+    """What contracts have to say of their routers, each once; and which routers were never asked in this run."""
+    silent = "never fired in this run, so that nothing of it is stored"
+    said = [(silent, site.path) for site in sites if site.extra["number"] not in fired]
+    return _together(said + [(site.extra["warning"], site.path) for site in sites if "warning" in site.extra])
+
+
+def _together(pairs: list[tuple[str, str]]) -> list[str]:
+    """Each sentence once, behind the routers (by path) of which it is said."""
+    said: dict[str, list[str]] = {}
+    for text, path in pairs:
+        said.setdefault(text, []).append(path)
+    return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
+
+
+def nothing(model: nn.Module, outside: int) -> str:
+    """Why a trace holds nothing, where routers fired `outside` times in no forward of the model."""
+    kind = type(model).__name__
+    if outside:
+        return f"routers fired {outside} times, but never inside a forward of {kind}: trace the module that your code calls"
+    cure = f"; if what ran was compiled (torch.compile) before, its graphs ran past the Tracer: {CURE}" if has_run() else ""
+    return f"{kind} was never run inside the Tracer, so there is nothing to store{cure}"

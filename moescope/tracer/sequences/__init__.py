@@ -1,0 +1,1 @@
+"""Which token of which sequence every row of a forward is."""

@@ -1,0 +1,226 @@
+"""Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ...store import RunWriter
+from .generating import stops
+from .image_patches import UNITS, in_text, patches, sizes
+from .naming import Named, Sequences, among
+from .streams import Stream
+
+
+@dataclass(frozen=True)
+class SequenceInfo:
+    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out."""
+
+    source: str | None = None
+    row: int = 0
+    part: int = 0
+    document: str | None = None
+    text: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    words: Sequence[int | None] = ()
+    word_labels: Sequence[Mapping[str, str]] = ()  # by word number
+
+
+class Identity:
+    """Gives keys to sequences and tokens and writes their rows."""
+
+    def __init__(
+        self,
+        writer: RunWriter,
+        text_of: Callable[[Sequence[int]], list[str]] | None,
+        special: set[int],
+        stops: tuple[set[int], set[int]] = (set(), set()),
+    ) -> None:
+        self.writer, self.text_of = writer, text_of
+        self.special = np.array(sorted(special), np.int64)
+        self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
+        self._seen: set[int] = set()
+
+    @classmethod
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
+        """For a model and its tokenizer, if it has one."""
+        if tokenizer is None:
+            return cls(writer, None, set(), stops(model))
+
+        def texts(ids: Sequence[int]) -> list[str]:
+            pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
+            return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
+
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
+
+    def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
+        """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
+        named = self.sequences.name(stream, arrays)
+        self._reject(named.rejected)
+        if named.begun is not None:
+            self._sequences(stream, named, arrays)
+        ids = arrays.get("ids")
+        if named.live.said is not stream.infos and named.packed is None:
+            named.live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
+        keys = self._tokens(stream, named, ids, arrays)
+        named.fed(keys, ids, stream.reruns)
+        return _once(keys) if named.again is not None and named.live.reordered else keys, named
+
+    def notes(self) -> list[str]:
+        """Sentences on what could not be told, and on what was run more than once."""
+        return self.sequences.notes()
+
+    def _reject(self, tokens: np.ndarray) -> None:
+        """Drafts that assisted decoding threw away were routed, but are no part of their sequence."""
+        if len(tokens):
+            self.writer.add(
+                "token_labels", {"token": tokens, "kind": ["draft"] * len(tokens), "label": ["rejected"] * len(tokens)}
+            )
+
+    def _sequences(self, stream: Stream, named: Named, arrays: Mapping[str, np.ndarray]) -> None:
+        """Rows of the sequences that begin."""
+        assert named.begun is not None
+        size = len(named.begun)
+        first = int(named.sequence[0, 0] - named.unit[0, 0])
+        keys = np.arange(first, first + size)
+        stream.packed = named.packed
+        infos, beams = _infos(stream, size)
+        self.writer.add(
+            "sequences",
+            {
+                "sequence": keys,
+                "source": [i.source for i in infos],
+                "source_row": np.array([i.row for i in infos], np.int64),
+                "part": np.array([i.part for i in infos], np.int32),
+                "beam": beams,
+                "document": [i.document if i.document is not None else f"{first + n}" for n, i in enumerate(infos)],
+                "stack": stream.stack,
+                "domain": [i.labels.get("domain") for i in infos],
+                "class": [i.labels.get("class") for i in infos],
+                "text": [i.text for i in infos],
+                "tokens": named.begun,
+                **sizes(stream, arrays),
+            },
+        )
+        labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
+        if labels:
+            sequence, kind, label = map(list, zip(*labels))
+            self.writer.add("sequence_labels", {"sequence": sequence, "kind": kind, "label": label})
+
+    def _tokens(self, stream: Stream, named: Named, ids: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        row, place = _real(named.fresh)
+        first = self.writer.take("token", len(row))
+        keys = np.full(named.real.shape, -1, np.int64)
+        keys[row, place] = np.arange(first, first + len(row))
+        if named.again is not None:
+            keys[:, : named.again.shape[1]] = named.again
+        token, position = keys[row, place], named.position[row, place]
+        columns: dict[str, Any] = {"token": token, "sequence": named.sequence[row, place], "position": position}
+        columns |= {"generated": named.generated[row, place]}
+        if stream.kind == "image":
+            columns |= patches(stream, place, arrays)
+        elif ids is not None:
+            vocab = ids[row, place].astype(np.int64)
+            columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
+            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
+            self._vocab(vocab)
+        else:
+            columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
+        columns |= self._words(stream, named, row, place, token)
+        if named.live.reordered:
+            columns["parent"] = _parents(keys, named.live.last, row, place)
+        self.writer.add("tokens", columns)
+        return keys
+
+    def _pictured(
+        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
+    ) -> dict[str, Any]:
+        """Columns of tokens of which some are pieces of a picture."""
+        cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
+        if cells is None:
+            return {}
+        import pyarrow as pa
+
+        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if (frame >= 0).any():
+            tokens, labels = columns["token"][frame >= 0], [str(f) for f in frame[frame >= 0]]
+            self.writer.add("token_labels", {"token": tokens, "kind": ["frame"] * len(labels), "label": labels})
+        return {
+            "unit": [UNITS[u] for u in unit],
+            "vocab_id": pa.array(columns["vocab_id"], pa.uint32(), mask=unit > 0),
+            "special": columns["special"] & (unit == 0),
+            "y": pa.array(y, pa.int32(), mask=y < 0),
+            "x": pa.array(x, pa.int32(), mask=x < 0),
+        }
+
+    def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
+        """The words that prompts' tokens are of, and their labels."""
+        live, position = named.live, named.position[row, place]
+        if named.packed is not None:
+            infos, which, places = _infos(stream, stream.units)[0], named.unit[row, place], position
+            known = np.array([p < len(infos[n].words) for n, p in zip(which, places)], bool)
+        else:
+            infos, which, places = live.infos, row, position - live.since[row]
+            known = position < live.until[row]
+        if not known.any():
+            return {}
+        words = [infos[n].words[p] if there else None for there, n, p in zip(known, which, places)]
+        labels = [
+            (int(t), kind, label)
+            for n, word, t in zip(which, words, token)
+            if word is not None and word < len(infos[n].word_labels)
+            for kind, label in infos[n].word_labels[word].items()
+        ]
+        if labels:
+            tokens, kinds, values = map(list, zip(*labels))
+            self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
+        import pyarrow as pa
+
+        return {"word": pa.array(words, pa.uint32())}
+
+    def _vocab(self, ids: np.ndarray) -> None:
+        if self.text_of is None:
+            return
+        new = sorted(set(ids.tolist()) - self._seen)
+        if new:
+            self._seen.update(new)
+            self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
+
+
+def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
+    """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
+    infos = stream.infos or []
+    rows = stream.packed
+    if rows is not None and len(infos) == stream.shape[0] != size:
+        bare = {"text": None, "words": (), "word_labels": (), "document": None}
+        return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
+    times = size // len(infos) if infos and size % len(infos) == 0 else 0
+    if not times or (rows is not None and times > 1):
+        return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
+    return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
+
+
+def _once(keys: np.ndarray) -> np.ndarray:
+    """Keys without those that stand in an earlier row: beams that have a token in common run it in each of their rows."""
+    found = np.full(keys.shape, -1, np.int64)
+    _, first = np.unique(keys, return_index=True)
+    found.reshape(-1)[first] = keys.reshape(-1)[first]
+    return found
+
+
+def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row and place of everything that is no padding, row by row."""
+    if not mask.all():
+        row, place = np.nonzero(mask)
+        return row, place
+    rows, places = np.arange(mask.shape[0])[:, None], np.arange(mask.shape[1])
+    return np.broadcast_to(rows, mask.shape).reshape(-1), np.broadcast_to(places, mask.shape).reshape(-1)
+
+
+def _parents(keys: np.ndarray, last: np.ndarray, row: np.ndarray, place: np.ndarray) -> Any:
+    """The token before each in its own hypothesis: beams change rows between steps."""
+    import pyarrow as pa
+
+    before = np.where(place == 0, last[row], keys[row, np.maximum(place - 1, 0)])
+    return pa.array(before, pa.int64(), mask=before < 0)
