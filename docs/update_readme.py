@@ -34,7 +34,7 @@ def pages() -> str:
     import ast
 
     said = []
-    for path in (README.parent / "app" / "views").glob("[a-z]*.py"):
+    for path in (README.parent / "moescope" / "app" / "views").glob("[a-z]*.py"):
         tree = ast.parse(path.read_text("utf-8"))
         title, _, words = (ast.get_docstring(tree) or "").partition(": ")
         order = int(path.read_text("utf-8").split('"order": ')[1].split(",")[0])

@@ -9,7 +9,7 @@ import pytest
 
 from moescope.inputs import Example, read
 
-HOME = Path(__file__).parents[1] / "probes"
+HOME = Path(__file__).parents[2] / "probes"
 Sentence = tuple[Example, list[tuple[str, dict[str, str]]]]
 
 

@@ -1,7 +1,6 @@
 """The Ablation page and training curves of the dashboard: what a store holds is shown, and only shipped things are run."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import synthetic_app
 from streamlit.testing.v1 import AppTest
 from synthetic_effects import add_effects
 
-APP = Path(__file__).parents[1] / "app"
-sys.path.insert(0, str(APP))  # as Streamlit does
+APP = Path(__file__).parents[2] / "moescope" / "app"
 
 from moescope.app.parts import ablation_run  # noqa: E402
 from moescope.app.parts.pickers import Layer  # noqa: E402

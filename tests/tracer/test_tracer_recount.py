@@ -16,8 +16,8 @@ from moescope.models.loading import load
 from moescope.models.vmoe import from_flax
 from moescope.tracer import Tracer, trace
 
-HERE = Path(__file__).parent / "goldens" / "vmoe"
-SHARED = Path(__file__).parents[2] / "shared" / "goldens" / "vmoe"
+HERE = Path(__file__).parents[1] / "goldens" / "vmoe"
+SHARED = Path(__file__).parents[3] / "shared" / "goldens" / "vmoe"
 GOLDENS = sorted(HERE.glob("*.npz")) + sorted(p for p in SHARED.glob("*.npz") if not (HERE / p.name).exists())
 ROUTED = """select forward, {} as key, a.rank, a.expert, a.weight, a.dropped, a.buffer_position from assignments a
 join routers r using (router) join tokens t using (token) join sequences s using (sequence)

@@ -41,10 +41,8 @@ class Arena:
     """A running arena."""
 
     def __init__(self, folder: Path) -> None:
-        here = Path(__file__).parent
-        paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
         settings = os.environ | {
-            "PYTHONPATH": paths,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "HF_HOME": str(folder / "hub"),

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 NEEDED = [
     "moescope/store/schema.sql",
     "moescope/store/views.sql",
-    "moescope/_app/main.py",
+    "moescope/app/main.py", "moescope/app/.streamlit/config.toml", "moescope/app/components/heat_map.js",
     "moescope/_datasets/text/README.md",
     "moescope/_datasets/fashion-mnist/README.md",
     *(f"moescope/models/specimens/{name}/config.json" for name in ("mixtral", "switch", "vmoe")),
@@ -60,8 +60,7 @@ def test_everything_is_inside(wheel: Path) -> None:
         names = set(file.namelist())
         assert [name for name in NEEDED if name not in names] == []
         assert "moescope = moescope.cli:main" in file.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-        pages = {p.relative_to(ROOT / "app").as_posix() for p in (ROOT / "app").rglob("*.py")}
-        assert {f"moescope/_app/{page}" for page in pages} <= names
+        assert {p.relative_to(ROOT).as_posix() for p in (ROOT / "moescope" / "app").rglob("*.py")} <= names
         assert [n for n in names if "__pycache__" in n or n.startswith(("tests/", "benchmarks/", "datasets/"))] == []
         assert sum(i.file_size for i in file.infolist() if "/specimens/" in i.filename) <= 60e6
 

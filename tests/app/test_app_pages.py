@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from moescope.store import RunWriter
 
-MAIN = Path(__file__).parents[1] / "app" / "main.py"
+MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
 PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
 
 

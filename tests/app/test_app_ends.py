@@ -17,7 +17,7 @@ import psutil
 import pytest
 import synthetic_app
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 APP = [sys.executable, "-m", "moescope.cli", "app"]
 ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL]
 
@@ -114,14 +114,13 @@ def test_ablation_ends_with_the_server(number: signal.Signals, tmp_path: Path) -
     (tmp_path / "moescope" / "__init__.py").touch()
     (tmp_path / "moescope" / "cli.py").write_text("import time\ndef main():\n    print('up', flush=True)\n    time.sleep(600)")
     code = (
-        "import os, sys, time; sys.path.insert(0, sys.argv[1]); import ablating, ends; from pathlib import Path; ends.heed(); "
-        "ablating.PACKAGE = Path(sys.argv[2]) / 'moescope'; job = ablating.Job([['ablate']], None, 'x').start()\n"
+        "import os, sys, time; from moescope.app.parts import ablation_run; from moescope.app.server import shutdown; "
+        "from pathlib import Path; shutdown.heed(); "
+        "ablation_run.PACKAGE = Path(sys.argv[1]) / 'moescope'; job = ablation_run.Job([['ablate']], None, 'x').start()\n"
         "while not job.said(): time.sleep(0.05)\n"
         "print(job.process.pid, flush=True); time.sleep(600)"
     )
-    server = subprocess.Popen(
-        [sys.executable, "-c", code, str(ROOT / "app"), str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True
-    )
+    server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment(), stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     job = psutil.Process(int(server.stdout.readline()))
     server.send_signal(number)

@@ -10,7 +10,7 @@ from moescope import analyses
 from moescope.inputs import read
 from moescope.store import RunWriter
 
-CORPUS = Path(__file__).parents[1] / "../shared/data/streusle/streusle.ud_dev.conllulex"
+CORPUS = Path(__file__).parents[2] / "../shared/data/streusle/streusle.ud_dev.conllulex"
 TOKEN = "I(expert; label | token) (bits)"
 pytestmark = [
     pytest.mark.slow,

@@ -7,7 +7,7 @@ import pytest
 from moescope.errors import InputError
 from moescope.inputs import Example, Word, read
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def row(number: object, form: str, upos: str = "X", misc: str = "_", lemma: str = "_") -> str:

@@ -12,7 +12,7 @@ from moescope.errors import InputError
 from moescope.models.vmoe.checkpoint import from_checkpoint, read_checkpoint
 from moescope.models.vmoe.published import infer_config
 
-THEIRS = Path(__file__).parent / "goldens" / "vmoe_checkpoints"
+THEIRS = Path(__file__).parents[1] / "goldens" / "vmoe_checkpoints"
 TREE = {
     "embedding": {"kernel": np.arange(24, dtype=np.float32).reshape(4, 6), "bias": np.ones(6, np.float32)},
     "head": {"kernel": np.arange(12, dtype=np.float32).reshape(6, 2)},

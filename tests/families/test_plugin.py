@@ -14,7 +14,7 @@ from moescope import discover
 from moescope.contracts import find
 from moescope.proof import edited, prove
 
-PAGE = Path(__file__).parents[1] / "docs" / "plugin.md"
+PAGE = Path(__file__).parents[2] / "docs" / "plugin.md"
 IDS = {"input_ids": torch.arange(10).view(2, 5)}
 
 

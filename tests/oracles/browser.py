@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = Path("/usr/bin/chromium")
-ROOT = Path(__file__).parents[1]
-ARTIFACTS = Path(__file__).parent / "artifacts"
+ROOT = Path(__file__).parents[2]
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
@@ -19,7 +19,10 @@ STILL = """() => new Promise(done => {
   const look = () => (frames = idle() && !stale() ? frames + 1 : 0) > 20 ? done(true) : requestAnimationFrame(look)
   look()
 })"""  # twenty frames on end in which no script runs and nothing waits to be drawn
-ORDERS = {p.stem: int(p.read_text().split('"order": ')[1].split(",")[0]) for p in (ROOT / "app" / "views").glob("[a-z]*.py")}
+ORDERS = {
+    p.stem: int(p.read_text().split('"order": ')[1].split(",")[0])
+    for p in (ROOT / "moescope" / "app" / "views").glob("[a-z]*.py")
+}
 VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
 
 

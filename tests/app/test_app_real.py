@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 import moescope
 
 pytestmark = pytest.mark.slow
-MAIN = Path(__file__).parents[1] / "app" / "main.py"
+MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
 PAGES = sorted(path.stem for path in (MAIN.parent / "views").glob("[a-z]*.py"))
 Opened = Callable[..., AppTest]
 
@@ -108,7 +107,6 @@ def test_intervals_at_a_glance_are_those_of_the_analysis(store: Path, opened: Op
     from moescope import analyses
 
     opened("load")
-    sys.path.insert(0, str(MAIN.parent))
     from moescope.app.queries import balance
 
     with moescope.open(store) as known:
@@ -186,7 +184,6 @@ def test_ablated_experts_are_on_their_page(opened: Opened) -> None:
 
 
 def test_every_example_answers(opened: Opened) -> None:
-    sys.path.insert(0, str(MAIN.parent))
     from moescope.app.sql import desk
 
     nothing = {  # that the store of this kind of run holds

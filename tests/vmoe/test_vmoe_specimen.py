@@ -11,7 +11,7 @@ from moescope.models.vmoe import VMoE
 from moescope.models.vmoe.images import prepare
 from specimens.vmoe import configuration, untrained
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "moescope" / "models" / "specimens" / "vmoe"
 RATIOS = (0.25, 0.5, 1.0, 1.05, 2.0, 4.0)
 

@@ -9,8 +9,8 @@ import torch
 
 from moescope.models.vmoe import ExpertChoice, SoftSlots, TokenChoice, from_flax
 
-HERE = Path(__file__).parent / "goldens" / "vmoe"
-SHARED = Path(__file__).parents[2] / "shared" / "goldens" / "vmoe"
+HERE = Path(__file__).parents[1] / "goldens" / "vmoe"
+SHARED = Path(__file__).parents[3] / "shared" / "goldens" / "vmoe"
 CASES = sorted(HERE.glob("*.npz")) + sorted(p for p in SHARED.glob("*.npz") if not (HERE / p.name).exists())
 Golden = dict[str, np.ndarray]
 

@@ -1,7 +1,6 @@
 """What stands before and around the pages: the browser's files, limits of queries, sampling of large runs."""
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,6 @@ from typing import Any
 import duckdb
 import pytest
 import synthetic_app
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
 
 from moescope.app.queries import limits, sampling
 from moescope.app.server import asset_cache

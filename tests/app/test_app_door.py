@@ -18,7 +18,7 @@ import synthetic_app
 
 from moescope.cli.app import Site, serving
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOKEN = "open-sesame+/="
 GUARDS = {
     "content-security-policy": "frame-ancestors 'none'",
@@ -130,10 +130,10 @@ def test_parts_of_foreign_pages_are_refused(where: str, mode: str, dest: str, si
 def test_without_token_nothing_of_the_server_is_reached(site: Site, small: Path) -> None:
     """Every route of the running app, each with every method that it knows."""
     code = (
-        "import json, serve; routes = serve.app._build_starlette_app().routes; "
+        "import json; from moescope.app import serve; routes = serve.app._build_starlette_app().routes; "
         "print(json.dumps([[r.path, sorted(getattr(r, 'methods', None) or ['GET', 'POST'])] for r in routes]))"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT / "app"), str(ROOT)))}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     out = subprocess.run(
         [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True, cwd=small.parent
     )

@@ -11,7 +11,7 @@ import torch
 from moescope.errors import InputError
 from moescope.models.vmoe import VMoE, VMoEConfig, from_flax
 
-GOLDENS = Path(__file__).parent / "goldens" / "vmoe"
+GOLDENS = Path(__file__).parents[1] / "goldens" / "vmoe"
 CASES = sorted(GOLDENS.glob("small_*.npz"))
 
 

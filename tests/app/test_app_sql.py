@@ -15,8 +15,6 @@ import psutil
 import pytest
 import synthetic_app
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "app"))  # as Streamlit does
-
 from moescope.app.sql import processes
 
 MEMORY = 300 << 20
@@ -67,7 +65,7 @@ def left() -> list[psutil.Process]:
     """Processes beside the one that waits for the next question."""
     processes.desk.starter.submit(lambda: None).result()  # it is there
     spare = processes.desk.spare.process.pid if processes.desk.spare else 0
-    return [p for p in psutil.Process().children() if p.pid != spare and "sql_worker.py" in " ".join(p.cmdline())]
+    return [p for p in psutil.Process().children() if p.pid != spare and "worker.py" in " ".join(p.cmdline())]
 
 
 @pytest.mark.parametrize("table", ["runs", "models", "routers", "vocab", "meta"])
@@ -213,9 +211,9 @@ def test_query_ends_with_the_page(growing: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_query_ends_with_the_server(number: signal.Signals, growing: Path) -> None:
     question = {"store": str(growing), "query": LONG, "kind": "table", "rows": 1, "bytes": 1, "memory": 1 << 30, "seconds": 60}
-    code = "import sys, json; sys.path.insert(0, sys.argv[1]); import workers; print('up', flush=True); "
-    code += "workers.desk.ask(json.loads(sys.argv[2]))"
-    command = [sys.executable, "-c", code, str(Path(processes.__file__).parent), json.dumps(question)]
+    code = "import sys, json; from moescope.app.sql import processes; print('up', flush=True); "
+    code += "processes.desk.ask(json.loads(sys.argv[1]))"
+    command = [sys.executable, "-c", code, json.dumps(question)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert server.stdout is not None
     assert server.stdout.readline() == b"up\n"
