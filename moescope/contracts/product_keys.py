@@ -28,9 +28,7 @@ class ProductKeys:
         """A site for a block with a gate over keys and two embeddings of experts."""
         if all(hasattr(module, need) for need in _NEEDS):
             block: Any = module
-            yield Site(
-                name, module, block.router_gate, None, self, block.num_keys**2, extra={"keys": block.num_keys, "shared": 1}
-            )
+            yield Site(name, module, block.router_gate, None, self, block.num_keys**2, rule={"keys": block.num_keys}, shared=1)
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Logits at the gate, experts at the lookup, weights from both once the lookups are done."""

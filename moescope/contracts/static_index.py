@@ -21,7 +21,7 @@ class StaticIndex:
         """A site where a part of the features comes from experts that take indices and nothing else."""
         experts = getattr(module, "experts", None)
         if isinstance(experts, nn.ModuleList) and hasattr(experts, "part_features"):
-            yield Site(name, module, None, experts, self, len(experts), "static", extra={"shared": 1}, score="none")
+            yield Site(name, module, None, experts, self, len(experts), "static", shared=1, score="none")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Read the indices as they enter the experts, behind every other hook, and the weights that an edit has left."""

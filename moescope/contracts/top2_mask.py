@@ -35,10 +35,12 @@ class Top2Mask:
         """A site for each sparse layer."""
         router, experts = child_router(module), getattr(module, "experts", None)
         if type(router).__name__ == "NllbMoeTop2Router" and isinstance(experts, nn.Module):
-            extra: dict[str, Any] = {"output_scale": 1 - float(getattr(experts, "moe_token_dropout", 0.0))}
+            scale = 1 - float(getattr(experts, "moe_token_dropout", 0.0))
+            warning = ""
             if misreads(experts, next(w for _, w in weights(bare(router.classifier)) if w.dim() == 2)):  # type: ignore[union-attr, arg-type]
-                extra["warning"] = WARNING
-            yield Site(name, module, router, experts, self, expert_count(router, experts), extra=extra, score="softmax")  # type: ignore[arg-type]
+                warning = WARNING
+            count = expert_count(router, experts)  # type: ignore[arg-type]
+            yield Site(name, module, router, experts, self, count, output_scale=scale, warning=warning, score="softmax")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Logits at the router, mask and weights where they enter the experts."""
@@ -49,7 +51,7 @@ class Top2Mask:
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, mask, weights = named(args, kwargs, 3)
             said, altered = word.take()
-            misread = "warning" in site.extra
+            misread = site.warning
             untouched = said is not None and not altered and same(said[0], mask) and same(said[1], weights)
             as_given = execution if untouched else numbered
             executed = as_given(mask, weights) if misread else decision(mask, weights)
@@ -63,7 +65,7 @@ class Top2Mask:
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, mask, weights = named(args, kwargs, 3)
-            misread = "warning" in site.extra
+            misread = site.warning
             was = numbered(mask, weights) if misread else decision(mask, weights)
             experts, given = edit(*was)
             moved = (spread(experts, given, site.n_experts) != spread(*was, site.n_experts)).any(-1, keepdim=True)
@@ -94,7 +96,7 @@ class Top2Mask:
             token, slot = (record.experts == number).nonzero(as_tuple=True)
             made = experts[f"expert_{number}"].forward(hidden[token]) * record.weights[token, slot, None]
             total.index_add_(0, token, made.float())
-        return total * site.extra["output_scale"]
+        return total * site.output_scale
 
 
 def decision(mask: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,9 @@ class VMoE:
         kind = _KINDS.get(type(router).__name__)
         if kind and experts is not None and type(module).__module__.startswith("moescope.models.vmoe"):
             config: Any = router.config  # type: ignore[union-attr]
-            extra = {"capacity_factor": config.dispatcher.capacity_factor}
+            factor = config.dispatcher.capacity_factor
             count = expert_count(router, experts)  # type: ignore[arg-type]
-            yield Site(name, module, router, experts, self, count, kind, extra=extra, score="softmax")
+            yield Site(name, module, router, experts, self, count, kind, capacity_factor=factor, score="softmax")
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Read what the experts were called with, and whether that is what the router returned."""

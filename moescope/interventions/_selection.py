@@ -61,7 +61,7 @@ def check_left(site: Site, masked: Iterable[int]) -> None:
 
 def choices(site: Site) -> int:
     """What a router chooses among: routed experts, and identities or a skip where it has them."""
-    return site.n_experts + int(site.extra.get("special_experts", 0))
+    return site.n_experts + site.special_experts
 
 
 def top_k(site: Site) -> int | None:

@@ -145,7 +145,7 @@ def _no_next(site: Site) -> str | None:
         return "mixes all its experts for every token, so there is no next best; use zero"
     if site.kind == "static":
         return "is told its expert by the caller, so there is nothing to route around; use zero"
-    if site.contract.name == "top2_mask" and "warning" in site.extra:
+    if site.contract.name == "top2_mask" and site.warning:
         return "decides what this Transformers does not execute (experts 0 and 1 run whatever it says); use zero"
     return None
 
@@ -157,7 +157,7 @@ def _fixed_k(site: Site, k: int) -> str | None:
         return "has its number of experts per token written into its code, so it cannot be changed"
     if site.contract.name == "product_keys" or site.where.startswith("attention"):
         return "uses its number of experts outside the choice too, so it cannot be changed"
-    if k == 1 and "identity" in site.extra.get("roles", {}).values():
+    if k == 1 and "identity" in site.roles.values():
         return "hands its experts k choices that it squeezes, which fails for k = 1; choose 2 or more"
     return None
 

@@ -89,7 +89,7 @@ class Replay(Edit):
                 f"the record does not fit: router {missing[0]} of the model has no route in it; name the layers meant"
             )
         for path, route in self.routes.items():
-            limit = paths[path].n_experts + int(paths[path].extra.get("special_experts", 0))
+            limit = paths[path].n_experts + paths[path].special_experts
             if route.experts.shape != route.weights.shape or int(route.experts.max()) >= limit:
                 raise InputError(
                     f"the record does not fit: router {path} has {limit} experts, its route names {int(route.experts.max())}"

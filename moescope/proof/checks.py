@@ -55,13 +55,13 @@ def check_calls(site: Site, calls: list[Call]) -> float:
 
 def _check_record(site: Site, record: Any) -> None:
     experts, weights = record.experts, record.weights
-    limit = site.n_experts + site.extra.get("special_experts", 0)
+    limit = site.n_experts + site.special_experts
     if bool((experts >= limit).any() | (experts < -1).any()):
         raise ProofFailed(f"router {site.path} chose expert {int(experts.max())}, but it has {site.n_experts}")
     ordered = experts.sort(-1).values
     repeated = (ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)
     if site.kind != "soft" and bool(repeated.any()):
-        site.extra["repeats"] = True  # a table that names one expert twice; both are executed
+        site.repeats = True  # a table that names one expert twice; both are executed
     if record.logits is not None and bool(record.logits.isfinite().all()) and not bool(weights.isfinite().all()):
         raise ProofFailed(f"router {site.path} gave a weight that is not finite")
 

@@ -67,7 +67,7 @@ def _family(name: str) -> Family:
     with observed(sites) as calls, torch.no_grad():
         built.model(**built.inputs)
     records = {s.name: [call.record for call in calls[s.name]] for s in sites}
-    warnings = {s.extra["warning"] for s in sites if "warning" in s.extra}
+    warnings = {s.warning for s in sites if s.warning}
     return Family(
         name,
         list(dict.fromkeys(re.sub(r"\b\d+\b", "N", s.path) for s in sites)),
@@ -76,7 +76,7 @@ def _family(name: str) -> Family:
         _formulas(sites, records),
         list(dict.fromkeys(s.n_experts for s in sites)),
         max((s.top_k for s in sites if s.top_k), default=None),
-        max(s.extra.get("shared", 0) for s in sites),
+        max((s.shared or 0) for s in sites),
         _dense(built.model, sites),
         proved=len(proved) == len(sites),
         reason="; ".join(warnings),

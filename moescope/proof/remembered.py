@@ -26,7 +26,7 @@ class _Known:
 
     modules: list[Any]  # weak references
     settings: int
-    learnt: dict[str, dict[str, Any]]
+    learnt: dict[str, tuple[int | None, str | None, bool]]  # top_k, score, repeats
     rows: list[Proved]
 
     def fits(self, modules: list[nn.Module], settings: int) -> bool:
@@ -48,7 +48,7 @@ def proved(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> li
         if known.fits(modules, settings):
             return _again(known, sites)
     rows = prove(model, sites, inputs)
-    learnt = {s.name: {"top_k": s.top_k, "score": s.score, "extra": dict(s.extra)} for s in sites}
+    learnt = {s.name: (s.top_k, s.score, s.repeats) for s in sites}
     known = _Known([ref(m) for m in modules], settings, learnt, rows)
     _known[model] = [known, *_known.get(model, [])[: _KEPT - 1]]
     return list(rows)
@@ -58,8 +58,7 @@ def _again(known: _Known, sites: list[Site]) -> list[Proved]:
     order = {name: place for place, name in enumerate(known.learnt)}
     sites.sort(key=lambda site: order[site.name])
     for site in sites:
-        site.top_k, site.score = known.learnt[site.name]["top_k"], known.learnt[site.name]["score"]
-        site.extra |= known.learnt[site.name]["extra"]
+        site.top_k, site.score, site.repeats = known.learnt[site.name]
     return [replace(row) for row in known.rows]
 
 

@@ -36,11 +36,23 @@ class Site:
     n_experts: int  # routed experts
     kind: str = "token_choice"
     weight_on: str = "output"
-    extra: dict[str, Any] = field(default_factory=dict)
+    shared: int | None = None  # experts that always run beside the routed ones
+    roles: dict[int, str] = field(default_factory=dict)  # of numbers at or above n_experts: identity, skip, ...
+    capacity_factor: float | None = None
+    output_scale: float = 1.0  # what the experts' sum is multiplied by
+    warning: str = ""  # what the contract has to say of it in every run
+    rule: dict[str, Any] = field(default_factory=dict)  # what else decides (groups, bias, scale, ...), stored as it is
+    key: int = -1  # its number in the run that is traced: column `router` of the store
+    repeats: bool = False  # a decision may name one expert twice; learnt from the records
     top_k: int | None = None  # learnt from the first record
     score: str | None = None  # what the logits become; learnt from the first record
     images: bool = False  # the model takes pixels and no text
     parent: nn.Module | None = None  # the module that owns the block
+
+    @property
+    def special_experts(self) -> int:
+        """How many numbers at or above n_experts can be chosen."""
+        return len(self.roles)
 
     @property
     def path(self) -> str:

@@ -45,9 +45,8 @@ class ExpertsCall:
         if router is not None and isinstance(experts, nn.Module) and takes_assignments(experts):
             count = expert_count(bare(router), bare(experts))
             roles = skip_sentinels.roles(bare(router), bare(experts), count)
-            extra = {"roles": roles, "special_experts": len(roles)} if roles else {}
             kind = "hash" if hasattr(bare(router), "tid2eid") else "token_choice"
-            yield Site(name, module, router, experts, self, count, kind, extra=extra)
+            yield Site(name, module, router, experts, self, count, kind, roles=roles)
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Two hooks: the router's own word, and what its experts were called with, whatever hooks made of it in between."""
@@ -110,7 +109,7 @@ class ExpertsCall:
         The expert is named in two places, the second with weight 0: LongCat's experts squeeze a single one away.
         """
         assert site.experts is not None
-        wide = 2 if site.extra.get("roles") else 1
+        wide = 2 if site.rule.get("roles") else 1
         index = torch.full((len(hidden), wide), expert, dtype=torch.long, device=hidden.device)
         weights = torch.zeros_like(index, dtype=weight.dtype if weight.is_floating_point() else hidden.dtype)
         weights[:, 0] = weight

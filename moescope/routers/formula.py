@@ -26,7 +26,7 @@ def formula(routers: Sequence[tuple[Site, Sequence[Record]]]) -> str:
     read = [(s, *found) for s, records in routers if (found := _read(s, records)) is not None]
     said = [site.score or "own score", f"top-{site.top_k} of {numbers}{_beside(site)}" + _selection(site, read)]
     said += [text for text in (_weighing(*r) for r in read[:1]) if text]
-    if (scale := site.extra.get("scale")) and scale["on"] == "output":
+    if (scale := site.rule.get("scale")) and scale["on"] == "output":
         said.append(f"×{scale['value']:g} after the experts")
     said += ["on the input"] * (site.weight_on == "input") + ["with capacity"] * site.contract.name.endswith("_mask")
     return ", ".join(said)
@@ -34,7 +34,7 @@ def formula(routers: Sequence[tuple[Site, Sequence[Record]]]) -> str:
 
 def _beside(site: Site) -> str:
     """What can be chosen beside routed experts: ' + 4 identity'."""
-    roles = list(site.extra.get("roles", {}).values())
+    roles = list(site.roles.values())
     return "".join(f" + {roles.count(role)} {role}" for role in dict.fromkeys(roles))
 
 
@@ -58,17 +58,17 @@ def _selection(site: Site, read: Sequence[tuple[Site, Tensor, Tensor, Tensor, Te
     """How the experts were chosen from the scores, in every layer alike."""
     if site.kind == "hash":
         return " by a table over token ids"
-    if "sparsemixer" in site.extra:
+    if "sparsemixer" in site.rule:
         return " one after the other"
-    if "groups" in site.extra:
-        by = " by score + bias" if "bias" in site.extra else ""
-        return f"{by} in {site.extra['groups_kept']} of {site.extra['groups']} groups"
+    if "groups" in site.rule:
+        by = " by score + bias" if "bias" in site.rule else ""
+        return f"{by} in {site.rule['groups_kept']} of {site.rule['groups']} groups"
     holding = [{rule for rule in _RULES if _holds(rule, *r)} for r in read]
     return next((rule for rule in _RULES if all(rule in held for held in holding)), " by its own rule")
 
 
 def _holds(rule: str, site: Site, logits: Tensor, scores: Tensor, experts: Tensor, _: Tensor) -> bool:
-    values = site.extra.get("bias", {}).get("values", [])
+    values = site.rule.get("bias", {}).get("values", [])
     if rule and len(values) != scores.shape[-1]:
         return False
     by = logits if rule == _RULES[1] else scores
@@ -79,7 +79,7 @@ def _holds(rule: str, site: Site, logits: Tensor, scores: Tensor, experts: Tenso
 def _weighing(site: Site, _: Tensor, scores: Tensor, experts: Tensor, weights: Tensor) -> str:
     """What the weights are beside the scores of the chosen experts."""
     chosen = scores.gather(-1, experts)
-    if "sparsemixer" in site.extra:
+    if "sparsemixer" in site.rule:
         return "each a softmax over the logits near it"
     if experts.shape[-1] > 1 and _constant(total := weights.sum(-1)):
         return f"sum {float(total.mean()):.3g}"
@@ -89,7 +89,7 @@ def _weighing(site: Site, _: Tensor, scores: Tensor, experts: Tensor, weights: T
     share = weights / (chosen / chosen.sum(-1, keepdim=True))
     if all(_constant(share[experts == e]) for e in experts.unique()):
         return "sum 1 × a scale of each expert"
-    return "normalized jointly with the shared experts" if site.extra.get("shared") else "normalized by its own rule"
+    return "normalized jointly with the shared experts" if site.shared else "normalized by its own rule"
 
 
 def _constant(values: Tensor) -> bool:

@@ -18,12 +18,13 @@ _BIAS = re.compile(r"e_score_correction_bias|expert_bias|balancing_biases")
 
 
 def describe(model: nn.Module, site: Site) -> None:
-    """Add to `site.extra`: shared (a number), groups, groups_kept, bias ({name, values}), scale ({name: value, on})."""
+    """How many experts are shared; in `site.rule` groups, groups_kept, bias ({name, values}), scale ({name, value, on})."""
     router = _router(site)
     if type(router).__name__ == "PhimoeTopKRouter":  # its weights are softmaxes too, but of logits near the chosen one only
-        site.score, site.extra["sparsemixer"] = "softmax", getattr(router, "router_jitter_noise", None)
-    notes = {"shared": _shared(model, site), **_groups(site), **_bias(site), **_scale(site)}
-    site.extra = {**{k: v for k, v in notes.items() if v is not None}, **site.extra}
+        site.score, site.rule["sparsemixer"] = "softmax", getattr(router, "router_jitter_noise", None)
+    site.shared = _shared(model, site) if site.shared is None else site.shared
+    notes = {**_groups(site), **_bias(site), **_scale(site)}
+    site.rule = {**{k: v for k, v in notes.items() if v is not None}, **site.rule}
 
 
 def _router(site: Site) -> nn.Module | None:

@@ -34,4 +34,4 @@ def unmark(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
 
 def skips(site: Site) -> bool:
     """Whether the router may choose to skip the layer."""
-    return site.extra.get("roles", {}).get(site.n_experts) == "skip"
+    return site.roles.get(site.n_experts) == "skip"

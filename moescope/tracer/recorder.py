@@ -53,7 +53,7 @@ class Recorder:
 
     def attach(self, sites: list[Site], repeated: list[Repeated]) -> None:
         """Listen from now on."""
-        self._stacks = {site.extra["number"]: site.stack for site in sites}
+        self._stacks = {site.key: site.stack for site in sites}
         self._frames = Frames(self.model, [*sites, *repeated], self._opened, self._closed, self._left_out)
         self.observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._uncompiled = Uncompiled(self.model)
@@ -105,7 +105,7 @@ class Recorder:
         if frame is None:
             self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
         elif self._sampled:
-            number = record.site.extra["number"]
+            number = record.site.key
             self._clock.fired.add(number)
             record.iteration = self._fired.get(number, 0)
             self._fired[number] = record.iteration + 1
@@ -141,7 +141,7 @@ class Recorder:
         routed = []
         for record, frame in records:
             rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(frame, self._stacks[record.site.extra["number"]], rows)))
+            routed.append((record, self._stream(frame, self._stacks[record.site.key], rows)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)

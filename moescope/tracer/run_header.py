@@ -24,9 +24,12 @@ def head(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) ->
 
 
 def _router(site: Site) -> dict[str, Any]:
-    extra = {k: v for k, v in site.extra.items() if k not in ("number", "roles", "shared", "capacity_factor")}
+    own = {"special_experts": site.special_experts, "repeats": site.repeats, "warning": site.warning}
+    extra = site.rule | {name: value for name, value in own.items() if value}
+    if site.output_scale != 1:
+        extra |= {"output_scale": site.output_scale}
     return {
-        "router": site.extra["number"],
+        "router": site.key,
         "name": site.path,
         "layer": site.layer,
         "stack": site.stack,
@@ -35,18 +38,18 @@ def _router(site: Site) -> dict[str, Any]:
         "kind": site.kind,
         "experts": site.n_experts,
         "top_k": site.top_k if site.kind not in ("expert_choice", "soft") else None,
-        "shared_experts": site.extra.get("shared"),
+        "shared_experts": site.shared,
         "score": site.score,
         "weight_on": site.weight_on,
-        "capacity_factor": site.extra.get("capacity_factor"),
+        "capacity_factor": site.capacity_factor,
         "extra": extra,
     }
 
 
 def _experts(site: Site) -> list[dict[str, Any]]:
-    roles = site.extra.get("roles", {})  # {expert number: role} beside the routed ones
+    roles = site.roles  # {expert number: role} beside the routed ones
     numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
-    return [{"router": site.extra["number"], "expert": n, "role": roles.get(n, "routed")} for n in numbers]
+    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed")} for n in numbers]
 
 
 def proof_notes(proof: list[Proved]) -> list[str]:
@@ -57,8 +60,8 @@ def proof_notes(proof: list[Proved]) -> list[str]:
 def said_of(sites: list[Site], fired: set[int]) -> list[str]:
     """What contracts have to say of their routers, each once; and which routers were never asked in this run."""
     silent = "never fired in this run, so that nothing of it is stored"
-    said = [(silent, site.path) for site in sites if site.extra["number"] not in fired]
-    return _together(said + [(site.extra["warning"], site.path) for site in sites if "warning" in site.extra])
+    said = [(silent, site.path) for site in sites if site.key not in fired]
+    return _together(said + [(site.warning, site.path) for site in sites if site.warning])
 
 
 def _together(pairs: list[tuple[str, str]]) -> list[str]:

@@ -85,7 +85,7 @@ class Tracer:
                 self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model)
             )
         for number, site in enumerate(self.sites):
-            site.extra["number"] = number
+            site.key = number
         if self._replace and self.store.exists():
             renew(self.store)
         if self._writer is None:
@@ -117,7 +117,7 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
-            measured(writer, self._recorder.observers.measures({site.extra["number"]: site.layer for site in self.sites}))
+            measured(writer, self._recorder.observers.measures({site.key: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
             return
         writer.discard()

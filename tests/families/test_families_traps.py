@@ -36,7 +36,7 @@ def test_weights_sum_to_what_they_sum_to(name: str, total: float) -> None:
     _, sites, records = seen(name)
     for record in records.values():
         torch.testing.assert_close(record.weights.sum(-1), torch.full((24,), total))
-    scale = sites[0].extra.get("scale")
+    scale = sites[0].rule.get("scale")
     expected = {"deepseek_v3": (2.5, "weights"), "laguna": (1.5, "output"), "beam": (2.5, "output")}
     assert (scale and (scale["value"], scale["on"])) == expected.get(name)
 
@@ -51,7 +51,7 @@ def test_unnormalized_weights_stay_so() -> None:
 def test_bias_and_groups_are_noted_and_show_as_negative_margins(name: str, tmp_path: Path) -> None:
     """Logits alone do not give the decision; the bias that does is kept, and the margin says where it decided."""
     built, sites, _ = seen(name)
-    extra = sites[0].extra
+    extra = sites[0].rule
     assert len(extra["bias"]["values"]) == sites[0].n_experts
     assert (extra.get("groups"), extra.get("groups_kept")) == ((4, 2) if name == "deepseek_v3" else (None, None))
     with traced(built, tmp_path / "s.duckdb") as store:
@@ -96,7 +96,7 @@ def test_skip_can_be_written() -> None:
 def test_identities_are_experts_with_a_role(tmp_path: Path) -> None:
     """LongCat's experts 8 to 11 hand their token on."""
     built, sites, _ = seen("longcat_flash")
-    assert (sites[0].n_experts, sites[0].extra["roles"]) == (8, dict.fromkeys(range(8, 12), "identity"))
+    assert (sites[0].n_experts, sites[0].roles) == (8, dict.fromkeys(range(8, 12), "identity"))
     with traced(built, tmp_path / "s.duckdb") as store:
         assert store.rows("select count(*) > 0 from assignments where expert >= 8") == [(True,)]
         assert store.rows("select role, count(*) from experts where router = 0 group by 1 order by 1") == [

@@ -76,7 +76,7 @@ def test_routing_around_never_lets_the_masked_expert_in(family: Any) -> None:
     if name in NO_NEXT:
         with pytest.raises(ModelError, match=NO_NEXT[name]), intervene(model, *edits, sites=sites):
             pass
-        edits = [e for e, s in zip(edits, sites) if s.kind == "token_choice" and "warning" not in s.extra]
+        edits = [e for e, s in zip(edits, sites) if s.kind == "token_choice" and not s.warning]
     with intervene(model, *edits, sites=sites), observed(sites) as after:
         run(family)
     masked = {e.router: e.experts[0] for e in edits}
@@ -115,7 +115,7 @@ def test_forced_experts_run_everywhere(family: Any) -> None:
 def test_contributions_sum_to_the_output(family: Any) -> None:
     for site in family[3]:
         call = family[4][site.name][0]
-        limit = site.n_experts + site.extra.get("special_experts", 0)
+        limit = site.n_experts + site.special_experts
         total = sum(contribution(call, e) for e in range(limit))
         output = call.output.float().reshape(total.shape)  # type: ignore[union-attr]
         total = total + always(call)

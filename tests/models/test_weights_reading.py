@@ -347,5 +347,5 @@ def test_a_part_of_a_sharded_tensor_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_offloaded_bias_is_noted() -> None:
     built = tiny.build("deepseek_v3")
-    wanted = [site.extra["bias"] for site in find(built.model)]
-    assert [site.extra["bias"] for site in find(offloaded(built.model))] == wanted
+    wanted = [site.rule["bias"] for site in find(built.model)]
+    assert [site.rule["bias"] for site in find(offloaded(built.model))] == wanted

@@ -39,7 +39,7 @@ def test_mantel_finds_the_same_order_and_not_another():
 def _sites(model):
     sites = find(model)
     for number, site in enumerate(sites):
-        site.extra["number"] = number
+        site.key = number
     return sites
 
 

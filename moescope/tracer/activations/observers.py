@@ -107,7 +107,7 @@ class Observers:
                 self._add(site, expert, inputs[rows], made, gate[rows], groups[rows.cpu().numpy()])
 
     def _add(self, site: Site, expert: int, inputs: Tensor, made: Tensor, gate: Tensor, groups: np.ndarray) -> None:
-        number = site.extra["number"]
+        number = site.key
         if "importance" in self.kinds:
             norm = made.norm(dim=-1)
             sums = self._sums.setdefault(number, np.zeros((site.n_experts, 4)))
@@ -122,7 +122,7 @@ class Observers:
         hidden = output[0] if isinstance(output, tuple) else output
         if frame is None or not torch.is_tensor(hidden) or hidden.dim() != 3:
             return
-        self._take((site.extra["number"], None, "residual", None), hidden, *self._rows(frame, site.stack, _rows(hidden)))
+        self._take((site.key, None, "residual", None), hidden, *self._rows(frame, site.stack, _rows(hidden)))
 
     def _cycle(self, module: Repeated, output: Any) -> None:
         frame, hidden = self._mine(), states_of(output)

@@ -59,7 +59,7 @@ def _said(kind: str, paths: list[str]) -> str:
 
 
 def _rows(site: Site, name: str, weights: np.ndarray) -> list[dict[str, Any]]:
-    table, common = cosines(weights), {"router": site.extra["number"], "layer": site.layer, "name": name}
+    table, common = cosines(weights), {"router": site.key, "layer": site.layer, "name": name}
     common["n"] = weights.shape[1]
     first, second = np.triu_indices(len(table), 1)
     mean = common | {"estimator": "mean over pairs", "value": float(table[first, second].mean())}

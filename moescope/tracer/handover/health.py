@@ -93,7 +93,7 @@ class Watch:
         """One forward's decisions of some routers: (R, T, k) arrays and (R, T) token keys, -1 for padding."""
         sums = self._sums.setdefault(part, {})
         for r, site in enumerate(sites):
-            _, own = sums.setdefault(site.extra["number"], (site, Sums(site.n_experts)))
+            _, own = sums.setdefault(site.key, (site, Sums(site.n_experts)))
             own.add({name: a[r] for name, a in arrays.items()}, tokens[r] >= 0)
 
     def latest(self, part: str | None = None) -> tuple[int, dict[str, Measures]]:

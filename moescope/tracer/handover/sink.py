@@ -141,7 +141,7 @@ class Sink:
     def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, parts: list[str | None]) -> None:
         arrays = stack.arrays()
         sites = [record.site for record, *_ in stack.routed]
-        routers = np.array([site.extra["number"] for site in sites])
+        routers = np.array([site.key for site in sites])
         iterations = np.array([record.iteration for record, *_ in stack.routed])
         forwards = np.array([first + number for *_, number in stack.routed], np.uint32)
         rows = arrays.pop("rows", None)
@@ -178,7 +178,7 @@ class Sink:
             weights = np.isclose(arrays["decided_weights"], arrays["weights"], rtol=0, atol=0, equal_nan=True)
             other = other & ~((arrays["decided_experts"] == arrays["experts"]) & weights).all(-1)
         for (record, *_), count in zip(stack.routed, other.sum(1)):
-            if count and "warning" not in record.site.extra:  # else it is said of the router once and for all
+            if count and not record.site.warning:  # else it is said of the router once and for all
                 self._warn(f"{record.site.path} executed something else than its router decided", int(count))
         return other
 
