@@ -1,4 +1,4 @@
-"""How routers speak: one file per contract; see `_base.py` for what a contract offers.
+"""How routers speak: one file per contract; see moescope/routers/base.py for what a contract offers.
 
 Another package adds one with an entry point in the group `moescope.contracts` whose module has an object `contract`.
 """
@@ -21,7 +21,7 @@ __all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "
 def contracts() -> dict[str, Contract]:
     """All contracts by name, built in and from other packages; those that fit many layers (`general`) come last."""
     found = [m.contract for m in modules("contracts").values()]
-    return {c.name: c for c in sorted(found, key=lambda c: getattr(c, "general", False))}
+    return {c.name: c for c in sorted(found, key=lambda c: c.general)}
 
 
 def find(model: nn.Module) -> list[Site]:

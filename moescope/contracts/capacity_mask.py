@@ -13,15 +13,18 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..errors import ModelError
-from ..routers.base import Edit, Emit, Record, Site, named, renamed
+from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
 from ..routers.experts_call import expert_count
 from ..routers.router_output import Word, same
 
 
-class CapacityMask:
+class CapacityMask(Contract):
     """Switch Transformers: top-1, capacity counted per sequence, padding included."""
 
     name = "capacity_mask"
+    capacity = True
+    keeps_drops = True
+    sums_per_token = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for each sparse layer."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site, named
+from ..routers.base import Contract, Edit, Emit, Record, Site, named
 from ..routers.calls import bare
 from ..routers.experts_call import child_router, expert_count, parameters
 from ..routers.router_output import Word, same
 
 
-class DenseScores:
+class DenseScores(Contract):
     """Llama 4: top-k of the logits, sigmoid of those."""
 
     name = "dense_scores"

@@ -13,6 +13,7 @@ class LogitsOnly(ExpertsCall):
     """logits (..., E) from the router, `experts(hidden, indices (T, k), weights (T, k))` from the block."""
 
     name = "logits_only"
+    sums_per_token = True
 
     def router_of(self, block: nn.Module) -> nn.Module | None:
         """A child router that leaves the decision to its block."""

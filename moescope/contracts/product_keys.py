@@ -13,16 +13,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.stash import Stash, ratio, stashed
 
 _NEEDS = ("router_gate", "down_embed", "up_embed", "num_keys", "top_k")
 
 
-class ProductKeys:
+class ProductKeys(Contract):
     """Doge's cross-domain mixture: a dense feed-forward and k looked-up neurons beside it."""
 
     name = "product_keys"
+    product_keys = True
+    constant_output = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for a block with a gate over keys and two embeddings of experts."""

@@ -13,17 +13,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.experts_call import child_router
 from ..routers.router_output import Word, same
 
 _LINEARS = ("input_linear", "output_linear")
 
 
-class SortedDispatch:
+class SortedDispatch(Contract):
     """JetMoE's mixture of feed-forwards and its mixture of attention heads."""
 
     name = "sorted_dispatch"
+    constant_output = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for a module that owns a router and both expert stacks."""

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.stash import Stash, ratio, stashed
 
 
-class StaticIndex:
+class StaticIndex(Contract):
     """ViTPose++: `experts(hidden (B, S, H), indices (B, 1, 1))` runs every expert and keeps the one named."""
 
     name = "static_index"

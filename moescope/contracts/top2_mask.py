@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site, named, renamed
+from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
 from ..routers.calls import bare
 from ..routers.experts_call import child_router, expert_count
 from ..routers.router_output import Word, same
@@ -26,10 +26,11 @@ WARNING = (
 )
 
 
-class Top2Mask:
+class Top2Mask(Contract):
     """NLLB-MoE: top-2 with capacity over all tokens of a batch."""
 
     name = "top2_mask"
+    capacity = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for each sparse layer."""
@@ -40,7 +41,18 @@ class Top2Mask:
             if misreads(experts, next(w for _, w in weights(bare(router.classifier)) if w.dim() == 2)):  # type: ignore[union-attr, arg-type]
                 warning = WARNING
             count = expert_count(router, experts)  # type: ignore[arg-type]
-            yield Site(name, module, router, experts, self, count, output_scale=scale, warning=warning, score="softmax")
+            yield Site(
+                name,
+                module,
+                router,
+                experts,
+                self,
+                count,
+                output_scale=scale,
+                executes_decision=not warning,
+                warning=warning,
+                score="softmax",
+            )
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Logits at the router, mask and weights where they enter the experts."""
@@ -51,7 +63,7 @@ class Top2Mask:
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, mask, weights = named(args, kwargs, 3)
             said, altered = word.take()
-            misread = site.warning
+            misread = not site.executes_decision
             untouched = said is not None and not altered and same(said[0], mask) and same(said[1], weights)
             as_given = execution if untouched else numbered
             executed = as_given(mask, weights) if misread else decision(mask, weights)
@@ -65,7 +77,7 @@ class Top2Mask:
 
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, mask, weights = named(args, kwargs, 3)
-            misread = site.warning
+            misread = not site.executes_decision
             was = numbered(mask, weights) if misread else decision(mask, weights)
             experts, given = edit(*was)
             moved = (spread(experts, given, site.n_experts) != spread(*was, site.n_experts)).any(-1, keepdim=True)

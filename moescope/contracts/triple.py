@@ -13,6 +13,7 @@ class Triple(ExpertsCall):
     """(logits (T, E), weights (T, k), indices (T, k)) from the router."""
 
     name = "triple"
+    sums_per_token = True
 
     def router_of(self, block: nn.Module) -> nn.Module | None:
         """A child router that decides itself."""

@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.experts_call import expert_count
 from ..routers.router_output import Word
 
 _KINDS = {"TokenChoiceRouter": "token_choice", "ExpertChoiceRouter": "expert_choice", "SoftRouter": "soft"}
 
 
-class VMoE:
+class VMoE(Contract):
     """Our own V-MoE layers, and nothing else."""
 
     name = "vmoe"
+    sums_per_token = True
+    configured = True
+    routing_object = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for each mixture layer."""

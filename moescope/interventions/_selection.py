@@ -68,7 +68,7 @@ def top_k(site: Site) -> int | None:
     """Experts per decision, as far as the modules say it before a record was seen."""
     if site.top_k is not None and site.kind not in ("expert_choice", "soft"):
         return site.top_k
-    if site.contract.name == "vmoe":
+    if site.contract.configured:
         config: Any = site.router.config  # type: ignore[union-attr]
         return int(config.num_selected_experts) if site.kind == "token_choice" else None
     for module in filter(None, (site.router, site.block, site.experts)):

@@ -46,7 +46,7 @@ class RouteAround(Edit):
 
     def _site(self, site: Site) -> list[Undo]:
         mask = self.mask if self.mask is not None else mask_of(site, list(self.experts), self.tokens)
-        mode = ProductKeys if site.contract.name == "product_keys" else Masked
+        mode = ProductKeys if site.contract.product_keys else Masked
         logits = type(site.router).__name__ in LOGIT_MASKED
 
         def make(old: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,7 +76,7 @@ class TopK(Edit):
         return [undo for site in self.where(sites) for undo in self._site(site)]
 
     def _site(self, site: Site) -> list[Undo]:
-        if site.contract.name == "vmoe":
+        if site.contract.configured:
             return _switched(site, num_selected_experts=self.k)
         old = top_k(site) or 0
         holders = [m for m in map(bare, filter(None, (site.router, site.block))) if isinstance(getattr(m, "top_k", None), int)]
@@ -103,7 +103,7 @@ class Capacity(Edit):
         if not settings or (self.capacity is not None and self.capacity < 1):
             raise InputError("give at least one of capacity (1 or more places), capacity_factor, batch_priority")
         for site in self.where(sites):
-            if site.contract.name == "vmoe":
+            if site.contract.configured:
                 _vmoe_config(site, settings)
             elif set(settings) != {"capacity"} or not isinstance(getattr(site.router, "expert_capacity", None), int):
                 raise ModelError(
@@ -117,7 +117,7 @@ class Capacity(Edit):
         """The router's own setting, for as long as the block lasts."""
         undo: list[Undo] = []
         for site in self.where(sites):
-            if site.contract.name == "vmoe":
+            if site.contract.configured:
                 undo += _switched(site, **self._settings())
             else:
                 undo.append(_set(site.router, "expert_capacity", self.capacity))
@@ -131,7 +131,7 @@ def decider(site: Site) -> tuple[Any, str]:
     """The object and the method that choose: the block's own method where the block decides, else the router's forward."""
     if hasattr(site.block, "route_tokens_to_experts"):
         return site.block, "route_tokens_to_experts"
-    if site.contract.name == "product_keys" or site.router is None:
+    if site.contract.product_keys or site.router is None:
         return site.block, "forward"
     return site.router, "forward"
 
@@ -145,7 +145,7 @@ def _no_next(site: Site) -> str | None:
         return "mixes all its experts for every token, so there is no next best; use zero"
     if site.kind == "static":
         return "is told its expert by the caller, so there is nothing to route around; use zero"
-    if site.contract.name == "top2_mask" and site.warning:
+    if not site.executes_decision:
         return "decides what this Transformers does not execute (experts 0 and 1 run whatever it says); use zero"
     return None
 
@@ -155,7 +155,7 @@ def _fixed_k(site: Site, k: int) -> str | None:
         return f"is of kind {site.kind}: there is no number of experts per token to change"
     if type(site.router).__name__ in ("SwitchTransformersTop1Router", "NllbMoeTop2Router", "PhimoeTopKRouter"):
         return "has its number of experts per token written into its code, so it cannot be changed"
-    if site.contract.name == "product_keys" or site.where.startswith("attention"):
+    if site.contract.product_keys or site.where.startswith("attention"):
         return "uses its number of experts outside the choice too, so it cannot be changed"
     if k == 1 and "identity" in site.roles.values():
         return "hands its experts k choices that it squeezes, which fails for k = 1; choose 2 or more"

@@ -28,7 +28,7 @@ def contribution(call: Call, expert: int) -> Tensor:
 
 def always(call: Call) -> Tensor | float:
     """(T, H) what a block's output holds whoever runs (JetMoE's bias, Doge's dense part): counted to no expert. Mostly 0."""
-    if call.record.site.contract.name not in ("sorted_dispatch", "product_keys"):
+    if not call.record.site.contract.constant_output:
         return 0.0
     none = replace(call.record, weights=torch.zeros_like(call.record.weights))
     return call.record.site.contract.recompute(call.record.site, call.inputs, none).float().flatten(0, -2)
@@ -109,7 +109,7 @@ class Mean(Edit):
         for site in here:
             if site.path not in self.means:
                 raise InputError(f"no mean is given for router {site.path}: measure it with norms(model, sites, batches)")
-            if site.kind == "soft" or site.contract.name not in ("triple", "logits_only", "capacity_mask", "vmoe"):
+            if site.kind == "soft" or not site.contract.sums_per_token:
                 raise ModelError(
                     f"the experts of {site.path} ({site.contract.name}) give no sum per token, so no mean fits; use zero"
                 )

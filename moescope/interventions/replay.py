@@ -105,12 +105,12 @@ class Replay(Edit):
 
 
 def _attach(site: Site, route: Route) -> list[Any]:
-    if site.contract.name == "vmoe" and site.kind == "token_choice":
+    if site.contract.routing_object and site.kind == "token_choice":
         assert site.experts is not None
         return [
             site.experts.register_forward_pre_hook(lambda _, args: (args[0], _token_choice(site, args[1], route)), prepend=True)
         ]
-    gone = site.contract.name == "capacity_mask" and route.dropped is not None
+    gone = site.contract.keeps_drops and route.dropped is not None
     experts = route.experts.masked_fill(route.dropped, -1) if gone and route.dropped is not None else route.experts
 
     def write(was: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,7 @@ def _written_back(sites: list[Site], calls: dict[str, list[Call]], run: Run, ref
     def write(site: Site, number: int) -> Edit:
         experts, weights = stored(calls[site.name][number])
         dropped = calls[site.name][number].record.dropped
-        if dropped is not None and site.kind == "token_choice" and site.contract.name == "capacity_mask":
+        if dropped is not None and site.kind == "token_choice" and site.contract.keeps_drops:
             experts = experts.masked_fill(dropped, -1)
         return lambda e, w: (experts.to(e.dtype).reshape(e.shape), weights.to(w.dtype).reshape(w.shape))
 

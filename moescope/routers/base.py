@@ -8,7 +8,7 @@ only keeps references.
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,7 @@ class Site:
     roles: dict[int, str] = field(default_factory=dict)  # of numbers at or above n_experts: identity, skip, ...
     capacity_factor: float | None = None
     output_scale: float = 1.0  # what the experts' sum is multiplied by
+    executes_decision: bool = True  # False: what runs does not follow from what the router decides
     warning: str = ""  # what the contract has to say of it in every run
     rule: dict[str, Any] = field(default_factory=dict)  # what else decides (groups, bias, scale, ...), stored as it is
     key: int = -1  # its number in the run that is traced: column `router` of the store
@@ -85,9 +86,10 @@ class Record:
     """One call of one router over T rows, as executed; tensors are references, on the model's device.
 
     experts, weights: (T, k); an expert of -1 is an empty place, one at or above the site's n_experts has a role of its own
-    (identity, skip). dropped, buffer: (T, k), for capacity. logits: (T, E). decided: (experts, weights) of the router, only
-    where the layer may execute something else. rows: (T,) places in the stream, where the router sees a subset of the tokens.
-    pool: (T,) and pools: {number: (tokens, capacity)}. `long` carries decisions without a fixed k, see contracts.vmoe.
+    (identity, skip). logits: (T, E). decided: the router's own (experts, weights), where the layer may execute others.
+    dropped (T, k) bool, buffer (T, k) places: of experts with capacity. dispatch: (T, k) of soft routing. pool: (T,) number of
+    the group of tokens that share a capacity; pool_tokens, capacity: the size of each, and its experts' places. rows: (T,)
+    places in the stream, where the router sees some of its tokens. iteration: which of the router's calls in one forward.
     altered: the decision was changed on its way to the experts and the router's own is not kept (it was written over).
     """
 
@@ -121,25 +123,38 @@ class Call:
     output: Tensor
 
 
-class Contract(Protocol):
-    """One way in which routers speak."""
+class Contract:
+    """One way in which routers speak: a class made from this one, whose flags say what can be done beside reading."""
 
     name: str
+    general = False  # knows layers by one call only: contracts that know more are asked first
+    capacity = False  # an expert has room for so many tokens
+    keeps_drops = False  # a dropped assignment is written as an expert of -1
+    sums_per_token = False  # the experts' output is the sum over a token's experts, so one of them can be replaced in it
+    constant_output = False  # a block's output holds something whoever runs: a bias, a dense part
+    product_keys = False  # the block itself chooses, by sums of two half keys
+    configured = False  # its router has settings that may be changed between forwards: `router.config`
+    routing_object = False  # the experts are called with one object that also holds buffer places and drops
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """The routers that `module` (at path `name`) owns, if it speaks this contract."""
+        raise NotImplementedError
 
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Hook the site so that every call gives `emit` one record."""
+        raise NotImplementedError
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Hook the site so that `edit(experts, weights)` is executed instead of what was decided; before any listener."""
+        raise NotImplementedError
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """Hook the site so that `keep(inputs, output)` sees what its experts took and gave."""
+        raise NotImplementedError
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """The routed output that follows from `record` alone, expert by expert, to be compared with the real one."""
+        raise NotImplementedError
 
 
 def own_path(path: str) -> str:

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..errors import UnknownContract
 from . import skip_sentinels
-from .base import Edit, Emit, Record, Site, named, renamed
+from .base import Contract, Edit, Emit, Record, Site, named, renamed
 from .calls import bare, signature
 from .router_output import Word, same
 from .subsets import Subset
@@ -24,7 +24,7 @@ Said = tuple[Tensor | None, tuple[Tensor, Tensor] | None]
 """(logits, decided (experts, weights)) as a router said them."""
 
 
-class ExpertsCall:
+class ExpertsCall(Contract):
     """A block that owns a router and `experts`, and hands the one's decision to the other."""
 
     name = "experts_call"

@@ -28,7 +28,7 @@ def formula(routers: Sequence[tuple[Site, Sequence[Record]]]) -> str:
     said += [text for text in (_weighing(*r) for r in read[:1]) if text]
     if (scale := site.rule.get("scale")) and scale["on"] == "output":
         said.append(f"×{scale['value']:g} after the experts")
-    said += ["on the input"] * (site.weight_on == "input") + ["with capacity"] * site.contract.name.endswith("_mask")
+    said += ["on the input"] * (site.weight_on == "input") + ["with capacity"] * site.contract.capacity
     return ", ".join(said)
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from .base import Edit, Emit, Record, Site
+from .base import Contract, Edit, Emit, Record, Site
 
 Step = Callable[[tuple[Any, ...], Any], Any]
 
 
-class MethodCall:
+class MethodCall(Contract):
     """Subclass it: say `name`, `method`, and the five functions below; the rest of a contract follows from them."""
 
     name: str
