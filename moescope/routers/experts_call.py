@@ -109,7 +109,7 @@ class ExpertsCall(Contract):
         The expert is named in two places, the second with weight 0: LongCat's experts squeeze a single one away.
         """
         assert site.experts is not None
-        wide = 2 if site.rule.get("roles") else 1
+        wide = 2 if site.roles else 1
         index = torch.full((len(hidden), wide), expert, dtype=torch.long, device=hidden.device)
         weights = torch.zeros_like(index, dtype=weight.dtype if weight.is_floating_point() else hidden.dtype)
         weights[:, 0] = weight
