@@ -14,7 +14,7 @@ import click
 from moescope import analyses
 from moescope.errors import AnalysisError
 from moescope.store import Store, open_store
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 from .dashboard import build
 from .measure import resident, spent
@@ -61,7 +61,7 @@ def main(names: tuple[str, ...], decisions: int, store: Path | None, experts: in
     store = store or Path(tempfile.mkdtemp()) / "big.duckdb"
     if not store.exists():
         build(store, decisions, experts=experts, top_k=top_k)
-        update(store, lambda con: con.execute(LABELS))
+        change_store(store, lambda con: con.execute(LABELS))
     known = [entry["name"] for entry in analyses.catalogue() if not entry["required"]]
     rows = []
     print(f"{'analysis':<16}{'CPU s':>8}{'wall s':>8}{'peak MB':>9}{'figures':>9}", flush=True)

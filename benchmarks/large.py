@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.queries import ask
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 KEYS = ("run", "router", "next_router", "forward", "sequence", "token", "parent")
 
@@ -46,7 +46,7 @@ def main() -> None:
     if not chosen.store.exists():
         shutil.copyfile(chosen.source, chosen.store)
     while chosen.store.stat().st_size < chosen.gigabytes * 1e9:
-        update(chosen.store, double)
+        change_store(chosen.store, double)
     size = chosen.store.stat().st_size
     print(
         json.dumps(

@@ -18,7 +18,7 @@ import torch
 from benchmarks.ingest import SHAPES
 from moescope import decisions
 from moescope.routers.scores import summarize
-from moescope.store.physical.column_buffer import Sheet
+from moescope.store.physical.column_buffer import ColumnBuffer
 from moescope.store.physical.lossless_encoding import pack
 from moescope.store.sums.from_shard import Tally
 from moescope.store.write.writer import _write
@@ -41,10 +41,10 @@ def steps(shape: str, dtype: torch.dtype) -> dict[str, float]:
 
     def columns(forward: int) -> dict[str, Any]:
         keys = np.broadcast_to(np.arange(forward * TOKENS, (forward + 1) * TOKENS), (layers, TOKENS))
-        return decisions.wide(arrays, keys, np.arange(layers), np.zeros(layers, int), np.full(layers, forward))
+        return decisions.columns_fixed_k(arrays, keys, np.arange(layers), np.zeros(layers, int), np.full(layers, forward))
 
     found["columns"] = best(lambda: columns(3)) / rows
-    pieces, sheet = [columns(forward) for forward in range(PIECES)], Sheet()
+    pieces, sheet = [columns(forward) for forward in range(PIECES)], ColumnBuffer()
 
     def gather() -> None:
         sheet.cut(0)

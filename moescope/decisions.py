@@ -34,7 +34,7 @@ def unpack_slots(slots: np.ndarray, k: int) -> np.ndarray:
     return ((slots[..., None] >> shifts) & np.uint64(15)).astype(np.int64)
 
 
-def wide(
+def columns_fixed_k(
     arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forwards: np.ndarray
 ) -> dict[str, Any]:
     """Columns of routes_<k> (one row per router and token kept) from (R, T, k) arrays; `tokens` is (R, T), -1 for padding, the
@@ -92,7 +92,7 @@ def _bits(dropped: np.ndarray) -> np.ndarray:
     return (dropped.astype(np.uint32) << np.arange(dropped.shape[-1], dtype=np.uint32)).sum(-1, dtype=np.uint32)
 
 
-def long(
+def rows_any_k(
     arrays: Arrays, tokens: np.ndarray, routers: np.ndarray, iterations: np.ndarray, forwards: np.ndarray
 ) -> tuple[Any, Any]:
     """Columns of decisions_long and assignments_long: decisions with any number of experts (-1 = none)."""
@@ -131,6 +131,6 @@ def long(
     return decisions, assignments
 
 
-def fits_wide(arrays: Arrays, kind: str) -> bool:
+def fits_fixed_k(arrays: Arrays, kind: str) -> bool:
     """Whether decisions have one fixed k that routes_<k> can hold."""
     return kind not in ("expert_choice", "soft") and arrays["experts"].shape[-1] <= MAX_WIDTH

@@ -31,7 +31,7 @@ def sidebar() -> bool:
 st.set_page_config("moescope", page_list.ICON, layout="wide")
 panels.style()
 chosen = st.navigation(pages(), position="sidebar")
-url_state.depart()
+url_state.open_requested_page()
 if panels.guarded(sidebar):
     panels.guarded(chosen.run)
 else:

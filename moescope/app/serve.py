@@ -23,7 +23,7 @@ from starlette.middleware import Middleware
 
 from moescope.app import page_list
 from moescope.app.server import shutdown, tied_process
-from moescope.app.server.asset_cache import Front
+from moescope.app.server.asset_cache import AssetCache
 from moescope.app.server.door import Door
 
 if parent := os.environ.pop("MOESCOPE_PARENT", ""):
@@ -75,4 +75,4 @@ def door() -> Middleware:
 
 
 PAGES = frozenset(path.stem for path, _ in page_list.views())
-app = st.App(Path(__file__).with_name("main.py"), lifespan=ready, middleware=[door(), Middleware(Front, pages=PAGES)])
+app = st.App(Path(__file__).with_name("main.py"), lifespan=ready, middleware=[door(), Middleware(AssetCache, pages=PAGES)])

@@ -165,7 +165,7 @@ def _chosen(box: str, count: int, picked: Callable[[int | None], None]) -> None:
     picked(int(rows[0]) if rows else None)
 
 
-def go(page: str, **state: Any) -> None:
+def open_page(page: str, **state: Any) -> None:
     """Open another page with this state in its URL."""
     for key in FOLLOW:
         if key in state:
@@ -174,18 +174,18 @@ def go(page: str, **state: Any) -> None:
     st.switch_page(f"views/{page}.py", query_params={key: value for key, value in wanted.items() if value})
 
 
-def leave(page: str, **state: Any) -> None:
-    """`go`, for callbacks: the next thing that is drawn opens the other page instead."""
+def request_page(page: str, **state: Any) -> None:
+    """`open_page`, for callbacks: the next thing that is drawn opens the other page instead."""
     st.session_state["leaving"] = page, state
 
 
 def to_token(run: int, frame: pd.DataFrame, row: int | None) -> None:
-    """`leave` for the route of the token in this row of `frame` (sequence, token)."""
+    """`request_page` for the route of the token in this row of `frame` (sequence, token)."""
     if row is not None:
-        leave("tokens", run=run, sequence=int(frame["sequence"].iloc[row]), token=int(frame["token"].iloc[row]))
+        request_page("tokens", run=run, sequence=int(frame["sequence"].iloc[row]), token=int(frame["token"].iloc[row]))
 
 
-def depart() -> None:
+def open_requested_page() -> None:
     """Open the page that a callback asked for, if one did."""
     if leaving := st.session_state.pop("leaving", None):
-        go(leaving[0], **leaving[1])
+        open_page(leaving[0], **leaving[1])

@@ -19,12 +19,12 @@ def command(store: Path, adopt: bool) -> None:
     from ..store.write.change import ensure_store
     from ..store.write.resume import adopt as make_ours
     from ..store.write.resume import orphans, unjoined
-    from ..store.write.unfinished_run import Part
+    from ..store.write.unfinished_run import UnfinishedRun
 
     if adopt and not store.exists() and orphans(store):
         ensure_store(store)
     there = unjoined(store)
-    foreign = [Part(aside.path) for aside in there.aside if aside.foreign and adopt]
+    foreign = [UnfinishedRun(aside.path) for aside in there.aside if aside.foreign and adopt]
     dead = [part for part in there.parts if not part.alive()] + [make_ours(store, part) for part in foreign if not part.alive()]
     left = sum(not _joined(store, part) for part in dead)
     for aside in unjoined(store).aside:

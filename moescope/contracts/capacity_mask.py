@@ -15,7 +15,7 @@ from .. import hooks
 from ..errors import ModelError
 from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
 from ..routers.experts_call import expert_count
-from ..routers.router_output import Word, same
+from ..routers.router_output import RouterOutput, same
 
 
 class CapacityMask(Contract):
@@ -36,7 +36,7 @@ class CapacityMask(Contract):
         """Logits (with the sequences apart) at the router, mask and weights where they enter the experts."""
         assert site.router is not None
         assert site.experts is not None
-        word = Word(site.router, lambda output: output[:2])
+        word = RouterOutput(site.router, lambda output: output[:2])
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, mask, weights = named(args, kwargs, 3)

@@ -15,7 +15,7 @@ from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site, named
 from ..routers.calls import bare
 from ..routers.experts_call import child_router, expert_count, parameters
-from ..routers.router_output import Word, same
+from ..routers.router_output import RouterOutput, same
 
 
 class DenseScores(Contract):
@@ -33,7 +33,7 @@ class DenseScores(Contract):
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Read the scores as they leave the router, behind every other hook on its output."""
         assert site.router is not None
-        word = Word(site.router, lambda output: output[:1])
+        word = RouterOutput(site.router, lambda output: output[:1])
 
         def at_end(_: nn.Module, __: Any, output: Any) -> None:
             said, altered = word.take()

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.experts_call import child_router
-from ..routers.router_output import Word, same
+from ..routers.router_output import RouterOutput, same
 
 _LINEARS = ("input_linear", "output_linear")
 
@@ -36,7 +36,7 @@ class SortedDispatch(Contract):
     def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
         """Read the dispatch as it leaves the router, behind every other hook; what follows has no other copy of it."""
         assert site.router is not None
-        word = Word(site.router, lambda output: output[:3])
+        word = RouterOutput(site.router, lambda output: output[:3])
 
         def at_end(_: nn.Module, __: Any, output: Any) -> None:
             said, altered = word.take()

@@ -17,7 +17,7 @@ from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
 from ..routers.calls import bare
 from ..routers.experts_call import child_router, expert_count
-from ..routers.router_output import Word, same
+from ..routers.router_output import RouterOutput, same
 from ..weights import home, precision, weights
 
 WARNING = (
@@ -58,7 +58,7 @@ class Top2Mask(Contract):
         """Logits at the router, mask and weights where they enter the experts."""
         assert site.router is not None
         assert site.experts is not None
-        word = Word(site.router, lambda output: output[:2])
+        word = RouterOutput(site.router, lambda output: output[:2])
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, mask, weights = named(args, kwargs, 3)

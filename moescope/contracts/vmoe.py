@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
 from ..routers.experts_call import expert_count
-from ..routers.router_output import Word
+from ..routers.router_output import RouterOutput
 
 _KINDS = {"TokenChoiceRouter": "token_choice", "ExpertChoiceRouter": "expert_choice", "SoftRouter": "soft"}
 
@@ -41,7 +41,7 @@ class VMoE(Contract):
         """Read what the experts were called with, and whether that is what the router returned."""
         assert site.experts is not None
         assert site.router is not None
-        word = Word(site.router, lambda _: ())
+        word = RouterOutput(site.router, lambda _: ())
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], __: Any) -> None:
             said, _ = word.take()

@@ -13,7 +13,7 @@ from ..contracts import Site
 from ..errors import InputError
 from ..models.describe import weights_sha256
 from ..store import Store
-from ..store.write.change import update
+from ..store.write.change import change_store
 from .plan import Experts, Job, load_of
 from .sweep import Sweep
 
@@ -106,4 +106,4 @@ def save(path: Path, rows: pd.DataFrame) -> None:
         con.execute("insert into ablations by name from ablation_rows")
         con.unregister("ablation_rows")
 
-    update(path, change)
+    change_store(path, change)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -166,11 +165,6 @@ def stack_of(path: str, images: bool) -> str:
     """encoder, decoder, vision or talker, by a module's path; `images`: the model takes pixels and no text."""
     parts = set(re.split(r"[._]", path))
     return "vision" if images else next((s for s, words in _STACKS.items() if parts & set(words)), "decoder")
-
-
-def rank_of(weights: Tensor) -> Tensor:
-    """(T, k) order of the places by weight, largest first; ties keep the router's order."""
-    return torch.argsort(weights, dim=-1, descending=True, stable=True)
 
 
 def named(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from ..errors import UnknownContract
 from . import skip_sentinels
 from .base import Contract, Edit, Emit, Record, Site, named, renamed
 from .calls import bare, signature
-from .router_output import Word, same
+from .router_output import RouterOutput, same
 from .subsets import Subset
 
 Said = tuple[Tensor | None, tuple[Tensor, Tensor] | None]
@@ -52,7 +52,7 @@ class ExpertsCall(Contract):
         """Two hooks: the router's own word, and what its experts were called with, whatever hooks made of it in between."""
         assert site.router is not None
         assert site.experts is not None
-        word = Word(site.router, lambda output: self.said(output)[1] or ())
+        word = RouterOutput(site.router, lambda output: self.said(output)[1] or ())
         subset, skips = Subset(site), skip_sentinels.skips(site)
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
@@ -65,8 +65,8 @@ class ExpertsCall(Contract):
             if decided is not None and (altered or (same(decided[0], experts) and same(decided[1], weights))):
                 decided = None
             if skips:
-                experts, weights = skip_sentinels.mark(site, experts, weights)
-                decided = None if decided is None else skip_sentinels.mark(site, *decided)
+                experts, weights = skip_sentinels.skip_to_number(site, experts, weights)
+                decided = None if decided is None else skip_sentinels.skip_to_number(site, *decided)
             emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows(), altered=altered))
 
         return [word.handle, hooks.after(site.experts, at_experts, kwargs=True, first=True), *subset.handles]
@@ -76,8 +76,8 @@ class ExpertsCall(Contract):
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden, *assigned = named(args, kwargs, 3)
-            changed = edit(*skip_sentinels.mark(site, *assigned))
-            return renamed(args, kwargs, (hidden, *skip_sentinels.unmark(site, *changed)))
+            changed = edit(*skip_sentinels.skip_to_number(site, *assigned))
+            return renamed(args, kwargs, (hidden, *skip_sentinels.number_to_skip(site, *changed)))
 
         assert site.experts is not None
         return [hooks.before(site.experts, at_experts, kwargs=True, first=True)]
@@ -95,7 +95,7 @@ class ExpertsCall(Contract):
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Sum over experts of the experts' own forward, asked for one expert at a time."""
         hidden = inputs[0].reshape(-1, inputs[0].shape[-1])
-        experts, given = skip_sentinels.unmark(site, record.experts, record.weights)
+        experts, given = skip_sentinels.number_to_skip(site, record.experts, record.weights)
         weights = torch.zeros(len(hidden), int(experts.max()) + 1, dtype=given.dtype, device=hidden.device)
         weights.scatter_add_(1, experts.clamp(min=0).long(), given.masked_fill(experts < 0, 0))
         total = torch.zeros_like(hidden, dtype=torch.float32)

@@ -10,7 +10,7 @@ from .. import hooks
 Tensors = Callable[[Any], tuple[Tensor, ...]]
 
 
-class Word:
+class RouterOutput:
     """Hears a router first; `tensors` gives the decision in what it returned."""
 
     def __init__(self, router: nn.Module, tensors: Tensors) -> None:

@@ -17,14 +17,14 @@ def roles(router: nn.Module, experts: nn.Module, n_experts: int) -> dict[int, st
     return {n_experts + i: "identity" for i in range(getattr(experts, "zero_expert_num", None) or 0)}
 
 
-def mark(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def skip_to_number(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(T, k) experts and weights as executed → as recorded."""
     if not skips(site):
         return experts, weights
     return torch.where((experts == 0) & (weights == 0), site.n_experts, experts), weights
 
 
-def unmark(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def number_to_skip(site: Site, experts: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(T, k) experts and weights as recorded → as executed."""
     if not skips(site):
         return experts, weights

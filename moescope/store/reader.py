@@ -14,9 +14,9 @@ from .schema import create_views
 from .sums.definitions import add_rollups, vocabulary
 from .trust import expected, tables_of
 from .write.beside import Aside, beside, look
-from .write.change import reason, tidy
+from .write.change import reason, try_clean_up
 from .write.join import count_rows, insert_head, kept_sums, offsets, projection
-from .write.unfinished_run import Part, parts, parts_folder
+from .write.unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 _SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
 _BROKEN = (MoescopeError, OSError, ValueError, KeyError, TypeError, AttributeError, duckdb.Error)  # what a broken run raises
@@ -61,7 +61,7 @@ class Store:
     def state(self) -> tuple[Any, ...]:
         """Changes whenever the store does: for caches."""
         stat = self.path.stat()
-        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in parts(self.path))
+        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in unfinished_runs(self.path))
 
     def refresh(self) -> None:
         """Look again at what is on disk."""
@@ -75,7 +75,7 @@ class Store:
         for lease in leases:
             lease.close()
         if leases:
-            tidy(self.path)
+            try_clean_up(self.path)
 
     def __enter__(self) -> "Store":
         return self
@@ -86,7 +86,7 @@ class Store:
     def _open(self) -> duckdb.DuckDBPyConnection:
         folder = parts_folder(self.path)
         looked = look(self.path) if self._unfinished else []
-        leased = {part.path: part.lease() for part in looked if isinstance(part, Part)}
+        leased = {part.path: part.lease() for part in looked if isinstance(part, UnfinishedRun)}
         reach = [folder] if leased else []
         con = connect(self.path, reach, self._external, self._settings)  # after the leases: what it lacks stays readable
         try:
@@ -100,7 +100,7 @@ class Store:
         self._leases = tuple(lease for path, lease in leased.items() if lease and path in {part.path for part in shown})
         leased.clear()
         if not shown and folder.is_dir():
-            tidy(self.path)  # what was joined while somebody read it
+            try_clean_up(self.path)  # what was joined while somebody read it
         return con
 
 
@@ -118,8 +118,8 @@ def open_store(
 
 
 def _show(
-    con: duckdb.DuckDBPyConnection, store: Path, open_parts: list[Part], comments: bool
-) -> tuple[list[Part], list[Aside]]:
+    con: duckdb.DuckDBPyConnection, store: Path, open_parts: list[UnfinishedRun], comments: bool
+) -> tuple[list[UnfinishedRun], list[Aside]]:
     """Make the database in memory show the file and its unfinished runs as one store: by our views over our tables.
 
     Gives the runs that are shown, and what is left aside of those that are broken.
@@ -165,7 +165,7 @@ def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]
     return found
 
 
-def _add(con: duckdb.DuckDBPyConnection, part: Part, sources: dict[str, list[str]]) -> dict[str, int]:
+def _add(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, sources: dict[str, list[str]]) -> dict[str, int]:
     """Add an unfinished run to what is shown, or raise and leave it as it was; gives where its keys begin."""
     con.execute("begin")
     try:

@@ -17,9 +17,9 @@ from ..models.loading import Loaded, load
 from ..models.sources import unwrap
 from ..proof import images_per_group
 from ..store import RunWriter, column_fit
-from ..store.write.change import check_target, tidy
+from ..store.write.change import check_target, try_clean_up
 from ..store.write.resume import planned, unfinished
-from ..store.write.unfinished_run import Part
+from ..store.write.unfinished_run import UnfinishedRun
 from ..weights import precision
 from .feeding import pad_id, run_batch
 from .options import Options
@@ -98,7 +98,7 @@ def trace(
     tracer.note(notes)
     if resume:
         if (found := planned(store, key)) and found[1] == "complete" and not _fitting(store, key):
-            tidy(store)
+            try_clean_up(store)
             return found[0]
         writer = _resumable(store, key)
         if chosen.activations and writer.part.progress.get("batches"):
@@ -193,7 +193,7 @@ def _resumable(store: Path, key: str) -> RunWriter:
     raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")
 
 
-def _fitting(store: Path, key: str) -> list[Part]:
+def _fitting(store: Path, key: str) -> list[UnfinishedRun]:
     return [part for part in unfinished(store) if part.head["run"].get("key") == key]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 SLOW = 0.05  # share of the model's time spent waiting for the writer from which a run says so
 
 
-class Clock:
+class RunProgress:
     """Wall time from attach, inside the model, and in moescope; the forward passes (`steps`); the routers that `fired`."""
 
     def __init__(self) -> None:

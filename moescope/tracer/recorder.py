@@ -18,13 +18,13 @@ from .capture.frames import Frame, Frames, Stream
 from .capture.open_calls import silent
 from .capture.structure import Structure
 from .capture.uncompiled import Uncompiled
-from .handover.forward_buffer import Holding
+from .handover.forward_buffer import ForwardBuffer
 from .handover.record_batches import Forward, Job, phase, references
 from .options import Options
-from .progress import Clock
+from .progress import RunProgress
 from .sequences.generating import stops
 from .sequences.token_rows import SequenceInfo
-from .training_steps import Steps
+from .training_steps import TrainingSteps
 
 
 class Recorder:
@@ -34,12 +34,12 @@ class Recorder:
         self,
         model: nn.Module,
         options: Options,
-        clock: Clock,
+        progress: RunProgress,
         structure: Structure,
-        steps: Steps,
+        steps: TrainingSteps,
         put: Callable[[Job], None],
     ) -> None:
-        self.model, self.options, self._clock, self._put = model, options, clock, put
+        self.model, self.options, self._progress, self._put = model, options, progress, put
         self._structure, self._steps = structure, steps
         self.infos: dict[str, list[SequenceInfo]] | None = None
         self.first = 0  # number of a batch's first forward
@@ -48,7 +48,7 @@ class Recorder:
         self._records: list[tuple[Record, Frame]] = []
         self._sampled, self._fired = False, dict[int, int]()
         self._opened_at = 0.0
-        self._holding = Holding(options)
+        self._holding = ForwardBuffer(options)
         self._handles: list[Any] = []
 
     def attach(self, sites: list[Site], repeated: list[Repeated]) -> None:
@@ -81,7 +81,7 @@ class Recorder:
 
     def progress(self) -> dict[str, Any] | None:
         """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
-        return self._clock.progress({"forwards": self._clock.steps}) if self.infos is None else None
+        return self._progress.progress({"forwards": self._progress.steps}) if self.infos is None else None
 
     def generating(self) -> AbstractContextManager[None]:
         """Inside, the model made what is fed in forwards that go on with a cache."""
@@ -106,7 +106,7 @@ class Recorder:
             self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
         elif self._sampled:
             number = record.site.key
-            self._clock.fired.add(number)
+            self._progress.fired.add(number)
             record.iteration = self._fired.get(number, 0)
             self._fired[number] = record.iteration + 1
             self._records.append((record, frame))
@@ -115,8 +115,8 @@ class Recorder:
         self._structure.check()
         hooks.stay_last(self._handles)
         self._records = []
-        self._sampled = self._steps.opens(self._clock.steps)
-        self._clock.steps += 1
+        self._sampled = self._steps.opens(self._progress.steps)
+        self._progress.steps += 1
         self._fired = {}
         self.observers.forward_begins(self._sampled)
         self._opened_at = time.perf_counter()
@@ -134,8 +134,8 @@ class Recorder:
             if self._holding.add(forward, routed):
                 self.flush()
         ended = time.perf_counter()
-        self._clock.model += began - self._opened_at
-        self._clock.trace += ended - began
+        self._progress.model += began - self._opened_at
+        self._progress.trace += ended - began
 
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
         routed = []
@@ -148,7 +148,7 @@ class Recorder:
         listed = list(dict.fromkeys([stream for _, stream in routed] + others))
         row = {
             "phase": phase(self.model, listed),
-            "step": self._clock.steps - 1 - self.first,
+            "step": self._progress.steps - 1 - self.first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }

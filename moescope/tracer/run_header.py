@@ -12,7 +12,7 @@ from ..proof import Proved
 from ..routers.compiled import CURE, has_run
 
 
-def head(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
+def run_header(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
     """The run, its model, routers and experts, by the columns of the schema."""
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     return {
@@ -57,7 +57,7 @@ def proof_notes(proof: list[Proved]) -> list[str]:
     return _together([(p.note, p.router) for p in proof if p.note])
 
 
-def said_of(sites: list[Site], fired: set[int]) -> list[str]:
+def contract_warnings(sites: list[Site], fired: set[int]) -> list[str]:
     """What contracts have to say of their routers, each once; and which routers were never asked in this run."""
     silent = "never fired in this run, so that nothing of it is stored"
     said = [(silent, site.path) for site in sites if site.key not in fired]
@@ -72,7 +72,7 @@ def _together(pairs: list[tuple[str, str]]) -> list[str]:
     return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
 
 
-def nothing(model: nn.Module, outside: int) -> str:
+def why_nothing(model: nn.Module, outside: int) -> str:
     """Why a trace holds nothing, where routers fired `outside` times in no forward of the model."""
     kind = type(model).__name__
     if outside:

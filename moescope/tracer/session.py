@@ -13,21 +13,21 @@ from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
 from ..proof import Proved, example_inputs, proved
 from ..store import RunWriter
-from ..store.files.interrupts import patient
-from ..store.write.change import renew
+from ..store.files.interrupts import defer_interrupt
+from ..store.write.change import reset_store
 from ..weights import home
-from .activations.observers import measured
-from .activations.recursive import watched
+from .activations.observers import add_measures
+from .activations.recursive import find_routers
 from .activations.weight_cosines import compared
 from .capture.structure import Structure
 from .handover.record_batches import Forward, Job
 from .handover.sink import Sink
 from .options import Options
-from .progress import Clock
+from .progress import RunProgress
 from .recorder import Recorder
-from .run_header import head, nothing, proof_notes, said_of
+from .run_header import contract_warnings, proof_notes, run_header, why_nothing
 from .sequences.token_rows import Identity, SequenceInfo
-from .training_steps import Ended, Steps
+from .training_steps import Ended, TrainingSteps
 
 
 class Tracer:
@@ -63,7 +63,7 @@ class Tracer:
         self.proof: list[Proved] = []
         self.run: int | None = None
         self._replace = replace
-        self._clock = Clock()
+        self._progress = RunProgress()
         self._writer: RunWriter | None = None
         self._continue = False
         self._notes: list[str] = list(self._run.pop("warnings", []))
@@ -78,7 +78,7 @@ class Tracer:
         return self
 
     def _attach(self) -> None:
-        self.sites, repeated = watched(self.model, self.options, self._inputs)
+        self.sites, repeated = find_routers(self.model, self.options, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
             self.proof = proved(
@@ -87,25 +87,25 @@ class Tracer:
         for number, site in enumerate(self.sites):
             site.key = number
         if self._replace and self.store.exists():
-            renew(self.store)
+            reset_store(self.store)
         if self._writer is None:
             self._writer = RunWriter.create(self.store, self._head())
-        self._clock.start(self._writer.part.progress.get("resume", {}))
+        self._progress.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
-        self.steps = Steps(self.model, self.options, self._ended)
+        self.steps = TrainingSteps(self.model, self.options, self._ended)
         structure = Structure(self.model, self.sites, routers)
-        self._recorder = Recorder(self.model, self.options, self._clock, structure, self.steps, self._sink.put)
+        self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
         self._recorder.attach(self.sites, repeated)
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
-            measured(self._writer, rows)
+            add_measures(self._writer, rows)
             self._notes += left_out
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         assert self._writer is not None
         try:
             self._recorder.detach()
-            with patient():
+            with defer_interrupt():
                 self.flush()
                 self.steps.finish(kind is None)
                 self._sink.finish()
@@ -117,12 +117,12 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
         if writer.next["forward"]:
-            measured(writer, self._recorder.observers.measures({site.key: site.layer for site in self.sites}))
+            add_measures(writer, self._recorder.observers.measures({site.key: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
             return
         writer.discard()
         if status == "complete":
-            raise ModelError(nothing(self.model, self._recorder.outside))
+            raise ModelError(why_nothing(self.model, self._recorder.outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
@@ -141,7 +141,7 @@ class Tracer:
         `progress` is what the run can say of itself once they are stored.
         """
         self._recorder.infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
-        self._recorder.first = self._clock.steps
+        self._recorder.first = self._progress.steps
         try:
             yield
             self.flush()
@@ -150,7 +150,7 @@ class Tracer:
             raise
         finally:
             self._recorder.infos = None
-        self._sink.put(Job([Forward([], {}, None, self._clock.progress(progress or {}))]))
+        self._sink.put(Job([Forward([], {}, None, self._progress.progress(progress or {}))]))
 
     def generating(self) -> AbstractContextManager[None]:
         """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
@@ -176,7 +176,7 @@ class Tracer:
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
         count = self._writer.next if self._writer is not None else {}
-        return {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)} | self._clock.times()
+        return {"tokens": count.get("token", 0), "forwards": count.get("forward", 0)} | self._progress.times()
 
     def health(self) -> dict[str, dict[str, float]]:
         """Measures of every router, by its path, at the last step or evaluation that is over; with `monitor=True`."""
@@ -193,15 +193,15 @@ class Tracer:
         self._notes += notes
         run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
         run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": [asdict(p) for p in self.proof]}
-        return head(run, model, self.sites)
+        return run_header(run, model, self.sites)
 
     def _final(self, status: str) -> dict[str, Any]:
         said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
         said += self._sink.identity.notes()
-        said += proof_notes(self.proof) + self._clock.complaint(self._sink.waited)
+        said += proof_notes(self.proof) + self._progress.complaint(self._sink.waited)
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + said_of(self.sites, self._clock.fired) + self._recorder.notes() + said,
-            **self._clock.times(),
+            "warnings": self._notes + contract_warnings(self.sites, self._progress.fired) + self._recorder.notes() + said,
+            **self._progress.times(),
         }

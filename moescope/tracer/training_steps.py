@@ -28,7 +28,7 @@ class Ended:
     whole: bool = True  # False: it was broken off, and has no measures
 
 
-class Steps:
+class TrainingSteps:
     """Follows the forwards of a run with `monitor` (others have neither steps nor parts).
 
     A step ends where `step` says so, and in a loop that never says so where an optimizer of the model's parameters steps: the

@@ -11,7 +11,7 @@ from moescope import analyses
 from moescope.analyses._shared import answer as _answer
 from moescope.analyses._shared import report_page, saving
 from moescope.errors import AnalysisError
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 OWN = ("load", "specialization", "structure")
 
@@ -198,7 +198,7 @@ def test_predicted_ids_are_another_attribute(tmp_path):
     assert any("kind predicted_id" in note for note in analyses.run("specialization", path).notes)
     following = """insert into token_labels select a.token, 'predicted_id', b.vocab_id
 from tokens a join tokens b on b.sequence = a.sequence and b.position = a.position + 1"""
-    update(path, lambda con: con.execute(following))
+    change_store(path, lambda con: con.execute(following))
     answer = analyses.run("specialization", path)
     both = [answer.figures("vocabulary specialization", subset=f"{which} id") for which in ("next", "predicted")]
     assert both[0]["value"].tolist() == both[1]["value"].tolist()

@@ -168,7 +168,7 @@ def test_dealing_agrees_with_a_loop():
     rng = np.random.default_rng(0)
     weights, counts = rng.integers(0, 3, (4, 5, 2)), rng.integers(0, 9, (5, 3))
     naive = [[[sum(w[u, lab] * counts[u, e] for u in range(5)) for e in range(3)] for lab in range(2)] for w in weights]
-    assert labels._dealt(weights, counts).tolist() == naive
+    assert labels._permuted(weights, counts).tolist() == naive
 
 
 def test_shuffled_attributes_stay_in_their_document():

@@ -13,7 +13,7 @@ from moescope.errors import AnalysisError
 from moescope.statistics.moments import Drawn, Moments, States, at_equal_n
 from moescope.statistics.participation import Grouped, from_sums, spread, sums
 from moescope.store import open_store
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 
 def brute(states: np.ndarray, groups: np.ndarray) -> float:
@@ -226,6 +226,6 @@ def test_captured_states_are_shown(tmp_path: Path) -> None:
     path = tmp_path / "x.duckdb"
     synthetic.make(path)
     row = "0, 1, 2, null, 'participation_ratio', 'unbiased', 'residual', null, 12.5, 11, 14, null, null, 300, 24, null"
-    update(path, lambda con: con.execute(f"insert into measures values ({row})"))
+    change_store(path, lambda con: con.execute(f"insert into measures values ({row})"))
     found = analyses.run("dimensionality", path).figures("participation_ratio", subset="residual").iloc[0]
     assert (found["value"], found["ci_low"], found["layer"], found["stack"], found["units"]) == (12.5, 11, 2, "decoder", 24)

@@ -10,7 +10,7 @@ import synthetic
 from moescope import analyses
 from moescope.errors import AnalysisError, InputError
 from moescope.store import RunWriter
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 # router: per token, experts and weights by rank; sequence 0 has tokens 0 and 1, sequence 1 has 2, 3, 4 and 5
 EXPERTS = {
@@ -131,7 +131,7 @@ def test_what_a_trace_measured(path: Path) -> None:
                     columns = "run, router, layer, expert, name, estimator, value, n"
                     con.execute(f"insert into measures ({columns}) values (0, ?, ?, ?, ?, '', ?, 6)", row)
 
-    update(path, change)
+    change_store(path, change)
     answer = analyses.run("importance", path)
     assert answer.figures("reap")["value"].tolist() == [0.5, 1.5, 2.5, 3.5] * 2
     found = answer.figures("super expert")

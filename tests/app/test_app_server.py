@@ -25,7 +25,7 @@ def asked(path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path}
-    answer = asset_cache.Front(nobody, frozenset({"tokens"}))(scope, nobody, send)  # type: ignore[arg-type]
+    answer = asset_cache.AssetCache(nobody, frozenset({"tokens"}))(scope, nobody, send)  # type: ignore[arg-type]
     with ThreadPoolExecutor(1) as other:  # playwright's event loop may run in this thread
         other.submit(asyncio.run, answer).result()  # type: ignore[arg-type]
     return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}, sent[1]["body"]
@@ -66,8 +66,8 @@ def test_large_runs_are_counted_in_part(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as con:
         tokens = con.execute("select tokens from runs").fetchone()[0]  # type: ignore[index]
         run = {"run": 0, "tokens": tokens}
-        assert sampling.few(run, 2 * tokens, 2) == ("", 1.0)
-        sql, kept = sampling.few(run, 2 * tokens // 3, 2)
+        assert sampling.forward_filter_sql(run, 2 * tokens, 2) == ("", 1.0)
+        sql, kept = sampling.forward_filter_sql(run, 2 * tokens // 3, 2)
         part, every = con.execute(f"select count(*) filter (true{sql}), count(*) from assignments a").fetchone()  # type: ignore[misc]
         assert kept == pytest.approx(1 / 3, abs=0.01)
         assert part / every == pytest.approx(kept, abs=0.15)

@@ -9,7 +9,7 @@ from recount import Heard, real_rows
 
 import moescope
 from moescope.store.physical.tables import assignments_sql, decisions_sql, widths
-from moescope.store.write.unfinished_run import Part
+from moescope.store.write.unfinished_run import UnfinishedRun
 
 Rows = dict[str, tuple[str, list[tuple[int | None, dict[int, float]]]]]
 """{router: (stack, [(vocabulary id, {expert: weight}) of each token])} of one forward"""
@@ -21,7 +21,7 @@ def of_store(store: moescope.Store) -> list[Rows]:
     return _forwards(store.rows, {r: (n, s) for r, n, s in store.rows("select router, name, stack from routers")})
 
 
-def of_part(part: Part) -> list[Rows]:
+def of_part(part: UnfinishedRun) -> list[Rows]:
     """The same of the shards of one run."""
     with duckdb.connect() as con:
         for table in part.tables():

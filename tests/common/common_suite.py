@@ -24,7 +24,7 @@ from moescope.models.tiny.found import config_class, model_class
 from moescope.models.tiny.inputs import inputs_for
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
-from moescope.store.write.unfinished_run import Part
+from moescope.store.write.unfinished_run import UnfinishedRun
 
 
 class Tester:
@@ -119,7 +119,7 @@ def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
     plain, tracers, seen, heard = nn.Module.__call__, ExitStack(), _Seen(), list[Heard]()
     written: dict[str, list[Rows]] = {}
 
-    def keep(store: Path, part: Part, _: Any) -> int:
+    def keep(store: Path, part: UnfinishedRun, _: Any) -> int:
         if store.stem == "1":
             written[store.stem] = of_part(part)
         return 0

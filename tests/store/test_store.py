@@ -11,7 +11,7 @@ import moescope
 from moescope.errors import StoreError
 from moescope.store import RunWriter
 from moescope.store.integrity.verify import verify
-from moescope.store.write.unfinished_run import parts, parts_folder
+from moescope.store.write.unfinished_run import parts_folder, unfinished_runs
 
 ASSIGNMENTS = "select run, forward, router, token, rank, expert, weight, slot, dropped from assignments order by all"
 ROWS = [
@@ -106,7 +106,7 @@ def test_a_dead_run_is_read_and_gone_on_with(tmp_path: Path) -> None:
     writer.release()
     with moescope.open(store) as cut:
         assert cut.rows("select status, forwards, progress->>'batches' from runs") == [("interrupted", 1, "1")]
-    again = RunWriter.resume(store, parts(store)[0])
+    again = RunWriter.resume(store, unfinished_runs(store)[0])
     assert again.next == {"forward": 1, "sequence": 1, "token": 2}
     handmade.batch(again, 1)
     assert again.close(handmade.FINAL, {}) == 0
@@ -161,7 +161,7 @@ def test_no_run_begins_where_the_first_one_fails_to_begin(tmp_path: Path, monkey
     monkeypatch.setattr("moescope.store.write.writer.write_atomic", full)
     with pytest.raises(StoreError, match="No space left on device"):
         handmade.written(tmp_path / "run.duckdb")
-    assert parts(tmp_path / "run.duckdb") == []
+    assert unfinished_runs(tmp_path / "run.duckdb") == []
     with moescope.open(tmp_path / "run.duckdb") as store:
         assert store.rows("from runs") == []
 

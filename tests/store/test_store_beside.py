@@ -17,7 +17,7 @@ from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store import RunWriter
 from moescope.store.integrity.verify import verify
-from moescope.store.write.unfinished_run import parts, parts_folder
+from moescope.store.write.unfinished_run import parts_folder, unfinished_runs
 
 Break = Callable[[Path], object]
 
@@ -116,10 +116,10 @@ def test_what_precedes_a_lost_shard_is_kept_and_gone_on_with(tmp_path: Path, los
     store, whole = tmp_path / "run.duckdb", tmp_path / "whole.duckdb"
     handmade.written(whole, batches=3)
     handmade.written(store, batches=3, close=False).release()
-    shutil.rmtree(parts(store)[0].path / f"shard-{lost:06d}")
+    shutil.rmtree(unfinished_runs(store)[0].path / f"shard-{lost:06d}")
     with moescope.open(store) as opened:
         assert opened.rows("select forwards, status from runs") == [(lost, "interrupted")]
-    again = RunWriter.resume(store, parts(store)[0])
+    again = RunWriter.resume(store, unfinished_runs(store)[0])
     assert again.next["forward"] == lost
     for number in range(lost, 3):
         handmade.batch(again, number)
@@ -201,7 +201,7 @@ def test_two_begin_a_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The second one saw no store either; the first one's run stays one of its."""
     from moescope.store.write import change as replacing
 
-    store, real, first = tmp_path / "run.duckdb", replacing.update, []
+    store, real, first = tmp_path / "run.duckdb", replacing.change_store, []
 
     def late(*args: Any, **named: Any) -> None:
         if not first:

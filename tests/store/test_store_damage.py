@@ -16,7 +16,7 @@ import moescope
 from moescope.cli import main
 from moescope.store.files.seal import SIZE, unseal
 from moescope.store.integrity.damage import examine
-from moescope.store.write.unfinished_run import parts
+from moescope.store.write.unfinished_run import unfinished_runs
 
 FLIPS = int(os.environ.get("MOESCOPE_FLIPS", "20"))
 BLOCK, HEADERS = 262_144, 3 * 4096
@@ -170,7 +170,7 @@ def test_a_flipped_bit_in_a_shard_of_an_unfinished_run_is_found(tmp_path: Path, 
     store, chance = tmp_path / "run.duckdb", random.Random(seed)
     handmade.written(store, close=False).release()
     assert verified(store).exit_code == 0
-    files = sorted(parts(store)[0].path.rglob("*.parquet"))
+    files = sorted(unfinished_runs(store)[0].path.rglob("*.parquet"))
     file = chance.choice(files)
     flip(file, chance.randrange(file.stat().st_size), chance.randrange(8))
     said = verified(store)

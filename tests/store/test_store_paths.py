@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import moescope
 from moescope.cli import main
 from moescope.errors import MoescopeError
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 # what libraries read into names: columns, patterns, protocols, homes, variables, escapes, options, quotes; and much else
 NAMES = [
@@ -56,7 +56,7 @@ def test_the_record_is_the_same_wherever_it_lies(tmp_path: Path, plain: dict[str
     assert (grown.exit_code, "is sound" in grown.output) == (0, True), grown.output
     assert writer.close(handmade.FINAL, {"batches": 2}) == 0
     for _ in range(2):  # a small change, which DuckDB would log first
-        update(store, lambda con: con.execute("update runs set finished = started"))
+        change_store(store, lambda con: con.execute("update runs set finished = started"))
     assert record(store) == plain
     assert CliRunner().invoke(main, ["verify", "-q", "--", str(store)]).exit_code == 0
     assert [p.name for p in folder.iterdir()] == [store.name]

@@ -16,7 +16,7 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store.schema import VERSION, statements
-from moescope.store.write.change import ensure_store, renew, update
+from moescope.store.write.change import change_store, ensure_store, reset_store
 
 HOLD = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
 
@@ -47,7 +47,7 @@ def test_another_kind_of_file(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     assert "moescope store" in sentence(lambda: moescope.open(path))
     assert "moescope store" in sentence(lambda: handmade.written(path))
-    assert "moescope store" in sentence(lambda: renew(path))
+    assert "moescope store" in sentence(lambda: reset_store(path))
     assert path.read_bytes() == content
 
 
@@ -64,7 +64,7 @@ def test_another_duckdb_file(tmp_path: Path, table: str) -> None:
 def test_another_version(tmp_path: Path) -> None:
     path = tmp_path / "x.duckdb"
     handmade.written(path)
-    update(path, lambda con: con.execute("update meta set value = '99' where key = 'schema_version'"))
+    change_store(path, lambda con: con.execute("update meta set value = '99' where key = 'schema_version'"))
     said = sentence(lambda: moescope.open(path))
     assert said.endswith(f"x.duckdb has schema version 99 and this moescope {moescope.__version__} reads {VERSION}; "
                          "use the moescope that wrote it")  # fmt: skip
@@ -99,7 +99,7 @@ def test_changes_that_another_program_left_unwritten(tmp_path: Path) -> None:
     path = tmp_path / "x.duckdb"
     handmade.written(path)
     path.with_name("x.duckdb.wal").write_bytes(b"")
-    assert "was changed by another program and not closed" in sentence(lambda: update(path, lambda con: None))
+    assert "was changed by another program and not closed" in sentence(lambda: change_store(path, lambda con: None))
 
 
 def test_a_folder_that_cannot_be_written(mount: Path) -> None:
@@ -119,9 +119,9 @@ def test_overwriting_waits_for_nobody(tmp_path: Path) -> None:
     path = tmp_path / "x.duckdb"
     handmade.written(path)
     live = handmade.written(path, close=False)
-    assert "while a trace writes into it" in sentence(lambda: renew(path))
+    assert "while a trace writes into it" in sentence(lambda: reset_store(path))
     live.release()
-    renew(path)
+    reset_store(path)
     with moescope.open(path) as store:
         assert store.rows("from runs") == []
     assert list(tmp_path.iterdir()) == [path]

@@ -14,7 +14,7 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store.write import change as replace
-from moescope.store.write.change import renew, update
+from moescope.store.write.change import change_store, reset_store
 
 
 def names(store: Path) -> list[Any]:
@@ -41,11 +41,11 @@ def test_through_a_link_to_what_it_leads_to(tmp_path: Path, way: str) -> None:
     writer.close(handmade.FINAL, {})
     handmade.written(link, name="cut", close=False).release()
     assert CliRunner().invoke(main, ["recover", str(target)]).output == f"run 2 of {target}: 2 committed shards joined\n"
-    update(link, lambda con: con.execute("update runs set name = 'third' where name = 'cut'"))
+    change_store(link, lambda con: con.execute("update runs set name = 'third' where name = 'cut'"))
     assert names(link) == names(target) == ["first", "second", "third"]
     assert {p: os.readlink(p) for p in tmp_path.iterdir() if p.is_symlink()} == before
     assert [p.name for p in (tmp_path / "there").iterdir()] == ["run.duckdb"]
-    renew(link)
+    reset_store(link)
     assert (names(target), {p: os.readlink(p) for p in tmp_path.iterdir() if p.is_symlink()}) == ([], before)
 
 
@@ -65,7 +65,7 @@ def test_mode_and_owner_are_kept(tmp_path: Path, mode: int) -> None:
     before = store.stat()
     handmade.written(store, name="second")
     assert names(store) == ["by hand", "second"]
-    renew(store)
+    reset_store(store)
     assert names(store) == []
     after = store.stat()
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
@@ -82,8 +82,8 @@ def test_a_new_store_has_the_mode_that_files_have(tmp_path: Path) -> None:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "trace": handmade.written,
-    "overwrite": renew,
-    "update": lambda store: update(store, lambda con: con.execute("delete from runs")),
+    "overwrite": reset_store,
+    "update": lambda store: change_store(store, lambda con: con.execute("delete from runs")),
 }
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from moescope.store.physical.column_buffer import Sheet
+from moescope.store.physical.column_buffer import ColumnBuffer
 
 
 def test_rows_are_cut_inside_what_was_put_together() -> None:
-    sheet = Sheet()
+    sheet = ColumnBuffer()
     sheet.add({"a": np.arange(2), "b": 7})
     sheet.add({"a": np.arange(2, 4), "b": 8})
     sheet.add({"a": ["x"], "b": 9})  # numbers so far become pieces
@@ -15,7 +15,7 @@ def test_rows_are_cut_inside_what_was_put_together() -> None:
 
 
 def test_what_some_rows_lack_is_null_and_memory_is_used_again() -> None:
-    sheet = Sheet()
+    sheet = ColumnBuffer()
     sheet.add({"a": np.arange(2), "unit": "text"})
     sheet.add({"b": np.float32(0.5), "unit": "text"})
     sheet.add({"a": np.array([9]), "unit": "row"})

@@ -10,8 +10,8 @@ import pytest
 
 from moescope.store import RunWriter
 from moescope.store.sums.definitions import ADDED, add_rollups
-from moescope.store.write.change import update
-from moescope.store.write.unfinished_run import parts
+from moescope.store.write.change import change_store
+from moescope.store.write.unfinished_run import unfinished_runs
 from tests import handmade
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
@@ -101,7 +101,7 @@ def test_counting_agrees_with_sql(case: str, tmp_path: Path) -> None:
         if number % 2 or case == "top-2":
             writer.commit({})
     writer.commit({})
-    assert parts(store)[0].counted() is can
+    assert unfinished_runs(store)[0].counted() is can
     writer.close(handmade.FINAL, {})
     found: list[dict[str, Any]] = []
 
@@ -110,7 +110,7 @@ def test_counting_agrees_with_sql(case: str, tmp_path: Path) -> None:
         add_rollups(con, 0)
         found.append(kept(con))
 
-    update(store, recount)
+    change_store(store, recount)
     assert all(rows for name, rows in found[0].items() if name != "coactivation" or case != "top-1")
     assert found[0] == found[1]
 
@@ -123,5 +123,5 @@ def test_tokens_of_another_shard_are_not_guessed(tmp_path: Path) -> None:
     forward(writer, rng, 2)
     writer.add("routes_2", _columns(rng, 2, 0, 3, 0, np.arange(5), {}))
     writer.commit({})
-    assert not parts(tmp_path / "run.duckdb")[0].counted()
+    assert not unfinished_runs(tmp_path / "run.duckdb")[0].counted()
     writer.release()

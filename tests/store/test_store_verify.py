@@ -11,7 +11,7 @@ import moescope
 from moescope.cli import main
 from moescope.store.integrity.verify import verify
 from moescope.store.schema import create_views
-from moescope.store.write.change import update
+from moescope.store.write.change import change_store
 
 WIDE = "update routes_2 set {} where token = 0 and router = 0"
 
@@ -73,7 +73,7 @@ def test_a_sound_store(store: Path) -> None:
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_planted_damage_is_named(store: Path, damage: str) -> None:
-    update(store, lambda con: (con.execute(damage), create_views(con)))
+    change_store(store, lambda con: (con.execute(damage), create_views(con)))
     with moescope.open(store) as opened:
         broken = {c.rule for c in verify(opened) if c.broken}
     assert DAMAGE[damage] in broken

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import moescope
 from moescope.errors import ModelError
 from moescope.tracer import Tracer
-from moescope.tracer.handover.forward_buffer import Holding
+from moescope.tracer.handover.forward_buffer import ForwardBuffer
 
 
 def talk(model: Any, store: Path, **settings: Any) -> dict[str, list[str]]:
@@ -43,14 +43,14 @@ def test_held_or_not_the_record_is_the_same(grad: Any, hold: int, tmp_path: Path
 
 def test_few_jobs_for_many_small_forwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    take = Holding.take
+    take = ForwardBuffer.take
 
-    def counted(self: Holding, *said: Any) -> Any:
+    def counted(self: ForwardBuffer, *said: Any) -> Any:
         job = take(self, *said)
         sizes.append(0 if job is None else len(job.forwards))
         return job
 
-    monkeypatch.setattr(Holding, "take", counted)
+    monkeypatch.setattr(ForwardBuffer, "take", counted)
     with torch.no_grad():
         talk(tracing.tiny(), tmp_path / "run.duckdb", hold=16)
     assert sizes == [16, 16, 2]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...store.write.change import update
+from ...store.write.change import change_store
 from .answer import Answer
 
 _SAME = ["router", "layer", "expert", "name", "estimator", "subset", "value", "ci_low", "ci_high", "chance", "p", "n", "units"]
@@ -35,7 +35,7 @@ def save(store: str | Path, answer: Answer) -> int:
         con.execute("insert into measures by name from answer_rows")
         con.unregister("answer_rows")
 
-    update(Path(store), change)
+    change_store(Path(store), change)
     return len(rows)
 
 

@@ -1,8 +1,8 @@
 """Token-expert specialization: which experts are for what: domains, classes, modalities, token ids, patch positions?
 
-By a label of sequences (domain, class, language, ...): see `_labels.py`. `specialists`: cells that pass the false discovery
+By a label of sequences (domain, class, language, ...): see `labels.py`. `specialists`: cells that pass the false discovery
 rate, the largest PMI first.
-By token id, next id, predicted id, patch position and modality: see `_vocabulary.py`.
+By token id, next id, predicted id, patch position and modality: see `vocabulary.py`.
 """
 
 from typing import Any

@@ -37,7 +37,7 @@ def by_label(table: Table, tokens: Array, kind: str, draws: int) -> tuple[list[p
     draws = int(np.clip(4_000_000 // (labels * experts), 199, draws))
     weights = st.bootstrap_weights(len(home), strata=home)
     hot = np.eye(labels)[home]
-    boot, boot_tokens = (_dealt(weights[:, :, None] * hot, x) for x in (counts, tokens[:, None]))
+    boot, boot_tokens = (_permuted(weights[:, :, None] * hot, x) for x in (counts, tokens[:, None]))
     null_tables, null_tokens = _null(home, labels, draws, counts, tokens)
     total, n = hot.T @ counts, hot.T @ tokens
     units = hot.sum(0).astype(int)
@@ -92,7 +92,7 @@ def by_label(table: Table, tokens: Array, kind: str, draws: int) -> tuple[list[p
     return [special, share, *shared, *_divergences(table, kind, total, boot, some, int(n.sum()), len(home))], cells[keep]
 
 
-def _dealt(weights: Array, counts: Array) -> Array:
+def _permuted(weights: Array, counts: Array) -> Array:
     """(draws, labels, cells) from weights (draws, units, labels) and counts (units, cells)."""
     flat = weights.transpose(0, 2, 1).reshape(-1, weights.shape[1]).astype(np.float32)
     return (flat @ counts.astype(np.float32)).astype(float).reshape(len(weights), weights.shape[2], -1)
@@ -101,13 +101,13 @@ def _dealt(weights: Array, counts: Array) -> Array:
 def _null(home: Array, labels: int, draws: int, counts: Array, tokens: Array) -> tuple[Array, Array]:
     """Tables and token counts by label when labels are dealt anew, in parts that fit in memory."""
     cells = np.c_[counts, tokens].astype(np.float32)
-    parts = _dealings(home.astype(np.int32).tobytes(), labels, draws)
+    parts = _permutations(home.astype(np.int32).tobytes(), labels, draws)
     both = np.concatenate([part.reshape(-1, len(home)) @ cells for part in parts]).astype(float)
     both = both.reshape(-1, labels, cells.shape[1])
     return both[:, :, :-1], both[:, :, -1:]
 
 
-def _dealings(home: bytes, labels: int, draws: int) -> Iterable[Array]:
+def _permutations(home: bytes, labels: int, draws: int) -> Iterable[Array]:
     """Parts of (draws, labels, units) of 0 and 1: labels dealt anew to documents; kept for the next router if not too large."""
     units = len(home) // 4
     return _kept(home, labels, draws) if draws * labels * units <= KEPT else _parts(home, labels, draws)

@@ -1,9 +1,9 @@
 """Structure: which experts go together, in a token, from token to token, and from layer to layer?
 
-* co-activation within a token: `_pairs.py` (OLMoE's definition, and its released code's)
-* repetition from token to token (Mixtral's Table 5): `_repetition.py`; routing consistency SRP and SCH: `_consistency.py`
-* transitions between layers, and paths through all of them: `_flow.py`
-* similarity of router rows and of experts by their weights: `_alike.py`
+* co-activation within a token: `coactivation.py` (OLMoE's definition, and its released code's)
+* repetition from token to token (Mixtral's Table 5): `repetition.py`; routing consistency SRP and SCH: `consistency.py`
+* transitions between layers, and paths through all of them: `flow.py`
+* similarity of router rows and of experts by their weights: `weight_similarity.py`
 
 Each says its formulas, sources, and what its null holds constant. Router saturation between checkpoints is in `diff`.
 """

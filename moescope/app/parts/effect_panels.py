@@ -105,7 +105,7 @@ def _open(run: Row, shown: pd.DataFrame, name: str, group: str) -> None:
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return
     label = pickers.labels(run["run"]).get(int(found["router"].iloc[0]))
-    url_state.leave("experts", run=run["run"], layer=label, expert=int(found["expert"].iloc[0]))
+    url_state.request_page("experts", run=run["run"], layer=label, expert=int(found["expert"].iloc[0]))
 
 
 @panels.part

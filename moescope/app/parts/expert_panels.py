@@ -46,7 +46,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             if facts.exact(layer):
                 st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
             else:
-                sampling.told(facts.part_of(run, layer)[1])
+                sampling.sample_note(facts.part_of(run, layer)[1])
     with right:
         words = (
             f"With “{token(picked).strip()}”."

@@ -46,4 +46,4 @@ def show(
 
 
 def _open(run: int, known: dict[int, pickers.Layer], expert: int, layer: int) -> None:
-    url_state.leave("experts", run=run, layer=known[layer].label, expert=expert)
+    url_state.request_page("experts", run=run, layer=known[layer].label, expert=expert)

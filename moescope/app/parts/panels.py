@@ -50,7 +50,7 @@ def part(render: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(render)
     def drawn(*args: Any, **kwargs: Any) -> Any:
-        url_state.depart()
+        url_state.open_requested_page()
         return guarded(render, *args, **kwargs)
 
     fragment = st.fragment(drawn)
@@ -109,7 +109,7 @@ def coded(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(markup(text, 900).split("`")))
 
 
-def few(n: float | None) -> None:
+def small_count_note(n: float | None) -> None:
     """A warning where there is too little to read much into a share."""
     if n is not None and n < SMALL:
         st.caption(f":material/info: Only {n:.0f} assignments stand behind this: differences between shares may be noise.")

@@ -101,7 +101,7 @@ def _chart(path: pd.DataFrame, token: int, run: int) -> None:
     there = set(frame["layer"])
 
     def opened(expert: int, layer: str) -> None:
-        url_state.leave("experts", layer=known[layer].label, expert=expert)
+        url_state.request_page("experts", layer=known[layer].label, expert=expert)
 
     panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", token_routes.ROUTE, [token, run], name="route",

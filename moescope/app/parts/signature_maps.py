@@ -24,8 +24,8 @@ AMONG = 20_000  # tokens from which they are drawn, in large runs
 
 def nearby(run: dict[str, Any]) -> tuple[str, str, float]:
     """In large runs conditions on tokens t and on assignments a that keep some forward passes, and the share they keep."""
-    few, kept = sampling.few(run, AMONG, 1)
-    return sampling.near(run, few), few, kept
+    few, kept = sampling.forward_filter_sql(run, AMONG, 1)
+    return sampling.token_filter_sql(run, few), few, kept
 
 
 def sample_sql(run: dict[str, Any]) -> tuple[str, float]:

@@ -103,8 +103,8 @@ PLACES = 14  # contexts that are shown
 
 
 def part_of(run: Row, layer: Layer) -> tuple[str, float]:
-    """The condition and the share of what is counted of a layer: see `sampling.few`."""
-    return sampling.few(run, sampling.LAYER, layer.top_k or 1)
+    """The condition and the share of what is counted of a layer: see `sampling.forward_filter_sql`."""
+    return sampling.forward_filter_sql(run, sampling.LAYER, layer.top_k or 1)
 
 
 def exact(layer: Layer) -> bool:

@@ -16,7 +16,7 @@ NEAR = """ and {name}token in (select a.token from decisions a
 Row = dict[str, Any]
 
 
-def few(run: Row, assignments: int, each: float, name: str = "a.") -> tuple[str, float]:
+def forward_filter_sql(run: Row, assignments: int, each: float, name: str = "a.") -> tuple[str, float]:
     """A condition on `name`forward that keeps about so many assignments, `each` of them per token; and the share it keeps.
 
     Nothing and 1 where the run is small enough. Whole forward passes, chosen by a hash of their numbers.
@@ -27,12 +27,12 @@ def few(run: Row, assignments: int, each: float, name: str = "a.") -> tuple[str,
     return FEW.format(name=name, run=int(run["run"]), most=most), most / run["tokens"]
 
 
-def near(run: Row, few: str, name: str = "t.") -> str:
+def token_filter_sql(run: Row, forward_filter_sql: str, name: str = "t.") -> str:
     """The same as a condition on tokens: those that some router looked at in these forward passes."""
-    return NEAR.format(name=name, run=int(run["run"]), few=few) if few else ""
+    return NEAR.format(name=name, run=int(run["run"]), few=forward_filter_sql) if forward_filter_sql else ""
 
 
-def told(kept: float) -> None:
+def sample_note(kept: float) -> None:
     """Say that a part was counted."""
     if kept < 1:
         st.caption(f":material/info: Counted on {share(kept)} of the forward passes, chosen by a hash; the run is large.")

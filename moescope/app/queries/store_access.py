@@ -17,7 +17,7 @@ from moescope.app.queries.limits import limited
 from moescope.app.queries.settings import settings
 from moescope.errors import StoreError
 from moescope.store import Store
-from moescope.store.write.unfinished_run import parts
+from moescope.store.write.unfinished_run import unfinished_runs
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
 MEMORY = "900 MB"
@@ -32,7 +32,7 @@ class Reader(Store):
         self.path, self.con, self._unfinished = path, con, True
 
 
-class Held:
+class SharedStore:
     """One store, shared by all sessions; every query has a cursor of its own."""
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +68,7 @@ def current(path: Path) -> tuple[Any, ...]:
     """Changes whenever the store does. StoreError if it is not there."""
     try:
         stat = path.stat()
-        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in parts(path))
+        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in unfinished_runs(path))
     except OSError as error:
         raise StoreError(f"the store {path} is not there ({error.strerror}); put it back, or trace into it again") from error
 
@@ -92,11 +92,11 @@ def _resolved(named: str) -> Path:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _held(where: str) -> Held:
-    return Held(Path(where))
+def _held(where: str) -> SharedStore:
+    return SharedStore(Path(where))
 
 
-def held() -> Held:
+def held() -> SharedStore:
     """The store of this dashboard."""
     return _held(str(path()))
 
@@ -108,7 +108,7 @@ def frame(sql: str, *params: Any) -> pd.DataFrame:
 
 
 @st.cache_data(max_entries=600, show_spinner=False)
-def _frame(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: Held) -> pd.DataFrame:
+def _frame(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: SharedStore) -> pd.DataFrame:
     cursor = _here.cursor()
     with limited(cursor, LIMIT_S):
         return cursor.execute(sql, list(params)).df()
@@ -121,7 +121,7 @@ def rows(sql: str, *params: Any) -> list[dict[str, Any]]:
 
 
 @st.cache_data(max_entries=600, show_spinner=False)
-def _rows(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: Held) -> list[dict[str, Any]]:
+def _rows(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _here: SharedStore) -> list[dict[str, Any]]:
     cursor = _here.cursor()
     with limited(cursor, LIMIT_S):
         found = cursor.execute(sql, list(params))

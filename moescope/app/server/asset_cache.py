@@ -32,7 +32,7 @@ _IMPORT = re.compile(r"""(?:from|import)\s*["']\./([\w.-]+\.js)["']""")
 _LINKED = re.compile(r'"\./(static/[^"]+)"')
 
 
-class Front:
+class AssetCache:
     """ASGI middleware: answers for Streamlit's static files and for pages, hands everything else on."""
 
     def __init__(self, app: App, pages: frozenset[str] = frozenset()) -> None:

@@ -45,7 +45,7 @@ def finder(run: Row) -> None:
 
     def picked(row: int | None) -> None:
         if row is not None:
-            url_state.leave("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
+            url_state.request_page("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
 
     url_state.row(
         shown,
@@ -95,7 +95,7 @@ def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
             f"Expert {expert} of {layer.label} never ran", "It is dead on this data: look at another one, or trace other data."
         )
     else:
-        panels.few(row["assignments"])
+        panels.small_count_note(row["assignments"])
     return float(row["share"] or 0) * (frame["assignments"].sum() / max(_decisions(layer), 1))
 
 
@@ -130,7 +130,7 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
                 title=f"Share of each {one} that comes here", subtitle="95 % bootstrap over documents", format=".0%",
                 chance_label="its share of everything", tooltip=["assignments", "documents"],
             )  # fmt: skip
-    sampling.told(facts.part_of(run, layer)[1])
+    sampling.sample_note(facts.part_of(run, layer)[1])
 
 
 @panels.part

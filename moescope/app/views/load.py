@@ -56,9 +56,9 @@ def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
         )
     if split != "everything":
         each = sum(layer.top_k or 1 for layer in pickers.layers(run["run"]))
-        few, kept = sampling.few(run, sampling.EVERY, each)
-        sampling.told(kept)
-        sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.near(run, few))
+        few, kept = sampling.forward_filter_sql(run, sampling.EVERY, each)
+        sampling.sample_note(kept)
+        sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.token_filter_sql(run, few))
         return store_access.frame(sql, run["run"]), sql, [run["run"]], "share"
     frame = store_access.frame(ALL, run["run"])
     return balance.shares(run, frame) if value == "share" else frame, ALL, [run["run"]], value
@@ -74,7 +74,7 @@ def heat(run: Row) -> None:
             "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
         )
         return
-    panels.few(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
+    panels.small_count_note(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
     layer_maps.show(
         run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
         even=value in ("share", "first"), centre=0 if value == "difference" else None,

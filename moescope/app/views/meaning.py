@@ -77,7 +77,7 @@ def atlas(run: Row) -> None:
         chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, signature_maps.MOST, run["run"]]
         panels.files(frame.drop(columns="colour"), sql, params, name="map", chart=chart)
-        sampling.told(kept)
+        sampling.sample_note(kept)
     with right:
         listed(run, frame, brush)
 

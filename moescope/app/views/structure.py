@@ -130,7 +130,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         name="paths",
         column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))},
     )
-    sampling.told(kept)
+    sampling.sample_note(kept)
 
 
 def more(run: Row) -> None:

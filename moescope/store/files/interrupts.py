@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def patient() -> Iterator[None]:
+def defer_interrupt() -> Iterator[None]:
     """Put off Ctrl-C until the block is done; the second one is not put off. Only in the main thread, where it arrives.
 
     DuckDB makes of a Ctrl-C a RuntimeError 'Query interrupted'; it leaves here as the KeyboardInterrupt that it is.

@@ -14,12 +14,12 @@ Array = np.ndarray[Any, Any]
 _FIRST = 1 << 12  # rows
 
 
-class Sheet:
+class ColumnBuffer:
     """Rows of one table."""
 
     def __init__(self) -> None:
         self.length = 0
-        self._columns: dict[str, _Numbers | _Pieces] = {}
+        self._columns: dict[str, _NumericColumn | _ChunkedColumn] = {}
 
     def add(self, columns: Mapping[str, Any]) -> int:
         """Add rows: equally long arrays (NumPy, Arrow, lists), or single values that hold for all of them; gives how many."""
@@ -27,16 +27,16 @@ class Sheet:
         if length:
             for name, values in ((name, v) for name, v in columns.items() if v is not None):
                 column = self._columns.get(name)
-                if column is None or (isinstance(column, _Numbers) and not _numeric(values)):
+                if column is None or (isinstance(column, _NumericColumn) and not _numeric(values)):
                     column = self._columns[name] = self._kind(column, values)
                 column.write(self.length, length, values)
         self.length += length
         return length
 
-    def _kind(self, old: "_Numbers | _Pieces | None", values: Any) -> "_Numbers | _Pieces":
+    def _kind(self, old: "_NumericColumn | _ChunkedColumn | None", values: Any) -> "_NumericColumn | _ChunkedColumn":
         if _numeric(values):
-            return _Numbers()
-        pieces = _Pieces()
+            return _NumericColumn()
+        pieces = _ChunkedColumn()
         if old is not None and old.length:
             pieces.write(0, old.length, old.array(old.length))
         return pieces
@@ -52,7 +52,7 @@ class Sheet:
         return pa.table({name: column.array(self.length) for name, column in self._columns.items() if column.length})
 
 
-class _Numbers:
+class _NumericColumn:
     """A buffer; and where something is missing, a second one that says where."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Numbers:
         return found if length == self.length else pa.concat_arrays([found, pa.nulls(length - self.length, found.type)])
 
 
-class _Pieces:
+class _ChunkedColumn:
     """What was added, as it came."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .unfinished_run import Part, parts_folder
+from .unfinished_run import UnfinishedRun, parts_folder
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Aside:
 class Beside:
     """Runs that are not joined yet, oldest first, and what is left aside."""
 
-    parts: list[Part]
+    parts: list[UnfinishedRun]
     aside: list[Aside]
 
 
-def look(store: Path) -> list[Part | Aside]:
+def look(store: Path) -> list[UnfinishedRun | Aside]:
     """Everything in STORE.parts, the heads of runs read: to be asked before the file is opened.
 
     What is joined from then on loses its head first; but the file that was opened before may not have it yet.
@@ -35,7 +35,7 @@ def look(store: Path) -> list[Part | Aside]:
     return [found for path in _listed(parts_folder(store)) if (found := _read(path)) is not None]
 
 
-def beside(store: Path, looked: list[Part | Aside], uid: str | None, joined: set[str]) -> Beside:
+def beside(store: Path, looked: list[UnfinishedRun | Aside], uid: str | None, joined: set[str]) -> Beside:
     """What of that belongs to the store that has this identity, and these parts in it already."""
     found = Beside([], [])
     for thing in looked:
@@ -58,13 +58,13 @@ def _listed(folder: Path) -> Iterator[Path]:
         return
 
 
-def _read(path: Path) -> Part | Aside | None:
+def _read(path: Path) -> UnfinishedRun | Aside | None:
     """A run, or why it is none; None if it goes, or went meanwhile."""
     if path.is_symlink() or not path.is_dir():
         return Aside(path, "it is no folder of a run; move it elsewhere") if path.exists() or path.is_symlink() else None
     if path.suffix == ".aside":
         return Aside(path, "shards of a run that could not be joined with it; remove the folder when they are not needed")
-    part = Part(path)
+    part = UnfinishedRun(path)
     if part.forgotten():
         return None
     try:
@@ -77,7 +77,7 @@ def _read(path: Path) -> Part | Aside | None:
         )
 
 
-def _foreign(store: Path, part: Part) -> Aside:
+def _foreign(store: Path, part: UnfinishedRun) -> Aside:
     said = f"a run of {part.head['model'].get('name')}, begun {part.head['run'].get('started')}"
     why = f"{said}, of another store of this name; moescope recover {store} --adopt joins it"
     return Aside(part.path, why, foreign=True)

@@ -25,7 +25,7 @@ from ..files.paths import attach, confine, plainly, real, roomy, workplace, writ
 from ..files.seal import seal, unseal
 from ..schema import VERSION, create_tables, quote, refresh_views
 from ..trust import inert
-from .unfinished_run import Part, parts, parts_folder
+from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _MEMORY = 4 << 30  # bytes, at most
@@ -53,27 +53,27 @@ def ensure_store(store: Path) -> None:
     """Make an empty store at `store` unless one is there; StoreError if it is something else."""
     check_target(store)
     if real(store).exists():
-        tidy(store)
+        try_clean_up(store)
     else:  # not anew: another process may have begun it meanwhile, and a run in it
-        update(store, lambda con: None)
+        change_store(store, lambda con: None)
 
 
-def renew(store: Path) -> None:
+def reset_store(store: Path) -> None:
     """Begin the store anew: an empty one in its place, and what was cut off there forgotten. StoreError if a trace runs.
 
     Runs that are of another store of this name stay where they are.
     """
     _, uid = known(store)
-    if [part for part in parts(store) if part.alive()]:
+    if [part for part in unfinished_runs(store) if part.alive()]:
         raise StoreError(f"{store} cannot be begun anew while a trace writes into it; wait for it, or name another file")
-    update(store, lambda con: None, anew=True)
-    for part in parts(store):
+    change_store(store, lambda con: None, anew=True)
+    for part in unfinished_runs(store):
         if part.head.get("store") == uid:
             part.remove()
-    tidy(store)
+    try_clean_up(store)
 
 
-def update(store: Path, change: Change, anew: bool = False) -> None:
+def change_store(store: Path, change: Change, anew: bool = False) -> None:
     """Change a store, or with `anew` begin it: copied, changed, renamed over it. StoreError if it cannot be read or written."""
     try:
         with exclusive(store):
@@ -89,7 +89,7 @@ def reason(error: Exception) -> str:
 
 
 def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:
-    """As `update`, for who holds the right to replace `store`; `change` may read the folder `reach`.
+    """As `change_store`, for who holds the right to replace `store`; `change` may read the folder `reach`.
 
     `uid`: the store that is meant. One that is gone is begun again under it, and another one in its place is left alone.
     """
@@ -99,7 +99,7 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
     for _ in range(_TRIES):
         begun = anew or not path.exists()
         done, there = known(store)
-        sweep(store, done)
+        clean_up(store, done)
         if not begun and uid is not None and there != uid:
             raise StoreError(
                 f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
@@ -194,13 +194,13 @@ def _opened(path: Path, reach: Path | None) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def tidy(store: Path) -> None:
+def try_clean_up(store: Path) -> None:
     """Remove what a crash left beside `store`, if this user may and nobody is changing it."""
     with suppress(OSError, StoreError), exclusive(store, wait=False):
-        sweep(store)
+        clean_up(store)
 
 
-def sweep(store: Path, done: Collection[str] | None = None) -> None:
+def clean_up(store: Path, done: Collection[str] | None = None) -> None:
     """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
     moescope's. `done`: the names of parts that are joined, where they are known."""
     path, folder = real(store), parts_folder(store)
@@ -208,7 +208,7 @@ def sweep(store: Path, done: Collection[str] | None = None) -> None:
     if not folder.is_dir() or folder.is_symlink():
         return
     done = known(store)[0] if done is None else done
-    for part in [Part(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
+    for part in [UnfinishedRun(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
         if part.path.name in done or part.forgotten():
             part.remove()
     if not any(folder.iterdir()):

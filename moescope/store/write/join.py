@@ -10,20 +10,20 @@ from ...decisions import MAX_WIDTH
 from ...errors import MoescopeError, StoreError
 from .. import column_fit
 from ..files.durable import exclusive
-from ..files.interrupts import patient
+from ..files.interrupts import defer_interrupt
 from ..files.paths import parquet
 from ..physical import tables
 from ..schema import refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
 from ..trust import expected
-from .change import reason, replace, sweep
+from .change import clean_up, reason, replace
 from .top_k import settle_top_k
-from .unfinished_run import KEYS, Part
+from .unfinished_run import KEYS, UnfinishedRun
 
 _SPACE = {"next_router": "router", "parent": "token"}
 
 
-def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
+def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
     """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it."""
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
@@ -32,9 +32,9 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
         numbers[:] = [_insert(con, part, final)]
 
     try:
-        with patient(), exclusive(store):
+        with defer_interrupt(), exclusive(store):
             replace(store, change, uid=part.head.get("store"), reach=part.path)
-            sweep(store, {part.path.name})
+            clean_up(store, {part.path.name})
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
     except MoescopeError as error:
@@ -42,7 +42,7 @@ def merge(store: Path, part: Part, final: Mapping[str, Any]) -> int:
     return numbers[0]
 
 
-def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]) -> int:
+def _insert(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
     con.execute("set threads = 1")  # with more, row groups are put together anew at the end, and leave holes in the file
@@ -63,7 +63,7 @@ def _insert(con: duckdb.DuckDBPyConnection, part: Part, final: Mapping[str, Any]
     return base["run"]
 
 
-def offsets(con: duckdb.DuckDBPyConnection, part: Part) -> dict[str, int]:
+def offsets(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> dict[str, int]:
     """What to add to each kind of key of `part`, so that it joins the rows in sight of `con`."""
     if continues := part.head.get("continues"):
         base = {"run": continues["run"], "router": continues["router"], "model": continues["model"]}
@@ -77,7 +77,7 @@ def _free(con: duckdb.DuckDBPyConnection, table: str, key: str) -> int:
     return con.execute(f"select coalesce(max({key}) + 1, 0) from {table}").fetchall()[0][0]
 
 
-def _model(con: duckdb.DuckDBPyConnection, part: Part) -> int:
+def _model(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> int:
     model = part.head["model"]
     same = con.execute(
         "select model from models where weights_sha256 = ? and name = ? and dtype is not distinct from ?",
@@ -86,7 +86,7 @@ def _model(con: duckdb.DuckDBPyConnection, part: Part) -> int:
     return same[0][0] if same else _free(con, "models", "model")
 
 
-def insert_head(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int], final: Mapping[str, Any]) -> None:
+def insert_head(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int], final: Mapping[str, Any]) -> None:
     """The rows of the run, its model, routers and experts."""
     began = {name: value for name, value in part.head["run"].items() if name != "key"}
     run = {**began, **final, "run": base["run"], "model": base["model"], "progress": _progress(part, final)}
@@ -100,7 +100,7 @@ def insert_head(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, i
         insert_rows(con, "experts", [_moved(e, move) for e in part.head["experts"]])
 
 
-def _progress(part: Part, final: Mapping[str, Any]) -> dict[str, Any]:
+def _progress(part: UnfinishedRun, final: Mapping[str, Any]) -> dict[str, Any]:
     """What `runs.progress` keeps: what it takes to resume goes once the run is complete, all but the key of its plan."""
     kept = {n: v for n, v in final.get("progress", {}).items() if final["status"] != "complete" or n not in ("next", "resume")}
     key = part.head["run"].get("key")
@@ -119,7 +119,7 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str,
         con.execute(f"insert into {table} ({columns}) values ({', '.join('?' * len(fitting))})", list(fitting.values()))
 
 
-def projection(con: duckdb.DuckDBPyConnection, part: Part, table: str, base: Mapping[str, int]) -> str:
+def projection(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, table: str, base: Mapping[str, int]) -> str:
     """SQL over the Parquet files of a table with the keys moved by `base`."""
     source = parquet(part.files(table))
     names = [name for (name, *_) in con.execute(f"describe from {source}").fetchall()]
@@ -147,7 +147,7 @@ def _as(table: str, name: str) -> str:
     return f"{quoted}::{kind} as {quoted}" if kind else quoted
 
 
-def kept_sums(con: duckdb.DuckDBPyConnection, part: Part, base: Mapping[str, int]) -> dict[str, str] | None:
+def kept_sums(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int]) -> dict[str, str] | None:
     """{rollup: SQL for the sums of its shards}, or None where they must be counted from the rows."""
     if not part.counted():
         return None

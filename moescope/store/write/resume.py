@@ -12,7 +12,7 @@ from ..files.durable import write_atomic
 from ..files.paths import real
 from ..trust import expected
 from .beside import Beside, beside, look
-from .unfinished_run import Part, parts
+from .unfinished_run import UnfinishedRun, unfinished_runs
 
 _KEPT = {"routers": "run = $run", "experts": "router in (select router from base.main.routers where run = $run)"}
 
@@ -24,20 +24,20 @@ def unjoined(store: Path) -> Beside:
         return beside(store, looked, identity(con), joined(con))
 
 
-def unfinished(store: Path) -> list[Part]:
+def unfinished(store: Path) -> list[UnfinishedRun]:
     """Runs of `unjoined`."""
     return unjoined(store).parts
 
 
-def orphans(store: Path) -> list[Part]:
+def orphans(store: Path) -> list[UnfinishedRun]:
     """Runs beside a store that is not there."""
-    return [] if real(store).exists() else parts(store)
+    return [] if real(store).exists() else unfinished_runs(store)
 
 
-def adopt(store: Path, part: Part) -> Part:
+def adopt(store: Path, part: UnfinishedRun) -> UnfinishedRun:
     """Make a run that is of another store one of `store`."""
     write_atomic(part.path / "head.json", json.dumps({**part.head, "store": identity_of(store)}))
-    return Part(part.path)
+    return UnfinishedRun(part.path)
 
 
 def planned(store: Path, key: str) -> tuple[int, str] | None:

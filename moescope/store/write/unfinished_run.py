@@ -37,7 +37,7 @@ def parts_folder(store: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Part:
+class UnfinishedRun:
     """One unfinished run; of its shards, the first `most`."""
 
     path: Path
@@ -72,7 +72,7 @@ class Part:
             return dict(self.head.get("continues", {}).get("progress", {}))
         return {name: value for name, value in _said(self.shards[-1]).items() if name != "written"}
 
-    def first(self, most: int) -> "Part":
+    def first(self, most: int) -> "UnfinishedRun":
         """The same run as it was after so many shards."""
         found = replace(self, most=most)
         found.__dict__["head"] = self.head  # which goes before the shards do
@@ -130,7 +130,7 @@ class Part:
         return self.path.suffix == f".{_FORGOTTEN}" or _FORGOTTEN in names or names <= {"alive", "head.json.tmp"}
 
     def remove(self) -> None:
-        """Forget it; files that somebody reads stay until `sweep` finds them free."""
+        """Forget it; files that somebody reads stay until `clean_up` finds them free."""
         with suppress(FileNotFoundError):
             (self.path / "head.json").rename(self.path / _FORGOTTEN)
         try:
@@ -182,15 +182,15 @@ def _fault(shard: Path, deep: bool) -> str | None:
     return None
 
 
-def parts(store: Path) -> list[Part]:
+def unfinished_runs(store: Path) -> list[UnfinishedRun]:
     """Parts beside a store, oldest first, their heads read: a run that is joined from now on loses its head first.
 
     What cannot be read is left out; beside.py says what that is.
     """
-    found: list[Part] = []
+    found: list[UnfinishedRun] = []
     with suppress(FileNotFoundError, NotADirectoryError):  # the folder goes with its last part
         for head in parts_folder(store).glob("*/head.json"):
-            part = Part(head.parent)
+            part = UnfinishedRun(head.parent)
             with suppress(OSError, ValueError):  # joined, and gone, since the folder was listed; or broken
                 found += [part] if part.head else []
     return sorted(found, key=lambda part: (str(part.head["run"].get("started")), part.path))

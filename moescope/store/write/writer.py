@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 from ...errors import MoescopeError, StoreError
 from .. import column_fit
 from ..files.durable import Lock, crc, exclusive, sync, write_atomic
-from ..physical.column_buffer import Sheet
+from ..physical.column_buffer import ColumnBuffer
 from ..physical.lossless_encoding import pack
 from ..physical.tables import is_routed
 from ..sums.from_shard import Tally
-from .change import ensure_store, known, tidy
-from .join import merge
+from .change import ensure_store, known, try_clean_up
+from .join import join_run
 from .resume import head_of
-from .unfinished_run import Part, parts, parts_folder
+from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 Columns = Mapping[str, Any]
 _RUNS = {"forward", "router", "iteration", "unit"}  # long runs of one value
@@ -35,9 +35,9 @@ class RunWriter:
     joins its store. Raises StoreError in one sentence when the disk or the store refuses; committed shards stay good.
     """
 
-    def __init__(self, store: Path, part: Part, lock: Lock) -> None:
+    def __init__(self, store: Path, part: UnfinishedRun, lock: Lock) -> None:
         self.store, self.part, self._alive = store, part, lock
-        self._sheets: dict[str, Sheet] = {}
+        self._sheets: dict[str, ColumnBuffer] = {}
         self._tally = Tally(part.head["routers"], part.head["experts"])
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
@@ -72,13 +72,13 @@ class RunWriter:
             lock = Lock(path / "alive", fcntl.LOCK_EX)
             write_atomic(path / "head.json", json.dumps(head, default=str))
             sync(path.parent)
-            return cls(store, Part(path), lock)
+            return cls(store, UnfinishedRun(path), lock)
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
 
     @classmethod
-    def resume(cls, store: str | Path, part: Part) -> "RunWriter":
+    def resume(cls, store: str | Path, part: UnfinishedRun) -> "RunWriter":
         """Go on with a run whose process died; what was not committed is thrown away. StoreError if it is still written.
 
         What comes behind a shard that is lost or damaged is moved aside, and done again.
@@ -92,9 +92,9 @@ class RunWriter:
             raise StoreError(f"the run to go on with is gone from {store}: {error.strerror}; look at moescope info") from error
         for rest in part.path.glob("*.tmp"):
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
-        whole = Part(part.path)
+        whole = UnfinishedRun(part.path)
         whole.first(whole.whole(deep=True)[0]).set_aside()
-        return cls(Path(store), Part(part.path), lock)
+        return cls(Path(store), UnfinishedRun(part.path), lock)
 
     @classmethod
     def reopen(cls, store: str | Path, run: int) -> "RunWriter":
@@ -103,7 +103,7 @@ class RunWriter:
         try:
             with exclusive(store):
                 head = head_of(store, run)
-                if [part for part in parts(store) if part.head["run"]["uid"] == head["run"]["uid"]]:
+                if [part for part in unfinished_runs(store) if part.head["run"]["uid"] == head["run"]["uid"]]:
                     raise StoreError(f"run {run} of {store} is being gone on with by another process; wait for it")
                 return cls._begin(store, uuid.uuid4().hex[:12], head)
         except OSError as error:
@@ -111,7 +111,7 @@ class RunWriter:
 
     def add(self, table: str, columns: Columns) -> None:
         """Add rows to `table`; `columns` are equally long arrays, or single values that hold for all rows."""
-        length = self._sheets.setdefault(table, Sheet()).add(columns)
+        length = self._sheets.setdefault(table, ColumnBuffer()).add(columns)
         self.pending += length if table.startswith(self._counted) else 0
 
     def take(self, key: str, count: int) -> int:
@@ -170,13 +170,13 @@ class RunWriter:
                 self.commit(progress)
             final = {**run, "progress": {**progress, "next": self.next}}
             column_fit.row("runs", final)
-            return merge(self.store, self._everything(), final)
+            return join_run(self.store, self._everything(), final)
         finally:
             self.release()
 
-    def _everything(self) -> Part:
+    def _everything(self) -> UnfinishedRun:
         """The run with all shards that were written. StoreError if one is lost, or not as it was written."""
-        part = Part(self.part.path)
+        part = UnfinishedRun(self.part.path)
         whole, fault = part.whole(deep=True)
         if whole == self._shard and fault is None:
             return part
@@ -194,7 +194,7 @@ class RunWriter:
         """Forget the run and everything committed for it."""
         self.part.remove()
         self.release()
-        tidy(self.store)
+        try_clean_up(self.store)
 
 
 def _check(head: Mapping[str, Any]) -> None:

@@ -35,7 +35,7 @@ Where = tuple[int | None, int | None, str, int | None]
 """(router number, expert or None, stream, iteration): a router's, or a repeated module's with its firing number"""
 
 
-def measured(writer: RunWriter, rows: list[dict[str, Any]]) -> None:
+def add_measures(writer: RunWriter, rows: list[dict[str, Any]]) -> None:
     """Add rows of the table `measures`; null for what a row does not say."""
     if rows:
         writer.add("measures", {name: [row.get(name) for row in rows] for name in dict.fromkeys(n for r in rows for n in r)})

@@ -36,7 +36,7 @@ class Repeated:
         return self.path
 
 
-def watched(model: nn.Module, options: Options, inputs: Mapping[str, Any] | None) -> tuple[list[Site], list[Repeated]]:
+def find_routers(model: nn.Module, options: Options, inputs: Mapping[str, Any] | None) -> tuple[list[Site], list[Repeated]]:
     """Routers asked for, and where the dimensionality of states is to be summed up the repeated modules.
 
     NotMoEError for a model that has neither, and for one without routers whose states are not asked for.

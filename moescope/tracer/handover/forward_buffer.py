@@ -12,13 +12,13 @@ from torch import Tensor
 from ...contracts import Record
 from ...errors import ModelError
 from ..options import Options
-from .record_batches import Copier, Forward, Job, Routed, stack
+from .record_batches import Copier, Forward, Job, Routed, batch_records
 
 _BYTES = 1 << 16  # from which a forward goes by itself
 _SECONDS = 1.0  # after which what is held goes with the next forward
 
 
-class Holding:
+class ForwardBuffer:
     """Forwards that were not handed over yet; `take` makes a job of them."""
 
     def __init__(self, options: Options) -> None:
@@ -57,7 +57,7 @@ class Holding:
                 "together; trace with hold=1"
             )
         self._forwards[-1].progress = progress
-        job = Job(self._forwards, stack(self._routed, self.options))
+        job = Job(self._forwards, batch_records(self._routed, self.options))
         self.drop()
         return self.copier.send(job)
 

@@ -81,7 +81,7 @@ def health(arrays: Arrays, tokens: Array, experts: list[int]) -> list[Measures]:
     return [Sums(n).add({name: a[r] for name, a in arrays.items()}, tokens[r] >= 0).measures() for r, n in enumerate(experts)]
 
 
-class Watch:
+class Health:
     """Sums of the steps that are open, by part and router, until they end and become rows of `measures`."""
 
     def __init__(self, writer: RunWriter) -> None:

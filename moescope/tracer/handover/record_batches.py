@@ -40,7 +40,7 @@ Routed = tuple[Record, Any, int]
 
 
 @dataclass(eq=False)
-class Stack:
+class RecordBatch:
     """Records of like shape from routers of one device: arrays with a leading axis over `routed`."""
 
     routed: list[Routed]
@@ -56,13 +56,13 @@ class Job:
     """What is handed over at once: a forward pass, or several small ones."""
 
     forwards: list[Forward]
-    stacks: list[Stack] = field(default_factory=list)
+    batches: list[RecordBatch] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
         """Held until it is written."""
-        held = [t for s in self.stacks for t in s.tensors.values()] + [t for f in self.forwards for t in f.tensors.values()]
+        held = [t for s in self.batches for t in s.tensors.values()] + [t for f in self.forwards for t in f.tensors.values()]
         return sum(t.numel() * t.element_size() for t in held)
 
     def wait(self) -> None:
@@ -71,7 +71,7 @@ class Job:
             event.synchronize()
 
 
-def stack(routed: Iterable[Routed], options: Options) -> list[Stack]:
+def batch_records(routed: Iterable[Routed], options: Options) -> list[RecordBatch]:
     """Group records by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
     groups: dict[Any, list[tuple[Routed, dict[str, Tensor]]]] = {}
     for one in routed:
@@ -79,7 +79,7 @@ def stack(routed: Iterable[Routed], options: Options) -> list[Stack]:
         shapes = tuple((name, t.shape, t.dtype, t.device) for name, t in tensors.items())
         own = id(one[1]) if options.monitor else 0
         groups.setdefault((own, one[0].site.score, one[0].site.kind, shapes), []).append((one, tensors))
-    return [_stack([one for one, _ in group], [tensors for _, tensors in group], options) for group in groups.values()]
+    return [_record_batch([one for one, _ in group], [tensors for _, tensors in group], options) for group in groups.values()]
 
 
 def _tensors(record: Record) -> dict[str, Tensor]:
@@ -89,14 +89,14 @@ def _tensors(record: Record) -> dict[str, Tensor]:
     return {name: value.detach() if value.requires_grad else value for name, value in found.items()}
 
 
-def _stack(group: list[Routed], columns: list[dict[str, Tensor]], options: Options) -> Stack:
+def _record_batch(group: list[Routed], columns: list[dict[str, Tensor]], options: Options) -> RecordBatch:
     wanted = options.logits or options.monitor
     summaries = (
         _summaries([c["logits"] for c in columns], group, options) if options.summaries and "logits" in columns[0] else {}
     )
     tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0] if name != "logits" or wanted} | summaries
     tensors["experts"] = tensors["experts"].to(torch.int16)
-    return Stack(group, tensors)
+    return RecordBatch(group, tensors)
 
 
 def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> dict[str, Tensor]:
@@ -156,7 +156,7 @@ class Copier:
 
     def send(self, job: Job) -> Job:
         """Start the copies; the job's events say when they have arrived."""
-        owners = [*(s.tensors for s in job.stacks), *(f.tensors for f in job.forwards)]
+        owners = [*(s.tensors for s in job.batches), *(f.tensors for f in job.forwards)]
         holders = [(tensors, name) for tensors in owners for name in tensors]
         for device in {h[n].device for h, n in holders if h[n].device.type == "cuda"}:
             job.events.append(self._copy([(h, n) for h, n in holders if h[n].device == device], device))

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ... import decisions as routing
+from ...decisions import MAX_WIDTH, columns_fixed_k, fits_fixed_k, rows_any_k
 from ...errors import MoescopeError
 from ...store import RunWriter
 from ..options import Options
 from ..sequences.token_rows import Identity
 from ..training_steps import Ended
-from .health import Watch
-from .record_batches import Job, Stack, mean_probabilities
+from .health import Health
+from .record_batches import Job, RecordBatch, mean_probabilities
 
 
 class Sink:
@@ -30,7 +30,7 @@ class Sink:
         carried = writer.part.progress.get("resume", {})  # of a run that goes on
         self.waited = 0.0
         self.written: dict[str, Any] = dict(writer.part.progress)
-        self.watch = Watch(writer)
+        self.watch = Health(writer)
         self.options = options
         self.warnings: dict[str, int] = dict(carried.get("warned", {}))
         self._unnumbered: list[dict[str, Any]] = []  # forwards of a training step whose number may change
@@ -120,8 +120,8 @@ class Sink:
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
             rows.append(row | ({"phase": "decode"} if row.get("phase") == "prefill" and named.decodes else {}))
-        for stack in job.stacks:
-            self._add(stack, keys, first, [forward.part for forward in job.forwards])
+        for batch in job.batches:
+            self._add(batch, keys, first, [forward.part for forward in job.forwards])
         for row, forward in zip(rows, job.forwards):
             self._unnumbered.append(row)
             if not forward.tentative:
@@ -138,46 +138,46 @@ class Sink:
             self.writer.add("forwards", row if step is None else {**row, "step": step})
         self._unnumbered = []
 
-    def _add(self, stack: Stack, keys: dict[int, np.ndarray], first: int, parts: list[str | None]) -> None:
-        arrays = stack.arrays()
-        sites = [record.site for record, *_ in stack.routed]
+    def _add(self, batch: RecordBatch, keys: dict[int, np.ndarray], first: int, parts: list[str | None]) -> None:
+        arrays = batch.arrays()
+        sites = [record.site for record, *_ in batch.routed]
         routers = np.array([site.key for site in sites])
-        iterations = np.array([record.iteration for record, *_ in stack.routed])
-        forwards = np.array([first + number for *_, number in stack.routed], np.uint32)
+        iterations = np.array([record.iteration for record, *_ in batch.routed])
+        forwards = np.array([first + number for *_, number in batch.routed], np.uint32)
         rows = arrays.pop("rows", None)
-        named = [keys[id(stream)] for _, stream, _ in stack.routed]
+        named = [keys[id(stream)] for _, stream, _ in batch.routed]
         tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
-        self._look(arrays, sites, tokens)
-        for (record, *_), those in zip(stack.routed, tokens):
+        self._count_nonfinite(arrays, sites, tokens)
+        for (record, *_), those in zip(batch.routed, tokens):
             if record.altered:
                 count = int((those >= 0).sum())
                 self._warn(f"{record.site.path} executed something else than its router decided, which was not kept", count)
-        if (part := parts[stack.routed[0][2]]) is not None:
+        if (part := parts[batch.routed[0][2]]) is not None:
             self.watch.add(part, arrays | _means(arrays, sites[0].score, tokens), sites, tokens)
         if not self.options.logits:
             arrays.pop("logits", None)
         if self.options.fraction < 1:
-            tokens = np.where(_drawn(tokens, self.options.fraction), tokens, -1)
-        if routing.fits_wide(arrays, sites[0].kind):
+            tokens = np.where(_sampled_by_key(tokens, self.options.fraction), tokens, -1)
+        if fits_fixed_k(arrays, sites[0].kind):
             k = arrays["experts"].shape[-1]
-            columns = routing.wide(arrays, tokens, routers, iterations, forwards)
+            columns = columns_fixed_k(arrays, tokens, routers, iterations, forwards)
             kept = columns if self.options.weights else {name: c for name, c in columns.items() if name[0] != "w"}
             self.writer.add(f"routes_{k}", kept)
         else:
-            decisions, assignments = routing.long(arrays, tokens, routers, iterations, forwards)
+            decisions, assignments = rows_any_k(arrays, tokens, routers, iterations, forwards)
             if not self.options.weights:
                 del assignments["weight"]
             self.writer.add("decisions_long", decisions)
             self.writer.add("assignments_long", assignments)
-        self._extras(stack, arrays, tokens, routers, iterations, forwards)
+        self._extras(batch, arrays, tokens, routers, iterations, forwards)
 
-    def _differing(self, stack: Stack, arrays: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
+    def _differing(self, batch: RecordBatch, arrays: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
         """(R, T) of which tokens the layer executed something else than the router decided; counted in the run's warnings."""
         other = tokens >= 0
         if arrays["decided_experts"].shape == arrays["experts"].shape:
             weights = np.isclose(arrays["decided_weights"], arrays["weights"], rtol=0, atol=0, equal_nan=True)
             other = other & ~((arrays["decided_experts"] == arrays["experts"]) & weights).all(-1)
-        for (record, *_), count in zip(stack.routed, other.sum(1)):
+        for (record, *_), count in zip(batch.routed, other.sum(1)):
             if count and not record.site.warning:  # else it is said of the router once and for all
                 self._warn(f"{record.site.path} executed something else than its router decided", int(count))
         return other
@@ -185,22 +185,24 @@ class Sink:
     def _warn(self, sentence: str, count: int) -> None:
         self.warnings[sentence] = self.warnings.get(sentence, 0) + count
 
-    def _extras(self, stack: Stack, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forwards: Any) -> None:
+    def _extras(
+        self, batch: RecordBatch, arrays: Any, tokens: np.ndarray, routers: Any, iterations: Any, forwards: Any
+    ) -> None:
         if "decided_experts" in arrays:
-            different = self._differing(stack, arrays, tokens).any(1)
-            if different.any() and arrays["decided_experts"].shape[-1] <= routing.MAX_WIDTH:
+            different = self._differing(batch, arrays, tokens).any(1)
+            if different.any() and arrays["decided_experts"].shape[-1] <= MAX_WIDTH:
                 pick = {"experts": arrays["decided_experts"][different], "weights": arrays["decided_weights"][different]}
                 k = pick["experts"].shape[-1]
-                wide = routing.wide(pick, *(a[different] for a in (tokens, routers, iterations, forwards)))
+                wide = columns_fixed_k(pick, *(a[different] for a in (tokens, routers, iterations, forwards)))
                 self.writer.add(f"decided_{k}", wide)
         if "logits" in arrays:
-            r, t = np.nonzero((tokens >= 0) & _drawn(tokens, float(self.options.logits)))
+            r, t = np.nonzero((tokens >= 0) & _sampled_by_key(tokens, float(self.options.logits)))
             self.writer.add(
                 "logits",
                 {"forward": forwards[r], "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
                  "logits": list(arrays["logits"][r, t])},
             )  # fmt: skip
-        for (record, *_), router, forward in zip(stack.routed, routers, forwards):
+        for (record, *_), router, forward in zip(batch.routed, routers, forwards):
             if record.capacity is not None:
                 pools = 1 if "pool" not in arrays else int(arrays["pool"].max()) + 1
                 self.writer.add(
@@ -209,7 +211,7 @@ class Sink:
                      "capacity": record.capacity},
                 )  # fmt: skip
 
-    def _look(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
+    def _count_nonfinite(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
         for name in ("entropy", "weights"):
             if name in arrays and not np.isfinite(arrays[name]).all():
                 bad = ~np.isfinite(arrays[name]).reshape(len(sites), tokens.shape[1], -1).all(-1) & (tokens >= 0)
@@ -234,7 +236,7 @@ def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
     return {"token": tokens[real], "kind": ["predicted_id"] * len(labels), "label": labels}
 
 
-def _drawn(tokens: np.ndarray, fraction: float) -> np.ndarray:
+def _sampled_by_key(tokens: np.ndarray, fraction: float) -> np.ndarray:
     """The same tokens in every layer, spread evenly: a hash of the key under the fraction."""
     mixed = tokens.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (mixed >> np.uint64(40)).astype(np.float64) < fraction * 2**24

@@ -10,7 +10,7 @@ _KEPT = 512  # places remembered for drafts that are cropped off
 
 
 @dataclass
-class Live:
+class CachedSequences:
     """One row per sequence of a batch (or per beam)."""
 
     sequences: np.ndarray
@@ -28,14 +28,14 @@ class Live:
     reordered: bool = False
     places: int = 0  # fed so far, padding included
     whole: tuple[np.ndarray, np.ndarray] | None = None  # (rows, places) ids and keys, where there is no cache
-    _late: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
+    _recent: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
 
     def __post_init__(self) -> None:
         size = len(self.sequences)
         self.counts = np.zeros(size, np.int64)
         self.ended, self.decoding, self.awaits = (np.zeros(size, bool) for _ in range(3))
         self.since, self.until = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        self.last, self._late = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
+        self.last, self._recent = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
 
     def tell(self, said: Any, infos: Sequence[Any]) -> None:
         """What is fed from here on is what each row's info is of."""
@@ -45,8 +45,8 @@ class Live:
 
     def fed(self, keys: np.ndarray) -> None:
         """(rows, places) token keys were fed, -1 for padding."""
-        self._late.append(keys)
-        if len(self._late) > _KEPT:
+        self._recent.append(keys)
+        if len(self._recent) > _KEPT:
             self._together()
         self.places += keys.shape[1]
         real = keys >= 0
@@ -58,9 +58,9 @@ class Live:
 
     def _together(self) -> np.ndarray:
         """(rows, places) what was fed of late, as one array."""
-        if len(self._late) > 1:
-            self._late = [np.concatenate(self._late, 1)[:, -_KEPT:]]
-        return self._late[0]
+        if len(self._recent) > 1:
+            self._recent = [np.concatenate(self._recent, 1)[:, -_KEPT:]]
+        return self._recent[0]
 
     def _end(self) -> None:
         """The last real token of each row."""
@@ -93,7 +93,7 @@ class Live:
         self.since, self.until = self.since[rows], self.until[rows]
         self.infos = [self.infos[row] for row in rows] if self.infos else []
         self.decoding, self.awaits = self.decoding[rows], self.awaits[rows]
-        self._late = [self._together()[rows]]
+        self._recent = [self._together()[rows]]
         self.whole = None if self.whole is None else (self.whole[0][rows], self.whole[1][rows])
 
     def matched(self, ids: np.ndarray) -> int:
@@ -113,7 +113,7 @@ class Live:
         if drop <= 0:
             return np.empty(0, np.int64)
         keys = self._together()
-        gone, self._late = keys[:, -drop:], [keys[:, :-drop]]
+        gone, self._recent = keys[:, -drop:], [keys[:, :-drop]]
         self.places -= drop
         self.counts -= (gone >= 0).sum(1)
         self.until = np.minimum(self.until, self.counts)  # what follows is another text

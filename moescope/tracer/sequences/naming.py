@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .cached_sequences import Live
+from .cached_sequences import CachedSequences
 from .image_patches import in_blocks
 from .packing import documents
 from .padding import real_places
@@ -24,7 +24,7 @@ _NONE = np.empty(0, np.int64)
 class Named:
     """Of every place (sequences, places) of one stream."""
 
-    live: Live
+    live: CachedSequences
     real: np.ndarray  # no padding
     fresh: np.ndarray  # of these, not run before
     sequence: np.ndarray
@@ -57,7 +57,7 @@ class Sequences:
         self._take = take
         self._stops = _arrays(stops)
         self._only_pads = np.setdiff1d(*reversed(self._stops))
-        self._live: dict[int, Live] = {}
+        self._live: dict[int, CachedSequences] = {}
         self._unsure = 0  # forwards of single ids that the caller may have sampled
         self._again = 0  # forwards that ran earlier tokens again
 
@@ -112,7 +112,7 @@ class Sequences:
         first = self._take(len(rows))
         before = np.cumsum(begun) - begun
         position = (np.cumsum(real) - 1).reshape(real.shape) - before[unit]
-        live = Live(first + unit[:, -1], len(rows), unit[:, -1])
+        live = CachedSequences(first + unit[:, -1], len(rows), unit[:, -1])
         self._live = dict(list(self._live.items())[-_KEPT:]) | {stream.generation: live}
         packed = rows if starts is not None else None
         return Named(live, real, real.copy(), first + unit, position, np.zeros(real.shape, bool), unit, None, begun, packed)
@@ -173,7 +173,7 @@ def _arrays(stops: tuple[set[int], set[int]]) -> tuple[np.ndarray, np.ndarray]:
     return ends, pads
 
 
-def _go_on(live: Live, real: np.ndarray, again: int) -> Named:
+def _go_on(live: CachedSequences, real: np.ndarray, again: int) -> Named:
     shape, keys = real.shape, None
     fresh = real
     if again:
