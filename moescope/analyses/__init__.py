@@ -9,10 +9,10 @@ underscore are helpers. An analysis is a module with
 
 What it takes from the helpers:
 
-* `_scope.scope(store, run)`: the run that is meant, its routers, its documents; `.units_sql(kind)` numbers the documents;
-* `_tables.tables(scope, sql)`: rows (unit, router, label, expert, n) as one array (units, labels, experts) per router;
+* `_shared.scope.scope(store, run)`: the run that is meant, its routers, its documents; `.units_sql(kind)` numbers the documents;
+* `_shared.document_counts.tables(scope, sql)`: rows (unit, router, label, expert, n) as one array (units, labels, experts) per router;
 * `_statistics`: bootstrap weights over documents, intervals, permutations, p values, FDR, entropies, mutual information;
-* `_answer.figures(...)`: tidy rows with value, chance, null, interval, p, q, n and units; `_answer.Answer` holds them.
+* `_shared.answer.figures(...)`: tidy rows with value, chance, null, interval, p, q, n and units; `_shared.answer.Answer` holds them.
 
 Count in SQL by document first; bootstrap and permute the counts, never the rows. What the store cannot say is an
 `AnalysisError` (nothing can be said) or a note (something cannot), never a NaN without a word.

@@ -1,5 +1,5 @@
 -- The physical tables. A comment after a column, or above a table, becomes its COMMENT in the store.
--- Routed rows lie in routes_<k> (one row per decision, see routes.py); `decisions` and `assignments` are views over them.
+-- Routed rows lie in routes_<k> (one row per decision, see physical/tables.py); `decisions` and `assignments` are views over them.
 
 -- What the file is: schema_version, the writer's version, when it was made, the parts that were joined to it
 create table meta (

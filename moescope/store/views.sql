@@ -1,5 +1,5 @@
 -- The views people ask. A comment after a column, or above a view, becomes its COMMENT in the store.
--- `decisions` and `assignments` are made by routes.py, over whatever routes_<k> tables there are.
+-- `decisions` and `assignments` are made by physical/tables.py, over whatever routes_<k> tables there are.
 
 -- Load of every expert: one row per run, router and expert, dead ones included
 create view expert_load as

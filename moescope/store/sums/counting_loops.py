@@ -1,4 +1,4 @@
-"""The loops of tally.py, compiled (Numba): about a nanosecond for each count, without the interpreter's lock.
+"""The loops of from_shard.py, compiled (Numba): about a nanosecond for each count, without the interpreter's lock.
 
 Rows come in stretches of one router and one set of labels: `starts` (M,) is where each begins, `stops` (M,) where it ends,
 `place` (M,) the counters that it adds to. The caller has checked that every index lies inside its counters: nothing is checked

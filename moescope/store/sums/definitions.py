@@ -1,6 +1,6 @@
 """Small sums that answer the everyday questions without a scan, kept for every run.
 
-Each is said once as SQL over the rows; a shard brings its own (tally.py), and then they are only added up.
+Each is said once as SQL over the rows; a shard brings its own (from_shard.py), and then they are only added up.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The kept sums of one shard, by counting: what its rows add to load, co-activation, transitions, labels and decisions.
 
 They lie beside the shard's rows, so that whoever joins or watches a run adds up some hundred rows instead of reading millions.
-rollups.py says in SQL what each of them means; a shard of a form that is not counted here has none, and the SQL is asked.
+definitions.py says in SQL what each of them means; a shard of a form that is not counted here has none, and the SQL is asked.
 """
 
 from collections.abc import Mapping

@@ -3,7 +3,7 @@
 importance: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (arXiv 2510.13999), and the largest |activation| an expert returned
 (super experts, arXiv 2507.23279), per router and expert, over tokens that are no padding; f is the expert's own output, g its
 routing weight. dimensionality: participation ratios of the residual stream after each routed layer, of what each expert
-receives and returns, and of what modules return that fire more than once in a forward pass, firing by firing (cycles.py).
+receives and returns, and of what modules return that fire more than once in a forward pass, firing by firing (recursive.py).
 Both run the experts once more for every forward: they are asked for, not default.
 The sequence is the unit, by the rule that names the tokens of the trace (sequences.py): padding is out, and so are tokens run
 again.
