@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from ..write.writer import RunWriter
+from ..errors import InputError
+from ..store.write.writer import RunWriter
 
 Array = np.ndarray[Any, Any]
 _NAME = re.compile(r"expert_weights_(\d+)\.txt(\.gz)?")

@@ -8,7 +8,7 @@ import pytest
 import moescope
 from moescope import analyses
 from moescope.errors import InputError
-from moescope.store.importers.esft import import_esft
+from moescope.importers.esft import import_esft
 
 
 def test_a_hand_written_file(tmp_path):

@@ -1,0 +1,1 @@
+"""Decisions that other programs recorded, read into a store: one file per program or format."""

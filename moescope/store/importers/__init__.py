@@ -1,1 +1,0 @@
-"""Decisions that other programs recorded, read into a store."""
