@@ -117,7 +117,7 @@ def pictures(ask: Asked) -> dict[str, Any]:
             "I(part of speech; expert | token), bits beyond chance",
         ),
         "saturation": lines(saturation(ask), "Overlap with the choices of step 2400"),
-        "switch-load": ask("switch", "load", 0).charts()["share of load"],
+        "switch-load": ask("switch", "load", 0).charts()["share of load"].chart,
         "capacity": whatif,
     }
 

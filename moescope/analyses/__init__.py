@@ -5,14 +5,16 @@ underscore are helpers. An analysis is a module with
 
 * a docstring: first line `Title: the question`, then formulas, their sources, and what the nulls hold constant;
 * `run(store, run=None, **options) -> Answer`; every option has a default, unless it cannot (then `--all` leaves it out);
-* `charts(answer) -> dict[str, altair chart]`, given to the Answer as `draw`.
+* `charts(answer) -> dict[str, Chart]`, given to the Answer as `draw`; each holds what it draws, and the SQL behind that.
 
-What it takes from the helpers:
+What it takes from `_shared` and from `moescope.statistics`:
 
-* `_shared.scope.scope(store, run)`: the run that is meant, its routers, its documents; `.units_sql(kind)` numbers the documents;
-* `_shared.document_counts.tables(scope, sql)`: rows (unit, router, label, expert, n) as one array (units, labels, experts) per router;
-* `_statistics`: bootstrap weights over documents, intervals, permutations, p values, FDR, entropies, mutual information;
-* `_shared.answer.figures(...)`: tidy rows with value, chance, null, interval, p, q, n and units; `_shared.answer.Answer` holds them.
+* `scope.scope(store, run)`: the run that is meant, its routers, its documents; `.units_sql(kind)` numbers the documents;
+* `document_counts.tables(scope, sql)`: rows (unit, router, label, expert, n) as one array (units, labels, experts) per router;
+* `statistics`: bootstrap weights over documents, intervals, permutations, p values, FDR, entropies, mutual information;
+* `answer.figures(...)`: tidy rows with value, chance, null, interval, p, q, n and units; `answer.Answer` holds them, with the
+  query of each of its frames;
+* `chart_forms.layers`, `heatmap` and `bars(frame, title, sql, ...)`: a Chart, which keeps the very rows that it draws.
 
 Count in SQL by document first; bootstrap and permute the counts, never the rows. What the store cannot say is an
 `AnalysisError` (nothing can be said) or a note (something cannot), never a NaN without a word.
@@ -28,10 +30,10 @@ from ..errors import AnalysisError
 from ..foreign import doing
 from ..store import Store, open_store
 from ..words import check
-from ._shared.answer import Answer
+from ._shared.answer import Answer, Chart
 from ._shared.scope import groups
 
-__all__ = ["Answer", "catalogue", "run", "run_all"]
+__all__ = ["Answer", "Chart", "catalogue", "run", "run_all"]
 
 
 def catalogue() -> list[dict[str, Any]]:

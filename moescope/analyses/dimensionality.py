@@ -27,7 +27,7 @@ from ..errors import AnalysisError
 from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
 from ..words import RunNumber
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap, layers
 from ._shared.routing_matrices import Sample, measured, sample
 from ._shared.scope import scope
@@ -83,9 +83,12 @@ def run(store: Store, run: int | None = None, control: RunNumber | None = None) 
     frames = _figures(taken, "")
     found = measured(store, here.run, SUMMED, "dimensionality")
     notes = [*here.notes, *taken.notes, *_cycles(found)]
+    sql = dict(taken.sql)
     if control is not None:
         suffix = f", control run {control}"
-        frames += _figures(sample(scope(store, control)), suffix)
+        other = sample(scope(store, control))
+        frames += _figures(other, suffix)
+        sql |= {name + suffix: query for name, query in other.sql.items()}
         theirs = measured(store, control, SUMMED, "dimensionality")
         theirs = theirs[theirs["subset"].isin(found["subset"])]
         found = pd.concat([found, theirs.assign(subset=theirs["subset"] + suffix)]) if len(theirs) else found
@@ -102,7 +105,10 @@ def run(store: Store, run: int | None = None, control: RunNumber | None = None) 
         "Dimensions in use. Compare the unbiased values; the naive ones grow with the number of samples. A value below "
         "its null means that experts (or layers) vary together."
     )
-    sql = taken.sql | ({} if found.empty else {"states": f"from measures where run = {here.run} and name in {SUMMED}"})
+    if len(found):
+        runs = [here.run] if control is None else [here.run, control]
+        sql["states"] = f"from measures where run in ({', '.join(map(str, runs))}) and name in {SUMMED}"
+    sql["figures"] = queries(*sql.values())
     return Answer("dimensionality", "Dimensionality hierarchy", reading, here.run, {"figures": frame}, sql, notes, charts)
 
 
@@ -177,15 +183,15 @@ def by_cycle(figures: pd.DataFrame) -> pd.DataFrame:
     return figures.loc[parts.index].assign(module=parts["module"] + parts["control"], cycle=parts["cycle"].astype(int))
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Unbiased PR by layer and by cycle, for each stream; and of every expert."""
     frame = answer.figures("participation_ratio", estimator="unbiased")
-    drawn, title = {}, "Participation ratio (unbiased)"
+    drawn, title, sql = {}, "Participation ratio (unbiased)", answer.sql["figures"]
     whole = frame[frame["layer"].notna() & frame["expert"].isna()]
     if len(whole):
-        drawn["participation ratio by layer"] = layers(whole, title, "subset")
+        drawn["participation ratio by layer"] = layers(whole, title, sql, "subset")
     if len(cycles := by_cycle(frame)):
-        drawn["participation ratio by cycle"] = layers(cycles, title, "module", "cycle")
+        drawn["participation ratio by cycle"] = layers(cycles, title, sql, "module", "cycle")
     for stream, some in frame[frame["expert"].notna()].groupby("subset", sort=False):
-        drawn[f"{stream} by layer and expert"] = heatmap(some, f"{title} of {stream}")
+        drawn[f"{stream} by layer and expert"] = heatmap(some, f"{title} of {stream}", sql)
     return drawn

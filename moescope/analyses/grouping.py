@@ -9,8 +9,6 @@ Null: the other run's choices shuffled among the tokens of a document: what two 
 Intervals, for the partner that a router shares most with: bootstrap over documents; not over the choice of the partner.
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -19,7 +17,7 @@ from ..errors import AnalysisError
 from ..statistics import Array
 from ..store import Store
 from ..words import RunNumber
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap
 from ._shared.decision_sample import Sample, shuffles
 from ._shared.matched_tokens import twins
@@ -128,8 +126,10 @@ def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Layer by layer."""
     frame = answer.figures(NAME)
     other = frame["subset"].iloc[0].partition(" of ")[2]
-    return {"layer by layer": heatmap(frame.assign(**{other: frame["subset"].str.partition(" of ")[0]}), NAME, x=other)}
+    sql = queries(answer.sql["figures"], answer.sql["figures, other run"])
+    cells = frame.assign(**{other: frame["subset"].str.partition(" of ")[0]})
+    return {"layer by layer": heatmap(cells, NAME, sql, x=other)}

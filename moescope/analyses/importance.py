@@ -24,7 +24,7 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.document_counts import Table, tables
 from ._shared.routing_matrices import measured
@@ -47,7 +47,7 @@ def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
     if not 0 < top_p <= 1:
         raise AnalysisError(f"`top_p` is a share of the scores, above 0 and up to 1, not {top_p}; ESFT takes 0.1 to 0.2")
     here = scope(store, run)
-    sql = {"figures": _sql(here)}
+    sql = dict.fromkeys(("figures", "chosen"), _sql(here))
     counts = _counts(here, sql["figures"])
     scores = {router: _scores(counts, router) for router in counts["n"]}
     notes = list(here.notes)
@@ -228,7 +228,8 @@ def _super(here: Scope, largest: pd.DataFrame) -> list[pd.DataFrame]:
     return [figures(where, "super expert", flag.astype(float), source="Super experts, 2507.23279")]
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Gate mass, and ESFT's average gate as in the paper, by layer and expert."""
     wanted = {"gate mass": "definition", "ESFT average gate": "paper"}
-    return {n: heatmap(answer.figures(n, estimator=form), f"{n} by layer and expert") for n, form in wanted.items()}
+    sql = answer.sql["figures"]
+    return {n: heatmap(answer.figures(n, estimator=form), f"{n} by layer and expert", sql) for n, form in wanted.items()}

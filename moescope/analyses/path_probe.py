@@ -21,7 +21,7 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import bars
 from ._shared.label_questions import choose
 from ._shared.scope import scope
@@ -58,7 +58,8 @@ def run(store: Store, run: int | None = None, kinds: str = "upos", limit: Count 
             f"run {here.run} has too few documents for a probe that is tested on other documents; trace {FOLDS} or more"
         )
     found = {"figures": gather(frames), "by label": pd.concat(confusion, ignore_index=True)}
-    return Answer("path_probe", "Path to part of speech", _reading(found["figures"]), here.run, found, {"figures": read.sql},
+    sql = dict.fromkeys(found, read.sql)
+    return Answer("path_probe", "Path to part of speech", _reading(found["figures"]), here.run, found, sql,
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -157,6 +158,7 @@ def _reading(frame: pd.DataFrame) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Accuracy beside its baselines."""
-    return {"accuracy": bars(answer.figures("accuracy"), "Accuracy of the probe and its baselines", "subset", "estimator")}
+    title = "Accuracy of the probe and its baselines"
+    return {"accuracy": bars(answer.figures("accuracy"), title, answer.sql["figures"], "subset", "estimator")}

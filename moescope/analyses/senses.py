@@ -23,7 +23,7 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import choose
 from ._shared.scope import scope
@@ -88,7 +88,7 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: C
         )
     found = {"figures": gather(frames), "words": pd.concat(tables, ignore_index=True)}
     reading = _reading(found["figures"])
-    return Answer("senses", "Same word, different sense", reading, here.run, found, {"figures": read.sql},
+    return Answer("senses", "Same word, different sense", reading, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def _reading(frame: pd.DataFrame) -> str:
     return "Two uses of a token share more experts where they have the same label " + ", ".join(said) + "."
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """The difference by layer."""
     both = answer.figures(NAME).groupby("estimator")
-    return {f"{NAME}, {form}": layers(rows, f"{NAME}, {form}", "subset") for form, rows in both}
+    return {f"{NAME}, {form}": layers(rows, f"{NAME}, {form}", answer.sql["figures"], "subset") for form, rows in both}

@@ -24,7 +24,7 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Information, label_entropy
 from ..store import Store
 from ..words import Count
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import GIVEN, Question, ask, choose
 from ._shared.scope import scope
@@ -70,7 +70,7 @@ def run(
         _reading(frame),
         here.run,
         answer,
-        {"figures": read.sql},
+        dict.fromkeys(answer, read.sql),
         notes + few_units(frame),
         charts,
     )
@@ -157,9 +157,10 @@ def _reading(frame: pd.DataFrame) -> str:
     return head + "; ".join(parts) + "." if parts else "Information by router."
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Conditional information by layer and kind."""
     conditional = answer.figures("I(expert; label | token) (bits)", estimator="corrected")
     share = answer.figures(KNOWN)
     titles = {"information given the token": conditional, "share of label known": share}
-    return {title: layers(frame, f"{title}, by layer", "subset") for title, frame in titles.items() if len(frame)}
+    sql = answer.sql["figures"]
+    return {title: layers(frame, f"{title}, by layer", sql, "subset") for title, frame in titles.items() if len(frame)}

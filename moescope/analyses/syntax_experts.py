@@ -20,7 +20,7 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Cells, Labelled, labelled, tail
 from ..store import Store
 from ..words import Count
-from ._shared.answer import Answer, few_units, figures, gather
+from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.label_questions import choose, given_stratum
 from ._shared.scope import scope
@@ -63,7 +63,7 @@ def run(
         f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens "
         "of one document, where a topic cannot be the reason; `experts` lists them, the clearest first."
     )
-    return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, {"figures": read.sql},
+    return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -155,10 +155,12 @@ def _kind(subset: pd.Series) -> pd.Series:
     return subset.str.replace("=.*", "", regex=True)
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Bits by layer and expert, for each kind."""
     frame = answer.figures(NAME.format("token"))
     return {
-        f"experts by {kind}": heatmap(rows, f"Information on {kind} beyond the token, by layer and expert")
+        f"experts by {kind}": heatmap(
+            rows, f"Information on {kind} beyond the token, by layer and expert", answer.sql["figures"]
+        )
         for kind, rows in frame.groupby(_kind(frame["subset"]))
     }

@@ -5,6 +5,7 @@ so one chart is right on light and on dark ground. Intervals are bands or whiske
 """
 
 from ._bars import bars
+from ._drawn import drawn
 from ._export import themed, to_html, to_pdf, to_png, to_svg
 from ._flow import flow, ribbons
 from ._heatmap import heatmap, span
@@ -16,6 +17,7 @@ __all__ = [
     "CATEGORY",
     "OTHER",
     "bars",
+    "drawn",
     "flow",
     "heatmap",
     "lines",

@@ -65,7 +65,7 @@ def test_answers_are_whole(name, which, request):
     for sql in answer.sql.values():
         assert store.sql(sql).limit(1).fetchall() is not None
     assert json.loads(json.dumps(answer.to_json()))["name"] == name
-    assert all(chart.to_dict() for chart in answer.charts().values())
+    assert all(drawn.chart.to_dict() for drawn in answer.charts().values())
 
 
 def test_planted_structure_is_found(planted):

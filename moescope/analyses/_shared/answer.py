@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ... import statistics as st
+from ...errors import AnalysisError
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
@@ -34,12 +35,22 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A chart, what it draws, and where that is from; `_charts` makes them."""
+
+    chart: Any  # Altair
+    frame: pd.DataFrame  # the chart's own data: what it draws, row for row
+    sql: str  # the query that gives `frame`, or behind a comment that says so the one that it is computed from
+
+
 @dataclass
 class Answer:
     """The answer of one analysis about one run.
 
     `frames["figures"]` has COLUMNS (words in WORDS), one row per figure; other frames are tables to read.
-    `sql[name]` is the query that counted what frame `name` shows; `notes` say limits, and how to get what is missing.
+    `sql[name]` is the query that frame `name` is computed from, and every frame has one (else AnalysisError); there may be
+    others. `notes` say limits, and how to get what is missing.
     """
 
     name: str
@@ -49,11 +60,18 @@ class Answer:
     frames: dict[str, pd.DataFrame]
     sql: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    draw: Callable[["Answer"], dict[str, Any]] | None = field(default=None, repr=False)
+    draw: Callable[["Answer"], dict[str, Chart]] | None = field(default=None, repr=False)
     groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
 
-    def charts(self) -> dict[str, Any]:
-        """Altair charts by name; the routers of a layer that has two stand apart."""
+    def __post_init__(self) -> None:
+        if missing := sorted(set(self.frames) - set(self.sql)):
+            raise AnalysisError(
+                f"the analysis {self.name} says for {missing[0]!r} not which query it is computed from: it has to give that as "
+                f"sql[{missing[0]!r}]"
+            )
+
+    def charts(self) -> dict[str, Chart]:
+        """Charts by a name that is read beside them; the routers of a layer that has two stand apart."""
         shown = replace(self, frames={name: self._apart(frame) for name, frame in self.frames.items()})
         return self.draw(shown) if self.draw else {}
 
@@ -153,6 +171,11 @@ def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
     for _, rows in frame.groupby(["name", "estimator"]).groups.items():
         frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
     return frame
+
+
+def queries(*sql: str) -> str:
+    """One query that gives the rows of several, columns by name."""
+    return sql[0] if len(sql) == 1 else "\nunion all by name\n".join(f"from (\n{query}\n)" for query in sql)
 
 
 def few_units(frame: pd.DataFrame) -> list[str]:

@@ -58,9 +58,10 @@ def _section(entry: dict[str, Any], answer: Answer) -> str:
     parts.append(f"<ul>{notes}</ul>" if notes else "")
     parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details>")
     parts += [
-        f"<figure>{_svg(chart)}<figcaption>{escape(name)}</figcaption></figure>" for name, chart in answer.charts().items()
+        f"<figure>{_svg(drawn.chart)}<figcaption>{escape(name)}</figcaption>{_sql('SQL', drawn.sql)}</figure>"
+        for name, drawn in answer.charts().items()
     ]
-    parts += [_table(name, frame, answer.sql.get(name)) for name, frame in answer.frames.items()]
+    parts += [_table(name, frame, answer.sql[name]) for name, frame in answer.frames.items()]
     shown = set(answer.frames)
     parts += [_sql(f"SQL: {name}", sql) for name, sql in answer.sql.items() if name not in shown]
     return "".join(parts)
@@ -77,13 +78,13 @@ def _coded(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(escape(text).split("`")))
 
 
-def _table(name: str, frame: pd.DataFrame, sql: str | None) -> str:
+def _table(name: str, frame: pd.DataFrame, sql: str) -> str:
     some = frame.head(ROWS) if name != "figures" else frame[frame["expert"].isna()].head(ROWS)
     shown = some.drop(columns=[c for c in ("null", "source") if c in some])
     head = "".join(f"<th>{escape(str(column))}</th>" for column in shown)
     body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in shown.itertuples(index=False))
     many = f"{len(frame)} rows" + (f", {len(some)} shown" if len(some) < len(frame) else "")
-    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{_sources(frame)}{_sql("SQL", sql) if sql else ""}'
+    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{_sources(frame)}{_sql("SQL", sql)}'
     return f"<details><summary>{escape(name)} ({many})</summary>{table}</details>"
 
 

@@ -4,8 +4,6 @@ Tokens are the same when source, row, part, beam, stack and position agree; rout
 measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
 """
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -14,7 +12,7 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from ...words import RunNumber
-from .._shared.answer import Answer, few_units, gather
+from .._shared.answer import Answer, Chart, few_units, gather, queries
 from .._shared.chart_forms import bars, layers
 from .._shared.contexts import words
 from .._shared.decision_sample import MOST, Sample
@@ -102,14 +100,15 @@ def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Changes by layer and by margin."""
     both = answer.frames["figures"][lambda f: f["name"].isin(["set changed", "order changed", "first choice changed"])]
+    sql = queries(answer.sql["figures"], answer.sql["figures, other run"])
     by_margin = answer.figures("set changed by margin").assign(fifth=lambda f: f["subset"].str[:14])
     made = {
-        "changed decisions": layers(both, "Share of decisions changed", colour="name"),
-        "router saturation": layers(answer.figures("router saturation"), "Router saturation (overlap of the chosen)"),
+        "changed decisions": layers(both, "Share of decisions changed", sql, colour="name"),
+        "router saturation": layers(answer.figures("router saturation"), "Router saturation (overlap of the chosen)", sql),
     }
     if len(by_margin):
-        made["by margin"] = bars(by_margin, "Set changed, by fifth of margin (1 = nearest the edge)", "fifth", "layer")
+        made["by margin"] = bars(by_margin, "Set changed, by fifth of margin (1 = nearest the edge)", sql, "fifth", "layer")
     return made

@@ -22,7 +22,7 @@ import pandas as pd
 from ... import statistics as st
 from ...errors import AnalysisError
 from ...store import Store
-from .._shared.answer import Answer, few_units, figures, gather
+from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.scope import Scope, scope
@@ -53,7 +53,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     """Load of every router, over everything, by sequence label `by` (default: domain, class, or the first there is)."""
     here = scope(store, run)
     notes = list(here.notes)
-    sql = {"figures": load_sql(here)}
+    sql = dict.fromkeys(("figures", "experts"), load_sql(here))
     rows, experts = [], []
     for table, gates in zip(tables(here, sql["figures"]), tables(here, sql["figures"], "weight")):
         weights = st.bootstrap_weights(len(table.counts))
@@ -194,10 +194,10 @@ def _reading(frame: pd.DataFrame) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Load entropy by layer, and the share of every expert."""
     whole = answer.figures("normalized load entropy", subset="")
     return {
-        "load entropy by layer": layers(whole, "Normalized load entropy (1 = even)"),
-        "share of load": heatmap(answer.frames["experts"], "Share of load by layer and expert"),
+        "load entropy by layer": layers(whole, "Normalized load entropy (1 = even)", answer.sql["figures"]),
+        "share of load": heatmap(answer.frames["experts"], "Share of load by layer and expert", answer.sql["experts"]),
     }

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.special import expit, softmax
 
 from ... import statistics as st
 from ...statistics import Array
+from ...store.ranking import raw_scores
 from .._shared.answer import figures
 from .._shared.scope import Scope, place
 from .modality_entropies import global_, importance
@@ -78,10 +78,7 @@ where l.run = {here.run} and router = {row["router"]} group by l.forward, l.iter
 
 
 def _probabilities(logits: Any, score: str) -> Any:
-    logits = logits.astype(float)
-    if score == "softmax":
-        return softmax(logits, axis=1)
-    p = expit(logits) if score == "sigmoid" else logits
+    p = raw_scores(logits, score)
     return p / p.sum(1, keepdims=True)
 
 

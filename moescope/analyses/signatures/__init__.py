@@ -14,6 +14,7 @@ disparity between their maps; `faithfulness` the share of neighbours in the map 
 read distances between clusters of a map.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...store import Store
 from ...words import Count, Some
-from .._shared.answer import Answer, few_units, figures, gather
+from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.chart_forms import chart
 from .._shared.label_questions import choose
 from .._shared.scope import scope
 from .._shared.token_table import LIMIT, Kind, Tokens, tokens
@@ -69,7 +71,7 @@ def run(
             frames.append(rows)
     figure = gather(frames)
     found = {"figures": figure, **found} | {k: v for k, v in items.items() if f"map of {k}" not in found}
-    return Answer("signatures", "Routing signatures", _reading(figure), here.run, found, {"figures": read.sql},
+    return Answer("signatures", "Routing signatures", _reading(figure), here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(figure), charts)  # fmt: skip
 
 
@@ -183,18 +185,22 @@ def _reading(frame: pd.DataFrame) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """The maps, one panel per seed, coloured by the first kind of label."""
-    import altair as alt
-
     drawn = {}
     for name, frame in answer.frames.items():
         if name.startswith("map of"):
             kinds = [c for c in frame if c not in ("seed", "x", "y", "vocab_id", "text", "stack", "layer", "router", "expert")]
             shown = [c for c in ("text", "layer", "expert", *kinds) if c in frame]
             plain = frame[["seed", "x", "y", *shown]].astype({c: str for c in ("layer", "expert") if c in frame})
-            points = alt.Chart(plain).mark_circle(size=28).encode(
-                x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False)), y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False)),
-                color=alt.Color(f"{kinds[0]}:N"), tooltip=[f"{c}:N" for c in shown])  # fmt: skip
-            drawn[name] = points.properties(width=240, height=240).facet("seed:N", title=f"UMAP {name}, by seed")
+            drawn[name] = chart(plain, answer.sql[name], partial(_points, title=f"UMAP {name}, by seed", kinds=kinds))
     return drawn
+
+
+def _points(plain: pd.DataFrame, title: str, kinds: list[str]) -> Any:
+    import altair as alt
+
+    points = alt.Chart(plain).mark_circle(size=28).encode(
+        x=alt.X("x:Q", axis=None, scale=alt.Scale(zero=False)), y=alt.Y("y:Q", axis=None, scale=alt.Scale(zero=False)),
+        color=alt.Color(f"{kinds[0]}:N"), tooltip=[f"{c}:N" for c in plain if c not in ("seed", "x", "y")])  # fmt: skip
+    return points.properties(width=240, height=240).facet("seed:N", title=title)

@@ -14,7 +14,7 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...store import Store
 from ...words import Portion
-from .._shared.answer import Answer, few_units, gather
+from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.contexts import contexts, words
 from .._shared.decision_sample import Sample, sample
@@ -36,6 +36,8 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
     taken = sample(here, notes)
     rows, cells = _attributes(here, taken, sql, notes)
     said, sql["contexts"] = contexts(here, taken.sql)
+    sql = {"figures": taken.sql} | sql
+    sql["specialists"] = sql["figures"]
     frame = gather([*labelled, *rows])
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
     reading = _reading(frame, specialists, fdr)
@@ -123,17 +125,18 @@ def _reading(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
     )
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Information by layer, and each label's load."""
     info = answer.figures("I(label; expert) (bits)", estimator="less null mean")
     ids = answer.figures("vocabulary specialization", estimator="top-k")
     made = {}
     if len(info):
-        made["information of the label"] = layers(info, "I(label; expert), bits beyond chance")
+        made["information of the label"] = layers(info, "I(label; expert), bits beyond chance", answer.sql["figures"])
         for subset, part in answer.figures("domain specialization").groupby("subset"):
-            made[f"specialization, {subset}"] = heatmap(part, f"Share of tokens of {subset} by expert")
+            made[f"specialization, {subset}"] = heatmap(part, f"Share of tokens of {subset} by expert", answer.sql["figures"])
             if len(made) > 12:
                 break
     if len(ids):
-        made["vocabulary specialization"] = layers(ids, "Vocabulary specialization (mean largest share)", colour="subset")
+        title = "Vocabulary specialization (mean largest share)"
+        made["vocabulary specialization"] = layers(ids, title, answer.sql["vocabulary"], colour="subset")
     return made

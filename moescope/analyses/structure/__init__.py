@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
-from .._shared.answer import Answer, few_units, gather
+from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
@@ -23,7 +23,7 @@ from .coactivation import coactivation
 from .consistency import consistency
 from .flow import paths, transitions
 from .repetition import repetition
-from .weight_similarity import likeness
+from .weight_similarity import likeness, similarity_sql
 
 MOST = 3_000_000  # assignments in memory
 
@@ -53,7 +53,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         "paths": frequent,
         "similarity": similar,
     }
-    sql = {"figures": taken.sql, "pairs": taken.sql, "transitions": moves_sql, "paths": taken.sql}
+    sql = dict.fromkeys(frames, taken.sql) | {"transitions": moves_sql, "similarity": similarity_sql(here)}
     return Answer("structure", "Structure", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
 
@@ -101,7 +101,7 @@ def _reading(frame: Any) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def charts(answer: Answer) -> dict[str, Any]:
+def charts(answer: Answer) -> dict[str, Chart]:
     """Repetition, consistency and transitions by layer; the closest pairs."""
     wanted = [
         ("repetition, first choice", "against load", "Neighbours with the same first expert"),
@@ -116,10 +116,14 @@ def charts(answer: Answer) -> dict[str, Any]:
         part = answer.figures(name, estimator=estimator)
         part = part[(part["subset"] == "") | part["subset"].str.startswith("to layer")]
         if len(part):
-            made[name] = layers(part, title)
+            made[name] = layers(part, title, answer.sql["similarity" if name == "router weight cosine" else "figures"])
     pairs = answer.frames["pairs"]
     if len(pairs):
         made["pairs"] = heatmap(
-            pairs[pairs["layer"] == pairs["layer"].max()], "Most surprising pairs, last layer", "expert", "other"
+            pairs[pairs["layer"] == pairs["layer"].max()],
+            "Most surprising pairs, last layer",
+            answer.sql["pairs"],
+            "expert",
+            "other",
         )
     return made

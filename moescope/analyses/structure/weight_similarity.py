@@ -27,13 +27,17 @@ SOURCE = "Look-into-MoEs 2406.18219"
 PERMUTATIONS, DRAWS = 999, 200
 
 
-def likeness(here: Scope, taken: Sample, notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
-    """Figures per router and kind of weights, and the pairs (stack, layer, router, expert, other, columns of cosines)."""
-    sql = (
+def similarity_sql(here: Scope) -> str:
+    """Cosines of weights by pair of experts, and their means."""
+    return (
         "select router, name, expert, estimator, value, (extra->>'other')::int as other from measures "
         f"where run = {here.run} and name in ({', '.join(repr(n) for n in NAMES)}) order by router, name, expert, other"
     )
-    frame = here.store.sql(sql).df()
+
+
+def likeness(here: Scope, taken: Sample, notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """Figures per router and kind of weights, and the pairs (stack, layer, router, expert, other, columns of cosines)."""
+    frame = here.store.sql(similarity_sql(here)).df()
     frame = frame[frame["router"].isin(here.routers.index)]
     frame = frame.drop_duplicates(["router", "name", "estimator", "expert", "other"])  # a run that was resumed closes twice
     if frame.empty:

@@ -84,23 +84,13 @@ def show(answer: Any) -> None:
     """The charts of an answer, two beside each other."""
     drawn = list(answer.charts().items())
     for start in range(0, len(drawn), 2):
-        for column, (title, chart) in zip(st.columns(2), drawn[start : start + 2], strict=False):
+        for column, (title, shown) in zip(st.columns(2), drawn[start : start + 2], strict=False):
             with column:
-                panels.figure(chart, _frame_of(answer, title), sql_of(answer, title), name=f"{answer.name}-{title}")
+                panels.figure_of(shown.chart, shown.frame, shown.sql, name=f"{answer.name}-{title}")
 
 
 def _tables(answer: Any, entry: dict[str, Any]) -> None:
     for title, frame in answer.frames.items():
         st.caption(f"**{panels.plain(title)}**")
-        panels.table(frame.head(2000), sql_of(answer, title), name=f"{answer.name}-table-{title}")
+        panels.table(frame.head(2000), answer.sql[title], name=f"{answer.name}-table-{title}")
     st.text(entry["method"])
-
-
-def sql_of(answer: Any, title: str) -> str:
-    """The query that counted what a frame or chart of this name shows."""
-    return str(answer.sql.get(title) or answer.sql.get("figures") or next(iter(answer.sql.values()), "-- computed from counts"))
-
-
-def _frame_of(answer: Any, title: str) -> Any:
-    found = answer.frames.get(title)
-    return found if found is not None else answer.frames.get("figures", next(iter(answer.frames.values())))

@@ -54,13 +54,14 @@ def show(run: Row) -> None:
         panels.reading(said(frame, run))
     frame = frame.assign(tokens=frame["order"].map(ORDERS))
     both = frame.groupby(["stack", "ratio", "tokens"], as_index=False, dropna=False)[list(MEASURES)].mean()
+    both = both.assign(tokens=_named(both))
     left, right = st.columns(2)
     with left:
         chart = charts.lines(
-            both.assign(tokens=_named(both)), "ratio", measure, "tokens", title=f"Share of {MEASURES[measure]}",
+            both, "ratio", measure, "tokens", title=f"Share of {MEASURES[measure]}",
             subtitle="mean of the layers; 1.0 is room for even load", format=".0%", zero=True,
         )  # fmt: skip
-        panels.figure(chart, both, sql, name="what-if")
+        panels.figure(chart, sql, name="what-if")
     with right:
         some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
         labels = pickers.labels(run["run"])

@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts import layer_maps, panels, pickers
 from moescope.app.queries import effects, store_access
 
 ROUTING = ("router logits", "routing weights")
@@ -96,7 +96,7 @@ def _lines(answer: Any, frame: pd.DataFrame, title: str, name: str) -> None:
         frame, "layer", "dimensions", "stream", "ci_low", "ci_high", chance=null, title=title, zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval", chance_label="experts shuffled apart",
     )  # fmt: skip
-    panels.figure(chart, frame, answers.sql_of(answer, "figures"), name=f"dimensions-{name}")
+    panels.figure(chart, answer.sql["figures"], name=f"dimensions-{name}")
 
 
 def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
@@ -111,7 +111,7 @@ def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
         frame, "cycle", "dimensions", "module", "ci_low", "ci_high", title="States by cycle", zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval",
     )  # fmt: skip
-    panels.figure(chart, frame, answers.sql_of(answer, "states"), name="dimensions-cycle")
+    panels.figure(chart, answer.sql["figures"], name="dimensions-cycle")
 
 
 def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
@@ -126,7 +126,7 @@ def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
         streams = list(dict.fromkeys(frame["subset"]))
         stream = url_state.choose("States", "states", streams, str.capitalize) or streams[0]
         some = frame[frame["subset"] == stream]
-        sql = answers.sql_of(answer, "figures")
+        sql = answer.sql["figures"]
         layer_maps.show(
             whose(run, stream), some, "dimensions", f"Dimensions of {stream}", sql, [], name=f"dimensions-{stream}",
             format=".3~g", tooltip=["ci_low", "ci_high", "naive", "n", "units"],
@@ -140,4 +140,4 @@ def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
             subtitle="" if rho != rho else f"rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}] over experts; chance: 0",
             tooltip=["expert", "ci_low", "ci_high", "naive", "n"],
         )  # fmt: skip
-        panels.figure(chart.properties(height=260), used, sql, name="dimensions-load")
+        panels.figure(chart.properties(height=260), sql, name="dimensions-load")

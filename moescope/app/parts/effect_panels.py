@@ -40,7 +40,7 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
             both, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, color="without", chance_label="no effect",
             sort="ascending", title="Beside experts of equal load", subtitle="change of the loss, nats per token", tooltip=MORE,
         )  # fmt: skip
-        panels.figure(chart, both, effects.ROWS, params, name="effects")
+        panels.figure(chart, effects.ROWS, params, name="effects")
     beyond = most(frame[frame["control"] == "load"]).rename(columns={"name": AWAY})
     with right:
         if beyond.empty:
@@ -50,7 +50,7 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
             beyond, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, chance_label="as its load says", sort="ascending",
             title="Beyond experts of equal load", subtitle="difference of the two, nats per token", tooltip=MORE,
         )  # fmt: skip
-        panels.figure(chart, beyond, effects.ROWS, params, name="beyond")
+        panels.figure(chart, effects.ROWS, params, name="beyond")
     if frame["name"].nunique() > MOST:
         st.caption(f"The {MOST} largest effects of {frame['name'].nunique()}; choose a layer to see all of its experts.")
 
@@ -127,4 +127,4 @@ def against(run: Row, frame: pd.DataFrame, params: list[Any]) -> None:
         subtitle=f"rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], 95 % bootstrap over {len(known)} experts; chance: 0",
         tooltip=["name", "ci_low", "ci_high", *MORE],
     )  # fmt: skip
-    panels.figure(chart, known, effects.ROWS, params, name=f"against-{use}")
+    panels.figure(chart, effects.ROWS, params, name=f"against-{use}")

@@ -128,11 +128,16 @@ def _literal(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
 
 
-def figure(chart: Any, frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str) -> None:
-    """A chart with its SQL and its files."""
+def figure(chart: Any, sql: str, params: Sequence[Any] = (), *, name: str) -> None:
+    """A chart with its SQL and its files, of which the CSV is what it draws."""
+    figure_of(chart, charts.drawn(chart), filled(sql, params), name=name)
+
+
+def figure_of(chart: Any, frame: pd.DataFrame, sql: str, *, name: str) -> None:
+    """A chart that draws `frame`, as analyses give it, with its SQL and its files."""
     chart = chart.properties(padding={"left": 0, "right": 4, "top": 4, "bottom": 0})  # Streamlit's own leaves a line free
     st.altair_chart(chart, key=f"chart-{name}", width="stretch", height=_room(chart))
-    files(frame, sql, params, name=name, chart=chart)
+    files(frame, sql, name=name, chart=chart)
 
 
 def _room(chart: Any) -> Any:

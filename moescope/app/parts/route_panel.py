@@ -8,7 +8,7 @@ import streamlit as st
 from moescope.app import url_state, wording
 from moescope.app.components.colored_tokens import colours
 from moescope.app.parts import panels, pickers
-from moescope.app.queries import store_access, token_routes
+from moescope.app.queries import next_best, store_access, token_routes
 from moescope.charts import OTHER
 
 Row = dict[str, Any]
@@ -51,23 +51,24 @@ def _title(about: Row) -> None:
 
 def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
     known = {(d["router"], d["iteration"]): d for d in sure}
-    chosen = {int(r): set(g["expert"]) for r, g in path.groupby("router")}
-    others = token_routes.alternatives(token, run, chosen)
+    others = next_best.of(token, run)
     peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
     labels = pickers.labels(run)
-    lines = [
-        _line(
-            labels.get(int(router), str(router)), group, known.get((router, iteration), {}), peak, others.get(int(router), "")
-        )
-        for (router, iteration), group in reversed(list(path.groupby(["router", "iteration"], sort=False)))
-    ]
+    lines = []
+    for key, group in reversed(list(path.groupby(["router", "iteration"], sort=False))):
+        then = others[key].words if key in others else "–" if others else ""
+        lines.append(_line(labels.get(int(key[0]), str(key[0])), group, known.get(key, {}), peak, then))
     more = "<th>next best</th>" if others else ""
     st.html(
         '<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
         f"{more}</tr>{''.join(lines)}</table>"
     )
+    for words in next_best.sentences(others, labels):
+        st.caption(panels.plain(words, 600))
     if not others:
-        st.caption("Alternatives need router logits: trace with full logits to see the experts that came next.")
+        st.caption(
+            "Alternatives need router logits of routers whose tokens choose experts: trace with `--logits 1` to have them."
+        )
 
 
 def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) -> str:
@@ -94,6 +95,7 @@ def _weight(row: Any) -> float:
 
 
 def _chart(path: pd.DataFrame, token: int, run: int) -> None:
+    width = max(int(path["experts"].max()), int(path["expert"].max()) + 1)  # with those that are no routed experts
     known = {layer.label.removeprefix("layer "): layer for layer in pickers.layers(run)}
     names = {layer.router: name for name, layer in known.items()}
     frame = path.groupby(["router", "expert"], as_index=False)["weight"].sum()
@@ -105,5 +107,5 @@ def _chart(path: pd.DataFrame, token: int, run: int) -> None:
 
     panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", token_routes.ROUTE, [token, run], name="route",
-        clicked=opened, across=range(int(path["experts"].max())), down=[name for name in reversed(known) if name in there],
+        clicked=opened, across=range(width), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip

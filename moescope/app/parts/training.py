@@ -39,7 +39,7 @@ def show(run: dict[str, Any]) -> None:
     panels.section("Over training", "How even the load was, how sure the routers, and what the auxiliary losses said, by step.")
     if len(loss) > 1 and loss["loss"].notna().any():
         chart = charts.lines(loss.dropna(subset=["loss"]), "step", "loss", "phase", title="Loss")
-        panels.figure(chart, loss, LOSS, [run["run"]], name="loss")
+        panels.figure(chart, LOSS, [run["run"]], name="loss")
     for place, part in zip(
         st.tabs([_titled(part) for part in shown]) if len(shown) > 1 else [st.container()], shown, strict=False
     ):
@@ -72,4 +72,4 @@ def _curve(run: dict[str, Any], part: str, health: Any, column: str) -> None:
     title = title if part == "train" else f"{title} ({part})"
     chart = charts.lines(known, "step", column, "layer", chance=level, chance_label=label, title=title, tooltip=["dead"])
     name = f"training-{column}" if part == "train" else f"{part}-{column}"
-    panels.figure(chart, known, HEALTH, [run["run"], part], name=name)
+    panels.figure(chart, HEALTH, [run["run"], part], name=name)

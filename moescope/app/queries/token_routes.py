@@ -39,7 +39,6 @@ SURE = """
 select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.selected, f.phase
 from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?
 order by r.layer, d.iteration"""
-LOGITS = "select router, iteration, logits from logits where token = ? and run = ?"
 ABOUT = """
 select t.token, t.sequence, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.vocab_id, t.y, t.x, t.generated,
        t.special, t.document, t.stack,
@@ -92,14 +91,3 @@ def _plain(values: Any) -> list[Any]:
     if not isinstance(values, list | np.ndarray):
         return []
     return [None if v is None or v != v else v.item() if hasattr(v, "item") else v for v in values]
-
-
-def alternatives(token: int, run: int, chosen: dict[int, set[int]], count: int = 3) -> dict[int, str]:
-    """By router, the likeliest experts that were not chosen; needs logits in the store."""
-    told = {}
-    for row in store_access.rows(LOGITS, token, run):
-        logits = np.asarray(row["logits"], dtype=float)
-        share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        others = [e for e in np.argsort(-share) if int(e) not in chosen.get(row["router"], set())][:count]
-        told[row["router"]] = ", ".join(f"{e} ({share[e]:.2f})" for e in others)
-    return told

@@ -85,7 +85,7 @@ def tokens(a: Row, b: Row) -> None:
             format=".0%",
             tooltip=["tokens", "documents"],
         )
-        panels.figure(chart, frame, sql, params, name="agreement")
+        panels.figure(chart, sql, params, name="agreement")
     with right:
         most, sql, params = comparison.changed(a["run"], b["run"])
         st.caption("Tokens that changed in most layers; choose one to see its route in run A.")

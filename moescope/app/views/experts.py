@@ -155,7 +155,7 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     )  # fmt: skip
     left, right = st.columns(2)
     with left:
-        panels.figure(chart, shown, OF_EXPERT, params, name="expert-effects")
+        panels.figure(chart, OF_EXPERT, params, name="expert-effects")
     with right:
         panels.table(frame, OF_EXPERT, params, name="effects")
 

@@ -114,7 +114,7 @@ def by_layer(run: Row) -> None:
             chance_label="even load",
             tooltip=["max_violation", "dead", "dropped_share"],
         )
-        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="load-entropy")
+        panels.figure(chart, balance.BALANCE, [run["run"]], name="load-entropy")
     with right:
         chart = charts.lines(
             frame,
@@ -128,7 +128,7 @@ def by_layer(run: Row) -> None:
             subtitle="band: one standard deviation over decisions",
             chance_label="uniform",
         )
-        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="routing-entropy")
+        panels.figure(chart, balance.BALANCE, [run["run"]], name="routing-entropy")
     left, right = st.columns(2)
     with left:
         chart = charts.lines(
@@ -142,7 +142,7 @@ def by_layer(run: Row) -> None:
             chance_label="even load",
             subtitle="; ".join(filter(None, ("(largest load − mean) / mean", words))),
         )
-        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="max-violation")
+        panels.figure(chart, balance.BALANCE, [run["run"]], name="max-violation")
     with right:
         if not (frame["dropped_share"].fillna(0) > 0).any():
             panels.empty(
@@ -152,7 +152,7 @@ def by_layer(run: Row) -> None:
         chart = charts.lines(
             frame, "layer", "dropped_share", "stack", title="Dropped for want of capacity", zero=True, format=".1%"
         )
-        panels.figure(chart, frame, balance.BALANCE, [run["run"]], name="dropped")
+        panels.figure(chart, balance.BALANCE, [run["run"]], name="dropped")
 
 
 def render() -> None:

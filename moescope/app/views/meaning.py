@@ -76,7 +76,7 @@ def atlas(run: Row) -> None:
         brush = scatter.show(data, "brush")
         chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, signature_maps.MOST, run["run"]]
-        panels.files(frame.drop(columns="colour"), sql, params, name="map", chart=chart)
+        panels.files(frame, sql, params, name="map", chart=chart)
         sampling.sample_note(kept)
     with right:
         listed(run, frame, brush)
