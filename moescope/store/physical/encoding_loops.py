@@ -1,4 +1,4 @@
-"""The loops of lossless_encoding.py, compiled (Numba): each looks at a whole column once, and says whether nothing would be lost."""
+"""The loops of lossless_encoding.py, compiled (Numba): each looks at a column once, and says whether nothing is lost."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """Physically lean, logically long: one row per decision in routes_<k>, one row per assignment in the view.
 
 A routes_<k> row holds the k experts of a decision ordered by weight (rank 0 first): e0, w0, e1, w1, ... A table has only the
-columns that some row needs (see lossless_encoding.py): the views say what the rest would say. Group-bys through the long view cost nothing
-extra, and a filter on `rank` reads one branch. Routers without a fixed k keep the *_long tables.
+columns that some row needs (see lossless_encoding.py): the views say what the rest would say. Group-bys through the long view
+cost nothing extra, and a filter on `rank` reads one branch. Routers without a fixed k keep the *_long tables.
 """
 
 import duckdb
