@@ -22,9 +22,9 @@ class Options:
     every: only each n-th forward (with monitor: each n-th optimizer step, with all its micro-batches, and each n-th batch of an
     evaluation); fraction: only this share of its tokens, chosen by their key. monitor: measures of every router at every
     recorded step (see handover/health.py, training_steps.py), into `measures` and view `training`. activations: importance,
-    dimensionality (see activations/observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or batch) after either.
-    max_bytes: what may wait to be written before the model is made to wait. hold: so many small forwards (decode steps) are
-    handed over together.
+    dimensionality (see activations/observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or
+    batch) after either. max_bytes: what may wait to be written before the model is made to wait. hold: so many small forwards
+    (decode steps) are handed over together.
     """
 
     weights: bool = True

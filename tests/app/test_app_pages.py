@@ -193,7 +193,7 @@ def test_link_does_not_compute_on_a_large_run(
 ) -> None:
     """What a small run answers at once waits, on a large one, for whoever follows the link."""
     opened(stores["demo"], view, monkeypatch)
-    monkeypatch.setattr(sys.modules[module], limit, 0)
+    monkeypatch.setattr(sys.modules[f"moescope.app.parts.{module}"], limit, 0)
     test = opened(stores["demo"], view, monkeypatch, **{key: "1"})
     assert [b.key for b in test.button if b.key == f"go-{key}"] == [f"go-{key}"]
     test.button(key=f"go-{key}").click().run()

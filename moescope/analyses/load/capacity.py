@@ -7,7 +7,8 @@ weight. Both drop as many assignments; they differ in which: see the share of we
 Chance: the share of assignments that would be dropped if every expert had as many (of weight and of tokens there is none).
 `weight saved by batch priority`: share of weight dropped in token order less that by priority, of the same documents.
 Intervals: documents. In token order the loads are drawn and put into buffers again (`capacity_resampled.py`); for batch
-priority, and for tokens without expert, it is what each document lost that is drawn, with the competition for the buffers taken as it was.
+priority, and for tokens without expert, it is what each document lost that is drawn, with the competition for the buffers taken
+as it was.
 """
 
 from typing import Any

@@ -1,7 +1,8 @@
 """Which token of which sequence every place of a stream is, forward after forward, from what stream and arrays say.
 
 The one rule that names rows for the store (token_rows.py) and for what is summed up on the way (observers.py): padding,
-documents packed in a row, caches that go on, prompt and generated tokens, what is fed after a sequence has ended, tokens run again.
+documents packed in a row, caches that go on, prompt and generated tokens, what is fed after a sequence has ended, tokens run
+again.
 """
 
 from collections.abc import Callable, Mapping
