@@ -1,20 +1,42 @@
-"""Locks, and files that are on the disk when it is said so."""
+"""Locks, and files that are on the disk when it is said so.
 
-import fcntl
+Where the system has no such locks (Windows) stores can be read; writing is refused, and an unfinished run that was copied there
+is nobody's.
+"""
+
 import os
 import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from ...errors import StoreError
 from .paths import real
+
+try:
+    import fcntl as _fcntl
+except ImportError:
+    _fcntl = None  # type: ignore[assignment]
+fcntl: Any = _fcntl
+SHARED, EXCLUSIVE = 1, 2  # LOCK_SH, LOCK_EX of flock
+_UNLOCKED = (
+    "stores cannot be written here: this system ({}) lacks the file locks that keep writers apart; read them here, and write "
+    "on Linux or macOS"
+)
 
 
 class Lock:
-    """An advisory lock on a file or folder, held until closed, collected, or the process ends; raises BlockingIOError."""
+    """An advisory lock on a file or folder, held until closed, collected, or the process ends; raises BlockingIOError.
+
+    kind: SHARED or EXCLUSIVE. StoreError for an exclusive one where the system has no locks.
+    """
 
     def __init__(self, path: Path, kind: int, patience: float = 0.0) -> None:
+        self._fd = -1
+        if fcntl is None:
+            return _needed(kind)
         self._fd = os.open(path, os.O_RDONLY)
         until = time.monotonic() + patience
         while True:
@@ -38,12 +60,24 @@ class Lock:
 @contextmanager
 def exclusive(store: Path, wait: bool = True) -> Iterator[None]:
     """Hold the right to replace `store`: a lock on its folder, which no reader needs. BlockingIOError without `wait`."""
+    check_locks()
     fd = os.open(real(store).parent, os.O_RDONLY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(fd)
+
+
+def check_locks() -> None:
+    """StoreError where the system has no locks, so that no store can be written."""
+    if fcntl is None:
+        _needed(EXCLUSIVE)
+
+
+def _needed(kind: int) -> None:
+    if kind == EXCLUSIVE:
+        raise StoreError(_UNLOCKED.format(os.name))
 
 
 def sync(path: Path) -> None:

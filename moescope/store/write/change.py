@@ -20,7 +20,7 @@ import duckdb
 from ... import __version__
 from ...errors import StoreError
 from ..connect import connect, identity, joined
-from ..files.durable import exclusive, sync
+from ..files.durable import check_locks, exclusive, sync
 from ..files.paths import attach, confine, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..schema import VERSION, create_tables, quote, refresh_views
@@ -37,6 +37,7 @@ _ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left 
 
 def check_target(store: Path) -> None:
     """StoreError if nothing can be written at `store`: it is something else, or it or its folder is not to be written."""
+    check_locks()
     path = real(store)
     if path.is_dir():
         raise StoreError(f"{store} is a folder; name a file such as {store / 'run.duckdb'}")

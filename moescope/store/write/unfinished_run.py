@@ -6,7 +6,6 @@ shard-<n>/   one committed batch of rows, a Parquet file per table, and progress
              into place when it is synced
 """
 
-import fcntl
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..files.durable import Lock, crc
+from ..files.durable import EXCLUSIVE, SHARED, Lock, crc
 from ..files.paths import real
 from ..physical.tables import is_routed
 from ..schema import tables
@@ -107,7 +106,7 @@ class UnfinishedRun:
     def alive(self) -> bool:
         """Whether the process that writes it still runs (on this machine)."""
         try:
-            probe = Lock(self.path / "alive", fcntl.LOCK_SH)  # shared: probes do not take each other for a writer
+            probe = Lock(self.path / "alive", SHARED)  # shared: probes do not take each other for a writer
         except BlockingIOError:
             return True
         except OSError:
@@ -118,7 +117,7 @@ class UnfinishedRun:
     def lease(self) -> "Lock | None":
         """Keep the files there while they are read, also when the run is joined meanwhile; None if they are going."""
         try:
-            return Lock(self.path, fcntl.LOCK_SH)
+            return Lock(self.path, SHARED)
         except OSError:
             return None
 
@@ -134,7 +133,7 @@ class UnfinishedRun:
         with suppress(FileNotFoundError):
             (self.path / "head.json").rename(self.path / _FORGOTTEN)
         try:
-            lock = Lock(self.path, fcntl.LOCK_EX)
+            lock = Lock(self.path, EXCLUSIVE)
         except OSError:
             return
         going = self.path.with_suffix(f".{_FORGOTTEN}")  # first of all another name: a crash leaves no half of a run

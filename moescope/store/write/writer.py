@@ -1,6 +1,5 @@
 """Write one run: rows gather in memory, become a shard at each commit, and one DuckDB file at the end."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ...errors import MoescopeError, StoreError
 from .. import column_fit
-from ..files.durable import Lock, crc, exclusive, sync, write_atomic
+from ..files.durable import EXCLUSIVE, Lock, crc, exclusive, sync, write_atomic
 from ..physical.column_buffer import ColumnBuffer
 from ..physical.lossless_encoding import pack
 from ..physical.tables import is_routed
@@ -69,7 +68,7 @@ class RunWriter:
         path.mkdir(parents=True)
         try:
             (path / "alive").touch()
-            lock = Lock(path / "alive", fcntl.LOCK_EX)
+            lock = Lock(path / "alive", EXCLUSIVE)
             write_atomic(path / "head.json", json.dumps(head, default=str))
             sync(path.parent)
             return cls(store, UnfinishedRun(path), lock)
@@ -84,7 +83,7 @@ class RunWriter:
         What comes behind a shard that is lost or damaged is moved aside, and done again.
         """
         try:
-            lock = Lock(part.path / "alive", fcntl.LOCK_EX, patience=1.0)
+            lock = Lock(part.path / "alive", EXCLUSIVE, patience=1.0)
         except BlockingIOError as error:
             uid = part.head["run"]["uid"]
             raise StoreError(f"run {uid} of {store} is still being traced by another process; wait for it") from error
