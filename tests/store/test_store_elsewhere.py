@@ -58,8 +58,8 @@ with open_store({str(copy)!r}) as store:
 
 @pytest.mark.parametrize(
     "line",
-    ["RunWriter.create(sys.argv[1], {'run': {}})", "change_store(Path(sys.argv[1]), lambda con: None)"],
-    ids=["run", "change"],
+    ["check_target(Path(sys.argv[1]))", "change_store(Path(sys.argv[1]), lambda con: None)"],
+    ids=["trace", "change"],
 )
 def test_writing_is_refused(tmp_path: Path, store: Path, line: str) -> None:
     copy = tmp_path / "run.duckdb"
@@ -68,8 +68,7 @@ def test_writing_is_refused(tmp_path: Path, store: Path, line: str) -> None:
     code = f"""
 from pathlib import Path
 from moescope.errors import StoreError
-from moescope.store import RunWriter
-from moescope.store.write.change import change_store
+from moescope.store.write.change import change_store, check_target
 sys.argv = ["", {str(copy)!r}]
 try:
     {line}
