@@ -56,8 +56,7 @@ def fragility(frame: pd.DataFrame, bins: int = 4, units: Sequence[Any] | None = 
     for _, part in frame.groupby(cut):
         unit = pd.factorize(unit_of[part.index])[0]
         sums, count = np.bincount(unit, part["regret"]), np.bincount(unit)
-        weights = st.bootstrap_weights(len(sums))
-        low, high = st.interval(np.array(part["regret"].mean()), (weights @ sums) / np.maximum(weights @ count, 1), len(sums))
+        _, low, high = st.over_documents(lambda x: x[..., 0] / x[..., 1], np.stack([sums, count], -1))
         row = {"margin_from": part["margin"].min(), "margin_to": part["margin"].max(), "n": len(part)}
         means = part[["regret", "better", "flip"]].mean().to_dict()
         rows.append(row | means | {"ci_low": float(low), "ci_high": float(high)})

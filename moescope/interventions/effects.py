@@ -18,7 +18,7 @@ def effects(sums: pd.DataFrame, sets: Sequence[Experts], jobs: Sequence[Job], na
     """One row per job, control (none, load, random), group kind and group.
 
     delta_nll: nats per token, over the tokens of the group: ablated minus baseline; under a control minus the control's own
-    change (the mean of the random sets). Interval: documents drawn with replacement (Efron). p: the signs of the documents'
+    change (the mean of the random sets). Interval: over documents (`over_documents`). p: the signs of the documents'
     sums flipped, two-sided, which needs them symmetric about 0 under the null. q: Benjamini-Hochberg over a control and kind.
     """
     index = {experts: n for n, experts in enumerate(sets)}
@@ -34,7 +34,6 @@ def effects(sums: pd.DataFrame, sets: Sequence[Experts], jobs: Sequence[Job], na
 def _kind(part: pd.DataFrame, index: Mapping[Experts, int], jobs: Sequence[Job], kind: str, names: list[str]) -> pd.DataFrame:
     documents = np.unique(part["document"])
     cube, count = _cube(part, documents, len(index), len(names))
-    draws = st.bootstrap_weights(len(documents), seed=0)
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (FLIPS, len(documents)))
     rows = []
     for number, job in enumerate(jobs):
@@ -43,7 +42,7 @@ def _kind(part: pd.DataFrame, index: Mapping[Experts, int], jobs: Sequence[Job],
             if control != "none" and not sets:
                 continue
             other = np.mean([cube[:, index[s]] for s in sets], axis=0) if sets else np.zeros_like(own)
-            table = _table(own, other, count, draws, signs)
+            table = _table(own, other, count, signs)
             rows.append(pd.DataFrame(table).assign(job=number, control=control, group_kind=kind, group=names))
     found = pd.concat(rows, ignore_index=True)
     return found[found["n"] > 0]
@@ -60,12 +59,12 @@ def _cube(part: pd.DataFrame, documents: Floats, sets: int, groups: int) -> tupl
     return cube, count
 
 
-def _table(own: Floats, other: Floats, count: Floats, draws: Floats, signs: Floats) -> dict[str, Any]:
+def _table(own: Floats, other: Floats, count: Floats, signs: Floats) -> dict[str, Any]:
     """Columns over groups, from sums (metric, document, group)."""
     total, units = count.sum(0), (count > 0).sum(0)
     change = own[0] - other[0]
     value = _ratio(change.sum(0), total)
-    low, high = st.interval(value, _ratio(draws @ change, draws @ count), units)
+    _, low, high = st.over_documents(lambda x: x[..., 0] / x[..., 1], np.stack([change, count], -1), units=units)
     null = np.abs(signs @ change) >= np.abs(change.sum(0)) - 1e-12
     p = np.where(units >= 2, (1 + null.sum(0)) / (len(signs) + 1), np.nan)
     means = {name: _ratio(own[i].sum(0), total) for i, name in enumerate(NAMES) if i}

@@ -63,11 +63,13 @@ def with_effects(store: Store, frame: pd.DataFrame, mode: str) -> pd.DataFrame:
 def agreement(frame: pd.DataFrame, scores: Sequence[str], seed: int = 0) -> pd.DataFrame:
     """Spearman's rank correlation of each score with the effect, within routers and averaged over them.
 
-    Interval: effects drawn from normal distributions of their bootstrap width (their covariance is not kept). p: expert numbers
+    Interval: effects drawn from normal distributions of their bootstrap width (their covariance is not kept); none where an
+    effect has none, for want of documents. p: expert numbers
     permuted within routers, two-sided. Rows: score, correlation, ci_low, ci_high, p, experts.
     """
     rng = np.random.default_rng(seed)
-    width = ((frame["ci_high"] - frame["ci_low"]) / (2 * stats.norm.isf(0.025))).fillna(0).to_numpy()
+    width = ((frame["ci_high"] - frame["ci_low"]) / (2 * stats.norm.isf(0.025))).to_numpy()
+    known = bool(np.isfinite(width).all())
     draws = frame["effect"].to_numpy() + width * rng.standard_normal((DRAWS, len(frame)))
     parts = [np.flatnonzero(frame["router"] == r) for r in frame["router"].unique()]
     rows = []
@@ -78,7 +80,7 @@ def agreement(frame: pd.DataFrame, scores: Sequence[str], seed: int = 0) -> pd.D
         null = np.array(
             [_mean_rank(_shuffled(score, parts, rng), frame["effect"].to_numpy()[None], parts)[0] for _ in range(DRAWS)]
         )
-        low, high = np.nanquantile(spread, [0.025, 0.975])
+        low, high = np.nanquantile(spread, [0.025, 0.975]) if known else (np.nan, np.nan)
         p = (1 + np.sum(np.abs(null) >= abs(value) - 1e-12)) / (DRAWS + 1)
         rows.append({"score": name, "correlation": value, "ci_low": low, "ci_high": high, "p": p, "experts": len(frame)})
     return pd.DataFrame(rows)

@@ -3,7 +3,8 @@
 Arrays of counts carry their cells on the last axes; everything is vectorised over leading axes. Information is in bits.
 """
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -99,18 +100,59 @@ def resampled(weights: Array, counts: Array) -> Array:
     return (weights.astype(np.float32) @ flat.astype(np.float32)).astype(float).reshape(len(weights), *counts.shape[1:])
 
 
+def document_draws(counts: Array, strata: Array | None = None, draws: int = DRAWS, seed: int = 0) -> Array:
+    """(draws, ...): counts (documents, ...) of the documents that have any, drawn with replacement and summed."""
+    some = _known(counts)
+    if not some.any():
+        return np.zeros((draws, *counts.shape[1:]))
+    return resampled(bootstrap_weights(int(some.sum()), draws, seed, None if strata is None else strata[some]), counts[some])
+
+
+def _known(counts: Array) -> Array:
+    """(documents,): which have any counts."""
+    return np.asarray(np.any(counts != 0, axis=tuple(range(1, counts.ndim))))
+
+
+def over_documents(
+    statistic: Callable[[Array], Array],
+    counts: Array,
+    *,
+    strata: Array | None = None,
+    units: Array | int | None = None,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+) -> tuple[Array, Array, Array]:
+    """(value, low, high): `statistic` of counts (documents, ...) summed over documents, with its 95 % interval over documents.
+
+    The one recipe, for analyses, interventions and the dashboard. As many documents as have counts are drawn from these with
+    replacement (Efron 1979), within `strata` (documents,) where these are given, and the statistic of each draw's sums goes
+    into `interval`, which knows few documents. `statistic` is vectorised over leading axes; NaN in a draw is left out.
+    `units`: documents behind each value, if not all that have counts. The interval is cut to `bounds`.
+    """
+    counts = np.asarray(counts, dtype=float)
+    known = int(_known(counts).sum()) if units is None else units
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.asarray(statistic(counts.sum(0)), dtype=float)
+        low, high = interval(value, statistic(document_draws(counts, strata)), known)
+    return value, np.clip(low, *bounds), np.clip(high, *bounds)
+
+
 def interval(value: Array, draws: Array | None, units: Array | int, level: float = LEVEL) -> tuple[Array, Array]:
     """Interval of `value` from bootstrap `draws` (first axis): quantiles about their mean, moved to `value`.
 
     Moving them takes out the bootstrap's own bias (mutual information and entropy have one). They are widened by
-    sqrt(n/(n-1)) and by t over normal quantiles for n documents (Hesterberg 2015), and empty (NaN) under MIN_UNITS.
+    sqrt(n/(n-1)) and by t over normal quantiles for n documents, as the expanded percentile interval is (Hesterberg 2015,
+    arXiv 1411.5279), and empty (NaN) under MIN_UNITS documents.
     """
     value = np.asarray(value, dtype=float)
     n = np.broadcast_to(np.asarray(units), value.shape)
     if draws is None:
         return np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     tail = (1 - level) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0) - np.mean(draws, axis=0)
+    missing = bool(np.isnan(draws).any())  # draws in which nothing of a figure was drawn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # nothing in any draw
+        quantiles = (np.nanquantile if missing else np.quantile)(draws, [tail, 1 - tail], axis=0)
+        low, high = quantiles - (np.nanmean if missing else np.mean)(draws, axis=0)
     df = np.maximum(n - 1, 1)
     wide = np.where(n >= MIN_UNITS, np.sqrt(np.maximum(n, 2) / df) * stats.t.isf(tail, df) / stats.norm.isf(tail), np.nan)
     return value + wide * low, value + wide * high

@@ -7,6 +7,7 @@ every layer and module, so that two of them can be compared in pairs and at equa
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +146,12 @@ class States:
         self.drawn.merge(other.drawn)
         if self.moments is not None and other.moments is not None:
             self.moments.merge(other.moments)
+
+    def copy(self) -> "States":
+        """As they are now, whatever is taken in later: arrays are replaced, never written to, so none is copied."""
+        kept = copy(self)
+        kept.moments, kept.drawn = copy(self.moments), copy(self.drawn)
+        return kept
 
     def measures(self, **where: Any) -> list[dict[str, Any]]:
         """Rows for the table `measures`: PR naive (of all states) and unbiased (across sequences, with its interval).

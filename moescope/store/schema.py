@@ -12,7 +12,8 @@ from .physical.tables import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEW
 VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
 _TABLE_COLUMN = re.compile(r'^  "?(\w+)"? [^\n]*?-- ([^\n]+)$', re.M)
-_VIEW_COLUMN = re.compile(r"^  [^\n]*?(\w+),? -- ([^\n]+)$", re.M)
+_VIEW_COLUMN = re.compile(r'^  [^\n]*?"?(\w+)"?,? -- ([^\n]+)$', re.M)
+_WHOLE = re.compile(r"^  (\w+)\.\*,?$", re.M)
 
 
 @cache
@@ -35,7 +36,7 @@ def create_tables(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None
         if name not in there:
             con.execute(statement)
             if comments:
-                _comment(con, kind, name, comment, _TABLE_COLUMN.findall(statement))
+                _comment(con, kind, name, comment, column_comments()[name])
 
 
 def _names(con: duckdb.DuckDBPyConnection, kind: str) -> set[str]:
@@ -52,15 +53,13 @@ def create_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
     for kind, name, statement, comment in statements("views"):
         con.execute(statement.replace("create view", "create or replace view", 1))
         if comments:
-            _comment(con, kind, name, comment, _VIEW_COLUMN.findall(statement))
-    if comments:
-        _inherit_comments(con)
+            _comment(con, kind, name, comment, column_comments()[name])
 
 
 def refresh_views(con: duckdb.DuckDBPyConnection) -> None:
     """Make the views anew where those that are there are of other tables, or by another moescope."""
     said = repr(
-        (statements("schema"), statements("views"), routed_views(con), ROUTED_VIEWS, DECISION_COMMENTS, ASSIGNMENT_COMMENTS)
+        (statements("views"), column_comments(), routed_views(con), ROUTED_VIEWS, DECISION_COMMENTS, ASSIGNMENT_COMMENTS)
     )
     now = hashlib.sha256(said.encode()).hexdigest()
     if con.execute("select value from meta where key = 'views'").fetchall() == [(now,)]:
@@ -76,22 +75,22 @@ def view_comments() -> dict[str, str]:
     return dict(sorted((said | ROUTED_VIEWS).items()))
 
 
-def _inherit_comments(con: duckdb.DuckDBPyConnection) -> None:
-    """Columns that a view takes over whole (`t.*`) say what they say in their table."""
-    words = {c: text for _, _, statement, _ in statements("schema") for c, text in _TABLE_COLUMN.findall(statement)}
-    bare = con.execute(
-        "select c.table_name, c.column_name from duckdb_columns() c join duckdb_views() v on v.view_name = c.table_name "
-        "and v.database_name = c.database_name "
-        "where c.comment is null and not v.internal and v.database_name = current_database()"
-    ).fetchall()
-    for view, column in bare:
-        if column in words:
-            con.execute(f'comment on column {view}."{column}" is {quote(words[column])}')
+@cache
+def column_comments() -> dict[str, dict[str, str]]:
+    """{table or view: {column: comment}}. A column that a view takes over by `alias.*` says what it says in that relation."""
+    found = {name: dict(_TABLE_COLUMN.findall(statement)) for _, name, statement, _ in statements("schema")}
+    for _, name, statement, _ in statements("views"):
+        taken: dict[str, str] = {}
+        for alias in _WHOLE.findall(statement):
+            relations = re.findall(rf"\b(?:from|join) (\w+) {alias}\b", statement)
+            taken |= found[relations[0]]
+        found[name] = taken | dict(_VIEW_COLUMN.findall(statement))
+    return found
 
 
-def _comment(con: duckdb.DuckDBPyConnection, kind: str, name: str, text: str, columns: list[tuple[str, str]]) -> None:
+def _comment(con: duckdb.DuckDBPyConnection, kind: str, name: str, text: str, columns: dict[str, str]) -> None:
     con.execute(f"comment on {kind} {name} is {quote(text)}")
-    for column, words in columns:
+    for column, words in columns.items():
         con.execute(f'comment on column {name}."{column}" is {quote(words)}')
 
 

@@ -74,10 +74,13 @@ class Recorder:
         """Hand over the small forwards that are still held."""
         if (job := self._holding.take(self.progress())) is not None:
             self._put(job)
+            whole = self.infos is None and not any(forward.tentative for forward in job.forwards)
+            self.observers.sums.reach("batch" if whole else "hand-over")
 
     def drop(self) -> None:
         """Forget the small forwards that are still held."""
         self._holding.drop()
+        self.observers.sums.take_back("hand-over")
 
     def progress(self) -> dict[str, Any] | None:
         """What the run can say of itself: forwards of the caller's own are whole in themselves, a batch only at its end."""
@@ -123,12 +126,14 @@ class Recorder:
 
     def _left_out(self) -> None:
         self._records, self._cut = [], self._cut + 1
+        self.observers.sums.take_back("forward")
 
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
         records, self._records = self._records, []
         if any(_valueless(record.experts) for record, _ in records):
             self._empty += 1
+            self.observers.sums.take_back("forward")
         elif records or self.observers.looked:
             forward, routed = self._forward(frame, records, began - self._opened_at)
             if self._holding.add(forward, routed):

@@ -116,6 +116,7 @@ class Tracer:
     def _close(self, writer: RunWriter, status: str) -> None:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
+            self._recorder.observers.sums.take_back("batch")
         if writer.next["forward"]:
             add_measures(writer, self._recorder.observers.measures({site.key: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
@@ -151,6 +152,7 @@ class Tracer:
         finally:
             self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._progress.progress(progress or {}))]))
+        self._recorder.observers.sums.reach("batch")
 
     def generating(self) -> AbstractContextManager[None]:
         """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
@@ -168,6 +170,7 @@ class Tracer:
     def _ended(self, ended: Ended) -> None:
         self.flush()
         self._sink.put(Job([Forward([], {}, None, self._recorder.progress(), ended=ended)]))
+        self._recorder.observers.sums.reach("hand-over" if self._recorder.infos is not None else "batch")
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""

@@ -56,10 +56,10 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     sql = dict.fromkeys(("figures", "experts"), load_sql(here))
     rows, experts = [], []
     for table, gates in zip(tables(here, sql["figures"]), tables(here, sql["figures"], "weight")):
-        weights = st.bootstrap_weights(len(table.counts))
-        rows.append(balance(table, 0, "", weights))
+        draws = st.document_draws(table.counts[:, 0, :])
+        rows.append(balance(table, 0, "", draws))
         rows.append(importance(table.router, "weights", gates.counts[:, 0, :], table.counts[:, 0, :].sum(1)))
-        experts.append(_experts(table, weights))
+        experts.append(_experts(table, draws))
     rows += _labels(here, by, sql, notes)
     rows += _splits(here, sql, notes)
     rows += decision_figures(here, sql, notes)
@@ -71,11 +71,11 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     return Answer("load", "Load and entropy", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
 
-def balance(table: Table, label: int, subset: str, weights: Any) -> pd.DataFrame:
-    """The figures of MEASURES for one label of a table."""
+def balance(table: Table, label: int, subset: str, draws: Any) -> pd.DataFrame:
+    """The figures of MEASURES for one label of a table, with their values in draws (draws, experts) of the counts."""
     counts = table.counts[:, label, :]
     units = int((counts.sum(1) > 0).sum())
-    draws, null = st.resampled(weights, counts), _shuffled(counts)
+    null = _shuffled(counts)
     total, n = counts.sum(0), int(counts.sum())
     frames = []
     for side, names in (("less", [*EVEN]), ("greater", [m for m in MEASURES if m not in EVEN])):
@@ -102,10 +102,10 @@ def _orders(units: int, experts: int) -> list[Any]:
     return [start + rng.random((units, experts)).argsort(axis=1) for _ in range(SHUFFLES)]
 
 
-def _experts(table: Table, weights: Any) -> pd.DataFrame:
+def _experts(table: Table, draws: Any) -> pd.DataFrame:
     counts = table.counts[:, 0, :]
     units, experts = int((counts.sum(1) > 0).sum()), counts.shape[1]
-    draws, null = st.shares(st.resampled(weights, counts)), st.shares(_shuffled(counts))
+    draws, null = st.shares(draws), st.shares(_shuffled(counts))
     where = table.where | {"expert": np.arange(experts)}
     return figures(
         where,
@@ -135,7 +135,8 @@ def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) 
     rows = []
     for table in tables(here, sql["label"]):
         weights = st.bootstrap_weights(len(table.counts), strata=table.home)
-        rows += [balance(table, i, f"{kind}={label}", weights) for i, label in enumerate(table.labels)]
+        drawn = [st.resampled(weights, table.counts[:, i, :]) for i in range(len(table.labels))]
+        rows += [balance(table, i, f"{kind}={label}", drawn[i]) for i, label in enumerate(table.labels)]
     return rows
 
 
@@ -171,9 +172,9 @@ def _subsets(here: Scope, sql: str, split: str) -> list[pd.DataFrame]:
     for table in tables(here, sql):
         if len(table.labels) < 2:
             return []
-        weights = st.bootstrap_weights(len(table.counts))
+        drawn = [st.document_draws(table.counts[:, i, :]) for i in range(len(table.labels))]
         names = [f"{split}={_bucket(label) if split == 'position' else label}" for label in table.labels]
-        rows += [balance(table, i, name, weights) for i, name in enumerate(names)]
+        rows += [balance(table, i, name, drawn[i]) for i, name in enumerate(names)]
     return rows
 
 

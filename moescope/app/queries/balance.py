@@ -14,8 +14,9 @@ select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) a
        s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
 from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer, s.router"""
 BY_DOCUMENT = """
-select a.router, a.expert, {document} as document, count(*) as n
-from assignments a join tokens t using (token) join sequences s using (sequence)
+with units as ({units})
+select a.router, a.expert, u.unit, count(*) as n
+from assignments a join tokens t using (token) join units u using (sequence)
 where a.run = ? and not a.dropped group by all order by all"""
 SMALL = 1_000_000  # assignments that are counted by document without being asked
 Row = dict[str, Any]
@@ -47,29 +48,24 @@ def _bounds(where: str, state: tuple[Any, ...], run: int) -> tuple[pd.DataFrame,
     from moescope import statistics  # SciPy is behind it
     from moescope.analyses._shared import scope
 
-    counts = store_access.frame(BY_DOCUMENT.format(document=scope.DOCUMENT), run)
-    sizes = store_access.frame(BALANCE, run).set_index("router")["experts"]
-    document, documents = pd.factorize(counts["document"])
-    weights, rows = statistics.bootstrap_weights(max(len(documents), 1)), []
+    counts = store_access.frame(BY_DOCUMENT.format(units=scope.Scope(store_access.reader(), run).units_sql()), run)
+    sizes, rows = store_access.frame(BALANCE, run).set_index("router")["experts"], []
     experts = [pd.DataFrame(columns=["router", "expert", "low", "high"])]
-    for router, places in counts.groupby("router").indices.items():
-        table = np.zeros((len(documents), int(sizes[router])))
-        expert = counts["expert"].to_numpy(int)[places]
-        keep = expert < table.shape[1]
-        np.add.at(table, (document[places][keep], expert[keep]), counts["n"].to_numpy(float)[places][keep])
-        total, drawn = table.sum(0), statistics.resampled(weights, table)
+    for router, part in counts.groupby("router"):
+        part = part[part["expert"] < sizes[router]]
+        table = np.zeros((int(counts["unit"].max()) + 1, int(sizes[router])))
+        table[part["unit"], part["expert"]] = part["n"]
         most = max(float(np.log2(table.shape[1])), 1e-9)
         row: dict[str, Any] = {"router": router}
-        for name, value, draws in (
-            ("load_entropy", statistics.entropy(total) / most, statistics.entropy(drawn) / most),
-            ("max_violation", statistics.max_violation(total), statistics.max_violation(drawn)),
+        for name, statistic, top in (
+            ("load_entropy", lambda n, most=most: statistics.entropy(n) / most, 1.0),
+            ("max_violation", statistics.max_violation, np.inf),
         ):
-            low, high = statistics.interval(value, draws, len(documents))
+            _, low, high = statistics.over_documents(statistic, table, bounds=(0, top))
             row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
         rows.append(row)
-        low, high = statistics.interval(statistics.shares(total), statistics.shares(drawn), len(documents))
-        span = {"low": low.clip(0, 1), "high": high.clip(0, 1)}
-        experts.append(pd.DataFrame({"router": router, "expert": range(table.shape[1]), **span}))
+        _, low, high = statistics.over_documents(statistics.shares, table, bounds=(0, 1))
+        experts.append(pd.DataFrame({"router": router, "expert": range(table.shape[1]), "low": low, "high": high}))
     names = [f"{name}_{end}" for name in ("load_entropy", "max_violation") for end in ("low", "high")]
     return pd.DataFrame(rows, columns=["router", *names]), pd.concat(
         [f for f in experts if len(f)] or experts, ignore_index=True

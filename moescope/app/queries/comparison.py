@@ -46,7 +46,7 @@ c as (select pa.router, sum(pa.p * pb.p) as chance from pa join pb using (router
 d as (select router, stack, layer, document, count(*) as n, count(*) filter (expert_a = expert_b) as same from t group by all)
 select d.router, d.stack, d.layer, sum(same) / sum(n) as agreement, any_value(c.chance) as chance,
        sum(n)::bigint as tokens, count(*) as documents,
-       list(same / n) as per_document, list(n) as sizes
+       list(same order by document) as same, list(n order by document) as sizes
 from d left join c using (router) group by all order by d.stack, d.layer, d.router"""
 CHANGED = """
 with t as ({tokens}),
@@ -81,17 +81,14 @@ def agreement(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """By layer, the share of tokens with the same first expert, what chance gives, and a bootstrap interval over documents."""
     import numpy as np
 
+    from moescope import statistics  # SciPy is behind it
+
     sql = AGREE.format(tokens=_tokens())
     frame = store_access.frame(sql, *_params(a, b)).copy()
-    rng, bounds = np.random.default_rng(0), []
-    for same, sizes in zip(frame["per_document"], frame["sizes"], strict=True):
-        share, n = np.asarray(same, dtype=float), np.asarray(sizes, dtype=float)
-        pick = rng.integers(0, len(n), (400, len(n)))
-        bounds.append(
-            np.quantile((share * n)[pick].sum(1) / n[pick].sum(1), [0.025, 0.975]) if len(n) > 2 else [np.nan, np.nan]
-        )
-    frame["low"], frame["high"] = [x[0] for x in bounds], [x[1] for x in bounds]
-    return frame.drop(columns=["per_document", "sizes"]), sql, _params(a, b)
+    counts = [np.stack([same, n], -1).astype(float) for same, n in zip(frame["same"], frame["sizes"], strict=True)]
+    bounds = [statistics.over_documents(lambda x: x[..., 0] / x[..., 1], one, bounds=(0, 1))[1:] for one in counts]
+    frame["low"], frame["high"] = [float(low) for low, _ in bounds], [float(high) for _, high in bounds]
+    return frame.drop(columns=["same", "sizes"]), sql, _params(a, b)
 
 
 def changed(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:

@@ -73,12 +73,15 @@ def against_use(run: int, frame: pd.DataFrame) -> pd.DataFrame:
 def rank_correlation(x: pd.Series, y: pd.Series, draws: int = 2000) -> tuple[float, float, float]:
     """Spearman's rho with its 95 % bootstrap interval over experts; NaN below five experts or without variation."""
     a, b = x.rank().to_numpy(float), y.rank().to_numpy(float)
-    if len(a) < 5 or not a.std() or not b.std():
+    from moescope import statistics  # SciPy is behind it
+
+    if len(a) < statistics.MIN_UNITS or not a.std() or not b.std():
         return float("nan"), float("nan"), float("nan")
     pick = np.random.default_rng(0).integers(0, len(a), (draws, len(a)))
     left, right = (pd.DataFrame(v[pick].T).rank().to_numpy() for v in (a, b))
     left, right = left - left.mean(0), right - right.mean(0)
     spread = np.sqrt((left**2).sum(0) * (right**2).sum(0))
     drawn = np.divide((left * right).sum(0), spread, out=np.zeros(draws), where=spread > 0)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(np.corrcoef(a, b)[0, 1]), float(low), float(high)
+    value = np.corrcoef(a, b)[0, 1]
+    low, high = statistics.interval(value, drawn, len(a))
+    return float(value), max(float(low), -1.0), min(float(high), 1.0)

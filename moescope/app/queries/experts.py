@@ -1,5 +1,6 @@
 """What the store knows about one expert: its tokens, contexts, labels and neighbours."""
 
+import math
 import re
 from typing import Any
 
@@ -56,17 +57,18 @@ ONLY = """ and token in (
 ONLY_ID = """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
 NAMED = "select 1 from vocab where model = ? and text = ? limit 1"
 BY_SEQUENCE_LABEL = """
-with n as (
+with units as ({units}),
+n as (
   select t.sequence, a.expert, count(*) as n from assignments a join tokens t using (token)
   where a.router = ? and not a.dropped{few} group by all)
-select s.document, l.label, n.expert, sum(n)::bigint as n
-from n join sequences s using (sequence) join sequence_labels l using (sequence) where l.kind = ? group by all order by all"""
+select unit, label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
 BY_TOKEN_LABEL = """
-with n as (
+with units as ({units}),
+n as (
   select t.sequence, l.label, a.expert, count(*) as n
   from assignments a join tokens t using (token) join token_labels l using (token)
   where a.router = ? and not a.dropped{few} and l.kind = ? group by all)
-select s.document, n.label, n.expert, sum(n)::bigint as n from n join sequences s using (sequence) group by all order by all"""
+select unit, n.label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
 COACTIVE = """
 select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
 group by other order by share desc, other limit 12"""
@@ -98,7 +100,6 @@ hit as (
 select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n) over (partition by h.router) as share,
        l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
 from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
-DRAWS = 400
 PLACES = 14  # contexts that are shown
 
 
@@ -126,31 +127,36 @@ def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.
 
 
 @st.cache_resource(max_entries=30, show_spinner=False)
-def _labelled(where: str, state: tuple[Any, ...], sql: str, router: int, kind: str, experts: int) -> tuple[np.ndarray, Any]:
+def _labelled(where: str, state: tuple[Any, ...], sql: str, params: tuple[Any, ...], experts: int) -> tuple[np.ndarray, Any]:
     """Assignments float32 [documents, labels, experts] of a layer, and the labels."""
-    counts = store_access.frame(sql, router, kind)
-    (document, documents), (label, labels) = pd.factorize(counts["document"]), pd.factorize(counts["label"], sort=True)
-    shape = len(documents) + bool((document < 0).any()), len(labels), experts  # those without a name are one document
-    cell = (np.where(document < 0, len(documents), document) * shape[1] + label) * experts + counts["expert"].to_numpy(int)
-    n = counts["n"].to_numpy(float)
-    return np.bincount(cell, n, shape[0] * shape[1] * experts).reshape(shape).astype(np.float32), labels
+    counts = store_access.frame(sql, *params)
+    counts = counts[counts["expert"] < experts]  # the others are no routed experts
+    label, labels = pd.factorize(counts["label"], sort=True)
+    shape = int(counts["unit"].max()) + 1 if len(counts) else 0, len(labels), experts
+    cell = (counts["unit"].to_numpy(int) * shape[1] + label) * experts + counts["expert"].to_numpy(int)
+    return np.bincount(cell, counts["n"].to_numpy(float), math.prod(shape)).reshape(shape).astype(np.float32), labels
 
 
 def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Share of each label's assignments that go to this expert, with a bootstrap interval over documents."""
-    sql = (BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL).format(few=part_of(run, layer)[0])
-    table, labels = _labelled(str(store_access.path()), store_access.held().look(), sql, layer.router, kind, layer.experts)
+    """Share of each label's assignments that go to this expert, with its interval over documents."""
+    from moescope import statistics  # SciPy is behind it
+    from moescope.analyses._shared import scope
+
+    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
+    sql = (BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL).format(few=part_of(run, layer)[0], units=units)
+    params = [layer.router, kind] if of_tokens else [layer.router]
+    table, labels = _labelled(str(store_access.path()), store_access.held().look(), sql, tuple(params), layer.experts)
     every, mine = table.sum(2, dtype=float), table[:, :, expert].astype(float)
     if not len(every):
-        return pd.DataFrame(), sql, [layer.router, kind]
-    frame = pd.DataFrame({"label": labels, "share": mine.sum(0) / every.sum(0), "assignments": every.sum(0).astype(int)})
-    frame["documents"] = (every > 0).sum(0)
-    weights = np.random.default_rng(0).multinomial(len(every), np.full(len(every), 1 / len(every)), size=DRAWS)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        draws = (weights @ mine) / (weights @ every)
-        frame["low"], frame["high"] = np.nanquantile(draws, 0.025, axis=0), np.nanquantile(draws, 0.975, axis=0)
-    frame.loc[frame["documents"] < 3, ["low", "high"]] = np.nan
-    return frame.sort_values("share", ascending=False).head(24), sql, [layer.router, kind]
+        return pd.DataFrame(), sql, params
+    documents = (every > 0).sum(0)
+    share, low, high = statistics.over_documents(
+        lambda n: n[..., 0] / n[..., 1], np.stack([mine, every], -1), units=documents, bounds=(0, 1),
+        strata=None if of_tokens else every.argmax(1),  # a document has one of a sequence's labels
+    )  # fmt: skip
+    span = {"share": share, "low": low, "high": high}
+    frame = pd.DataFrame({"label": labels, "assignments": every.sum(0).astype(int), "documents": documents, **span})
+    return frame.sort_values("share", ascending=False).head(24), sql, params
 
 
 def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:

@@ -1,12 +1,13 @@
 """Activations that a trace sums up on its way and never keeps: expert importance, and the dimensionality of states.
 
 importance: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (arXiv 2510.13999), and the largest |activation| an expert returned
-(super experts, arXiv 2507.23279), per router and expert, over tokens that are no padding; f is the expert's own output, g its
+(super experts, arXiv 2507.23279), per router and expert, by assignment; f is the expert's own output, g its
 routing weight. dimensionality: participation ratios of the residual stream after each routed layer, of what each expert
 receives and returns, and of what modules return that fire more than once in a forward pass, firing by firing (recursive.py).
 Both run the experts once more for every forward: they are asked for, not default.
-The sequence is the unit, by the rule that names the tokens of the trace (sequences.py): padding is out, and so are tokens run
-again.
+Summed up are the rows that are stored, by the rule that names them (sequences.py), with the sequence as the unit: no padding,
+no forward that failed, no batch that was broken off; tokens that are run again count again, as decisions do. An option that
+stores fewer decisions to save space (`fraction`) leaves no token out here.
 """
 
 from collections.abc import Callable
@@ -26,13 +27,12 @@ from ...store import RunWriter
 from ...weights import home
 from ..capture.frames import Frame, Frames, Stream
 from ..handover.record_batches import references
-from ..sequences.naming import Named, Sequences
+from ..sequences.naming import Sequences
 from .recursive import Repeated, states_of
+from .sums import ActivationSums, Where
 
 KINDS = ("importance", "dimensionality")
 _NAMES = ("ean", "weighted_ean", "reap", "max_down_proj")
-Where = tuple[int | None, int | None, str, int | None]
-"""(router number, expert or None, stream, iteration): a router's, or a repeated module's with its firing number"""
 
 
 def add_measures(writer: RunWriter, rows: list[dict[str, Any]]) -> None:
@@ -48,10 +48,10 @@ class Observers:
         if unknown := set(kinds) - set(KINDS):
             raise InputError(f"there is no activation measure {sorted(unknown)[0]!r}; there are {', '.join(KINDS)}")
         self.kinds, self._frames = kinds, frames
-        self._sequences, self._next = Sequences(self._take_numbers, stops), 0
-        self._named: dict[int, tuple[Stream, Named]] = {}  # of the forward that is open
-        self._sums: dict[int, np.ndarray] = {}
-        self._states: dict[Where, States] = {}
+        self.sums = ActivationSums()
+        self._sequences, self._tokens = Sequences(_Numbers(), stops), _Numbers()
+        self._rows_of: dict[int, tuple[Stream, Tensor, np.ndarray]] = {}  # by stream of the forward that is open
+        self._parts: dict[Site, Tensor] = {}  # in it: places in the stream, of routers that see a part of the tokens
         self._sampled = False
         self._fired: dict[Repeated, int] = {}
         self._left: set[str] = set()  # modules whose states did not fit
@@ -73,15 +73,11 @@ class Observers:
                 handles.append(hooks.after(parent, lambda _, __, o, site=site: self._residual(site, o)))
         return handles
 
-    def _take_numbers(self, count: int) -> int:
-        self._next += count
-        return self._next - count
-
     def forward_begins(self, sampled: bool) -> None:
         """Firings are counted anew; `sampled`: this forward is recorded."""
         self._sampled = sampled
-        self._fired, self.looked = {}, {}
-        self._named.clear()
+        self._fired, self.looked, self._parts, self._rows_of = {}, {}, {}, {}
+        self.sums.reach("forward")
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
@@ -92,37 +88,38 @@ class Observers:
 
     @torch.no_grad()
     def _experts(self, site: Site, call: Call) -> None:
-        frame = self._mine()
-        if frame is None or call.record.rows is not None:
+        frame, record = self._mine(), call.record
+        if frame is None:
             return
-        real, groups = self._rows(frame, site.stack, len(call.record.experts))
+        if record.rows is not None:
+            self._parts[site] = record.rows
+        real, groups = self._rows(frame, site, len(record.experts) if record.rows is None else -1)
         inputs = call.inputs[0].reshape(len(real), -1)
         for expert in range(site.n_experts):
-            gate = (call.record.weights * (call.record.experts == expert)).float().sum(-1)
-            if call.record.dropped is not None:
-                gate = gate * ~(call.record.dropped & (call.record.experts == expert)).any(-1)
-            rows = ((gate != 0) & real).nonzero()[:, 0]
+            times, gate = _chosen(record, expert)
+            rows = ((times > 0) & real).nonzero()[:, 0]
             if len(rows):
-                made = contribution(call, expert)[rows] / gate[rows, None]
-                self._add(site, expert, inputs[rows], made, gate[rows], groups[rows.cpu().numpy()])
+                made = _outputs(call, expert, rows, gate[rows])
+                self._add(site, expert, inputs[rows], made, gate[rows], times[rows], groups[rows.cpu().numpy()])
 
-    def _add(self, site: Site, expert: int, inputs: Tensor, made: Tensor, gate: Tensor, groups: np.ndarray) -> None:
+    def _add(
+        self, site: Site, expert: int, inputs: Tensor, made: Tensor, gate: Tensor, times: Tensor, groups: np.ndarray
+    ) -> None:
         number = site.key
         if "importance" in self.kinds:
-            norm = made.norm(dim=-1)
-            sums = self._sums.setdefault(number, np.zeros((site.n_experts, 4)))
-            sums[expert, :3] += [len(norm), float(norm.sum()), float((gate * norm).sum())]
-            sums[expert, 3] = max(sums[expert, 3], float(made.abs().max()))
+            self.sums.weigh(number, site.n_experts, expert, made, gate, times)
         if "dimensionality" in self.kinds:
             for stream, states in (("expert input", inputs), ("expert output", made)):
-                self._see((number, expert, stream, None), states, groups)
+                self.sums.see((number, expert, stream, None), states, groups)
 
     def _residual(self, site: Site, output: Any) -> None:
         frame = self._mine()
         hidden = output[0] if isinstance(output, tuple) else output
         if frame is None or not torch.is_tensor(hidden) or hidden.dim() != 3:
             return
-        self._take((site.key, None, "residual", None), hidden, *self._rows(frame, site.stack, _rows(hidden)))
+        real, groups = self._rows(frame, site, hidden.shape[0] * hidden.shape[1])
+        states, part = hidden.detach().flatten(0, 1), self._parts.get(site)
+        self._take((site.key, None, "residual", None), states if part is None else states[part], real, groups)
 
     def _cycle(self, module: Repeated, output: Any) -> None:
         frame, hidden = self._mine(), states_of(output)
@@ -133,44 +130,44 @@ class Observers:
             self._left.add(module.path)
             return
         self.looked.setdefault((id(frame), module.stack), (frame, module.stack, (hidden.shape[0], hidden.shape[1])))
-        real, groups = self._rows(frame, module.stack, _rows(hidden), hidden.shape[1])
-        self._take((None, None, module.short, number), hidden, real, groups)
+        real, groups = self._rows_in(frame, module.stack, hidden.shape[0] * hidden.shape[1], hidden.shape[1])
+        self._take((None, None, module.short, number), hidden.detach().flatten(0, 1), real, groups)
 
-    def _take(self, where: Where, hidden: Tensor, real: Tensor, groups: np.ndarray) -> None:
-        self._see(where, hidden.detach().flatten(0, 1)[real], groups[real.cpu().numpy()])
-
-    def _see(self, where: Where, states: Tensor, groups: np.ndarray) -> None:
-        if where not in self._states:
-            self._states[where] = States(covariance=where[1] is None)
-        self._states[where].update(states.float().cpu().numpy(), groups)
+    def _take(self, where: Where, states: Tensor, real: Tensor, groups: np.ndarray) -> None:
+        self.sums.see(where, states[real], groups[real.cpu().numpy()])
 
     def _mine(self) -> Frame | None:
         """The open call, if this forward is recorded."""
         return self._frames().mine() if self._sampled else None
 
-    def _rows(self, frame: Frame, stack: str, rows: int, places: int = 0) -> tuple[Tensor, np.ndarray]:
-        """Which rows are new tokens, and each row's sequence; `places` of one where the input does not say."""
+    def _rows(self, frame: Frame, site: Site, rows: int) -> tuple[Tensor, np.ndarray]:
+        """Which of the rows that a router saw are stored, and each row's sequence; `rows` as of a stream."""
+        real, groups = self._rows_in(frame, site.stack, rows)
+        part = self._parts.get(site)
+        return (real, groups) if part is None else (real[part.to(real.device)], groups[part.cpu().numpy()])
+
+    def _rows_in(self, frame: Frame, stack: str, rows: int, places: int = 0) -> tuple[Tensor, np.ndarray]:
+        """The same of all rows of a stream; `places` of a sequence where the input does not say."""
         stream = self._frames().stream(frame, stack, rows)
-        if stream.kind == "row" and places:
-            stream = replace(stream, shape=(rows // places, places))
-        if id(stream) not in self._named:
-            arrays = {name.partition(":")[2]: t.cpu().numpy() for name, t in references([stream], None).items()}
-            named = self._sequences.name(stream, arrays)
-            named.fed(np.where(named.real, 0, -1), arrays.get("ids"), stream.reruns)
-            self._named[id(stream)] = stream, named
-        named = self._named[id(stream)][1]
-        fresh = torch.from_numpy(named.fresh.reshape(-1)).to(home(frame.module))
-        return fresh, named.sequence.reshape(-1)
+        if id(stream) not in self._rows_of:
+            whole = replace(stream, shape=(rows // places, places)) if stream.kind == "row" and places else stream
+            arrays = {name.partition(":")[2]: t.cpu().numpy() for name, t in references([whole], None).items()}
+            named = self._sequences.name(whole, arrays)
+            keys = named.keys(self._tokens)
+            named.fed(keys, arrays.get("ids"), whole.reruns)
+            stored = torch.from_numpy(named.stored(keys).reshape(-1) >= 0).to(home(frame.module))
+            self._rows_of[id(stream)] = stream, stored, named.sequence.reshape(-1)
+        return self._rows_of[id(stream)][1:]
 
     def measures(self, layers: dict[int, int | None]) -> list[dict[str, Any]]:
         """Rows of the table `measures`."""
         rows: list[dict[str, Any]] = []
-        for router, sums in self._sums.items():
+        for router, sums in self.sums.importance.items():
             for expert, (count, norm, weighted, most) in enumerate(sums):
                 values = (norm, weighted, weighted / max(count, 1), most)
                 where = {"router": router, "layer": layers[router], "expert": expert, "n": int(count)}
                 rows += [where | {"name": name, "value": value} for name, value in zip(_NAMES, values)]
-        for (number, which, stream, iteration), states in self._states.items():
+        for (number, which, stream, iteration), states in self.sums.states.items():
             where = {"iteration": iteration} if number is None else {"router": number, "layer": layers[number], "expert": which}
             rows += states.measures(subset=stream, **where)
         return rows + slow_over_fast(self._cycles())
@@ -178,11 +175,39 @@ class Observers:
     def _cycles(self) -> dict[str, list[States]]:
         """Of every repeated module the states of its firings, in order."""
         found: dict[str, list[States]] = {}
-        for (router, _, stream, _), states in self._states.items():
+        for (router, _, stream, _), states in self.sums.states.items():
             if router is None:
                 found.setdefault(stream, []).append(states)
         return found
 
 
-def _rows(hidden: Tensor) -> int:
-    return hidden.shape[0] * hidden.shape[1]
+class _Numbers:
+    """Gives so many new numbers, and says the first."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def __call__(self, count: int) -> int:
+        self._next += count
+        return self._next - count
+
+
+def _chosen(record: Record, expert: int) -> tuple[Tensor, Tensor]:
+    """(T,) how often each token ran the expert, and with which weight in all."""
+    alive = record.experts == expert
+    if record.dropped is not None:
+        alive &= ~record.dropped
+    return alive.sum(-1), record.weights.masked_fill(~alive, 0).float().sum(-1)
+
+
+def _outputs(call: Call, expert: int, rows: Tensor, gate: Tensor) -> Tensor:
+    """(n, H) what the expert itself returned for these tokens, whose weights are `gate` (n,).
+
+    A weight of 0 leaves nothing to divide by: it is taken as 1, where it multiplies the output.
+    """
+    made, none = contribution(call, expert)[rows], gate == 0
+    if bool(none.any()) and call.record.site.weight_on == "output":
+        weights = call.record.weights.masked_fill(call.record.experts == expert, 1)
+        plain = contribution(replace(call, record=replace(call.record, weights=weights)), expert)
+        made = torch.where(none[:, None], plain[rows] / _chosen(call.record, expert)[0][rows, None], made)
+    return made / gate.masked_fill(none, 1)[:, None]

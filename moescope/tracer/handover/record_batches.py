@@ -117,7 +117,8 @@ def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> d
 def mean_probabilities(logits: np.ndarray, score: str | None, real: np.ndarray) -> np.ndarray:
     """(R, E) mean over the tokens that are `real` (R, T) of what logits (R, T, E) become; on the writing thread."""
     p = probabilities(torch.from_numpy(logits), score).numpy()
-    return np.asarray((p * real[..., None]).sum(1) / np.maximum(real.sum(1), 1)[:, None])
+    summed = np.where(real[..., None], p, 0).sum(1)  # padding may hold no number
+    return np.asarray(summed / np.maximum(real.sum(1), 1)[:, None])
 
 
 def phase(model: nn.Module, streams: list[Any]) -> str:

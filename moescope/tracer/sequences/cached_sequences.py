@@ -27,7 +27,7 @@ class CachedSequences:
     awaits: np.ndarray = field(init=False)  # the token that follows was chosen within generate
     reordered: bool = False
     places: int = 0  # fed so far, padding included
-    whole: tuple[np.ndarray, np.ndarray] | None = None  # (rows, places) ids and keys, where there is no cache
+    whole: tuple[np.ndarray, ...] | None = None  # (rows, places) ids, keys and sequences of tokens, where there is no cache
     _recent: list[np.ndarray] = field(init=False)  # (rows, places) of late, -1 for padding
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class CachedSequences:
         self.infos = [self.infos[row] for row in rows] if self.infos else []
         self.decoding, self.awaits = self.decoding[rows], self.awaits[rows]
         self._recent = [self._together()[rows]]
-        self.whole = None if self.whole is None else (self.whole[0][rows], self.whole[1][rows])
+        self.whole = None if self.whole is None else tuple(array[rows] for array in self.whole)
 
     def matched(self, ids: np.ndarray) -> int:
         """How many places of ids (rows, places) were run before, 0 if not all were; follows rows that changed places."""

@@ -55,7 +55,6 @@ class Call:
     )  # grids and pixels' sizes handed in, by name: it encodes images first
     numbers: dict[str, int] = field(default_factory=dict)  # generations of steps without a cache, by stack
     entered: set[int] = field(default_factory=set)  # generations that have run in it
-    end: dict[int, int] = field(default_factory=dict)  # by generation: the place where the prompt ends
 
 
 class Calls:

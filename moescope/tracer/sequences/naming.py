@@ -7,10 +7,12 @@ again.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .cached_sequences import CachedSequences
+from .generating import Call
 from .image_patches import in_blocks
 from .packing import documents
 from .padding import real_places
@@ -43,12 +45,31 @@ class Named:
         new = self.fresh if self.fresh.any() else ~self.real
         return bool(new.any()) and bool(self.generated[new].all())
 
+    def keys(self, take: Callable[[int], int]) -> np.ndarray:
+        """(sequences, places) a key of every token: new by `take`, that of before where it is run again, -1 for padding."""
+        count = int(self.fresh.sum())
+        first = take(count)
+        keys = np.full(self.real.shape, -1, np.int64)
+        keys[self.fresh] = np.arange(first, first + count)
+        if self.again is not None:
+            keys[:, : self.again.shape[1]] = self.again
+        return keys
+
+    def stored(self, keys: np.ndarray) -> np.ndarray:
+        """Keys of the rows that are stored, else -1: beams run a token that they have in common in each of their rows."""
+        if self.again is None or not self.live.reordered:
+            return keys
+        found = np.full(keys.shape, -1, np.int64)
+        _, first = np.unique(keys, return_index=True)
+        found.reshape(-1)[first] = keys.reshape(-1)[first]
+        return found
+
     def fed(self, keys: np.ndarray, ids: np.ndarray | None, keep: bool) -> None:
         """Keys (sequences, places) were given, -1 for padding; `keep`: they may be run again."""
         self.live.fed(keys if self.again is None else keys[:, self.again.shape[1] :])
         if self.packed is not None and self.begun is not None:
             self.live.counts = self.begun[self.live.unit].astype(np.int64)
-        self.live.whole = (ids, keys) if keep and ids is not None else None
+        self.live.whole = (ids, keys, self.sequence) if keep and ids is not None else None
 
 
 class Sequences:
@@ -59,6 +80,7 @@ class Sequences:
         self._stops = _arrays(stops)
         self._only_pads = np.setdiff1d(*reversed(self._stops))
         self._live: dict[int, CachedSequences] = {}
+        self._prompts: WeakKeyDictionary[Call, dict[int, int]] = WeakKeyDictionary()  # by generation: where its prompt ends
         self._unsure = 0  # forwards of single ids that the caller may have sampled
         self._again = 0  # forwards that ran earlier tokens again
 
@@ -144,10 +166,9 @@ class Sequences:
         if call.prompt is None:  # a way of generating that does not say
             named.generated[:] = went_on
             return
-        first_seen = stream.generation not in call.end
-        if first_seen:
-            call.end[stream.generation] = call.prompt if call.whole or not start else start + call.prompt
-        end = call.end[stream.generation]
+        ends = self._prompts.setdefault(call, {})
+        first_seen = stream.generation not in ends
+        end = ends.setdefault(stream.generation, call.prompt if call.whole or not start else start + call.prompt)
         named.generated[:, max(end - start, 0) :] = True
         if first_seen and went_on and "chosen" in arrays:
             named.generated[:, 0] |= live.awaits & arrays["chosen"]
@@ -177,13 +198,14 @@ def _arrays(stops: tuple[set[int], set[int]]) -> tuple[np.ndarray, np.ndarray]:
 def _go_on(live: CachedSequences, real: np.ndarray, again: int) -> Named:
     shape, keys = real.shape, None
     fresh = real
+    sequence, unit = (np.broadcast_to(a[:, None], shape) for a in (live.sequences, live.unit))
     if again:
         assert live.whole is not None
         keys = live.whole[1]
+        sequence = np.concatenate([live.whole[2], sequence[:, again:]], 1)
         real[:, :again], fresh = keys >= 0, real.copy()
         fresh[:, :again] = False
     position = np.cumsum(fresh, 1) - 1 + live.counts[:, None] if shape[1] > 1 else live.counts[:, None]
-    sequence, unit = (np.broadcast_to(a[:, None], shape) for a in (live.sequences, live.unit))
     return Named(live, real, fresh, sequence, position, np.zeros(shape, bool), unit, keys)
 
 

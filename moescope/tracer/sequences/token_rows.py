@@ -65,7 +65,7 @@ class Identity:
             named.live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
         keys = self._tokens(stream, named, ids, arrays)
         named.fed(keys, ids, stream.reruns)
-        return _once(keys) if named.again is not None and named.live.reordered else keys, named
+        return named.stored(keys), named
 
     def notes(self) -> list[str]:
         """Sentences on what could not be told, and on what was run more than once."""
@@ -110,11 +110,7 @@ class Identity:
 
     def _tokens(self, stream: Stream, named: Named, ids: Any, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         row, place = _real(named.fresh)
-        first = self.writer.take("token", len(row))
-        keys = np.full(named.real.shape, -1, np.int64)
-        keys[row, place] = np.arange(first, first + len(row))
-        if named.again is not None:
-            keys[:, : named.again.shape[1]] = named.again
+        keys = named.keys(lambda count: self.writer.take("token", count))
         token, position = keys[row, place], named.position[row, place]
         columns: dict[str, Any] = {"token": token, "sequence": named.sequence[row, place], "position": position}
         columns |= {"generated": named.generated[row, place]}
@@ -199,14 +195,6 @@ def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     if not times or (rows is not None and times > 1):
         return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
     return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
-
-
-def _once(keys: np.ndarray) -> np.ndarray:
-    """Keys without those that stand in an earlier row: beams that have a token in common run it in each of their rows."""
-    found = np.full(keys.shape, -1, np.int64)
-    _, first = np.unique(keys, return_index=True)
-    found.reshape(-1)[first] = keys.reshape(-1)[first]
-    return found
 
 
 def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
