@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from .. import statistics as st
+from . import resampling
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -75,7 +74,7 @@ def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, dra
     rows = np.flatnonzero(known & _varies(label, stratum, known, block))
     s, lab = np.unique(stratum[rows], return_inverse=True)[1], label[rows]
     if block is None:
-        permutations = list(st.permuted(lab, draws, seed, within=s))
+        permutations = list(resampling.permuted(lab, draws, seed, within=s))
     else:
         ids, at = np.unique(block[known], return_inverse=True)
         of_block = np.zeros(len(ids), dtype=lab.dtype)
@@ -128,6 +127,8 @@ def tail(value: Floats | float, null: Floats) -> Any:
     The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. Never under 1e-12, and
     1 where the null does not vary.
     """
+    from scipy import stats  # half a second to load, and tracing needs none of it
+
     mean, deviation = np.mean(null, axis=0), np.std(null, axis=0, ddof=1)
     flat = (deviation <= 1e-10) | (mean <= 0)
     mean, deviation = np.where(flat, 1.0, mean), np.where(flat, 1.0, deviation)

@@ -9,9 +9,8 @@ sequence", and only states of different sequences meet.
 """
 
 import numpy as np
-from scipy import stats
 
-from .. import statistics as st
+from . import resampling
 
 Floats = np.ndarray
 
@@ -87,9 +86,9 @@ class Grouped:
         return np.where(good, numerator / np.where(good, denominator, 1.0), np.inf)
 
 
-def spread(states: Grouped, draws: int = st.DRAWS, seed: int = 0) -> tuple[float, float, float]:
+def spread(states: Grouped, draws: int = resampling.DRAWS, seed: int = 0) -> tuple[float, float, float]:
     """Unbiased PR and its 95 % interval from a bootstrap over sequences; the interval is NaN for fewer than MIN_UNITS."""
-    weights = st.bootstrap_weights(len(states), draws, seed)
+    weights = resampling.bootstrap_weights(len(states), draws, seed)
     value = float(states.ratio()[0])
     return value, *log_interval(value, states.ratio(weights), len(states))
 
@@ -100,11 +99,13 @@ def log_interval(value: float, draws: Floats, units: int) -> tuple[float, float]
     On the logarithm, because a ratio with a small denominator is skewed; the upper end is infinite where a fortieth of the
     draws have no finite value. Empty (NaN) where there are fewer than MIN_UNITS sequences.
     """
+    from scipy import stats  # half a second to load, and tracing needs none of it
+
     logs = np.log(draws[np.isfinite(draws) & (draws > 0)])
-    if units < st.MIN_UNITS or len(logs) < len(draws) / 2 or not np.isfinite(value) or value <= 0:
+    if units < resampling.MIN_UNITS or len(logs) < len(draws) / 2 or not np.isfinite(value) or value <= 0:
         return float("nan"), float("nan")
-    reach = float(np.exp(stats.t.isf((1 - st.LEVEL) / 2, units - 1) * logs.std()))
-    open_end = len(logs) < (1 - (1 - st.LEVEL) / 2) * len(draws)
+    reach = float(np.exp(stats.t.isf((1 - resampling.LEVEL) / 2, units - 1) * logs.std()))
+    open_end = len(logs) < (1 - (1 - resampling.LEVEL) / 2) * len(draws)
     return value / reach, float("inf") if open_end else value * reach
 
 
@@ -113,7 +114,7 @@ def quotient(over: list[Grouped], under: list[Grouped]) -> tuple[float, float, f
 
     The bootstrap draws the same sequences in all of them.
     """
-    weights = st.bootstrap_weights(len(over[0]))
+    weights = resampling.bootstrap_weights(len(over[0]))
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(np.exp(_logs(over, None) - _logs(under, None))[0])
         draws = np.exp(_logs(over, weights) - _logs(under, weights))
