@@ -31,7 +31,7 @@ def head(layers: int, experts: int, top_k: int) -> dict[str, Any]:
             "name": f"layers.{r}",
             "layer": r,
             "stack": "decoder",
-            "site": "ffn",
+            "block_type": "ffn",
             "kind": "token_choice",
             "experts": experts,
             "top_k": top_k,

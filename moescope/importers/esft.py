@@ -61,7 +61,14 @@ def _layers(folder: Path) -> dict[int, Path]:
 
 
 def _head(name: str, layers: list[int], experts: int, k: int, shared: int) -> dict[str, Any]:
-    router = {"stack": "decoder", "site": "ffn", "contract": "imported", "kind": "token_choice", "experts": experts, "top_k": k}
+    router = {
+        "stack": "decoder",
+        "block_type": "ffn",
+        "contract": "imported",
+        "kind": "token_choice",
+        "experts": experts,
+        "top_k": k,
+    }
     router |= {"shared_experts": shared, "score": "softmax", "weight_on": "output"}
     model = {"name": "ESFT release", "family": "deepseek_v2", "weights_sha256": "unknown", "code": "deepseek-ai/ESFT"}
     warning = "imported from released text files: weights are rounded to four places, and nothing could be proved"

@@ -155,7 +155,7 @@ def _fixed_k(site: Site, k: int) -> str | None:
         return f"is of kind {site.kind}: there is no number of experts per token to change"
     if type(site.router).__name__ in ("SwitchTransformersTop1Router", "NllbMoeTop2Router", "PhimoeTopKRouter"):
         return "has its number of experts per token written into its code, so it cannot be changed"
-    if site.contract.product_keys or site.where.startswith("attention"):
+    if site.contract.product_keys or site.block_type.startswith("attention"):
         return "uses its number of experts outside the choice too, so it cannot be changed"
     if k == 1 and "identity" in site.roles.values():
         return "hands its experts k choices that it squeezes, which fails for k = 1; choose 2 or more"

@@ -73,7 +73,7 @@ class Site:
         return stack_of(re.sub(r"(text|vision)_moe", "moe", self.name), self.images)  # one layer's routers share its tokens
 
     @property
-    def where(self) -> str:
+    def block_type(self) -> str:
         """ffn or attention; with the modality where a layer has a router for each."""
         modality = re.search(r"(text|vision)_moe", self.name)
         place = "attention" if "attn" in self.name or "attention" in self.name else "ffn"

@@ -14,8 +14,9 @@ from ..memory import room
 from .files.lock_holders import held
 from .files.paths import attach, confine, real
 from .files.seal import looks_like_a_store
-from .schema import VERSION, quote
-from .trust import tables_of
+from .migrations import readable
+from .schema import quote
+from .trust import schema_version, tables_of
 
 _SPILL = 8 << 30  # bytes
 
@@ -38,7 +39,7 @@ def connect(
         if not external:
             confine(con, folders=reach)
             con.execute("set lock_configuration = true")
-        if (version := _version(con)) != VERSION:
+        if (version := schema_version(con)) not in readable():
             raise StoreError(_which(store, version))
         tables_of(con, store)
     except duckdb.Error as error:
@@ -104,25 +105,10 @@ def _missing(store: Path, path: Path) -> str:
     return f"there is no store {store}; make one with: moescope trace MODEL --data DATA --store {store}"
 
 
-def _version(con: duckdb.DuckDBPyConnection) -> str | None:
-    """The schema version, if there is a table that can say it."""
-    columns = con.execute(
-        "select column_name from duckdb_columns() join duckdb_tables() using (database_name, schema_name, table_name) where "
-        "database_name = 'base' and schema_name = 'main' and table_name = 'meta' and data_type = 'VARCHAR' "
-        "and column_default is null order by 1"
-    ).fetchall()
-    if columns != [("key",), ("value",)]:
-        return None
-    found = con.execute("select value from base.main.meta where key = 'schema_version'").fetchall()
-    return found[0][0] if found else None
-
-
 def _which(store: Path, version: str | None) -> str:
     if version is None:
         return f"{store} is a DuckDB file but no moescope store; name another file"
-    return (
-        f"{store} has schema version {version} and this moescope {__version__} reads {VERSION}; use the moescope that wrote it"
-    )
+    return f"{store} has schema version {version} and this moescope {__version__} reads {' and '.join(readable())}; use the moescope that wrote it"
 
 
 def _why(store: Path, error: duckdb.Error) -> str:

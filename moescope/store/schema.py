@@ -9,7 +9,6 @@ import duckdb
 
 from .physical.tables import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEWS, create_routed_views, routed_views
 
-VERSION = "2"
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
 _TABLE_COLUMN = re.compile(r'^  "?(\w+)"? [^\n]*?-- ([^\n]+)$', re.M)
 _VIEW_COLUMN = re.compile(r'^  [^\n]*?"?(\w+)"?,? -- ([^\n]+)$', re.M)

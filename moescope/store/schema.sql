@@ -59,7 +59,7 @@ create table routers (
   name varchar, -- the module's path in the model
   layer smallint, -- the decoder (or encoder) layer's own number; dense layers leave gaps
   stack varchar, -- decoder | encoder | vision | text | talker ...
-  site varchar, -- ffn | attention | ...
+  block_type varchar, -- ffn | attention | ...
   contract varchar, -- how this router speaks (moescope.contracts)
   kind varchar, -- token_choice | expert_choice | soft | static | hash
   experts usmallint, -- routed experts, E
@@ -75,9 +75,7 @@ create table routers (
 create table experts (
   router uinteger, -- routers.router
   expert usmallint, -- number within the router; numbers from routers.experts on are no routed experts, see role
-  role varchar, -- routed | identity | skip
-  "group" usmallint, -- for group-limited routing
-  parameters ubigint -- of this expert
+  role varchar -- routed | identity | skip
 );
 
 -- Texts, images or other units of input; encoder and decoder sides are sequences of their own

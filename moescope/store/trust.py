@@ -10,6 +10,7 @@ from functools import cache
 import duckdb
 
 from ..errors import StoreError
+from .migrations import VERSION, old_name
 from .physical.tables import column_type, is_routed
 from .schema import create_tables
 
@@ -39,13 +40,31 @@ def _columns(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, dict[st
     return found
 
 
-def tables_of(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> dict[str, list[str]]:
-    """{table: its columns that we know} of an attached file. StoreError if one of our names is something else there."""
+def schema_version(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:
+    """The schema version of an attached file, if there is a table that can say it."""
+    columns = con.execute(
+        "select column_name from duckdb_columns() join duckdb_tables() using (database_name, schema_name, table_name) where "
+        "database_name = ? and schema_name = 'main' and table_name = 'meta' and data_type = 'VARCHAR' "
+        "and column_default is null order by 1",
+        [database],
+    ).fetchall()
+    if columns != [("key",), ("value",)]:
+        return None
+    found = con.execute(f"select value from {database}.main.meta where key = 'schema_version'").fetchall()
+    return found[0][0] if found else None
+
+
+def tables_of(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> dict[str, dict[str, str]]:
+    """{table: {column: what it is called in the file}} of an attached file, of the columns that we know.
+
+    StoreError if one of our names is something else there.
+    """
+    version = schema_version(con, database) or VERSION
     views = con.execute("select view_name from duckdb_views() where database_name = ? and not internal", [database]).fetchall()
     for name in sorted({name for (name,) in views} & expected().keys()):
         raise StoreError(f"{store} {_STRANGE}: {name} is a view there; do not trust it")
     there = _columns(con, database)
-    return {table: _known(store, table, there[table]) for table in there if table in expected() or is_routed(table)}
+    return {table: _known(store, table, there[table], version) for table in there if table in expected() or is_routed(table)}
 
 
 def inert(con: duckdb.DuckDBPyConnection, store: object, database: str) -> None:
@@ -61,10 +80,11 @@ def inert(con: duckdb.DuckDBPyConnection, store: object, database: str) -> None:
         raise StoreError(f"{store} {_STRANGE}: it has a {kind} {name}; nothing is written into it")
 
 
-def _known(store: object, table: str, there: Columns) -> list[str]:
+def _known(store: object, table: str, there: Columns, version: str) -> dict[str, str]:
     fixed = expected().get(table)
     known = fixed or {name: kind.upper() for name in there if (kind := column_type(name))}
-    for name, kind in known.items():
-        if (found := there.get(name, "missing")) != kind:
-            raise StoreError(f"{store} {_STRANGE}: {table}.{name} is {found} there, not {kind.lower()}; do not trust it")
-    return list(known)
+    names = {name: old_name(version, table, name) for name in known}
+    for name, old in names.items():
+        if (found := there.get(old, "missing")) != (kind := known[name]):
+            raise StoreError(f"{store} {_STRANGE}: {table}.{old} is {found} there, not {kind.lower()}; do not trust it")
+    return names

@@ -33,7 +33,7 @@ def _router(site: Site) -> dict[str, Any]:
         "name": site.path,
         "layer": site.layer,
         "stack": site.stack,
-        "site": site.where,
+        "block_type": site.block_type,
         "contract": site.contract.name,
         "kind": site.kind,
         "experts": site.n_experts,

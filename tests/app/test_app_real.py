@@ -89,7 +89,8 @@ def test_load_is_that_of_every_router(run: int, store: Path, opened: Opened) -> 
     """Every router's shares stand in a map of their own row: two routers of one layer never share a cell."""
     with moescope.open(store) as known:
         rows = known.rows(
-            "select case when m.name = 'jetmoe' then r.stack || ' ' || r.site else r.stack end, l.layer, l.expert, l.share "
+            "select case when m.name = 'jetmoe' then r.stack || ' ' || r.block_type else r.stack end, l.layer, l.expert, "
+            "l.share "
             "from expert_load l join routers r using (router) join runs m on m.run = l.run where l.run = ?",
             [run],
         )

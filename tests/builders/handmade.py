@@ -11,8 +11,8 @@ HEAD: dict[str, Any] = {
     "run": {"started": "2026-01-02 03:04:05", "name": "by hand", "dataset": "letters", "seed": 7, "key": "plan"},
     "model": {"name": "toy", "family": "mixtral", "weights_sha256": "abc", "dtype": "float32"},
     "routers": [
-        {"router": r, "name": f"layers.{layer}.gate", "layer": layer, "stack": "decoder", "site": "ffn", "contract": "triple",
-         "kind": "token_choice", "experts": 3, "top_k": 2, "score": "softmax", "extra": {}}
+        {"router": r, "name": f"layers.{layer}.gate", "layer": layer, "stack": "decoder", "block_type": "ffn",
+         "contract": "triple", "kind": "token_choice", "experts": 3, "top_k": 2, "score": "softmax", "extra": {}}
         for r, layer in ((0, 1), (1, 4))
     ],
     "experts": [{"router": r, "expert": e, "role": "routed"} for r in (0, 1) for e in range(3)],

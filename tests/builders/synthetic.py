@@ -125,7 +125,7 @@ def _sizes(read: Inputs) -> dict[str, int]:
 def _head(layers: Sequence[int], experts: int, k: int, name: str) -> dict[str, Any]:
     common = {
         "stack": "decoder",
-        "site": "ffn",
+        "block_type": "ffn",
         "contract": "triple",
         "kind": "token_choice",
         "experts": experts,

@@ -56,7 +56,7 @@ def head(name: str, stacks: dict[str, int], experts: int, top_k: int, family: st
             "name": f"{stack}.layers.{layer}.mlp.gate",
             "layer": layer,
             "stack": stack,
-            "site": "ffn",
+            "block_type": "ffn",
             "contract": "triple",
             "kind": "token_choice",
             "experts": experts,

@@ -123,7 +123,7 @@ def test_two_routers_in_a_layer(tmp_path: Path) -> None:
     assert {(s.layer, s.where) for s in sites} == {(layer, where) for layer in range(4) for where in ("attention", "ffn")}
     with traced(built, tmp_path / "s.duckdb") as store:
         rows = store.rows(
-            "select site, count(distinct router), count(distinct token) from assignments join routers using (router) "
+            "select block_type, count(distinct router), count(distinct token) from assignments join routers using (router) "
             "group by 1 order by 1"
         )
     assert rows == [("attention", 4, 20), ("ffn", 4, 20)]
@@ -148,7 +148,7 @@ def test_token_subsets_name_their_tokens(tmp_path: Path) -> None:
     built, _, _ = seen("ernie4_5_vl_moe_text")
     with traced(built, tmp_path / "s.duckdb") as store:
         rows = store.rows(
-            "select r.site, t.sequence, list(distinct t.position order by t.position) from assignments a "
+            "select r.block_type, t.sequence, list(distinct t.position order by t.position) from assignments a "
             "join routers r using (router) join tokens t using (token) where r.layer = 0 group by all order by 1, 2"
         )
     text, image = [0, 1, 6, 7], [2, 3, 4, 5]  # the first sequence begins after four pads
@@ -166,7 +166,7 @@ def test_text_alone_leaves_vision_routers_silent(tmp_path: Path) -> None:
         built.model(**alone)
     with moescope.open(tmp_path / "s.duckdb") as store:
         rows = store.rows(
-            "select site, count(distinct token) from routers left join assignments using (router) group by 1 order by 1"
+            "select block_type, count(distinct token) from routers left join assignments using (router) group by 1 order by 1"
         )
     assert rows == [("ffn.text", 20), ("ffn.vision", 0)]
 
@@ -213,7 +213,7 @@ def test_weight_on_the_input(tmp_path: Path) -> None:
 def test_routers_are_numbered_as_they_fire(tmp_path: Path) -> None:
     """JetMoE registers a layer's MLP before its attention, and runs it after."""
     with traced(tiny.build("jetmoe"), tmp_path / "a.duckdb") as store:
-        assert store.rows("select layer, site from routers order by router")[:4] == [
+        assert store.rows("select layer, block_type from routers order by router")[:4] == [
             (0, "attention"), (0, "ffn"), (1, "attention"), (1, "ffn"),
         ]  # fmt: skip
         steps = store.rows("select distinct router, next_router from transitions order by all")

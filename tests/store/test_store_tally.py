@@ -20,7 +20,7 @@ LAYERS, EXPERTS, TOKENS = 3, 6, 40
 def head() -> dict[str, Any]:
     """Three decoder routers out of order, and one of a vision tower."""
     routers = [
-        {"router": r, "name": f"layers.{layer}", "layer": layer, "stack": stack, "site": "ffn", "kind": "token_choice",
+        {"router": r, "name": f"layers.{layer}", "layer": layer, "stack": stack, "block_type": "ffn", "kind": "token_choice",
          "experts": EXPERTS, "top_k": 2}
         for r, layer, stack in ((0, 5, "decoder"), (1, 1, "decoder"), (2, 3, "decoder"), (3, 0, "vision"))
     ]  # fmt: skip

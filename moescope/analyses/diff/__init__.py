@@ -1,6 +1,6 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
-Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, site and layer do. What is
+Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, block type and layer do. What is
 measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
 """
 
@@ -31,7 +31,7 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
         rows += pair.figures(margins[router])
         tokens.append(pair.tokens())
     if not rows:
-        raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, site and layer)")
+        raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, block type and layer)")
     frame = gather(rows)
     frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True))}
     sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
@@ -55,7 +55,7 @@ group by b.run, r.started order by b.run < {here.run} desc, r.started desc, b.ru
 
 
 def _paired(here: Scope, there: Scope) -> list[tuple[int, int]]:
-    key = ["stack", "site", "layer"]
+    key = ["stack", "block_type", "layer"]
     frames = [s.routers.reset_index(drop=True).assign(nth=s.routers.groupby(key).cumcount().to_numpy()) for s in (here, there)]
     both = frames[0].merge(frames[1], on=[*key, "nth"], suffixes=("", "_other"))
     return list(zip(both["router"], both["router_other"]))

@@ -18,7 +18,7 @@ select r.run, r.uid, r.name, r.status, r.started, r.finished, r.dataset, r.devic
        r.seconds, r.model_seconds, r.trace_seconds, r.model, m.name as model_name, m.family, m.parameters, m.weights_sha256
 from runs r left join models m using (model) order by r.run"""
 ROUTERS = """
-select router, name, layer, stack, site, kind, experts, top_k, shared_experts, score, capacity_factor
+select router, name, layer, stack, block_type, kind, experts, top_k, shared_experts, score, capacity_factor
 from routers where run = ? order by stack, layer, router"""
 Row = dict[str, Any]
 

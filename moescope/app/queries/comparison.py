@@ -7,10 +7,10 @@ import pandas as pd
 from moescope.app.queries import store_access
 
 PAIRS = """
-with r as (select *, row_number() over (partition by run, stack, site, layer order by router) as nth from routers)
+with r as (select *, row_number() over (partition by run, stack, block_type, layer order by router) as nth from routers)
 select a.router as a, b.router as b, a.stack, a.layer, a.experts, b.experts as experts_b
 from r a join r b on a.stack is not distinct from b.stack and a.layer is not distinct from b.layer
-  and a.site is not distinct from b.site and a.nth = b.nth
+  and a.block_type is not distinct from b.block_type and a.nth = b.nth
 where a.run = ? and b.run = ? order by a.stack, a.layer, a.router"""
 LOADS = f"""
 with m as ({PAIRS})

@@ -13,7 +13,8 @@ KNOWN = """
 select mode, counted_at, group_kind, stack, layer, count(*) as n
 from ablation_effects where run = ? group by all order by all"""
 ROWS = """
-select stack, layer, (select site from routers r where r.router = x.router) as site, router, expert, experts, mode, control,
+select stack, layer, (select block_type from routers r where r.router = x.router) as block_type,
+  router, expert, experts, mode, control,
        load, per_load, group_kind, "group", n, units, delta_nll, ci_low, ci_high, p, q, control_delta_nll, baseline_nll, kl,
        delta_correct, delta_margin, rerouted
 from ablation_effects x
@@ -52,7 +53,7 @@ def _named(row: Any, several: bool, wide: int, deep: int, twice: bool) -> str:
     if pd.isna(row.layer):
         return clean(f"{len(sets)} layers: {some}", 24)
     stack = f"{row.stack} " if row.stack not in (None, "decoder", "vision") else ""
-    place = f"{stack}{int(row.layer):0{deep}d}{f' {row.site} ' if twice else '.'}"
+    place = f"{stack}{int(row.layer):0{deep}d}{f' {row.block_type} ' if twice else '.'}"
     return clean(place + some if several else some, 24)
 
 

@@ -89,15 +89,15 @@ def _states(store: Store, run: int) -> Table:
 
 def _loads(store: Store, run: int) -> Table:
     rows = store.rows(
-        "select stack, layer, site, contract, experts, load_entropy_bits, max_bits, dropped_share, decisions, routing_entropy, "
+        "select stack, layer, block_type, contract, experts, load_entropy_bits, max_bits, dropped_share, decisions, routing_entropy, "
         "router from router_summary where run = ? order by stack, layer, router",
         [run],
     )
     table = Table("stack", "layer", "load entropy (bits of max)", "busiest expert", "dead", "dropped", "routing entropy (nats)")
-    for stack, layer, site, _, _, entropy, most, dropped, _, routing, router in rows:
+    for stack, layer, block_type, _, _, entropy, most, dropped, _, routing, router in rows:
         load = store.rows("select expert, share from expert_load where router = ? order by share desc nulls last", [router])
         dead = [str(e) for e, share in load if not share]
-        place = f"{layer}" if site == "ffn" else f"{layer} {site}"
+        place = f"{layer}" if block_type == "ffn" else f"{layer} {block_type}"
         table.add_row(
             stack, place, f"{entropy or 0:.2f} of {most or 0:.2f}", f"{load[0][0]} ({100 * (load[0][1] or 0):.1f} %)",
             ", ".join(dead[:8]) + (" …" if len(dead) > 8 else "") or "none",

@@ -23,7 +23,8 @@ from ..connect import connect, identity, joined
 from ..files.durable import check_locks, exclusive, sync
 from ..files.paths import attach, confine, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
-from ..schema import VERSION, create_tables, quote, refresh_views
+from ..migrations import VERSION, migrate
+from ..schema import create_tables, quote, refresh_views, view_comments
 from ..trust import inert
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
@@ -124,10 +125,13 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             with plainly(place) as name, closing(_opened(name, reach)) as con:
                 if _ours.get(path) != before:
                     inert(con, store, "store")
+                old = begin is None and migrate(con, view_comments())
                 create_tables(con)  # a store of an earlier version of this schema may lack one
                 con.execute("begin")  # one transaction: each would wait for the disk
                 if begin is not None:
                     _begin(con, begin)
+                if old:
+                    refresh_views(con)
                 change(con)
                 con.execute("commit")
                 told = joined(con, "store"), identity(con, "store")

@@ -12,6 +12,7 @@ from .. import column_fit
 from ..files.durable import exclusive
 from ..files.interrupts import defer_interrupt
 from ..files.paths import parquet
+from ..migrations import today
 from ..physical import tables
 from ..schema import refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
@@ -96,8 +97,8 @@ def insert_head(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mappi
         insert_rows(con, "models", [{**part.head["model"], "model": base["model"]}])
     if "continues" not in part.head:
         move = {"router": base["router"]}
-        insert_rows(con, "routers", [_moved(r, move) | {"run": base["run"]} for r in part.head["routers"]])
-        insert_rows(con, "experts", [_moved(e, move) for e in part.head["experts"]])
+        insert_rows(con, "routers", [_moved(today("routers", r), move) | {"run": base["run"]} for r in part.head["routers"]])
+        insert_rows(con, "experts", [_moved(today("experts", e), move) for e in part.head["experts"]])
 
 
 def _progress(part: UnfinishedRun, final: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ...errors import StoreError
 from ..connect import connect, identity, identity_of, joined
 from ..files.durable import write_atomic
 from ..files.paths import real
-from ..trust import expected
+from ..trust import tables_of
 from .beside import Beside, beside, look
 from .unfinished_run import UnfinishedRun, unfinished_runs
 
@@ -67,7 +67,7 @@ def head_of(store: Path, run: int) -> dict[str, Any]:
 def _rows(con: duckdb.DuckDBPyConnection, table: str, where: str, run: int) -> list[dict[str, Any]]:
     """Rows as dicts, JSON columns as what they hold."""
     parameters = {"run": run} if "$run" in where else {}
-    columns = ", ".join(f'"{name}"' for name in expected()[table])
+    columns = ", ".join(f'"{old}" as "{name}"' for name, old in tables_of(con, "the store")[table].items())
     found = con.execute(f"select {columns} from base.main.{table} where {where} order by all", parameters)
     names, kinds = zip(*((d[0], str(d[1])) for d in found.description))
     return [

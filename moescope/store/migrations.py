@@ -1,0 +1,82 @@
+"""Changes of the schema, one after the other: how a store of an earlier version is read, and made one of this version.
+
+A change is written down once, below. Readers show an earlier store under today's names; whatever writes into it (a trace, an
+analysis that is saved, `moescope recover`) converts the copy that it changes, and renames that over the store as ever.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import duckdb
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step: columns that have another name since, and columns that are gone."""
+
+    leads_to: str  # the schema version
+    renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {table: {old: new}}
+    dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # {table: columns}
+
+
+FIRST = "2"  # the earliest version that is read
+MIGRATIONS = (
+    # `site` was the word for a router too; no tracer ever filled the other two
+    Migration("3", {"routers": {"site": "block_type"}}, {"experts": ("group", "parameters")}),
+)
+VERSION = MIGRATIONS[-1].leads_to
+
+
+def readable() -> tuple[str, ...]:
+    """The schema versions that are read, this one last."""
+    return (FIRST, *(step.leads_to for step in MIGRATIONS))
+
+
+def old_name(version: str, table: str, column: str) -> str:
+    """What today's column is called in a store of `version`."""
+    for step in reversed(_since(version)):
+        column = {new: old for old, new in step.renamed.get(table, {}).items()}.get(column, column)
+    return column
+
+
+def new_name(table: str, column: str) -> str | None:
+    """What a column of any version is called today; None if it is gone."""
+    for step in MIGRATIONS:
+        if column in step.dropped.get(table, ()):
+            return None
+        column = step.renamed.get(table, {}).get(column, column)
+    return column
+
+
+def today(table: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row that any version wrote, by today's names."""
+    return {new: value for name, value in row.items() if (new := new_name(table, name)) is not None}
+
+
+def migrate(con: duckdb.DuckDBPyConnection, views: Iterable[str]) -> bool:
+    """Make the store that `con` may write one of this version; whether it was an earlier one. `views` go, to be made anew."""
+    version = con.execute("select value from meta where key = 'schema_version'").fetchall()
+    steps = _since(version[0][0]) if version else ()
+    if not steps:
+        return False
+    for view in views:
+        con.execute(f'drop view if exists "{view}"')
+    for step in steps:
+        there = set(con.execute("select table_name, column_name from duckdb_columns() where not internal").fetchall())
+        for table, names in step.renamed.items():
+            for old, new in names.items():
+                if (table, old) in there:  # an earlier store may lack the table
+                    con.execute(f'alter table {table} rename column "{old}" to "{new}"')
+        for table, gone in step.dropped.items():
+            for name in gone:
+                if (table, name) in there:
+                    con.execute(f'alter table {table} drop column "{name}"')
+    con.execute("update meta set value = ? where key = 'schema_version'", [VERSION])
+    con.execute("delete from meta where key = 'views'")
+    return True
+
+
+def _since(version: str) -> tuple[Migration, ...]:
+    """The steps from a readable version to this one."""
+    return MIGRATIONS[readable().index(version) :]
