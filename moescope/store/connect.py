@@ -108,7 +108,10 @@ def _missing(store: Path, path: Path) -> str:
 def _which(store: Path, version: str | None) -> str:
     if version is None:
         return f"{store} is a DuckDB file but no moescope store; name another file"
-    return f"{store} has schema version {version} and this moescope {__version__} reads {' and '.join(readable())}; use the moescope that wrote it"
+    return (
+        f"{store} has schema version {version} and this moescope {__version__} reads {' and '.join(readable())}; use the "
+        "moescope that wrote it"
+    )
 
 
 def _why(store: Path, error: duckdb.Error) -> str:

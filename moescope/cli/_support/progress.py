@@ -89,8 +89,8 @@ def _states(store: Store, run: int) -> Table:
 
 def _loads(store: Store, run: int) -> Table:
     rows = store.rows(
-        "select stack, layer, block_type, contract, experts, load_entropy_bits, max_bits, dropped_share, decisions, routing_entropy, "
-        "router from router_summary where run = ? order by stack, layer, router",
+        "select stack, layer, block_type, contract, experts, load_entropy_bits, max_bits, dropped_share, decisions, "
+        "routing_entropy, router from router_summary where run = ? order by stack, layer, router",
         [run],
     )
     table = Table("stack", "layer", "load entropy (bits of max)", "busiest expert", "dead", "dropped", "routing entropy (nats)")
