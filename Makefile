@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check fuzz bench bench-peers specimens docs browser clean
+.PHONY: setup demo test check fuzz mutants bench bench-peers specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -44,6 +44,9 @@ check: .venv/.test lint  ## the same without slow tests
 fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
 	MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \
 	  $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" tests/test_hostile_inputs.py tests/test_words.py
+
+mutants: .venv/.test  ## does a test notice? small wrong changes, one at a time in a copy (some hours; see benchmarks/mutants)
+	$(BIN)/python -m benchmarks.mutants $(MUTANTS)
 
 .PHONY: lint
 lint: .venv/.test

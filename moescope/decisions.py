@@ -10,13 +10,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def ranked(experts: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
-    """(R, T, k) places by weight, largest first, ties in the router's order, empty places last; None if they are so already."""
+    """(R, T, k) places by weight, largest first, ties in the router's order, NaN behind numbers, empty places last; None if
+    they are so already."""
     k = weights.shape[-1]
     if k == 1:
         return None
     if bool((weights[..., :-1] >= weights[..., 1:]).all()) and bool((experts >= 0).all()):
         return None
-    keys = np.where(experts < 0, -np.inf, np.nan_to_num(weights, nan=-np.inf))
+    keys = np.where(experts < 0, -np.inf, np.nan_to_num(weights, nan=float(np.finfo(np.float32).min)))
     if bool(np.all(keys[..., :-1] >= keys[..., 1:])):
         return None
     return np.argsort(-keys, axis=-1, kind="stable")

@@ -1,7 +1,6 @@
 """The CSV that is offered with a chart holds what the chart draws, for every analysis that is discovered and on every page."""
 
 import base64
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from moescope.errors import AnalysisError
 from moescope.store import Store
 
 MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
-sys.path.insert(0, str(MAIN.parent))  # as Streamlit does
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """One interval over documents: a figure has the same one wherever it is shown, and none below one number of documents."""
 
 import importlib
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from pages import part
 from scipy import stats
 
 from moescope import analyses
@@ -19,19 +18,7 @@ from moescope.interventions.effects import effects
 from moescope.interventions.plan import Job
 from moescope.interventions.worth import agreement
 
-APP = Path(__file__).parents[2] / "moescope" / "app"
 DOCUMENTS = [1, 4, 5, 12, 40]
-
-
-@pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Modules of the dashboard, by name."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(str(APP))
-    yield importlib.import_module
-    for name in set(sys.modules) - before:
-        if str(APP) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def planted(path: Path, documents: int, **more: Any) -> Path:
@@ -40,10 +27,12 @@ def planted(path: Path, documents: int, **more: Any) -> Path:
     return path
 
 
-def shown(page: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the pages Load and Experts show of the store, by router and expert."""
     monkeypatch.setenv("MOESCOPE_STORE", str(path))
-    stored, balance, facts, pickers = (page(name) for name in ("stored", "balance", "expert_facts", "pickers"))
+    stored, balance, facts, pickers = (
+        part(name) for name in ("queries.store_access", "queries.balance", "queries.experts", "parts.pickers")
+    )
     run = stored.rows("select * from runs")[0]
     layers = pickers.layers(run["run"])
     every = stored.frame("select router, expert, share from expert_load order by all")
@@ -63,10 +52,10 @@ def shown(page: Any, path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, A
 
 
 @pytest.mark.parametrize("documents", DOCUMENTS)
-def test_pages_and_analyses_agree(tmp_path: Path, page: Any, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
+def test_pages_and_analyses_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
     """Load's heat map, Load's curves, and the analysis `load`."""
     path = planted(tmp_path / "x.duckdb", documents)
-    found, answer = shown(page, path, monkeypatch), analyses.run("load", path)
+    found, answer = shown(path, monkeypatch), analyses.run("load", path)
     both = found["load"].merge(answer.frames["experts"], on=["router", "expert"])
     assert len(both) == 24
     np.testing.assert_allclose(both[["low", "high"]], both[["ci_low", "ci_high"]], rtol=1e-6)
@@ -78,9 +67,9 @@ def test_pages_and_analyses_agree(tmp_path: Path, page: Any, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("documents", DOCUMENTS)
-def test_load_and_experts_agree(tmp_path: Path, page: Any, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
+def test_load_and_experts_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
     """Where one label is that of every document its share of an expert is the expert's share."""
-    found = shown(page, planted(tmp_path / "x.duckdb", documents, domains=("only",)), monkeypatch)
+    found = shown(planted(tmp_path / "x.duckdb", documents, domains=("only",)), monkeypatch)
     load = found["load"].set_index(["router", "expert"])
     for (router, expert, _), frame in found["labels"].items():
         row = frame.iloc[0]
@@ -90,12 +79,10 @@ def test_load_and_experts_agree(tmp_path: Path, page: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("documents", [9, 15, 36])
-def test_experts_and_the_analysis_of_labels_agree(
-    tmp_path: Path, page: Any, monkeypatch: pytest.MonkeyPatch, documents: int
-) -> None:
+def test_experts_and_the_analysis_of_labels_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
     """By domain, of which each has a third of the documents."""
     path = planted(tmp_path / "x.duckdb", documents)
-    found, answer = shown(page, path, monkeypatch), analyses.run("specialization", path)
+    found, answer = shown(path, monkeypatch), analyses.run("specialization", path)
     cells = pd.concat([f for f in answer.frames.values() if "name" in f and "ci_low" in f], ignore_index=True)
     cells = cells[cells["name"] == "share of load by label"]
     seen = 0
@@ -110,20 +97,20 @@ def test_experts_and_the_analysis_of_labels_agree(
 
 
 @pytest.mark.parametrize("documents", [3, 4, 5, 6])
-def test_nothing_has_an_interval_below_the_one_number(
-    tmp_path: Path, page: Any, monkeypatch: pytest.MonkeyPatch, documents: int
-) -> None:
+def test_nothing_has_an_interval_below_the_one_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents: int) -> None:
     """Of labels of tokens, of two runs, of ablations, of margins, of ranks: from five documents (or experts) on."""
     enough = documents >= st.MIN_UNITS == 5
     path = planted(tmp_path / "x.duckdb", documents)
     synthetic.make(path, synthetic.tilt(0.4), documents=documents, seed=1, noise=0.5)
-    for frame in shown(page, path, monkeypatch)["tokens"].values():
+    for frame in shown(path, monkeypatch)["tokens"].values():
         assert (frame["low"].notna() == (frame["documents"] >= 5)).all()
         assert set(frame["documents"]) <= set(range(1, documents + 1))
-    compared = page("comparing").agreement(0, 1)[0]
+    compared = part("queries.comparison").agreement(0, 1)[0]
     assert len(compared)
     assert (compared["low"].notna() == enough).all()
-    ranks = page("effects").rank_correlation(pd.Series(np.arange(documents)), pd.Series([0.0, 2, 1, 3, 5, 4][:documents]))
+    ranks = part("queries.effects").rank_correlation(
+        pd.Series(np.arange(documents)), pd.Series([0.0, 2, 1, 3, 5, 4][:documents])
+    )
     assert np.isfinite(ranks[1]) == enough
     sums = ablated(documents)
     found = effects(sums, ["set"], [Job("set", None, ())], {"all": ["all"]})

@@ -142,7 +142,7 @@ def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) 
 
 _SPLITS = {
     "phase": "f.phase",
-    "position": "case when position = 0 then 0 else 1 + (floor(log2(position)) // 2)::int end",
+    "position": "case when position = 0 then 0 else 1 + floor(log2(position))::int // 2 end",
 }
 
 

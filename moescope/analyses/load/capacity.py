@@ -2,8 +2,9 @@
 
 Places per expert: C = ceil(n k ratio / E), rounded up to a multiple of 4 (V-MoE, google-research/vmoe compute_capacity), with
 n the tokens of the pool (of the whole forward pass where the run had no pools). First choices of all tokens take places before
-second choices. `vanilla` takes tokens in their order; `batch prioritized` (V-MoE 2106.05974, section 4) by their largest
-weight. Both drop as many assignments; they differ in which: see the share of weight dropped and of tokens left without expert.
+second choices; what is no routed expert (identity, skip) has no buffer and is left out. `vanilla` takes tokens in their order;
+`batch prioritized` (V-MoE 2106.05974, section 4) by their largest weight. Both drop as many assignments; they differ in which:
+see the share of weight dropped and of tokens left without expert.
 Chance: the share of assignments that would be dropped if every expert had as many (of weight and of tokens there is none).
 `weight saved by batch priority`: share of weight dropped in token order less that by priority, of the same documents.
 Intervals: documents. In token order the loads are drawn and put into buffers again (`capacity_resampled.py`); for batch
@@ -31,7 +32,7 @@ CELLS = """
 select router, forward, iteration, c.pool, any_value(s.n) as tokens, any_value(coalesce(r.top_k, s.k)) as k, units.unit, rank,
   expert, count(*) as n, sum(weight) as weight
 from chosen c join sizes s using (forward, router, iteration) join routers r using (router) join tokens t using (token)
-join units using (sequence) where c.pool is not distinct from s.pool group by all"""
+join units using (sequence) where routed and c.pool is not distinct from s.pool group by all"""
 SUMMED = """
 select any_value(stack) as stack, any_value(layer) as layer, router, ratio, "order", sum(lost) / sum(b.n) as dropped_share,
   sum(lost_weight) / nullif(sum(weight), 0) as dropped_weight, sum(unrouted) / sum(b.tokens) as unrouted,
@@ -126,17 +127,17 @@ def _forwards(here: Scope, notes: list[str]) -> str:
 def _sql(here: Scope, forwards: str, ratios: tuple[float, ...], multiple: int) -> str:
     values = ", ".join(f"({r})" for r in ratios)
     return f"""with chosen as (
-  select a.forward, a.router, a.iteration, a.token, d.pool, a.rank, a.expert, a.weight,
+  select a.forward, a.router, a.iteration, a.token, d.pool, a.rank, a.expert, a.weight, a.expert < r.experts as routed,
     first(a.weight order by a.rank) over (partition by a.forward, a.router, a.iteration, a.token) as best
-  from assignments a join decisions d using (run, forward, router, iteration, token)
+  from assignments a join decisions d using (run, forward, router, iteration, token) join routers r using (router)
   where a.run = {here.run} and a.forward in ({forwards})),
 placed as (
-  select *, row_number() over (vanilla) as vanilla, row_number() over (prioritized) as prioritized from chosen
+  select *, row_number() over (vanilla) as vanilla, row_number() over (prioritized) as prioritized from chosen where routed
   window vanilla as (partition by forward, router, iteration, pool, expert order by rank, token),
     prioritized as (partition by forward, router, iteration, pool, expert order by rank, best desc, token)),
 sizes as (
   select forward, router, iteration, pool, coalesce(any_value(p.tokens), count(distinct c.token)) as n,
-    count(*) as assignments, count(*) / count(distinct c.token) as k
+    count(*) filter (routed) as assignments, count(*) / count(distinct c.token) as k
   from chosen c left join (from pools where run = {here.run}) p using (forward, router, pool) group by all),
 limits as (
   select s.forward, s.router, s.iteration, s.pool, ratio,

@@ -61,8 +61,8 @@ def finder(run: Row) -> None:
     panels.files(shown, sql, params, name="found")
 
 
-def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
-    """Load of this expert among the others; returns its share."""
+def glance(run: Row, layer: pickers.Layer, expert: int) -> tuple[float, float]:
+    """Load of this expert among the others; returns its share of the assignments that ran, and of the tokens."""
     frame = store_access.frame(facts.LOAD, layer.router)
     row = frame[frame["expert"] == expert].iloc[0]
     k = layer.top_k or 1
@@ -96,7 +96,8 @@ def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
         )
     else:
         panels.small_count_note(row["assignments"])
-    return float(row["share"] or 0) * (frame["assignments"].sum() / max(_decisions(layer), 1))
+    share_of = float(row["share"] or 0)
+    return share_of, share_of * float(frame["assignments"].sum() / max(_decisions(layer), 1))
 
 
 def _decisions(layer: pickers.Layer) -> int:
@@ -177,11 +178,11 @@ def render() -> None:
         expert = pickers.choose_expert(layer)
     with three:
         finder(run)
-    overall = glance(run, layer, expert)
+    even, overall = glance(run, layer, expert)
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
     if shown == "labels":
-        labels(run, layer, expert, overall / max(layer.top_k or 1, 1))
+        labels(run, layer, expert, even)
     elif shown == "company":
         expert_panels.company(run, layer, expert)
     else:

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 _LOOK = 1024  # values tried before all are
 _FAR = 2**20  # of units: from there on the rest takes as many bits as the weight
 _NEAR = 3  # 256ths: from there on `near` takes no fewer bits than h0
-_SMALLEST = 71 << 7  # bfloat16 bits of 2^-56: below, the view's shift would not reach
+_SMALLEST, _BEYOND = 71 << 7, 135 << 7  # bfloat16 bits of 2^-56 and of 256: the view's shift reaches from the one to the other
 
 
 def pack(table: pa.Table) -> pa.Table:
@@ -63,7 +63,7 @@ def _halves(weights: list[Any]) -> dict[str, Any] | None:
         half = np.empty(len(values), np.uint16)
         if not encoding_loops.halve(values[:_LOOK], half[:_LOOK]) or not encoding_loops.halve(values, half):
             return None
-        if not encoding_loops.within(half, _SMALLEST, 0x7F80):
+        if not encoding_loops.within(half, _SMALLEST, _BEYOND):
             return None
         found[f"h{rank}"] = pa.array(half, mask=empty)
     return found

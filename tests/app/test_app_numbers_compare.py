@@ -1,0 +1,122 @@
+"""What the Compare page counts: differences of load, agreement with its chance, changed tokens; against a recount."""
+
+from collections import Counter
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import part, rows, same
+from recounted import EXPERTS, ROUTERS, Truth, ran, written
+
+TRUTH = Truth()
+LATER = len(ROUTERS)  # the second run's routers follow the first's
+TOKENS = len(TRUTH.tokens) // 2
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("recounted") / "a.duckdb", TRUTH)
+
+
+@pytest.fixture(autouse=True)
+def _shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOESCOPE_STORE", str(store))
+
+
+def test_difference_of_load() -> None:
+    """B minus A, whichever is A."""
+    for a, b in ((0, 1), (1, 0)):
+        expected = []
+        for router, stack, layer, _ in ROUTERS:
+            one, two = TRUTH.of(a, router + LATER * a), TRUTH.of(b, router + LATER * b)
+            for e in range(EXPERTS):
+                shares = ran(one, e) / ran(one), ran(two, e) / ran(two)
+                expected.append((router + LATER * a, stack, layer, e, *shares, shares[1] - shares[0]))
+        same(rows(part("queries.comparison").loads(a, b)[0]), sorted(expected))
+
+
+def test_agreement() -> None:
+    """By router: share of tokens with the same first choice, what both loads give by chance, the bootstrap once more."""
+    expected = []
+    for router, stack, layer, _ in ROUTERS:
+        one = {d.of.token: d for d in TRUTH.of(0, router)}
+        two = {d.of.token - TOKENS: d.first for d in TRUTH.of(1, router + LATER)}
+        assert one.keys() == two.keys()
+        loads = [Counter(d.first for d in one.values()), Counter(two.values())]
+        chance = sum(loads[0][e] * loads[1][e] for e in range(EXPERTS)) / len(one) ** 2
+        kept = [(d.of.document, d.first == two[t]) for t, d in one.items()]
+        agreed = sum(same for _, same in kept) / len(kept)
+        expected.append((router, stack, layer, agreed, chance, len(kept), 6))
+    frame = part("queries.comparison").agreement(0, 1)[0]
+    columns = ("router", "stack", "layer", "agreement", "chance", "tokens", "documents")
+    same(rows(frame, *columns), sorted(expected, key=lambda row: row[1:3]))
+
+
+def test_interval_of_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """95 % of 400 draws of documents, each with all of its tokens; the generator's draws are laid out by hand."""
+    comparing = part("queries.comparison")
+    draws = np.random.default_rng(3).integers(0, 6, (400, 6))
+
+    class Fixed:
+        def integers(self, low: int, high: int, size: tuple[int, int]) -> np.ndarray:
+            assert (low, high, size) == (0, 6, (400, 6))
+            return draws
+
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Fixed())
+    for row in comparing.agreement(0, 1)[0].itertuples():
+        two = {d.of.token - TOKENS: d.first for d in TRUTH.of(1, row.router + LATER)}
+        kept: dict[str, list[bool]] = {}
+        for d in TRUTH.of(0, row.router):
+            kept.setdefault(d.of.document, []).append(d.first == two[d.of.token])
+        same, size = (np.array([f(k) for k in kept.values()], float) for f in (sum, len))
+        orders = np.array(list(permutations(range(6))))  # a group's rows come in any order
+        shares = same[orders][:, draws].sum(2) / size[orders][:, draws].sum(2)
+        ends = np.quantile(shares, [0.025, 0.975], axis=1).T
+        assert np.abs(ends - [row.low, row.high]).max(1).min() < 1e-12
+
+
+def test_tokens_that_changed_most() -> None:
+    first = {(d.of.run, d.router % LATER, d.of.token - TOKENS * d.of.run): d for d in TRUTH.decisions}
+    expected = []
+    for token in range(TOKENS):
+        routers = [r for r, *_ in ROUTERS if (0, r, token) in first]
+        changed = sum(first[0, r, token].first != first[1, r, token].first for r in routers)
+        of = first[0, routers[0], token].of
+        about = (token, of.sequence, of.position, of.text, of.document)
+        expected.append((*about, changed, len(routers), changed / len(routers)))
+    expected.sort(key=lambda row: (-row[5], row[0]))
+    same(rows(part("queries.comparison").changed(0, 1)[0]), expected[:200])
+
+
+def test_sequences_that_both_have() -> None:
+    found = part("queries.comparison").shared(0, 1)
+    sequences = {t.sequence: t for t in TRUTH.tokens if t.run == 0}
+    texts = {s: " ".join(t.text[1:] for t in TRUTH.tokens if t.sequence == s)[:80] for s in sequences}
+    assert [tuple(row.values()) for row in found] == [
+        (s, s + len(sequences), t.document, t.stack, t.domain, texts[s]) for s, t in sequences.items()
+    ]
+    assert all(row["b"] == row["a"] - len(sequences) for row in part("queries.comparison").shared(1, 0))
+
+
+@pytest.mark.parametrize(("family", "gone", "alike"), [("x", None, True), ("y", None, False), ("x", 7, False)])
+def test_alike(family: str, gone: int | None, alike: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One family, and the same routers; a router that only one of them has makes them unlike."""
+    import duckdb
+
+    path = written(tmp_path / "b.duckdb", TRUTH)
+    if gone is not None:
+        with duckdb.connect(str(path)) as con:
+            con.execute("delete from routers where router = ?", [gone])
+    monkeypatch.setenv("MOESCOPE_STORE", str(path))
+    assert part("queries.comparison").alike({"run": 0, "family": "x"}, {"run": 1, "family": family}) is alike
+
+
+def test_another_number_of_experts_makes_runs_unlike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import duckdb
+
+    path = written(tmp_path / "b.duckdb", TRUTH)
+    with duckdb.connect(str(path)) as con:
+        con.execute("update routers set experts = 8 where router = 6")
+    monkeypatch.setenv("MOESCOPE_STORE", str(path))
+    assert not part("queries.comparison").alike({"run": 0, "family": "x"}, {"run": 1, "family": "x"})
