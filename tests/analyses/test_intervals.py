@@ -18,6 +18,7 @@ from moescope.interventions.effects import effects
 from moescope.interventions.plan import Job
 from moescope.interventions.worth import agreement
 
+PAGES = ("queries.store_access", "queries.balance", "queries.experts", "parts.pickers")
 DOCUMENTS = [1, 4, 5, 12, 40]
 
 
@@ -30,9 +31,7 @@ def planted(path: Path, documents: int, **more: Any) -> Path:
 def shown(path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the pages Load and Experts show of the store, by router and expert."""
     monkeypatch.setenv("MOESCOPE_STORE", str(path))
-    stored, balance, facts, pickers = (
-        part(name) for name in ("queries.store_access", "queries.balance", "queries.experts", "parts.pickers")
-    )
+    stored, balance, facts, pickers = (part(name) for name in PAGES)
     run = stored.rows("select * from runs")[0]
     layers = pickers.layers(run["run"])
     every = stored.frame("select router, expert, share from expert_load order by all")

@@ -93,7 +93,7 @@ SPLITS = {
 def test_load_by_phase_and_position(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the page asks for it; dropped assignments are no load."""
     load = view("load")
-    monkeypatch.setattr(load.linked, "choose", lambda label, key, options, *more: split if key == "split" else options[0])
+    monkeypatch.setattr(load.url_state, "choose", lambda label, key, options, *more: split if key == "split" else options[0])
     frame, _, params, column = load.choose(RUN)
     expected = []
     for router, stack, layer in order(0):

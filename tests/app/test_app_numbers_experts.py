@@ -174,7 +174,7 @@ def test_cards_of_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     experts, said = view("experts"), part("wording")
     shown: list[Any] = []
     monkeypatch.setattr(experts.panels, "cards", shown.extend)
-    monkeypatch.setattr(experts.panels, "few", shown.append)
+    monkeypatch.setattr(experts.panels, "small_count_note", shown.append)
     here = TRUTH.of(0, 2)
     assert experts.glance(RUN, layer_of(2), 1) == pytest.approx((ran(here, 1) / ran(here), ran(here, 1) / len(here)))
     first = sum(d.first == 1 and not d.chosen[0][2] for d in here)
@@ -225,7 +225,7 @@ def test_chance_beside_labels_and_company(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(experts.pickers, "the_run", lambda: RUN)
     monkeypatch.setattr(experts.pickers, "choose_layer", lambda run: layer_of(2))
     monkeypatch.setattr(experts.pickers, "choose_expert", lambda layer: 1)
-    monkeypatch.setattr(experts.linked, "tabs", lambda *_: "labels")
+    monkeypatch.setattr(experts.url_state, "tabs", lambda *_: "labels")
     monkeypatch.setattr(experts, "finder", lambda run: None)
     monkeypatch.setattr(experts.expert_panels, "tokens_of", lambda run, layer, expert, overall: told.update(overall=overall))
     monkeypatch.setattr(experts, "labels", lambda run, layer, expert, even: told.update(even=even))

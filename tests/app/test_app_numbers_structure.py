@@ -142,18 +142,6 @@ def test_sequences_by_label_and_text() -> None:
     assert (partner["sequence"], partner["stack"], partner["source_row"]) == (2, "encoder", 1)
 
 
-def test_the_expert_that_would_have_been_next(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Largest logits first, those that were chosen left out."""
-    monkeypatch.setattr(
-        part("queries.token_routes").stored,
-        "rows",
-        lambda sql, *_: [{"router": 2, "iteration": 0, "logits": [1.0, 3.0, 2.0, 0.0]}],
-    )
-    p = np.exp([1.0, 3.0, 2.0, 0.0]) / np.exp([1.0, 3.0, 2.0, 0.0]).sum()
-    assert part("queries.token_routes").alternatives(0, 0, {2: {1}}) == {2: f"2 ({p[2]:.2f}), 0 ({p[0]:.2f}), 3 ({p[3]:.2f})"}
-    assert part("queries.token_routes").alternatives(0, 0, {2: {1, 0}}, 1) == {2: f"2 ({p[2]:.2f})"}
-
-
 def test_sample_of_the_map() -> None:
     """Tokens with the weight of every expert that ran for them."""
     sql, kept = part("parts.signature_maps").sample_sql(RUN)

@@ -119,8 +119,8 @@ def written(path: Path, truth: Truth, routed: int = EXPERTS) -> Path:
     for run in sorted({t.run for t in truth.tokens}):
         about = head(f"run {run}", {}, EXPERTS, 2, "switch_transformers", dataset="text", seconds=20.0, trace_seconds=1.0)
         about["routers"] = [
-            {"router": r, "name": f"{stack}.{layer}.gate", "layer": layer, "stack": stack, "block_type": "ffn", "contract": "triple",
-             "kind": "token_choice", "experts": routed, "top_k": k, "score": "softmax"}
+            {"router": r, "name": f"{stack}.{layer}.gate", "layer": layer, "stack": stack, "block_type": "ffn",
+             "contract": "triple", "kind": "token_choice", "experts": routed, "top_k": k, "score": "softmax"}
             for r, stack, layer, k in ROUTERS
         ]  # fmt: skip
         roles = ["routed" if e < routed else "identity" for e in range(EXPERTS)]
