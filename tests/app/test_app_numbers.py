@@ -132,7 +132,8 @@ def test_intervals_of_balance_are_over_documents() -> None:
         most = draws.max(1) / draws.sum(1) * EXPERTS - 1
         total = table.sum(0)
         expected = (
-            router, *spread(entropy(total.tolist(), EXPERTS), entropies), *spread(total.max() / total.sum() * EXPERTS - 1, most)
+            router, *spread(entropy(total.tolist(), EXPERTS), entropies, bounds=(0, 1)),
+            *spread(total.max() / total.sum() * EXPERTS - 1, most, bounds=(0, np.inf)),
         )  # fmt: skip
         same(rows(measures[measures["router"] == router]), [expected])
         shares = [spread(total[e] / total.sum(), draws[:, e] / draws.sum(1)) for e in range(EXPERTS)]

@@ -1,13 +1,14 @@
 """What the Compare page counts: differences of load, agreement with its chance, changed tokens; against a recount."""
 
 from collections import Counter
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pages import part, rows, same
-from recounted import EXPERTS, ROUTERS, Truth, ran, written
+from recounted import EXPERTS, ROUTERS, Truth, ran, spread, written
+
+from moescope import statistics as st
 
 TRUTH = Truth()
 LATER = len(ROUTERS)  # the second run's routers follow the first's
@@ -53,27 +54,17 @@ def test_agreement() -> None:
     same(rows(frame, *columns), sorted(expected, key=lambda row: row[1:3]))
 
 
-def test_interval_of_agreement(monkeypatch: pytest.MonkeyPatch) -> None:
-    """95 % of 400 draws of documents, each with all of its tokens; the generator's draws are laid out by hand."""
-    comparing = part("queries.comparison")
-    draws = np.random.default_rng(3).integers(0, 6, (400, 6))
-
-    class Fixed:
-        def integers(self, low: int, high: int, size: tuple[int, int]) -> np.ndarray:
-            assert (low, high, size) == (0, 6, (400, 6))
-            return draws
-
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: Fixed())
-    for row in comparing.agreement(0, 1)[0].itertuples():
+def test_interval_of_agreement() -> None:
+    """Documents drawn with all of their tokens, as every interval over documents."""
+    weights = st.bootstrap_weights(6)
+    for row in part("queries.comparison").agreement(0, 1)[0].itertuples():
         two = {d.of.token - TOKENS: d.first for d in TRUTH.of(1, row.router + LATER)}
-        kept: dict[str, list[bool]] = {}
+        kept: dict[str, list[bool]] = {f"d{n}": [] for n in range(6)}
         for d in TRUTH.of(0, row.router):
-            kept.setdefault(d.of.document, []).append(d.first == two[d.of.token])
+            kept[d.of.document].append(d.first == two[d.of.token])
         same, size = (np.array([f(k) for k in kept.values()], float) for f in (sum, len))
-        orders = np.array(list(permutations(range(6))))  # a group's rows come in any order
-        shares = same[orders][:, draws].sum(2) / size[orders][:, draws].sum(2)
-        ends = np.quantile(shares, [0.025, 0.975], axis=1).T
-        assert np.abs(ends - [row.low, row.high]).max(1).min() < 1e-12
+        ends = spread(same.sum() / size.sum(), (weights @ same) / (weights @ size), bounds=(0, 1))
+        assert (row.low, row.high) == pytest.approx(ends, rel=1e-6)
 
 
 def test_tokens_that_changed_most() -> None:

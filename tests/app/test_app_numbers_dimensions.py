@@ -34,7 +34,9 @@ def answer() -> Answer:
         figure("hierarchy_index", 0.9, subset="routing, late over early, control run 3"),
         figure("slow_over_fast", 2.0, subset="H over L", ci_low=1.5, ci_high=2.5),
     ]  # fmt: skip
-    return Answer("dimensionality", "Dimensionality", "", 0, {"figures": pd.DataFrame(found, columns=COLUMNS)})
+    return Answer(
+        "dimensionality", "Dimensionality", "", 0, {"figures": pd.DataFrame(found, columns=COLUMNS)}, {"figures": "from runs"}
+    )
 
 
 def test_ratios_stand_beside_the_naive_ones() -> None:

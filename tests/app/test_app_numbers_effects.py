@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import synthetic_app
 from pages import part, rows, same
+from recounted import spread
 
 HEALTH = ("load_entropy", "max_violation", "dropped_share", "dead", "z_loss", "balance_switch", "routing_entropy")
 
@@ -136,7 +137,7 @@ def test_rank_correlation_has_ties_and_an_interval() -> None:
     pick = np.random.default_rng(0).integers(0, 6, (2000, 6))
     ranks = x.rank().to_numpy(), y.rank().to_numpy()
     drawn = [spearmanr(ranks[0][p], ranks[1][p])[0] if len(set(x[p])) > 1 and len(set(y[p])) > 1 else 0.0 for p in pick]
-    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    assert (low, high) == pytest.approx(spread(rho, np.array(drawn), 6, (-1, 1)))
 
 
 def test_curves_of_training() -> None:
@@ -211,12 +212,12 @@ def test_numbers_in_words(number: float | None, words: str, per_cent: str) -> No
 def test_part_of_a_large_run() -> None:
     """A condition from one and a half times as many tokens on; it keeps whole passes up to that many."""
     sampling = part("queries.sampling")
-    assert sampling.few({"run": 3, "tokens": 150}, 200, 2) == ("", 1.0)
-    sql, kept = sampling.few({"run": 3, "tokens": 151}, 200, 2)
+    assert sampling.forward_filter_sql({"run": 3, "tokens": 150}, 200, 2) == ("", 1.0)
+    sql, kept = sampling.forward_filter_sql({"run": 3, "tokens": 151}, 200, 2)
     assert kept == pytest.approx(100 / 151)
     assert "where run = 3)" in sql
     assert "before < 100)" in sql
-    assert sampling.near({"run": 3}, "") == ""
+    assert sampling.token_filter_sql({"run": 3}, "") == ""
 
 
 def test_parameters_are_written_into_the_query() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import part, rows, same, view
-from recounted import DOMAINS, EXPERTS, WORDS, Decision, Truth, ran, written
+from recounted import DOMAINS, EXPERTS, WORDS, Decision, Truth, ran, spread, written
+
+from moescope import statistics as st
 
 TRUTH = Truth()
 RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0, "model_name": "run 0", "dataset": "text"}
@@ -95,13 +97,14 @@ def test_labels(router: int, kind: str) -> None:
     of = (lambda d: d.of.domain) if kind == "domain" else (lambda d: d.of.upos)
     names = DOMAINS if kind == "domain" else ["ADP", "DET", "NOUN", "VERB"]
     documents = [f"d{n}" for n in range(6)]
-    weights = np.random.default_rng(0).multinomial(6, np.full(6, 1 / 6), size=400)
+    home = [next(names.index(of(d)) for d in here if d.of.document == document) for document in documents]
+    weights = st.bootstrap_weights(6, strata=np.array(home) if kind == "domain" else None)  # a document is of one domain
     expected = []
     for name in names:
         mine = [[d for d in here if of(d) == name and d.of.document == document] for document in documents]
         every, there = np.array([ran(m) for m in mine], float), np.array([ran(m, 2) for m in mine], float)
         draws = (weights @ there)[weights @ every > 0] / (weights @ every)[weights @ every > 0]
-        low, high = (np.quantile(draws, q) for q in (0.025, 0.975))
+        low, high = spread(there.sum() / every.sum(), draws, int((every > 0).sum()), (0, 1))
         expected.append((name, there.sum() / every.sum(), int(every.sum()), int((every > 0).sum()), low, high))
     frame = facts.by_label(RUN, layer_of(router), 2, kind, kind == "upos")[0]
     columns = ("label", "share", "assignments", "documents", "low", "high")

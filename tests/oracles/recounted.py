@@ -197,10 +197,14 @@ def entropy(counts: list[int], base: float = 2.0) -> float:
     return float(-(p * np.log(p)).sum() / np.log(base))
 
 
-def spread(value: float, draws: np.ndarray, units: int = 6) -> tuple[float, float]:
-    """The 95 % interval over so many documents, by the formula of Hesterberg 2015."""
+def spread(
+    value: float, draws: np.ndarray, units: int = 6, bounds: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float]:
+    """The 95 % interval over so many documents, by the formula of Hesterberg 2015, cut to bounds; NaN below five."""
     from scipy import stats
 
     wide = np.sqrt(units / (units - 1)) * stats.t.ppf(0.975, units - 1) / stats.norm.ppf(0.975)
+    if units < 5:
+        return float("nan"), float("nan")
     low, high = (float(value + wide * (np.quantile(draws, q) - draws.mean())) for q in (0.025, 0.975))
-    return low, high
+    return max(low, bounds[0]), min(high, bounds[1])

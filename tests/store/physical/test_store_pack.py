@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import handmade
 import numpy as np
 import pytest
 
 import moescope
 from moescope.store import RunWriter
-from tests import handmade
 
 N = 500
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import handmade
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,7 +13,6 @@ from moescope.store import RunWriter
 from moescope.store.sums.definitions import ADDED, add_rollups
 from moescope.store.write.change import change_store
 from moescope.store.write.unfinished_run import unfinished_runs
-from tests import handmade
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
 
