@@ -84,6 +84,18 @@ def test_rows_of_a_router() -> None:
     assert set(asked(0, "zero", "target", "all", None)["name"]) == {"1.0", "1.1", "1.2", "1.3", "1.4", "1.0+3", "2.7"}
 
 
+def test_effects_of_one_expert() -> None:
+    """All of its groups, modes and controls; everything first, then by mode, control and size."""
+    found = part("queries.store_access").frame(part("queries.effects").OF_EXPERT, 0, 1, 1)
+    assert rows(found, "group_kind", "group", "mode", "control", "delta_nll") == [
+        ("all", "all", "mean", "none", 0.1),
+        ("all", "all", "zero", "load", 0.19),
+        *(("all", "all", "zero", "none", d) for d in (0.5, 0.3, 0.19)),
+        ("all", "all", "zero", "random", 0.2),
+        ("domain", "law", "zero", "none", 0.4),
+    ]
+
+
 def test_a_set_beside_its_controls() -> None:
     frame = asked(0, "zero", "target", "all", 1)
     found = part("queries.effects").beside(frame)

@@ -61,3 +61,18 @@ def test_beams_keep_their_own_history(tmp_path: Path) -> None:
     )
     assert rows
     assert {(a == b, step) for a, b, step in rows} == {(True, 1)}
+
+
+def test_several_tokens_after_rows_changed_places(tmp_path: Path) -> None:
+    """The first follows the last of its own hypothesis, which stood in the other row; the others follow each other."""
+    model, x = mixtral(), ids(2, 6)
+
+    def run(_: Any) -> None:
+        cache = model(x[:, :3], use_cache=True).past_key_values
+        cache.reorder_cache(torch.tensor([1, 0]))
+        model(x[:, 3:], past_key_values=cache)
+
+    store = traced(tmp_path / "a.duckdb", model, run)
+    key = {(s, p): t for s, p, t in store.rows("select sequence, position, token from tokens")}
+    found = {(s, p): parent for s, p, parent in store.rows("select sequence, position, parent from tokens where position > 2")}
+    assert found == {(s, p): key[1 - s, 2] if p == 3 else key[s, p - 1] for s in (0, 1) for p in (3, 4, 5)}

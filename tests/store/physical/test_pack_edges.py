@@ -69,6 +69,14 @@ def test_a_single_weight_out_of_line_keeps_all_as_they_are(place: int) -> None:
     assert (back(packed, 1)[:, 0] == weights.view("u4")).all()
 
 
+def test_a_long_batch_is_packed_whole() -> None:
+    weights = (np.arange(1, 3001) / 4096).astype("f4")
+    weights = (weights.view("u4") & np.uint32(0xFFFF0000)).view("f4")
+    packed = pack(table(w0=weights))
+    assert "h0" in packed.column_names
+    assert (back(packed, 1)[:, 0] == weights.view("u4")).all()
+
+
 def bfloat(value: float) -> np.float32:
     """The next smaller bfloat16, as float32."""
     return (f4(value).view("u4") & np.uint32(0xFFFF0000)).view("f4")[0]
