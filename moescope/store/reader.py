@@ -9,12 +9,12 @@ import duckdb
 
 from ..errors import MoescopeError
 from .connect import connect, identity, joined
-from .files.durable import Lock
+from .files.durable import Lock, reason
 from .schema import create_views
 from .sums.definitions import add_rollups, vocabulary
 from .trust import expected, tables_of
 from .write.beside import Aside, beside, look
-from .write.change import reason, try_clean_up
+from .write.change import try_clean_up
 from .write.join import count_rows, insert_head, kept_sums, offsets, projection
 from .write.unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
 from moescope import analyses
-from moescope.analyses.signatures.maps import Agreement, cut, maps, neighbours, shared, tree
+from moescope.analyses.signatures.maps import Agreement, cut, map_rows, neighbours, shared, tree
 from moescope.errors import AnalysisError
 
 
@@ -59,7 +59,7 @@ def test_maps() -> None:
 
     rng = np.random.default_rng(0)
     x = np.repeat(np.eye(3), 20, axis=0) + 0.05 * rng.normal(size=(60, 3))
-    table, rows = maps(x, pd.DataFrame({"text": np.repeat(["a", "b", "c"], 20)}), "points", 2)
+    table, rows = map_rows(x, pd.DataFrame({"text": np.repeat(["a", "b", "c"], 20)}), "points", 2)
     assert table.shape == (120, 4)
     value = rows.set_index("name")["value"]
     assert value["map faithfulness"] > 2 * rows["chance"].iloc[0]

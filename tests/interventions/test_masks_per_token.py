@@ -100,7 +100,7 @@ def test_another_number_of_experts() -> None:
 
 def test_mask_of_some_tokens() -> None:
     class Site:
-        n_experts, extra, kind = 4, {}, "token_choice"
+        n_experts, special_experts, kind = 4, 0, "token_choice"
 
     assert mask_of(Site(), [1, 3], None).tolist() == [False, True, False, True]  # type: ignore[arg-type]
     some = mask_of(Site(), [1, 3], torch.tensor([[True, False, True]]))  # type: ignore[arg-type]

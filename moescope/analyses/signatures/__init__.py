@@ -29,7 +29,7 @@ from .._shared.chart_forms import chart
 from .._shared.label_questions import choose
 from .._shared.scope import scope
 from .._shared.token_table import LIMIT, Kind, Tokens, tokens
-from .maps import Agreement, cut, maps, tree
+from .maps import Agreement, cut, map_rows, tree
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -67,7 +67,7 @@ def run(
     found: dict[str, pd.DataFrame] = {}
     for what, x in signature.items():
         if seeds and len(x) >= 20:
-            found[f"map of {what}"], rows = maps(x, items[what], what, seeds)
+            found[f"map of {what}"], rows = map_rows(x, items[what], what, seeds)
             frames.append(rows)
     figure = gather(frames)
     found = {"figures": figure, **found} | {k: v for k, v in items.items() if f"map of {k}" not in found}

@@ -80,7 +80,7 @@ def shared(a: Ints, b: Ints) -> float:
     return float(np.mean([len(np.intersect1d(p, q)) / len(p) for p, q in zip(a, b)]))
 
 
-def maps(x: Floats, items: pd.DataFrame, what: str, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def map_rows(x: Floats, items: pd.DataFrame, what: str, seeds: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`items` with x and y for each seed, and figures of stability and faithfulness (chance: neighbours drawn at random)."""
     from scipy.spatial import procrustes
 

@@ -19,10 +19,10 @@ from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
-from .coactivation import coactivation
-from .consistency import consistency
+from .coactivation import coactivation_rows
+from .consistency import consistency_rows
 from .flow import paths, transitions
-from .repetition import repetition
+from .repetition import repetition_rows
 from .weight_similarity import likeness, similarity_sql
 
 MOST = 3_000_000  # assignments in memory
@@ -34,11 +34,11 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     notes = list(here.notes)
     taken = sample(here, notes, MOST)
     _kind, masks = _subsets(here, taken, by, notes)
-    pair_rows, pairs = coactivation(taken)
+    pair_rows, pairs = coactivation_rows(taken)
     path_rows, frequent = paths(taken)
     moves_sql = _moves_sql(here)
     alike, similar = likeness(here, taken, notes)
-    rows = [*pair_rows, *repetition(taken, masks), *consistency(taken), *transitions(taken), *path_rows]
+    rows = [*pair_rows, *repetition_rows(taken, masks), *consistency_rows(taken), *transitions(taken), *path_rows]
     if not rows:
         raise AnalysisError(
             f"run {here.run} chose one expert per token, in one layer, for single tokens: no structure to measure"

@@ -54,7 +54,7 @@ def swapped(chosen: Array, unit: Array, rounds: int, rng: Any) -> Array:
     return chosen
 
 
-def coactivation(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+def coactivation_rows(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]:
     """Figures per router, and the pairs that stand out most."""
     rows, cells = [], []
     for where, experts, there, chosen in sample.routers():

@@ -90,7 +90,7 @@ def window_sums(hot: Array, m: int) -> Array:
     return total
 
 
-def consistency(sample: Sample, m: int = WINDOW, ratio: float = RATIO) -> list[pd.DataFrame]:
+def consistency_rows(sample: Sample, m: int = WINDOW, ratio: float = RATIO) -> list[pd.DataFrame]:
     """SRP and SCH of every router; null from a few shuffles within documents."""
     orders = list(shuffles(sample.unit, 7))
     rows = []

@@ -30,7 +30,7 @@ def chance_of_meeting(experts: int, k: int) -> float:
     return 1 - comb(experts - k, k) / comb(experts, k) if k <= experts else 1.0
 
 
-def repetition(sample: Sample, subsets: dict[str, Array]) -> list[pd.DataFrame]:
+def repetition_rows(sample: Sample, subsets: dict[str, Array]) -> list[pd.DataFrame]:
     """Figures per router and subset (names to masks of rows)."""
     orders = list(shuffles(sample.unit, SHUFFLES))
     rows = []

@@ -105,3 +105,9 @@ def crc(path: Path) -> int:
         while piece := file.read(1 << 20):
             found = zlib.crc32(piece, found)
     return found
+
+
+def reason(error: Exception) -> str:
+    """What the system or DuckDB says, in one line."""
+    said = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(said).split())[:200] or type(error).__name__

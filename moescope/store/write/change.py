@@ -20,7 +20,7 @@ import duckdb
 from ... import __version__
 from ...errors import StoreError
 from ..connect import connect, identity, joined
-from ..files.durable import check_locks, exclusive, sync
+from ..files.durable import check_locks, exclusive, reason, sync
 from ..files.paths import attach, confine, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION, migrate
@@ -82,12 +82,6 @@ def change_store(store: Path, change: Change, anew: bool = False) -> None:
             replace(store, change, anew)
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"cannot write {store}: {reason(error)}; choose a folder that can be written") from error
-
-
-def reason(error: Exception) -> str:
-    """What the system or DuckDB says, in one line."""
-    said = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(said).split())[:200] or type(error).__name__
 
 
 def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:

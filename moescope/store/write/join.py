@@ -9,7 +9,7 @@ import duckdb
 from ...decisions import MAX_WIDTH
 from ...errors import MoescopeError, StoreError
 from .. import column_fit
-from ..files.durable import exclusive
+from ..files.durable import exclusive, reason
 from ..files.interrupts import defer_interrupt
 from ..files.paths import parquet
 from ..migrations import today
@@ -17,7 +17,7 @@ from ..physical import tables
 from ..schema import refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
 from ..trust import expected
-from .change import clean_up, reason, replace
+from .change import clean_up, replace
 from .top_k import settle_top_k
 from .unfinished_run import KEYS, UnfinishedRun
 
