@@ -6,11 +6,12 @@
 Edits are a small vocabulary over layers, experts and tokens; each restores the model bit for bit, also after an exception.
 """
 
+from ..routers.contribution import contribution
 from ._base import Edit, intervene, overrides
 from ._selection import parse
 from .ablate import ablate
 from .choice import Capacity, RouteAround, TopK
-from .contributions import Mean, Norms, contribution, norms
+from .contributions import Mean, Norms, norms
 from .executed import Force, Identity, RandomRouter, Swap, Zero
 from .replay import Replay, Route, read_routes, route_of
 

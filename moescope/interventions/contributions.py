@@ -1,7 +1,7 @@
 """What each expert adds: a block's routed output, taken apart expert by expert from what was executed; and its mean."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -10,34 +10,10 @@ from torch import Tensor, nn
 from ..contracts import Call, Site
 from ..errors import InputError, ModelError
 from ..proof import observed
+from ..routers.contribution import contribution, runs
 from ._base import Edit, Undo
 from ._selection import check_experts
 from .executed import Zero
-
-
-def contribution(call: Call, expert: int) -> Tensor:
-    """(T, H) weight × output of one expert in a call; 0 where it did not run. All of them and `always` sum to the output."""
-    record = call.record
-    alive = record.experts == expert
-    if record.dropped is not None:
-        alive &= ~record.dropped
-    mine = replace(record, weights=record.weights.masked_fill(~alive, 0))
-    made = record.site.contract.recompute(record.site, call.inputs, mine).float().flatten(0, -2)
-    return made - always(call)
-
-
-def always(call: Call) -> Tensor | float:
-    """(T, H) what a block's output holds whoever runs (JetMoE's bias, Doge's dense part): counted to no expert. Mostly 0."""
-    if not call.record.site.contract.constant_output:
-        return 0.0
-    none = replace(call.record, weights=torch.zeros_like(call.record.weights))
-    return call.record.site.contract.recompute(call.record.site, call.inputs, none).float().flatten(0, -2)
-
-
-def runs(call: Call, expert: int) -> Tensor:
-    """(T,) bool: tokens that ran the expert."""
-    hit = call.record.experts == expert
-    return (hit if call.record.dropped is None else hit & ~call.record.dropped).any(-1)
 
 
 @dataclass

@@ -9,10 +9,10 @@ import torch
 from moescope.contracts import Site, find
 from moescope.errors import ModelError
 from moescope.interventions import Force, Identity, RandomRouter, RouteAround, TopK, Zero, contribution, intervene
-from moescope.interventions.contributions import always
 from moescope.interventions.prefix import Prefix
 from moescope.models import tiny
 from moescope.proof import observed, tensors
+from moescope.routers.contribution import always
 
 NO_NEXT = {  # families that cannot be routed around in some layer, and the word that says why
     "deepseek_v4": "table",

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ... import hooks
 from ...contracts import Call, Record, Site
 from ...errors import InputError
-from ...interventions.contributions import contribution
+from ...routers.contribution import contribution
 from ...statistics.moments import States, slow_over_fast
 from ...store import RunWriter
 from ...weights import home
