@@ -1,0 +1,1 @@
+"""Scripts behind every figure: what tracing costs, how answers scale, what other tools do with the same model."""

@@ -34,6 +34,7 @@ class Hook(Own):
         self.module, self.function = module, function
 
     def __call__(self, module: nn.Module, *call: Any) -> Any:
+        """What torch calls; None, and nothing done, at another module and under torch.export."""
         if torch.compiler.is_exporting():
             return None
         return _called(self, module, *call)

@@ -134,5 +134,6 @@ def tensors(output: Any) -> list[Tensor]:
 
 
 def equal(left: list[Tensor], right: list[Tensor]) -> bool:
+    """Whether two outputs are the same bit for bit, NaN in the same places."""
     return len(left) == len(right) and all(torch.equal(a, b) or bool((a.isnan() == b.isnan()).all() and torch.equal(
         a.nan_to_num(), b.nan_to_num())) for a, b in zip(left, right))  # fmt: skip

@@ -55,6 +55,7 @@ class Pair:
         self.changes = changes(self.chosen, self.other, self.experts)
 
     def figures(self, margins: Array) -> list[pd.DataFrame]:
+        """Rows of what changed in this router; none where no token was decided in both runs."""
         if not len(self.rows):
             return []
         k = round(float((self.chosen >= 0).sum(1).mean()))
