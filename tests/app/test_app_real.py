@@ -50,7 +50,7 @@ def maps(test: AppTest) -> dict[str, dict[tuple[Any, Any], float]]:
     """By title, {(row, column): value} of every heat map."""
     found = {}
     for part in test.get("bidi_component"):
-        if part.proto.component_name != "moescope_heat":
+        if part.proto.component_name != "moescope_heat_map":
             continue
         data = json.loads(part.proto.json)
         columns, rows = data["keys"]

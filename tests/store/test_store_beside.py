@@ -209,7 +209,7 @@ def test_two_begin_a_store_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             first.append(handmade.written(store, name="first", close=False))
         real(*args, **named)
 
-    monkeypatch.setattr(replacing, "update", late)
+    monkeypatch.setattr(replacing, "change_store", late)
     handmade.written(store, name="second")
     first[0].close(handmade.FINAL, {})
     with moescope.open(store) as opened:
