@@ -120,8 +120,8 @@ def _load() -> None:
         "store",
         "models.loading",
         "models.vmoe",
-        "analyses._report",
-        "store.verify",
+        "analyses._shared.report_page",
+        "store.integrity.verify",
     ):
         importlib.import_module(f"moescope.{name}")
     for name in ("datasets", "pandas", "pyarrow.csv", "pyarrow.parquet", "duckdb", "altair"):

@@ -139,7 +139,7 @@ def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
     with (
         patch.object(PreTrainedModel, "__call__", call),
         patch("moescope.store.write.writer.ensure_store"),
-        patch("moescope.store.write.writer.merge", keep),
+        patch("moescope.store.write.writer.join_run", keep),
         tracers,
     ):
         yield
