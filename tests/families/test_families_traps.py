@@ -120,7 +120,7 @@ def test_dropped_is_dropped(tmp_path: Path) -> None:
 def test_two_routers_in_a_layer(tmp_path: Path) -> None:
     """JetMoE: one of the attention, one of the feed-forward, of the same tokens."""
     built, sites, _ = seen("jetmoe")
-    assert {(s.layer, s.where) for s in sites} == {(layer, where) for layer in range(4) for where in ("attention", "ffn")}
+    assert {(s.layer, s.block_type) for s in sites} == {(layer, where) for layer in range(4) for where in ("attention", "ffn")}
     with traced(built, tmp_path / "s.duckdb") as store:
         rows = store.rows(
             "select block_type, count(distinct router), count(distinct token) from assignments join routers using (router) "
