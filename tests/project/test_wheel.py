@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 NEEDED = [
     "moescope/store/schema.sql",
     "moescope/store/views.sql",
+    "moescope/py.typed",
     "moescope/app/main.py", "moescope/app/.streamlit/config.toml", "moescope/app/components/heat_map.js",
     "moescope/_datasets/text/README.md",
     "moescope/_datasets/fashion-mnist/README.md",
