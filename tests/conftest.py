@@ -17,6 +17,7 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
+TOKEN = "open-sesame+/="
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,39 @@ def chromium() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), headless=True, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def recounted_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of which every decision is known: recounted.Truth."""
+    import recounted
+
+    return recounted.written(tmp_path_factory.mktemp("recounted") / "a.duckdb", recounted.Truth())
+
+
+@pytest.fixture
+def recounted_shown(recounted_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is what the dashboard's modules show."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(recounted_store))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that is served behind TOKEN."""
+    import synthetic_app
+
+    store = tmp_path_factory.mktemp("door") / "small.duckdb"
+    synthetic_app.text_run(store, "small", documents=1)
+    return store
+
+
+@pytest.fixture(scope="module")
+def site(small: Path) -> Iterator[Any]:
+    """The dashboard over it."""
+    from moescope.cli.app import serving
+
+    with serving(small, token=TOKEN) as running:
+        yield running
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def subjects(only: str = "*") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     every = [
         p.relative_to(copies.ROOT).as_posix()
-        for part in ("moescope",) for suffix in ("py", "sql") for p in (copies.ROOT / part).rglob(f"*.{suffix}")
+        for suffix in ("py", "sql") for p in (copies.ROOT / "moescope").rglob(f"*.{suffix}")
     ]  # fmt: skip
     for subject, patterns in tomllib.loads((HERE / "subjects.toml").read_text())["subjects"].items():
         if not fnmatch.fnmatch(subject, only):

@@ -111,7 +111,7 @@ def _in_turn(tests: list[Test]) -> list[Test]:
 
 
 def _python_files() -> list[str]:
-    return [str(p.relative_to(ROOT)) for part in ("moescope",) for p in sorted((ROOT / part).rglob("*.py"))]
+    return [str(p.relative_to(ROOT)) for p in sorted((ROOT / "moescope").rglob("*.py"))]
 
 
 def _functions(path: str) -> Iterator[tuple[Function, str]]:

@@ -16,7 +16,7 @@ class Seen:
     """(path in the tree, qualified name) of every function called since `start`."""
 
     def __init__(self, tree: str) -> None:
-        self._inside = tuple(f"{tree}/{part}/" for part in ("moescope",))
+        self._inside = f"{tree}/moescope/"
         self._cut = len(tree) + 1
         self.found: set[tuple[str, str]] = set()
 

@@ -1,4 +1,4 @@
-"""The dashboard's server: main.py behind `Door` and `Front`, with everything imported and asked once before the first visitor.
+"""The dashboard's server: main.py behind `Door` and `AssetCache`, all imported and asked once before the first visitor.
 
 What it is told, it finds in its environment: MOESCOPE_STORE; MOESCOPE_TOKEN (empty: everybody is let in; not there: nobody);
 MOESCOPE_NAMES, under which it answers, as name:port, with spaces between; MOESCOPE_OPEN, the address to open in a browser;

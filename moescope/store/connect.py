@@ -41,7 +41,7 @@ def connect(
             con.execute("set lock_configuration = true")
         if (version := schema_version(con)) not in readable():
             raise StoreError(_which(store, version))
-        tables_of(con, store)
+        tables_of(con, store, version)
     except duckdb.Error as error:
         con.close()
         raise StoreError(_why(store, error)) from error

@@ -40,30 +40,29 @@ def _columns(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, dict[st
     return found
 
 
-def schema_version(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:
+def schema_version(con: duckdb.DuckDBPyConnection) -> str | None:
     """The schema version of an attached file, if there is a table that can say it."""
     columns = con.execute(
         "select column_name from duckdb_columns() join duckdb_tables() using (database_name, schema_name, table_name) where "
-        "database_name = ? and schema_name = 'main' and table_name = 'meta' and data_type = 'VARCHAR' "
-        "and column_default is null order by 1",
-        [database],
+        "database_name = 'base' and schema_name = 'main' and table_name = 'meta' and data_type = 'VARCHAR' "
+        "and column_default is null order by 1"
     ).fetchall()
     if columns != [("key",), ("value",)]:
         return None
-    found = con.execute(f"select value from {database}.main.meta where key = 'schema_version'").fetchall()
+    found = con.execute("select value from base.main.meta where key = 'schema_version'").fetchall()
     return found[0][0] if found else None
 
 
-def tables_of(con: duckdb.DuckDBPyConnection, store: object, database: str = "base") -> dict[str, dict[str, str]]:
+def tables_of(con: duckdb.DuckDBPyConnection, store: object, version: str | None = None) -> dict[str, dict[str, str]]:
     """{table: {column: what it is called in the file}} of an attached file, of the columns that we know.
 
-    StoreError if one of our names is something else there.
+    `version`: of its schema, if known. StoreError if one of our names is something else there.
     """
-    version = schema_version(con, database) or VERSION
-    views = con.execute("select view_name from duckdb_views() where database_name = ? and not internal", [database]).fetchall()
+    version = version or schema_version(con) or VERSION
+    views = con.execute("select view_name from duckdb_views() where database_name = ? and not internal", ["base"]).fetchall()
     for name in sorted({name for (name,) in views} & expected().keys()):
         raise StoreError(f"{store} {_STRANGE}: {name} is a view there; do not trust it")
-    there = _columns(con, database)
+    there = _columns(con, "base")
     return {table: _known(store, table, there[table], version) for table in there if table in expected() or is_routed(table)}
 
 

@@ -8,37 +8,22 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import synthetic_app
+from conftest import TOKEN
 
 from moescope.cli.app import Site, serving
 
 ROOT = Path(__file__).parents[2]
-TOKEN = "open-sesame+/="
 GUARDS = {
     "content-security-policy": "frame-ancestors 'none'",
     "x-frame-options": "DENY",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("door") / "small.duckdb"
-    synthetic_app.text_run(store, "small", documents=1)
-    return store
-
-
-@pytest.fixture(scope="module")
-def site(small: Path) -> Iterator[Site]:
-    with serving(small, token=TOKEN) as running:
-        yield running
 
 
 def port(site: Site) -> int:

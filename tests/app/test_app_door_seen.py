@@ -9,8 +9,8 @@ from typing import Any
 
 import psutil
 import pytest
-import synthetic_app
 from browser import CHROMIUM, Eyes
+from conftest import TOKEN
 
 from moescope.cli.app import Site, serving
 
@@ -19,21 +19,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
 ]
-TOKEN = "open-sesame+/="
 LONG = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    store = tmp_path_factory.mktemp("seen") / "small.duckdb"
-    synthetic_app.text_run(store, "small", documents=1)
-    return store
-
-
-@pytest.fixture(scope="module")
-def site(small: Path) -> Iterator[Site]:
-    with serving(small, token=TOKEN) as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,22 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from pages import part, rows, same, view
-from recounted import DOMAINS, EXPERTS, Truth, entropy, ran, spread, written
+from recounted import DOMAINS, EXPERTS, Truth, entropy, ran, spread
 
 import moescope
 
+pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
 RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "assignments": sum(len(d.chosen) for d in TRUTH.of(0)), "model": 0}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("recounted") / "a.duckdb", TRUTH)
-
-
-@pytest.fixture(autouse=True)
-def _shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOESCOPE_STORE", str(store))
 
 
 def order(run: int) -> list[tuple[int, str, int]]:
@@ -31,8 +22,8 @@ def order(run: int) -> list[tuple[int, str, int]]:
     return [(router, stack, layer) for stack, layer, router in sorted(found)]
 
 
-def test_the_store_holds_what_was_planted(store: Path) -> None:
-    with moescope.open(store) as opened:
+def test_the_store_holds_what_was_planted(recounted_store: Path) -> None:
+    with moescope.open(recounted_store) as opened:
         found = opened.rows(
             "select run, phase, stack, layer, router, token, sequence, position, vocab_id, text, generated, rank, expert, "
             "weight, dropped, document, domain from routing order by token, router, rank"
@@ -149,7 +140,7 @@ def test_intervals_of_balance_are_over_documents() -> None:
     assert "low" not in part("queries.balance").shares(RUN | {"assignments": part("queries.balance").SMALL + 1}, frame)
 
 
-def test_health_of_a_run(store: Path) -> None:
+def test_health_of_a_run() -> None:
     runs, stored = view("runs"), part("queries.store_access")
     here = TRUTH.of(0)
     dead = sum(not ran(TRUTH.of(0, r), e) for r in range(4) for e in range(EXPERTS))

@@ -10,19 +10,10 @@ from recounted import EXPERTS, ROUTERS, Truth, ran, spread, written
 
 from moescope import statistics as st
 
+pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
 LATER = len(ROUTERS)  # the second run's routers follow the first's
 TOKENS = len(TRUTH.tokens) // 2
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("recounted") / "a.duckdb", TRUTH)
-
-
-@pytest.fixture(autouse=True)
-def _shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOESCOPE_STORE", str(store))
 
 
 def test_difference_of_load() -> None:

@@ -11,19 +11,10 @@ from recounted import DOMAINS, EXPERTS, WORDS, Decision, Truth, ran, spread, wri
 
 from moescope import statistics as st
 
+pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
 RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0, "model_name": "run 0", "dataset": "text"}
 ROUTERS = range(4)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("recounted") / "a.duckdb", TRUTH)
-
-
-@pytest.fixture(autouse=True)
-def _shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOESCOPE_STORE", str(store))
 
 
 def layer_of(router: int) -> Any:

@@ -1,27 +1,17 @@
 """What the Structure, Tokens and Dimensionality pages count; against a recount of every decision."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from pages import part, rows, same, view
-from recounted import EXPERTS, Truth, entropy, ran, written
+from recounted import EXPERTS, Truth, entropy, ran
 
+pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
 RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0}
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return written(tmp_path_factory.mktemp("recounted") / "a.duckdb", TRUTH)
-
-
-@pytest.fixture(autouse=True)
-def _shown(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MOESCOPE_STORE", str(store))
 
 
 def layer_of(router: int) -> Any:

@@ -77,6 +77,16 @@ class Scope:
             )
         return wanted or next((k for k in prefer if k in useful), useful[0])
 
+    def kind_or_note(self, by: str | None, notes: list[str], without: str) -> str | None:
+        """As `kind`; where nobody asked for one and there is none, None and a note of what is left out."""
+        try:
+            return self.kind(by)
+        except AnalysisError as reason:
+            if by:
+                raise
+            notes.append(f"{without}: {reason}.")
+            return None
+
     def units_sql(self, kind: str | None = None) -> str:
         """SQL with one row per sequence: sequence, unit (documents from 0), label (of the sequence label `kind`, or '').
 

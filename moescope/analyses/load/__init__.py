@@ -20,7 +20,6 @@ import numpy as np
 import pandas as pd
 
 from ... import statistics as st
-from ...errors import AnalysisError
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
@@ -124,12 +123,7 @@ def _experts(table: Table, draws: Any) -> pd.DataFrame:
 
 
 def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
-    try:
-        kind = here.kind(by)
-    except AnalysisError as reason:
-        if by:
-            raise
-        notes.append(f"No load by label: {reason}.")
+    if (kind := here.kind_or_note(by, notes, "No load by label")) is None:
         return []
     sql["label"] = load_sql(here, kind)
     rows = []

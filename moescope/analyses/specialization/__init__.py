@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from ... import statistics as st
-from ...errors import AnalysisError
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, gather
@@ -47,12 +46,7 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
 
 
 def _labels(here: Scope, by: str | None, fdr: float, sql: dict[str, str], notes: list[str]) -> tuple[Any, pd.DataFrame]:
-    try:
-        kind = here.kind(by)
-    except AnalysisError as reason:
-        if by:
-            raise
-        notes.append(f"Nothing by label: {reason}.")
+    if (kind := here.kind_or_note(by, notes, "Nothing by label")) is None:
         return [], pd.DataFrame(
             columns=["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "q"]
         )

@@ -60,12 +60,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
 def _subsets(here: Scope, taken: Sample, by: str | None, notes: list[str]) -> tuple[str, dict[str, Array]]:
     """Rows of everything, and of every label."""
     masks = {"": np.ones(len(taken.tokens), dtype=bool)}
-    try:
-        kind = here.kind(by)
-    except AnalysisError as reason:
-        if by:
-            raise
-        notes.append(f"Repetition is not split by label: {reason}.")
+    if (kind := here.kind_or_note(by, notes, "Repetition is not split by label")) is None:
         return "", masks
     labels = dict(here.store.rows(f"select sequence, label from sequence_labels where kind = '{kind}'"))
     mine = taken.tokens["sequence"].map(labels)

@@ -35,8 +35,9 @@ class Lock:
 
     def __init__(self, path: Path, kind: int, patience: float = 0.0) -> None:
         self._fd = -1
-        if fcntl is None:
-            return _needed(kind)
+        if fcntl is None and kind == SHARED:
+            return None
+        check_locks()
         self._fd = os.open(path, os.O_RDONLY)
         until = time.monotonic() + patience
         while True:
@@ -72,11 +73,6 @@ def exclusive(store: Path, wait: bool = True) -> Iterator[None]:
 def check_locks() -> None:
     """StoreError where the system has no locks, so that no store can be written."""
     if fcntl is None:
-        _needed(EXCLUSIVE)
-
-
-def _needed(kind: int) -> None:
-    if kind == EXCLUSIVE:
         raise StoreError(_UNLOCKED.format(os.name))
 
 
