@@ -2,8 +2,9 @@
 
 from .checks import stored, tensors
 from .inputs import example_inputs, images_per_group
-from .prove import Proved, edited, observed, prove, proving, quiet
+from .prove import Proved, prove, proving, quiet
 from .remembered import proved
+from .watching import edited, observed
 
 __all__ = [
     "Proved",

@@ -2,26 +2,27 @@
 
 For every router: it fired; its experts exist and are distinct; its weights are finite; the experts' output, recomputed expert
 by expert from the record as it would be stored, equals the real one; writing the record back leaves the model's output
-bit-identical; zero weights change it.
+bit-identical; another decision is executed when it is written; a changed token moves the row that bears its name; zero weights
+change the output.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from threading import local
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import hooks
 from ..contracts import Call, Edit, Site
 from ..errors import InputError, MoescopeError, ProofFailed
 from .checks import check_calls, equal, shows, stored, tensors
+from .other_decision import follows
 from .state import State
+from .watching import Run, edited, observed
+from .which_token import changed, check_rows
 
-Run = Callable[[], Any]
 _here = local()
 
 
@@ -37,49 +38,6 @@ class Proved:
     note: str = ""
 
 
-@contextmanager
-def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
-    """Collect what every site does while the block runs: {site name: its calls}, in the order in which they first fired."""
-    calls: dict[str, list[Call]] = {site.name: [] for site in sites}
-    handles = []
-    for site in sites:
-        records: list[Any] = []
-
-        def keep(inputs: tuple[Any, ...], output: Tensor, site: Site = site, records: list[Any] = records) -> None:
-            if records:
-                if not calls[site.name]:
-                    calls[site.name] = calls.pop(site.name)
-                calls[site.name].append(Call(records.pop(), inputs, output.detach()))
-
-        handles += site.contract.watch(site, keep)
-        handles += site.contract.listen(site, records.append)  # later, so that it hears of a call before its output is seen
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def edited(sites: list[Site], edit: Callable[[Site, int], Edit], *, last: bool = False) -> Iterator[None]:
-    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide; `last`: behind all hooks."""
-    handles = []
-    for site in sites:
-        handles += site.contract.edit(site, _numbered(site, edit))
-    if last:
-        hooks.stay_last(handles, all_of_them=True)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _numbered(site: Site, edit: Callable[[Site, int], Edit]) -> Edit:
-    numbers = count()
-    return lambda experts, weights: edit(site, next(numbers))(experts, weights)
-
-
 def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
     """Prove every site on one forward pass of `model(**inputs)`; learns each site's top_k and score on the way.
 
@@ -90,9 +48,9 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
     """
     with quiet(model, inputs) as again:
 
-        def run() -> list[Tensor]:
+        def run(given: Mapping[str, Any] = inputs) -> list[Tensor]:
             again()
-            return tensors(model(**inputs))
+            return tensors(model(**given))
 
         reference = _first(model, run)
         steady = equal(reference, run())
@@ -102,7 +60,11 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
             raise ProofFailed(f"{type(model).__name__} gives another output when it is listened to; nothing is traced")
         errors = {site.name: check_calls(site, calls[site.name]) for site in sites}
         identical = _written_back(sites, calls, run, reference) if steady else dict.fromkeys(errors, False)
+        follows(sites, calls, run)
+        change = changed(inputs, getattr(model, "config", None))
         notes = shows(sites, calls)
+        if change is not None and steady:
+            notes |= check_rows(sites, calls, change, lambda: run(change.inputs))
     order = {name: place for place, name in enumerate(calls)}
     sites.sort(key=lambda site: order[site.name])
     if not steady:
