@@ -6,7 +6,7 @@ bit-identical; another decision is executed when it is written; a changed token 
 change the output.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
@@ -20,6 +20,7 @@ from ..errors import InputError, MoescopeError, ProofFailed
 from .checks import check_calls, equal, shows, stored, tensors
 from .other_decision import follows
 from .state import State
+from .unclaimed import left_out, watched
 from .watching import Run, edited, observed
 from .which_token import changed, check_rows
 
@@ -38,7 +39,17 @@ class Proved:
     note: str = ""
 
 
-def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
+class Proof(list[Proved]):
+    """What was shown, router by router. `left_out`: sentences on modules that choose and are in no contract."""
+
+    left_out: list[str]
+
+    def __init__(self, rows: Iterable[Proved], left_out: Iterable[str] = ()) -> None:
+        super().__init__(rows)
+        self.left_out = list(left_out)
+
+
+def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Proof:
     """Prove every site on one forward pass of `model(**inputs)`; learns each site's top_k and score on the way.
 
     `sites` are put into the order in which they fired: a module may be registered before one that runs before it.
@@ -53,7 +64,8 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
             return tensors(model(**given))
 
         reference = _first(model, run)
-        steady = equal(reference, run())
+        with watched() as watch:
+            steady = equal(reference, run())
         with observed(sites) as calls:
             listened = run()
         if steady and not equal(reference, listened):
@@ -69,7 +81,7 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
     sites.sort(key=lambda site: order[site.name])
     if not steady:
         notes = dict.fromkeys(errors, "the model is not deterministic: identity after writing back could not be shown") | notes
-    return [
+    rows = [
         Proved(
             s.path,
             s.contract.name,
@@ -81,6 +93,7 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
         for s in sites
         if calls[s.name]
     ]
+    return Proof(rows, left_out(model, sites, watch))
 
 
 def _first(model: nn.Module, run: Run) -> list[Tensor]:
