@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Record, Site
+from ..routers.nested import packed
 from ..routers.router_call import RouterCall
 
 
@@ -161,15 +162,6 @@ def spread(
     if rows is not None:
         chosen, given = (t.new_zeros(shape).flatten(0, 1).index_copy(0, rows, t) for t in (chosen, given))
     return chosen.view(shape), given.view(shape)
-
-
-def packed(chosen: Tensor) -> Tensor:
-    """(B, K) places chosen (B, S) of each sequence in order, -1 behind the last."""
-    count = chosen.sum(1)
-    index = chosen.new_full((len(chosen), int(count.max())), -1, dtype=torch.long)
-    row, place = chosen.nonzero(as_tuple=True)
-    index[row, (chosen.cumsum(1) - 1)[row, place]] = place
-    return index
 
 
 contract = Depth()

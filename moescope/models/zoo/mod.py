@@ -29,7 +29,7 @@ class Depth(nn.Module):
         self.block, self.capacity, self.select = block, capacity, select
         self.router = nn.Linear(hidden, 1, bias=False)
         if select == "predictor":
-            self.predictor = nn.Sequential(nn.Linear(hidden, hidden // 2), nn.ReLU(), nn.Linear(hidden // 2, 1))
+            self.predictor = nn.Sequential(nn.Linear(hidden, hidden // 2), nn.Tanh(), nn.Linear(hidden // 2, 1, bias=False))
 
     def route(self, hidden: Tensor, alive: Tensor | None = None) -> Route:
         """Which places (B, S, 1) take part, and with what weight."""
