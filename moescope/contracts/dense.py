@@ -128,7 +128,7 @@ class Emotions(Joint):
             return
         experts: Any = children["experts"]
         names = dict(enumerate(getattr(module, "names", ())))
-        for gate, unit in (("local", "token"), ("global", "sequence")):
+        for gate, unit in (("global", "sequence"), ("local", "token")):  # they are seen in the other order
             site = Site(f"{name}.{gate}_gate", module, None, experts, self, len(experts), "dense", unit=unit)
             site.place, site.expert_names, site.score = f"attention.{gate}", names, "softmax"
             yield site
@@ -160,7 +160,7 @@ class Bank(Joint):
         if not hasattr(module, self.method) or not all(hasattr(module, n) for n in ("gates", "experts", "branching_factor")):
             return
         block: Any = module
-        for node in range(block.n_gates):
+        for node in reversed(range(block.n_gates)):  # they are seen in the other order
             site = Site(self._path(name, node), module, None, block.experts, self, block.branching_factor, "tree")
             site.place, site.score, site.rule = f"node{node}", "softmax", {"node": node}
             if node:
