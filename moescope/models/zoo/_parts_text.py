@@ -100,8 +100,8 @@ class Language(nn.Module):
         return hidden
 
     def extra_loss(self) -> Tensor | float:
-        """What the last forward adds to the loss: the layers' own `loss`, where they have one."""
-        return sum((m.loss for m in self.modules() if torch.is_tensor(vars(m).get("loss"))), start=0.0)
+        """What this forward adds to the loss: the layers' own `loss`, where they have one; taken from them."""
+        return sum((vars(m).pop("loss") for m in self.modules() if torch.is_tensor(vars(m).get("loss"))), start=0.0)
 
 
 def places(count: int, hidden: int) -> Tensor:
