@@ -11,6 +11,7 @@ from ..routers.base import Call, Contract, Edit, Emit, Record, Site
 from ..routers.calls import signature
 from ..routers.compiled import check_compiled, is_wrapper
 from ..routers.method_call import MethodCall
+from ..routers.nested import nest
 from ..routers.notes import describe
 from ..routers.suspects import suspects
 from ..routers.versions import check_transformers
@@ -51,6 +52,7 @@ def find(model: nn.Module) -> list[Site]:
         site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
         site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None
         describe(model, site)
+    nest(sites)
     return sites
 
 
