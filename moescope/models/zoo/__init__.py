@@ -1,0 +1,1 @@
+"""Small models of systems that no package here offers, one file each."""
