@@ -165,3 +165,26 @@ def inputs_of(system: System, *paths: str) -> Mapping[str, tuple[tuple[Any, ...]
         for handle in handles:
             handle.remove()
     return heard
+
+
+def nucleus(use_sigmoid: bool = False) -> System:
+    """diffusers' NucleusMoE: three layers of which two are routed, two images of 4 × 4 patches."""
+    from diffusers import NucleusMoEImageTransformer2DModel
+
+    torch.manual_seed(0)
+    model = NucleusMoEImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=16, axes_dims_rope=(2, 2, 4), dense_moe_strategy="leave_first_block_dense", num_experts=4,
+        moe_intermediate_dim=32, capacity_factors=1.0, use_sigmoid=use_sigmoid,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if name.endswith(("gate_up_proj", "down_proj")):
+                tensor.normal_(std=0.3)
+    inputs = {
+        "hidden_states": torch.randn(2, 16, 16),
+        "img_shapes": [(1, 4, 4)] * 2,
+        "encoder_hidden_states": torch.randn(2, 5, 16),
+        "timestep": torch.tensor([0.9, 0.1]),
+    }
+    return System(model, inputs)

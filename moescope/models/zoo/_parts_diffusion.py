@@ -64,6 +64,29 @@ class Block(nn.Module):
         return hidden + gate2 * self.moe(self.norm2(hidden) * (1 + scale2) + shift2, condition)
 
 
+class PoolMoE(nn.Module):
+    """Experts on the tokens that a pool gave them.
+
+    `router(hidden (B, S, H))` returns (chosen (B, S, E) bool, weights (B, S, E), logits (B, S, E), places per expert and pool
+    or None, threshold () or None). `pool_axes`: which of batch (B), places (L) and experts (E) compete for one top-k.
+    """
+
+    def __init__(self, router: nn.Module, pool_axes: str, hidden: int, inner: int, experts: int) -> None:
+        super().__init__()
+        self.router, self.pool_axes = router, pool_axes
+        self.experts = nn.ModuleList(Expert(hidden, inner) for _ in range(experts))
+
+    def forward(self, hidden: Tensor, condition: Tensor) -> Tensor:
+        """(B, S, H) → (B, S, H); the condition is in the tokens already."""
+        rows = hidden.flatten(0, -2)
+        chosen, weights = (t.flatten(0, -2) for t in self.router(hidden)[:2])
+        made = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            token = chosen[:, number].nonzero().flatten()
+            made.index_add_(0, token, expert(rows[token]) * weights[token, number, None])
+        return made.view_as(hidden)
+
+
 class Condition(nn.Module):
     """Timestep (B,) and class (B,) → (B, H); the last class stands for none (classifier-free guidance)."""
 

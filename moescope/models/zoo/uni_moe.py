@@ -1,11 +1,12 @@
-"""Uni-MoE 2 (Li and others 2025, github.com/HITsz-TMG/UMOE-Scaling-Unified-Multimodal-LLMs): as many experts as a token needs.
+"""Uni-MoE 2 (Li and others 2025, github.com/HITsz-TMG/UMOE-Scaling-Unified-Multimodal-LLMs): as many experts as a token
+needs.
 
-Read from its `DCMoE/training/Models/UniMoEV2.py` (UniMoEV2MoESparseMoeBlock); the paper was not at hand. Of the dynamic experts
-(real ones, then null ones that return nothing) a token takes the fewest whose softmax reaches `top_p`. Their weights are its
-`allocation_expert`: each pick's softmax over the logits within 2 · jitter of the largest left, then normalized over the picks. The
-fixed experts always run; chosen and fixed logits share one softmax, whose dynamic part is dealt out by those weights. Padding
-takes fixed experts only. Left out: its token dropping (off by default there), jitter of the inputs while training, and everything
-but text.
+Read from its `DCMoE/training/Models/UniMoEV2.py` (UniMoEV2MoESparseMoeBlock); the paper was not at hand. Of the dynamic
+experts (real ones, then null ones that return nothing) a token takes the fewest whose softmax reaches `top_p`. Their weights
+are its `allocation_expert`: each pick's softmax over the logits within 2 · jitter of the largest left, then normalized over
+the picks. The fixed experts always run; chosen and fixed logits share one softmax, whose dynamic part is dealt out by those
+weights. Padding takes fixed experts only. Left out: its token dropping (off by default there), jitter of the inputs while
+training, and everything but text.
 """
 
 from types import SimpleNamespace
