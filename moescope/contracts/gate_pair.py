@@ -1,11 +1,11 @@
 """A gate, or the block's method `route`, returns expert numbers and weights of one shape, in any order and among other
 things; the block calls its `experts` by number (DiT-MoE, HiDream, Diff-MoE, Uni-MoE, Switch-DiT, litgpt, torchtitan).
 
-A block may say more of itself by attributes, none of which it must have: `decides_by = "route"` (its own method, not its gate,
-decides), `kind` and `unit` (of `Site`), `null_experts` (how many
-numbers behind the experts run nothing), `fixed_experts` (a ModuleList whose numbers come next, weighed by the gate and always
-chosen), `alongside(*args)` (rows that its experts take beside the tokens: a timestep), `beside(hidden, *alongside)` (what it
-adds).
+A block may say more of itself by attributes, none of which it must have: `decides_by = "route"` (its own method, not its
+gate, decides), `kind`, `unit` and `expert_names` (of `Site`), `whole = True` (an expert takes and gives a whole input, not
+rows of it), `null_experts` (how many numbers behind the experts run nothing), `fixed_experts` (a ModuleList whose numbers
+come next, weighed by the gate and always chosen), `alongside(*args)` (rows that its experts take beside the tokens: a
+timestep), `beside(hidden, *alongside)` (what it adds).
 """
 
 import re
@@ -55,7 +55,7 @@ class GatePair(RouterCall):
         return Site(
             name, block, router, experts, contract, count, getattr(block, "kind", "token_choice"), roles=roles,
             unit=getattr(block, "unit", "token"), place=f"{stream[1]}.ffn" if stream else "",
-            shared=len(fixed) or None,
+            shared=len(fixed) or None, expert_names=getattr(block, "expert_names", {}),
         )  # fmt: skip
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
@@ -112,7 +112,9 @@ class GatePair(RouterCall):
             hidden = (*args, *kwargs.values())[0]
             beside = site.block.alongside(*args, **kwargs) if hasattr(site.block, "alongside") else ()  # type: ignore[operator]
             made = output[0] if isinstance(output, tuple) else output
-            keep((rows(hidden).clone(), *(t.detach() for t in beside)), rows(made).clone())
+            whole = getattr(site.block, "whole", False)
+            hidden, made = (hidden.detach(), made.detach().flatten(1)) if whole else (rows(hidden), rows(made))
+            keep((hidden.clone(), *(t.detach() for t in beside)), made.clone())
 
         return [hooks.after(site.block, after, kwargs=True, first=True)]
 
@@ -121,8 +123,8 @@ class GatePair(RouterCall):
         hidden = inputs[0]
         record = by_row(record, len(hidden))
         at = torch.arange(len(hidden), device=hidden.device)[:, None]
-        made = expert_sum(at, record, lambda number, row: self._made(site, number, *(t[row[:, 0]] for t in inputs)))
-        return torch.zeros_like(hidden, dtype=torch.float32) + made + self.beside(site, *inputs)
+        made = expert_sum(at, record, lambda number, row: self._made(site, number, *(t[row[:, 0]] for t in inputs)).flatten(1))
+        return torch.zeros_like(hidden, dtype=torch.float32).flatten(1) + made + self.beside(site, *inputs)
 
     def _made(self, site: Site, number: int, hidden: Tensor, *alongside: Tensor) -> Tensor:
         return torch.zeros_like(hidden) if site.roles.get(number) == "null" else self.expert(site, number, hidden, *alongside)

@@ -188,3 +188,49 @@ def nucleus(use_sigmoid: bool = False) -> System:
         "timestep": torch.tensor([0.9, 0.1]),
     }
     return System(model, inputs)
+
+
+def cogvideox() -> System:
+    """diffusers' CogVideoX: two blocks, two videos of two frames of 2 × 2 patches, texts of 5."""
+    from diffusers import CogVideoXTransformer3DModel
+
+    torch.manual_seed(0)
+    model = CogVideoXTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=16,
+        num_layers=2, sample_width=4, sample_height=4, sample_frames=5, patch_size=2, temporal_compression_ratio=4,
+        max_text_seq_length=5,
+    ).eval()  # fmt: skip
+    inputs = {
+        "hidden_states": torch.randn(2, 2, 4, 4, 4),
+        "encoder_hidden_states": torch.randn(2, 5, 16),
+        "timestep": torch.tensor([900, 100]),
+    }
+    return System(model, inputs)
+
+
+class Multiway(nn.Module):
+    """As torchscale's MultiwayNetwork."""
+
+    def __init__(self, module: Callable[[], nn.Module], split: int) -> None:
+        super().__init__()
+        self.A, self.B, self.split_position, self.dim = module(), module(), split, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.split_position == -1:
+            return self.A(x)
+        if self.split_position == 0:
+            return self.B(x)
+        first, second = torch.split(x, [self.split_position, x.shape[1] - self.split_position], dim=1)
+        return torch.cat([self.A(first), self.B(second)], dim=1)
+
+
+class MultiwayLayer(nn.Module):
+    """A projection that is called attention's, and a feed-forward."""
+
+    def __init__(self, split: int) -> None:
+        super().__init__()
+        self.self_attn = nn.ModuleDict({"q_proj": Multiway(lambda: nn.Linear(8, 6), split)})
+        self.ffn = Multiway(lambda: nn.Sequential(nn.Linear(6, 8), nn.GELU()), split)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.ffn(self.self_attn["q_proj"](hidden))
