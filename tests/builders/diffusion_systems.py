@@ -234,3 +234,29 @@ class MultiwayLayer(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.ffn(self.self_attn["q_proj"](hidden))
+
+
+def wan() -> tuple[Any, dict[str, Any]]:
+    """diffusers' Wan 2.2 with two tiny denoisers, and a call: two videos, four steps, boundary at timestep 800, guidance."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+
+    def one(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4, text_dim=16,
+            freq_dim=32, ffn_dim=32, num_layers=1, cross_attn_norm=True, qk_norm="rms_norm_across_heads", rope_max_seq_len=32,
+        ).eval()  # fmt: skip
+
+    pipe = WanPipeline(
+        tokenizer=None, text_encoder=None, vae=None, scheduler=FlowMatchEulerDiscreteScheduler(), transformer=one(0),
+        transformer_2=one(1), boundary_ratio=0.8,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    random = torch.Generator().manual_seed(0)
+    call = {
+        "prompt_embeds": torch.randn(2, 5, 16, generator=random),
+        "negative_prompt_embeds": torch.randn(2, 5, 16, generator=random),
+        "latents": torch.randn(2, 4, 2, 4, 4, generator=random),
+        "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 4, "output_type": "latent",
+    }  # fmt: skip
+    return pipe, call
