@@ -53,8 +53,10 @@ def test_one_denoiser_is_no_stages() -> None:
     """A pipeline without a second denoiser is refused with what to do instead."""
     pipe, _ = wan()
     pipe.transformer_2 = None
-    with pytest.raises(
-        InputError, match=r"WanPipeline has transformer of transformer, transformer_2, .* Tracer\(pipe\.transformer"
+    with (
+        pytest.raises(
+            InputError, match=r"WanPipeline has transformer of transformer, transformer_2, .* Tracer\(pipe\.transformer"
+        ),
+        staged(pipe),
     ):
-        with staged(pipe):
-            pass
+        pass
