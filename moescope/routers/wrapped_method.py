@@ -27,7 +27,7 @@ class _Wrapped(hooks.Own):
 
     def __init__(self, block: nn.Module, method: str) -> None:
         self.block, self.method, self.steps = block, method, list[tuple[bool, Step]]()
-        self.original = getattr(block, method)
+        self.original, self.own = getattr(block, method), vars(block).get(method)  # Accelerate replaces it on the instance
         setattr(block, method, self)
         hooks.mark(block)
 
@@ -46,6 +46,8 @@ class _Wrapped(hooks.Own):
             self.steps.remove(step)
         if not self.steps and vars(self.block).get(self.method) is self:
             delattr(self.block, self.method)
+            if self.own is not None:
+                setattr(self.block, self.method, self.own)
             _all[self.block].pop(self.method)
             hooks.unmark(self.block)
 
