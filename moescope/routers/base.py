@@ -33,8 +33,14 @@ class Site:
     experts: nn.Module | None  # the module that executes it, if there is one
     contract: "Contract"
     n_experts: int  # routed experts
-    kind: str = "token_choice"
-    weight_on: str = "output"
+    kind: str = "token_choice"  # column `routers.kind` of the store says the others
+    weight_on: str = "output"  # column `routers.weight_on`
+    unit: str = "token"  # what one row of a record is about: token | sequence | batch
+    pool_axes: str | None = None  # which axes compete in one top-k: E | L | BL | BE | LE | BLE
+    place: str = ""  # where in the layer, if the path does not say it: ffn.up_proj, double.ffn, ...
+    parent_site: str | None = None  # name of the site whose expert this router is, in a tree
+    parent_expert: int | None = None  # which of its experts
+    expert_names: dict[int, str] = field(default_factory=dict)  # where experts have names: adapters, streams, models
     shared: int | None = None  # experts that always run beside the routed ones
     roles: dict[int, str] = field(default_factory=dict)  # of numbers at or above n_experts: identity, skip, ...
     capacity_factor: float | None = None
@@ -74,7 +80,9 @@ class Site:
 
     @property
     def block_type(self) -> str:
-        """ffn or attention; with the modality where a layer has a router for each."""
+        """ffn or attention; with the modality where a layer has a router for each. What the contract says goes before."""
+        if self.place:
+            return self.place
         modality = re.search(r"(text|vision)_moe", self.name)
         place = "attention" if "attn" in self.name or "attention" in self.name else "ffn"
         return f"{place}.{modality[1]}" if modality else place
@@ -90,6 +98,7 @@ class Record:
     the group of tokens that share a capacity; pool_tokens, capacity: the size of each, and its experts' places. rows: (T,)
     places in the stream, where the router sees some of its tokens. iteration: which of the router's calls in one forward.
     altered: the decision was changed on its way to the experts and the router's own is not kept (it was written over).
+    threshold: () of a pool whose places are not counted. executed: (T, k) bool, of what was weighed and sampled: what ran.
     """
 
     site: Site
@@ -106,6 +115,8 @@ class Record:
     pool_tokens: int | None = None
     iteration: int = 0
     altered: bool = False
+    threshold: Tensor | None = None
+    executed: Tensor | None = None
 
 
 Emit = Callable[[Record], None]

@@ -3,19 +3,15 @@
 docs/plugin.md has an example in twenty lines.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .. import hooks
 from .base import Contract, Edit, Emit, Record, Site
-
-Step = Callable[[tuple[Any, ...], Any], Any]
+from .expert_sum import expert_sum, watch_block
+from .wrapped_method import after_method
 
 
 class MethodCall(Contract):
@@ -51,7 +47,7 @@ class MethodCall(Contract):
             emit(Record(site, *self.read(args, output)))
             return output
 
-        return [_wrapped(site.block, self.method).add(after, last=True)]
+        return [after_method(site.block, self.method, after, last=True)]
 
     def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
         """Return something else."""
@@ -60,72 +56,14 @@ class MethodCall(Contract):
             experts, weights, _ = self.read(args, output)
             return self.write(output, *edit(experts, weights))
 
-        return [_wrapped(site.block, self.method).add(change, last=False)]
+        return [after_method(site.block, self.method, change, last=False)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's first argument, and its output."""
-
-        def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            hidden = (*args, *kwargs.values())[0]
-            made = output[0] if isinstance(output, tuple) else output
-            keep((hidden.reshape(-1, hidden.shape[-1]),), made.reshape(-1, made.shape[-1]))
-
-        return [hooks.after(site.block, after, kwargs=True, first=True)]
+        return watch_block(site, keep)
 
     def recompute(self, site: Site, inputs: tuple[Any, ...], record: Record) -> Tensor:
         """Each expert on the tokens that chose it, times the weight, and what stands beside."""
         (hidden,) = inputs
-        total = torch.zeros_like(hidden, dtype=torch.float32) + self.beside(site.block, hidden)
-        for number in record.experts[record.experts >= 0].unique().tolist():
-            token, slot = (record.experts == number).nonzero(as_tuple=True)
-            made = self.expert(site.block, number, hidden[token]) * record.weights[token, slot, None]
-            total.index_add_(0, token, made.float())
-        return total
-
-
-class _Wrapped(hooks.Own):
-    """A method of one object, with steps after it: edits (the latest first), then listeners."""
-
-    def __init__(self, block: nn.Module, method: str) -> None:
-        self.block, self.method, self.steps = block, method, list[tuple[bool, Step]]()
-        self.original = getattr(block, method)
-        setattr(block, method, self)
-        hooks.mark(block)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        output = self.original(*args, **kwargs)
-        for step in [s for last, s in self.steps if not last] + [s for last, s in self.steps if last]:
-            output = step((*args, *kwargs.values()), output)
-        return output
-
-    def add(self, step: Step, last: bool) -> RemovableHandle:
-        self.steps.insert(len(self.steps) if last else 0, (last, step))
-        return _Handle(self, (last, step))
-
-    def drop(self, step: tuple[bool, Step]) -> None:
-        if step in self.steps:
-            self.steps.remove(step)
-        if not self.steps and vars(self.block).get(self.method) is self:
-            delattr(self.block, self.method)
-            _all[self.block].pop(self.method)
-            hooks.unmark(self.block)
-
-
-class _Handle(RemovableHandle):
-    def __init__(self, wrapped: _Wrapped, step: tuple[bool, Step]) -> None:
-        super().__init__(OrderedDict())
-        self._wrapped, self._step = wrapped, step
-
-    def remove(self) -> None:
-        """Take the step out; the method is as it was when the last one goes."""
-        self._wrapped.drop(self._step)
-
-
-_all: WeakKeyDictionary[nn.Module, dict[str, _Wrapped]] = WeakKeyDictionary()
-
-
-def _wrapped(block: nn.Module, method: str) -> _Wrapped:
-    known = _all.setdefault(block, {})
-    if method not in known:
-        known[method] = _Wrapped(block, method)
-    return known[method]
+        made = expert_sum(hidden, record, lambda number, tokens: self.expert(site.block, number, tokens))
+        return made + self.beside(site.block, hidden)
