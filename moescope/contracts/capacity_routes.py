@@ -1,29 +1,27 @@
-"""DeepSpeed-MoE and PR-MoE: a gate that returns routes `(loss, capacity, E, experts (k, T), places (k, T), weights (k, T), counts)`.
+"""DeepSpeed-MoE and PR-MoE: gates that return `(loss, capacity, E, experts (k, T), places (k, T), weights (k, T), counts)`.
 
-A route whose expert had no room comes back as expert -1. Which expert that was is asked of the gate itself, with room for all and
-from the same random state, so that sampling (second experts, jitter) draws the same: DeepSpeed 0.19, deepspeed/moe/sharded_moe.py,
-`top1gating` (random token selection), `top2gating`, `topkgating`. A pool is what one process routes at once: the whole batch.
+A route whose expert had no room comes back as expert -1. Which expert that was is asked of the gate itself, with room for all
+and from the same random state, so that sampling (second experts, jitter) draws the same: DeepSpeed 0.19,
+deepspeed/moe/sharded_moe.py, `top1gating` (random token selection), `top2gating`, `topkgating`. A pool is what one process
+routes at once: the whole batch.
 
 PR-MoE (arXiv 2201.05596, section 4.1) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
 router too, with the mixture as its expert 0 and the MLP in the role `residual`. Its pyramid is experts that differ by layer.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
-from ..errors import ProofFailed
+from ..routers.ask_again import again, remember, settings
 from ..routers.base import Edit, Emit, Record, Site
+from ..routers.held_here import check_held
 from ..routers.inline_softmax import decided, said
 from ..routers.router_call import RouterCall
-
-_FACTORS = ("capacity_factor", "eval_capacity_factor")
 
 
 class Routes(tuple):  # type: ignore[type-arg]
@@ -92,24 +90,21 @@ class CapacityRoutes(RouterCall):
         if not torch.equal(alive, before.T.long()):
             places, capacity = _seated(alive, site.n_experts, int(capacity))
             places = places.T.contiguous().to(before.dtype)
-        made = Routes((loss, capacity, count, alive.T.contiguous().to(before.dtype), places, weights.T.contiguous().to(given), counts))
+        routes = (alive.T.contiguous().to(before.dtype), places, weights.T.contiguous().to(given))
+        made = Routes((loss, capacity, count, *routes, counts))
         made.wanted = experts
         return made
 
     def expert(self, site: Site, number: int, hidden: Tensor) -> Tensor:
         """One expert alone. ProofFailed where other processes have some of them."""
         held: Any = site.experts
-        if len(held.deepspeed_experts) != site.n_experts:
-            raise ProofFailed(
-                f"{site.name} has {len(held.deepspeed_experts)} of its {site.n_experts} experts in this process, so that what "
-                "the others make cannot be shown; trace the model with ep_size=1"
-            )
+        check_held(site, len(held.deepspeed_experts), "trace the model with ep_size=1")
         made = held.deepspeed_experts[number].forward(hidden)
         return made[0] if isinstance(made, tuple) else made
 
 
 class Residual(RouterCall):
-    """What weighs a mixture against a dense MLP; the mixture's own output is taken as it was, since its router has its own proof."""
+    """What weighs a mixture against a dense MLP; the mixture's output is taken as it was: its router has a proof of its own."""
 
     name = CapacityRoutes.name
 
@@ -151,7 +146,6 @@ class Residual(RouterCall):
 
 residual = Residual()
 contract = CapacityRoutes()
-_drawn: WeakKeyDictionary[nn.Module, Any] = WeakKeyDictionary()
 
 
 def _rows(output: Any) -> Tensor:
@@ -166,47 +160,16 @@ def _draws(gate: Any) -> bool:
 
 
 def _remembering(site: Site) -> list[RemovableHandle]:
-    def remember(gate: nn.Module, args: tuple[Any, ...]) -> None:
-        if _draws(gate):
-            _drawn[gate] = _random(args[0])
-
     assert site.router is not None
-    return [hooks.before(site.router, remember, last=True)]
+    return [remember(site.router, lambda: _draws(site.router))]
 
 
-def _random(like: Tensor) -> Tensor:
-    return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
-
-
-def _put_random(like: Tensor, state: Tensor) -> None:
-    torch.cuda.set_rng_state(state, like.device) if like.is_cuda else torch.set_rng_state(state)
-
-
-@torch.no_grad()
 def _wanted(gate: Any, args: tuple[Any, ...]) -> Tensor:
     """(T, k) the experts that a gate chooses where all of them have room; -1 of tokens that it was told not to route."""
-    hidden, used = args[0], args[1] if len(args) > 1 else None
-    now = _random(hidden)
-    if _draws(gate):
-        _put_random(hidden, _drawn[gate])
-    try:
-        with _room(gate):
-            routes = gate.forward(hidden, used, True)
-    finally:
-        _put_random(hidden, now)
+    room = float(gate.wg.weight.shape[0])
+    with again(gate, args[0]), settings(gate, capacity_factor=room, eval_capacity_factor=room):
+        routes = gate.forward(args[0], args[1] if len(args) > 1 else None, True)
     return routes[3].T.long()  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _room(gate: Any) -> Iterator[None]:
-    before = [getattr(gate, name) for name in _FACTORS]
-    for name in _FACTORS:
-        setattr(gate, name, float(gate.wg.weight.shape[0]))
-    try:
-        yield
-    finally:
-        for name, value in zip(_FACTORS, before):
-            setattr(gate, name, value)
 
 
 def _seated(experts: Tensor, count: int, capacity: int) -> tuple[Tensor, int]:

@@ -1,4 +1,4 @@
-"""What the adapter mixtures and Megatron's twin are made of: a tiny causal language model with projections to put adapters on."""
+"""What adapter mixtures and Megatron's twin are made of: a tiny causal language model with projections to put adapters on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
