@@ -26,7 +26,7 @@ def command(model: str, as_json: bool, **loading: object) -> None:
     loaded = load(model, **loading)  # type: ignore[arg-type]
     sites = find(loaded.model)
     proved = prove(loaded.model, sites, example_inputs(loaded.model))
-    for note in loaded.notes:
+    for note in [*loaded.notes, *proved.left_out]:
         click.echo(f"moescope: {note}", err=True)
     if as_json:
         click.echo(json.dumps([asdict(p) for p in proved], indent=1))

@@ -2,10 +2,12 @@
 
 from .checks import stored, tensors
 from .inputs import example_inputs, images_per_group
-from .prove import Proved, edited, observed, prove, proving, quiet
+from .prove import Proof, Proved, prove, proving, quiet
 from .remembered import proved
+from .watching import edited, observed
 
 __all__ = [
+    "Proof",
     "Proved",
     "edited",
     "example_inputs",

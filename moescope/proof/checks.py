@@ -49,7 +49,7 @@ def check_calls(site: Site, calls: list[Call]) -> float:
         if record.logits is not None and site.score is None:
             site.score = guess_score(record.logits, record.experts, record.weights)
         _check_record(site, record)
-        worst = max(worst, _recomputed(site, call))
+        worst = max(worst, recomputed(site, call, "does not follow from what would be stored"))
     return worst
 
 
@@ -66,7 +66,9 @@ def _check_record(site: Site, record: Any) -> None:
         raise ProofFailed(f"router {site.path} gave a weight that is not finite")
 
 
-def _recomputed(site: Site, call: Call) -> float:
+def recomputed(site: Site, call: Call, otherwise: str) -> float:
+    """The relative error of a call's output, recomputed from its record. ProofFailed, saying `otherwise`, if rounding does not
+    explain it."""
     experts, weights = stored(call)
     try:
         ours = _instead(site, call, experts=experts, weights=weights)
@@ -79,7 +81,7 @@ def _recomputed(site: Site, call: Call) -> float:
     error = difference / (float(call.output.float().abs().max()) or 1.0)
     if not difference <= _allowed(call):
         raise ProofFailed(
-            f"the output of {site.name} does not follow from what would be stored (largest difference {error:.1e} of its "
+            f"the output of {site.name} {otherwise} (largest difference {error:.1e} of its "
             f"largest value){cause(site, f': contract {site.contract.name!r} does not describe this layer')}; nothing is traced"
         )
     return error

@@ -13,7 +13,8 @@ from ..contracts import Record, Site, find
 from ..errors import InputError, MoescopeError
 from ..models import tiny
 from ..routers.formula import formula
-from .prove import observed, prove
+from .prove import prove
+from .watching import observed
 
 
 @dataclass(frozen=True)

@@ -2,26 +2,28 @@
 
 For every router: it fired; its experts exist and are distinct; its weights are finite; the experts' output, recomputed expert
 by expert from the record as it would be stored, equals the real one; writing the record back leaves the model's output
-bit-identical; zero weights change it.
+bit-identical; another decision is executed when it is written; a changed token moves the row that bears its name; zero weights
+change the output.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from threading import local
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import hooks
 from ..contracts import Call, Edit, Site
 from ..errors import InputError, MoescopeError, ProofFailed
 from .checks import check_calls, equal, shows, stored, tensors
+from .other_decision import follows
 from .state import State
+from .unclaimed import left_out, watched
+from .watching import Run, edited, observed
+from .which_token import changed, check_rows
 
-Run = Callable[[], Any]
 _here = local()
 
 
@@ -37,50 +39,17 @@ class Proved:
     note: str = ""
 
 
-@contextmanager
-def observed(sites: list[Site]) -> Iterator[dict[str, list[Call]]]:
-    """Collect what every site does while the block runs: {site name: its calls}, in the order in which they first fired."""
-    calls: dict[str, list[Call]] = {site.name: [] for site in sites}
-    handles = []
-    for site in sites:
-        records: list[Any] = []
+class Proof(list[Proved]):
+    """What was shown, router by router. `left_out`: sentences on modules that choose and are in no contract."""
 
-        def keep(inputs: tuple[Any, ...], output: Tensor, site: Site = site, records: list[Any] = records) -> None:
-            if records:
-                if not calls[site.name]:
-                    calls[site.name] = calls.pop(site.name)
-                calls[site.name].append(Call(records.pop(), inputs, output.detach()))
+    left_out: list[str]
 
-        handles += site.contract.watch(site, keep)
-        handles += site.contract.listen(site, records.append)  # later, so that it hears of a call before its output is seen
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
+    def __init__(self, rows: Iterable[Proved], left_out: Iterable[str] = ()) -> None:
+        super().__init__(rows)
+        self.left_out = list(left_out)
 
 
-@contextmanager
-def edited(sites: list[Site], edit: Callable[[Site, int], Edit], *, last: bool = False) -> Iterator[None]:
-    """Execute `edit(site, call number)(experts, weights)` instead of what the sites decide; `last`: behind all hooks."""
-    handles = []
-    for site in sites:
-        handles += site.contract.edit(site, _numbered(site, edit))
-    if last:
-        hooks.stay_last(handles, all_of_them=True)
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _numbered(site: Site, edit: Callable[[Site, int], Edit]) -> Edit:
-    numbers = count()
-    return lambda experts, weights: edit(site, next(numbers))(experts, weights)
-
-
-def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
+def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Proof:
     """Prove every site on one forward pass of `model(**inputs)`; learns each site's top_k and score on the way.
 
     `sites` are put into the order in which they fired: a module may be registered before one that runs before it.
@@ -90,24 +59,29 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
     """
     with quiet(model, inputs) as again:
 
-        def run() -> list[Tensor]:
+        def run(given: Mapping[str, Any] = inputs) -> list[Tensor]:
             again()
-            return tensors(model(**inputs))
+            return tensors(model(**given))
 
         reference = _first(model, run)
-        steady = equal(reference, run())
+        with watched() as watch:
+            steady = equal(reference, run())
         with observed(sites) as calls:
             listened = run()
         if steady and not equal(reference, listened):
             raise ProofFailed(f"{type(model).__name__} gives another output when it is listened to; nothing is traced")
         errors = {site.name: check_calls(site, calls[site.name]) for site in sites}
         identical = _written_back(sites, calls, run, reference) if steady else dict.fromkeys(errors, False)
+        follows(sites, calls, run)
+        change = changed(inputs, getattr(model, "config", None))
         notes = shows(sites, calls)
+        if change is not None and steady:
+            notes |= check_rows(sites, calls, change, lambda: run(change.inputs))
     order = {name: place for place, name in enumerate(calls)}
     sites.sort(key=lambda site: order[site.name])
     if not steady:
         notes = dict.fromkeys(errors, "the model is not deterministic: identity after writing back could not be shown") | notes
-    return [
+    rows = [
         Proved(
             s.path,
             s.contract.name,
@@ -119,6 +93,7 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> lis
         for s in sites
         if calls[s.name]
     ]
+    return Proof(rows, left_out(model, sites, watch))
 
 
 def _first(model: nn.Module, run: Run) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..contracts import Site
 from ..hooks import Own
-from .prove import Proved, prove
+from .prove import Proof, prove
 
 _SETTING = (bool, int, float, str, type(None), torch.dtype, torch.device)
 _KEPT = 4  # configurations of one model that are remembered
@@ -27,7 +27,7 @@ class _Known:
     modules: list[Any]  # weak references
     settings: int
     learnt: dict[str, tuple[int | None, str | None, bool]]  # top_k, score, repeats
-    rows: list[Proved]
+    rows: Proof
 
     def fits(self, modules: list[nn.Module], settings: int) -> bool:
         return (
@@ -40,7 +40,7 @@ class _Known:
 _known: WeakKeyDictionary[nn.Module, list[_Known]] = WeakKeyDictionary()
 
 
-def proved(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> list[Proved]:
+def proved(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Proof:
     """As `prove`, from memory where nothing has changed since; `sites` are put in order and learn the same."""
     modules = list(model.modules())
     settings = hash(tuple(_settings(modules, sites, inputs)))
@@ -51,15 +51,15 @@ def proved(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> li
     learnt = {s.name: (s.top_k, s.score, s.repeats) for s in sites}
     known = _Known([ref(m) for m in modules], settings, learnt, rows)
     _known[model] = [known, *_known.get(model, [])[: _KEPT - 1]]
-    return list(rows)
+    return Proof(rows, rows.left_out)
 
 
-def _again(known: _Known, sites: list[Site]) -> list[Proved]:
+def _again(known: _Known, sites: list[Site]) -> Proof:
     order = {name: place for place, name in enumerate(known.learnt)}
     sites.sort(key=lambda site: order[site.name])
     for site in sites:
         site.top_k, site.score, site.repeats = known.learnt[site.name]
-    return [replace(row) for row in known.rows]
+    return Proof([replace(row) for row in known.rows], known.rows.left_out)
 
 
 def _settings(modules: list[nn.Module], sites: list[Site], inputs: Mapping[str, Any]) -> Iterator[Any]:

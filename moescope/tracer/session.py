@@ -11,7 +11,7 @@ from ..contracts import Site, find
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
 from ..models.sources import unwrap
-from ..proof import Proved, example_inputs, proved
+from ..proof import Proof, example_inputs, proved
 from ..store import RunWriter
 from ..store.files.interrupts import defer_interrupt
 from ..store.write.change import reset_store
@@ -60,7 +60,7 @@ class Tracer:
         self._run = {"name": name, **(run or {})}
         self._inputs = inputs
         self.sites: list[Site] = []
-        self.proof: list[Proved] = []
+        self.proof = Proof([])
         self.run: int | None = None
         self._replace = replace
         self._progress = RunProgress()
@@ -201,7 +201,7 @@ class Tracer:
     def _final(self, status: str) -> dict[str, Any]:
         said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
         said += self._sink.identity.notes()
-        said += proof_notes(self.proof) + self._progress.complaint(self._sink.waited)
+        said += proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),

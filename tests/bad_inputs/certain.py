@@ -35,7 +35,7 @@ def damage(name: str, rule: str, seed: int) -> str:
         return ""
     try:
         RULED[rule](chosen, random)
-    except (ValueError, OSError, struct.error):  # damaged before, so that its structure is gone
+    except (ValueError, OSError, struct.error, RecursionError):  # damaged before, so that its structure is gone
         bits(chosen, random) if chosen.is_file() else None
     return f"{chosen} {rule}"
 

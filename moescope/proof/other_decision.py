@@ -1,0 +1,66 @@
+"""The other half of writing back: another decision is written, and the layer must execute that one.
+
+Writing the same decision back proves nothing of a contract whose edit does nothing. So every router is made to decide
+otherwise, and what its layer gives must follow from what was written.
+"""
+
+from torch import Tensor
+
+from ..contracts import Call, Edit, Site
+from ..errors import ProofFailed
+from .checks import recomputed
+from .watching import Run, edited, observed
+
+Decision = tuple[Tensor, Tensor]
+
+
+def follows(sites: list[Site], calls: dict[str, list[Call]], run: Run) -> None:
+    """One forward in which every site executes another decision. ProofFailed where a layer does not, naming the module."""
+    wrote: dict[str, list[Decision]] = {site.name: [] for site in sites}
+
+    def write(site: Site, number: int) -> Edit:
+        def other(experts: Tensor, weights: Tensor) -> Decision:
+            wrote[site.name].append(another(site, experts, weights))
+            return wrote[site.name][-1]
+
+        return other
+
+    with edited(sites, write, last=True), observed(sites) as seen:
+        run()
+    for site in sites:
+        if calls[site.name] and site.executes_decision:
+            _check(site, wrote[site.name], seen[site.name])
+
+
+def another(site: Site, experts: Tensor, weights: Tensor) -> Decision:
+    """A decision that differs from this one everywhere and can be executed as well: the next expert, or half the weight."""
+    routed = (experts >= 0) & (experts < site.n_experts)
+    if site.kind in ("token_choice", "hash", "static") and site.n_experts > 1 and not site.roles:
+        return experts.where(~routed, (experts + 1) % site.n_experts), weights
+    return experts, weights * 0.5
+
+
+def _check(site: Site, wrote: list[Decision], seen: list[Call]) -> None:
+    if not wrote:
+        raise ProofFailed(
+            f"contract {site.contract.name!r} writes nothing at {site.path}: its edit is never called, so that writing the "
+            "record back proves nothing; nothing is traced"
+        )
+    for (experts, weights), call in zip(wrote, seen):
+        if not _reported(experts, weights, call):
+            raise ProofFailed(
+                f"another decision written at {site.path} is not what contract {site.contract.name!r} then reads: what "
+                "it edits is not what it listens to; nothing is traced"
+            )
+        recomputed(site, call, "does not follow from another decision that was written there")
+
+
+def _reported(experts: Tensor, weights: Tensor, call: Call) -> bool:
+    """Whether a record says what was written, wherever something ran."""
+    record = call.record
+    if record.experts.shape != experts.shape:
+        return False
+    alive = (record.experts >= 0) & (experts >= 0) & (weights != 0)
+    same = (record.experts == experts) | ~alive
+    near = (record.weights.float() - weights.float()).abs() <= 1e-2 * weights.float().abs() + 1e-6
+    return bool(same.all() and (near | ~alive).all())
