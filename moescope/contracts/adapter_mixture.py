@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ..routers.base import Contract, Site
-from ._adapters import own
+from ._adapters import arrow, lily, mixlora, own, poly, xlora
 from ._adapters._adapter_site import AdapterSite
 
 
@@ -24,5 +24,5 @@ class AdapterMixture(Contract):
         return next((found for way in WAYS if (found := list(way.find(name, module)))), [])
 
 
-WAYS: list[AdapterSite] = [own.way]
+WAYS: list[AdapterSite] = [module.way for module in (own, xlora, arrow, poly, lily, mixlora)]
 contract = AdapterMixture()

@@ -100,6 +100,15 @@ def everyone(weights: Tensor) -> Tensor:
     return torch.arange(weights.shape[-1], device=weights.device).expand_as(weights)
 
 
+def active(module: nn.Module, attribute: str) -> list[tuple[str, Any]]:
+    """(adapter, its router) of PEFT's adapters that are at work in a module and whose routers are under `attribute`."""
+    routers: Any = getattr(module, attribute, None)
+    if not isinstance(routers, nn.ModuleDict) or getattr(module, "disable_adapters", False):
+        return []
+    at_work: Any = module.active_adapters
+    return [(name, routers[name]) for name in at_work if name in routers]
+
+
 def place_of(name: str) -> str:
     """ffn.up_proj, attention.q_proj, ...: by a projection's path; its own name where it stands in no layer."""
     parts = own_path(name).split(".")

@@ -52,7 +52,11 @@ class TaskLM(AdaptedLM):
     """Also takes tasks."""
 
     def forward(  # type: ignore[override]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None, task_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        task_ids: Tensor | None = None,
     ) -> Output:
         """As CausalLM's; `task_ids` (B,), task 0 where none are given."""
         self.context.tasks = input_ids.new_zeros(len(input_ids)) if task_ids is None else task_ids
