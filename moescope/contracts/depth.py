@@ -78,7 +78,9 @@ class Runs(RouterCall):
         """Run after run, each with the record's tokens in it."""
         _, hidden, args, kwargs = inputs
         block: Any = site.block
-        chosen, weights = spread(record.experts, record.weights, site.n_experts, record.rows, (*hidden.shape[:2], site.n_experts))
+        chosen, weights = spread(
+            record.experts, record.weights, site.n_experts, record.rows, (*hidden.shape[:2], site.n_experts)
+        )
         state, out = hidden.clone(), hidden.float().clone()
         for number in range(site.n_experts):
             places = packed(chosen[..., number])
