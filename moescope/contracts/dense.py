@@ -103,7 +103,10 @@ class Joint(RouterCall):
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
             given = tuple(t.detach().clone() for t in (*args, *kwargs.values()))
-            keep((given[0].reshape(-1, given[0].shape[-1]), said[0], given), output.detach().reshape(-1, output.shape[-1]).clone())
+            keep(
+                (given[0].reshape(-1, given[0].shape[-1]), said[0], given),
+                output.detach().reshape(-1, output.shape[-1]).clone(),
+            )
 
         heard = after_method(site.block, self.method, decided, last=True)
         return [heard, hooks.after(site.block, after, kwargs=True, first=True)]
@@ -124,7 +127,9 @@ class Emotions(Joint):
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """Two sites where a block has both gates."""
         children = module._modules
-        if not all(children.get(n) is not None for n in ("local_gate", "global_gate", "experts")) or not hasattr(module, "weigh"):
+        if not all(children.get(n) is not None for n in ("local_gate", "global_gate", "experts")) or not hasattr(
+            module, "weigh"
+        ):
             return
         experts: Any = children["experts"]
         names = dict(enumerate(getattr(module, "names", ())))
@@ -151,7 +156,7 @@ class Emotions(Joint):
 
 
 class Bank(Joint):
-    """neural-trees' hierarchical mixture: gates (N, nodes, branches) of a complete tree, nodes level by level, in logarithms."""
+    """neural-trees: logarithms of gates (N, nodes, branches) of a complete tree, its nodes level by level."""
 
     method = "_log_gate_probabilities"
 

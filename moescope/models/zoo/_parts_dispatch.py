@@ -54,7 +54,11 @@ class BufferGate(nn.Module):
 
     def _places(self, wanted: Tensor, first: Tensor) -> Tensor:
         """(B, N, k, E) how many wanted the expert before: choice by choice, within one in order or by `first` (B, N)."""
-        order = first.argsort(dim=1, descending=True, stable=True) if self.priority else torch.arange(first.shape[1]).expand_as(first)
+        order = (
+            first.argsort(dim=1, descending=True, stable=True)
+            if self.priority
+            else torch.arange(first.shape[1]).expand_as(first)
+        )
         order = order.to(first.device)
         sorted_ = wanted.gather(1, order[..., None, None].expand_as(wanted)).transpose(1, 2)  # (B, k, N, E)
         before = sorted_.flatten(1, 2).cumsum(1).view_as(sorted_) - sorted_

@@ -146,7 +146,9 @@ class Sink:
         forwards = np.array([first + number for *_, number in batch.routed], np.uint32)
         rows = arrays.pop("rows", None)
         named = [keys[id(stream)] for _, stream, _ in batch.routed]
-        tokens = np.stack(named) if rows is None else np.stack([np.where(some < 0, -1, own[some]) for own, some in zip(named, rows)])
+        tokens = (
+            np.stack(named) if rows is None else np.stack([np.where(some < 0, -1, own[some]) for own, some in zip(named, rows)])
+        )
         self._count_nonfinite(arrays, sites, tokens)
         for (record, *_), those in zip(batch.routed, tokens):
             if record.altered:

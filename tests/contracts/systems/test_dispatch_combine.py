@@ -63,7 +63,9 @@ def entered(model: nn.Module, inputs: dict[str, Any], block: nn.Module) -> tuple
 
 def dropped_rows(store: Any, router: str) -> int:
     """How many choices had no place."""
-    return int(store.rows(f"select count(*) from routing join routers using (router) where name = '{router}' and dropped")[0][0])
+    return int(
+        store.rows(f"select count(*) from routing join routers using (router) where name = '{router}' and dropped")[0][0]
+    )
 
 
 def kept(store: Any, router: str, mask: Tensor | None = None) -> Rows:
@@ -100,7 +102,9 @@ def test_glam(capacity: float, tmp_path: Path) -> None:
         rows, dropped = filled(choices, max(1, math.ceil(2 * 12 * capacity / 8)))
         expected |= {b * 12 + p: experts for p, experts in rows.items()}
         lost += len(dropped)
-    assert torch.allclose(output.flatten(0, 1), summed(expected, hidden.flatten(0, 1), lambda e, x: block.experts[e](x)), atol=1e-5)
+    assert torch.allclose(
+        output.flatten(0, 1), summed(expected, hidden.flatten(0, 1), lambda e, x: block.experts[e](x)), atol=1e-5
+    )
     assert (lost == 0) == (capacity == 8.0)
     with traced(model, inputs, tmp_path / "a.duckdb") as store:
         mask = inputs["attention_mask"]
