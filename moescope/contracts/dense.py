@@ -156,7 +156,7 @@ class Emotions(Joint):
 
 
 class Bank(Joint):
-    """neural-trees' hierarchical mixture: gates (N, nodes, branches) of a complete tree, nodes level by level, in logarithms."""
+    """neural-trees: logarithms of gates (N, nodes, branches) of a complete tree, its nodes level by level."""
 
     method = "_log_gate_probabilities"
 

@@ -1,8 +1,8 @@
-"""Routers that decide how deep a token goes: whether a block runs on it, or how often (Mixture-of-Depths, of-Recursions, CoLT5).
+"""Routers that decide how deep a token goes: whether a block runs on it, or how often (Mixture-of-Depths, -Recursions, CoLT5).
 
-Such a block owns `router` and `block` and has two methods: `route(hidden (B, S, H), alive (B, S) or None)` gives (chosen, weights,
-logits[, capacity]), (B, S, N) each for N runs of the block, and `run(places (B, K), hidden, ...)` what one run makes of the
-places taken (-1: none). A token's output is itself plus the last of its runs times its weight. CoLT5's feed-forward
+Such a block owns `router` and `block` and has two methods: `route(hidden (B, S, H), alive (B, S) or None)` gives (chosen,
+weights, logits[, capacity]), (B, S, N) each for N runs of the block, and `run(places (B, K), hidden, ...)` what one run makes
+of the places taken (-1: none). A token's output is itself plus the last of its runs times its weight. CoLT5's feed-forward
 takes its heavy branch for the tokens that its router names; the light one is beside it.
 """
 
@@ -150,7 +150,7 @@ class Depth(Contract):
 
 def _rows(args: tuple[Any, ...]) -> Tensor | None:
     """(T,) places in the stream of the tokens that may take part, by what `route` was called with; None for all."""
-    alive = args[1] if len(args) > 1 else None
+    alive: Any = args[1] if len(args) > 1 else None
     return alive.flatten().nonzero()[:, 0] if torch.is_tensor(alive) else None
 
 

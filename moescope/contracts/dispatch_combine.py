@@ -1,9 +1,9 @@
 """Gates that return two tensors over (token, expert, place in the expert's buffer): dispatch and combine (GShard's einsums).
 
-A block owns `experts` and a `gate` that has `num_gates` and returns (dispatch (B, N, E, C), combine (B, N, E, C), ...): which place a
-token has, and with what weight its result comes back. A gate whose output has `chosen` (B, N, k) and `logits` also says what it
-wanted; of others the first choice is taken from their logits, and a later choice that has no place is not known. Two levels
-(`gate_outer`, `gate_inner`): the inner gate sees buffers of the outer one, and has a site for each outer expert.
+A block owns `experts` and a `gate` that has `num_gates` and returns (dispatch (B, N, E, C), combine (B, N, E, C), ...): which
+place a token has, and with what weight its result comes back. A gate whose output has `chosen` (B, N, k) and `logits` also says
+what it wanted; of others the first choice is taken from their logits, and a later choice that has no place is not known. Two
+levels (`gate_outer`, `gate_inner`): the inner gate sees buffers of the outer one, and has a site for each outer expert.
 """
 
 from collections.abc import Iterable
@@ -67,8 +67,8 @@ def _logits(args: tuple[Any, ...], gate: Any, output: Any) -> Tensor | None:
         found = output.logits.detach()
     elif isinstance(inner := getattr(gate, "to_gates", None), nn.Linear) and not any(args[1:2]):  # noise would be in between
         found = inner.forward(hidden)
-    elif torch.is_tensor(weight := getattr(gate, "w_gating", None)):
-        found = hidden @ weight.detach()
+    elif torch.is_tensor(getattr(gate, "w_gating", None)):
+        found = hidden @ gate.w_gating.detach()
     else:
         return None
     return found.reshape(-1, found.shape[-1])

@@ -24,7 +24,8 @@ class Placement:
         """From (B, N, E, C) each."""
         there = dispatch.detach().sum(-1) > 0.5
         weights, places = combine.detach().sum(-1).masked_fill(~there, 0), dispatch.detach().argmax(-1)
-        return cls(*(t.flatten(0, 1) for t in (there, weights, places)), tokens=dispatch.shape[1], capacity=dispatch.shape[3])
+        flat = [t.flatten(0, 1) for t in (there, weights, places)]
+        return cls(flat[0], flat[1], flat[2], dispatch.shape[1], dispatch.shape[3])
 
 
 def record(site: Site, found: Placement, wanted: Tensor | None, logits: Tensor | None, top_k: int) -> Record:

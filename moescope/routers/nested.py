@@ -1,4 +1,4 @@
-"""Routers inside a block that takes only some of the tokens (Mixture-of-Depths around a mixture): which tokens their rows are."""
+"""Routers inside a block that takes only some tokens (Mixture-of-Depths around a mixture): which tokens their rows are."""
 
 from collections.abc import Sequence
 from typing import Any, cast

@@ -1,7 +1,7 @@
 """What mixtures that weigh all their experts are made of: gates that return the weights, and a sum that follows them.
 
-A gate is called with tokens (T, H) and returns (weights (T, E), logits (T, E) or None); `mixes` says what the weights are: dense
-(all of them count), tree (of a node, whose experts may be mixtures too), token_choice (zero outside the top k).
+A gate is called with tokens (T, H) and returns (weights (T, E), logits (T, E) or None); `mixes` says what the weights are:
+dense (all of them count), tree (of a node, whose experts may be mixtures too), token_choice (zero outside the top k).
 """
 
 import torch

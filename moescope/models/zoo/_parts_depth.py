@@ -1,4 +1,4 @@
-"""What models that spend more or less depth on a token are made of: take some places out of a stream, run them, put them back."""
+"""What models that spend more or less depth on a token are made of: take places out of a stream, run them, put them back."""
 
 from collections.abc import Callable
 from typing import NamedTuple

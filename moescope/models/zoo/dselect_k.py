@@ -1,4 +1,4 @@
-"""DSelect-k (Hazimeh et al. 2021, arXiv 2106.03760): k selectors, each of which picks one expert by binary codes, without a sort.
+"""DSelect-k (Hazimeh et al. 2021, arXiv 2106.03760): k selectors, each of which picks an expert by a binary code.
 
 Selector i gives expert e the weight r_i(e) = Π_b S(z_ib) or 1 - S(z_ib), by the bits of e, with the smooth step S, which is
 exactly 0 and 1 beyond ±γ/2; the mixture is Σ_i α_i Σ_e r_i(e) f_e(x) with α = softmax(G x) (eqs. 4-6, z and α linear in x:

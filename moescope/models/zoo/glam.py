@@ -1,7 +1,7 @@
 """GLaM (Du et al. 2021, arXiv 2112.06905): a decoder whose every other feed-forward is a mixture, two experts a token.
 
-Routing is GShard's (Lepikhin et al. 2020, arXiv 2006.16668, algorithm 1): softmax, top-2, weights divided by their sum, room for
-2 N / E tokens times a factor in each expert, groups of tokens filled in order, all first choices before the second ones, and
+Routing is GShard's (Lepikhin et al. 2020, arXiv 2006.16668, algorithm 1): softmax, top-2, weights divided by their sum, room
+for 2 N / E tokens times a factor in each expert, groups filled in order, all first choices before the second ones, and
 what has no place goes on by the residual. Left out: GShard's chance to skip the second expert, and GLaM's relative positions
 and gated units. The model is closed; no code of it was found.
 """

@@ -1,9 +1,9 @@
 """LIMoE (Mustafa et al. 2022, arXiv 2206.02770): one tower for pictures and texts, one expert a token, contrastive training.
 
-Patches and words have projections of their own and then the same layers; attention is within a picture or a text. In every other
-layer all tokens of a batch, of both modalities, compete for the experts' places: top-1 of a softmax, weight = its probability,
-batch priority routing (tokens of large probability are served first, whatever their modality). Beside the contrastive loss there
-are two entropies for each modality (section 2.2): local, the mean entropy of a token's probabilities, and global,
+Patches and words have projections of their own and then the same layers; attention is within a picture or a text. In every
+other layer all tokens of a batch, of both modalities, compete for the experts' places: top-1 of a softmax, weight = its
+probability, batch priority routing (tokens of large probability come first, whatever their modality). Beside the contrastive
+loss there are two entropies for each modality (section 2.2): local, the mean entropy of a token's probabilities, and global,
 max(0, τ - entropy of the mean probabilities) with τ = log of how many experts a modality is to use at least. No code of it was
 published; the two-tower relative in google-research/vmoe was not followed. The losses' weight here (0.04) is our choice.
 """

@@ -79,7 +79,7 @@ class AroundLayer(Depth):
         both = gathered(rows.transpose(1, 2), index).transpose(1, 2) & (index >= 0)[:, None]
         return (both | torch.eye(index.shape[1], dtype=torch.bool, device=index.device))[:, None]
 
-    def forward(self, hidden_states: Tensor, *_: Any, **given: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *_: Any, **given: Any) -> Tensor:  # type: ignore[override]
         """A decoder layer's call. Padding is told by the last row of its mask."""
         mask = given.get("attention_mask")
         alive = None

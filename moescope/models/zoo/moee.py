@@ -1,6 +1,6 @@
 """Mixture of emotion experts (Liu et al. 2025, MoEE, arXiv 2501.01808): six cross-attentions, mixed softly by two gates.
 
-In every block of a denoiser the picture's places look at an emotion's latents through six experts, one for each basic emotion. A
+In every block of a denoiser the picture's places look at an emotion's latents through six experts, one a basic emotion. A
 local gate weighs them for each place, a global gate for the whole picture, both by softmax over the emotions: place t of
 sequence b gets Σ_e global_be · local_te · E_e(x_t, emotion_b). No code was found, and of the paper only its abstract and
 summaries could be read: that the two gates' weights are multiplied, and that the global gate sees the mean over places and

@@ -71,7 +71,7 @@ class ChosenDepth(nn.Module):
         self.register_buffer("router_bias", torch.zeros(count))
 
     def route(self, hidden: Tensor, alive: Tensor | None = None) -> Route:
-        """Runs 0..d of every place, (B, S, N); the last with the weight of its depth, those before hand their state on whole."""
+        """Runs 0..d of every place, (B, S, N); the last with the weight of its depth, those before with 1."""
         logits = self.router(hidden)
         scores = (logits.sigmoid() if self.score == "sigmoid" else logits.softmax(-1)) * self.alpha
         depth = (scores + self.router_bias).argmax(-1, keepdim=True)

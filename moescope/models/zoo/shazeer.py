@@ -1,7 +1,7 @@
 """The sparsely-gated mixture of experts (Shazeer et al. 2017, arXiv 1701.06538): noisy top-k gating.
 
-G(x) = softmax(KeepTopK(H(x), k)), H(x)_i = (x W_g)_i + N(0, 1) · softplus((x W_noise)_i) (eqs. 3-5). The noise is drawn in every
-forward while `noisy` is set, in evaluation too, so that what is recorded was executed and cannot be computed again from x. In
+G(x) = softmax(KeepTopK(H(x), k)), H(x)_i = (x W_g)_i + N(0, 1) · softplus((x W_noise)_i) (eqs. 3-5). The noise is drawn in
+every forward while `noisy` is set, in evaluation too, so that what is recorded cannot be computed again from x. In
 training the importance loss (eq. 7) and the load loss (eqs. 8-11) are added. No published code was read.
 """
 

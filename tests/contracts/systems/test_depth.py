@@ -156,7 +156,8 @@ def test_a_run_that_is_taken_away(choice: str) -> None:
     number = 0 if choice == "expert" else 2
     without = output_without(model, given, path, number)
     ends = chosen[..., number]
-    assert bool(ends.any()) and torch.equal(without[ends], hidden[ends])
+    assert bool(ends.any())
+    assert torch.equal(without[ends], hidden[ends])
     assert torch.equal(without[~ends], output[~ends])
 
 
@@ -175,7 +176,8 @@ def test_a_mixture_inside_layers_that_may_be_left_out(padded: int, tmp_path: Pat
             outer = stored(store, f"model.layers.{layer}.router", given["attention_mask"])
             inner = stored(store, f"model.layers.{layer}.block.mlp.gate", given["attention_mask"])
             took = {place for place, runs in outer.items() if runs}
-            assert set(inner) == took and len(took) < len(outer)
+            assert set(inner) == took
+            assert len(took) < len(outer)
             assert all(len(experts) == 2 for experts in inner.values())
         assert store.rows("select distinct unit from tokens") == [("text",)]
 
@@ -206,6 +208,6 @@ def test_what_only_looks_so_is_refused(tmp_path: Path) -> None:
 
     model = mod.build()
     model.layers[1].__class__ = Twice  # type: ignore[union-attr,index]
-    with pytest.raises(ProofFailed, match="layers.1 does not follow"), moescope.Tracer(model, tmp_path / "a.duckdb"):
+    with pytest.raises(ProofFailed, match=r"layers\.1 does not follow"), moescope.Tracer(model, tmp_path / "a.duckdb"):
         model(**inputs())
     assert not (tmp_path / "a.duckdb").exists()
