@@ -23,7 +23,6 @@ class ExpertChoicePool(RouterCall):
     """(chosen, weights, logits, places, threshold) from the router; experts by number."""
 
     name = "expert_choice_pool"
-    sums_per_token = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site where a block says which axes compete."""

@@ -33,7 +33,7 @@ class GatePair(RouterCall):
 
     name = "gate_pair"
     general = True
-    sums_per_token = True
+    constant_output = True
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site where a gate that decides itself, or a method that is said to, stands beside experts."""
@@ -148,12 +148,11 @@ def experts_of(block: nn.Module) -> nn.Module | None:
 def places(site: Site, found: list[Any]) -> tuple[int, int]:
     """Where in what a gate returned the numbers and the weights of one shape are. UnknownContract if it has no such two."""
     tensors = {n: t for n, t in enumerate(found) if torch.is_tensor(t) and t.dim() >= 2}
-    for whole, numbers in tensors.items():
-        if numbers.is_floating_point() or numbers.dtype is torch.bool:
-            continue
-        for part, weights in tensors.items():
-            if weights.is_floating_point() and weights.shape == numbers.shape:
-                return whole, part
+    whole = next((n for n, t in tensors.items() if not t.is_floating_point() and t.dtype is not torch.bool), None)
+    if whole is not None:
+        like = [n for n, t in tensors.items() if t.is_floating_point() and t.shape == tensors[whole].shape]
+        if like:
+            return whole, min(like, key=lambda n: abs(n - whole))  # logits have that shape too where all experts are chosen
     said = ", ".join(f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in found if torch.is_tensor(t))
     raise UnknownContract(
         f"{site.name} ({type(site.block).__name__}) decides by {said or 'no tensor at all'}, where contract "

@@ -37,7 +37,7 @@ class Sampled(RouterCall):
         )
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """The place that acted still acts, with whatever component stands there now; where it is empty, the likeliest left."""
+        """The place that acted still acts, with whatever stands there now; where it is empty, the likeliest of the others."""
         chances, acts = output
         record = Record(site, experts, weights, executed=self.read(site, args, output).executed)
         return spread(experts, weights, site.n_experts)[1].view_as(chances), acting(record).view_as(acts)
@@ -51,12 +51,16 @@ class Sampled(RouterCall):
 
 
 def acting(record: Record) -> Tensor:
-    """(T,) the number of what acts: what stands where something was executed, the heaviest where that has no weight, or -1."""
+    """(T,) the number of what acts: what stands where something was executed, or the heaviest where nothing stands there.
+
+    -1 where that has no weight: its part was taken out, and nobody takes its place.
+    """
     assert record.executed is not None
-    weights = record.weights.masked_fill(record.experts < 0, 0)
-    place = torch.where((record.executed & (weights > 0)).any(-1), record.executed.int().argmax(-1), weights.argmax(-1))
-    number = record.experts.gather(-1, place[:, None]).squeeze(-1)
-    return number.masked_fill(~(weights > 0).any(-1), -1)
+    filled = record.experts >= 0
+    weights = record.weights.masked_fill(~filled, 0)
+    place = torch.where((record.executed & filled).any(-1), record.executed.int().argmax(-1), weights.argmax(-1))
+    number, weight = (t.gather(-1, place[:, None]).squeeze(-1) for t in (record.experts, weights))
+    return number.masked_fill(weight <= 0, -1)
 
 
 contract = Sampled()

@@ -37,7 +37,7 @@ class InlinePool(RouterCall):
     """Read from the gate's logits by the layer's own operations; the proof shows that they are the layer's."""
 
     name = "expert_choice_pool"
-    sums_per_token = True
+    constant_output = True
 
     def site(self, name: str, block: Any) -> Site:
         """A layer of this kind."""
@@ -76,7 +76,7 @@ class InlinePool(RouterCall):
                 written.slots = self.slots(site, logits)
             written.decision = edit(*written.decision)
 
-        return [hooks.after(site.router, at_gate), written.used()]
+        return [hooks.after(site.router, at_gate, first=True), written.used()]
 
     def read(self, site: Site, args: tuple[Any, ...], output: Tensor) -> Record:
         """(T, E) numbers and weights from logits (B, S, E); the pool is a sequence."""

@@ -20,7 +20,7 @@ from .calls import signature
 from .expert_sum import expert_sum
 from .router_call import RouterCall
 from .stash import ratio
-from .written_output import remember, remembered
+from .written_output import remember, written
 
 _TAKES = ["hidden_states", "encoder_hidden_states", "temb"]
 _CHUNK = (3, 0)  # where a stream's shift, scale and gate begin in the six that the condition gives: text, video
@@ -48,24 +48,26 @@ class StreamNorm(RouterCall):
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """By stream, unless an edit made this output."""
-        if (written := remembered(site.block, output[0])) is not None:
-            return Record(site, *written)
+        if (made := written(output[0])) is not None:
+            return Record(site, made.experts, made.weights)
         number = joined(*(torch.full_like(part[..., :1], stream) for stream, part in ((1, output[0]), (0, output[1]))))
         return Record(site, number.long(), gates(output).norm(dim=-1, keepdim=True))
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
         """Modulate rows as the stream that is wanted, with gates of the wanted length."""
-        was, (hidden, condition) = self.read(site, args, output), inputs_of(args)
-        rows, gate = joined(output[0], output[1]), gates(output) * ratio(weights, was.weights)
+        before = written(output[0])
+        own = output if before is None else before.own
+        was, (hidden, condition) = self.read(site, args, own), inputs_of(args)
+        rows, gate = joined(own[0], own[1]), gates(own) * ratio(weights, was.weights)
         for number in range(2):
             row = ((experts == number) & (was.experts != number)).squeeze(-1)
             if bool(row.any()):
                 rows[row], direction = self._modulated(site, number, hidden[row], condition[row])
                 gate[row] = direction * weights[row]
-        text = output[1].shape[1]
-        split = [t.view(len(output[0]), -1, t.shape[-1]) for t in (rows, gate.masked_fill(experts < 0, 0))]
+        text = own[1].shape[1]
+        split = [t.view(len(own[0]), -1, t.shape[-1]) for t in (rows, gate.masked_fill(experts < 0, 0))]
         made = split[0][:, text:].contiguous(), split[0][:, :text], split[1][:, text:], split[1][:, :text]
-        remember(site.block, made[0], experts, weights)
+        remember(made[0], experts, weights, own)
         return made
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .base import Record, Site
 from .router_call import RouterCall
 from .stash import ratio
-from .written_output import remember, remembered
+from .written_output import remember, written
 
 
 def goes_two_ways(block: nn.Module) -> bool:
@@ -34,8 +34,8 @@ class TwoWays(RouterCall):
 
     def read(self, site: Site, args: tuple[Any, ...], output: Tensor) -> Record:
         """By place, unless an edit made this output."""
-        if (written := remembered(site.block, output)) is not None:
-            return Record(site, *written)
+        if (made := written(output)) is not None:
+            return Record(site, made.experts, made.weights)
         batch, places = args[0].shape[:2]
         split = int(site.block.split_position)  # type: ignore[arg-type]
         place = torch.arange(places, device=output.device)
@@ -44,15 +44,17 @@ class TwoWays(RouterCall):
 
     def write(self, site: Site, args: tuple[Any, ...], output: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """Run the other copy where it is wanted, and multiply."""
-        was = self.read(site, args, output)
-        hidden, made = args[0].reshape(-1, args[0].shape[-1]), output.reshape(-1, output.shape[-1])
+        before = written(output)
+        own = output if before is None else before.own
+        was = self.read(site, args, own)
+        hidden, made = args[0].reshape(-1, args[0].shape[-1]), own.reshape(-1, own.shape[-1])
         new = made * ratio(weights, was.weights)
         for number in range(2):
             row = ((experts == number) & (was.experts != number)).squeeze(-1)
             if bool(row.any()):
                 new[row] = self.expert(site, number, hidden[row]) * weights[row]
         new = new.masked_fill(experts < 0, 0).view_as(output)
-        remember(site.block, new, experts, weights)
+        remember(new, experts, weights, own)
         return new
 
     def expert(self, site: Site, number: int, hidden: Tensor) -> Tensor:

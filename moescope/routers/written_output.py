@@ -1,19 +1,30 @@
 """Layers whose decision shows in nothing that they return: what an edit wrote is remembered beside the output it made."""
 
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
-from torch import Tensor, nn
-
-_written: WeakKeyDictionary[nn.Module, tuple[Any, Tensor, Tensor]] = WeakKeyDictionary()
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 
-def remember(block: nn.Module, output: Tensor, experts: Tensor, weights: Tensor) -> None:
-    """`output` of `block` was made by these experts and weights."""
-    _written[block] = ref(output), experts, weights
+@dataclass(frozen=True)
+class Written:
+    """The decision that made an output, and what the layer itself had returned."""
+
+    experts: Tensor
+    weights: Tensor
+    own: Any
 
 
-def remembered(block: nn.Module, output: Tensor) -> tuple[Tensor, Tensor] | None:
-    """(experts, weights) that made this very tensor, if an edit did."""
-    made = _written.get(block)
-    return made[1:] if made is not None and made[0]() is output else None
+_written = WeakIdKeyDictionary()
+
+
+def remember(output: Tensor, experts: Tensor, weights: Tensor, own: Any) -> None:
+    """`output` was made by these experts and weights, in place of the layer's `own`; known as long as it lives."""
+    _written[output] = Written(experts, weights, own)
+
+
+def written(output: Tensor) -> Written | None:
+    """What made this very tensor, if an edit did."""
+    found: Written | None = _written.get(output)
+    return found

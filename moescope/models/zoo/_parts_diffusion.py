@@ -99,7 +99,7 @@ class Condition(nn.Module):
         """Their sum; `apart`: (B, 2 H), with the timestep alone before it."""
         if labels is None:
             labels = timestep.new_full(timestep.shape, self.label.num_embeddings - 1)
-        timed = self.time(waves(timestep, 64))
+        timed = self.time(waves(timestep, 64).to(self.label.weight))
         both = timed + self.label(labels.long())
         return torch.cat([timed, both], -1) if apart else both
 
