@@ -155,5 +155,5 @@ def _built(kind: str, name: str, folder: Path, stack: ExitStack) -> tuple[nn.Mod
         model = small(name)
         return model, example_inputs(model)
     module = import_module(f"moescope.models.packages.{kind.lower().replace('-', '_')}")
-    found: tuple[nn.Module, dict[str, Any]] = getattr(module, name)(folder, stack)
+    found: tuple[nn.Module, dict[str, Any]] = module.READY[name](folder, stack)
     return found
