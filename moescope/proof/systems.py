@@ -131,7 +131,7 @@ def _row(system: System) -> Row:
             row.reason = f"{source}: {error}"
             return row
         row.contracts += [c for c in dict.fromkeys(s.contract.name for s in sites) if c not in row.contracts]
-        row.proved_by.append(_said(kind, name))
+        row.proved_by += [said for said in [_said(kind, name)] if said not in row.proved_by]
     row.proved = bool(row.proved_by)
     return row
 
