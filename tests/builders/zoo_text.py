@@ -40,6 +40,15 @@ def stored(store: Any, router: str, mask: Tensor | None = None) -> Rows:
     return found
 
 
+def leaves(store: Any, root: str, mask: Tensor | None = None) -> dict[int, dict[tuple[int, ...], float]]:
+    """The weight of every leaf of a tree for every token, by the experts on the way, from the view."""
+    at, found = places(store, mask), dict[int, dict[tuple[int, ...], float]]()
+    query = f"select token, path, l.weight from leaf_weight l join routers r on r.router = l.root where r.name = '{root}'"
+    for token, path, weight in store.rows(query):
+        found.setdefault(at[token], {})[tuple(path)] = weight
+    return found
+
+
 @contextmanager
 def caught(*modules: nn.Module) -> Iterator[list[list[tuple[tuple[Any, ...], Any]]]]:
     """What each module was called with and gave, call by call, through a plain hook of PyTorch."""

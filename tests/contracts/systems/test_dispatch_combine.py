@@ -10,7 +10,7 @@ import torch
 from mixture_of_experts import HeirarchicalMoE, MoE
 from st_moe_pytorch import MoE as StMoE
 from torch import Tensor, nn
-from zoo_text import Rows, caught, output_without, same, stored, traced
+from zoo_text import Rows, caught, leaves, output_without, same, stored, traced
 
 import moescope
 from moescope.contracts import find
@@ -265,10 +265,14 @@ def test_two_levels(tmp_path: Path) -> None:
     with traced(model, inputs, tmp_path / "a.duckdb") as store:
         outer = kept(store, "layers.0.gate_outer")
         inner = [kept(store, f"layers.0.gate_inner.group{g}") for g in range(3)]
+        leaf_weights = leaves(store, "layers.0.gate_outer")
     wanted, within = recounted(block, hidden)
     same(outer, wanted)
     for group in range(3):
         same(inner[group], within[group])
+    for token, groups in wanted.items():
+        due = {(g, e): w * v for g, w in groups.items() for e, v in within[g].get(token, {}).items()}
+        assert leaf_weights.get(token, {}) == pytest.approx(due, abs=1e-5)
     parts = torch.zeros(3, 30, 16)
     with torch.no_grad():
         for group in range(3):
