@@ -19,6 +19,9 @@ from ..routers.versions import check_transformers
 __all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "contracts", "find"]
 
 
+_PICTURES = {"pixel_values", "timestep", "timesteps"}  # pixels, or latents that are denoised
+
+
 def contracts() -> dict[str, Contract]:
     """All contracts by name, built in and from other packages; those that fit many layers (`general`) come last."""
     found = [m.contract for m in modules("contracts").values()]
@@ -49,7 +52,7 @@ def find(model: nn.Module) -> list[Site]:
     check_compiled(model, sites)
     takes = set(signature(model).parameters)
     for site in sites:
-        site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
+        site.images = bool(takes & _PICTURES) and not takes & {"input_ids", "inputs_embeds"}
         site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None
         describe(model, site)
     nest(sites)

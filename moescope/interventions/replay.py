@@ -55,7 +55,8 @@ def read_routes(store: Store, run: int, forward: int, keys: Mapping[str, np.ndar
             "select distinct token from decisions where run = ? and forward = ? and router = ?", [run, forward, router]
         ).fetchnumpy()["token"]
         if len(seen):
-            wide = int(experts) if kind == "expert_choice" else int(k or max(rows["slot"], default=0) + 1)
+            fixed = kind in ("expert_choice", "global")
+            wide = int(experts) if fixed else int(k or max(rows["slot"], default=0) + 1)
             found[name] = _route(rows, seen, keys[stack], wide)
     return found
 
@@ -129,7 +130,8 @@ def _attach(site: Site, route: Route) -> list[Any]:
         route = _of_rows(whole, len(was))
         _fits(site, was, route)
         experts = route.experts
-        if site.kind == "expert_choice" and bool(((experts.to(was.device) >= 0) & (was < 0)).any()):
+        kept = site.kind == "expert_choice" and site.contract.routing_object  # V-MoE: each expert has as many tokens as before
+        if kept and bool(((experts.to(was.device) >= 0) & (was < 0)).any()):
             raise ModelError(
                 f"router {site.path} lets experts choose: its route can leave tokens out, but not give an expert new ones"
             )
