@@ -5,7 +5,7 @@ and from the same random state, so that sampling (second experts, jitter) draws 
 deepspeed/moe/sharded_moe.py, `top1gating` (random token selection), `top2gating`, `topkgating`. A pool is what one process
 routes at once: the whole batch.
 
-PR-MoE (arXiv 2201.05596, section 4.1) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
+PR-MoE (arXiv 2201.05596) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
 router too, with the mixture as its expert 0 and the MLP in the role `residual`. Its pyramid is experts that differ by layer.
 """
 
