@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 MAX_WIDTH = 16  # four bits of `slots` for each rank
+ANY_K = ("expert_choice", "soft", "global")  # kinds whose decisions have any number of experts
 
 Arrays = dict[str, np.ndarray]
 
@@ -134,4 +135,4 @@ def rows_any_k(
 
 def fits_fixed_k(arrays: Arrays, kind: str) -> bool:
     """Whether decisions have one fixed k that routes_<k> can hold."""
-    return kind not in ("expert_choice", "soft") and arrays["experts"].shape[-1] <= MAX_WIDTH
+    return kind not in ANY_K and arrays["experts"].shape[-1] <= MAX_WIDTH

@@ -109,8 +109,8 @@ def _which(store: Path, version: str | None) -> str:
     if version is None:
         return f"{store} is a DuckDB file but no moescope store; name another file"
     return (
-        f"{store} has schema version {version} and this moescope {__version__} reads {' and '.join(readable())}; use the "
-        "moescope that wrote it"
+        f"{store} has schema version {version} and this moescope {__version__} reads {readable()[0]} to {readable()[-1]}; use "
+        "the moescope that wrote it"
     )
 
 

@@ -13,17 +13,27 @@ import duckdb
 
 @dataclass(frozen=True)
 class Migration:
-    """One step: columns that have another name since, and columns that are gone."""
+    """One step: columns that have another name since, that are gone, and that are new (null in earlier rows)."""
 
     leads_to: str  # the schema version
     renamed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {table: {old: new}}
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # {table: columns}
+    added: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {table: {column: type}}
 
 
 FIRST = "2"  # the earliest version that is read
 MIGRATIONS = (
     # `site` was the word for a router too; no tracer ever filled the other two
     Migration("3", {"routers": {"site": "block_type"}}, {"experts": ("group", "parameters")}),
+    # systems beyond Transformers: trees, sampled mixtures, pools by threshold, decisions that are not about one token
+    Migration(
+        "4",
+        added={
+            "routers": {"unit": "varchar", "pool_axes": "varchar", "parent": "varchar", "parent_expert": "usmallint"},
+            "experts": {"name": "varchar"},
+            "pools": {"threshold": "float"},
+        },
+    ),
 )
 VERSION = MIGRATIONS[-1].leads_to
 
@@ -38,6 +48,11 @@ def old_name(version: str, table: str, column: str) -> str:
     for step in reversed(_since(version)):
         column = {new: old for old, new in step.renamed.get(table, {}).items()}.get(column, column)
     return column
+
+
+def is_new(version: str, table: str, column: str) -> bool:
+    """Whether a store of `version` was written before there was that column."""
+    return any(column in step.added.get(table, ()) for step in _since(version))
 
 
 def new_name(table: str, column: str) -> str | None:
@@ -63,18 +78,32 @@ def migrate(con: duckdb.DuckDBPyConnection, views: Iterable[str]) -> bool:
     for view in views:
         con.execute(f'drop view if exists "{view}"')
     for step in steps:
-        there = set(con.execute("select table_name, column_name from duckdb_columns() where not internal").fetchall())
-        for table, names in step.renamed.items():
-            for old, new in names.items():
-                if (table, old) in there:  # an earlier store may lack the table
-                    con.execute(f'alter table {table} rename column "{old}" to "{new}"')
-        for table, gone in step.dropped.items():
-            for name in gone:
-                if (table, name) in there:
-                    con.execute(f'alter table {table} drop column "{name}"')
+        for statement in _statements(con, step):
+            con.execute(statement)
     con.execute("update meta set value = ? where key = 'schema_version'", [VERSION])
     con.execute("delete from meta where key = 'views'")
     return True
+
+
+def _statements(con: duckdb.DuckDBPyConnection, step: Migration) -> list[str]:
+    """What makes the change, of the tables that an earlier store has."""
+    there = set(con.execute("select table_name, column_name from duckdb_columns() where not internal").fetchall())
+    tables = {table for table, _ in there}
+    renamed = [
+        (table, old, new) for table, names in step.renamed.items() for old, new in names.items() if (table, old) in there
+    ]
+    dropped = [(table, name) for table, names in step.dropped.items() for name in names if (table, name) in there]
+    added = [
+        (table, name, kind)
+        for table, columns in step.added.items()
+        for name, kind in columns.items()
+        if table in tables and (table, name) not in there
+    ]
+    return [
+        *(f'alter table {table} rename column "{old}" to "{new}"' for table, old, new in renamed),
+        *(f'alter table {table} drop column "{name}"' for table, name in dropped),
+        *(f'alter table {table} add column "{name}" {kind}' for table, name, kind in added),
+    ]
 
 
 def _since(version: str) -> tuple[Migration, ...]:

@@ -157,7 +157,7 @@ def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]
     """{table: SQL for its rows in the file}, of the columns that are moescope's; a table that the file lacks is empty."""
     found: dict[str, list[str]] = {}
     for table, columns in tables_of(con, store).items():
-        quoted = ", ".join(f'"{old}" as "{name}"' for name, old in columns.items())
+        quoted = ", ".join(f'{sql} as "{name}"' for name, sql in columns.items())
         found[table] = [f"select {quoted} from base.main.{table}"]
     for table in expected().keys() - found.keys():
         empty = ", ".join(f'null::{kind} as "{name}"' for name, kind in expected()[table].items())

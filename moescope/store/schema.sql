@@ -61,21 +61,26 @@ create table routers (
   stack varchar, -- decoder | encoder | vision | text | talker ...
   block_type varchar, -- ffn | attention | ...
   contract varchar, -- how this router speaks (moescope.contracts)
-  kind varchar, -- token_choice | expert_choice | soft | static | hash
+  kind varchar, -- token_choice | expert_choice | soft | static | hash | dense | tree | global | depth | sampled
   experts usmallint, -- routed experts, E
   top_k usmallint, -- experts per decision; null where it varies
   shared_experts usmallint, -- experts that always run beside the routed ones
   score varchar, -- what the logits become: softmax | sigmoid | sqrtsoftplus | probabilities | none
-  weight_on varchar, -- what the weight multiplies: output | input
+  weight_on varchar, -- what the weight multiplies: output | input | delta (of an adapter) | parameters | residual | vector
   capacity_factor float, -- null without capacity
-  extra json -- groups, bias, scale, and whatever else the contract knows
+  extra json, -- groups, bias, scale, and whatever else the contract knows
+  unit varchar, -- what one decision is about: token | sequence | batch
+  pool_axes varchar, -- which axes compete in one top-k: E (experts) | L (tokens of a sequence) | BL | BE | LE | BLE (B: the batch)
+  parent varchar, -- in a tree: routers.name of the router whose expert this one is; null at the root
+  parent_expert usmallint -- in a tree: which of its experts
 );
 
 -- The experts of a router
 create table experts (
   router uinteger, -- routers.router
   expert usmallint, -- number within the router; numbers from routers.experts on are no routed experts, see role
-  role varchar -- routed | identity | skip
+  role varchar, -- routed | identity | skip | null (gives nothing) | shared | residual ...
+  name varchar -- where experts have names: adapters, streams, whole models; else null
 );
 
 -- Texts, images or other units of input; encoder and decoder sides are sequences of their own
@@ -110,7 +115,7 @@ create table tokens (
   sequence uinteger, -- sequences.sequence
   position uinteger, -- place in the sequence, from 0; padding is not counted
   parent uinteger, -- beams: the token before it in its own hypothesis, since beams change rows; else null
-  unit varchar, -- text | patch | cls | image, video, audio (a piece of one in a text) | row (tokens that could not be named)
+  unit varchar, -- text | patch | cls | image, video, audio (a piece of one in a text) | sequence, batch (decided of as a whole) | row (tokens that could not be named)
   vocab_id uinteger, -- the tokenizer's id, for text
   word uinteger, -- number of the word in the sequence that it belongs to, where words are labelled
   y usmallint, -- patch row; of a piece of an image in a text its row in the image (videos: token label `frame`)
@@ -145,6 +150,16 @@ create table forwards (
   loss float -- where the model returned one
 );
 
+-- What a forward pass was told beside its tokens: timestep, sigma, class, task, guidance, stage, ...
+create table conditions (
+  run uinteger, -- runs.run
+  forward uinteger, -- forwards.forward
+  sequence uinteger, -- sequences.sequence that it holds for; null: for all of them
+  kind varchar, -- timestep | sigma | class | task | guidance | stage | whatever the tracer was told
+  value double, -- where it is a number
+  label varchar -- where it is a word (class and task too)
+);
+
 -- Competition groups with a capacity: tokens that compete for the same buffers
 create table pools (
   run uinteger, -- runs.run
@@ -152,7 +167,8 @@ create table pools (
   router uinteger, -- routers.router
   pool uinteger, -- number within the forward and router
   tokens uinteger, -- tokens in the pool, padding included
-  capacity uinteger -- places per expert
+  capacity uinteger, -- places per expert; null where a threshold decides
+  threshold float -- the least score that is taken, where that decides; else null
 );
 
 -- Router logits, where asked for
@@ -192,7 +208,7 @@ create table assignments_long (
   slot usmallint, -- the router's own order
   buffer_position uinteger, -- place in the expert's buffer, or soft slot
   dispatch_weight float, -- soft routing: share of this token in the slot's input
-  dropped boolean -- chosen but not run, for want of capacity
+  dropped boolean -- chosen but not run, for want of capacity; of a sampled mixture, because another component was drawn
 );
 
 -- Results that are not decisions

@@ -10,7 +10,7 @@ from functools import cache
 import duckdb
 
 from ..errors import StoreError
-from .migrations import VERSION, old_name
+from .migrations import VERSION, is_new, old_name
 from .physical.tables import column_type, is_routed
 from .schema import create_tables
 
@@ -54,7 +54,7 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> str | None:
 
 
 def tables_of(con: duckdb.DuckDBPyConnection, store: object, version: str | None = None) -> dict[str, dict[str, str]]:
-    """{table: {column: what it is called in the file}} of an attached file, of the columns that we know.
+    """{table: {column: SQL for it in the file}} of an attached file, of the columns that we know; null where it is newer.
 
     `version`: of its schema, if known. StoreError if one of our names is something else there.
     """
@@ -82,8 +82,13 @@ def inert(con: duckdb.DuckDBPyConnection, store: object, database: str) -> None:
 def _known(store: object, table: str, there: Columns, version: str) -> dict[str, str]:
     fixed = expected().get(table)
     known = fixed or {name: kind.upper() for name in there if (kind := column_type(name))}
-    names = {name: old_name(version, table, name) for name in known}
-    for name, old in names.items():
-        if (found := there.get(old, "missing")) != (kind := known[name]):
-            raise StoreError(f"{store} {_STRANGE}: {table}.{old} is {found} there, not {kind.lower()}; do not trust it")
-    return names
+    found: dict[str, str] = {}
+    for name, kind in known.items():
+        old = old_name(version, table, name)
+        if old not in there and is_new(version, table, name):
+            found[name] = f"null::{kind}"
+        elif (other := there.get(old, "missing")) != kind:
+            raise StoreError(f"{store} {_STRANGE}: {table}.{old} is {other} there, not {kind.lower()}; do not trust it")
+        else:
+            found[name] = f'"{old}"'
+    return found

@@ -229,3 +229,58 @@ from measures m join routers r using (router)
 where regexp_full_match(m.subset, '(.+ )?step [0-9]+') and m.name in ('load_entropy', 'max_violation', 'dead', 'dropped_share',
   'routing_entropy', 'z_loss', 'balance_switch', 'balance_transformers')
 group by all;
+
+-- Load of every expert under every condition that forwards were told: timestep, class, task, guidance ...
+create view condition_load as
+with met as (
+  select a.run, a.router, c.kind, c.value, c.label, a.expert, count(*) as assignments
+  from assignments a join tokens t using (token)
+  join conditions c on c.forward = a.forward and (c.sequence is null or c.sequence = t.sequence)
+  where not a.dropped group by all
+)
+select
+  m.run, -- runs.run
+  m.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  m.kind, -- timestep | sigma | class | task | guidance | stage | ...
+  m.value, -- where it is a number
+  m.label, -- where it is a word
+  m.expert, -- expert
+  m.assignments, -- times it ran under this condition
+  m.assignments / sum(m.assignments) over (partition by m.router, m.kind, m.value, m.label) as share, -- of the assignments under it
+  sum(m.assignments) over (partition by m.router, m.kind, m.expert) / sum(m.assignments) over (partition by m.router, m.kind) as overall, -- the expert's share under all values of it: what `share` is by chance
+from met m join routers r using (router);
+
+-- How deep every token went: how many of the blocks that routers of kind `depth` can skip ran for it
+create view token_depth as
+select
+  d.run, -- runs.run
+  d.forward, -- forwards.forward
+  d.token, -- tokens.token
+  sum(d.selected) as depth, -- blocks and recursions that ran for it
+  count(*) as considered, -- times that a router of kind depth looked at it
+from decisions d join routers r using (router) where r.kind = 'depth' group by all;
+
+-- Trees of routers: the weight of every leaf for every token, which is the product of the weights on the way to it
+create view leaf_weight as
+with recursive way as (
+  select a.run, a.forward, a.iteration, a.token, a.router as root, r.name as at, a.expert, a.weight, [a.expert] as path
+  from assignments a join routers r using (router)
+  where r.parent is null and not a.dropped and exists (from routers c where c.run = r.run and c.parent = r.name)
+  union all
+  select w.run, w.forward, w.iteration, w.token, w.root, c.name, a.expert, w.weight * a.weight, list_append(w.path, a.expert)
+  from way w join routers c on c.run = w.run and c.parent = w.at and c.parent_expert = w.expert
+  join assignments a on a.router = c.router and a.forward = w.forward and a.iteration = w.iteration and a.token = w.token
+  where not a.dropped
+)
+select
+  w.run, -- runs.run
+  w.forward, -- forwards.forward
+  w.iteration, -- recursion step, else 0
+  w.token, -- tokens.token
+  w.root, -- the router at the tree's root
+  w.path, -- the experts on the way, from the root on
+  w.weight, -- product of their weights
+from way w
+where not exists (from routers c where c.run = w.run and c.parent = w.at and c.parent_expert = w.expert);

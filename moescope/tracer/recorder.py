@@ -1,8 +1,8 @@
 """What a traced model decides, forward by forward: records gathered while a forward is open, handed over when it ends."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from .handover.forward_buffer import ForwardBuffer
 from .handover.record_batches import Forward, Job, phase, references
 from .options import Options
 from .progress import RunProgress
+from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
 from .sequences.token_rows import SequenceInfo
 from .training_steps import TrainingSteps
@@ -44,6 +45,7 @@ class Recorder:
         self._structure, self._steps = structure, steps
         self.infos: dict[str, list[SequenceInfo]] | None = None
         self.first = 0  # number of a batch's first forward
+        self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
         self.outside = 0  # routers that fired outside of the model's forward
         self._cut = self._empty = self._inner = 0
         self._records: list[tuple[Record, Frame, int]] = []
@@ -90,6 +92,19 @@ class Recorder:
     def generating(self) -> AbstractContextManager[None]:
         """Inside, the model made what is fed in forwards that go on with a cache."""
         return self._frames.of_the_model()
+
+    @contextmanager
+    def conditions(self, told: Mapping[str, Any]) -> Iterator[None]:
+        """Inside, forwards are told this beside their tokens."""
+        before, self.told = self.told, self.told | dict(told)
+        try:
+            yield
+        finally:
+            self.told = before
+
+    def denoising(self) -> AbstractContextManager[None]:
+        """Inside, pictures of one shape are the same pictures, step after step."""
+        return self._frames.of_one_picture()
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
@@ -156,8 +171,8 @@ class Recorder:
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
         routed = []
         for record, frame in records:
-            rows = record.experts.shape[0] if record.rows is None else -1
-            routed.append((record, self._stream(frame, self._stacks[record.site.key], rows)))
+            rows, unit = record.experts.shape[0] if record.rows is None else -1, record.site.unit
+            routed.append((record, self._stream(frame, self._stacks[record.site.key], rows, unit)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
@@ -168,11 +183,13 @@ class Recorder:
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        return self._steps.filed(Forward(listed, references(listed, root.output, self.options.predictions), row)), routed
+        plain, tensors = kept(conditions(root) | self.told)
+        tensors |= references(listed, root.output, self.options.predictions)
+        return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 
-    def _stream(self, frame: Frame, stack: str, rows: int) -> Stream:
-        """The tokens of so many rows under a frame, in a stack."""
-        stream = self._frames.stream(frame, stack, rows)
+    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
+        """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""
+        stream = self._frames.stream(frame, stack, rows, unit)
         stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return stream
 

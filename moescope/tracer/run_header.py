@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..contracts import Site
+from ..decisions import ANY_K
 from ..proof import Proved
 from ..routers.compiled import CURE, has_run
 
@@ -18,12 +19,13 @@ def run_header(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Sit
     return {
         "run": {"started": started, "host": f"{platform.system()} {platform.machine()}", **run},
         "model": dict(model),
-        "routers": [_router(site) for site in sites],
+        "routers": [_router(site, sites) for site in sites],
         "experts": [expert for site in sites for expert in _experts(site)],
     }
 
 
-def _router(site: Site) -> dict[str, Any]:
+def _router(site: Site, sites: list[Site]) -> dict[str, Any]:
+    parent = next((other for other in sites if other.name == site.parent_site), None)
     own = {"special_experts": site.special_experts, "repeats": site.repeats, "warning": site.warning}
     extra = site.rule | {name: value for name, value in own.items() if value}
     if site.output_scale != 1:
@@ -37,19 +39,24 @@ def _router(site: Site) -> dict[str, Any]:
         "contract": site.contract.name,
         "kind": site.kind,
         "experts": site.n_experts,
-        "top_k": site.top_k if site.kind not in ("expert_choice", "soft") else None,
+        "top_k": site.top_k if site.kind not in ANY_K else None,
         "shared_experts": site.shared,
         "score": site.score,
         "weight_on": site.weight_on,
         "capacity_factor": site.capacity_factor,
         "extra": extra,
+        "unit": site.unit,
+        "pool_axes": site.pool_axes,
+        "parent": parent.path if parent is not None else None,
+        "parent_expert": site.parent_expert,
     }
 
 
 def _experts(site: Site) -> list[dict[str, Any]]:
     roles = site.roles  # {expert number: role} beside the routed ones
     numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
-    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed")} for n in numbers]
+    names = site.expert_names
+    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed"), "name": names.get(n)} for n in numbers]
 
 
 def proof_notes(proof: list[Proved]) -> list[str]:

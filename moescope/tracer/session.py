@@ -158,6 +158,21 @@ class Tracer:
         """Say that in forwards that go on with a cache the model made what is fed: for a loop of your own that samples."""
         return self._recorder.generating()
 
+    def conditions(self, **told: Any) -> AbstractContextManager[None]:
+        """Say what forwards inside are told beside their tokens: `with tracer.conditions(task="summarize", guidance="none"):`.
+
+        A number or a word, or one for each sequence; stored in table `conditions`. What a model is given as an argument of its
+        own (timestep, sigma, class_labels, guidance, ...) is stored without being said.
+        """
+        return self._recorder.conditions(told)
+
+    def denoising(self) -> AbstractContextManager[None]:
+        """Say that forwards inside denoise the same pictures, step after step, so that a patch is one token in all of them.
+
+        For a sampling loop of your own; the calls of a traced pipeline are known.
+        """
+        return self._recorder.denoising()
+
     def flush(self) -> None:
         """Hand over the small forwards that are still held."""
         self._recorder.flush()

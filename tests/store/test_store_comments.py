@@ -77,7 +77,10 @@ def test_a_name_of_several_tables_is_never_chosen_by_their_order(store: moescope
     ]}  # fmt: skip
     assert found == {
         ("router_summary", "experts"): "routed experts, E",
-        ("router_summary", "kind"): "token_choice | expert_choice | soft | static | hash",
+        (
+            "router_summary",
+            "kind",
+        ): "token_choice | expert_choice | soft | static | hash | dense | tree | global | depth | sampled",
         ("router_summary", "layer"): "the decoder (or encoder) layer's own number; dense layers leave gaps",
         ("router_summary", "run"): "runs.run",
         ("token_text", "token"): "key",

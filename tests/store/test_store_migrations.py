@@ -1,6 +1,6 @@
 """Stores of earlier versions: shown under today's names, converted by whatever writes into them, nothing lost.
 
-goldens/store-2.tgz was written by schema version 2: a complete run of a tiny Mixtral, and beside it one that was cut off.
+goldens/store-<n>.tgz was written by schema version n: a complete run of a tiny Mixtral, and beside it one that was cut off.
 """
 
 import json
@@ -15,22 +15,22 @@ import moescope
 from moescope import analyses
 from moescope.errors import StoreError
 from moescope.store import RunWriter
-from moescope.store.migrations import FIRST, MIGRATIONS, VERSION, new_name, old_name, readable, today
+from moescope.store.migrations import FIRST, MIGRATIONS, VERSION, is_new, new_name, old_name, readable, today
 from moescope.store.trust import expected
 from moescope.store.write.change import change_store
 from moescope.store.write.unfinished_run import unfinished_runs
 from moescope.tracer import trace
 
-OLD = Path(__file__).parents[1] / "goldens" / "store-2.tgz"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 ROUTERS = [
     ("model.layers.0.mlp.gate", 0, "decoder", "ffn", "triple", 4, 2),
     ("model.layers.1.mlp.gate", 1, "decoder", "ffn", "triple", 4, 2),
 ]
 
 
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
-    with tarfile.open(OLD) as archive:
+@pytest.fixture(params=readable()[:-1])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    with tarfile.open(GOLDENS / f"store-{request.param}.tgz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "run.duckdb"
 
@@ -55,8 +55,8 @@ def content(store: Path) -> list[tuple[object, ...]]:
 
 def test_it_is_read_as_it_is(old: Path) -> None:
     before = old.read_bytes()
-    assert version(old) == FIRST
-    assert columns(old, "routers")[5] == "site"
+    assert version(old) != VERSION
+    assert columns(old, "routers")[5] == old_name(version(old), "routers", "block_type")
     with moescope.open(old) as store:
         rows = store.rows("select name, layer, stack, block_type, contract, experts, top_k from routers order by router")
         assert rows == ROUTERS + [(row[0].removeprefix("model."), *row[1:]) for row in ROUTERS]  # of the model without its head
@@ -74,7 +74,12 @@ def test_what_writes_into_it_converts_it(old: Path) -> None:
     change_store(old, lambda con: con.execute("update runs set name = 'renamed' where run = 0"))
     assert version(old) == VERSION
     assert columns(old, "routers")[5] == "block_type"
-    assert columns(old, "experts") == ["router", "expert", "role"]
+    assert columns(old, "experts") == ["router", "expert", "role", "name"]
+    with moescope.open(old) as store:
+        assert store.rows("select distinct unit, pool_axes, parent, e.name from routers join experts e using (router)") == [
+            (None, None, None, None)
+        ]
+        assert store.rows("select count(*) from conditions") == [(0,)]
     assert content(old) == before
     with duckdb.connect(str(old), read_only=True) as con:  # as a notebook opens it: the views in the file are today's too
         assert con.execute("select distinct block_type from router_summary").fetchall() == [("ffn",)]
@@ -86,7 +91,7 @@ def test_a_trace_is_added_and_the_run_that_was_cut_off_is_joined(old: Path) -> N
     before = content(old)
     trace(tracing.tiny(), tracing.ids(2), old, name="new")
     again = RunWriter.resume(old, unfinished_runs(old)[0])
-    assert "site" in json.loads((again.part.path / "head.json").read_text())["routers"][0]
+    assert "pool_axes" not in json.loads((again.part.path / "head.json").read_text())["routers"][0]
     again.close({"status": "interrupted"}, {})
     assert unfinished_runs(old) == []
     with moescope.open(old) as store:
@@ -100,7 +105,7 @@ def test_a_trace_is_added_and_the_run_that_was_cut_off_is_joined(old: Path) -> N
 def test_what_another_version_wrote_is_refused_in_one_sentence(old: Path) -> None:
     change_store(old, lambda con: con.execute("update meta set value = '99' where key = 'schema_version'"))
     with pytest.raises(
-        StoreError, match=r"has schema version 99 and this moescope .* reads 2 and 3; use the moescope that wrote it"
+        StoreError, match=r"has schema version 99 and this moescope .* reads 2 to 4; use the moescope that wrote it"
     ):
         moescope.open(old)
 
@@ -115,6 +120,10 @@ def test_steps_lead_from_one_version_to_the_next_and_name_columns_that_are_there
         for table, gone in step.dropped.items():
             assert {new_name(table, name) for name in gone} == {None}
             assert not set(gone) & expected()[table].keys()
+        for table, new in step.added.items():
+            assert new.keys() <= expected()[table].keys()
+            assert [is_new(FIRST, table, name) for name in new] == [True] * len(new)
+            assert [is_new(VERSION, table, name) for name in new] == [False] * len(new)
     row = {"router": 1, "site": "ffn", "layer": 3}
     assert today("routers", row) == {"router": 1, "block_type": "ffn", "layer": 3}
     assert today("routers", today("routers", row)) == today("routers", row)

@@ -33,7 +33,7 @@ ASSIGNMENT_COMMENTS = {key: DECISION_COMMENTS[key] for key in _KEYS} | {
     "slot": "place in the router's own order, which is not rank",
     "buffer_position": "place in the expert's buffer, or soft slot; null without capacity",
     "dispatch_weight": "soft routing: share of this token in the slot's input",
-    "dropped": "chosen but not run, for want of capacity",
+    "dropped": "chosen but not run, for want of capacity; of a sampled mixture, because another component was drawn",
 }
 _FIXED = {
     "run": "uinteger", "forward": "uinteger", "router": "uinteger", "token": "uinteger", "iteration": "utinyint",

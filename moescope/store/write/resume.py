@@ -67,7 +67,7 @@ def head_of(store: Path, run: int) -> dict[str, Any]:
 def _rows(con: duckdb.DuckDBPyConnection, table: str, where: str, run: int) -> list[dict[str, Any]]:
     """Rows as dicts, JSON columns as what they hold."""
     parameters = {"run": run} if "$run" in where else {}
-    columns = ", ".join(f'"{old}" as "{name}"' for name, old in tables_of(con, "the store")[table].items())
+    columns = ", ".join(f'{sql} as "{name}"' for name, sql in tables_of(con, "the store")[table].items())
     found = con.execute(f"select {columns} from base.main.{table} where {where} order by all", parameters)
     names, kinds = zip(*((d[0], str(d[1])) for d in found.description))
     return [

@@ -37,6 +37,7 @@ class Frames:
         self._streams: dict[Any, tuple[Frame, Stream]] = {}  # of the forward that is open
         self._calls, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
         self._choices: weakref.WeakKeyDictionary[Any, dict[str, Choice]] = weakref.WeakKeyDictionary()  # by cache and stack
+        self._pictures: dict[tuple[str, int], int] | None = None  # by stack and rows, while one thing is denoised
         self.notes: dict[str, None] = {}  # sentences on what could not be known
         self._open = OpenCalls(self._begin, closed, cut)
         self.handles = [h for m in _entrances(model, sites) for h in self._open.hook(m)]
@@ -50,13 +51,19 @@ class Frames:
         """The innermost open frame, if it is of the calling thread."""
         return self._open.mine()
 
-    def stream(self, frame: Frame, stack: str, rows: int) -> Stream:
-        """The tokens of `rows` rows (-1: of a part of them) of a router under `frame`; the same object for the same tokens."""
+    def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
+        """The tokens of `rows` rows (-1: of a part of them) of a router under `frame`; the same object for the same tokens.
+
+        `unit`: what its decisions are about, where that is a whole sequence or the batch.
+        """
         calls = outwards(frame)
-        text = text_shape(calls, rows)
-        key = id(frame), stack, text or rows
+        text = text_shape(calls, rows) if unit == "token" else None
+        key = id(frame), stack, text or rows, unit
         if key not in self._streams:
-            stream = name_images(calls, stack, rows, self._caches.new()) if text is None else self._text(calls, stack, text)
+            if unit != "token":
+                stream = Stream(stack, (rows, 1), unit, self._caches.new(), False)
+            else:
+                stream = self._image(calls, stack, rows) if text is None else self._text(calls, stack, text)
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
@@ -102,6 +109,24 @@ class Frames:
         """Wait for an open forward of another thread, and undo what was wrapped."""
         self._open.close()
         self._caches.close()
+
+    def _image(self, calls: list[Frame], stack: str, rows: int) -> Stream:
+        """Pictures: those of the step before, where the caller (or a pipeline) denoises them step by step."""
+        known = None if self._pictures is None else self._pictures.get((stack, rows))
+        stream = name_images(calls, stack, rows, self._caches.new() if known is None else known)
+        if self._pictures is not None and stream.kind == "image":
+            stream.continues, stream.reruns = known is not None, True
+            self._pictures[stack, rows] = stream.generation
+        return stream
+
+    @contextmanager
+    def of_one_picture(self) -> Iterator[None]:
+        """Pictures of one shape are the same pictures meanwhile, in every forward."""
+        before, self._pictures = self._pictures, {}
+        try:
+            yield
+        finally:
+            self._pictures = before
 
     def _text(self, calls: list[Frame], stack: str, shape: tuple[int, int]) -> Stream:
         cache = given_cache(calls)

@@ -4,7 +4,7 @@ On CUDA the copy goes to pinned memory on a side stream behind an event that onl
 hand-over never synchronize. On a CPU nothing is copied.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,15 @@ from ..options import Options
 from ..training_steps import Ended
 
 _CACHED = 1 << 15  # logits
-_FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool")
+_FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool", "threshold", "executed")
 
 
 @dataclass(eq=False)
 class Forward:
-    """One forward pass (or, without a `row`, the end of a batch): its token streams, what they refer to, what is said of it."""
+    """One forward pass (or, without a `row`, the end of a batch): its token streams, what they refer to, what is said of it.
+
+    conditions: {kind: number, word or tensor ((), or one of each sequence)} that it was told beside its tokens.
+    """
 
     streams: list[Any]
     tensors: dict[str, Tensor]  # token ids and masks of the streams
@@ -33,6 +36,7 @@ class Forward:
     part: str | None = None  # of a run with `monitor`: train | eval | alone
     tentative: bool = False  # its step may get another number when it ends
     ended: Ended | None = None  # what is over behind it
+    conditions: dict[str, Any] = field(default_factory=dict)
 
 
 Routed = tuple[Record, Any, int]
@@ -119,6 +123,16 @@ def mean_probabilities(logits: np.ndarray, score: str | None, real: np.ndarray) 
     p = probabilities(torch.from_numpy(logits), score).numpy()
     summed = np.where(real[..., None], p, 0).sum(1)  # padding may hold no number
     return np.asarray(summed / np.maximum(real.sum(1), 1)[:, None])
+
+
+def pools(batch: RecordBatch, pool: Any, thresholds: Any) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the record, rows) of every group of tokens that competed, with what decided: places, or a threshold."""
+    for number, (record, *_) in enumerate(batch.routed):
+        decided = {} if record.capacity is None else {"capacity": record.capacity}
+        decided |= {} if thresholds is None else {"threshold": thresholds[number]}
+        if decided:
+            count = 1 if pool is None else int(pool[number].max()) + 1
+            yield number, {"pool": np.arange(count), "tokens": record.pool_tokens or 0, **decided}
 
 
 def phase(model: nn.Module, streams: list[Any]) -> str:

@@ -11,10 +11,11 @@ from ...decisions import MAX_WIDTH, columns_fixed_k, fits_fixed_k, rows_any_k
 from ...errors import MoescopeError
 from ...store import RunWriter
 from ..options import Options
+from ..sequences import conditions
 from ..sequences.token_rows import Identity
 from ..training_steps import Ended
 from .health import Health
-from .record_batches import Job, RecordBatch, mean_probabilities
+from .record_batches import Job, RecordBatch, mean_probabilities, pools
 
 
 class Sink:
@@ -109,16 +110,19 @@ class Sink:
         keys: dict[int, np.ndarray] = {}
         rows = []
         for place, forward in enumerate(job.forwards):
-            shared = {name: t.numpy() for name, t in forward.tensors.items()}
+            shared, sequences = {name: t.numpy() for name, t in forward.tensors.items()}, []
             for number, stream in enumerate(forward.streams):
                 own = {name.partition(":")[2]: a for name, a in shared.items() if name.startswith(f"{number}:")}
                 tokens, named = self.identity.rows(stream, own)
+                sequences.append(named.live.sequences)
                 keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
                     self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
             count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
+            for said in conditions.rows(forward.conditions, shared, sequences):
+                self.writer.add("conditions", {"forward": [first + place], **{name: [value] for name, value in said.items()}})
             rows.append(row | ({"phase": "decode"} if row.get("phase") == "prefill" and named.decodes else {}))
         for batch in job.batches:
             self._add(batch, keys, first, [forward.part for forward in job.forwards])
@@ -144,7 +148,9 @@ class Sink:
         routers = np.array([site.key for site in sites])
         iterations = np.array([record.iteration for record, *_ in batch.routed])
         forwards = np.array([first + number for *_, number in batch.routed], np.uint32)
-        rows = arrays.pop("rows", None)
+        rows, thresholds = arrays.pop("rows", None), arrays.pop("threshold", None)
+        if "executed" in arrays:
+            arrays["dropped"] = ~arrays.pop("executed").astype(bool)
         named = [keys[id(stream)] for _, stream, _ in batch.routed]
         tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
         self._count_nonfinite(arrays, sites, tokens)
@@ -170,6 +176,8 @@ class Sink:
             self.writer.add("decisions_long", decisions)
             self.writer.add("assignments_long", assignments)
         self._extras(batch, arrays, tokens, routers, iterations, forwards)
+        for number, own in pools(batch, arrays.get("pool"), thresholds):
+            self.writer.add("pools", {"forward": forwards[number], "router": routers[number], **own})
 
     def _differing(self, batch: RecordBatch, arrays: dict[str, np.ndarray], tokens: np.ndarray) -> np.ndarray:
         """(R, T) of which tokens the layer executed something else than the router decided; counted in the run's warnings."""
@@ -202,14 +210,6 @@ class Sink:
                 {"forward": forwards[r], "router": routers[r], "iteration": iterations[r], "token": tokens[r, t],
                  "logits": list(arrays["logits"][r, t])},
             )  # fmt: skip
-        for (record, *_), router, forward in zip(batch.routed, routers, forwards):
-            if record.capacity is not None:
-                pools = 1 if "pool" not in arrays else int(arrays["pool"].max()) + 1
-                self.writer.add(
-                    "pools",
-                    {"forward": forward, "router": router, "pool": np.arange(pools), "tokens": record.pool_tokens or 0,
-                     "capacity": record.capacity},
-                )  # fmt: skip
 
     def _count_nonfinite(self, arrays: dict[str, np.ndarray], sites: list[Any], tokens: np.ndarray) -> None:
         for name in ("entropy", "weights"):

@@ -69,7 +69,7 @@ class Named:
         self.live.fed(keys if self.again is None else keys[:, self.again.shape[1] :])
         if self.packed is not None and self.begun is not None:
             self.live.counts = self.begun[self.live.unit].astype(np.int64)
-        self.live.whole = (ids, keys, self.sequence) if keep and ids is not None else None
+        self.live.whole = (keys if ids is None else ids, keys, self.sequence) if keep else None
 
 
 class Sequences:
@@ -94,11 +94,11 @@ class Sequences:
         again = 0
         if live is not None and (len(live.sequences) != len(real) or (past == 0 and not stream.reruns)):
             live = None
-        if live is not None and stream.reruns and ids is not None:
-            again = live.matched(ids)
+        if live is not None and stream.reruns:
+            again = live.matched(ids) if ids is not None else stream.shape[1]
             live = live if again else None
         named = self._begin(stream, real, arrays) if live is None else _go_on(live, real, again)
-        self._again += bool(again)
+        self._again += bool(again) and ids is not None
         stream.units, named.rejected = named.live.units, rejected
         start = 0 if stream.reruns else named.live.places if past is None else past
         self._mark(named, stream, arrays, start, again, live is not None)

@@ -18,6 +18,8 @@ from .image_patches import grid_of, image_facts
 from .packing import packing_facts
 from .padding import mask_facts
 
+TIMES = {"timestep", "timesteps", "t", "sigma", "sigmas"}
+LATENTS = ("hidden_states", "sample", "latents", "x", "noisy_latents")
 INPUTS = {"input_ids", "decoder_input_ids", "inputs_embeds", "pixel_values"}
 
 
@@ -42,7 +44,7 @@ class Stream:
 
     stack: str
     shape: tuple[int, int]  # (sequences, places per sequence)
-    kind: str  # text | image | row
+    kind: str  # text | image | row | sequence, batch (decided of as a whole)
     generation: int  # calls with one number continue the same sequences
     continues: bool
     ids: Tensor | None = None
@@ -84,8 +86,8 @@ def name_text(
 def name_images(calls: list[Frame], stack: str, rows: int, number: int) -> Stream:
     """A stream of patches, or of rows that nothing names."""
     for f in calls:
-        pixels: Any = f.inputs.get("pixel_values")
-        if not torch.is_tensor(pixels):
+        pixels: Any = picture(f)
+        if pixels is None:
             continue
         if pixels.dim() == 4 and rows % pixels.shape[0] == 0:
             shape = pixels.shape[0], rows // pixels.shape[0]
@@ -97,6 +99,12 @@ def name_images(calls: list[Frame], stack: str, rows: int, number: int) -> Strea
             facts = {"grid": grid, "patches": torch.tensor(pixels.shape[0])}
             return Stream("vision", (1, rows), "image", number, False, facts=facts, merge=merge)
     return Stream(stack, (1, rows), "row", number, False)
+
+
+def picture(frame: Frame) -> Tensor | None:
+    """What a call was given of pictures: pixels, or the noisy latents (sequences, channels, ..., H, W) of a denoiser."""
+    names = ("pixel_values",) if not TIMES & frame.inputs.keys() else ("pixel_values", *LATENTS)
+    return next((value for name in names if torch.is_tensor(value := frame.inputs.get(name))), None)
 
 
 def enters(module: nn.Module) -> bool:

@@ -122,7 +122,7 @@ class Identity:
             columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
             self._vocab(vocab)
         else:
-            columns |= {"unit": "text" if stream.kind == "text" else "row", "special": False}
+            columns |= {"unit": stream.kind, "special": False}
         columns |= self._words(stream, named, row, place, token)
         if named.live.reordered:
             columns["parent"] = _parents(keys, named.live.last, row, place)
