@@ -82,10 +82,10 @@ class CapacityRoutes(RouterCall):
         )  # fmt: skip
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """Other routes. What was dropped stays dropped unless it is moved; who comes to a full expert finds room."""
+        """Other routes. What was dropped stays dropped unless it is moved or given a weight; a full expert has room for it."""
         was = self.read(site, args, output)
         assert was.dropped is not None
-        alive = experts.masked_fill(was.dropped & (experts == was.experts), -1)
+        alive = experts.masked_fill(was.dropped & (experts == was.experts) & (weights == 0), -1)
         loss, capacity, count, before, places, given, counts = output
         if not torch.equal(alive, before.T.long()):
             places, capacity = _seated(alive, site.n_experts, int(capacity))
