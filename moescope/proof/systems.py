@@ -56,10 +56,11 @@ class Row:
 
 
 _CLOSED = "closed: nothing of it can be run"
-_HRM = "nothing to prove: `--measure dimensionality` of its modules by cycle, equal to a recomputation by hand (Transformers, hrm_text)"
+_HRM = "nothing to prove: `--measure dimensionality` of its modules by cycle, equal to a recomputation by hand (hrm_text)"
 SYSTEMS = (
     System("Dense mixture (1991)", "softmax of all experts", ("own:moe1991", "neural-trees:dense")),
-    System("Hierarchical mixture (Jordan–Jacobs)", "tree of gates", ("own:hierarchical", "neural-trees:tree", "mixture-of-experts:two_levels")),
+    System("Hierarchical mixture (Jordan–Jacobs)", "tree of gates",
+           ("own:hierarchical", "neural-trees:tree", "mixture-of-experts:two_levels")),
     System("Shazeer 2017", "noisy top-k", ("own:shazeer",)),
     System("GShard", "top-2, second by chance, capacity", ("transformers:nllb-moe", "mixture-of-experts:one_level")),
     System("Switch Transformer", "top-1, capacity, drops", ("transformers:switch_transformers",)),
@@ -75,7 +76,8 @@ SYSTEMS = (
     System("ModuleFormer", "top-k of attention and feed-forward experts, JetMoE's rule", ("transformers:jetmoe",)),
     System("DeepSeek-V3", "sigmoid, bias, groups, shared expert", ("transformers:deepseek_v3",)),
     System("Llama 4", "sigmoid weight on the input, shared expert", ("transformers:llama4_text",)),
-    System("DeepSpeed-MoE", "top-1 with random token selection, top-2, top-k", ("deepspeed:top1", "deepspeed:top2", "deepspeed:top3")),
+    System("DeepSpeed-MoE", "top-1 with random token selection, top-2, top-k",
+           ("deepspeed:top1", "deepspeed:top2", "deepspeed:top3")),
     System("PR-MoE", "pyramid of experts, residual coefficient", ("deepspeed:residual",)),
     System("Megatron-Core", "softmax, sigmoid, groups, dropping; sequence-first rows", ("own:megatron",)),
     System("DiT-MoE", "top-2 and two shared, per patch and timestep", ("own:dit_moe",)),

@@ -22,7 +22,7 @@ def test_texts(name: str, tmp_path: Path) -> None:
         units = dict(store.rows("select unit, count(*) from tokens group by all"))
         decided = store.rows("select t.unit, count(distinct token) from decisions join tokens t using (token) group by all")
         texts = store.rows("select count(distinct text) from sequences where text is not null")
-    assert {unit: count for unit, count in decided}.keys() == units.keys()
+    assert dict(decided).keys() == units.keys()
     assert units == {"batch": 2} or texts == [(3,)]
     assert dict(decided).get("text", 0) <= units.get("text", 0)
 
