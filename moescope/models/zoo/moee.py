@@ -8,6 +8,7 @@ the timestep, is our reading of "soft global-local gating".
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -80,6 +81,7 @@ class Portrait(nn.Module):
     def __init__(self, hidden: int, layers: int, channels: int) -> None:
         super().__init__()
         self.hidden, self.channels = hidden, channels
+        self.config = SimpleNamespace(model_type="moee", hidden_size=hidden, in_channels=channels, patch_size=2)
         self.embed, self.out = nn.Conv2d(channels, hidden, 2, 2), nn.Linear(hidden, 4 * channels)
         self.time = feed_forward(hidden)
         self.blocks = nn.ModuleList(EmotionBlock(hidden) for _ in range(layers))
