@@ -5,7 +5,7 @@ and from the same random state, so that sampling (second experts, jitter) draws 
 deepspeed/moe/sharded_moe.py, `top1gating` (random token selection), `top2gating`, `topkgating`. A pool is what one process
 routes at once: the whole batch.
 
-PR-MoE (arXiv 2201.05596, section 4.1) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
+PR-MoE (arXiv 2201.05596) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
 router too, with the mixture as its expert 0 and the MLP in the role `residual`. Its pyramid is experts that differ by layer.
 """
 
@@ -82,10 +82,10 @@ class CapacityRoutes(RouterCall):
         )  # fmt: skip
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """Other routes. What was dropped stays dropped unless it is moved; who comes to a full expert finds room."""
+        """Other routes. What was dropped stays dropped unless it is moved or given a weight; a full expert has room for it."""
         was = self.read(site, args, output)
         assert was.dropped is not None
-        alive = experts.masked_fill(was.dropped & (experts == was.experts), -1)
+        alive = experts.masked_fill(was.dropped & (experts == was.experts) & (weights == 0), -1)
         loss, capacity, count, before, places, given, counts = output
         if not torch.equal(alive, before.T.long()):
             places, capacity = _seated(alive, site.n_experts, int(capacity))

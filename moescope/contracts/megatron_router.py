@@ -70,14 +70,16 @@ class MegatronRouter(RouterCall):
         return _pooled(record, chosen) if _drops(router) else record
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """Another map. What was dropped stays dropped unless it is moved."""
+        """Another map. What was dropped stays dropped unless it is moved or given a weight."""
         probs, chosen = output
         if chosen.dtype is not torch.bool:
             return weights.to(probs.dtype), experts.to(chosen.dtype)
         was = self.read(site, args, output)
         if torch.equal(was.experts, experts) and torch.equal(was.weights, weights):
             return output
-        alive = experts >= 0 if was.dropped is None else (experts >= 0) & ~(was.dropped & (experts == was.experts))
+        alive = experts >= 0
+        if was.dropped is not None:
+            alive &= ~(was.dropped & (experts == was.experts) & (weights == 0))
         places = experts.clamp(min=0)
         dense = torch.zeros_like(probs).scatter_add(1, places, weights.masked_fill(~alive, 0).to(probs.dtype))
         made = Written((dense, torch.zeros_like(probs).scatter_add(1, places, alive.to(probs.dtype)) > 0))

@@ -26,6 +26,7 @@ from ...statistics.moments import States, slow_over_fast
 from ...store import RunWriter
 from ...weights import home
 from ..capture.frames import Frame, Frames, Stream
+from ..capture.inner_runs import depth
 from ..handover.record_batches import references
 from ..sequences.naming import Sequences
 from .recursive import Repeated, states_of
@@ -56,6 +57,7 @@ class Observers:
         self._fired: dict[Repeated, int] = {}
         self._left: set[str] = set()  # modules whose states did not fit
         self._said: list[str] = []
+        self._within = {True: False, False: False}  # whether something was seen inside, and outside, of a run in a run
         self.looked: dict[tuple[int, str], tuple[Frame, str, tuple[int, int]]] = {}  # calls in which repeated modules fired
 
     def hook(self, sites: list[Site], repeated: list[Repeated]) -> list[Any]:
@@ -81,6 +83,10 @@ class Observers:
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
+        if self._within == {True: True, False: False}:
+            self._said.append(
+                "the model does all its work in calls of itself inside its own call: no activations were summed up"
+            )
         return self._said + [
             f"states of {path} were left out wherever they were not those of the input's sequences and tokens"
             for path in sorted(self._left)
@@ -137,8 +143,12 @@ class Observers:
         self.sums.see(where, states[real], groups[real.cpu().numpy()])
 
     def _mine(self) -> Frame | None:
-        """The open call, if this forward is recorded."""
-        return self._frames().mine() if self._sampled else None
+        """The open call, if this forward is recorded and this is no run of the model inside its own call."""
+        frame = self._frames().mine() if self._sampled else None
+        inner = frame is not None and depth(frame) > 0
+        if frame is not None:
+            self._within[inner] = True
+        return None if inner else frame
 
     def _rows(self, frame: Frame, site: Site, rows: int) -> tuple[Tensor, np.ndarray]:
         """Which of the rows that a router saw are stored, and each row's sequence; `rows` as of a stream."""

@@ -35,22 +35,24 @@ class System:
     tasks: bool = False
 
 
-Q, DOWN = "attention.q_proj", "ffn.down_proj"
+Q, V, DOWN = "attention.q_proj", "attention.v_proj", "ffn.down_proj"
 FFN = {"ffn.gate_proj", "ffn.up_proj", DOWN}
 LORAS = ["0", "1", "2"]
 SYSTEMS = {
-    "lora_moe": System(lambda _: lora_moe.build(), rules.lora_moe, "dense", "delta", "token", FFN, ["world 0", "world 1", "task 2", "task 3"]),
-    "moe_lora tokens": System(lambda _: moe_lora.build(), rules.moe_lora_tokens, "token_choice", "delta", "token", {Q, "attention.v_proj"}),
+    "lora_moe": System(
+        lambda _: lora_moe.build(), rules.lora_moe, "dense", "delta", "token", FFN, ["world 0", "world 1", "task 2", "task 3"]
+    ),
+    "moe_lora tokens": System(lambda _: moe_lora.build(), rules.moe_lora_tokens, "token_choice", "delta", "token", {Q, V}),
     "moe_lora tasks": System(
         lambda _: moe_lora.build(rule="tasks"), rules.moe_lora_tasks, "dense", "delta", "sequence",
         {f"attention.{n}_proj" for n in "qkvo"}, tasks=True,
     ),
-    "mov": System(lambda _: mov.build(), rules.mov, "dense", "parameters", "token", {"attention.k_proj", "attention.v_proj", DOWN}),
+    "mov": System(lambda _: mov.build(), rules.mov, "dense", "parameters", "token", {"attention.k_proj", V, DOWN}),
     "mole": System(lambda _: mole.build(), rules.mole, "dense", "delta", "sequence", {"block"}, ["lora 0", "lora 1", "lora 2"]),
     "mole masked": System(
         lambda _: mole.build(masked=(1,)), rules.mole, "dense", "delta", "sequence", {"block"}, ["lora 0", "lora 1", "lora 2"]
     ),
-    "mocle": System(lambda _: mocle.build(), rules.mocle, "token_choice", "delta", "sequence", {Q, "attention.v_proj", DOWN}, ["universal"]),
+    "mocle": System(lambda _: mocle.build(), rules.mocle, "token_choice", "delta", "sequence", {Q, V, DOWN}, ["universal"]),
     "omni_smola": System(
         lambda _: omni_smola.build(), rules.omni_smola, "soft", "delta", "token",
         {f"ffn.{p}_proj.{w}" for p in ("up", "down") for w in ("text", "image", "both")},
