@@ -26,6 +26,8 @@ PLACES = {
 class Own:
     """What moescope leaves on a module for a while; copies and pickles of the module are made without it."""
 
+    own: Any = None  # the module's attribute that it stands in for, if it had one
+
 
 class Hook(Own):
     """A function that is called for one module only."""
@@ -107,26 +109,26 @@ def stay_last(handles: list[Any], all_of_them: bool = False) -> None:
             handle.stay_last()
 
 
-def mark(module: nn.Module) -> None:
-    """From now on `module` is copied and pickled without what is our own."""
+def mark(module: Any) -> None:
+    """From now on `module` (or another object of ours to watch) is copied and pickled without what is our own."""
     module.__dict__.setdefault("__reduce_ex__", _Reduced(module))
 
 
-def unmark(module: nn.Module) -> None:
+def unmark(module: Any) -> None:
     """As it was, once nothing of ours is left on the module."""
     if isinstance(module.__dict__.get("__reduce_ex__"), _Reduced) and not _owned(module):
         del module.__dict__["__reduce_ex__"]
 
 
-def _owned(module: nn.Module) -> bool:
-    hooked = any(isinstance(hook, Own) for place in PLACES for hook in getattr(module, place).values())
+def _owned(module: Any) -> bool:
+    hooked = any(isinstance(hook, Own) for place in PLACES for hook in getattr(module, place, {}).values())
     return hooked or any(isinstance(v, Own) and not isinstance(v, _Reduced) for v in module.__dict__.values())
 
 
 class _Reduced(Own):
     """`module.__reduce_ex__` of an instance: copy and pickle ask for it before they ask the class."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: Any) -> None:
         self._module = module
 
     def __call__(self, protocol: int) -> Any:
@@ -139,6 +141,7 @@ class _Reduced(Own):
 def _without(state: dict[str, Any]) -> dict[str, Any]:
     """A module's `__dict__` without what is our own."""
     kept = {name: value for name, value in state.items() if not isinstance(value, Own)}
+    kept |= {name: value.own for name, value in state.items() if isinstance(value, Own) and value.own is not None}
     for place, flags in PLACES.items():
         ours = {number for number, hook in state.get(place, {}).items() if isinstance(hook, Own)}
         for name in (place, *flags) if ours else ():

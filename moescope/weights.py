@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from . import hidden_modules
+
 Piece: TypeAlias = Tensor | str | None
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 _SPARSE = {
@@ -44,15 +46,16 @@ def precision(model: nn.Module) -> torch.dtype:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    """The state dict, with what Accelerate keeps elsewhere in its place."""
+    """The state dict, with what Accelerate keeps elsewhere in its place, and what takes part and is in no state dict."""
     held = model.state_dict()
-    return {key: fetched(model, key, value) for key, value in held.items()}
+    return {key: fetched(model, key, value) for key, value in held.items()} | hidden_modules.tensors(model)
 
 
 def weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter by name, and the packed weights and biases of quantized modules beside them."""
+    """Every parameter by name, hidden ones too, and the packed weights and biases of quantized modules beside them."""
     for name, parameter in module.named_parameters():
         yield name, fetched(module, name, parameter)
+    yield from ((n, t) for n, t in hidden_modules.tensors(module).items() if isinstance(t, nn.Parameter))
     for path, part in module.named_modules():
         for kind in ("weight", "bias"):
             method = getattr(part, kind, None)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import __version__, weights
+from .. import __version__, hidden_modules, weights
 from . import adapters
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
@@ -35,7 +35,7 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
         "quantization": method or None,
         "code": f"{type(model).__module__}.{type(model).__name__}",
     }
-    return described, notes
+    return described, notes + hidden_modules.notes(model)
 
 
 def called(model: nn.Module) -> str:

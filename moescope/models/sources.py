@@ -1,4 +1,7 @@
-"""Models that come wrapped: TransformerLens bridges, nnsight envoys and PEFT models are traced as the model inside them."""
+"""Models that come wrapped: TransformerLens bridges, nnsight envoys and PEFT models are traced as the model inside them.
+
+PEFT models of which the model inside is not all that runs (X-LoRA's first pass, Poly's tasks) are traced as they are.
+"""
 
 from typing import Any
 
@@ -7,6 +10,7 @@ from torch import nn
 from ..errors import InputError
 from ..routers.compiled import is_wrapper, refused, runs_eagerly
 
+OUTSIDE = ("XLoraModel", "PolyModel")  # PEFT's that take part in a forward from outside the base model
 WRAPPING = "_original_component."  # what TransformerLens puts into the path of a module that it replaced
 
 
@@ -24,7 +28,8 @@ def unwrap(model: Any) -> nn.Module:
             raise refused(f"this {type(model._orig_mod).__name__}")
         return unwrap(model._orig_mod)
     if "peft" in kind and hasattr(model, "get_base_model"):
-        return model.get_base_model()  # with the adapters in it
+        outside = type(model.base_model).__name__ in OUTSIDE
+        return model if outside else model.get_base_model()  # with the adapters in it
     if "nnsight" in kind:
         inner = model._module
         if any(p.is_meta for p in inner.parameters()):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import hidden_modules
 from ..contracts import Call, Edit, Site
 from ..errors import InputError, MoescopeError, ProofFailed
 from .checks import check_calls, equal, shows, stored, tensors
@@ -120,10 +121,11 @@ def quiet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[Callable[[], 
     def again() -> None:
         state.restore()
         model.eval()
+        hidden_modules.evaluate(model)
 
     _here.proofs = depth + 1
     try:
-        model.eval()
+        again()
         with torch.no_grad():
             yield again
     finally:

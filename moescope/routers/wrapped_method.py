@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
@@ -14,7 +13,7 @@ Step = Callable[[tuple[Any, ...], Any], Any]
 """(the method's arguments, what it returned so far) → what it returns."""
 
 
-def after_method(block: nn.Module, method: str, step: Step, *, last: bool) -> RemovableHandle:
+def after_method(block: Any, method: str, step: Step, *, last: bool) -> RemovableHandle:
     """Run `step` after each call of `block.method`: edits (the latest first), then those that listen (`last`)."""
     known = _all.setdefault(block, {})
     if method not in known:
@@ -25,7 +24,7 @@ def after_method(block: nn.Module, method: str, step: Step, *, last: bool) -> Re
 class _Wrapped(hooks.Own):
     """In place of the method, for as long as there are steps."""
 
-    def __init__(self, block: nn.Module, method: str) -> None:
+    def __init__(self, block: Any, method: str) -> None:
         self.block, self.method, self.steps = block, method, list[tuple[bool, Step]]()
         self.original, self.own = getattr(block, method), vars(block).get(method)  # Accelerate replaces it on the instance
         setattr(block, method, self)
@@ -45,9 +44,7 @@ class _Wrapped(hooks.Own):
         if step in self.steps:
             self.steps.remove(step)
         if not self.steps and vars(self.block).get(self.method) is self:
-            delattr(self.block, self.method)
-            if self.own is not None:
-                setattr(self.block, self.method, self.own)
+            delattr(self.block, self.method) if self.own is None else setattr(self.block, self.method, self.own)
             _all[self.block].pop(self.method)
             hooks.unmark(self.block)
 
@@ -62,4 +59,4 @@ class _Handle(RemovableHandle):
         self._wrapped.drop(self._step)
 
 
-_all: WeakKeyDictionary[nn.Module, dict[str, _Wrapped]] = WeakKeyDictionary()
+_all: WeakKeyDictionary[Any, dict[str, _Wrapped]] = WeakKeyDictionary()
