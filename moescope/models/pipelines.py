@@ -55,7 +55,7 @@ class Pipeline:
         )
 
     def open(self, begin: Begin, scope: Scope) -> None:
-        """Call `begin(inputs)` when the denoiser is first called, and run the rest of each of the pipeline's calls in `scope()`."""
+        """Call `begin(inputs)` at the denoiser's first call; from there on each call of the pipeline runs in `scope()`."""
         model, own = self.model, vars(self.model).get("forward")
         names = list(inspect.signature(model.forward).parameters)
 

@@ -45,9 +45,9 @@ def _router(site: Site, sites: list[Site]) -> dict[str, Any]:
         "weight_on": site.weight_on,
         "capacity_factor": site.capacity_factor,
         "extra": extra,
-        "unit": site.unit,
+        "decides_on": site.unit,
         "pool_axes": site.pool_axes,
-        "parent": parent.path if parent is not None else None,
+        "parent_router": parent.path if parent is not None else None,
         "parent_expert": site.parent_expert,
     }
 
@@ -56,7 +56,7 @@ def _experts(site: Site) -> list[dict[str, Any]]:
     roles = site.roles  # {expert number: role} beside the routed ones
     numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
     names = site.expert_names
-    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed"), "name": names.get(n)} for n in numbers]
+    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed"), "expert_name": names.get(n)} for n in numbers]
 
 
 def proof_notes(proof: list[Proved]) -> list[str]:

@@ -84,7 +84,7 @@ def test_a_pipeline_is_traced_from_its_first_call_on(wan: tuple[Any, dict[str, A
     assert [vars(part).get("forward") for part in (pipe.transformer, pipe.transformer_2)] == [None, None]
     with moescope.open(tmp_path / "a.duckdb") as store:
         rows = store.rows(
-            "select forward, e.name, list(distinct token order by token) from assignments join experts e "
+            "select forward, expert_name, list(distinct token order by token) from assignments join experts e "
             "using (router, expert) "
             "group by all order by forward"
         )

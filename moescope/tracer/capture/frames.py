@@ -63,9 +63,10 @@ class Frames:
             if text is not None:
                 stream = self._text(calls, stack, text)
             elif unit != "token":
-                stream = self._same(stack, rows, lambda number: Stream(stack, (rows, 1), unit, number, False), calls)
+                stream = self._same(stack, rows, lambda number: Stream(stack, (rows, 1), unit, number, False))
             else:
-                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number, behind), calls)
+                told = any(picture(f) is not None for f in calls)
+                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number, behind), told)
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
@@ -112,11 +113,14 @@ class Frames:
         self._open.close()
         self._caches.close()
 
-    def _same(self, stack: str, rows: int, make: Callable[[int], Stream], calls: list[Frame]) -> Stream:
-        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step."""
+    def _same(self, stack: str, rows: int, make: Callable[[int], Stream], told: bool = True) -> Stream:
+        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step.
+
+        `told`: whether the rows are known to be of pictures, named or not.
+        """
         known = None if self._pictures is None else self._pictures.get((stack, rows))
         stream = make(self._caches.new() if known is None else known)
-        if self._pictures is not None and (stream.kind != "row" or any(picture(f) is not None for f in calls)):
+        if self._pictures is not None and told:
             stream.continues, stream.reruns = known is not None, True
             self._pictures[stack, rows] = stream.generation
         return stream

@@ -229,8 +229,10 @@ def test_emotions(tmp_path: Path) -> None:
                 "order by token, expert"
             )
             assert [w for (w,) in store.rows(query)] == pytest.approx(weights.flatten().tolist(), abs=1e-6)
-        assert store.rows("select unit, count(*) from routers group by 1 order by 1") == [("sequence", 2), ("token", 2)]
-        assert store.rows("select name from experts where router = 0 order by expert") == [(name,) for name in moee.EMOTIONS]
+        assert store.rows("select decides_on, count(*) from routers group by 1 order by 1") == [("sequence", 2), ("token", 2)]
+        assert store.rows("select expert_name from experts where router = 0 order by expert") == [
+            (name,) for name in moee.EMOTIONS
+        ]
         assert store.rows("select value from conditions where kind = 'timestep' order by value") == [
             (10.0,),
             (455.0,),
@@ -263,7 +265,7 @@ def test_a_fitted_estimator(fitted: tuple[Any, Tensor], tmp_path: Path) -> None:
         output = model(features)
     with traced(model, {"x": features}, tmp_path / "a.duckdb") as store:
         said = [stored(store, f"gates.node{node}") for node in range(3)]
-        assert store.rows("select name, parent, parent_expert from routers order by name") == [
+        assert store.rows("select name, parent_router, parent_expert from routers order by name") == [
             ("gates.node0", None, None),
             ("gates.node1", "gates.node0", 0),
             ("gates.node2", "gates.node0", 1),
