@@ -7,12 +7,14 @@ what its routers are proved on; then that call is made again, recorded.
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..contracts import find
 from ..errors import InputError, ModelError, MoescopeError, NotMoEError
+from .guard import read_json, unpickled
 from .stages import PARTS, staged
 
 Begin = Callable[[dict[str, Any]], None]
@@ -104,6 +106,36 @@ class Pipeline:
     def close(self) -> None:
         """As it was."""
         self._stack.close()
+
+
+def load_pipeline(folder: Path, device: Any, dtype: Any, pickle: bool) -> Any:
+    """The pipeline in a folder, on a device. ModelError for pickled weights, code of its own, or where diffusers is missing."""
+    index = read_json(folder / "model_index.json")
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(kind, str):
+        raise ModelError(f"{folder / 'model_index.json'} names no class of diffusers; give the original file")
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        unpickled(part, pickle)
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ModelError(f"{folder} is a pipeline of diffusers, which is not installed: pip install diffusers") from error
+    if not isinstance(getattr(diffusers, kind, None), type):
+        raise ModelError(f"{folder} is a {kind}, which diffusers {diffusers.__version__} has not: code of its own is not run")
+    options = {} if isinstance(dtype, str) else {"torch_dtype": dtype}
+    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=None if pickle else True, **options
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def denoiser(pipe: Any) -> nn.Module:
+    """What is called in every step. ModelError where a pipeline has none by the usual names."""
+    found = next((part for name in ("transformer", "unet") if isinstance(part := getattr(pipe, name, None), nn.Module)), None)
+    if found is None:
+        raise ModelError(f"this {type(pipe).__name__} has no transformer and no unet, so it denoises nothing; trace its models")
+    return found
 
 
 def never_run(pipe: Any) -> ModelError:

@@ -41,6 +41,7 @@ def trace(
     max_length: int | None = None,
     limit: int | None = None,
     generate: int = 0,
+    steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -62,6 +63,7 @@ def trace(
     dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
     run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
     alone if it is complete.
+    A folder of a diffusers pipeline takes texts as prompts, one at a time, each in `steps` denoising steps.
     `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: routing options to set on a V-MoE
     (capacity_factor, batch_priority ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.

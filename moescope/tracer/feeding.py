@@ -10,9 +10,16 @@ from ..weights import home, precision
 from .windows import Window
 
 
-def run_batch(loaded: Loaded, batch: list[Window], generate: int) -> None:
-    """One forward of a batch of images or texts, or so many generated tokens."""
+def run_batch(loaded: Loaded, batch: list[Window], generate: int, steps: int | None = None) -> None:
+    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture in so many steps."""
     model: Any = loaded.model
+    if loaded.pipe is not None:
+        (window,) = batch  # more would stand in the denoiser's batch in the pipeline's own order
+        options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
+        noise = torch.Generator().manual_seed(window.info.row)
+        with torch.no_grad():
+            loaded.pipe(prompt=[window.info.text], generator=noise, output_type="latent", **options)
+        return
     device = home(model)
     with torch.no_grad():
         if loaded.prepare is not None:

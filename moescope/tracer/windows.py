@@ -46,11 +46,20 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
         return
+    if loaded.pipe is not None:
+        yield from (Window(_info(example, 0, text=_prompt(loaded, example))) for example in data.examples)
+        return
     limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
         for window in _text(loaded, example, limit):
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def _prompt(loaded: Loaded, example: Example) -> str:
+    if example.text is None:
+        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")
+    return example.text
 
 
 def _vocabulary(loaded: Loaded) -> int | None:
