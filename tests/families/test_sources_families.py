@@ -1,4 +1,4 @@
-"""nnsight wraps every kind of family, TransformerLens some: where they give the plain model's output, the record is the same."""
+"""nnsight wraps all kinds of families, TransformerLens some: where they give a plain model's output, the record is the same."""
 
 import copy
 import warnings

@@ -1,6 +1,6 @@
 """How fast the dashboard is on a large store: first page, interactions, memory of the server, in a real browser.
 
-python -m benchmarks.dashboard [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
+python -m benchmarks.scale.dashboard [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
 """
 
 import json
@@ -15,7 +15,7 @@ import click
 import numpy as np
 import psutil
 
-from benchmarks.dashboard_session import Session
+from benchmarks.scale.dashboard_session import Session
 from moescope.cli.app import serving
 from moescope.store import RunWriter
 

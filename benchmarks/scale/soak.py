@@ -1,6 +1,6 @@
 """Reliability under load: many decisions through the real tracer, two readers beside it, every decision counted twice.
 
-    python -m benchmarks.soak [--decisions 100000000] [--store soak.duckdb] [--keep]
+    python -m benchmarks.scale.soak [--decisions 100000000] [--store soak.duckdb] [--keep]
 
 The model counts what it hands out; the store must say the same, expert by expert. Memory is watched, two processes open the
 store again and again while it grows, and the everyday questions are asked of the finished file.
@@ -21,7 +21,7 @@ import torch
 
 import moescope
 from benchmarks.measure import device, resident, spent
-from benchmarks.queries import ask
+from benchmarks.speed.queries import ask
 from benchmarks.synthetic import RoutingOnly
 from moescope.tracer import SequenceInfo
 
