@@ -57,6 +57,20 @@ def expected(model: RoutingOnly, before: list[int]) -> np.ndarray:
     return counts
 
 
+def check(store: Path, counts: np.ndarray, forwards: int) -> None:
+    """AssertionError if the rows or kept sums are not `counts` (routers, experts), or a decision is missing or doubled."""
+    with moescope.open(store) as opened:
+        rows = opened.sql("select router, expert, count(*) as n from assignments group by all").fetchnumpy()
+        stored, kept = np.zeros_like(counts), np.zeros_like(counts)
+        stored[rows["router"], rows["expert"]] = rows["n"]
+        rows = opened.sql("select router, expert, assignments from load_rollup").fetchnumpy()
+        kept[rows["router"], rows["expert"]] = rows["assignments"]
+        distinct = opened.rows("select count(*) from (select 1 from decisions group by router, token)")[0][0]
+    assert (stored == counts).all(), "decisions were lost or doubled"
+    assert (kept == counts).all(), "the kept sums are off"
+    assert distinct == forwards * LAYERS * TOKENS, "some decision is there twice"
+
+
 def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
     """Trace, count, and ask; AssertionError where a decision was lost or doubled."""
     model = RoutingOnly(LAYERS, EXPERTS, TOP_K, TOKENS).eval()
@@ -81,16 +95,7 @@ def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
             watcher.join()
     assert all(watcher.exitcode == 0 for watcher in watchers), "a reader saw something that was not whole"
     counts = expected(model, before)
-    with moescope.open(store) as opened:
-        rows = opened.sql("select router, expert, count(*) as n from assignments group by all").fetchnumpy()
-        stored, kept = np.zeros_like(counts), np.zeros_like(counts)
-        stored[rows["router"], rows["expert"]] = rows["n"]
-        rows = opened.sql("select router, expert, assignments from load_rollup").fetchnumpy()
-        kept[rows["router"], rows["expert"]] = rows["assignments"]
-        distinct = opened.rows("select count(*) from (select 1 from decisions group by router, token)")[0][0]
-    assert (stored == counts).all(), "decisions were lost or doubled"
-    assert (kept == counts).all(), "the kept sums are off"
-    assert distinct == forwards * LAYERS * TOKENS, "some decision is there twice"
+    check(store, counts, forwards)
     steady = memory[len(memory) // 10 :]
     half = len(steady) // 2
     return {
