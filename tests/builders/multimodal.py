@@ -57,7 +57,7 @@ def llama() -> Any:
 
 def ask(grids: list[tuple[int, int]], merge: int = 2) -> tuple[list[int], list[tuple[Any, ...]]]:
     """Ids of a text around images of so many patches, and the truth of every token: unit, id, y, x."""
-    ids, truth = [5], [("text", 5, None, None)]
+    ids, truth = [5], list[tuple[Any, ...]]([("text", 5, None, None)])
     for number, (down, across) in enumerate(grids):
         ids += [BEGIN]
         truth += [("text", BEGIN, None, None)]
