@@ -25,7 +25,7 @@ from .handover.sink import Sink
 from .options import Options
 from .progress import RunProgress
 from .recorder import Recorder
-from .run_header import contract_warnings, proof_notes, run_header, why_nothing
+from .run_header import RunHeader, contract_warnings, proof_notes, run_header, why_nothing
 from .sequences.token_rows import Identity, SequenceInfo
 from .training_steps import Ended, TrainingSteps
 
@@ -191,7 +191,7 @@ class Tracer:
             self._sink.settle()
         return self._sink.watch.latest(part)
 
-    def _head(self) -> dict[str, Any]:
+    def _head(self) -> RunHeader:
         model, notes = describe_model(self.model, self._run.pop("model_name", None))
         self._notes += notes
         run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
