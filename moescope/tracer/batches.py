@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +131,12 @@ def _go_on(tracer: Tracer, writer: RunWriter, options: Options) -> int:
     return done
 
 
-def _run(
-    tracer: Tracer, loaded: Loaded, rows: list[Window], begin: Reached, batch_size: int, generate: int
-) -> Iterator[Reached]:
+def _run(tracer: Tracer, loaded: Loaded, rows: list[Window], begin: Reached, size: int, generate: int) -> Iterator[Reached]:
     """Run what is left after `begin`, and say after every batch how far it is."""
-    for number, batch in enumerate(_batches(rows, batch_size)):
+    for number, batch in enumerate(_batches(rows, size)):
         if number < begin.batches:
             continue
-        reached = replace(begin, batches=number + 1, sequences=number * batch_size + len(batch))
+        reached = replace(begin, batches=number + 1, sequences=number * size + len(batch))
         with tracer.batch([w.info for w in batch], asdict(reached), [decoder_info(w, generate > 0) for w in batch]):
             run_batch(loaded, batch, generate)
         yield reached
@@ -247,6 +245,4 @@ def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]
 
 
 def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
-    source = iter(rows)
-    while batch := list(islice(source, size)):
-        yield batch
+    return (rows[first : first + size] for first in range(0, len(rows), size))
