@@ -102,7 +102,7 @@ def figures() -> str:
     """The table of `make bench`, with its date, machine and versions."""
     import json
 
-    found = json.loads((DEMO.parent / "benchmarks" / "results.json").read_text())
+    found = json.loads((DEMO.parent / "benchmarks" / "speed" / "results.json").read_text())
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     lines = [f"`make bench` ({found['machine']}; {versions}). CPU time; ratios are paired."]
     for name, part in found["parts"].items():
@@ -124,7 +124,7 @@ def peers() -> str:
     """The tables of `make bench-peers`: who counts right, and what it costs."""
     import json
 
-    found = json.loads((DEMO.parent / "benchmarks" / "peers.json").read_text())
+    found = json.loads((DEMO.parent / "benchmarks" / "peers" / "peers.json").read_text())
     tools = list(found["right"][0]["cells"])
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     lines = [f"`make bench-peers` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}).", ""]

@@ -56,6 +56,16 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
 
 
+def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
+    """The first windows that hold so many tokens together."""
+    tokens = 0
+    for window in rows:
+        if max_tokens is not None and tokens >= max_tokens:
+            return
+        tokens += len(window)
+        yield window
+
+
 def _prompt(loaded: Loaded, example: Example) -> str:
     if example.text is None:
         raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")

@@ -1,6 +1,7 @@
 """Trains the V-MoE specimen on Fashion-MNIST: top-2 of 8 experts in each of four layers. About 8 minutes on one core.
 
-`python -m specimens.vmoe` from the repository root. The recipe is the authors' in small (configs/vmoe_paper/common.py):
+`python -m specimens.training.vmoe` from the repository root. The recipe is the authors' in small
+(configs/vmoe_paper/common.py):
 capacity factor 1.05 without batch priority, groups of 8 images, noise 1/E, both auxiliary losses at 0.005.
 """
 
@@ -16,8 +17,8 @@ import torch
 
 from moescope.models.vmoe import VMoE, VMoEConfig
 from moescope.models.vmoe.images import prepare
-from specimens.fashion import load
-from specimens.vmoe_measures import capacities, information, silenced
+from specimens.corpora.fashion import load
+from specimens.measures.vmoe import capacities, information, silenced
 
 TARGET = Path("moescope/models/specimens/vmoe")
 SEED, BATCH, EPOCHS, PEAK, WARMUP, DECAY = 20, 64, 3, 2e-3, 150, 0.05

@@ -1,6 +1,6 @@
 """How fast the dashboard is on a large store: first page, interactions, memory of the server, in a real browser.
 
-python -m benchmarks.dashboard [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
+python -m benchmarks.scale.dashboard [--decisions 20000000] [--store big.duckdb]    (the store is made where it is missing)
 """
 
 import json
@@ -15,7 +15,7 @@ import click
 import numpy as np
 import psutil
 
-from benchmarks.dashboard_session import Session
+from benchmarks.scale.dashboard_session import Session
 from moescope.cli.app import serving
 from moescope.store import RunWriter
 
@@ -60,38 +60,7 @@ def build(store: Path, decisions: int, layers: int = 16, experts: int = 64, top_
         domain = (first + np.arange(batch)) % 5
         names = [DOMAINS[d] for d in domain]
         words = np.minimum(rng.zipf(1.3, count), 4000) - 1
-        writer.add(
-            "sequences",
-            {
-                "sequence": np.arange(first, first + batch),
-                "source": "synthetic",
-                "source_row": np.arange(first, first + batch),
-                "part": 0,
-                "beam": 0,
-                "document": [f"d{s // 4}" for s in range(first, first + batch)],
-                "stack": "decoder",
-                "domain": names,
-                "tokens": LENGTH,
-                "text": "synthetic",
-            },
-        )
-        writer.add("sequence_labels", {"sequence": np.arange(first, first + batch), "kind": "domain", "label": names})
-        writer.add(
-            "tokens",
-            {
-                "token": np.arange(token, token + count),
-                "sequence": first + np.arange(count) // LENGTH,
-                "position": np.arange(count) % LENGTH,
-                "unit": "text",
-                "vocab_id": words,
-                "special": False,
-                "generated": False,
-            },
-        )
-        writer.add(
-            "forwards",
-            {"forward": [forward], "phase": "prefill", "step": 0, "batch_size": batch, "tokens": count, "seconds": 0.1},
-        )
+        _names(writer, first, token, forward, words, names)
         if number == 0:
             writer.add("vocab", {"vocab_id": vocab, "text": [f"▁word{v}" for v in vocab]})
         for layer in range(layers):
@@ -100,6 +69,26 @@ def build(store: Path, decisions: int, layers: int = 16, experts: int = 64, top_
         if number % 8 == 7:
             writer.commit({"batches": number + 1})
     writer.close({"status": "complete"}, {"batches": forwards})
+
+
+def _names(writer: RunWriter, first: int, token: int, forward: int, words: np.ndarray, names: list[str]) -> None:
+    """The sequences (batch,), tokens (count,) and the forward that the decisions of a batch are of."""
+    batch, count = len(names), len(words)
+    sequence = np.arange(first, first + batch)
+    writer.add("sequences", {
+        "sequence": sequence, "source": "synthetic", "source_row": sequence, "part": 0, "beam": 0,
+        "document": [f"d{s // 4}" for s in sequence], "stack": "decoder", "domain": names, "tokens": LENGTH,
+        "text": "synthetic",
+    })  # fmt: skip
+    writer.add("sequence_labels", {"sequence": sequence, "kind": "domain", "label": names})
+    writer.add("tokens", {
+        "token": np.arange(token, token + count), "sequence": first + np.arange(count) // LENGTH,
+        "position": np.arange(count) % LENGTH, "unit": "text", "vocab_id": words, "special": False, "generated": False,
+    })  # fmt: skip
+    writer.add(
+        "forwards",
+        {"forward": [forward], "phase": "prefill", "step": 0, "batch_size": batch, "tokens": count, "seconds": 0.1},
+    )
 
 
 def _routes(score: np.ndarray, forward: int, layer: int, token: int, top_k: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Trains the Switch specimen and its lopsided twin: one seed, one corpus, one recipe, two balancing losses.
 
-`python -m specimens.switch` asks every layer for balance over the batch. `--joined` takes Transformers' own loss, which
-joins the sparse layers and averages within each sequence, and of which there are two terms instead of four: the twin is
+`python -m specimens.training.switch` asks every layer for balance over the batch. `--joined` takes Transformers' own loss,
+which joins the sparse layers and averages within each sequence, and of which there are two terms instead of four: the twin is
 the patient of the health checks, not an experiment that isolates one of these differences.
 """
 
@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from transformers import SwitchTransformersConfig, SwitchTransformersForConditionalGeneration
 
-from specimens.corpus import build
-from specimens.spans import corrupted
-from specimens.tokens import SENTINELS, VOCABULARY, rows, save_tokenizer, streams, train_tokenizer
-from specimens.training import balance, learning_rate, optimizer, save
+from specimens.corpora.corpus import build
+from specimens.corpora.spans import corrupted
+from specimens.corpora.tokens import SENTINELS, VOCABULARY, rows, save_tokenizer, streams, train_tokenizer
+from specimens.training.shared import balance, learning_rate, optimizer, save
 
 FOLDER = Path("moescope/models/specimens")
 UNTRAINED = Path("work-specimens/switch-untrained")
@@ -98,7 +98,7 @@ def train(source: np.ndarray, target: np.ndarray, steps: int, loss_of: Callable[
 
 
 def main() -> None:
-    """Corpus, training, weights and recipe; the figures come from `python -m specimens.measure`."""
+    """Corpus, training, weights and recipe; the figures come from `python -m specimens.measures.measure`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--joined", action="store_true", help="train the twin, switch-collapsed")
     parser.add_argument("--steps", type=int, default=STEPS)

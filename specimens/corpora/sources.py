@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from specimens.roff import plain_text
+from specimens.corpora.roff import plain_text
 
 NODE_MODULES = Path("work-specimens/node_modules")
 SET_MM = Path("/usr/share/metamath/databases/set.mm")

@@ -1,6 +1,6 @@
 """Where the time of a decision goes: each step of the way to a shard by itself, one thread, the best of several rounds.
 
-    python -m benchmarks.steps
+    python -m benchmarks.speed.steps
 
 The sum is what the way costs where nothing else disturbs the caches; `make bench` measures the whole, model beside it.
 """
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from benchmarks.ingest import SHAPES
+from benchmarks.speed.ingest import SHAPES
 from moescope import decisions
 from moescope.routers.scores import summarize
 from moescope.store.physical.column_buffer import ColumnBuffer

@@ -13,8 +13,8 @@ import torch
 
 import moescope
 from benchmarks.measure import paired
-from benchmarks.overhead import SIZES, mixtral, others, traced
-from benchmarks.peers_tools import top_k
+from benchmarks.peers.tools import top_k
+from benchmarks.speed.overhead import SIZES, mixtral, others, traced
 
 SIZE, BATCH, PLACES = "Mixtral 3.8 M", 8, 256
 Call = Callable[[], object]

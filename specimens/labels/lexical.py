@@ -8,8 +8,8 @@ import re
 import tokenize
 from functools import cache
 
-from specimens.conllu import Word
-from specimens.sources import SET_MM
+from specimens.corpora.sources import SET_MM
+from specimens.labels.conllu import Word
 
 CLASSES = {
     tokenize.NAME: "name",

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from typing import Any
 
-from specimens.conllu import Word
+from specimens.labels.conllu import Word
 
 UPOS = {
     "ADJ": "ADJ",

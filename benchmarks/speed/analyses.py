@@ -1,6 +1,6 @@
 """What the analyses cost on a large store, one after the other in one process, as `moescope analyze --all` runs them.
 
-python -m benchmarks.analyses [--decisions 10000000] [--store big.duckdb] [NAME ...]    (the store is made where it is missing)
+python -m benchmarks.speed.analyses [--decisions 10000000] [--store big.duckdb] [NAME ...]  (made where it is missing)
 
 Tokens have a domain, a part of speech and a supersense, three quarters of them settled by the token id; one run, no logits.
 """
@@ -11,13 +11,12 @@ from pathlib import Path
 
 import click
 
+from benchmarks.measure import resident, spent
+from benchmarks.scale.dashboard import build
 from moescope import analyses
 from moescope.errors import AnalysisError
 from moescope.store import Store, open_store
 from moescope.store.write.change import change_store
-
-from .dashboard import build
-from .measure import resident, spent
 
 LABELS = """insert into token_labels
 select token, 'upos', list_extract(['NOUN', 'VERB', 'ADJ', 'ADP', 'DET', 'PRON', 'ADV', 'PUNCT'],

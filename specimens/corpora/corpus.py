@@ -1,7 +1,7 @@
 """Splits the documents into training text and held-out passages, and keeps both under work-specimens/.
 
 Held out are whole groups (files, sections, licence families, speeches, chapters), drawn by a hash of their name, so that
-the split does not depend on what else is installed. `python -m specimens.corpus` prints what it found.
+the split does not depend on what else is installed. `python -m specimens.corpora.corpus` prints what it found.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from specimens.sources import DOMAINS, Document
+from specimens.corpora.sources import DOMAINS, Document
 
 FOLDER = Path("work-specimens")
 TRAINING_CHARACTERS = 4_000_000

@@ -1,6 +1,6 @@
 """Reliability under load: many decisions through the real tracer, two readers beside it, every decision counted twice.
 
-    python -m benchmarks.soak [--decisions 100000000] [--store soak.duckdb] [--keep]
+    python -m benchmarks.scale.soak [--decisions 100000000] [--store soak.duckdb] [--keep]
 
 The model counts what it hands out; the store must say the same, expert by expert. Memory is watched, two processes open the
 store again and again while it grows, and the everyday questions are asked of the finished file.
@@ -21,7 +21,7 @@ import torch
 
 import moescope
 from benchmarks.measure import device, resident, spent
-from benchmarks.queries import ask
+from benchmarks.speed.queries import ask
 from benchmarks.synthetic import RoutingOnly
 from moescope.tracer import SequenceInfo
 
@@ -57,6 +57,20 @@ def expected(model: RoutingOnly, before: list[int]) -> np.ndarray:
     return counts
 
 
+def check(store: Path, counts: np.ndarray, forwards: int) -> None:
+    """AssertionError if the rows or kept sums are not `counts` (routers, experts), or a decision is missing or doubled."""
+    with moescope.open(store) as opened:
+        rows = opened.sql("select router, expert, count(*) as n from assignments group by all").fetchnumpy()
+        stored, kept = np.zeros_like(counts), np.zeros_like(counts)
+        stored[rows["router"], rows["expert"]] = rows["n"]
+        rows = opened.sql("select router, expert, assignments from load_rollup").fetchnumpy()
+        kept[rows["router"], rows["expert"]] = rows["assignments"]
+        distinct = opened.rows("select count(*) from (select 1 from decisions group by router, token)")[0][0]
+    assert (stored == counts).all(), "decisions were lost or doubled"
+    assert (kept == counts).all(), "the kept sums are off"
+    assert distinct == forwards * LAYERS * TOKENS, "some decision is there twice"
+
+
 def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
     """Trace, count, and ask; AssertionError where a decision was lost or doubled."""
     model = RoutingOnly(LAYERS, EXPERTS, TOP_K, TOKENS).eval()
@@ -81,16 +95,7 @@ def soak(store: Path, decisions: int, readers: int = 2) -> dict[str, Any]:
             watcher.join()
     assert all(watcher.exitcode == 0 for watcher in watchers), "a reader saw something that was not whole"
     counts = expected(model, before)
-    with moescope.open(store) as opened:
-        rows = opened.sql("select router, expert, count(*) as n from assignments group by all").fetchnumpy()
-        stored, kept = np.zeros_like(counts), np.zeros_like(counts)
-        stored[rows["router"], rows["expert"]] = rows["n"]
-        rows = opened.sql("select router, expert, assignments from load_rollup").fetchnumpy()
-        kept[rows["router"], rows["expert"]] = rows["assignments"]
-        distinct = opened.rows("select count(*) from (select 1 from decisions group by router, token)")[0][0]
-    assert (stored == counts).all(), "decisions were lost or doubled"
-    assert (kept == counts).all(), "the kept sums are off"
-    assert distinct == forwards * LAYERS * TOKENS, "some decision is there twice"
+    check(store, counts, forwards)
     steady = memory[len(memory) // 10 :]
     half = len(steady) // 2
     return {

@@ -1,6 +1,6 @@
 """Trains the Mixtral specimen: five domains, 8 experts, top-2, byte-level BPE. About 25 minutes on one core.
 
-`python -m specimens.mixtral` from the repository root; needs what specimens.sources names.
+`python -m specimens.training.mixtral` from the repository root; needs what specimens.corpora.sources names.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from specimens.corpus import build
-from specimens.tokens import VOCABULARY, rows, save_tokenizer, streams, train_tokenizer
-from specimens.training import balance, learning_rate, optimizer, save
+from specimens.corpora.corpus import build
+from specimens.corpora.tokens import VOCABULARY, rows, save_tokenizer, streams, train_tokenizer
+from specimens.training.shared import balance, learning_rate, optimizer, save
 
 TARGET = Path("moescope/models/specimens/mixtral")
 CHECKPOINTS = Path("specimens/checkpoints/mixtral")
@@ -86,7 +86,7 @@ def train(data: np.ndarray, steps: int) -> MixtralForCausalLM:
 
 
 def main() -> None:
-    """Corpus, tokenizer, training, weights and recipe; the figures come from `python -m specimens.measure`."""
+    """Corpus, tokenizer, training, weights and recipe; the figures come from `python -m specimens.measures.measure`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
     steps = parser.parse_args().steps

@@ -16,8 +16,8 @@ from transformers import (
     SwitchTransformersForConditionalGeneration,
 )
 
-from specimens.spans import corrupt
-from specimens.tokens import SENTINELS
+from specimens.corpora.spans import corrupt
+from specimens.corpora.tokens import SENTINELS
 
 Routed = tuple[list[int], list[int], list[bool], np.ndarray]
 CAUSAL_LENGTH, SPAN_LENGTH = 255, 128

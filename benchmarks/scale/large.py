@@ -1,6 +1,6 @@
 """A store of many gigabytes: the run of a store copied until it is so large, then opened and asked.
 
-python -m benchmarks.large soak.duckdb large.duckdb [--gigabytes 10]
+python -m benchmarks.scale.large soak.duckdb large.duckdb [--gigabytes 10]
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from benchmarks.queries import ask
+from benchmarks.speed.queries import ask
 from moescope.store.write.change import change_store
 
 KEYS = ("run", "router", "next_router", "forward", "sequence", "token", "parent")

@@ -1,6 +1,6 @@
 """Fashion-MNIST from Debian's package `dataset-fashion-mnist`, and the held-out images that datasets/ ships.
 
-`python -m specimens.fashion` writes datasets/fashion-mnist/images.npz again.
+`python -m specimens.corpora.fashion` writes datasets/fashion-mnist/images.npz again.
 """
 
 from __future__ import annotations

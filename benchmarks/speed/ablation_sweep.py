@@ -1,6 +1,6 @@
 """How much a sweep gains by not computing again what an edit cannot touch: CPU time of both ways in one run, as a ratio.
 
-    python -m benchmarks.ablation_sweep [--layers 8] [--rounds 5]
+    python -m benchmarks.speed.ablation_sweep [--layers 8] [--rounds 5]
 
 A Mixtral with random weights; every layer's routed block edited in turn (`zero`, one expert); both ways in shuffled order in
 each round; process CPU time, median of the rounds. The results are compared bit for bit on the way.

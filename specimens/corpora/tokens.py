@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from specimens.sources import Document
+from specimens.corpora.sources import Document
 
 VOCABULARY = 4096
 SENTINELS = [f"<extra_id_{n}>" for n in range(32)]

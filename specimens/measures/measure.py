@@ -1,6 +1,6 @@
 """The figures of a specimen on datasets/text: held-out loss, load, and what its routers tell apart.
 
-`python -m specimens.measure mixtral` (or switch, switch-collapsed) writes metrics.json beside the weights.
+`python -m specimens.measures.measure mixtral` (or switch, switch-collapsed) writes metrics.json beside the weights.
 Everything is measured on the weights as shipped, rounded to bf16 and computed in float32.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from specimens.heldout import Labelled, labelled
-from specimens.information import entropy, information
-from specimens.readings import mixtral, switch
+from specimens.measures.heldout import Labelled, labelled
+from specimens.measures.information import entropy, information
+from specimens.measures.readings import mixtral, switch
 
 FOLDER = Path("moescope/models/specimens")
 UNTRAINED = {"mixtral": Path("specimens/checkpoints/mixtral/step-0000"), "switch": Path("work-specimens/switch-untrained")}

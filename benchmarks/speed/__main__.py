@@ -1,4 +1,4 @@
-"""`make bench`: every performance figure in one table, and in benchmarks/results.json; `--decisions` sets the size."""
+"""`make bench`: every performance figure in one table, and in benchmarks/speed/results.json; `--decisions` sets the size."""
 
 import argparse
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.ingest import CAPTURES, SHAPES, ingest
 from benchmarks.measure import device
-from benchmarks.overhead import SIZES, decode, prefill
-from benchmarks.queries import ask, build
+from benchmarks.speed.ingest import CAPTURES, SHAPES, ingest
+from benchmarks.speed.overhead import SIZES, decode, prefill
+from benchmarks.speed.queries import ask, build
 
 TIME = "CPU time" if device() == "cpu" else "wall time on the GPU"
 RESULTS = Path(__file__).with_name("results.json")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.peers_tools import TOOLS, Counts, Inputs
+from benchmarks.peers.tools import TOOLS, Counts, Inputs
 
 FAMILIES = (
     "mixtral", "olmoe", "qwen3_moe", "qwen2_moe", "deepseek_v3", "gpt_oss", "switch_transformers", "nllb-moe", "jamba", "dbrx",
