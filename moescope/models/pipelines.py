@@ -122,6 +122,10 @@ def load_pipeline(folder: Path, device: Any, dtype: Any, pickle: bool) -> Any:
         raise ModelError(f"{folder} is a pipeline of diffusers, which is not installed: pip install diffusers") from error
     if not isinstance(getattr(diffusers, kind, None), type):
         raise ModelError(f"{folder} is a {kind}, which diffusers {diffusers.__version__} has not: code of its own is not run")
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
     options = {} if isinstance(dtype, str) else {"torch_dtype": dtype}
     pipe: Any = diffusers.DiffusionPipeline.from_pretrained(
         folder, local_files_only=True, use_safetensors=None if pickle else True, **options

@@ -23,7 +23,7 @@ from ..store.write.change import check_target, try_clean_up
 from ..store.write.resume import planned, unfinished
 from ..store.write.unfinished_run import UnfinishedRun
 from ..weights import precision
-from .feeding import pad_id, run_batch
+from .feeding import override, pad_id, run_batch
 from .options import Options
 from .session import Tracer
 from .windows import Window, decoder_info, limited, windows
@@ -52,7 +52,6 @@ def trace(
     max_length: int | None = None,
     limit: int | None = None,
     generate: int = 0,
-    steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
     overwrite: bool = False,
@@ -74,19 +73,18 @@ def trace(
     dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
     run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
     alone if it is complete.
-    A folder of a diffusers pipeline takes texts as prompts, one at a time, each in `steps` denoising steps.
+    A folder of a diffusers pipeline takes texts as prompts, one at a time.
     `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: routing options to set on a V-MoE
-    (capacity_factor, batch_priority ...), kept with the run.
+    (capacity_factor, batch_priority ...), or of a pipeline's call (num_inference_steps, height ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
     asked = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
-    check_plan(store, name=name, seed=seed, steps=steps, **asked)
+    check_plan(store, name=name, seed=seed, **asked)
     loaded, store, overrides = _loaded(model, tokenizer, device, dtype, loading or {}), Path(store), dict(overrides or {})
-    asked |= {} if steps is None else {"steps": steps}
     batch_size = batch_size if loaded.pipe is None else 1
     data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed))
     if overrides:
-        _override(loaded, overrides)
+        override(loaded, overrides)
     chosen = options or Options(**settings)
     key = _key({**asked, "seed": seed, "options": chosen.as_dict(), "overrides": overrides}, loaded, data)
     run = {"name": name, "seed": seed, "command": command, "overrides": overrides, "key": key, **_origin(loaded, data)}
@@ -98,7 +96,9 @@ def trace(
         return whole
     done = _go_on(tracer, _resumable(store, key), chosen) if resume else 0
     with tracer:
-        for reached in _run(tracer, loaded, rows, Reached(done, 0, len(data.examples), len(rows)), batch_size, generate, steps):
+        for reached in _run(
+            tracer, loaded, rows, Reached(done, 0, len(data.examples), len(rows)), batch_size, generate, overrides
+        ):
             if report is not None:
                 report(asdict(reached) | tracer.so_far())
     assert tracer.run is not None
@@ -137,7 +137,7 @@ def _go_on(tracer: Tracer, writer: RunWriter, options: Options) -> int:
 
 
 def _run(
-    tracer: Tracer, loaded: Loaded, rows: list[Window], begin: Reached, size: int, generate: int, steps: int | None
+    tracer: Tracer, loaded: Loaded, rows: list[Window], begin: Reached, size: int, generate: int, overrides: Mapping[str, Any]
 ) -> Iterator[Reached]:
     """Run what is left after `begin`, and say after every batch how far it is."""
     for number, batch in enumerate(_batches(rows, size)):
@@ -146,14 +146,14 @@ def _run(
         reached = replace(begin, batches=number + 1, sequences=number * size + len(batch))
         same = tracer.denoising if loaded.times else nullcontext
         with tracer.batch([w.info for w in batch], asdict(reached), [decoder_info(w, generate > 0) for w in batch]), same():
-            run_batch(loaded, batch, generate, steps)
+            run_batch(loaded, batch, generate, overrides)
         yield reached
 
 
 _COLUMNS = {  # where what is asked for ends up
     "name": ("runs", "name"), "seed": ("runs", "seed"), "batch_size": ("forwards", "batch_size"),
     "max_tokens": ("runs", "tokens"), "max_length": ("sequences", "tokens"), "limit": ("runs", "sequences"),
-    "generate": ("tokens", "position"), "steps": ("runs", "forwards"),
+    "generate": ("tokens", "position"),
 }  # fmt: skip
 
 
@@ -163,16 +163,6 @@ def check_plan(store: str | Path, **asked: Any) -> None:
         table, column = _COLUMNS[option]
         column_fit.check(table, **{column: value})
     check_target(Path(store))
-
-
-def _override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
-    """Change a V-MoE's routing; InputError for models whose routing has nothing to set."""
-    if not hasattr(loaded.model, "set_routing"):
-        raise InputError(
-            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change others "
-            "with moescope.interventions, or see moescope ablate"
-        )
-    loaded.model.set_routing(**overrides)
 
 
 def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
@@ -227,7 +217,7 @@ def _rows(
     """All windows, and sentences on what they are not."""
     rows = list(limited(windows(loaded, data, max_length, seed), max_tokens))
     notes = []
-    if split := len({(w.info.source, w.info.row) for w in rows if w.info.part}):
+    if split := len({(w.info.source, w.info.row) for w in rows if w.info.part and w.ids is not None}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
     if lost := len({(w.info.source, w.info.row) for w in rows if w.info.word_labels and not w.info.words}):
         notes.append(

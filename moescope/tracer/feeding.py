@@ -1,24 +1,26 @@
 """Hand a batch of windows to a model: padded, as pixels, or to be gone on with."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..models.loading import Loaded
 from ..weights import home, precision
 from .windows import Window
 
 
-def run_batch(loaded: Loaded, batch: list[Window], generate: int, steps: int | None = None) -> None:
-    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture in so many steps."""
+def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[str, Any]) -> None:
+    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture with a pipeline's options."""
     model: Any = loaded.model
     if loaded.pipe is not None:
         (window,) = batch  # more would stand in the denoiser's batch in the pipeline's own order
-        options: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
-        noise = torch.Generator().manual_seed(window.info.row)
+        noise = torch.Generator().manual_seed(window.info.row + window.info.part)
         with torch.no_grad():
-            loaded.pipe(prompt=[window.info.text], generator=noise, output_type="latent", **options)
+            loaded.pipe(prompt=[window.info.text], generator=noise, **{"output_type": "latent", **call})
         return
     device = home(model)
     with torch.no_grad():
@@ -46,6 +48,21 @@ def _noised(model: Any, pixels: torch.Tensor, times: tuple[float, ...], seed: in
         share = time / 1000
         mixed = (share * noise + (1 - share) * pixels).to(home(model), precision(model))
         model(hidden_states=mixed, timestep=torch.full((len(pixels),), time, device=mixed.device))
+
+
+def override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
+    """Change a V-MoE's routing, check a pipeline's options; InputError where there is nothing to set."""
+    if loaded.pipe is not None:
+        known = inspect.signature(type(loaded.pipe).__call__).parameters
+        if unknown := [name for name in overrides if name not in known or name in ("self", "prompt", "generator")]:
+            raise InputError(f"a call of {type(loaded.pipe).__name__} takes no {unknown[0]!r}; it takes {', '.join(known)}")
+        return
+    if not hasattr(loaded.model, "set_routing"):
+        raise InputError(
+            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change others "
+            "with moescope.interventions, or see moescope ablate"
+        )
+    loaded.model.set_routing(**overrides)
 
 
 def pad_id(loaded: Loaded) -> int | None:

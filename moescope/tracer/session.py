@@ -61,16 +61,14 @@ class Tracer:
         self.model = unwrap(model) if self._pipeline is None else self._pipeline.model
         self.store, self.tokenizer = Path(store), tokenizer
         self.options = options or Options(**settings)
-        self._run = {"name": name, **(run or {})}
-        self._inputs = inputs
+        self._run, self._inputs = {"name": name, **(run or {})}, inputs
         self.sites: list[Site] = []
         self.proof = Proof([])
         self.run: int | None = None
-        self._replace = replace
+        self._replace, self._continue = replace, False
         self._progress = RunProgress()
         self._writer: RunWriter | None = None
         self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
-        self._continue = False
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     def __enter__(self) -> "Tracer":
@@ -196,7 +194,7 @@ class Tracer:
     def denoising(self) -> AbstractContextManager[None]:
         """Say that forwards inside denoise the same pictures, step after step, so that a patch is one token in all of them.
 
-        For a sampling loop of your own; the calls of a traced pipeline are known.
+        For a sampling loop of your own; calls of a traced pipeline are known.
         """
         return self._recorder.denoising()
 

@@ -47,7 +47,7 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
         return
     if loaded.pipe is not None:
-        yield from (Window(_info(example, 0, text=_prompt(loaded, example))) for example in data.examples)
+        yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
     limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
@@ -66,10 +66,12 @@ def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
         yield window
 
 
-def _prompt(loaded: Loaded, example: Example) -> str:
+def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
+    """One for each line, for a pipeline."""
     if example.text is None:
         raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")
-    return example.text
+    lines = [line.strip() for line in example.text.splitlines() if line.strip()]
+    yield from (Window(_info(example, part, text=line)) for part, line in enumerate(lines))
 
 
 def _vocabulary(loaded: Loaded) -> int | None:

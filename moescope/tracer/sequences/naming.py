@@ -146,6 +146,8 @@ class Sequences:
     ) -> None:
         """What was generated, and what is fed for a sequence that has ended."""
         ids, live = arrays.get("ids"), named.live
+        if stream.kind != "text":
+            return
         if stream.call is not None:
             self._by_call(named, stream, arrays, start, went_on)
         elif went_on:
