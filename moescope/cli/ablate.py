@@ -47,8 +47,10 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
 
     A sweep that was cut off goes on where it stopped when the same command is given again.
     """
+    from ..contracts import find
     from ..inputs import read
     from ..interventions import ablate
+    from ..interventions.plan import wanted
     from ..models.loading import load
     from ..tracer import check_plan
 
@@ -57,6 +59,7 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
         model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing")}
     )
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
+    wanted(find(loaded.model), options["experts"], options["sweep"])  # before a baseline is traced for what cannot be done
     _traced(loaded, store, data, options["run"], limit, batch_size)
     images = read(data) if data is not None and loaded.reads == "image" else None
     asked, by, classes = options.pop("experts"), options.pop("by") or [], options.pop("classes") or []

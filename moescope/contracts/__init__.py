@@ -11,11 +11,15 @@ from ..routers.base import Call, Contract, Edit, Emit, Record, Site
 from ..routers.calls import signature
 from ..routers.compiled import check_compiled, is_wrapper
 from ..routers.method_call import MethodCall
+from ..routers.nested import nest
 from ..routers.notes import describe
 from ..routers.suspects import suspects
 from ..routers.versions import check_transformers
 
 __all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "contracts", "find"]
+
+
+_PICTURES = {"pixel_values", "timestep", "timesteps"}  # pixels, or latents that are denoised
 
 
 def contracts() -> dict[str, Contract]:
@@ -48,9 +52,10 @@ def find(model: nn.Module) -> list[Site]:
     check_compiled(model, sites)
     takes = set(signature(model).parameters)
     for site in sites:
-        site.images = "pixel_values" in takes and not takes & {"input_ids", "inputs_embeds"}
+        site.images = bool(takes & _PICTURES) and not takes & {"input_ids", "inputs_embeds"}
         site.parent = model.get_submodule(site.name.rpartition(".")[0]) if site.name else None
         describe(model, site)
+    nest(sites)
     return sites
 
 

@@ -66,7 +66,7 @@ def choices(site: Site) -> int:
 
 def top_k(site: Site) -> int | None:
     """Experts per decision, as far as the modules say it before a record was seen."""
-    if site.top_k is not None and site.kind not in ("expert_choice", "soft"):
+    if site.top_k is not None and site.kind not in ("expert_choice", "global", "soft"):
         return site.top_k
     if site.contract.configured:
         config: Any = site.router.config  # type: ignore[union-attr]

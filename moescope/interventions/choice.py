@@ -139,6 +139,10 @@ def decider(site: Site) -> tuple[Any, str]:
 def _no_next(site: Site) -> str | None:
     if site.kind == "hash":
         return "looks its experts up in a table over vocabulary ids, so there is no next best; use zero, swap or force"
+    if site.kind == "global":
+        return "lets all tokens and experts compete at once, so there is no next best expert; use zero"
+    if site.kind == "sampled":
+        return "weighs all its components and lets one act, so there is no next best; use zero"
     if site.kind == "expert_choice":
         return "lets experts choose tokens, so there is no next best expert; use zero"
     if site.kind == "soft":
@@ -151,7 +155,7 @@ def _no_next(site: Site) -> str | None:
 
 
 def _fixed_k(site: Site, k: int) -> str | None:
-    if site.kind in ("hash", "static", "expert_choice", "soft"):
+    if site.kind in ("hash", "static", "expert_choice", "global", "sampled", "soft"):
         return f"is of kind {site.kind}: there is no number of experts per token to change"
     if type(site.router).__name__ in ("SwitchTransformersTop1Router", "NllbMoeTop2Router", "PhimoeTopKRouter"):
         return "has its number of experts per token written into its code, so it cannot be changed"

@@ -153,7 +153,7 @@ def placed(experts: Tensor, weights: Tensor, wanted: list[int]) -> Tensor:
 def token_choice(edit: Edit, sites: Sequence[Site]) -> None:
     """ModelError where the routers meant do not let tokens choose."""
     for site in edit.where(sites):
-        if site.kind in ("expert_choice", "soft"):
+        if site.kind in ("expert_choice", "global", "soft"):
             raise ModelError(
                 f"router {site.path} is {site.kind.replace('_', ' ')}: its tokens do not choose experts, so '{edit.mode}' "
                 "has no meaning there; use zero"

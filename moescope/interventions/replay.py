@@ -51,7 +51,7 @@ def read_routes(store: Store, run: int, forward: int, keys: Mapping[str, np.ndar
             [run, forward, router],
         ).fetchnumpy()
         if len(rows["token"]):
-            wide = int(experts) if kind == "expert_choice" else int(k or rows["slot"].max() + 1)
+            wide = int(experts) if kind in ("expert_choice", "global") else int(k or rows["slot"].max() + 1)
             found[name] = _route(rows, keys[stack], wide)
     return found
 
@@ -115,7 +115,8 @@ def _attach(site: Site, route: Route) -> list[Any]:
 
     def write(was: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         _fits(site, was, route)
-        if site.kind == "expert_choice" and bool(((experts.to(was.device) >= 0) & (was < 0)).any()):
+        kept = site.kind == "expert_choice" and site.contract.routing_object  # V-MoE: each expert has as many tokens as before
+        if kept and bool(((experts.to(was.device) >= 0) & (was < 0)).any()):
             raise ModelError(
                 f"router {site.path} lets experts choose: its route can leave tokens out, but not give an expert new ones"
             )

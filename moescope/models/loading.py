@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing, one_line
+from . import zoo
 from .adapters import base_of, is_adapter, put_on
 from .guard import config_of, unpickled
 from .missing import complete, readable, reported, steady
@@ -40,6 +42,7 @@ class Loaded:
     prepare: Any = None
     notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
     no_tokenizer: str = "comes without a tokenizer"
+    times: tuple[float, ...] = ()  # a denoiser's: timesteps at which pictures are shown to it, with so much noise
 
     @property
     def reads(self) -> str:
@@ -116,6 +119,8 @@ def _found(name: str, how: _How, revision: str | None) -> Loaded:
         return _adapter(name, folder, how)
     if (folder / "config.json").exists():
         return _folder(name, folder, how)
+    if name in zoo.names() and not folder.exists():
+        return _zoo(name, how)
     if Path(f"{name}.index").exists():
         return _checkpoint(name, how.device, how.dtype)
     if folder.exists():
@@ -125,7 +130,8 @@ def _found(name: str, how: _How, revision: str | None) -> Loaded:
         )
     if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, or one of {', '.join(specimens())}"
+            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a small "
+            f"model of a system: {', '.join(zoo.names())}"
         )
     return _folder(name, name, replace(how, revision=revision))
 
@@ -232,6 +238,32 @@ def _tokenizer(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:
             return transformers.AutoTokenizer.from_pretrained(folder, **options), ""
     except InputError as error:
         return None, f"comes with a tokenizer that cannot be used ({error})"
+
+
+_TIMES = (900.0, 700.0, 500.0, 300.0, 100.0)
+
+
+def _zoo(name: str, how: _How) -> Loaded:
+    """A small model of a system, with random weights; texts are read with the tokenizer of a specimen."""
+    reads = zoo.system(name).READS
+    notes = [f"{name} is a small model of this system with random weights: what its experts are for is chance"]
+    tokenizer, changes = None, {}
+    if reads == "text":
+        tokenizer, _ = _tokenizer(SPECIMENS / "mixtral", {})
+        changes = {"vocabulary": len(tokenizer)}
+    model: Any = zoo.build(name, **changes)
+    model = (model.to(how.device) if isinstance(how.dtype, str) else model.to(how.device, how.dtype)).eval()
+    if reads != "noise":
+        return Loaded(name, model, tokenizer, notes=notes, no_tokenizer="takes no text alone: give it inputs in Python")
+
+    size: Any = SimpleNamespace(image_size=(model.config.sample_size,) * 2, channels=model.config.num_channels)
+
+    def pictures(images: Sequence[Any] | np.ndarray) -> np.ndarray:
+        from .vmoe.images import prepare
+
+        return prepare(images, size)
+
+    return Loaded(name, model, None, pictures, notes, times=_TIMES)
 
 
 def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:

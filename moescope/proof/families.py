@@ -49,7 +49,7 @@ def families(names: Iterable[str] = ()) -> Iterator[Family]:
         raise InputError(f"no family is called {strange[0]!r}; there are {', '.join(tiny.names())}")
     for name in chosen or tiny.names():
         try:
-            with _one_thread():
+            with one_thread():
                 row = _family(name)
         except MoescopeError as error:
             row = _refused(name, str(error))
@@ -92,7 +92,7 @@ def _formulas(sites: list[Site], records: dict[str, list[Record]]) -> str:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Tiny models gain nothing from threads, and lose where other programs run."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..models import zoo
 from ..routers.calls import signature
 from ..weights import home, precision
 
@@ -16,6 +17,8 @@ def example_inputs(model: nn.Module, places: int = 8) -> dict[str, Any]:
 
     InputError when the model's forward takes neither; then the caller gives inputs of its own.
     """
+    if (own := zoo.example_of(model)) is not None:
+        return own
     parameters = signature(model).parameters
     device = home(model)
     config = getattr(model, "config", None)

@@ -15,7 +15,23 @@ Decision = tuple[Tensor, Tensor]
 
 
 def follows(sites: list[Site], calls: dict[str, list[Call]], run: Run) -> None:
-    """One forward in which every site executes another decision. ProofFailed where a layer does not, naming the module."""
+    """Forwards in which every site executes another decision. ProofFailed where a layer does not, naming the module.
+
+    One forward for all sites, and another for those inside the blocks of others: what an outer block gives is recomputed by
+    running what lies inside it, which then must decide as it does on its own.
+    """
+    for some in _levels(sites):
+        _follow(some, calls, run)
+
+
+def _levels(sites: list[Site]) -> list[list[Site]]:
+    """The sites inside no other's block, those inside one, ..."""
+    inside = [{id(m) for m in site.block.modules()} - {id(site.block)} for site in sites]
+    depth = [sum(id(site.block) in modules for modules in inside) for site in sites]
+    return [[site for site, own in zip(sites, depth) if own == level] for level in sorted(set(depth))]
+
+
+def _follow(sites: list[Site], calls: dict[str, list[Call]], run: Run) -> None:
     wrote: dict[str, list[Decision]] = {site.name: [] for site in sites}
 
     def write(site: Site, number: int) -> Edit:

@@ -175,7 +175,7 @@ def _refilled(now: dict[Any, Any], then: dict[Any, Any]) -> None:
     for name in [name for name, value in now.items() if name not in then and not isinstance(value, Own)]:
         dict.__delitem__(now, name)
     for name, value in then.items():
-        if not isinstance(value, Own) and not isinstance(now.get(name), Own) and (name not in now or now[name] is not value):
+        if not isinstance(value, Own) and (name not in now or not (now[name] is value or isinstance(now[name], Own))):
             dict.__setitem__(now, name, value)
 
 

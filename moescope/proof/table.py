@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from .families import Family
+from .systems import Row
 
 _HEAD = ("family", "router", "contract", "formula", "shared", "dense layers", "proved")
 
@@ -29,6 +30,29 @@ def as_markdown(families: Sequence[Family]) -> str:
     rows = [_row(f) for f in families]
     table = ["| " + " | ".join(row) + " |" for row in (_HEAD, ("---",) * len(_HEAD), *rows)]
     return "\n".join([summary(families) + ".", "", *table])
+
+
+def system_line(row: Row) -> str:
+    """One routing system for a terminal."""
+    if row.proved:
+        return f"proved  {row.name}: {', '.join(row.contracts)} ({', '.join(row.proved_by)}); {row.rule}"
+    return f"{'-' if not row.missing and row.reason.startswith('closed') else 'NOT'}     {row.name}: {row.reason}"
+
+
+def systems_markdown(rows: Sequence[Row]) -> str:
+    """The table of systems; the same on every machine that has the packages."""
+    lines = [("system", "rule", "contract", "shown on", "proved"), ("---",) * 5]
+    lines += [
+        (
+            row.name,
+            row.rule,
+            ", ".join(row.contracts) or "–",
+            ", ".join(row.proved_by) or "–",
+            "**proved**" if row.proved else row.reason,
+        )
+        for row in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _row(f: Family) -> tuple[str, ...]:

@@ -11,9 +11,7 @@ from .base import Call
 def contribution(call: Call, expert: int) -> Tensor:
     """(T, H) weight × output of one expert in a call; 0 where it did not run. All of them and `always` sum to the output."""
     record = call.record
-    alive = record.experts == expert
-    if record.dropped is not None:
-        alive &= ~record.dropped
+    alive = _ran(call, expert)
     mine = replace(record, weights=record.weights.masked_fill(~alive, 0))
     made = record.site.contract.recompute(record.site, call.inputs, mine).float().flatten(0, -2)
     return made - always(call)
@@ -29,5 +27,12 @@ def always(call: Call) -> Tensor | float:
 
 def runs(call: Call, expert: int) -> Tensor:
     """(T,) bool: tokens that ran the expert."""
-    hit = call.record.experts == expert
-    return (hit if call.record.dropped is None else hit & ~call.record.dropped).any(-1)
+    return _ran(call, expert).any(-1)
+
+
+def _ran(call: Call, expert: int) -> Tensor:
+    """(T, k) bool: places of the expert that were not dropped, and acted where only one of them does."""
+    record = call.record
+    alive = record.experts == expert
+    alive = alive if record.dropped is None else alive & ~record.dropped
+    return alive if record.executed is None else alive & record.executed

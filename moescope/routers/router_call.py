@@ -81,7 +81,7 @@ class RouterCall(Contract):
             return change((*args, *kwargs.values()), output)
 
         assert site.router is not None
-        return [hooks.after(site.router, at_router, kwargs=True)]
+        return [hooks.after(site.router, at_router, kwargs=True, first=True)]
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
         """The block's first argument, and its output."""

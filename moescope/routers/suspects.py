@@ -1,5 +1,7 @@
 """Modules that look routed although no contract has claimed them: better refused than left out of a trace."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from .base import Site
@@ -9,7 +11,7 @@ from .calls import bare
 def suspects(model: nn.Module, sites: list[Site]) -> list[str]:
     """Paths of modules that own `experts` beside a router or gate, or several modules called experts, outside every site."""
     claimed = {site.name for site in sites}
-    blocks = {id(m) for site in sites for m in site.block.modules()} | {id(site.parent) for site in sites}
+    blocks = {id(m) for site in sites for m in _inside(site)} | {id(site.parent) for site in sites}
     above = {name.rsplit(".", i)[0] for name in claimed for i in range(1, name.count(".") + 1)}
     looks = [
         name
@@ -17,6 +19,11 @@ def suspects(model: nn.Module, sites: list[Site]) -> list[str]:
         if id(m) not in blocks and name not in above and _routed(m) and "_original_component" not in m._modules
     ]
     return [name for name in looks if name not in claimed]
+
+
+def _inside(site: Site) -> Iterable[nn.Module]:
+    """What a site answers for: all of its block, but not the layers that it runs or leaves out as a whole."""
+    return [site.block] if site.kind == "depth" else site.block.modules()
 
 
 def _routed(module: nn.Module) -> bool:

@@ -26,7 +26,7 @@ class _Wrapped(hooks.Own):
 
     def __init__(self, block: Any, method: str) -> None:
         self.block, self.method, self.steps = block, method, list[tuple[bool, Step]]()
-        self.original, self.own = getattr(block, method), vars(block).get(method)
+        self.original, self.own = getattr(block, method), vars(block).get(method)  # Accelerate replaces it on the instance
         setattr(block, method, self)
         hooks.mark(block)
 

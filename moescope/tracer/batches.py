@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,9 @@ def trace(
                     "examples": len(data.examples),
                     "total": len(rows),
                 }
-                with tracer.batch([w.info for w in batch], progress, [decoder_info(w, generate > 0) for w in batch]):
+                decoder = [decoder_info(w, generate > 0) for w in batch]
+                same = tracer.denoising() if loaded.times else nullcontext()
+                with tracer.batch([w.info for w in batch], progress, decoder), same:
                     run_batch(loaded, batch, generate)
                 if report is not None:
                     report(progress | tracer.so_far())

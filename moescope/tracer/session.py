@@ -10,6 +10,7 @@ from typing import Any
 from ..contracts import Site, find
 from ..errors import ModelError
 from ..models.describe import describe_model, versions
+from ..models.pipelines import Pipeline, is_pipeline, never_run
 from ..models.sources import unwrap
 from ..proof import Proof, example_inputs, proved
 from ..store import RunWriter
@@ -37,7 +38,8 @@ class Tracer:
     ...     model(**inputs)
 
     At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
-    is left out by the attention mask. The store opens at any time; the run joins its file when the block ends. An exception
+    is left out by the attention mask. A diffusion pipeline is traced as what it is: `with Tracer(pipe, store): pipe(...)`; its
+    denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends. An exception
     inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose modules fire again
     and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
     """
@@ -55,7 +57,9 @@ class Tracer:
         replace: bool = False,
         **settings: Any,
     ) -> None:
-        self.model, self.store, self.tokenizer = unwrap(model), Path(store), tokenizer
+        self._pipeline = Pipeline(model) if is_pipeline(model) else None
+        self.model = unwrap(model) if self._pipeline is None else self._pipeline.model
+        self.store, self.tokenizer = Path(store), tokenizer
         self.options = options or Options(**settings)
         self._run = {"name": name, **(run or {})}
         self._inputs = inputs
@@ -69,13 +73,25 @@ class Tracer:
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     def __enter__(self) -> "Tracer":
+        if self._pipeline is not None and self._inputs is None:
+            self._pipeline.open(self._first, self.denoising)
+        else:
+            self._begin()
+        return self
+
+    def _begin(self) -> None:
         try:
             self._attach()
         except BaseException:
             if self._writer is not None:
                 self._writer.release() if self._continue else self._writer.discard()
+                self._writer = None
             raise
-        return self
+
+    def _first(self, inputs: Mapping[str, Any]) -> None:
+        """A pipeline calls its denoiser: that is what it is proved on."""
+        self._inputs = inputs
+        self._begin()
 
     def _attach(self) -> None:
         self.sites, repeated = find_routers(self.model, self.options, self._inputs)
@@ -102,7 +118,12 @@ class Tracer:
             self._notes += left_out
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        assert self._writer is not None
+        if self._pipeline is not None:
+            self._pipeline.close()
+        if self._writer is None:  # of a pipeline that was not run, or whose routers were refused when it was
+            if kind is None and self._pipeline is not None:
+                raise never_run(self._pipeline.pipe)
+            return
         try:
             self._recorder.detach()
             with defer_interrupt():

@@ -128,3 +128,12 @@ def test_an_index_that_leads_elsewhere(arena: Arena, weights: str) -> None:
     case = Case(["check", "sharded"], [("sharded/model.safetensors.index.json", f"names:{weights}", 0)])
     outcome = arena.run(case)
     assert (outcome.code, wrong(case, outcome)) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "asked", [[], ["--experts", "99:0"], ["--experts", "0:99"], ["--experts", "encoder.0:0", "--sweep"]], ids=" ".join
+)
+def test_nothing_is_traced_for_experts_that_are_not_there(arena: Arena, asked: list[str]) -> None:
+    case = Case(["ablate", "model", "--store", "new.duckdb", "--data", "data.txt", *asked])
+    outcome = arena.run(case)
+    assert (outcome.code, outcome.changed, wrong(case, outcome)) == (2, [], ""), outcome

@@ -154,7 +154,9 @@ class Observers:
         """Which of the rows that a router saw are stored, and each row's sequence; `rows` as of a stream."""
         real, groups = self._rows_in(frame, site.stack, rows)
         part = self._parts.get(site)
-        return (real, groups) if part is None else (real[part.to(real.device)], groups[part.cpu().numpy()])
+        if part is None:
+            return real, groups
+        return real[part.to(real.device)] & (part >= 0).to(real.device), groups[part.cpu().numpy()]
 
     def _rows_in(self, frame: Frame, stack: str, rows: int, places: int = 0) -> tuple[Tensor, np.ndarray]:
         """The same of all rows of a stream; `places` of a sequence where the input does not say."""

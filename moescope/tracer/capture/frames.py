@@ -60,10 +60,12 @@ class Frames:
         text = text_shape(calls, rows) if unit == "token" else None
         key = id(frame), stack, text or rows, unit
         if key not in self._streams:
-            if unit != "token":
-                stream = Stream(stack, (rows, 1), unit, self._caches.new(), False)
+            if text is not None:
+                stream = self._text(calls, stack, text)
+            elif unit != "token":
+                stream = self._same(stack, rows, lambda number: Stream(stack, (rows, 1), unit, number, False))
             else:
-                stream = self._image(calls, stack, rows) if text is None else self._text(calls, stack, text)
+                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number))
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
@@ -110,11 +112,11 @@ class Frames:
         self._open.close()
         self._caches.close()
 
-    def _image(self, calls: list[Frame], stack: str, rows: int) -> Stream:
-        """Pictures: those of the step before, where the caller (or a pipeline) denoises them step by step."""
+    def _same(self, stack: str, rows: int, make: Callable[[int], Stream]) -> Stream:
+        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step."""
         known = None if self._pictures is None else self._pictures.get((stack, rows))
-        stream = name_images(calls, stack, rows, self._caches.new() if known is None else known)
-        if self._pictures is not None and stream.kind == "image":
+        stream = make(self._caches.new() if known is None else known)
+        if self._pictures is not None and stream.kind != "row":
             stream.continues, stream.reruns = known is not None, True
             self._pictures[stack, rows] = stream.generation
         return stream

@@ -152,7 +152,9 @@ class Sink:
         if "executed" in arrays:
             arrays["dropped"] = ~arrays.pop("executed").astype(bool)
         named = [keys[id(stream)] for _, stream, _ in batch.routed]
-        tokens = np.stack(named) if rows is None else np.stack([own[some] for own, some in zip(named, rows)])
+        tokens = (
+            np.stack(named) if rows is None else np.stack([np.where(some < 0, -1, own[some]) for own, some in zip(named, rows)])
+        )
         self._count_nonfinite(arrays, sites, tokens)
         for (record, *_), those in zip(batch.routed, tokens):
             if record.altered:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import adapter_rules as rules
-import peft_tiny
 import pytest
 import torch
 from mixtures import sites, traced, written
@@ -15,6 +14,8 @@ from torch import nn
 import moescope
 from moescope.contracts import Site
 from moescope.errors import ProofFailed
+from moescope.models.packages import mixlora as mixlora_tiny
+from moescope.models.packages import peft as peft_tiny
 from moescope.models.sources import unwrap
 from moescope.models.zoo import adamix, lora_moe, mocle, moe_lora, mole, mov, omni_smola
 
@@ -74,7 +75,7 @@ SYSTEMS = {
         [f"split {q} skill {s}" for q in range(2) for s in range(4)], "peft", tasks=True,
     ),
     "lily": System(peft_tiny.lily, rules.lily, "dense", "parameters", "batch", {Q, DOWN}, [], "peft"),
-    "mixlora": System(peft_tiny.mixlora, rules.mixlora, "token_choice", "output", "token", {"ffn"}, [], "mixlora"),
+    "mixlora": System(mixlora_tiny.mixlora, rules.mixlora, "token_choice", "output", "token", {"ffn"}, [], "mixlora"),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from moescope.errors import ProofFailed
 from moescope.models.zoo._parts_adapters import example_text
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
-import deepspeed_tiny
+from moescope.models.packages import deepspeed as deepspeed_tiny
 
 FORMS = deepspeed_tiny.FORMS
 NOISY: dict[str, dict[str, Any]] = {

@@ -1,15 +1,16 @@
-"""Tiny language models with DeepSpeed's mixtures, on one CPU process."""
+"""DeepSpeed: its mixtures in a tiny language model, on one CPU process."""
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from moescope.models.zoo._parts_adapters import CausalLM, FeedForward, random_weights
+from ..zoo._parts_adapters import CausalLM, FeedForward, random_weights
 
 FORMS: dict[str, dict[str, Any]] = {
     "top1": {"k": 1},
@@ -64,3 +65,12 @@ def _different(layer: Any) -> None:
     for expert in layer.deepspeed_moe.experts.deepspeed_experts:
         for parameter in expert.parameters():
             nn.init.normal_(parameter, std=0.2)
+
+
+def _ready(form: str, folder: Path, stack: ExitStack) -> tuple[nn.Module, dict[str, Any]]:
+    stack.enter_context(one_process(folder))
+    ids = torch.randint(1, 64, (2, 16), generator=torch.Generator().manual_seed(1))
+    return build(**FORMS[form]), {"input_ids": ids}
+
+
+READY = {form: partial(_ready, form) for form in FORMS}

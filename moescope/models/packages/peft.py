@@ -1,4 +1,4 @@
-"""Tiny language models with the mixtures of adapters that PEFT and mixlora make."""
+"""PEFT: X-LoRA, Arrow, Poly and Lily over a tiny Llama (or Mixtral)."""
 
 from pathlib import Path
 from typing import Any
@@ -102,35 +102,9 @@ def lily(folder: Path) -> Any:
     return filled(peft.get_peft_model(base(), config))
 
 
-def mixlora(folder: Path, whole: bool = True, **settings: Any) -> Any:
-    """Four experts, two of them for each token. `whole`: experts put to evaluation by hand, which `eval()` does not reach."""
-    from mixlora.config import MixLoraConfig
-    from mixlora.model import inject_adapter_in_model
-
-    names = ("gate_proj", "up_proj", "down_proj", "q_proj")
-    config = MixLoraConfig.from_config(
-        {
-            "base_model_name_or_path": "tiny", "task_type": "CAUSAL_LM", "peft_type": "MIXLORA", "routing_strategy": "mixlora",
-            "r": 4, "lora_alpha": 8, "lora_dropout": 0.2, "target_modules": list(names), "num_experts": 4, "top_k": 2,
-            "act_fn": "silu", **settings,
-        }
-    )  # fmt: skip
-    config.adapter_name_, config.dtype_ = "default", torch.float32
-    model = base()
-    torch.manual_seed(7)
-    weights: dict[str, torch.Tensor] = {}
-    for layer, block in enumerate(model.model.layers):
-        weights[f"mixlora.layers.{layer}.mlp.moe_gate.weight"] = torch.randn(4, 16)
-        sites = [(f"self_attn.{n}", block.self_attn.q_proj) for n in names[3:]]
-        sites += [(f"mlp.{n}.experts.{e}", getattr(block.mlp, n)) for n in names[:3] for e in range(4)]
-        for path, linear in sites:
-            out, into = linear.weight.shape
-            weights[f"mixlora.layers.{layer}.{path}.lora_A.weight"] = torch.randn(4, into) / 4
-            weights[f"mixlora.layers.{layer}.{path}.lora_B.weight"] = torch.randn(out, 4) / 2
-    inject_adapter_in_model(model, config, weights)
-    model.eval()
-    for block in model.model.layers if whole else ():
-        block.mlp.mixlora_moes["default"].eval()
-        for expert in block.mlp.mixlora_moes["default"].experts_.values():
-            expert.eval()
-    return model
+READY = {
+    "xlora": lambda folder, _: (xlora(folder), inputs()),
+    "arrow": lambda folder, _: (arrow(folder), inputs()),
+    "poly": lambda folder, _: (poly(folder), {**inputs(), "task_ids": torch.tensor([0, 2])}),
+    "lily": lambda folder, _: (lily(folder), inputs()),
+}

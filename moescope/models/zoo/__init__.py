@@ -1,0 +1,41 @@
+"""Small models of systems that no package here offers, one file each: random weights, faithful to the paper's rule.
+
+They are named like specimens (`moescope trace mor --data text`) and found by their files; a file says what its model `READS`
+(text, noise: a denoiser of pictures, other), how to `build` it, and gives the inputs of one forward (`example`).
+"""
+
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from ...errors import InputError
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """What can be built, by name."""
+    return tuple(sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py")))
+
+
+def system(name: str) -> ModuleType:
+    """The module of a system. InputError for a name that is none."""
+    if name not in names():
+        raise InputError(f"there is no small model of {name!r}: there are {', '.join(names())}")
+    return import_module(f"{__name__}.{name}")
+
+
+def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
+    """The model, tiny and in evaluation mode; the same for the same seed. `changes`: see the system's own `build`."""
+    made: nn.Module = system(name).build(seed, **changes)
+    return made
+
+
+def example_of(model: nn.Module) -> dict[str, Any] | None:
+    """Inputs of one forward, for a model of these; None for any other."""
+    name = getattr(getattr(model, "config", None), "model_type", None)
+    here = isinstance(name, str) and name in names() and any(type(m).__module__.startswith(__name__) for m in model.modules())
+    return dict(system(str(name)).example(model)) if here else None
