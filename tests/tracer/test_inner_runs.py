@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import peft_tiny
 import pytest
 import torch
 import tracing
 from torch import nn
 
 import moescope
+from moescope.models.packages import peft as peft_tiny
 
 
 def run(model: Any, inputs: dict[str, Any], store: Path, **settings: Any) -> tuple[list[Any], str]:
