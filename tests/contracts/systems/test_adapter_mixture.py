@@ -18,6 +18,7 @@ from moescope.models.packages import mixlora as mixlora_tiny
 from moescope.models.packages import peft as peft_tiny
 from moescope.models.sources import unwrap
 from moescope.models.zoo import adamix, lora_moe, mocle, moe_lora, mole, mov, omni_smola
+from moescope.tracer import Options
 
 
 @dataclass
@@ -160,6 +161,25 @@ def test_left_as_it_was(system: System, tmp_path: Path) -> None:
         traced(model, inputs, tmp_path / "a.duckdb")
         assert torch.equal(model(**inputs).logits, before)
     assert {name: set(vars(m)) for name, m in model.named_modules()} == attributes
+
+
+def test_said(system: System, tmp_path: Path) -> None:
+    """The store says what a decision is about and what adapters are called; activations are summed up where it is a token."""
+    model, inputs = made(system, tmp_path)
+    options = Options(activations=["importance"])
+    with moescope.Tracer(model, tmp_path / "a.duckdb", inputs=inputs, options=options), torch.no_grad():
+        model(**inputs)
+    by_token = system.unit == "token" and system.kind != "soft"
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        assert store.rows("select distinct unit from routers") == [(system.unit,)]
+        units = {"token": "text"}.get(system.unit, system.unit)
+        assert store.rows("select distinct unit from tokens") == [(units,)]
+        names = store.rows("select distinct name from experts where name is not null order by all")
+        assert [name for (name,) in names] == sorted(system.names)
+        summed = store.rows("select sum(n) from measures where name = 'ean'")[0][0]
+        ran = store.rows("select count(*) from assignments join experts using (router, expert) where role = 'routed'")[0][0]
+        assert summed == (ran if by_token else None)
+        assert ("was not summed up" in store.rows("select warnings from runs")[0][0]) == (not by_token)
 
 
 def test_soft_share(tmp_path: Path) -> None:
