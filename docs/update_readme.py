@@ -20,6 +20,14 @@ def families() -> str:
     return as_markdown(list(rows()))
 
 
+def systems() -> str:
+    """The table of routing systems, each proved while this runs."""
+    from moescope.proof.systems import systems as rows
+    from moescope.proof.table import systems_markdown
+
+    return systems_markdown(list(rows()))
+
+
 def commands() -> str:
     """Every command with the first sentence of its help."""
     from moescope.discover import modules
@@ -148,6 +156,7 @@ LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
     "pages": pages,
+    "systems": systems,
     "views": views,
 }
 BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last `make demo`, `make bench`, `make bench-peers`

@@ -130,8 +130,8 @@ def _found(name: str, how: _How, revision: str | None) -> Loaded:
         )
     if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a small "
-            f"model of a system: {', '.join(zoo.names())}"
+            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a "
+            f"small model of a system: {', '.join(zoo.names())}"
         )
     return _folder(name, name, replace(how, revision=revision))
 

@@ -1,7 +1,7 @@
-"""Diffusion pipelines as what is traced: the denoiser in them, from its first call on, and each call of the pipeline as one thing.
+"""Diffusion pipelines as what is traced: the denoiser in them, from its first call on, and each call of theirs as one thing.
 
-A pipeline is no module and takes prompts, so nothing can be proved before it runs. What its denoiser is first called with is what
-its routers are proved on; then that call is made again, recorded.
+A pipeline is no module and takes prompts, so nothing can be proved before it runs. What its denoiser is first called with is
+what its routers are proved on; then that call is made again, recorded.
 """
 
 import inspect
@@ -55,8 +55,9 @@ class Pipeline:
         )
 
     def open(self, begin: Begin, scope: Scope) -> None:
-        """Call `begin(inputs)` when the denoiser is first called, and run the rest of each call of the pipeline in `scope()`."""
-        model, own, names = self.model, vars(self.model).get("forward"), list(inspect.signature(self.model.forward).parameters)
+        """Call `begin(inputs)` when the denoiser is first called, and run the rest of each of the pipeline's calls in `scope()`."""
+        model, own = self.model, vars(self.model).get("forward")
+        names = list(inspect.signature(model.forward).parameters)
 
         def first(*args: Any, **kwargs: Any) -> Any:
             put_back()

@@ -33,7 +33,7 @@ def run_batch(loaded: Loaded, batch: list[Window], generate: int) -> None:
 
 
 def _noised(model: Any, pixels: torch.Tensor, times: tuple[float, ...], seed: int) -> None:
-    """One forward for each timestep on the way from noise (1000) to picture (0), straight (rectified flow, arXiv 2209.03003)."""
+    """One forward for each timestep on the straight way from noise (1000) to picture (0): rectified flow, arXiv 2209.03003."""
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
     for time in times:
         share = time / 1000

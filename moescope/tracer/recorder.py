@@ -171,8 +171,8 @@ class Recorder:
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
         routed = []
         for record, frame in records:
-            rows, unit = record.experts.shape[0] if record.rows is None else -1, record.site.unit
-            routed.append((record, self._stream(frame, self._stacks[record.site.key], rows, unit)))
+            rows, site = record.experts.shape[0] if record.rows is None else -1, record.site
+            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit, site.behind)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
@@ -187,9 +187,9 @@ class Recorder:
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 
-    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
+    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
         """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""
-        stream = self._frames.stream(frame, stack, rows, unit)
+        stream = self._frames.stream(frame, stack, rows, unit, behind)
         stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return stream
 

@@ -39,9 +39,9 @@ class Tracer:
 
     At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
     is left out by the attention mask. A diffusion pipeline is traced as what it is: `with Tracer(pipe, store): pipe(...)`; its
-    denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends. An exception
-    inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose modules fire again
-    and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
+    denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends.
+    An exception inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose
+    modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
     """
 
     def __init__(

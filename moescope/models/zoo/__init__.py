@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...errors import InputError
@@ -30,7 +31,8 @@ def system(name: str) -> ModuleType:
 
 def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
     """The model, tiny and in evaluation mode; the same for the same seed. `changes`: see the system's own `build`."""
-    made: nn.Module = system(name).build(seed, **changes)
+    with torch.random.fork_rng(devices=[]):
+        made: nn.Module = system(name).build(seed, **changes)
     return made
 
 

@@ -118,7 +118,7 @@ def test_residual(tmp_path: Path) -> None:
     assert close(rows(tmp_path / "a.duckdb", "layers.1.mlp.coefficient"), expected(experts, weights, inputs["attention_mask"]))
     with moescope.open(tmp_path / "a.duckdb") as store:
         roles = store.rows(
-            "select distinct expert, e.role from experts e join routers using (router) where name like '%coefficient'"
+            "select distinct expert, e.role from experts e join routers using (router) where routers.name like '%coefficient'"
         )
     assert sorted(roles) == [(0, "routed"), (1, "residual")]
 

@@ -94,6 +94,8 @@ def test_recursions_by_expert_choice(padded: int, tmp_path: Path) -> None:
                 expected |= {b * 12 + p: {0: float(weights[b, p])} if p in some else {} for p in there}
                 left[b] = some
             same(stored(store, f"layers.1.recursions.{number}.router", given["attention_mask"]), expected)
+        depths = store.rows("select depth, considered, count(*) from token_depth group by all order by all")
+        assert depths == ([(1, 2, 12), (2, 3, 12), (3, 3, 12)] if not padded else [(1, 2, 8), (2, 3, 12), (3, 3, 12)])
     due = calls[2][0][0][0][0].clone()  # the first sequence before the last recursion
     some = left[0]
     weights = (due @ recursions[2].router.weight[0]).sigmoid()[some, None] * 0.5
@@ -117,6 +119,8 @@ def test_recursions_by_token_choice(score: str, tmp_path: Path) -> None:
     with traced(model, given, tmp_path / "a.duckdb") as store:
         same(stored(store, "layers.1.router", given["attention_mask"]), expected)
         assert store.rows("select experts, kind from routers") == [(3, "depth")]
+        real = [int(d) + 1 for d in depth[alive]]
+        assert [d for (d,) in store.rows("select depth from token_depth order by token")] == real
     state, due = hidden[0].clone(), hidden[0].clone()
     for number in range(3):
         some = [p for p in range(12) if depth[0, p] >= number]
