@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
+from ..errors import ModelError
 from ..routers.ask_again import again, remember, settings
 from ..routers.base import Edit, Emit, Record, Site
+from ..routers.calls import signature
 from ..routers.held_here import check_held
 from ..routers.inline_softmax import decided, said
 from ..routers.router_call import RouterCall
@@ -41,6 +43,8 @@ class CapacityRoutes(RouterCall):
         """A site for each mixture, and one for what weighs it against a residual MLP."""
         gate: Any = getattr(module, "gate", None)
         if type(gate).__name__ == "TopKGate" and hasattr(gate, "wg") and hasattr(module, "num_local_experts"):
+            if "sparse_routes" not in signature(gate).parameters:
+                raise ModelError(f"{name} is of a DeepSpeed whose gates give no routes: install deepspeed>=0.19.8")
             yield self._mixture(name, module, gate)
         if getattr(module, "use_residual", False) and isinstance(getattr(module, "coefficient", None), nn.Module):
             names = {0: "mixture", 1: "mlp"}
@@ -70,8 +74,12 @@ class CapacityRoutes(RouterCall):
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """(T, k) routes; dropped ones keep the number of the expert that had no room."""
-        _, capacity, _, experts, places, weights, _ = output
         gate: Any = site.router
+        if len(output) != 7:
+            raise ModelError(
+                f"gate {site.path} was called alone, not by its layer, so it gave masks and no routes: call the layer"
+            )
+        _, capacity, _, experts, places, weights, _ = output
         experts, weights = experts.T.long(), weights.T
         wanted = output.wanted if isinstance(output, Routes) else _wanted(gate, args) if gate.drop_tokens else experts
         logits = torch.nn.functional.linear(args[0].float(), gate.wg.weight.float())

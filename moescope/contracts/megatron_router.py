@@ -34,10 +34,10 @@ class MegatronRouter(RouterCall):
         if not (hasattr(config, "num_moe_experts") and hasattr(router, "gating") and hasattr(module, "num_local_experts")):
             return
         on = "input" if getattr(config, "moe_apply_probs_on_input", False) else "output"
-        site = Site(
-            name, module, router, module.experts, self, config.num_moe_experts, weight_on=on, score=router.score_function,
-            capacity_factor=config.moe_expert_capacity_factor, shared=int(getattr(module, "shared_experts", None) is not None),
-        )  # type: ignore[arg-type]  # fmt: skip
+        site = Site(name, module, router, module.experts, self, config.num_moe_experts, weight_on=on)  # type: ignore[arg-type]
+        site.score = getattr(router, "score_function", None)
+        site.capacity_factor = getattr(config, "moe_expert_capacity_factor", None)
+        site.shared = int(getattr(module, "shared_experts", None) is not None)
         site.rule = _rule(config)
         yield site
 
@@ -116,17 +116,18 @@ contract = MegatronRouter()
 
 def _rule(config: Any) -> dict[str, Any]:
     groups, scale = getattr(config, "moe_router_num_groups", None), getattr(config, "moe_router_topk_scaling_factor", None)
-    softmax = {"softmax": "before top-k" if config.moe_router_pre_softmax else "after top-k"}
+    softmax = {"softmax": "before top-k" if getattr(config, "moe_router_pre_softmax", False) else "after top-k"}
+    policy = getattr(config, "moe_token_drop_policy", None)
     return {
         **({"groups": groups, "groups_kept": config.moe_router_group_topk} if groups else {}),
         **({"scale": {"name": "moe_router_topk_scaling_factor", "value": float(scale), "on": "weights"}} if scale else {}),
-        **(softmax if config.moe_router_score_function == "softmax" else {}),
-        **({"drop_policy": config.moe_token_drop_policy} if config.moe_expert_capacity_factor is not None else {}),
+        **(softmax if getattr(config, "moe_router_score_function", "softmax") == "softmax" else {}),
+        **({"drop_policy": policy} if getattr(config, "moe_expert_capacity_factor", None) is not None else {}),
     }
 
 
 def _drops(router: Any) -> bool:
-    return router.config.moe_expert_capacity_factor is not None
+    return getattr(router.config, "moe_expert_capacity_factor", None) is not None
 
 
 def _remembering(site: Site) -> list[RemovableHandle]:

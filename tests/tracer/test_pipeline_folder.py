@@ -54,7 +54,8 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
         rows = store.rows(
             "select s.text, f.forward, c.value, expert_name from assignments a join forwards f using (forward) "
             "join tokens t using (token) join sequences s on s.sequence = t.sequence "
-            "join conditions c on c.forward = f.forward join experts e on e.router = a.router and e.expert = a.expert order by forward"
+            "join conditions c on c.forward = f.forward join experts e "
+            "on e.router = a.router and e.expert = a.expert order by forward"
         )
         assert rows == [
             (prompt, 4 * n + k, [1000.0, 1.0][k // 2], ["transformer", "transformer_2"][k // 2])

@@ -5,15 +5,16 @@ by the Python frames that a router stands in: below the call of a module its own
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from inspect import unwrap
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any, TypeVar
 
 from torch import nn
 
-from ..sequences.streams import Frame, outwards
+from ..sequences.streams import Frame
 
 _MACHINERY = nn.Module._call_impl.__code__.co_filename
 T = TypeVar("T")
@@ -21,23 +22,25 @@ T = TypeVar("T")
 
 def depth(call: Frame) -> int:
     """How many runs of a module inside its own call lie around what runs now; 0 in a plain forward. `call`: the innermost."""
-    passes, child = 0, None
-    calls = [c for c in outwards(call) if c.python is not None]
-    codes = {id(c.python): _entry(c.module) for c in calls}
-    forwards = {_plain(c.module): c.module for c in calls}
-    met: dict[CodeType, list[FrameType]] = {}
+    entries: dict[int, nn.Module] = {}
+    forwards: dict[int, nn.Module] = {}  # by identity: hashing a code object reads all of it
+    open_call: Frame | None = call
+    while open_call is not None:
+        if open_call.python is not None:
+            entries[id(open_call.python)] = open_call.module
+            forwards[id(_plain(type(open_call.module)))] = open_call.module  # type: ignore[arg-type]
+        open_call = open_call.parent
+    passes, left, seen, met = 0, len(entries), list[FrameType](), list[FrameType]()
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and calls:
-        code = frame.f_code
-        if code in forwards:
-            met.setdefault(code, []).append(frame)
-        if id(frame) in codes:
-            passes += _strange(child, codes[id(frame)])
-            calls = [c for c in calls if c.python is not frame]
-        elif code.co_filename != _MACHINERY:
-            child = code
+    while left and frame is not None:
+        if id(frame) in entries:
+            passes += _strange(seen, entries[id(frame)])
+            left -= 1
+        elif id(frame.f_code) in forwards:
+            met.append(frame)
+        seen.append(frame)
         frame = frame.f_back
-    return passes + sum(_more(frames, forwards[code]) for code, frames in met.items())
+    return passes if len(met) < 2 else passes + _more(met, forwards)
 
 
 def outermost(found: list[tuple[T, Frame, int]]) -> list[tuple[T, Frame]]:
@@ -46,10 +49,17 @@ def outermost(found: list[tuple[T, Frame, int]]) -> list[tuple[T, Frame]]:
     return [(one, frame) for one, frame, deep in found if deep == least]
 
 
-def _strange(child: CodeType | None, entry: CodeType | None) -> bool:
-    """Whether what a call runs first is not the module's forward but somebody's hook."""
-    compiled = child is not None and ("_dynamo" in child.co_filename or child.co_name.startswith("torch_dynamo"))
-    return child is not None and entry is not None and child is not entry and not compiled
+def _strange(below: list[FrameType], module: nn.Module) -> bool:
+    """Whether what a call of the module runs first, of the frames below it, is not its forward but somebody's hook."""
+    entry = _entry(module)
+    for frame in reversed(below):
+        code = frame.f_code
+        if code is entry:
+            return False
+        if code.co_filename != _MACHINERY:
+            compiled = "_dynamo" in code.co_filename or code.co_name.startswith("torch_dynamo")
+            return entry is not None and not compiled
+    return False
 
 
 def _entry(module: nn.Module) -> CodeType | None:
@@ -63,18 +73,19 @@ def _entry(module: nn.Module) -> CodeType | None:
     return forward.__code__ if isinstance(forward, FunctionType) else None
 
 
-def _plain(module: nn.Module) -> CodeType:
+@lru_cache(maxsize=256)
+def _plain(kind: type[nn.Module]) -> CodeType:
     """The code of a class's forward under its decorators."""
-    forward: Callable[..., Any] = unwrap(type(module).forward)
+    forward: Callable[..., Any] = unwrap(kind.forward)
     return getattr(forward, "__code__", _NONE)
 
 
-def _more(frames: list[FrameType], module: nn.Module) -> int:
-    """How many of several frames of one code are of one module, beyond the first. Frames are looked into only where they are
+def _more(frames: list[FrameType], forwards: dict[int, nn.Module]) -> int:
+    """How many of several forwards are of one module, beyond the first of each. Frames are looked into only where they are
     several: looking keeps what they hold alive."""
-    if len(frames) < 2:
-        return 0
-    return max(0, sum(frame.f_locals.get(frame.f_code.co_varnames[0]) is module for frame in frames) - 1)
+    code = Counter(id(frame.f_code) for frame in frames)
+    own = [f for f in frames if code[id(f.f_code)] > 1 and f.f_locals.get(f.f_code.co_varnames[0]) is forwards[id(f.f_code)]]
+    return sum(count - 1 for count in Counter(id(frame.f_code) for frame in own).values())
 
 
 _NONE = depth.__code__

@@ -9,7 +9,7 @@ import torch
 from mixtures import close, expected, replayed, rows, sites, traced, written
 from torch import Tensor, nn
 
-from moescope.errors import ProofFailed
+from moescope.errors import ModelError, ProofFailed
 from moescope.models.zoo._parts_adapters import example_text
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
@@ -197,6 +197,22 @@ def test_dropped_under_noise(form: str) -> None:
     for record, counts in zip(heard, counted):
         assert torch.bincount(record.experts.flatten(), minlength=len(counts)).tolist() == counts.tolist()
         assert bool(record.dropped.any())
+
+
+def test_refused() -> None:
+    """A gate that is called alone gives no routes, and old gates give none at all: each is said in a sentence."""
+    model = deepspeed_tiny.build(k=1)
+    gate: Any = model.get_submodule("layers.0.mlp.deepspeed_moe.gate")
+    site = sites(model)["layers.0.mlp.deepspeed_moe.gate"]
+    handles = site.contract.listen(site, lambda _: None)
+    with pytest.raises(ModelError, match=r"gate layers\.0\.mlp\.deepspeed_moe\.gate was called alone"):
+        gate(torch.randn(10, 32))
+    for handle in handles:
+        handle.remove()
+    old = {"forward": lambda self, input, used_token=None, use_tutel=False: None}
+    gate.__class__ = type("TopKGate", (type(gate),), old)
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp\.deepspeed_moe is of a DeepSpeed .* install deepspeed>=0\.19\.8"):
+        sites(model)
 
 
 def test_unused_tokens() -> None:
