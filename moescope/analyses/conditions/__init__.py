@@ -16,27 +16,17 @@ many, then shuffled within each document, so it fits classes as well as timestep
 routing of each document are held. Intervals: documents drawn anew (`statistics.over_documents`'s recipe).
 """
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 
-from ... import statistics as st
 from ...errors import AnalysisError
-from ...statistics import Array
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
+from .._shared.value_figures import ByValue, corrected, share
 from .told import Told, choose, gated, names
-
-INFORMATION = "I(condition; expert) (bits)"
-SHARE = "share of load by condition"
-NULL = "values dealt anew to what documents did at one value"
-DRAWS = 499
-CELLS = 4_000_000  # of permuted tables in memory
 
 
 def run(store: Store, run: int | None = None, kind: str | None = None, fdr: Portion = 0.05) -> Answer:
@@ -51,7 +41,7 @@ def run(store: Store, run: int | None = None, kind: str | None = None, fdr: Port
     if not rows:
         raise AnalysisError(f"no router of run {here.run} has two experts to share a load; ask depth, which says what was skipped")
     frame = gather(rows)
-    loads = frame[frame["name"] == SHARE].reset_index(drop=True)
+    loads = frame[frame["name"] == share("condition")].reset_index(drop=True)
     sites = _sites(frame, names(here), fdr)
     sql = dict.fromkeys(("figures", "loads", "sites"), next(iter(sql.values()))) | sql
     frames = {"figures": frame, "sites": sites, "loads": loads}
@@ -70,7 +60,7 @@ def _by(here: Scope, told: Told, notes: list[str]) -> list[pd.DataFrame]:
     for table, gate in zip(counted, gates) if weighed else ((t, t) for t in counted):
         chosen = gate if table.where["router"] in weighed else table
         if table.router["experts"] > 1 and chosen.counts.any():
-            rows += _figures(told, _ordered(told, chosen), table.counts.sum((1, 2)))
+            rows += _figures(told, _ordered(told, chosen))
     return rows
 
 
@@ -80,62 +70,17 @@ def _ordered(told: Told, table: Table) -> Table:
     return Table(table.router, known, table.counts[:, [table.labels.index(value) for value in known], :])
 
 
-def _figures(told: Told, table: Table, assignments: Array) -> list[pd.DataFrame]:
+def _figures(told: Told, table: Table) -> list[pd.DataFrame]:
     """Figures of one router, from counts or sums of weights (units, values, experts)."""
-    counts, one = table.counts, (table.counts.any(axis=2).sum(axis=1) <= 1).all()
-    draws = st.document_draws(counts, table.home if one else None)
-    null = st.dealt(counts, int(np.clip(CELLS // counts[0].size, 199, DRAWS)))
-    units, n = int(counts.any(axis=(1, 2)).sum()), int(assignments.sum())
-    return [*_information(told, table, draws, null, n, units), _loads(told, table, draws, null), *_steps(told, table, draws, null)]
-
-
-def _information(told: Told, table: Table, draws: Array, null: Array, n: int, units: int) -> list[pd.DataFrame]:
-    value, drawn, dealt = (st.mutual_information(x) for x in (table.total, draws, null))
-    common: dict[str, Any] = {"draws": drawn, "null_name": NULL, "chance": 0.0, "bounds": (0, np.inf), "n": n, "units": units}
-    where = table.where | {"subset": told.kind}
-    bias = dealt.mean()
-    return [
-        figures(where, INFORMATION, value, estimator="plug-in", source="Shannon 1948", null=dealt, **common),
-        figures(where, INFORMATION, value - bias, estimator="less null mean", source="Shannon 1948", null=dealt - bias, **common),
-    ]
-
-
-def _loads(told: Told, table: Table, draws: Array, null: Array) -> pd.DataFrame:
-    value, expert = (x.ravel() for x in np.indices(table.total.shape))
-    subset = np.array([f"{told.kind}={name}" for name in table.labels], dtype=object)[value]
-    units, n = (table.counts.any(axis=2).sum(axis=0), table.total.sum(axis=1).round().astype(int))
-    return figures(
-        table.where | {"expert": expert, "subset": subset}, SHARE, st.shares(table.total),
-        source="share of the value's assignments", chance=st.shares(table.total.sum(0))[expert], draws=st.shares(draws),
-        null=st.shares(null), null_name=NULL, side="both", tail="t", bounds=(0, 1), n=n[value], units=units[value],
-    )  # fmt: skip
-
-
-def _steps(told: Told, table: Table, draws: Array, null: Array) -> list[pd.DataFrame]:
-    at = {name: i for i, name in enumerate(table.labels)}
-    pairs = [(at[told.values[i]], at[told.values[j]]) for i, j in told.pairs if told.values[i] in at and told.values[j] in at]
-    if not pairs:
-        return []
-    a, b = ([pair[i] for pair in pairs] for i in (0, 1))
-    value, drawn, dealt = (st.jensen_shannon(x[..., a, :], x[..., b, :]) for x in (table.total, draws, null))
-    names = [f"{told.kind}={table.labels[i]}, {table.labels[j]}" for i, j in pairs]
-    there, n = table.counts.any(axis=2), table.total.sum(axis=1)
-    return [
-        figures(
-            table.where | {"subset": np.array(names, dtype=object)}, "JSD (bits)", value, source="Lin 1991", chance=0.0,
-            estimator="neighbours" if told.numbers else "pairs", draws=drawn, null=dealt, null_name=NULL, tail="t", bounds=(0, 1),
-            n=(n[a] + n[b]).round().astype(int), units=(there[:, a] | there[:, b]).sum(axis=0),
-        )  # fmt: skip
-    ]
-
-
-def _told_bits(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame[(frame["name"] == INFORMATION) & (frame["estimator"] == "less null mean")]
+    found, at = ByValue(table, "condition", told.kind), {name: i for i, name in enumerate(table.labels)}
+    sides = [(told.values[i], told.values[j]) for i, j in told.pairs]
+    pairs = [(at[one], at[other]) for one, other in sides if one in at and other in at]
+    return [*found.information(), found.loads(), *found.divergences(pairs, "neighbours" if told.numbers else "pairs")]
 
 
 def _sites(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> pd.DataFrame:
     """By kind and site: how many routers, mean and largest information beyond the null, and of how many it is a finding."""
-    rows = _told_bits(frame).merge(known.rename(columns={"name": "module"}), on="router", how="left")
+    rows = corrected(frame, "condition").merge(known.rename(columns={"name": "module"}), on="router", how="left")
     made = []
     for (kind, site), part in rows.groupby(["subset", rows["block_type"].fillna("router")], sort=True):
         best = part.loc[part["value"].idxmax()]
@@ -145,7 +90,7 @@ def _sites(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> pd.DataFrame
 
 
 def _reading(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> str:
-    bits = _told_bits(frame)
+    bits = corrected(frame, "condition")
     said = []
     for kind, part in bits.groupby("subset", sort=True):
         best, found = part.loc[part["value"].idxmax()], int((part["q"] <= fdr).sum())
@@ -162,7 +107,7 @@ def _reading(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> str:
 def charts(answer: Answer) -> dict[str, Chart]:
     """Information by layer, and the loads of the router that is told most."""
     made: dict[str, Chart] = {}
-    for kind, part in _told_bits(answer.frames["figures"]).groupby("subset"):
+    for kind, part in corrected(answer.frames["figures"], "condition").groupby("subset"):
         sql = answer.sql[f"counts by {kind}"]
         made[f"what the {kind} tells"] = layers(part, f"I({kind}; expert), bits beyond chance", sql)
         loads = answer.frames["loads"]
