@@ -50,7 +50,9 @@ def run(store: Store, run: int | None = None, fdr: Portion = 0.05) -> Answer:
         notes.append(f"{alone} routers see one modality only: their entropies are given, and there is nothing to compare.")
     frame = gather(rows)
     if (frame["estimator"] == "of the load").any():
-        notes.append("Where no router logits are stored the global entropy is of the load: trace with `--logits 1` for the other.")
+        notes.append(
+            "Where no router logits are stored the global entropy is of the load: trace with `--logits 1` for the other."
+        )
     loads = frame[frame["name"] == share("modality")].reset_index(drop=True)
     frames, sql["loads"] = {"figures": frame, "loads": loads}, sql["figures"]
     reading = _reading(frame, there, fdr)
@@ -62,7 +64,9 @@ def _modalities(here: Scope) -> list[str]:
     found = here.store.rows(f"select distinct {MODALITY} from tokens t where run = {here.run} and {KNOWN} order by 1")
     names = [name for (name,) in found]
     if len(names) < 2:
-        what = f"all tokens of run {here.run} are of one modality ({names[0]})" if names else f"run {here.run} has no such tokens"
+        what = (
+            f"all tokens of run {here.run} are of one modality ({names[0]})" if names else f"run {here.run} has no such tokens"
+        )
         raise AnalysisError(f"{what}, so modalities cannot be compared (load has its entropies); trace a model that reads two")
     return names
 
@@ -96,7 +100,10 @@ def _figures(table: Table) -> list[pd.DataFrame]:
 def _global(here: Scope, table: Table, there: list[str]) -> list[pd.DataFrame]:
     """Global entropy of every modality that the router saw: of mean probabilities where logits are stored, else of the load."""
     row, known = table.router, table.router["score"] in probabilities.SCORES
-    known = known and here.store.rows("select count(*) > 0 from logits where run = ? and router = ?", [here.run, row["router"]])[0][0]
+    known = (
+        known
+        and here.store.rows("select count(*) > 0 from logits where run = ? and router = ?", [here.run, row["router"]])[0][0]
+    )
     if known:
         names, form = there, "of mean probabilities"
         sums = probabilities.sums(here, row, _places(here), there, len(table.counts))
@@ -120,7 +127,9 @@ def _reading(frame: pd.DataFrame, there: list[str], fdr: float) -> str:
         return f"Every router sees one modality only ({names}), so none divides them."
     best, found = told.loc[told["value"].idxmax()], int((told["q"] <= fdr).sum())
     if not found:
-        return f"The modality ({names}) tells no more of the experts than modalities dealt anew (least p {told['p'].min():.2g})."
+        return (
+            f"The modality ({names}) tells no more of the experts than modalities dealt anew (least p {told['p'].min():.2g})."
+        )
     return (
         f"The modality ({names}) tells up to {best['value']:.3f} bits of an assignment beyond chance ({best['stack']} layer "
         f"{best['layer']}), and something in {found} of {len(told)} routers."

@@ -103,7 +103,9 @@ def test_planted_is_found_and_chance_is_not(answer: tuple[str | None, Answer]) -
     assert {kind for kind, row in rows.iterrows() if row["q"] <= 0.05} == ({planted} if planted else set())
     if planted:
         assert rows.loc[planted, "ci_low"] > 0
-    assert said.frames["sites"].set_index("kind")["found"].to_dict() == {k: int(k == planted) for k in ("class", "task", "timestep")}
+    assert said.frames["sites"].set_index("kind")["found"].to_dict() == {
+        k: int(k == planted) for k in ("class", "task", "timestep")
+    }
     assert len(said.charts()) == 6
 
 
@@ -166,7 +168,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals(case: str, folder: Path) -> None:
     conditions, options, words = REFUSED[case]
-    path = told.written(folder / f"{case}.duckdb", [{"router": 0, "experts": 2, "top_k": 1}], {0: table(2, 3, 1, 0, 2)}, conditions)
+    path = told.written(
+        folder / f"{case}.duckdb", [{"router": 0, "experts": 2, "top_k": 1}], {0: table(2, 3, 1, 0, 2)}, conditions
+    )
     with pytest.raises(AnalysisError, match=words):
         asked(path, **options)
 

@@ -13,7 +13,9 @@ from moescope.analyses import Answer
 from moescope.errors import AnalysisError
 
 BITS = "I(label; depth) (bits)"
-ROUTERS: list[dict[str, Any]] = [{"router": r, "experts": 1, "top_k": 1, "kind": "depth", "block_type": f"block.{r}"} for r in (0, 1)]
+ROUTERS: list[dict[str, Any]] = [
+    {"router": r, "experts": 1, "top_k": 1, "kind": "depth", "block_type": f"block.{r}"} for r in (0, 1)
+]
 
 
 def asked(path: Path, **options: Any) -> Answer:
@@ -67,7 +69,9 @@ def test_documents_that_are_alike_show_nothing_by_their_label(tmp_path: Path) ->
     """A label of whole documents is dealt to documents: 2 of 6 labels alike give p of no less than 1 in 15."""
     depth = np.repeat([2, 2, 0, 0, 1, 1], 10)
     domain = np.repeat(["a", "a", "b", "b", "b", "b"], 10)
-    said = asked(told.written(tmp_path / "d.duckdb", ROUTERS, chosen(depth), [], tokens=10, units=("text",), labels={"domain": domain}))
+    said = asked(
+        told.written(tmp_path / "d.duckdb", ROUTERS, chosen(depth), [], tokens=10, units=("text",), labels={"domain": domain})
+    )
     row = said.figures(BITS, subset="domain", estimator="less null mean").iloc[0]
     assert row["p"] > 1 / 30
     assert row["null"] == "labels dealt anew to documents"
@@ -81,7 +85,9 @@ def test_planted_is_found_and_chance_is_not(planted: str | None, tmp_path: Path)
     upos, position = rng.choice(["NOUN", "VERB", "ADJ"], 600), np.arange(600) % 30
     mask = {"upos": upos == "VERB", "position": position < 4, None: np.zeros(600, bool)}[planted]
     depth = np.where(mask, 2, depth)
-    said = asked(told.written(tmp_path / "d.duckdb", ROUTERS, chosen(depth), [], tokens=30, units=("text",), labels={"upos": upos}))
+    said = asked(
+        told.written(tmp_path / "d.duckdb", ROUTERS, chosen(depth), [], tokens=30, units=("text",), labels={"upos": upos})
+    )
     found = said.figures(BITS, estimator="less null mean").set_index("subset")
     assert {kind for kind, row in found.iterrows() if row["q"] <= 0.05} == ({planted} if planted else set())
     if planted:

@@ -25,7 +25,9 @@ def test_rows_by_hand(tmp_path: Path) -> None:
     """Six documents of a patch and a word: patches go to expert 0; words by turns to 0 and 1."""
     chosen = np.array([[0, 0, 0, 1] * 3])[:, :, None]
     entropy = {0: np.array([[0.25, 0.5, 0.25, 0.0] * 3])}
-    said = asked(told.written(tmp_path / "m.duckdb", [ROUTER], {0: chosen}, [], tokens=2, units=("patch", "text"), entropy=entropy))
+    said = asked(
+        told.written(tmp_path / "m.duckdb", [ROUTER], {0: chosen}, [], tokens=2, units=("patch", "text"), entropy=entropy)
+    )
     bits, ln2 = -(0.75 * np.log2(0.75) + 0.25 * np.log2(0.25)) - 0.5, np.log(2)
     columns = ["name", "estimator", "expert", "subset", "value", "chance", "n", "units"]
     rows = said.frames["figures"][columns].astype(object).where(lambda f: f.notna(), None).values.tolist()

@@ -79,9 +79,19 @@ class ByValue:
         there, n = self.table.counts.any(axis=2), self.table.total.sum(axis=1)
         return [
             figures(
-                self.table.where | {"subset": np.array(names, dtype=object)}, "JSD (bits)", value, source="Lin 1991", chance=0.0,
-                estimator=estimator, draws=drawn, null=null, null_name=NULL, tail="t", bounds=(0, 1),
-                n=(n[a] + n[b]).round().astype(int), units=(there[:, a] | there[:, b]).sum(axis=0),
+                self.table.where | {"subset": np.array(names, dtype=object)},
+                "JSD (bits)",
+                value,
+                source="Lin 1991",
+                chance=0.0,
+                estimator=estimator,
+                draws=drawn,
+                null=null,
+                null_name=NULL,
+                tail="t",
+                bounds=(0, 1),
+                n=(n[a] + n[b]).round().astype(int),
+                units=(there[:, a] | there[:, b]).sum(axis=0),
             )  # fmt: skip
         ]
 

@@ -39,7 +39,9 @@ def run(store: Store, run: int | None = None, kind: str | None = None, fdr: Port
         sql[f"counts by {told.kind}"] = told.sql
         rows += _by(here, told, notes)
     if not rows:
-        raise AnalysisError(f"no router of run {here.run} has two experts to share a load; ask depth, which says what was skipped")
+        raise AnalysisError(
+            f"no router of run {here.run} has two experts to share a load; ask depth, which says what was skipped"
+        )
     frame = gather(rows)
     loads = frame[frame["name"] == share("condition")].reset_index(drop=True)
     sites = _sites(frame, names(here), fdr)
@@ -111,7 +113,9 @@ def charts(answer: Answer) -> dict[str, Chart]:
         sql = answer.sql[f"counts by {kind}"]
         made[f"what the {kind} tells"] = layers(part, f"I({kind}; expert), bits beyond chance", sql)
         loads = answer.frames["loads"]
-        mine = loads[(loads["router"] == part.loc[part["value"].idxmax(), "router"]) & loads["subset"].str.startswith(f"{kind}=")]
+        mine = loads[
+            (loads["router"] == part.loc[part["value"].idxmax(), "router"]) & loads["subset"].str.startswith(f"{kind}=")
+        ]
         cells = mine.assign(condition=mine["subset"].str.partition("=")[2])
         title = f"Load by {kind}, {mine['stack'].iloc[0]} layer {mine['layer'].iloc[0]}"
         made[f"load by {kind}"] = heatmap(cells, title, sql, x="expert", y="condition")

@@ -67,12 +67,16 @@ def _kinds(here: Scope, wanted: str | None, notes: list[str]) -> dict[str, str]:
             "a model that skips or repeats blocks, such as `moescope trace mor --data text`"
         )
     known = {kind: (level, n) for level in ("sequence", "token") for kind, n in here.kinds(level).items()}
-    asked = [kind.strip() for kind in wanted.split(",")] if wanted else [kind for kind, (_, n) in known.items() if 1 < n <= MOST]
+    asked = (
+        [kind.strip() for kind in wanted.split(",")] if wanted else [kind for kind, (_, n) in known.items() if 1 < n <= MOST]
+    )
     if missing := [kind for kind in asked if kind not in known]:
         have = ", ".join(f"{kind} ({n})" for kind, (_, n) in known.items()) or "none"
         raise AnalysisError(f"run {here.run} has no label {missing[0]!r} (it has: {have}); trace data that has it")
     if many := [kind for kind, (_, n) in known.items() if n > MOST and not wanted]:
-        notes.append(f"Labels of more than {MOST} values are left out ({', '.join(many)}); name them with `kinds` to have them.")
+        notes.append(
+            f"Labels of more than {MOST} values are left out ({', '.join(many)}); name them with `kinds` to have them."
+        )
     return {kind: known[kind][0] for kind in asked}
 
 

@@ -95,7 +95,8 @@ class Deep:
         kept = sorted(often.index[often >= FEWEST])
         text = dict(
             self.here.store.rows(
-                "select vocab_id, any_value(text) from vocab v join runs r using (model) where r.run = ? group by 1", [self.here.run]
+                "select vocab_id, any_value(text) from vocab v join runs r using (model) where r.run = ? group by 1",
+                [self.here.run],
             )
         )
         code = ids.map({token: i for i, token in enumerate(kept)}).fillna(-1).to_numpy(int)

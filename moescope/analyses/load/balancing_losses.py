@@ -30,9 +30,7 @@ BATCH = 16384
 def figures_of(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
     """The losses of every router whose logits are stored; a note says which are not, and how to get them."""
     stored = {router for (router,) in here.store.rows(f"select distinct router from logits where run = {here.run}")}
-    known = {
-        r: row for r, row in here.routers.iterrows() if r in stored and row["score"] in SCORES
-    }
+    known = {r: row for r, row in here.routers.iterrows() if r in stored and row["score"] in SCORES}
     if missing := len(here.routers) - len(known):
         notes.append(
             f"Balancing losses, top-k mass and global entropy need all probabilities, and {missing} of "
