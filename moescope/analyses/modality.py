@@ -4,14 +4,14 @@ The modality of a token is its unit (patches are images); class tokens and what 
 
 * `share of load by modality`: N_me / sum_e N_me of assignments that ran; chance: the expert's share over all modalities.
 * `I(modality; expert)` in bits, plug-in and less its mean under the null; `JSD` of the loads of two modalities, bits.
-* LIMoE's entropies (Mustafa et al. 2022, arXiv 2206.02770, section 3; as losses in 2.2), per modality, in nats:
-  `local entropy` Ω_local = mean over its tokens of H(p(.|x)), small when routers are sure; `global entropy` = H of the mean over
-  its tokens of p(.|x), large when it uses many experts, chance ln E. `of mean probabilities` needs router logits in the store;
-  else `of the load`: H of the shares of assignments that ran.
+* LIMoE's entropies (Mustafa et al. 2022, arXiv 2206.02770, section 2.2, where they are losses), per modality, in nats:
+  `local entropy` Ω_local = mean over its tokens of H(p(.|x)), small when routers are sure; `global entropy` -Ω_global = H of
+  the mean over its tokens of p(.|x), large when it uses many experts, chance ln E. `of mean probabilities` needs router logits
+  in the store; else `of the load`: H of the shares of assignments that ran.
 
 Null: modalities dealt anew to what documents did in one modality: the tokens of a document stay together. Where a document has
-several, they are exchanged in it; where each has one, they are dealt among documents. Intervals: documents drawn anew. Entropies
-have no null, each is a level beside its chance.
+several, they are exchanged in it; where each has one, they are dealt among documents. Intervals: documents drawn anew.
+Entropies have no null, each is a level beside its chance.
 """
 
 from itertools import combinations

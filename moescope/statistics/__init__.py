@@ -22,7 +22,7 @@ from .resampling import (
 from .significance import fdr, p_value, t_tail
 
 __all__ = [
-    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "dealt", "document_draws", "entropy", "fdr", "gini", "interval",
-    "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "orders",
+    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "dealt", "document_draws", "entropy", "fdr", "gini",
+    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "orders",
     "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
 ]  # fmt: skip

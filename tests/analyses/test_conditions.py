@@ -149,10 +149,10 @@ def test_numbers_are_in_their_order(folder: Path) -> None:
 
 def test_where_all_experts_run_their_weights_are_the_load(folder: Path) -> None:
     """Counts are even by definition; the weights are 3/4 and 1/4 at one step, the other way round at the next."""
-    both = np.zeros((2, 6, 2), int) + [0, 1]
+    both = np.tile([0, 1], (2, 6, 1))
     weights = np.zeros((2, 6, 2)) + np.array([[[0.75, 0.25]], [[0.25, 0.75]]])
-    path = told.written(folder / "dense.duckdb", [{"router": 0, "experts": 2, "kind": "dense"}], {0: both}, told.timesteps(1, 2),
-                        weights={0: weights})  # fmt: skip
+    router = {"router": 0, "experts": 2, "kind": "dense"}
+    path = told.written(folder / "dense.duckdb", [router], {0: both}, told.timesteps(1, 2), weights={0: weights})
     shares = asked(path).figures("share of load by condition")
     assert shares[["subset", "expert", "value"]].values.tolist() == [
         ["timestep=1", 0, 0.75], ["timestep=1", 1, 0.25], ["timestep=2", 0, 0.25], ["timestep=2", 1, 0.75]]  # fmt: skip
@@ -161,7 +161,7 @@ def test_where_all_experts_run_their_weights_are_the_load(folder: Path) -> None:
 REFUSED = {
     "none": ([], {}, "were told no condition"),
     "one value": (told.timesteps(7, 7), {}, "never change"),
-    "unknown": (told.timesteps(1, 2), {"kind": "sigma"}, r"no forward of run 0 was told a condition 'sigma'; there are.*timestep \(2\)"),
+    "unknown": (told.timesteps(1, 2), {"kind": "sigma"}, r"was told a condition 'sigma'; there are.*timestep \(2\)"),
 }  # fmt: skip
 
 

@@ -36,8 +36,8 @@ def tree(path: Path) -> Path:
     """A root of two branches, the first of which has two leaves: weights 3/4 and 1/4, then a half each."""
     routers = [{"router": 0, "experts": 2, "kind": "tree", "name": "root"},
                {"router": 1, "experts": 2, "kind": "tree", "name": "left", "parent": "root", "parent_expert": 0}]  # fmt: skip
-    both = np.zeros((1, 6, 2), int) + [0, 1]
-    weights = {0: np.zeros((1, 6, 2)) + [0.75, 0.25], 1: np.zeros((1, 6, 2)) + 0.5}
+    both = np.tile([0, 1], (1, 6, 1))
+    weights = {0: np.tile([0.75, 0.25], (1, 6, 1)), 1: np.zeros((1, 6, 2)) + 0.5}
     return told.written(path, routers, {0: both, 1: both}, [], weights=weights)
 
 

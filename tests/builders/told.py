@@ -1,11 +1,11 @@
-"""Stores whose forwards were told something: documents of a few tokens that go through the same forwards, one router or more."""
+"""Stores whose forwards were told something: documents of a few tokens go through the same forwards."""
 
 from pathlib import Path
 from typing import Any
 
+import handmade
 import numpy as np
 
-import handmade
 from moescope.store import RunWriter
 
 Rows = list[dict[str, Any]]
@@ -41,8 +41,15 @@ def written(
     writer = RunWriter.create(path, head)
     place = np.arange(every)
     size = {"height": side[0], "width": side[1]} if side else {}
-    writer.add("sequences", {"sequence": np.arange(documents), "document": [f"d{i}" for i in range(documents)],
-                             "stack": "decoder", "source": "made", "source_row": np.arange(documents), "tokens": tokens, **size})  # fmt: skip
+    number = np.arange(documents)
+    about = {
+        "document": [f"d{i}" for i in number],
+        "stack": "decoder",
+        "source": "made",
+        "source_row": number,
+        "tokens": tokens,
+    }
+    writer.add("sequences", {"sequence": number, **about, **size})
     rows: dict[str, Any] = {"token": place, "sequence": place // tokens, "position": place % tokens, "special": False,
                             "generated": False, "unit": [units[i % len(units)] for i in place]}  # fmt: skip
     if text:
@@ -53,8 +60,8 @@ def written(
     writer.add("tokens", rows)
     for kind, values in (labels or {}).items():
         writer.add("token_labels", {"token": place, "kind": kind, "label": list(values)})
-    writer.add("forwards", {"forward": np.arange(forwards), "phase": "forward", "step": np.arange(forwards), "batch_size": documents,
-                            "tokens": every})  # fmt: skip
+    passes = np.arange(forwards)
+    writer.add("forwards", {"forward": passes, "phase": "forward", "step": passes, "batch_size": documents, "tokens": every})
     for row in conditions:
         writer.add("conditions", row)
     for router, table in chosen.items():

@@ -118,7 +118,7 @@ def test_info_and_report_say_what_is_routed(tmp_path: Path) -> None:
     import numpy as np
     import told
 
-    both = np.zeros((2, 6, 2), int) + [0, 1]
+    both = np.tile([0, 1], (2, 6, 1))
     routers = [{"router": 0, "experts": 2, "kind": "tree", "name": "root"},
                {"router": 1, "experts": 2, "kind": "tree", "parent": "root", "parent_expert": 1},
                {"router": 2, "experts": 1, "kind": "depth"}]  # fmt: skip

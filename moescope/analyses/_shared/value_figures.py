@@ -76,24 +76,14 @@ class ByValue:
         a, b = ([pair[i] for pair in pairs] for i in (0, 1))
         value, drawn, null = (st.jensen_shannon(x[..., a, :], x[..., b, :]) for x in (self.table.total, self.draws, self.null))
         names = [f"{self.kind}={self.table.labels[i]}, {self.table.labels[j]}" for i, j in pairs]
-        there, n = self.table.counts.any(axis=2), self.table.total.sum(axis=1)
+        there: Array = np.any(self.table.counts, axis=2)
+        n = self.table.total.sum(axis=1)
+        common: dict[str, Any] = {"n": (n[a] + n[b]).round().astype(int), "units": (there[:, a] | there[:, b]).sum(axis=0)}
+        where = self.table.where | {"subset": np.array(names, dtype=object)}
         return [
-            figures(
-                self.table.where | {"subset": np.array(names, dtype=object)},
-                "JSD (bits)",
-                value,
-                source="Lin 1991",
-                chance=0.0,
-                estimator=estimator,
-                draws=drawn,
-                null=null,
-                null_name=NULL,
-                tail="t",
-                bounds=(0, 1),
-                n=(n[a] + n[b]).round().astype(int),
-                units=(there[:, a] | there[:, b]).sum(axis=0),
-            )  # fmt: skip
-        ]
+            figures(where, "JSD (bits)", value, source="Lin 1991", chance=0.0, estimator=estimator, draws=drawn, null=null,
+                    null_name=NULL, tail="t", bounds=(0, 1), **common)
+        ]  # fmt: skip
 
 
 def bits(noun: str) -> str:

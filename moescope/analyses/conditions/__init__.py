@@ -2,14 +2,14 @@
 
 For a condition C that forwards (or sequences in them) were told, value c, and a router with assignments N_ce that ran:
 
-* `I(condition; expert)` in bits: plug-in (Shannon 1948), and less its mean under the null. It is DiT-MoE's question (2407.11633,
-  section 4.3: experts prefer timesteps, less so classes) as one number with a null.
+* `I(condition; expert)` in bits: plug-in (Shannon 1948), and less its mean under the null. DiT-MoE (arXiv 2407.11633) says
+  of its experts that they prefer timesteps and hardly mind classes: this is that as one number with a null.
 * `share of load by condition`: N_ce / sum_e N_ce; chance: the expert's share under all values.
 * `JSD`: Jensen-Shannon divergence (Lin 1991) in bits of the loads of two values: of neighbours where values are numbers, of all
   pairs of few words.
 
 Of routers whose experts all run for every token (dense, soft), N sums weights in place of counting. More than 24 different
-numbers are put into ten bins. Frame `sites`: by kind and by site in the block (adapters: attention.q_proj, ...), means over routers.
+numbers are put into ten bins. Frame `sites`: means over routers, by kind and site in the block (attention.q_proj, ...).
 
 Null: values dealt anew. What a document did at one value stays whole; sets of values are dealt among documents with equally
 many, then shuffled within each document, so it fits classes as well as timesteps that every document goes through. Load and the
@@ -21,7 +21,7 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...store import Store
 from ...words import Portion
-from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope

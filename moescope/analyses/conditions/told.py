@@ -1,6 +1,7 @@
 """Which conditions a run's forwards were told, and the counts of experts under each value of one."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pandas as pd
 
@@ -27,7 +28,7 @@ class Told:
         """Values that are set side by side: neighbours of numbers, all of few words."""
         many = range(len(self.values))
         if self.numbers:
-            return list(zip(many, many[1:]))
+            return list(pairwise(many))
         return [(i, j) for i in many for j in many[i + 1 :]] if len(many) <= 10 else []
 
 
@@ -43,8 +44,8 @@ def choose(here: Scope, wanted: str | None, notes: list[str]) -> list[Told]:
     have = ", ".join(f"{kind} ({n})" for kind, n in known.items()) or "none"
     if not known:
         raise AnalysisError(
-            f"the forwards of run {here.run} were told no condition (timestep, class, task, ...), so there is nothing to compare "
-            "by; trace a denoiser, or say conditions with `with tracer.conditions(task=...)`"
+            f"the forwards of run {here.run} were told no condition (timestep, class, task, ...), so nothing can be compared; "
+            "trace a denoiser, or say conditions with `with tracer.conditions(task=...)`"
         )
     if wanted and wanted not in known:
         raise AnalysisError(f"no forward of run {here.run} was told a condition {wanted!r}; there are, with values: {have}")

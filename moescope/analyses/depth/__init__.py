@@ -10,9 +10,9 @@ Mixture-of-Recursions, arXiv 2507.10524). A token's depth is the number of block
   (0, 1–3, 4–15, ...) and of vocabulary ids that occur ten times; chance: the mean of all tokens that have a label of the kind.
 * `I(label; depth)` in bits: plug-in (Shannon 1948), and less its mean under the null.
 
-Null: labels, positions and ids shuffled among the tokens of their sequence, which holds how deep each sequence went; labels that
-whole documents have are dealt anew to documents. p of single labels by Student's t about the null's draws. Intervals: documents
-drawn anew.
+Null: labels, positions and ids shuffled among the tokens of their sequence, which holds how deep each sequence went; labels
+that whole documents have are dealt anew to documents. p of single labels by Student's t about the null's draws. Intervals:
+documents drawn anew.
 """
 
 from typing import Any
@@ -38,7 +38,7 @@ SOURCES = {"depth": "blocks that ran, Mixture-of-Depths 2404.02258", "mean": "me
 
 
 def run(store: Store, run: int | None = None, kinds: str | None = None, fdr: Portion = 0.05) -> Answer:
-    """How deep tokens go, by label of some `kinds` (as upos,domain; default: all with up to a hundred values), place and text."""
+    """How deep tokens go, by place, text and labels of some `kinds` (upos,domain; default: all of up to a hundred values)."""
     here = scope(store, run)
     notes = list(here.notes)
     asked = _kinds(here, kinds, notes)
@@ -63,8 +63,8 @@ def _kinds(here: Scope, wanted: str | None, notes: list[str]) -> dict[str, str]:
     if not (here.routers["kind"] == "depth").any():
         have = ", ".join(sorted(here.routers["kind"].dropna().unique()))
         raise AnalysisError(
-            f"no router of run {here.run} decides about depth (kinds there: {have}), so every token goes through every block; trace "
-            "a model that skips or repeats blocks, such as `moescope trace mor --data text`"
+            f"no router of run {here.run} decides about depth (kinds there: {have}), so every token goes through every block; "
+            "trace a model that skips or repeats blocks, such as `moescope trace mor --data text`"
         )
     known = {kind: (level, n) for level in ("sequence", "token") for kind, n in here.kinds(level).items()}
     asked = (
@@ -107,7 +107,8 @@ def _distribution(deep: Deep) -> list[pd.DataFrame]:
     common: dict[str, Any] = {"null_name": NONE, "n": n, "units": units, "source": SOURCES["depth"]}
     subset = np.array([f"depth={d}" for d in range(deep.depths)], dtype=object)
     return [
-        figures({"stack": deep.stack}, "mean depth", mean_depth(counts.sum(0)), draws=mean_depth(draws), bounds=(0, np.inf), **common),
+        figures({"stack": deep.stack}, "mean depth", mean_depth(counts.sum(0)), draws=mean_depth(draws),
+                bounds=(0, np.inf), **common),
         figures({"stack": deep.stack, "subset": subset}, "share at depth", st.shares(counts.sum(0)), draws=st.shares(draws),
                 bounds=(0, 1), **common),
     ]  # fmt: skip
@@ -119,23 +120,34 @@ def _by(deep: Deep, labels: Labels) -> list[pd.DataFrame]:
     total = counts.sum(0)
     if (total.sum(1) > 0).sum() < 2:
         return []
-    null_name = WHOLE if labels.whole else WITHIN
     null = st.dealt(counts, SHUFFLES) if labels.whole else deep.shuffled(labels.code, len(labels.names), SHUFFLES)
     draws = _draws(counts, labels.whole)
-    kind, n, units = labels.kind, total.sum(1).astype(int), counts.any(axis=2).sum(0)
-    value, drawn, base = (st.mutual_information(x) for x in (total, draws, null))
-    common: dict[str, Any] = {"draws": drawn, "source": "Shannon 1948", "null_name": null_name, "chance": 0.0, "n": int(n.sum()),
-                              "bounds": (0, np.inf), "units": int(counts.any(axis=(1, 2)).sum())}  # fmt: skip
-    where, name, bias = {"stack": deep.stack, "subset": kind}, "I(label; depth) (bits)", base.mean()
-    there = np.flatnonzero(n)
-    subset = np.array([f"{kind}={labels.names[i]}" for i in there], dtype=object)
+    return [*_information(deep.stack, labels, counts, draws, null), _means(deep.stack, labels, counts, draws, null)]
+
+
+def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> list[pd.DataFrame]:
+    value, drawn, base = (st.mutual_information(x) for x in (counts.sum(0), draws, null))
+    where, name, bias = {"stack": stack, "subset": labels.kind}, "I(label; depth) (bits)", base.mean()
+    common: dict[str, Any] = {
+        "draws": drawn, "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
+        "n": int(counts.sum()), "bounds": (0, np.inf), "units": int(counts.any(axis=(1, 2)).sum()),
+    }  # fmt: skip
     return [
         figures(where, name, value, estimator="plug-in", null=base, **common),
         figures(where, name, value - bias, estimator="less null mean", null=base - bias, **common),
-        figures({"stack": deep.stack, "subset": subset}, "mean depth by label", mean_depth(total)[there], source=SOURCES["mean"],
-                chance=mean_depth(total.sum(0)), draws=mean_depth(draws)[:, there], null=_filled(mean_depth(null)[:, there]),
-                null_name=null_name, side="both", tail="t", bounds=(0, deep.depths - 1), n=n[there], units=units[there]),
-    ]  # fmt: skip
+    ]
+
+
+def _means(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> pd.DataFrame:
+    total = counts.sum(0)
+    there, units = np.flatnonzero(total.sum(1)), counts.any(axis=2).sum(0)
+    subset = np.array([f"{labels.kind}={labels.names[i]}" for i in there], dtype=object)
+    return figures(
+        {"stack": stack, "subset": subset}, "mean depth by label", mean_depth(total)[there], source=SOURCES["mean"],
+        chance=mean_depth(total.sum(0)), draws=mean_depth(draws)[:, there], null=_filled(mean_depth(null)[:, there]),
+        null_name=WHOLE if labels.whole else WITHIN, side="both", tail="t", bounds=(0, counts.shape[2] - 1),
+        n=total.sum(1).astype(int)[there], units=units[there],
+    )  # fmt: skip
 
 
 def _draws(counts: Array, whole: bool) -> Array:

@@ -19,7 +19,7 @@ PLACES = (0, 1, 4, 16, 64, 256, 1024)  # where classes of positions begin
 
 @dataclass(frozen=True)
 class Labels:
-    """`code` (tokens,), -1 for none; `names` of the codes; `whole`: no document has two of them, so they are dealt as wholes."""
+    """`code` (tokens,), -1 for none; `names` of the codes; `whole`: no document has two, so they are dealt whole."""
 
     kind: str
     code: Array

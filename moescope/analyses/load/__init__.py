@@ -24,10 +24,10 @@ from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
+from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
 from . import balancing_losses, capacity
 from .decisions import decision_figures
-from .._shared.modality_entropies import importance
 
 COLD = 0.1  # of the even share
 SHUFFLES = 199

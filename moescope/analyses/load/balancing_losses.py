@@ -20,9 +20,9 @@ from scipy import sparse
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
+from .._shared.modality_entropies import global_, importance
 from .._shared.probabilities import SCORES, probabilities
 from .._shared.scope import Scope, place
-from .._shared.modality_entropies import global_, importance
 
 BATCH = 16384
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from ... import statistics as st
 from .._shared.answer import figures
-from .._shared.scope import Scope, place
 from .._shared.modality_entropies import dropped, local
+from .._shared.scope import Scope, place
 
 
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:

@@ -23,8 +23,8 @@ def show(run: Row) -> None:
         return
     panels.section(
         "Leaves of the tree",
-        "Routers here are experts of other routers, so the load above is of branches. A leaf is named by the experts on the way "
-        "to it, from the root; its weight is their product.",
+        "Routers here are experts of other routers, so the load above is of branches. A leaf is named by the experts on the "
+        "way to it, from the root; its weight is their product.",
     )
     big = (run["decisions"] or 0) > BIG
     if big and not url_state.asked("Multiply the weights along the tree", "leaves", big):
@@ -35,7 +35,7 @@ def show(run: Row) -> None:
         return
     names = pickers.labels(run["run"])
     roots = every["router"].drop_duplicates().tolist()
-    root = url_state.choose("Tree", "tree", roots, lambda r: names.get(r, str(r))) if len(roots) > 1 else roots[0]
+    root = (url_state.choose("Tree", "tree", roots, lambda r: names.get(r, str(r))) if len(roots) > 1 else None) or roots[0]
     frame = every[every["router"] == root]
     look: dict[str, Any] = {"title": f"Share of weight, {names.get(root, root)}", "chance": 1 / len(frame), "format": ".1%"}
     panels.ranked(frame.head(MANY), "leaf", "share", LEAVES, [run["run"]], name="leaves", **look)
