@@ -9,7 +9,7 @@ from moescope.app import url_state
 from moescope.app.parts import answers, panels, pickers
 from moescope.app.queries import store_access
 
-PAGE = {"title": "Conditions", "icon": ":material/tune:", "order": 7.2, "group": "Meaning"}
+PAGE = {"title": "Conditions", "icon": ":material/tune:", "order": 8, "group": "Meaning"}
 KINDS = """
 select kind, count(distinct coalesce(label, value::varchar)) as "values", count(distinct forward) as forwards,
        count(distinct sequence) as sequences

@@ -9,7 +9,7 @@ from moescope.app.components import colored_tokens
 from moescope.app.parts import answers, panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import depths, pictures, store_access
 
-PAGE = {"title": "Depth", "icon": ":material/layers:", "order": 7.4, "group": "Meaning"}
+PAGE = {"title": "Depth", "icon": ":material/layers:", "order": 9, "group": "Meaning"}
 Row = dict[str, Any]
 
 
