@@ -1,5 +1,6 @@
 """Pages of what other systems say: conditions, depth, steps of a denoiser, leaves of trees."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,8 @@ def test_depth_of_every_token(stores: dict[str, Path], monkeypatch: pytest.Monke
     assert frame[["token", "text", "depth", "considered", "experts", "labels"]].values.tolist() == [
         [4, "w0", 0, 2, [], "upos DET"], [5, "w1", 1, 2, one, "upos NOUN"],
         [6, "w2", 2, 2, [*one, "layer 3 block.1"], "upos VERB"], [7, "w3", 1, 2, one, "upos NOUN"]]  # fmt: skip
+    data = part("components.colored_tokens").data_of(frame, {}, noun="block")
+    assert json.loads(json.dumps(data))["weights"] == [[], [1.0], [1.0, 1.0], [1.0]]  # plain numbers: a browser gets no others
     colour = part("components.colored_tokens").paint_depth([0.0, 1.0, 2.0, float("nan")], 2)
     assert (colour["alpha"], colour["group"]) == ([0, 35, 70, 0], ["depth 0", "depth 1", "depth 2", "not looked at"])
 

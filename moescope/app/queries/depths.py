@@ -1,11 +1,9 @@
 """How deep tokens went: which of the blocks and recursions that may be left out ran for them."""
 
-from typing import Any
-
 import pandas as pd
 
 from moescope.app.queries import store_access
-from moescope.app.queries.token_routes import LABELS, PAGE, TOKENS
+from moescope.app.queries.token_routes import LABELS, PAGE, TOKENS, plain
 
 ROUTERS = "select router, experts from routers where run = ? and kind = 'depth' order by layer, router"
 STACKS = "select distinct stack from routers where run = ? and kind = 'depth' order by 1"
@@ -41,12 +39,8 @@ def tokens(run: int, sequence: int, page: int, forward: int | None, names: dict[
     frame = frame.merge(store_access.frame(depth_sql(forward), sequence, run), on="token", how="left")
     frame = frame.merge(store_access.frame(LABELS, low, high), on="token", how="left")
     frame["labels"] = frame["labels"].fillna("")
-    runs = [list(zip(_plain(r), _plain(e), strict=True)) for r, e in zip(frame["routers"], frame["runs"], strict=True)]
+    runs = [list(zip(plain(r), plain(e), strict=True)) for r, e in zip(frame["routers"], frame["runs"], strict=True)]
     frame["experts"] = [[names.get(r, str(r)) + (f", run {e + 1}" if many[r] > 1 else "") for r, e in pairs] for pairs in runs]
-    frame["weights"] = [_plain(w) for w in frame["weights"]]
+    frame["weights"] = [plain(w) for w in frame["weights"]]
     frame["drops"] = [[False] * len(ran) for ran in frame["experts"]]
     return frame.assign(entropy=float("nan"), margin=float("nan"), depth=frame["depth"].astype(float))
-
-
-def _plain(values: Any) -> list[Any]:
-    return [] if not hasattr(values, "__len__") else [None if v is None or v != v else v for v in list(values)]

@@ -104,12 +104,13 @@ def _tokens(
     frame = frame.merge(store_access.frame(at(_DECISIONS, forward), layer.router, low, high), on="token", how="left")
     frame = frame.merge(store_access.frame(LABELS, low, high), on="token", how="left")
     for column in ("experts", "weights", "drops"):
-        frame[column] = [_plain(v) for v in frame[column]]
+        frame[column] = [plain(v) for v in frame[column]]
     frame["labels"] = frame["labels"].fillna("")
     return frame, params
 
 
-def _plain(values: Any) -> list[Any]:
+def plain(values: Any) -> list[Any]:
+    """A cell that holds a list, as plain values; what is missing as None."""
     if not isinstance(values, list | np.ndarray):
         return []
     return [None if v is None or v != v else v.item() if hasattr(v, "item") else v for v in values]
