@@ -10,13 +10,13 @@ import streamlit as st
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
-    "run": ("sequence", "token", "expert", "word", "in", "follow", "brush", *PAGES),
+    "run": ("sequence", "token", "expert", "word", "in", "follow", "brush", "step", *PAGES),
     "layer": ("word", "follow"),
     "stack": ("brush",),
     "map": ("brush",),
     "seed": ("brush",),
     "expert": ("word",),
-    "sequence": ("token", *PAGES),
+    "sequence": ("token", "step", *PAGES),
 }
 T = TypeVar("T")
 attended = True  # False while pages are drawn for nobody, to fill the caches: what takes long is then left out

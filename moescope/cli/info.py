@@ -1,6 +1,7 @@
 """moescope info: what is in a store."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ._support.options import FILE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(store: Path, as_json: bool) -> None:
     """Say what STORE holds: its runs, finished or not, and its tables and views."""
+    from ..store.described import described
     from ..store.schema import view_comments
     from ._support.reading import reading
 
@@ -25,10 +27,12 @@ def command(store: Path, as_json: bool) -> None:
             "from runs r join models m using (model) order by run"
         ).df()
         aside = [str(thing) for thing in opened.aside]
+        routing = {run: described(opened, run) for run in runs["run"].tolist()}
     views = view_comments()
     found = json.loads(runs.to_json(orient="records", date_format="iso"))
     for run in found:
         run |= {key: json.loads(run[key]) if run[key] else None for key in ("progress", "warnings")}
+        run |= asdict(routing[run["run"]])
     size = store.stat().st_size
     if as_json:
         click.echo(json.dumps({"store": str(store), "bytes": size, "runs": found, "aside": aside, "views": views}, indent=1))
@@ -36,6 +40,8 @@ def command(store: Path, as_json: bool) -> None:
     click.echo(f"{store}: {len(found)} runs, {size / 1e6:.1f} MB")
     for run in found:
         click.echo(_line(run))
+        if not routing[run["run"]].plain:
+            click.echo(f"    {routing[run['run']].words}")
     click.echo("views:")
     for name, comment in views.items():
         click.echo(f"  {name:16} {comment}")

@@ -18,6 +18,7 @@ def command(store: Path, output: Path | None, overwrite: bool, run: int | None, 
     from ..analyses import catalogue, run_all
     from ..analyses._shared.report_page import MARK, page
     from ..analyses._shared.scope import scope
+    from ..store.described import described
     from ..store.files.outputs import check_output
     from ..store.files.outputs import output as written
     from ._support.reading import reading
@@ -30,11 +31,13 @@ def command(store: Path, output: Path | None, overwrite: bool, run: int | None, 
         model, data, tokens = opened.rows(
             "select m.name, dataset, r.tokens from runs r join models m using (model) where run = ?", [here.run]
         )[0]
+        routing = described(opened, here.run)
         answers, notes = [], []
         for name, answer in run_all(opened, here.run):
             notes.append(f"{name}: {'answered' if not isinstance(answer, Exception) else answer}")
             answers.append((entries[name], answer))
     words = f"Run {here.run} of {store.name}: {model} on {data or 'unnamed data'}, {tokens:,} tokens."
+    words += "" if routing.plain else f" Routing: {routing.words}."
     with written(output, overwrite, MARK.encode()) as file:
         file.write(page(title or f"Routing of {model}", words, answers).encode())
     click.echo("\n".join(notes), err=True)

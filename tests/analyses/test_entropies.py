@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moescope.analyses.load import modality_entropies
+from moescope.analyses._shared import modality_entropies
 
 EXACT = {"abs": 1e-9}
 ROUTER = pd.Series({"stack": "decoder", "layer": 1, "router": 0, "experts": 2})

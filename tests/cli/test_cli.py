@@ -111,3 +111,26 @@ def test_info(store: Path, tmp_path: Path) -> None:
     found = json.loads(CliRunner().invoke(main, ["info", str(tmp_path / "cut.duckdb"), "--json"]).output)
     assert [(r["status"], r["decisions"], r["progress"]["batches"]) for r in found["runs"]] == [("interrupted", 4, 1)]
     assert set(found["views"]) >= {"expert_load", "load_balance", "routing", "decisions", "assignments"}
+
+
+def test_info_and_report_say_what_is_routed(tmp_path: Path) -> None:
+    """Kinds of routers, trees and conditions, where they are not tokens that choose experts alone."""
+    import numpy as np
+    import told
+
+    both = np.tile([0, 1], (2, 6, 1))
+    routers = [{"router": 0, "experts": 2, "kind": "tree", "name": "root"},
+               {"router": 1, "experts": 2, "kind": "tree", "parent": "root", "parent_expert": 1},
+               {"router": 2, "experts": 1, "kind": "depth"}]  # fmt: skip
+    some = np.where(np.arange(12).reshape(2, 6, 1) % 2 == 0, 0, -1)
+    conditions = [*told.timesteps(7, 5), *told.classes("task", ["sum"] * 6, 2)]
+    path = told.written(tmp_path / "t.duckdb", routers, {0: both, 1: both, 2: some}, conditions)
+    words = ("2 routers of trees; 1 router of depth (blocks that run or not); 1 router below another as its expert "
+             "(leaves: view leaf_weight); forwards were told task (1 value), timestep (2 values)")  # fmt: skip
+    lines = CliRunner().invoke(main, ["info", str(path)]).output.splitlines()
+    assert lines[2] == f"    {words}"
+    run = json.loads(CliRunner().invoke(main, ["info", str(path), "--json"]).output)["runs"][0]
+    assert [run[key] for key in ("kinds", "branches", "conditions")] == [{"tree": 2, "depth": 1}, 1, {"task": 1, "timestep": 2}]
+    report = CliRunner().invoke(main, ["report", str(path), "-o", str(tmp_path / "t.html")])
+    assert report.exit_code == 0, report.output
+    assert f"Routing: {words}." in (tmp_path / "t.html").read_text()

@@ -159,8 +159,13 @@ def _rows(draws: Any, value: Any) -> Any:
 
 
 def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator."""
-    frame = pd.concat([f for f in frames if len(f)], ignore_index=True)
+    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator.
+
+    AnalysisError where there is not one figure.
+    """
+    if not (some := [f for f in frames if len(f)]):
+        raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
+    frame = pd.concat(some, ignore_index=True)
     for _, rows in frame.groupby(["name", "estimator"]).groups.items():
         frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
     return frame

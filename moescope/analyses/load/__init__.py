@@ -6,7 +6,7 @@ sequence label, by phase and by position (0, 1-3, 4-15, ...):
 * load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
   (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
 * routing entropy, margin, z-loss: see `decisions.py`; entropies per modality, importance, dropped share:
-  `modality_entropies.py`; balancing losses: `balancing_losses.py`; other capacities: `capacity.py`.
+  `_shared/modality_entropies.py`; balancing losses: `balancing_losses.py`; other capacities: `capacity.py`.
 
 Null of the load figures: the expert numbers shuffled within each document, which keeps how concentrated each document is and
 forgets which experts it used. A router whose documents each use few but different experts is even by that null.
@@ -24,10 +24,10 @@ from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
+from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
 from . import balancing_losses, capacity
 from .decisions import decision_figures
-from .modality_entropies import importance
 
 COLD = 0.1  # of the even share
 SHUFFLES = 199

@@ -19,10 +19,10 @@ from scipy import sparse
 
 from ... import statistics as st
 from ...statistics import Array
-from ...store.ranking import raw_scores
 from .._shared.answer import figures
+from .._shared.modality_entropies import global_, importance
+from .._shared.probabilities import SCORES, probabilities
 from .._shared.scope import Scope, place
-from .modality_entropies import global_, importance
 
 BATCH = 16384
 
@@ -30,9 +30,7 @@ BATCH = 16384
 def figures_of(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
     """The losses of every router whose logits are stored; a note says which are not, and how to get them."""
     stored = {router for (router,) in here.store.rows(f"select distinct router from logits where run = {here.run}")}
-    known = {
-        r: row for r, row in here.routers.iterrows() if r in stored and row["score"] in ("softmax", "sigmoid", "probabilities")
-    }
+    known = {r: row for r, row in here.routers.iterrows() if r in stored and row["score"] in SCORES}
     if missing := len(here.routers) - len(known):
         notes.append(
             f"Balancing losses, top-k mass and global entropy need all probabilities, and {missing} of "
@@ -62,7 +60,7 @@ select any_value(logits) as logits, list(expert) as chosen, list(rank) as ranks,
 from logits l join assignments a using (run, forward, router, iteration, token) join places using (token)
 where l.run = {here.run} and router = {row["router"]} group by l.forward, l.iteration, l.token"""
     for batch in here.store.sql(sql).to_arrow_reader(BATCH):
-        p = _probabilities(np.stack(batch["logits"].to_numpy(zero_copy_only=False))[:, :experts], row["score"])
+        p = probabilities(np.stack(batch["logits"].to_numpy(zero_copy_only=False))[:, :experts], row["score"])
         lengths = np.diff(batch["chosen"].offsets.to_numpy())
         token = np.repeat(np.arange(len(p)), lengths)
         chosen, ranks = (batch[c].flatten().to_numpy().astype(int) for c in ("chosen", "ranks"))
@@ -75,11 +73,6 @@ where l.run = {here.run} and router = {row["router"]} group by l.forward, l.iter
         one = sparse.csr_matrix((np.ones(len(p)), (place, np.arange(len(p)))), shape=(places, len(p)))
         total += one @ np.c_[p, hot[0], hot[1], (p * hot[1]).sum(1), np.ones(len(p))]
     return total.reshape(len(modalities), units, -1)
-
-
-def _probabilities(logits: Any, score: str) -> Any:
-    p = raw_scores(logits, score)
-    return p / p.sum(1, keepdims=True)
 
 
 def switch_loss(first: Any, probability: Any) -> Any:

@@ -2,7 +2,7 @@
 
 * routing entropy (nats) of a decision, and over ln E: means over tokens; margin: the least chosen less the best unchosen
   probability, mean; `router z-loss`: mean (log sum exp z)^2 (ST-MoE 2202.08906), beside its value for logits of 0.
-* local entropy per modality, and the dropped share: `modality_entropies.py`.
+* local entropy per modality, and the dropped share: `_shared/modality_entropies.py`.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ import pandas as pd
 
 from ... import statistics as st
 from .._shared.answer import figures
+from .._shared.modality_entropies import dropped, local
 from .._shared.scope import Scope, place
-from .modality_entropies import dropped, local
 
 
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:

@@ -52,11 +52,11 @@ export default function ({ parentElement, data, setStateValue }) {
   function show(i, cell) {
     const experts = data.experts[i].map((expert, r) => {
       const weight = data.weights[i][r], gone = data.dropped[i][r]
-      const line = row(`expert ${expert}`, weight === null ? "no weight" : weight.toFixed(3), ...(gone ? ["dropped"] : []))
+      const line = row(`${data.noun} ${expert}`, weight === null ? "no weight" : weight.toFixed(3), ...(gone ? ["dropped"] : []))
       line.classList.toggle("gone", Boolean(gone))
       return line
     })
-    if (!experts.length) experts.push(el("div", "", "no expert"))
+    if (!experts.length) experts.push(el("div", "", `no ${data.noun}`))
     const home = root.getBoundingClientRect(), at = cell.getBoundingClientRect(), spot = [at.left - home.left, at.top - home.top, at.height]
     tip.say(spot, el("b", "", data.names[i]), ...experts, ...data.notes[i].map((note) => el("small", "", note)))
   }

@@ -35,6 +35,24 @@ def paint(tokens: pd.DataFrame, by: str, known: int, expert: int = 0) -> dict[st
     return _by_value(values, by, CATEGORY[0] if by == "entropy" else CATEGORY[2], max([*values, 1e-9]))
 
 
+def paint_depth(depths: Sequence[float], most: int) -> dict[str, Any]:
+    """Colours for tokens of some depth (NaN: no router of depth looked at it), the deeper the stronger; with their legend."""
+    group = ["not looked at" if d != d else f"depth {int(d)}" for d in depths]
+    tally, strength = Counter(group), {f"depth {d}": round(70 * d / max(most, 1)) for d in range(most + 1)}
+    legend = [{"expert": g, "colour": _mixed(strength[g]), "n": tally[g]} for g in strength if tally[g]]
+    legend += [{"expert": "not looked at", "colour": "transparent", "n": n} for n in [tally["not looked at"]] if n]
+    return {
+        "colour": [CATEGORY[0]] * len(group),
+        "alpha": [strength.get(g, 0) for g in group],
+        "group": group,
+        "legend": legend,
+    }
+
+
+def _mixed(strength: int) -> str:
+    return f"color-mix(in srgb, {CATEGORY[0]} {strength}%, transparent)"
+
+
 def _by_first(tokens: pd.DataFrame, known: int) -> dict[str, Any]:
     first = [es[0] if es else None for es in tokens["experts"]]
     palette = colours(first, known)
@@ -64,7 +82,7 @@ def _by_value(values: list[float], name: str, colour: str, top: float) -> dict[s
 def _notes(row: Any) -> list[str]:
     numbers = [f"{name} {value:.3f}" for name, value in (("entropy", row.entropy), ("margin", row.margin)) if value == value]
     place = (
-        f"patch {row.y}, {row.x}" if row.unit in ("patch", "image", "video") and row.y == row.y else f"position {row.position}"
+        f"patch {row.y}, {row.x}" if row.unit in ("patch", "image", "video") and pd.notna(row.y) else f"position {row.position}"
     )
     return [*numbers, wording.clean(row.labels, 120), place + (" · generated" if row.generated else "")]
 
@@ -79,13 +97,15 @@ def data_of(
     size: tuple[int, int] | None = None,
     selected: int | None = None,
     label: str = "tokens",
+    noun: str = "expert",
 ) -> dict[str, Any]:
-    """What the browser needs, as plain lists."""
+    """What the browser needs, as plain lists; `noun` is what `experts` of the tokens are called."""
     grid = size is not None
     texts = tokens["text"].fillna("").tolist()
     data: dict[str, Any] = {
         "mode": "grid" if grid else "text",
         "label": label,
+        "noun": noun,
         "ids": [int(t) for t in tokens["token"]],
         "text": [""] * len(tokens) if grid else [wording.token(t) or "∅" for t in texts],
         "names": [wording.visible(t) or u for t, u in zip(texts, tokens["unit"], strict=True)],

@@ -14,22 +14,22 @@ from moescope.charts import OTHER
 Row = dict[str, Any]
 
 
-def show(run: int, token: int) -> None:
-    """Everything the store knows about one token's way."""
+def show(run: int, token: int, forward: int | None = None) -> None:
+    """Everything the store knows about one token's way, in one forward pass where the token has several."""
     about = store_access.rows(token_routes.ABOUT, token, run)
     if not about:
         panels.empty("This token is not in the run that is shown", "Click another token, or choose its run on the left.")
         return
     _title(about[0])
-    path, sure = store_access.frame(token_routes.ROUTE, token, run), store_access.rows(token_routes.SURE, token, run)
+    path, sure, sql = token_routes.way(token, run, forward)
     if path.empty:
         panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")
         return
     left, right = st.columns([3, 2], gap="medium")
     with left:
-        _table(path, sure, token, run)
+        _table(path, sure, token, run, forward)
     with right:
-        _chart(path, token, run)
+        _chart(path, sql, token, run)
 
 
 def _title(about: Row) -> None:
@@ -49,9 +49,9 @@ def _title(about: Row) -> None:
     st.html(f'<div class="ms-run"><b>Route of “{wording.markup(name)}”</b><span>{" · ".join(words)}</span></div>')
 
 
-def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int) -> None:
+def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int, forward: int | None) -> None:
     known = {(d["router"], d["iteration"]): d for d in sure}
-    others = next_best.of(token, run)
+    others = next_best.of(token, run, forward)
     peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
     labels = pickers.labels(run)
     lines = []
@@ -94,7 +94,7 @@ def _weight(row: Any) -> float:
     return 1.0 if row.weight != row.weight else float(row.weight)
 
 
-def _chart(path: pd.DataFrame, token: int, run: int) -> None:
+def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:
     width = max(int(path["experts"].max()), int(path["expert"].max()) + 1)  # with those that are no routed experts
     known = {layer.label.removeprefix("layer "): layer for layer in pickers.layers(run)}
     names = {layer.router: name for name, layer in known.items()}
@@ -106,6 +106,6 @@ def _chart(path: pd.DataFrame, token: int, run: int) -> None:
         url_state.request_page("experts", layer=known[layer].label, expert=expert)
 
     panels.heat(
-        frame, "expert", "layer", "weight", "Weights along the way", token_routes.ROUTE, [token, run], name="route",
+        frame, "expert", "layer", "weight", "Weights along the way", sql, [token, run], name="route",
         clicked=opened, across=range(width), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip

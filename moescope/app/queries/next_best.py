@@ -36,9 +36,10 @@ class Next:
         return ", ".join(f"{expert} ({value:.2f})" for expert, value in self.experts) or "–"
 
 
-def of(token: int, run: int) -> dict[Key, Next]:
-    """By router and iteration; nothing where no logits of this token are stored."""
+def of(token: int, run: int, forward: int | None = None) -> dict[Key, Next]:
+    """By router and iteration, in one forward (or the last); nothing where no logits of this token are stored."""
     decided = store_access.frame(DECIDED, run, token, token, run, token, token)
+    decided = decided if forward is None else decided[decided["forward"] == forward]
     rules = _rules(str(store_access.path()), store_access.held().look(), run, token // WINDOW * WINDOW) if len(decided) else {}
     found = {}
     for row in decided.to_dict("records"):

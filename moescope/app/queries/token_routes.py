@@ -21,29 +21,49 @@ FOUND = """ and (s.text ilike '%' || ? || '%' or s.document ilike '%' || ? || '%
 TOKENS = """
 select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.generated, t.special, t.y, t.x
 from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
-ROUTES = """
+_ROUTES = """
 select token, list(expert order by rank) as experts, list(weight order by rank) as weights, list(dropped order by rank) as drops
 from assignments where router = ? and token between ? and ? and iteration = 0
-  and token in (select token from tokens where sequence = ?)
+  and token in (select token from tokens where sequence = ?){step}
 group by token, forward qualify row_number() over (partition by token order by forward desc) = 1"""
-DECISIONS = """
-select token, any_value(entropy) as entropy, any_value(margin) as margin from decisions
-where router = ? and token between ? and ? and iteration = 0 group by token"""
+_DECISIONS = """
+select token, entropy, margin from decisions
+where router = ? and token between ? and ? and iteration = 0{step}
+qualify row_number() over (partition by token order by forward desc) = 1"""
 LABELS = """
 select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels from token_labels
 where token between ? and ? group by token"""
-ROUTE = """
+_ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
-from assignments a join routers r using (router) where a.token = ? and a.run = ? order by r.layer, a.iteration, a.rank"""
-SURE = """
+from assignments a join routers r using (router) where a.token = ? and a.run = ?{step} order by r.layer, a.iteration, a.rank"""
+_SURE = """
 select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.selected, f.phase
-from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?
+from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?{step}
 order by r.layer, d.iteration"""
 ABOUT = """
 select t.token, t.sequence, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.vocab_id, t.y, t.x, t.generated,
        t.special, t.document, t.stack,
        (select string_agg(distinct kind || ': ' || label, ' · ') from labels l where l.token = t.token) as labels
 from token_text t where t.token = ? and t.run = ?"""
+
+
+def at(sql: str, forward: int | None) -> str:
+    """The query of one forward, of all (of the last one, where a token has one row) with None."""
+    return sql.format(step="" if forward is None else f" and forward = {int(forward)}")
+
+
+ROUTES, ROUTE, SURE = (at(sql, None) for sql in (_ROUTES, _ROUTE, _SURE))
+
+
+def routes_sql(forward: int | None) -> str:
+    """The query of `tokens`, whose parameters that gives."""
+    return at(_ROUTES, forward)
+
+
+def way(token: int, run: int, forward: int | None) -> tuple[pd.DataFrame, list[dict[str, Any]], str]:
+    """Experts of one token through all layers, how sure each router was, and the query of the first."""
+    sql = at(_ROUTE, forward)
+    return store_access.frame(sql, token, run), store_access.rows(at(_SURE, forward), token, run), sql
 
 
 def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, limit: int = 300) -> list[dict[str, Any]]:
@@ -65,29 +85,32 @@ def partners(sequence: dict[str, Any], run: int) -> list[dict[str, Any]]:
     return store_access.rows(sql, run, sequence["stack"], sequence["source"], sequence["source_row"], sequence["part"])
 
 
-def tokens(sequence: int, layer: Layer, page: int = 0) -> tuple[pd.DataFrame, list[Any]]:
+def tokens(sequence: int, layer: Layer, page: int = 0, forward: int | None = None) -> tuple[pd.DataFrame, list[Any]]:
     """Tokens of a sequence with their route through one layer; and the parameters of ROUTES."""
-    return _tokens(str(store_access.path()), store_access.held().look(), sequence, layer, page)
+    return _tokens(str(store_access.path()), store_access.held().look(), sequence, layer, page, forward)
 
 
 @st.cache_data(max_entries=60, show_spinner=False, hash_funcs={Layer: lambda layer: layer.router})
-def _tokens(where: str, state: tuple[Any, ...], sequence: int, layer: Layer, page: int) -> tuple[pd.DataFrame, list[Any]]:
+def _tokens(
+    where: str, state: tuple[Any, ...], sequence: int, layer: Layer, page: int, forward: int | None
+) -> tuple[pd.DataFrame, list[Any]]:
     frame = store_access.frame(TOKENS, sequence, PAGE, page * PAGE)
     if frame.empty:
         return frame, [layer.router, 0, 0, sequence]
     low, high = int(frame["token"].min()), int(frame["token"].max())
     params = [layer.router, low, high, sequence]
-    routes = store_access.frame(ROUTES, *params)
+    routes = store_access.frame(routes_sql(forward), *params)
     frame = frame.merge(routes, on="token", how="left")
-    frame = frame.merge(store_access.frame(DECISIONS, layer.router, low, high), on="token", how="left")
+    frame = frame.merge(store_access.frame(at(_DECISIONS, forward), layer.router, low, high), on="token", how="left")
     frame = frame.merge(store_access.frame(LABELS, low, high), on="token", how="left")
     for column in ("experts", "weights", "drops"):
-        frame[column] = [_plain(v) for v in frame[column]]
+        frame[column] = [plain(v) for v in frame[column]]
     frame["labels"] = frame["labels"].fillna("")
     return frame, params
 
 
-def _plain(values: Any) -> list[Any]:
+def plain(values: Any) -> list[Any]:
+    """A cell that holds a list, as plain values; what is missing as None."""
     if not isinstance(values, list | np.ndarray):
         return []
     return [None if v is None or v != v else v.item() if hasattr(v, "item") else v for v in values]

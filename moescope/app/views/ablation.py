@@ -9,7 +9,7 @@ from moescope.app import url_state, wording
 from moescope.app.parts import ablation_form, answers, effect_panels, panels, pickers
 from moescope.app.queries import effects, store_access
 
-PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 9, "group": "Meaning"}
+PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 11, "group": "Meaning"}
 PLACES = {"target": "predicted", "input": "read"}
 Row = dict[str, Any]
 

@@ -8,7 +8,7 @@ import streamlit as st
 from moescope.app import url_state
 from moescope.app.parts import answers, dimension_panels, panels, pickers
 
-PAGE = {"title": "Dimensionality", "icon": ":material/stacked_line_chart:", "order": 8, "group": "Meaning"}
+PAGE = {"title": "Dimensionality", "icon": ":material/stacked_line_chart:", "order": 10, "group": "Meaning"}
 Row = dict[str, Any]
 
 

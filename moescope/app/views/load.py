@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, capacity, layer_maps, panels, pickers, training
+from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
 from moescope.app.queries import balance, sampling, store_access
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
@@ -139,6 +139,7 @@ def render() -> None:
         panels.unrouted(run)
         return
     heat(run)
+    leaves.show(run)
     by_layer(run)
     panels.guarded(training.show, run)
     capacity.show(run)

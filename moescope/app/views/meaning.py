@@ -20,6 +20,7 @@ QUESTIONS = {
     "senses": "one token, two senses",
     "signatures": "tokens and experts that are routed alike",
     "path_probe": "path to part of speech",
+    "modality": "text, images, video, audio",
 }
 COLOURS = {"label": "domain or class", "upos": "part of speech", "document": "document"}
 Row = dict[str, Any]

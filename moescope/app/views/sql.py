@@ -13,7 +13,7 @@ from moescope.app.queries import store_access
 from moescope.app.sql import desk
 from moescope.app.wording import count
 
-PAGE = {"title": "SQL", "icon": ":material/database:", "order": 10, "group": "Ask"}
+PAGE = {"title": "SQL", "icon": ":material/database:", "order": 12, "group": "Ask"}
 FORMS = ["bars", "lines", "scatter", "heatmap"]
 SHOWN = {"table": "Table", "chart": "Chart"}
 MIME = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet", "json": "application/json"}

@@ -6,9 +6,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import panels, pickers, route_panel
-from moescope.app.queries import pictures, store_access, token_routes
-from moescope.app.wording import clean
+from moescope.app.parts import panels, pickers, route_panel, sequence_picker
+from moescope.app.queries import pictures, token_routes
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
 BY = {
@@ -18,13 +17,6 @@ BY = {
     "margin": "margin of the decision",
 }
 Row = dict[str, Any]
-
-
-def name_of(row: Row) -> str:
-    """A sequence in the list."""
-    name = str(row["document"] or f"sequence {row['sequence']}") + (f" ({row['part']})" if row["part"] else "")
-    labels = [str(row[k]) for k in ("domain", "class") if row[k]]
-    return clean(" · ".join([name, *labels, row["text"] or f"{row['tokens']} tokens"]), 110)
 
 
 def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
@@ -45,43 +37,11 @@ def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
     return layer, by, expert, numbers
 
 
-def find(run: Row, stack: str) -> Row | None:
-    """Which sequence: by label, by search, from a list."""
-    one, two, three = st.columns([1, 1.2, 3], vertical_alignment="bottom")
-    with one:
-        label = pickers.choose_label(run["run"])
-    with two:
-        search = url_state.typed("Search", "q", placeholder="a word, a token, a document", icon=":material/search:")
-    found = {row["sequence"]: row for row in token_routes.sequences(run["run"], stack, label, search)}
-    with three:
-        if url_state.get("sequence") is None and (token := url_state.number("token")) is not None:
-            at = store_access.rows("select sequence from tokens where token = ? and run = ?", token, run["run"])
-            url_state.put("sequence", at[0]["sequence"] if at else None)
-        picked = url_state.choose(
-            f"Sequence ({len(found)}{'+' if len(found) == 300 else ''})", "sequence", list(found), lambda s: name_of(found[s])
-        )
-    if picked is None:
-        panels.empty("No sequence like that", "Choose everything as domain, or search for a shorter piece of text.")
-        return None
-    return found[picked]
-
-
-def page_of(sequence: Row, place: int) -> int:
-    """Which piece of a long sequence; it starts where the chosen token is."""
-    count = store_access.rows("select count(*) as n from tokens where sequence = ?", sequence["sequence"])[0]["n"]
-    pages = -(-count // token_routes.PAGE)
-    if pages < 2:
-        return 0
-    at = store_access.rows(
-        "select position from tokens where token = ? and sequence = ?", url_state.number("token") or -1, sequence["sequence"]
-    )
-    begin = min(at[0]["position"] // token_routes.PAGE, pages - 1) + 1 if at else 1
-    return url_state.whole(f"Page of {pages}", f"page{place or ''}", 1, pages, begin) - 1
-
-
-def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, expert: int, numbers: bool) -> None:
+def draw(
+    run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, expert: int, numbers: bool, forward: int | None
+) -> None:
     """One sequence, coloured."""
-    frame, params = token_routes.tokens(sequence["sequence"], layer, page_of(sequence, place))
+    frame, params = token_routes.tokens(sequence["sequence"], layer, sequence_picker.page_of(sequence, place), forward)
     if frame.empty:
         panels.empty("This sequence has no token", "Choose another one.")
         return
@@ -99,13 +59,13 @@ def draw(run: Row, sequence: Row, layer: pickers.Layer, place: int, by: str, exp
     )
     st.caption(
         f"**{panels.plain(layer.label)}** · {layer.experts} experts · even load {layer.even:.1%} · "
-        f"{panels.plain(name_of(sequence), 60)}"
+        f"{panels.plain(sequence_picker.name_of(sequence), 60)}"
     )
     colored_tokens.show(data, key=f"tokens-{place}")
     if size and image is None:
         st.caption("The store holds no pixels and this data set is not shipped with moescope: only the patches are drawn.")
     shown = frame[["token", "position", "text", "experts", "weights", "drops", "entropy", "margin", "labels"]]
-    panels.files(shown, token_routes.ROUTES, params, name=f"tokens-{place}")
+    panels.files(shown, token_routes.routes_sql(forward), params, name=f"tokens-{place}")
 
 
 @panels.part
@@ -116,25 +76,27 @@ def viewer(run: Row) -> None:
         panels.unrouted(run)
         return
     layer = chosen[0]
-    sequence = find(run, layer.stack)
+    sequence = sequence_picker.find(run, layer.stack)
     if sequence is None:
         return
     sides = beside(run, sequence, layer)
     colored_tokens.forget(*(f"tokens-{place}" for place in range(len(sides))))
-    sheet(run, sides, *chosen[1:])
+    sheet(run, sides, *chosen[1:], sequence["sequence"], sequence_picker.step(sequence, layer.router))
 
 
 @panels.part
-def sheet(run: Row, sides: list[tuple[Row, pickers.Layer]], by: str, expert: int, numbers: bool) -> None:
-    """The tokens and the route of one of them: a click draws only this again."""
+def sheet(
+    run: Row, sides: list[tuple[Row, pickers.Layer]], by: str, expert: int, numbers: bool, sequence: int, forward: int | None
+) -> None:
+    """The tokens and the route of one of them: a click draws only this again. `forward` is one of the chosen `sequence`."""
     for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
         with column, st.container(border=True):
-            draw(run, side, at, place, by, expert, numbers)
+            draw(run, side, at, place, by, expert, numbers, forward if side["sequence"] == sequence else None)
     token = url_state.number("token")
     if token is None:
         st.caption(":material/touch_app: Click a token for its route through all layers; Tab, arrow keys and Enter do it too.")
     else:
-        route_panel.show(run["run"], token)
+        route_panel.show(run["run"], token, forward if sequence_picker.home(run, token) == sequence else None)
 
 
 def beside(run: Row, sequence: Row, layer: pickers.Layer) -> list[tuple[Row, pickers.Layer]]:

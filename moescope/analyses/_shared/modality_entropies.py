@@ -19,8 +19,8 @@ import pandas as pd
 
 from ... import statistics as st
 from ...statistics import Array
-from .._shared.answer import figures
-from .._shared.scope import Scope, place
+from .answer import figures
+from .scope import Scope, place
 
 LIMOE = "LIMoE 2206.02770, section 2.2"
 LEVEL = "none: a level beside its chance"

@@ -1,0 +1,173 @@
+"""Pages of what other systems say: conditions, depth, steps of a denoiser, leaves of trees."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import told
+from pages import part
+from streamlit.testing.v1 import AppTest
+
+MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
+STEPS = (900.0, 500.0, 100.0)
+ROUTER = {"router": 0, "experts": 3, "top_k": 1}
+
+
+def denoiser(path: Path) -> Path:
+    """Six images of four patches; at step s patch p of image d goes to expert (s + p) % 3, at the last step always to 2."""
+    place = np.arange(24) % 4
+    chosen = np.stack([place % 3, (place + 1) % 3, np.full(24, 2)])[:, :, None]
+    entropy = np.repeat([[0.1], [0.2], [0.3]], 24, axis=1)
+    return told.written(path, [ROUTER], {0: chosen}, told.timesteps(*STEPS), tokens=4, side=(2, 2), entropy={0: entropy})
+
+
+def recursions(path: Path) -> Path:
+    """Six texts of four tokens, as deep as their position, but for the last, which no router looks at twice."""
+    depth = np.tile([0, 1, 2, 1], 6)
+    chosen = {r: np.where(depth > r, 0, -1)[None, :, None] for r in (0, 1)}
+    routers = [{"router": r, "experts": 1, "top_k": 1, "kind": "depth", "layer": 3, "block_type": f"block.{r}"} for r in (0, 1)]
+    labels = {"upos": np.array(["DET", "NOUN", "VERB", "NOUN"] * 6)}
+    return told.written(path, routers, chosen, [], tokens=4, units=("text",), text=True, labels=labels)
+
+
+def tree(path: Path) -> Path:
+    """A root of two branches, the first of which has two leaves: weights 3/4 and 1/4, then a half each."""
+    routers = [{"router": 0, "experts": 2, "kind": "tree", "name": "root"},
+               {"router": 1, "experts": 2, "kind": "tree", "name": "left", "parent": "root", "parent_expert": 0}]  # fmt: skip
+    both = np.tile([0, 1], (1, 6, 1))
+    weights = {0: np.tile([0.75, 0.25], (1, 6, 1)), 1: np.zeros((1, 6, 2)) + 0.5}
+    return told.written(path, routers, {0: both, 1: both}, [], weights=weights)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("systems")
+    return {make.__name__: make(folder / f"{make.__name__}.duckdb") for make in (denoiser, recursions, tree)}
+
+
+@pytest.fixture
+def shown(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Opens a page over a store; what is opened shows no error."""
+
+    def opened(name: str, view: str, **query: str) -> AppTest:
+        monkeypatch.setenv("MOESCOPE_STORE", str(stores[name]))
+        test = AppTest.from_file(str(MAIN), default_timeout=120)
+        test.query_params.update(query)
+        test.switch_page(f"views/{view}.py")
+        test.run()
+        assert not test.exception
+        assert [e.value for e in test.error] == []
+        return test
+
+    return opened
+
+
+def said(test: AppTest) -> str:
+    return " ".join(m.value for m in test.get("html") if isinstance(m.value, str))
+
+
+PAGES = [(view, name) for view in ("conditions", "depth", "tokens", "load", "structure", "runs", "experts") for name in
+         ("denoiser", "recursions", "tree")]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("view", "name"), PAGES)
+def test_pages_show_every_system(view: str, name: str, shown: Any) -> None:
+    shown(name, view)
+
+
+def test_conditions_table(shown: Any) -> None:
+    """Rows by hand: timesteps in their order, load of each expert, and its share at all of them."""
+    test = shown("denoiser", "conditions")
+    assert test.selectbox(key="box-condition").options == ["timestep (3 values)"]
+    frame = test.dataframe[0].value
+    loads = {(100, 2): 1.0, (100, 0): 0.0, (100, 1): 0.0, (500, 1): 0.5, (500, 2): 0.25, (500, 0): 0.25,
+             (900, 0): 0.5, (900, 1): 0.25, (900, 2): 0.25}  # fmt: skip
+    overall = {0: 0.25, 1: 0.25, 2: 0.5}
+    wanted = [(str(t), e, loads[t, e], overall[e], 24, 6) for t in (100, 500, 900) for e in range(3)]
+    assert [tuple(r) for r in frame[["condition", "expert", "share", "overall", "n", "units"]].values.tolist()] == wanted
+    assert frame["low"].notna().all()
+    sites = test.dataframe[1].value
+    assert sites[["kind", "block_type", "routers", "found"]].values.tolist() == [["timestep", "ffn", 1, 1]]
+
+
+def test_conditions_difference(shown: Any) -> None:
+    shown("denoiser", "conditions", difference="1", **{"tables-conditions": "true"})
+
+
+NOTHING = {
+    "conditions": ("tree", "The forward passes of this run were told no condition"),
+    "depth": ("tree", "No router of this run decides about depth"),
+}
+
+
+@pytest.mark.parametrize("view", NOTHING)
+def test_nothing_to_show_is_one_sentence(view: str, shown: Any) -> None:
+    name, words = NOTHING[view]
+    test = shown(name, view)
+    assert words in said(test)
+    assert len(test.dataframe) == 0
+
+
+def test_depth_tables(shown: Any) -> None:
+    test = shown("recursions", "depth")
+    frame = test.dataframe[0].value
+    assert frame[["subset", "value", "chance", "n", "units"]].values.tolist() == [
+        ["upos=DET", 0, 1, 6, 6], ["upos=NOUN", 1, 1, 12, 6], ["upos=VERB", 2, 1, 6, 6],
+        ["position=0", 0, 1, 6, 6], ["position=1–3", pytest.approx(4 / 3), 1, 18, 6]]  # fmt: skip
+
+
+def test_depth_of_every_token(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOESCOPE_STORE", str(stores["recursions"]))
+    frame = part("queries.depths").tokens(0, 1, 0, None, {0: "layer 3 block.0", 1: "layer 3 block.1"})
+    one = ["layer 3 block.0"]
+    assert frame[["token", "text", "depth", "considered", "experts", "labels"]].values.tolist() == [
+        [4, "w0", 0, 2, [], "upos DET"], [5, "w1", 1, 2, one, "upos NOUN"],
+        [6, "w2", 2, 2, [*one, "layer 3 block.1"], "upos VERB"], [7, "w3", 1, 2, one, "upos NOUN"]]  # fmt: skip
+    data = part("components.colored_tokens").data_of(frame, {}, noun="block")
+    assert json.loads(json.dumps(data))["weights"] == [[], [1.0], [1.0, 1.0], [1.0]]  # plain numbers: a browser gets no others
+    colour = part("components.colored_tokens").paint_depth([0.0, 1.0, 2.0, float("nan")], 2)
+    assert (colour["alpha"], colour["group"]) == ([0, 35, 70, 0], ["depth 0", "depth 1", "depth 2", "not looked at"])
+
+
+def test_steps_are_named_by_their_timestep(shown: Any) -> None:
+    """The last step at first; another one by the URL or the picker."""
+    test = shown("denoiser", "tokens")
+    box = test.selectbox(key="box-step")
+    assert (box.options, box.value) == (["timestep 900", "timestep 500", "timestep 100"], 2)
+    box.set_value(0).run()
+    assert test.query_params["step"] == "0"
+    shown("denoiser", "tokens", step="1", token="5")
+    shown("denoiser", "tokens", step="nonsense", token="999")
+
+
+def test_no_step_where_every_token_is_looked_at_once(shown: Any) -> None:
+    assert "box-step" not in [box.key for box in shown("recursions", "tokens").selectbox]
+
+
+@pytest.mark.parametrize(("forward", "experts", "entropy"), [(0, [0, 1, 2, 0], 0.1), (1, [1, 2, 0, 1], 0.2), (2, [2] * 4, 0.3),
+                                                              (None, [2] * 4, 0.3)])  # fmt: skip
+def test_patches_of_one_step(
+    forward: int | None, experts: list[int], entropy: float, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOESCOPE_STORE", str(stores["denoiser"]))
+    layer = part("queries.layers").Layer("layer 0", 0, 0, "decoder", 3, 1)
+    frame = part("queries.token_routes").tokens(1, layer, forward=forward)[0]
+    assert frame[["token", "y", "x", "experts", "entropy"]].values.tolist() == [
+        [4 + p, p // 2, p % 2, [experts[p]], pytest.approx(entropy)] for p in range(4)]  # fmt: skip
+    path, sure, _ = part("queries.token_routes").way(5, 0, forward)
+    assert path["expert"].tolist() == ([experts[1]] if forward is not None else [1, 2, 2])
+    assert len(sure) == (1 if forward is not None else 3)
+
+
+def test_leaves(shown: Any) -> None:
+    """Weights of six tokens: 3/8 and 3/8 on the left, 1/4 on the right."""
+    test = shown("tree", "load")
+    assert "Leaves of the tree" in said(test)
+    frame = test.dataframe[0].value
+    assert frame.values.tolist() == [
+        [0, "0 → 0", 6, 2.25, 0.375, 0.375], [0, "0 → 1", 6, 2.25, 0.375, 0.375], [0, "1", 6, 1.5, 0.25, 0.25]]  # fmt: skip
+    assert "Leaves of the tree" not in said(shown("recursions", "load"))
