@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -41,7 +42,8 @@ def ship(name: str, model: nn.Module, built: dict[str, Any], recipe: dict[str, A
     folder.mkdir(parents=True, exist_ok=True)
     halves = {key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()}
     save_file(halves, folder / f"{name}.safetensors")
-    said = {"build": built, "recipe": {**recipe, "torch": torch.__version__}}
+    whole = hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest()
+    said = {"build": built, "recipe": {**recipe, "torch": torch.__version__, "sha256": whole}}
     (folder / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")
     print(json.dumps(said["recipe"]), flush=True)
 

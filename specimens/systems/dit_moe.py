@@ -1,4 +1,4 @@
-"""Trains a small DiT-MoE on Fashion-MNIST: 4 layers, 2 of 8 experts and 2 shared ones. About 4 minutes of CPU.
+"""Trains a small DiT-MoE on Fashion-MNIST: 4 layers, 2 of 8 experts and 2 shared ones. About a minute of CPU.
 
 `python -m specimens.systems.dit_moe`; needs Debian's package dataset-fashion-mnist. Rectified flow; a tenth of the pictures are
 shown without their class; the balancing loss (0.01, as published) is taken for each layer over all patches of a batch.
@@ -16,7 +16,7 @@ from specimens.systems.common import begun, fit, parameters, ship
 from specimens.systems.pictures import flow_loss, heldout, training
 from specimens.training import balance
 
-NAME, SEED, BATCH, STEPS, PEAK, BALANCE, NONE = "dit_moe", 20, 64, 900, 2e-3, 0.01, 10
+NAME, SEED, BATCH, STEPS, PEAK, BALANCE, NONE = "dit_moe", 20, 32, 500, 2e-3, 0.01, 10
 BUILT: dict[str, Any] = {"hidden": 64, "layers": 4, "experts": 8, "channels": 1, "size": 28, "patch": 4}
 
 

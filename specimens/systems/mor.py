@@ -1,4 +1,4 @@
-"""Trains a small Mixture-of-Recursions language model on prose and licences. About 4 minutes of CPU.
+"""Trains a small Mixture-of-Recursions language model on prose and licences. About a minute of CPU.
 
 `python -m specimens.systems.mor`; needs the npm packages that specimens/README.md names. Expert choice, three recursions, as
 published the balance comes from the capacities (all, 2/3, 1/3) and needs no loss; the auxiliary router by which the paper keeps
@@ -22,7 +22,7 @@ from specimens.sources import DOMAINS
 from specimens.systems.common import begun, fit, parameters, ship
 from specimens.tokens import BOS, rows, streams
 
-NAME, SEED, BATCH, LENGTH, STEPS, PEAK = "mor", 20, 8, 256, 700, 3e-3
+NAME, SEED, BATCH, LENGTH, STEPS, PEAK = "mor", 20, 4, 256, 500, 3e-3
 TOKENIZER, READ = "moescope/models/specimens/mixtral", ("law", "prose")
 BUILT: dict[str, Any] = {"hidden": 128, "recursions": 3, "choice": "expert", "vocabulary": 4096}
 
