@@ -40,7 +40,9 @@ def fit(model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, peak: fl
 def ship(name: str, model: nn.Module, built: dict[str, Any], recipe: dict[str, Any], folder: Path = TARGET) -> None:
     """Writes NAME.safetensors in float16 and NAME.json, with what the model is built with and how it was trained."""
     folder.mkdir(parents=True, exist_ok=True)
-    halves = {key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    halves = {
+        key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()
+    }
     save_file(halves, folder / f"{name}.safetensors")
     whole = hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest()
     said = {"build": built, "recipe": {**recipe, "torch": torch.__version__, "sha256": whole}}

@@ -25,7 +25,13 @@ BUILT: dict[str, Any] = {
     "layers": 4, "hidden": 64, "count": 8, "image_size": 28, "patch_size": 4, "channels": 1, "vocabulary": VOCABULARY + 1
 }  # fmt: skip
 NAMES = ("T-shirt", "pair of trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-TEMPLATES = ("a photo of a {}", "a small grey picture of a {}", "this is a {}", "one {} on a black ground", "a {}, as it is sold")
+TEMPLATES = (
+    "a photo of a {}",
+    "a small grey picture of a {}",
+    "this is a {}",
+    "one {} on a black ground",
+    "a {}, as it is sold",
+)
 
 
 def texts(labels: Tensor, templates: Tensor) -> tuple[Tensor, Tensor]:

@@ -49,12 +49,14 @@ def shipped() -> tuple[str, ...]:
 def recipe(name: str) -> dict[str, Any]:
     """How a trained one is built (`build`) and was trained (`recipe`). InputError for a name that was not."""
     if name not in shipped():
-        raise InputError(f"there are no trained weights of {name!r}: there are of {', '.join(shipped())}; build gives random ones")
+        raise InputError(
+            f"there are no trained weights of {name!r}: there are of {', '.join(shipped())}; build gives random ones"
+        )
     return dict(json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def trained(name: str) -> nn.Module:
-    """The model with its shipped weights, float32 (they were rounded to float16), in evaluation mode. InputError as `recipe`."""
+    """The model with its shipped weights, float32 (rounded to float16 once), in evaluation mode. InputError as `recipe`."""
     model = build(name, **recipe(name)["build"])
     model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
     return model

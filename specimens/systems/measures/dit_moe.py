@@ -1,7 +1,7 @@
 """Does the routing of DiT-MoE follow the timestep, or the class? `python -m specimens.systems.measures.dit_moe`.
 
-100 held-out pictures, 10 of each class. First every noise level is shown with every timestep told, no class: what a gate follows
-of the two need not be the same. Then, at t = 500, every picture with every class told. All from stores that Tracer wrote.
+100 held-out pictures, 10 of each class. First every noise level is shown with every timestep told, no class: a gate may
+follow one of the two. Then, at t = 500, every picture with every class told. All from stores that Tracer wrote.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def trace(model: Any, store: Path, pictures: Tensor, kind: str) -> np.ndarray:
                     classes = {} if label is None else {"class_labels": torch.full((BATCH,), label)}
                     with tracer.conditions(shown=shown):
                         model(part, torch.full((BATCH,), float(time)), **classes)
-    shown, said = sorted({w[0] for w in ways}), [w for w in (TIMES if kind == "timestep" else range(10))]
+    shown, said = sorted({w[0] for w in ways}), list(TIMES if kind == "timestep" else range(10))
     with moescope.open(store) as found:
         (layers, experts), *_ = found.rows("select count(*), max(experts) from routers")
         rows = found.rows(SQL, [kind])
@@ -76,9 +76,15 @@ def report(found: dict[str, tuple[np.ndarray, np.ndarray]], labels: np.ndarray) 
             first.append([model, layer, *map(cell, rows[:3]), f"{rows[0]['null']:.4f}", max(r["p"] for r in rows[:3])])
             asked = classes[layer]  # (pictures, 1, told, experts)
             said, seen = told(asked, within(asked)), told(*across(asked[:, 0], labels))
-            second.append([model, layer, cell(rows[3], 4), cell(said, 4), cell(seen, 4), max(r["p"] for r in (rows[3], said, seen))])
-    one = table(["", "layer", "timestep, told and shown", "told, given shown", "shown, given told", "mean of null", "largest p"], first)
-    two = table(["", "layer", "class, given timestep (none told)", "class told, t = 500", "class seen, given told", "largest p"], second)
+            second.append(
+                [model, layer, cell(rows[3], 4), cell(said, 4), cell(seen, 4), max(r["p"] for r in (rows[3], said, seen))]
+            )
+    one = table(
+        ["", "layer", "timestep, told and shown", "told, given shown", "shown, given told", "mean of null", "largest p"], first
+    )
+    two = table(
+        ["", "layer", "class, given timestep (none told)", "class told, t = 500", "class seen, given told", "largest p"], second
+    )
     return f"{one}\n\n{two}"
 
 
@@ -92,7 +98,8 @@ def picture(times: np.ndarray) -> Any:
     ]
     base = alt.Chart(pd.DataFrame(rows)).mark_rect().encode(
         x=alt.X("timestep:O", title="timestep (1000: noise)"), y=alt.Y("expert:O"),
-        color=alt.Color("share:Q", title="share of load", scale=alt.Scale(domainMin=0)), column=alt.Column("layer:N", title=None),
+        color=alt.Color("share:Q", title="share of load", scale=alt.Scale(domainMin=0)),
+        column=alt.Column("layer:N", title=None),
     )  # fmt: skip
     return base.properties(width=130, height=170)
 

@@ -1,7 +1,7 @@
 """Are there modality experts without being told? `python -m specimens.systems.measures.limoe [PLAIN]`.
 
-The 400 held-out pictures with sentences that name their class, in batches of 20, as in training. PLAIN is the folder of the twin
-that was trained without the entropy losses (`python -m specimens.systems.limoe --entropy 0 --folder PLAIN`).
+The 400 held-out pictures with sentences that name their class, in batches of 20, as in training. PLAIN is the folder of the
+twin that was trained without the entropy losses (`python -m specimens.systems.limoe --entropy 0 --folder PLAIN`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 import moescope
 import moescope.statistics as st
-from specimens.systems.limoe import BUILT, NAME, SEED, evaluation
 from specimens.systems.common import begun
+from specimens.systems.limoe import BUILT, NAME, SEED, evaluation
 from specimens.systems.measures.shared import both, cell, draw, fill, table, told
 
 BATCH = 20
@@ -93,7 +93,16 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
             first.append([model, layer, *experts(made), cell(row), f"{row['null']:.4f}", f"{row['p']:.3f}"])
             second.append([model, layer, *entropies(frame).values(), *dropped])
     head = ["", "layer", "picture experts", "text experts", "mixed", "dead", "I(expert; modality), bits", "mean of null", "p"]
-    more = ["", "layer", "local, picture", "global, picture", "local, text", "global, text", "dropped, picture", "dropped, text"]
+    more = [
+        "",
+        "layer",
+        "local, picture",
+        "global, picture",
+        "local, text",
+        "global, text",
+        "dropped, picture",
+        "dropped, text",
+    ]
     return f"{table(head, first)}\n\n{table(more, second)}"
 
 

@@ -1,8 +1,9 @@
 """Do content words recurse more than function words? `python -m specimens.systems.measures.mor`.
 
-Held-out prose and licences with silver parts of speech, one window of up to 256 tokens a forward, so that no capacity is shared with
-padding. The unit is a word: the mean depth of its pieces; also words of one piece alone, and these compared among words of about
-the same frequency. Labels are dealt anew among the content and function words of a sentence; intervals are over source documents.
+Held-out prose and licences with silver parts of speech, one window of up to 256 tokens a forward, so that no capacity is shared
+with padding. The unit is a word: the mean depth of its pieces; also words of one piece alone, and these compared among words of
+about the same frequency. Labels are dealt anew among the content and function words of a sentence; intervals are over source
+documents.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
         rows.append([name, "of one piece, of like frequency", *compared(single, frequency(single))])
     head = ["", "words", "content and function words", "difference in depth", "null, 95 %", "p"]
     parts = [
-        [r.part, r.group, f"{r.words:,}", f"{r.depth:.3f} [{r.low:.3f}, {r.high:.3f}]"] for r in by_part(frames["trained"]).itertuples()
+        [r.part, r.group, f"{r.words:,}", f"{r.depth:.3f} [{r.low:.3f}, {r.high:.3f}]"]
+        for r in by_part(frames["trained"]).itertuples()
     ]
     return f"{table(head, rows)}\n\n{table(['part of speech (trained)', 'group', 'words', 'depth of 1 to 3'], parts)}"
 
