@@ -44,6 +44,7 @@ def ship(name: str, model: nn.Module, built: dict[str, Any], recipe: dict[str, A
         key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()
     }
     save_file(halves, folder / f"{name}.safetensors")
+    (folder / f"{name}.safetensors").chmod(0o644)
     whole = hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest()
     said = {"build": built, "recipe": {**recipe, "torch": torch.__version__, "sha256": whole}}
     (folder / f"{name}.json").write_text(json.dumps(said, indent=1) + "\n")

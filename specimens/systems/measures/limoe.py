@@ -21,7 +21,7 @@ import moescope
 import moescope.statistics as st
 from specimens.systems.common import begun
 from specimens.systems.limoe import BUILT, NAME, SEED, evaluation
-from specimens.systems.measures.shared import both, cell, draw, fill, table, told
+from specimens.systems.measures.shared import DRAWS, both, cell, draw, fill, table, told
 
 BATCH = 20
 SQL = """select r.layer, t.sequence, t.position, t.unit, a.expert, a.dropped, l.logits from assignments a
@@ -43,10 +43,9 @@ def traced(model: Any, store: Path) -> pd.DataFrame:
 
 
 def counts(frame: pd.DataFrame) -> np.ndarray:
-    """(pairs, modalities, experts) tokens that ran."""
+    """(pairs, modalities, experts) tokens."""
     made = np.zeros((frame.pair.max() + 1, 2, BUILT["count"]))
-    ran = frame[~frame.dropped]
-    np.add.at(made, (ran.pair, ran.text, ran.expert), 1)
+    np.add.at(made, (frame.pair, frame.text, frame.expert), 1)
     return made
 
 
@@ -87,12 +86,13 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
     first, second = [], []
     for model, whole in frames.items():
         for layer, frame in whole.groupby("layer"):
-            made = counts(frame)
-            row = told(made[:, None], shuffled(frame))
+            ran = frame[~frame.dropped]
+            rows = [told(counts(some)[:, None], shuffled(some)) for some in (frame, ran)]
             dropped = [f"{frame.dropped[frame.text == m].mean():.1%}" for m in (0, 1)]
-            first.append([model, layer, *experts(made), cell(row), f"{row['null']:.4f}", f"{row['p']:.3f}"])
+            nulls = [f"{max(r[what] for r in rows):.{digits}f}" for what, digits in (("null", 4), ("p", 3))]
+            first.append([model, layer, *experts(counts(ran)), *map(cell, rows), *nulls])
             second.append([model, layer, *entropies(frame).values(), *dropped])
-    head = ["", "layer", "picture experts", "text experts", "mixed", "dead", "I(expert; modality), bits", "mean of null", "p"]
+    head = ["", "layer", "picture experts", "text experts", "mixed", "dead", "I(chosen; modality)", "I(ran; modality)", "mean of null", "p"]
     more = [
         "",
         "layer",
@@ -107,12 +107,11 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
 
 
 def shuffled(frame: pd.DataFrame) -> np.ndarray:
-    """(draws, 1, modalities, experts): modalities dealt anew over the tokens of a pair that ran."""
-    ran = frame[~frame.dropped]
-    dealt = st.permuted(ran.text.to_numpy(), 199, within=ran.pair.to_numpy())
+    """(draws, 1, modalities, experts): modalities dealt anew over the tokens of a pair."""
+    dealt = st.permuted(frame.text.to_numpy(), DRAWS, within=frame.pair.to_numpy())
     made = np.zeros((len(dealt), 1, 2, BUILT["count"]))
     for draw_, text in zip(made, dealt):
-        np.add.at(draw_[0], (text, ran.expert.to_numpy()), 1)
+        np.add.at(draw_[0], (text, frame.expert.to_numpy()), 1)
     return made
 
 
