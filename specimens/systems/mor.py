@@ -8,6 +8,7 @@ the choice causal when it generates is not trained. Text and split are those of 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from transformers import AutoTokenizer
 from moescope.inputs import read
 from specimens.corpus import split
 from specimens.sources import DOMAINS
-from specimens.systems.common import begun, fit, parameters, ship
+from specimens.systems.common import TARGET, begun, fit, parameters, ship
 from specimens.tokens import BOS, rows, streams
 
 NAME, SEED, BATCH, LENGTH, STEPS, PEAK = "mor", 20, 4, 256, 500, 3e-3
@@ -49,9 +50,12 @@ def main() -> None:
     """Trains and ships."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=STEPS)
-    steps = parser.parse_args().steps
+    parser.add_argument("--seed", type=int, default=SEED, help="Of the weights that training begins with.")
+    parser.add_argument("--folder", type=Path, default=TARGET)
+    asked = parser.parse_args()
+    steps = asked.steps
     data, available = corpus(steps)
-    model = begun(NAME, BUILT, SEED)
+    model = begun(NAME, BUILT, asked.seed)
     before = heldout_loss(model)
 
     def loss_of(step: int) -> Tensor:
@@ -62,11 +66,11 @@ def main() -> None:
 
     seconds = fit(model, loss_of, steps, PEAK)
     recipe = {
-        "data": ", ".join(READ), "seed": SEED, "steps": steps, "batch": BATCH, "length": LENGTH, "peak_learning_rate": PEAK,
+        "data": ", ".join(READ), "seed": asked.seed, "steps": steps, "batch": BATCH, "length": LENGTH, "peak_learning_rate": PEAK,
         "tokens": int(data.size), "training_tokens_available": available, "parameters": parameters(model),
         "cpu_seconds": round(seconds), "heldout_loss": {"before": round(before, 4), "after": round(heldout_loss(model), 4)},
     }  # fmt: skip
-    ship(NAME, model, BUILT, recipe)
+    ship(NAME, model, BUILT, recipe, asked.folder)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,11 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 import moescope
 import moescope.statistics as st
-from specimens.systems.common import begun
 from specimens.systems.limoe import BUILT, NAME, SEED, evaluation
-from specimens.systems.measures.shared import DRAWS, both, cell, draw, fill, table, told
+from specimens.systems.measures.shared import DRAWS, also, both, cell, draw, fill, table, told
 
 BATCH = 20
 SQL = """select r.layer, t.sequence, t.position, t.unit, a.expert, a.dropped, l.logits from assignments a
@@ -92,7 +90,18 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
             nulls = [f"{max(r[what] for r in rows):.{digits}f}" for what, digits in (("null", 4), ("p", 3))]
             first.append([model, layer, *experts(counts(ran)), *map(cell, rows), *nulls])
             second.append([model, layer, *entropies(frame).values(), *dropped])
-    head = ["", "layer", "picture experts", "text experts", "mixed", "dead", "I(chosen; modality)", "I(ran; modality)", "mean of null", "p"]
+    head = [
+        "",
+        "layer",
+        "picture experts",
+        "text experts",
+        "mixed",
+        "dead",
+        "I(chosen; modality)",
+        "I(ran; modality)",
+        "mean of null",
+        "p",
+    ]
     more = [
         "",
         "layer",
@@ -136,9 +145,7 @@ def main() -> None:
     torch.set_num_threads(1)
     models = both(NAME, SEED)
     if len(sys.argv) > 1:
-        plain = begun(NAME, BUILT, SEED)
-        plain.load_state_dict(load_file(Path(sys.argv[1]) / f"{NAME}.safetensors"))
-        models["without entropy losses"] = plain
+        models["without entropy losses"] = also(NAME, sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         frames = {name: traced(model, Path(folder) / f"{n}.duckdb") for n, (name, model) in enumerate(models.items())}
     draw("limoe", picture(frames))

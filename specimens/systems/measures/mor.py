@@ -1,13 +1,14 @@
-"""Do content words recurse more than function words? `python -m specimens.systems.measures.mor`.
+"""Do content words recurse more than function words? `python -m specimens.systems.measures.mor [OTHER ...]`.
 
 Held-out prose and licences with silver parts of speech, one window of up to 256 tokens a forward, so that no capacity is shared
 with padding. The unit is a word: the mean depth of its pieces; also words of one piece alone, and these compared among words of
 about the same frequency. Labels are dealt anew among the content and function words of a sentence; intervals are over source
-documents.
+documents. OTHER are folders of further trainings (`python -m specimens.systems.mor --seed 21 --folder OTHER`).
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer
 import moescope
 import moescope.statistics as st
 from moescope.inputs import shipped
-from specimens.systems.measures.shared import DRAWS, both, draw, fill, table
+from specimens.systems.measures.shared import DRAWS, also, both, draw, fill, table
 from specimens.systems.mor import NAME, READ, SEED, TOKENIZER
 
 CONTENT = {"NOUN", "PROPN", "VERB", "ADJ", "ADV"}
@@ -137,7 +138,8 @@ def main() -> None:
     torch.set_num_threads(1)
     frames = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, model in both(NAME, SEED).items():
+        models = both(NAME, SEED) | {f"trained, seed {n + 1} more": also(NAME, other) for n, other in enumerate(sys.argv[1:])}
+        for name, model in models.items():
             (Path(folder) / name).mkdir()
             frames[name] = words(model, Path(folder) / name)
     draw("mor", picture(frames["trained"]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 import moescope.statistics as st
 from moescope.charts import to_svg
@@ -21,6 +22,13 @@ DRAWS = 199
 def both(name: str, seed: int) -> dict[str, Any]:
     """The shipped model and the one that its training began with."""
     return {"trained": zoo.trained(name), "untrained": begun(name, zoo.recipe(name)["build"], seed)}
+
+
+def also(name: str, folder: str | Path) -> Any:
+    """The model of other weights that a training wrote into a folder."""
+    model = begun(name, zoo.recipe(name)["build"], 0)
+    model.load_state_dict(load_file(Path(folder) / f"{name}.safetensors"))
+    return model
 
 
 def information(tables: np.ndarray) -> np.ndarray:
