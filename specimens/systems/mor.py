@@ -65,10 +65,11 @@ def main() -> None:
         return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), ids[:, 1:].flatten())
 
     seconds = fit(model, loss_of, steps, PEAK)
+    loss = {"before": round(before, 4), "after": round(heldout_loss(model), 4)}
     recipe = {
-        "data": ", ".join(READ), "seed": asked.seed, "steps": steps, "batch": BATCH, "length": LENGTH, "peak_learning_rate": PEAK,
-        "tokens": int(data.size), "training_tokens_available": available, "parameters": parameters(model),
-        "cpu_seconds": round(seconds), "heldout_loss": {"before": round(before, 4), "after": round(heldout_loss(model), 4)},
+        "data": ", ".join(READ), "seed": asked.seed, "steps": steps, "batch": BATCH, "length": LENGTH,
+        "peak_learning_rate": PEAK, "tokens": int(data.size), "training_tokens_available": available,
+        "parameters": parameters(model), "cpu_seconds": round(seconds), "heldout_loss": loss,
     }  # fmt: skip
     ship(NAME, model, BUILT, recipe, asked.folder)
 

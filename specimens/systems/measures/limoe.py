@@ -90,18 +90,8 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
             nulls = [f"{max(r[what] for r in rows):.{digits}f}" for what, digits in (("null", 4), ("p", 3))]
             first.append([model, layer, *experts(counts(ran)), *map(cell, rows), *nulls])
             second.append([model, layer, *entropies(frame).values(), *dropped])
-    head = [
-        "",
-        "layer",
-        "picture experts",
-        "text experts",
-        "mixed",
-        "dead",
-        "I(chosen; modality)",
-        "I(ran; modality)",
-        "mean of null",
-        "p",
-    ]
+    head = ["", "layer", "picture experts", "text experts", "mixed", "dead", "I(chosen; modality)", "I(ran; modality)"]
+    head += ["mean of null", "p"]
     more = [
         "",
         "layer",
@@ -134,7 +124,7 @@ def picture(frames: dict[str, pd.DataFrame]) -> Any:
         for e, value in enumerate(load / load.sum())
     ]
     base = alt.Chart(pd.DataFrame(rows)).mark_bar().encode(
-        x=alt.X("expert:O"), xOffset="modality:N", y=alt.Y("share:Q", title="share of the modality's tokens"),
+        x=alt.X("expert:O"), xOffset="modality:N", y=alt.Y("share:Q", title="share of tokens"),
         color=alt.Color("modality:N", title=None), facet=alt.Facet("layer:N", title=None, columns=2, sort=None),
     )  # fmt: skip
     return base.properties(width=230, height=110)
