@@ -135,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     models = both(NAME, SEED)
     if len(sys.argv) > 1:
-        models["without entropy losses"] = also(NAME, sys.argv[1])
+        models["without entropy losses"] = also(NAME, sys.argv[1])[0]
     with tempfile.TemporaryDirectory() as folder:
         frames = {name: traced(model, Path(folder) / f"{n}.duckdb") for n, (name, model) in enumerate(models.items())}
     draw("limoe", picture(frames))

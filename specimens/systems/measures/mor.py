@@ -114,7 +114,8 @@ def report(frames: dict[str, pd.DataFrame]) -> str:
     for name, frame in frames.items():
         single = frame[frame.pieces == 1].reset_index(drop=True)
         rows.append([name, "all words", *compared(frame)])
-        rows += [[name, domain, *compared(frame[frame.domain == domain].reset_index(drop=True))] for domain in READ]
+        if "seed" not in name:
+            rows += [[name, domain, *compared(frame[frame.domain == domain].reset_index(drop=True))] for domain in READ]
         rows.append([name, "words of one piece", *compared(single)])
         rows.append([name, "of one piece, of like frequency", *compared(single, frequency(single))])
     head = ["", "words", "content and function words", "difference in depth", "null, 95 %", "p"]
@@ -138,7 +139,9 @@ def main() -> None:
     torch.set_num_threads(1)
     frames = {}
     with tempfile.TemporaryDirectory() as folder:
-        models = both(NAME, SEED) | {f"trained, seed {n + 1} more": also(NAME, other) for n, other in enumerate(sys.argv[1:])}
+        models = both(NAME, SEED)
+        for trained, untrained, seed in (also(NAME, other) for other in sys.argv[1:]):
+            models |= {f"trained, seed {seed}": trained, f"untrained, seed {seed}": untrained}
         for name, model in models.items():
             (Path(folder) / name).mkdir()
             frames[name] = words(model, Path(folder) / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,11 +25,13 @@ def both(name: str, seed: int) -> dict[str, Any]:
     return {"trained": zoo.trained(name), "untrained": begun(name, zoo.recipe(name)["build"], seed)}
 
 
-def also(name: str, folder: str | Path) -> Any:
-    """The model of other weights that a training wrote into a folder."""
-    model = begun(name, zoo.recipe(name)["build"], 0)
+def also(name: str, folder: str | Path) -> tuple[Any, Any, int]:
+    """The model of other weights that a training wrote into a folder, the one that it began with, and its seed."""
+    said = json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
+    seed = said["recipe"]["seed"]
+    model = begun(name, said["build"], seed)
     model.load_state_dict(load_file(Path(folder) / f"{name}.safetensors"))
-    return model
+    return model, begun(name, said["build"], seed), seed
 
 
 def information(tables: np.ndarray) -> np.ndarray:
