@@ -249,14 +249,10 @@ _TIMES = (900.0, 700.0, 500.0, 300.0, 100.0)
 
 
 def _zoo(name: str, how: _How) -> Loaded:
-    """A small model of a system, with random weights; texts are read with the tokenizer of a specimen."""
+    """A small model of a system, trained where weights are shipped; texts are read with the tokenizer of a specimen."""
     reads = zoo.system(name).READS
-    notes = [f"{name} is a small model of this system with random weights: what its experts are for is chance"]
-    tokenizer, changes = None, {}
-    if reads == "text":
-        tokenizer, _ = _tokenizer(SPECIMENS / "mixtral", {})
-        changes = {"vocabulary": len(tokenizer)}
-    model: Any = zoo.build(name, **changes)
+    tokenizer = _tokenizer(SPECIMENS / "mixtral", {})[0] if reads == "text" else None
+    model, notes = _small(name, {"vocabulary": len(tokenizer)} if tokenizer is not None else {})
     model = (model.to(how.device) if isinstance(how.dtype, str) else model.to(how.device, how.dtype)).eval()
     if reads != "noise":
         return Loaded(name, model, tokenizer, notes=notes, no_tokenizer="takes no text alone: give it inputs in Python")
@@ -269,6 +265,14 @@ def _zoo(name: str, how: _How) -> Loaded:
         return prepare(images, size)
 
     return Loaded(name, model, None, pictures, notes, times=_TIMES)
+
+
+def _small(name: str, changes: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The model, and what is to be said of its weights."""
+    if name in zoo.shipped():
+        return zoo.trained(name), []
+    chance = f"{name} is a small model of this system with random weights: what its experts are for is chance"
+    return zoo.build(name, **changes), [chance]
 
 
 def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:

@@ -21,6 +21,7 @@ NEEDED = [
     "moescope/_datasets/fashion-mnist/README.md",
     *(f"moescope/models/specimens/{name}/config.json" for name in ("mixtral", "switch", "vmoe")),
     *(f"moescope/models/specimens/{name}/model.safetensors" for name in ("mixtral", "switch", "vmoe")),
+    *(f"moescope/models/zoo/weights/{name}.{kind}" for name in ("dit_moe", "mor", "limoe") for kind in ("json", "safetensors")),
 ]  # fmt: skip
 
 

@@ -1,9 +1,11 @@
-"""Small models of systems that no package here offers, one file each: random weights, faithful to the paper's rule.
+"""Small models of systems that no package here offers, one file each: faithful to the paper's rule.
 
 They are named like specimens (`moescope trace mor --data text`) and found by their files; a file says what its model `READS`
-(text, noise: a denoiser of pictures, other), how to `build` it, and gives the inputs of one forward (`example`).
+(text, noise: a denoiser of pictures, other), how to `build` it, and gives the inputs of one forward (`example`). What is built
+has random weights; a few were trained for some minutes, and `weights/` has theirs (`trained`).
 """
 
+import json
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from ...errors import InputError
@@ -34,6 +37,31 @@ def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         made: nn.Module = system(name).build(seed, **changes)
     return made
+
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@cache
+def shipped() -> tuple[str, ...]:
+    """Those whose trained weights are here, by name."""
+    return tuple(sorted(file.stem for file in WEIGHTS.glob("*.safetensors")))
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """How a trained one is built (`build`) and was trained (`recipe`). InputError for a name that was not."""
+    if name not in shipped():
+        raise InputError(
+            f"there are no trained weights of {name!r}: there are of {', '.join(shipped())}; build gives random ones"
+        )
+    return dict(json.loads((WEIGHTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def trained(name: str) -> nn.Module:
+    """The model with its shipped weights, float32 (rounded to float16 once), in evaluation mode. InputError as `recipe`."""
+    model = build(name, **recipe(name)["build"])
+    model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+    return model
 
 
 def example_of(model: nn.Module) -> dict[str, Any] | None:
