@@ -71,7 +71,7 @@ def test_global_entropy_of_mean_probabilities_where_logits_are_stored(tmp_path: 
     """Against sums over the rows of `logits`, in NumPy."""
     import torch
 
-    from moescope.models.zoo import limoe
+    from moescope.models.zoo.modalities import limoe
 
     model: Any = limoe.build()
     with moescope.Tracer(model, tmp_path / "limoe.duckdb", logits=1.0), torch.no_grad():

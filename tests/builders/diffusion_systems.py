@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from moescope.models import zoo
 from moescope.models.packages import diffusers as package
 
 
@@ -26,7 +26,7 @@ class System:
 
 def own(name: str, *, trained: bool = False, **changes: Any) -> System:
     """A model of `moescope.models.zoo`."""
-    module = import_module(f"moescope.models.zoo.{name}")
+    module = zoo.system(name)
     model = module.build(**changes)
     inputs = module.example(model)
     return System(model.train(trained), inputs)

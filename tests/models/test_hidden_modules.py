@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import moescope
 from moescope.models.describe import describe_model, weights_sha256
-from moescope.models.zoo import megatron
+from moescope.models.zoo.language import megatron
 
 EXTRA = [None, "text", 3, {"a": None, "b": [None, 1.5]}, (), torch.ones(2), {"deep": {"er": torch.zeros(3)}}, b"bytes"]
 
@@ -63,7 +63,7 @@ class Held(nn.Module):
 
     def route(self, hidden: Tensor) -> Any:
         """The largest softmax."""
-        from moescope.models.zoo._parts_mixtures import Decision
+        from moescope.models.zoo.adapters._parts_mixtures import Decision
 
         logits = self.router(hidden).flatten(0, 1)
         weights, experts = logits.softmax(-1).topk(1, dim=-1)
@@ -117,7 +117,7 @@ class Outer(nn.Module):
 
 def build(keep: Callable[[Any, list[nn.Module]], Any], seed: int = 0) -> Any:
     """A language model with such a layer."""
-    from moescope.models.zoo._parts_adapters import CausalLM
+    from moescope.models.zoo.adapters._parts_adapters import CausalLM
 
     torch.manual_seed(seed)
     return CausalLM("held", 2, 32, 64, lambda _: Held(keep)).eval()
@@ -140,7 +140,7 @@ def test_hash_and_count(kind: str) -> None:
 @pytest.mark.parametrize("kind", KEPT)
 def test_proof_and_word(kind: str, tmp_path: Path) -> None:
     """Dropout that eval() does not reach is off in the proof, on in the run, and the run says so."""
-    from moescope.models.zoo._parts_adapters import example_text
+    from moescope.models.zoo.adapters._parts_adapters import example_text
 
     model = build(KEPT[kind])
     experts = [model.layers[n].mlp.taken(e) for n in range(2) for e in range(3)]

@@ -10,7 +10,7 @@ import moescope
 from moescope.errors import InputError, ModelError, NotMoEError
 from moescope.models import zoo
 from moescope.models.packages import diffusers as package
-from moescope.models.zoo._parts_diffusion import denoise
+from moescope.models.zoo.denoisers._parts_diffusion import denoise
 
 COUNT = "select count(*), count(distinct sequence) from tokens"
 

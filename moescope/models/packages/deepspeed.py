@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..zoo._parts_adapters import CausalLM, FeedForward, random_weights
+from ..zoo.adapters._parts_adapters import CausalLM, FeedForward, random_weights
 
 FORMS: dict[str, dict[str, Any]] = {
     "top1": {"k": 1},

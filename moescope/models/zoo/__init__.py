@@ -22,14 +22,19 @@ from ...errors import InputError
 @cache
 def names() -> tuple[str, ...]:
     """What can be built, by name."""
-    return tuple(sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py")))
+    return tuple(sorted(_files()))
+
+
+@cache
+def _files() -> dict[str, Path]:
+    return {file.stem: file for file in Path(__file__).parent.glob("*/[!_]*.py")}
 
 
 def system(name: str) -> ModuleType:
     """The module of a system. InputError for a name that is none."""
     if name not in names():
         raise InputError(f"there is no small model of {name!r}: there are {', '.join(names())}")
-    return import_module(f"{__name__}.{name}")
+    return import_module(f"{__name__}.{_files()[name].parent.name}.{name}")
 
 
 def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:

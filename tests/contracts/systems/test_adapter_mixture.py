@@ -16,7 +16,7 @@ from moescope.contracts import Site
 from moescope.models.packages import mixlora as mixlora_tiny
 from moescope.models.packages import peft as peft_tiny
 from moescope.models.sources import unwrap
-from moescope.models.zoo import adamix, lora_moe, mocle, moe_lora, mole, mov, omni_smola
+from moescope.models.zoo.adapters import adamix, lora_moe, mocle, moe_lora, mole, mov, omni_smola
 from moescope.tracer import Options
 
 

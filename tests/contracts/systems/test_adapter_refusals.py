@@ -9,8 +9,8 @@ from mixtures import traced
 from torch import nn
 
 from moescope.errors import ProofFailed
-from moescope.models.zoo import lora_moe
-from moescope.models.zoo._parts_mixtures import AdaptedLM, Decision, everyone, put_on
+from moescope.models.zoo.adapters import lora_moe
+from moescope.models.zoo.adapters._parts_mixtures import AdaptedLM, Decision, everyone, put_on
 
 
 class Says(nn.Module):

@@ -10,7 +10,7 @@ from mixtures import close, expected, replayed, rows, sites, traced, written
 from torch import Tensor, nn
 
 from moescope.errors import ModelError, ProofFailed
-from moescope.models.zoo._parts_adapters import example_text
+from moescope.models.zoo.adapters._parts_adapters import example_text
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 from moescope.models.packages import deepspeed as deepspeed_tiny

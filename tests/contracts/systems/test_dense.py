@@ -15,8 +15,9 @@ from zoo_text import Rows, caught, leaves, output_without, same, stored, traced
 import moescope
 from moescope.contracts import find
 from moescope.errors import ProofFailed
-from moescope.models.zoo import dselect_k, evomoe, hierarchical, moe1991, moee, shazeer
-from moescope.models.zoo._parts_dense import Mixture
+from moescope.models.zoo.denoisers import moee
+from moescope.models.zoo.language import dselect_k, evomoe, hierarchical, moe1991, shazeer
+from moescope.models.zoo.language._parts_dense import Mixture
 
 ALL = moe1991, hierarchical, shazeer, dselect_k, evomoe
 

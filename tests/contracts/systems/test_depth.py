@@ -13,7 +13,7 @@ from zoo_text import Rows, caught, output_without, same, stored, traced
 import moescope
 from moescope.contracts import find
 from moescope.errors import ProofFailed, UnknownContract
-from moescope.models.zoo import mod, mor
+from moescope.models.zoo.language import mod, mor
 
 
 class Colt5(nn.Module):

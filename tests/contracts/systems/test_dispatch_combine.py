@@ -15,7 +15,8 @@ from zoo_text import Layered, Rows, caught, leaves, output_without, same, stored
 import moescope
 from moescope.contracts import find
 from moescope.errors import ProofFailed
-from moescope.models.zoo import glam, limoe
+from moescope.models.zoo.language import glam
+from moescope.models.zoo.modalities import limoe
 
 Choice = tuple[int, float]
 

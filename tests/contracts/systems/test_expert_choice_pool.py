@@ -14,7 +14,7 @@ from torch import Tensor
 import moescope
 from moescope.contracts import Site, find
 from moescope.errors import ProofFailed
-from moescope.models.zoo._parts_diffusion import denoise
+from moescope.models.zoo.denoisers._parts_diffusion import denoise
 from moescope.proof import observed
 
 Rule = Callable[[Any, tuple[Any, ...]], Rows]

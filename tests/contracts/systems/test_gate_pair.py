@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import moescope
 from moescope.contracts import find
 from moescope.errors import UnknownContract
-from moescope.models.zoo._parts_diffusion import denoise
+from moescope.models.zoo.denoisers._parts_diffusion import denoise
 from moescope.proof import observed
 
 Rule = Callable[[Any, tuple[Any, ...]], tuple[Tensor, Tensor]]

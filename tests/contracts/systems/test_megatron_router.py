@@ -11,7 +11,7 @@ from torch import Tensor
 from moescope.contracts import find
 from moescope.errors import ProofFailed
 from moescope.interventions import Replay, intervene, route_of
-from moescope.models.zoo import megatron
+from moescope.models.zoo.language import megatron
 from moescope.proof import observed
 
 FORMS: dict[str, dict[str, Any]] = {

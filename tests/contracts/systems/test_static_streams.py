@@ -13,7 +13,7 @@ from torch import Tensor
 import moescope
 from moescope.contracts import find
 from moescope.errors import NotMoEError, ProofFailed
-from moescope.models.zoo._parts_diffusion import denoise
+from moescope.models.zoo.denoisers._parts_diffusion import denoise
 from moescope.proof import observed
 
 Rule = Callable[[Any, tuple[Any, ...]], Rows]

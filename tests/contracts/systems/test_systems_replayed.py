@@ -15,7 +15,8 @@ from zoo_text import Layered, places
 
 import moescope
 from moescope.interventions import Replay, Zero, intervene, read_routes
-from moescope.models.zoo import dselect_k, evomoe, glam, hierarchical, limoe, mod, moe1991, mor, shazeer
+from moescope.models.zoo.language import dselect_k, evomoe, glam, hierarchical, mod, moe1991, mor, shazeer
+from moescope.models.zoo.modalities import limoe
 from moescope.proof import tensors
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_adapters import CausalLM, FeedForward, Output, causal, example_text, random_weights
+from ..adapters._parts_adapters import CausalLM, FeedForward, Output, causal, example_text, random_weights
 from ._parts_megatron import SequentialMLP
 
 READS = "text"

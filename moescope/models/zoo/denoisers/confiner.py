@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..language._parts_text import seeded
 from ._parts_diffusion import Block, DiT, Expert, noise
-from ._parts_text import seeded
 
 READS = "noise"
 NAMES = {0: "control", 1: "spatial", 2: "temporal"}

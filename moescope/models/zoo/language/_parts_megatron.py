@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._parts_adapters import FeedForward
+from ..adapters._parts_adapters import FeedForward
 
 
 class Expert(FeedForward):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._parts_diffusion import Attention, grid, waves
-from ._parts_text import seeded
+from ..denoisers._parts_diffusion import Attention, grid, waves
+from ..language._parts_text import seeded
 
 READS = "other"
 NAMES = ("text", "image", "vision-language")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_text import seeded
+from ..language._parts_text import seeded
 
 READS = "other"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..language._parts_text import seeded
 from ._parts_diffusion import Block, DiT, Expert, noise
-from ._parts_text import seeded
 
 READS = "noise"
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._parts_dispatch import BufferedBlock, BufferGate, Placed
-from ._parts_text import VOCABULARY, Attention, Block, places, seeded, text_example
+from ..language._parts_dispatch import BufferedBlock, BufferGate, Placed
+from ..language._parts_text import VOCABULARY, Attention, Block, places, seeded, text_example
 
 READS = "other"  # pictures and texts at once: see `example`
 MODALITIES = ("image", "text")

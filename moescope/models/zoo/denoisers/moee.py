@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_text import Block, feed_forward, places, seeded
+from ..language._parts_text import Block, feed_forward, places, seeded
 
 READS = "other"  # noise and an emotion's latents: see `example`
 EMOTIONS = ("happiness", "sadness", "anger", "disgust", "fear", "surprise")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..language._parts_text import seeded
 from ._parts_diffusion import Block, DiT, Expert, noise
-from ._parts_text import seeded
 from .dit_moe import Gate
 
 READS = "noise"

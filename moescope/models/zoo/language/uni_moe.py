@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Expert
+from ..denoisers._parts_diffusion import Expert
 from ._parts_text import VOCABULARY, Block, Language, seeded, text_example
 
 READS = "text"

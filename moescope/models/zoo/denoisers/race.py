@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..language._parts_text import seeded
 from ._parts_diffusion import Block, DiT, PoolMoE, noise
-from ._parts_text import seeded
 from .diffmoe import calibrated
 
 READS = "noise"

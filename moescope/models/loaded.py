@@ -1,0 +1,91 @@
+"""What loading gives: a model ready to run, where and in which precision; and tokenizers."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..foreign import doing, one_line
+
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "tekken.json",
+)
+
+
+@dataclass(eq=False)
+class Loaded:
+    """A model ready to run: with its tokenizer, or for images with `prepare` (pictures → float array of a batch)."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any = None
+    prepare: Any = None
+    notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
+    no_tokenizer: str = "comes without a tokenizer"
+    times: tuple[float, ...] = ()  # a denoiser's: timesteps at which pictures are shown to it, with so much noise
+    pipe: Any = None  # a pipeline of diffusers, which takes a prompt; `model` is its denoiser
+
+    @property
+    def reads(self) -> str:
+        """text or image."""
+        return "image" if self.prepare is not None else "text"
+
+
+def device_of(device: str) -> torch.device:
+    """`auto`: a GPU where there is one. InputError if the device asked for is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"device {device!r} cannot be used here: {one_line(first)}; try cpu") from error
+    if found.type == "meta":
+        raise InputError("device 'meta' holds no numbers, so nothing can be run there; try cpu")
+    return found
+
+
+def dtype_of(dtype: str, device: torch.device) -> torch.dtype | str:
+    """`auto`: float32 on a CPU, the checkpoint's own type on a GPU."""
+    if dtype == "auto":
+        return torch.float32 if device.type == "cpu" else "auto"
+    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+    if dtype not in known:
+        raise InputError(f"dtype {dtype!r} is not one of auto, {', '.join(known)}")
+    return known[dtype]
+
+
+@dataclass(frozen=True)
+class How:
+    """How weights are loaded."""
+
+    device: torch.device
+    dtype: torch.dtype | str
+    remote: bool
+    pickle: bool
+    missing: bool
+    revision: str | None = None
+
+
+def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The tokenizer; or None and why there is none, which only texts need."""
+    import transformers
+
+    if isinstance(folder, Path) and not any((folder / name).exists() for name in _TOKENIZERS):
+        return None, "comes without a tokenizer"
+    try:
+        with doing("loading its tokenizer", InputError):
+            return transformers.AutoTokenizer.from_pretrained(folder, **options), ""
+    except InputError as error:
+        return None, f"comes with a tokenizer that cannot be used ({error})"

@@ -1,0 +1,1 @@
+"""Language models: dense mixtures, trees, selectors, capacity, depth."""

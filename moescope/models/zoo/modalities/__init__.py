@@ -1,0 +1,1 @@
+"""More than one kind of input: pictures and texts, observations and actions."""
