@@ -10,7 +10,7 @@ from moescope.models import zoo
 from moescope.models.loading import load
 from moescope.tracer import trace
 
-TEXTS = ["The router looked at the token.", "Some tokens run more often than others do.", "A third text."]
+TEXTS = ["The router looked at the token.", "Some tokens run more often than others do.", "A third text. " * 150]  # windows
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.system(name).READS == "text"])
@@ -23,7 +23,7 @@ def test_texts(name: str, tmp_path: Path) -> None:
         decided = store.rows("select t.unit, count(distinct token) from decisions join tokens t using (token) group by all")
         texts = store.rows("select count(distinct text) from sequences where text is not null")
     assert dict(decided).keys() == units.keys()
-    assert units == {"batch": 2} or texts == [(3,)]
+    assert set(units) == {"batch"} or texts[0][0] >= 3
     assert dict(decided).get("text", 0) <= units.get("text", 0)
 
 

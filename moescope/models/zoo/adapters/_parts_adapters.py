@@ -69,7 +69,9 @@ class CausalLM(nn.Module):
 
     def __init__(self, name: str, layers: int, hidden: int, vocabulary: int, ffn: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.config = SimpleNamespace(model_type=name, vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers)
+        self.config = SimpleNamespace(
+            model_type=name, vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, max_position_embeddings=256
+        )
         self.embed = nn.Embedding(vocabulary, hidden)
         self.position = nn.Embedding(256, hidden)
         self.layers = nn.ModuleList(Layer(hidden, ffn(number)) for number in range(layers))
