@@ -43,7 +43,7 @@ check: .venv/.test lint  ## the same without slow tests
 
 fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
 	MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \
-	  $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" tests/test_hostile_inputs.py tests/test_words.py
+	  $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" tests/cli/test_hostile_inputs.py tests/cli/test_words.py
 
 mutants: .venv/.test  ## does a test notice? small wrong changes, one at a time in a copy (some hours; see benchmarks/mutants)
 	$(BIN)/python -m benchmarks.mutants $(MUTANTS)
@@ -56,16 +56,16 @@ lint: .venv/.test
 	$(BIN)/lint-imports
 
 bench: .venv/.test  ## every performance figure, as ratios in one run
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python -m benchmarks.speed
 
 bench-peers: .venv/.test  ## the same model and inputs through other tools, installed into a folder of their own
 	$(BIN)/python -m benchmarks.peers --install build/peers
 
 specimens: .venv/.test  ## train the shipped models again
-	$(BIN)/python -m specimens.mixtral
-	$(BIN)/python -m specimens.switch
-	$(BIN)/python -m specimens.switch --joined
-	$(BIN)/python -m specimens.vmoe
+	$(BIN)/python -m specimens.training.mixtral
+	$(BIN)/python -m specimens.training.switch
+	$(BIN)/python -m specimens.training.switch --joined
+	$(BIN)/python -m specimens.training.vmoe
 
 docs: .venv/.test  ## fill the marked blocks of README.md from live output
 	$(BIN)/python -m docs.update_readme

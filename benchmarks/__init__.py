@@ -1,1 +1,5 @@
-"""Scripts behind every figure: what tracing costs, how answers scale, what other tools do with the same model."""
+"""Scripts behind every figure: each room answers one question.
+
+`speed`: what tracing and asking cost; `scale`: does it hold when a store is large; `peers`: what other tools do with the same
+model; `versions`: which Transformers are read right; `mutants`: would a test notice.
+"""

@@ -20,6 +20,14 @@ def families() -> str:
     return as_markdown(list(rows()))
 
 
+def systems() -> str:
+    """The table of routing systems, each proved while this runs."""
+    from moescope.proof.systems import systems as rows
+    from moescope.proof.table import systems_markdown
+
+    return systems_markdown(list(rows()))
+
+
 def commands() -> str:
     """Every command with the first sentence of its help."""
     from moescope.discover import modules
@@ -94,7 +102,7 @@ def figures() -> str:
     """The table of `make bench`, with its date, machine and versions."""
     import json
 
-    found = json.loads((DEMO.parent / "benchmarks" / "results.json").read_text())
+    found = json.loads((DEMO.parent / "benchmarks" / "speed" / "results.json").read_text())
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     lines = [f"`make bench` ({found['machine']}; {versions}). CPU time; ratios are paired."]
     for name, part in found["parts"].items():
@@ -116,7 +124,7 @@ def peers() -> str:
     """The tables of `make bench-peers`: who counts right, and what it costs."""
     import json
 
-    found = json.loads((DEMO.parent / "benchmarks" / "peers.json").read_text())
+    found = json.loads((DEMO.parent / "benchmarks" / "peers" / "peers.json").read_text())
     tools = list(found["right"][0]["cells"])
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     lines = [f"`make bench-peers` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}).", ""]
@@ -148,6 +156,7 @@ LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
     "pages": pages,
+    "systems": systems,
     "views": views,
 }
 BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last `make demo`, `make bench`, `make bench-peers`

@@ -1,7 +1,7 @@
 """Modules that take part in a model and are no part of it for torch: values of a plain dictionary or list, or a method's owner.
 
-`eval()`, `to()`, `state_dict()` and `parameters()` do not reach them. So their weights are counted and hashed here, a proof puts
-them into evaluation with the rest, and a run in which they stayed in training says so.
+`eval()`, `to()`, `state_dict()` and `parameters()` do not reach them. So their weights are counted and hashed here, a proof
+puts them into evaluation with the rest, and a run in which they stayed in training says so.
 """
 
 from collections.abc import Iterator
@@ -53,8 +53,8 @@ def notes(model: nn.Module) -> list[str]:
         return []
     more = f" and {len(left) - 1} more" if left[1:] else ""
     return [
-        f"{left[0]}{more} stayed in training, since eval() does not reach what is in plain dictionaries and lists: what they drop "
-        "at random is in what was traced; call eval() on each of them"
+        f"{left[0]}{more} stayed in training, since eval() does not reach what is in plain dictionaries and lists: what they "
+        "drop at random is in what was traced; call eval() on each of them"
     ]
 
 

@@ -110,6 +110,12 @@ def pieces(value: Any) -> list[Piece]:
     return [repr(value) if known else None]
 
 
+def as_bytes(tensor: Tensor) -> Tensor:
+    """(bytes,) uint8 of a plain tensor's values in order, whatever its strides (one that was expanded has a stride of 0)."""
+    flat = tensor.detach().resolve_conj().resolve_neg().reshape(-1)
+    return (flat if flat.stride(0) == 1 else flat.clone(memory_format=torch.contiguous_format)).contiguous().view(torch.uint8)
+
+
 def _form(tensor: Tensor) -> str | None:
     if type(tensor) not in _PLAIN:
         return type(tensor).__name__

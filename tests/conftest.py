@@ -104,19 +104,25 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         yield cache(lambda name: running.enter_context(serving(makers[name](folder / f"{name}.duckdb"))))
 
 
+@pytest.fixture(scope="session")
+def visitors(chromium: Any) -> Callable[..., Any]:
+    """A visitor who prefers a colour scheme; he keeps the dashboard's scripts, which each would load and compile again."""
+    window = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}
+    return cache(lambda **options: chromium.new_context(**window, **options))
+
+
 @pytest.fixture
-def looking(chromium: Any, sites: Callable[[str], Any]) -> Iterator[Callable[..., Any]]:
+def looking(visitors: Callable[..., Any], sites: Callable[[str], Any]) -> Iterator[Callable[..., Any]]:
     """Opens a fresh page on a store's dashboard; whatever went wrong on any of them fails the test."""
     from browser import Eyes
 
     opened: list[Eyes] = []
 
     def look(store: str = "demo", **options: Any) -> Eyes:
-        context = chromium.new_context(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce", **options)
-        opened.append(Eyes(context.new_page(), sites(store)))
+        opened.append(Eyes(visitors(**options).new_page(), sites(store)))
         return opened[-1]
 
     yield look
     for eyes in opened:
         eyes.sound()
-        eyes.page.context.close()
+        eyes.page.close()

@@ -38,12 +38,7 @@ def bars(
     shown = tooltips(frame, [x, color, y, low, high, *tooltip])
     bar = base.mark_bar(cornerRadiusEnd=2, **({} if color else {"color": CATEGORY[0]})).encode(tooltip=shown)
     if color:
-        legend = alt.Legend(orient="bottom" if frame[color].nunique() <= 4 else "right", labelLimit=280)
-        bar = bar.encode(
-            color=alt.Color(
-                field=field(color), type="nominal", title=words(color), scale=alt.Scale(range="category"), legend=legend
-            )
-        )
+        bar = bar.encode(color=_colour(frame, color))
     if select:
         pick = alt.selection_point(name="pick", fields=[x], on="click")
         bar = bar.add_params(pick).encode(opacity=alt.condition(pick, alt.value(1), alt.value(0.45)))
@@ -54,6 +49,12 @@ def bars(
         layers.append(rule(chance, horizontal=not horizontal))
     count = frame[x].nunique() * (frame[color].nunique() if color else 1)
     return titled(alt.layer(*layers).properties(**_size(count, horizontal)), title, dashed(subtitle, chance, chance_label))
+
+
+def _colour(frame: pd.DataFrame, column: str) -> alt.Color:
+    legend = alt.Legend(orient="bottom" if frame[column].nunique() <= 4 else "right", labelLimit=280)
+    scale = alt.Scale(range="category")
+    return alt.Color(field=field(column), type="nominal", title=words(column), scale=scale, legend=legend)
 
 
 def _axes(frame: pd.DataFrame, x: str, y: str, sort: str | None, format: str, horizontal: bool) -> dict[str, Any]:

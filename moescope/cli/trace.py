@@ -38,7 +38,13 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
               help="Sum up activations on the way (the experts run once more); may be repeated.")  # fmt: skip
 @click.option("--generate", type=Whole(1, 2**20), help="Generate so many tokens after each text, and trace them too.")
 @click.option("--every", default=1, show_default=True, type=COUNT, help="Record only each n-th forward pass.")
-@click.option("--set", "overrides", multiple=True, callback=SETTINGS, help="Change the routing: capacity_factor=0.5 (V-MoE).")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    callback=SETTINGS,
+    help="Change the routing: capacity_factor=0.5 (V-MoE); the call of a pipeline: num_inference_steps=20.",
+)
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--text-column", type=TEXT, help="The column that holds the text (JSONL, tables, data sets).")
 @click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
@@ -56,7 +62,8 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> None:
     """Trace MODEL over DATA into STORE.
 
-    MODEL is a shipped specimen (mixtral, switch, vmoe ...), a local folder, a hub name, or a V-MoE checkpoint's prefix.
+    MODEL is a shipped specimen (mixtral, switch, vmoe ...), a small model of a system (mor, dit_moe ...), a local folder (a
+    pipeline of diffusers takes the texts of DATA as prompts), a hub name, or a V-MoE checkpoint's prefix.
     """
     from ._support.progress import Bar, summary
 

@@ -121,11 +121,12 @@ def _last_word(site: Site, which: str) -> tuple[list[Any], list[RemovableHandle]
 
 
 def _occupied(site: Site, outer: list[Any]) -> tuple[Tensor, Tensor]:
-    """Places (of B C) of a group's buffer that hold a token, and which places of the stream these tokens are."""
+    """Places (of B C) of a group's buffer that hold a token, and the places of these tokens in the stream, in order."""
     mine = outer[0][0][:, :, site.parent_expert].transpose(1, 2) > 0.5  # (B, C, N)
     at = mine.float().argmax(-1) + torch.arange(len(mine), device=mine.device)[:, None] * mine.shape[-1]
     occupied = mine.any(-1).flatten().nonzero()[:, 0]
-    return occupied, at.flatten()[occupied]
+    rows, order = at.flatten()[occupied].sort()
+    return occupied[order], rows
 
 
 def _within(outer: Any, inner: Any) -> Tensor:

@@ -5,7 +5,7 @@ and from the same random state, so that sampling (second experts, jitter) draws 
 deepspeed/moe/sharded_moe.py, `top1gating` (random token selection), `top2gating`, `topkgating`. A pool is what one process
 routes at once: the whole batch.
 
-PR-MoE (arXiv 2201.05596, section 4.1) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
+PR-MoE (arXiv 2201.05596) adds a dense MLP beside the experts and weighs the two by a softmax of its own; that is a
 router too, with the mixture as its expert 0 and the MLP in the role `residual`. Its pyramid is experts that differ by layer.
 """
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
+from ..errors import ModelError
 from ..routers.ask_again import again, remember, settings
 from ..routers.base import Edit, Emit, Record, Site
+from ..routers.calls import signature
 from ..routers.held_here import check_held
 from ..routers.inline_softmax import decided, said
 from ..routers.router_call import RouterCall
@@ -41,6 +43,8 @@ class CapacityRoutes(RouterCall):
         """A site for each mixture, and one for what weighs it against a residual MLP."""
         gate: Any = getattr(module, "gate", None)
         if type(gate).__name__ == "TopKGate" and hasattr(gate, "wg") and hasattr(module, "num_local_experts"):
+            if "sparse_routes" not in signature(gate).parameters:
+                raise ModelError(f"{name} is of a DeepSpeed whose gates give no routes: install deepspeed>=0.19.8")
             yield self._mixture(name, module, gate)
         if getattr(module, "use_residual", False) and isinstance(getattr(module, "coefficient", None), nn.Module):
             names = {0: "mixture", 1: "mlp"}
@@ -70,8 +74,12 @@ class CapacityRoutes(RouterCall):
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """(T, k) routes; dropped ones keep the number of the expert that had no room."""
-        _, capacity, _, experts, places, weights, _ = output
         gate: Any = site.router
+        if len(output) != 7:
+            raise ModelError(
+                f"gate {site.path} was called alone, not by its layer, so it gave masks and no routes: call the layer"
+            )
+        _, capacity, _, experts, places, weights, _ = output
         experts, weights = experts.T.long(), weights.T
         wanted = output.wanted if isinstance(output, Routes) else _wanted(gate, args) if gate.drop_tokens else experts
         logits = torch.nn.functional.linear(args[0].float(), gate.wg.weight.float())
@@ -82,10 +90,10 @@ class CapacityRoutes(RouterCall):
         )  # fmt: skip
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """Other routes. What was dropped stays dropped unless it is moved; who comes to a full expert finds room."""
+        """Other routes. What was dropped stays dropped unless it is moved or given a weight; a full expert has room for it."""
         was = self.read(site, args, output)
         assert was.dropped is not None
-        alive = experts.masked_fill(was.dropped & (experts == was.experts), -1)
+        alive = experts.masked_fill(was.dropped & (experts == was.experts) & (weights == 0), -1)
         loss, capacity, count, before, places, given, counts = output
         if not torch.equal(alive, before.T.long()):
             places, capacity = _seated(alive, site.n_experts, int(capacity))

@@ -34,10 +34,10 @@ class MegatronRouter(RouterCall):
         if not (hasattr(config, "num_moe_experts") and hasattr(router, "gating") and hasattr(module, "num_local_experts")):
             return
         on = "input" if getattr(config, "moe_apply_probs_on_input", False) else "output"
-        site = Site(
-            name, module, router, module.experts, self, config.num_moe_experts, weight_on=on, score=router.score_function,
-            capacity_factor=config.moe_expert_capacity_factor, shared=int(getattr(module, "shared_experts", None) is not None),
-        )  # type: ignore[arg-type]  # fmt: skip
+        site = Site(name, module, router, module.experts, self, config.num_moe_experts, weight_on=on)  # type: ignore[arg-type]
+        site.score = getattr(router, "score_function", None)
+        site.capacity_factor = getattr(config, "moe_expert_capacity_factor", None)
+        site.shared = int(getattr(module, "shared_experts", None) is not None)
         site.rule = _rule(config)
         yield site
 
@@ -70,14 +70,16 @@ class MegatronRouter(RouterCall):
         return _pooled(record, chosen) if _drops(router) else record
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
-        """Another map. What was dropped stays dropped unless it is moved."""
+        """Another map. What was dropped stays dropped unless it is moved or given a weight."""
         probs, chosen = output
         if chosen.dtype is not torch.bool:
             return weights.to(probs.dtype), experts.to(chosen.dtype)
         was = self.read(site, args, output)
         if torch.equal(was.experts, experts) and torch.equal(was.weights, weights):
             return output
-        alive = experts >= 0 if was.dropped is None else (experts >= 0) & ~(was.dropped & (experts == was.experts))
+        alive = experts >= 0
+        if was.dropped is not None:
+            alive &= ~(was.dropped & (experts == was.experts) & (weights == 0))
         places = experts.clamp(min=0)
         dense = torch.zeros_like(probs).scatter_add(1, places, weights.masked_fill(~alive, 0).to(probs.dtype))
         made = Written((dense, torch.zeros_like(probs).scatter_add(1, places, alive.to(probs.dtype)) > 0))
@@ -114,17 +116,18 @@ contract = MegatronRouter()
 
 def _rule(config: Any) -> dict[str, Any]:
     groups, scale = getattr(config, "moe_router_num_groups", None), getattr(config, "moe_router_topk_scaling_factor", None)
-    softmax = {"softmax": "before top-k" if config.moe_router_pre_softmax else "after top-k"}
+    softmax = {"softmax": "before top-k" if getattr(config, "moe_router_pre_softmax", False) else "after top-k"}
+    policy = getattr(config, "moe_token_drop_policy", None)
     return {
         **({"groups": groups, "groups_kept": config.moe_router_group_topk} if groups else {}),
         **({"scale": {"name": "moe_router_topk_scaling_factor", "value": float(scale), "on": "weights"}} if scale else {}),
-        **(softmax if config.moe_router_score_function == "softmax" else {}),
-        **({"drop_policy": config.moe_token_drop_policy} if config.moe_expert_capacity_factor is not None else {}),
+        **(softmax if getattr(config, "moe_router_score_function", "softmax") == "softmax" else {}),
+        **({"drop_policy": policy} if getattr(config, "moe_expert_capacity_factor", None) is not None else {}),
     }
 
 
 def _drops(router: Any) -> bool:
-    return router.config.moe_expert_capacity_factor is not None
+    return getattr(router.config, "moe_expert_capacity_factor", None) is not None
 
 
 def _remembering(site: Site) -> list[RemovableHandle]:

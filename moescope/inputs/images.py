@@ -4,7 +4,6 @@ Grey stays (H, W); everything else becomes RGB (H, W, 3), turned as its EXIF ori
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -37,21 +36,21 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Lazy[tuple[int, Path]]:
     """Every header is checked now, every image is decoded when asked for; each image is a document."""
     if path.is_file():
-        return _lazy(path.parent, [path], replace(options, source=None))
+        return _lazy(path.parent, [path])
     root, options = enter_split(path, options)
     files = list_files(root)
     images = [p for p in files if _is_image(p)]
     options.report.skip(options.name(path), "files that are not images", len(files) - len(images))
     groups = by_subfolder(root, images)
     ordered = list(in_turn(groups) if options.limit else chain.from_iterable(groups))
-    return _lazy(root, ordered[: options.limit], options)
+    return _lazy(root, ordered[: options.limit])
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Path]]:
+def _lazy(root: Path, paths: list[Path]) -> Lazy[tuple[int, Path]]:
     def make(key: tuple[int, Path]) -> Example:
         row, path = key
         source = shown(path.relative_to(root).as_posix())

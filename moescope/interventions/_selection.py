@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..contracts import Site
+from ..decisions import ANY_K
 from ..errors import InputError
 from ..routers.calls import bare
 from ..words import numbers
@@ -66,7 +67,7 @@ def choices(site: Site) -> int:
 
 def top_k(site: Site) -> int | None:
     """Experts per decision, as far as the modules say it before a record was seen."""
-    if site.top_k is not None and site.kind not in ("expert_choice", "global", "soft"):
+    if site.top_k is not None and site.kind not in ANY_K:
         return site.top_k
     if site.contract.configured:
         config: Any = site.router.config  # type: ignore[union-attr]

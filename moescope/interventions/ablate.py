@@ -45,10 +45,7 @@ def ablate(
     InputError and StoreError say in one sentence what is wrong; then nothing is changed.
     """
     store = Path(store)
-    if mode not in MODES:
-        raise InputError(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
-    if at not in ("target", "input"):
-        raise InputError(f"a loss is counted at the target or at the input, not at {at!r}")
+    _check(mode, at)
     sites = find(loaded.model)
     with open_store(store) as opened:
         number = baseline(opened, loaded.model, run)
@@ -67,3 +64,10 @@ def ablate(
     save(store, rows)
     finished(folder)
     return rows
+
+
+def _check(mode: str, at: str) -> None:
+    if mode not in MODES:
+        raise InputError(f"there is no mode {mode!r}: choose one of {', '.join(MODES)}")
+    if at not in ("target", "input"):
+        raise InputError(f"a loss is counted at the target or at the input, not at {at!r}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..contracts import Edit as Rewrite
 from ..contracts import Site
+from ..decisions import ANY_K
 from ..errors import InputError, ModelError
 from ._base import Edit, Undo
 from ._selection import check_experts, choices, rows, top_k
@@ -153,7 +154,7 @@ def placed(experts: Tensor, weights: Tensor, wanted: list[int]) -> Tensor:
 def token_choice(edit: Edit, sites: Sequence[Site]) -> None:
     """ModelError where the routers meant do not let tokens choose."""
     for site in edit.where(sites):
-        if site.kind in ("expert_choice", "global", "soft"):
+        if site.kind in ANY_K:
             raise ModelError(
                 f"router {site.path} is {site.kind.replace('_', ' ')}: its tokens do not choose experts, so '{edit.mode}' "
                 "has no meaning there; use zero"

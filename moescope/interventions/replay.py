@@ -18,7 +18,8 @@ from ._base import Edit, Undo
 class Route:
     """What one router executed in one forward: experts, weights (T, k) in the router's own order; -1 is an empty place.
 
-    known: (T,) bool, False for rows the record does not hold (padding), which keep what the router decides.
+    known: (T,) bool, False for rows the record does not hold: padding, which keeps what the router decides, and tokens that the
+    router did not see, where it sees some alone.
     dropped: (T, k) bool or None; buffer: (T, k) places in the buffer or None.
     """
 
@@ -50,26 +51,36 @@ def read_routes(store: Store, run: int, forward: int, keys: Mapping[str, np.ndar
             "where run = ? and forward = ? and router = ?",
             [run, forward, router],
         ).fetchnumpy()
-        if len(rows["token"]):
-            wide = int(experts) if kind in ("expert_choice", "global") else int(k or rows["slot"].max() + 1)
-            found[name] = _route(rows, keys[stack], wide)
+        seen = store.sql(
+            "select distinct token from decisions where run = ? and forward = ? and router = ?", [run, forward, router]
+        ).fetchnumpy()["token"]
+        if len(seen):
+            fixed = kind in ("expert_choice", "global")
+            wide = int(experts) if fixed else int(k or max(rows["slot"], default=0) + 1)
+            found[name] = _route(rows, seen, keys[stack], wide)
     return found
 
 
-def _route(rows: Mapping[str, Any], keys: np.ndarray, k: int) -> Route:
-    order = np.argsort(keys)
-    at = order[np.searchsorted(keys, rows["token"].astype(np.int64), sorter=order).clip(max=len(keys) - 1)]
-    mine = keys[at] == rows["token"]
-    at, slot = at[mine], rows["slot"][mine].astype(np.int64)
+def _route(rows: Mapping[str, Any], seen: np.ndarray, keys: np.ndarray, k: int) -> Route:
+    at, mine = _places(rows["token"], keys)
+    slot = rows["slot"][mine].astype(np.int64)
     full = {"expert": -1, "weight": 0.0, "dropped": False, "buffer_position": 0}
     arrays = {n: np.full((len(keys), k), v, np.asarray(v).dtype) for n, v in full.items()}
     for name, array in arrays.items():
         array[at, slot] = np.ma.filled(rows[name][mine], full[name])
     known = np.zeros(len(keys), bool)
-    known[at] = True
+    known[_places(seen, keys)[0]] = True
     tensors = {n: torch.from_numpy(a) for n, a in arrays.items()}
     weights = tensors["weight"].float()
     return Route(tensors["expert"], weights, torch.from_numpy(known), tensors["dropped"], tensors["buffer_position"])
+
+
+def _places(tokens: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where in `keys` tokens are, of those that are there; and which of them are."""
+    order = np.argsort(keys)
+    at = order[np.searchsorted(keys, tokens.astype(np.int64), sorter=order).clip(max=len(keys) - 1)]
+    mine = keys[at] == tokens
+    return at[mine], mine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +122,14 @@ def _attach(site: Site, route: Route) -> list[Any]:
             site.experts.register_forward_pre_hook(lambda _, args: (args[0], _token_choice(site, args[1], route)), prepend=True)
         ]
     gone = site.contract.keeps_drops and route.dropped is not None
-    experts = route.experts.masked_fill(route.dropped, -1) if gone and route.dropped is not None else route.experts
+    whole = (
+        replace(route, experts=route.experts.masked_fill(route.dropped, -1)) if gone and route.dropped is not None else route
+    )
 
     def write(was: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        route = _of_rows(whole, len(was))
         _fits(site, was, route)
+        experts = route.experts
         kept = site.kind == "expert_choice" and site.contract.routing_object  # V-MoE: each expert has as many tokens as before
         if kept and bool(((experts.to(was.device) >= 0) & (was < 0)).any()):
             raise ModelError(
@@ -125,6 +140,13 @@ def _attach(site: Site, route: Route) -> list[Any]:
         return new if known is None else (torch.where(known, new[0], was), torch.where(known, new[1], weights))
 
     return list(site.contract.edit(site, write))
+
+
+def _of_rows(route: Route, rows: int) -> Route:
+    """The route of the tokens that a router sees, where these are not all: in their order in the stream."""
+    if rows == len(route.experts) or route.known is None or rows != int(route.known.sum()):
+        return route
+    return replace(route, experts=route.experts[route.known], weights=route.weights[route.known], known=None)
 
 
 def _token_choice(site: Site, routing: Any, route: Route) -> Any:

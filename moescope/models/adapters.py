@@ -11,6 +11,7 @@ from ..errors import ModelError
 from .missing import listed
 
 CONFIG = "adapter_config.json"
+OUTSIDE = {"XLORA": "XLoraModel", "POLY": "PolyModel"}  # PEFT's that take part in a forward from outside the base model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -43,7 +44,7 @@ def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:
     """Put the adapter of a folder into its base model; sentences on weights that it lacks or that fit nowhere.
 
     ModelError if there are such and not `allow`, for an adapter that the model does not fit, one that changes no weights
-    (prompt tuning), and where PEFT is not installed.
+    (prompt tuning) or is more than the base model with weights in it (X-LoRA, Poly), and where PEFT is not installed.
     """
     try:
         import peft
@@ -55,6 +56,11 @@ def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:
             raise ModelError(
                 f"{name} is an adapter of the kind {config.peft_type.value}, which puts tokens before the text and no weights "
                 "into the model; only adapters of weights can be traced from a folder"
+            )
+        if config.peft_type.value in OUTSIDE:
+            raise ModelError(
+                f"{name} is an adapter of the kind {config.peft_type.value}, which takes part in a forward from outside the "
+                "base model; load it with PEFT and give that model to moescope.Tracer"
             )
         config.inference_mode = True
         done = peft.get_peft_model(model, config).load_adapter(str(folder), "default")  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def _bytes(piece: weights.Piece, whole: bool) -> bytes | None:
     if not whole:
         flat = flat[:: max(1, flat.numel() // 65536)]
     try:
-        return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes()  # type: ignore[no-any-return]
+        return weights.as_bytes(flat.cpu()).numpy().tobytes()  # type: ignore[no-any-return]
     except (RuntimeError, NotImplementedError):  # e.g. no longer there
         return None
 

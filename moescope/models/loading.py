@@ -17,6 +17,7 @@ from . import zoo
 from .adapters import base_of, is_adapter, put_on
 from .guard import config_of, unpickled
 from .missing import complete, readable, reported, steady
+from .pipelines import denoiser, load_pipeline
 
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 _TOKENIZERS = (
@@ -43,6 +44,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
     no_tokenizer: str = "comes without a tokenizer"
     times: tuple[float, ...] = ()  # a denoiser's: timesteps at which pictures are shown to it, with so much noise
+    pipe: Any = None  # a pipeline of diffusers, which takes a prompt; `model` is its denoiser
 
     @property
     def reads(self) -> str:
@@ -119,19 +121,22 @@ def _found(name: str, how: _How, revision: str | None) -> Loaded:
         return _adapter(name, folder, how)
     if (folder / "config.json").exists():
         return _folder(name, folder, how)
+    if (folder / "model_index.json").exists():
+        pipe = load_pipeline(folder, how.device, how.dtype, how.pickle)
+        return Loaded(name, denoiser(pipe), pipe=pipe)
     if name in zoo.names() and not folder.exists():
         return _zoo(name, how)
     if Path(f"{name}.index").exists():
         return _checkpoint(name, how.device, how.dtype)
     if folder.exists():
         raise ModelError(
-            f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a V-MoE checkpoint "
-            "a file PREFIX.index"
+            f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a pipeline's a "
+            "model_index.json, a V-MoE checkpoint a file PREFIX.index"
         )
     if not _HUB_NAME.fullmatch(name):
         raise InputError(
-            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a small "
-            f"model of a system: {', '.join(zoo.names())}"
+            f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a "
+            f"small model of a system: {', '.join(zoo.names())}"
         )
     return _folder(name, name, replace(how, revision=revision))
 

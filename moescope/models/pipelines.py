@@ -1,18 +1,20 @@
-"""Diffusion pipelines as what is traced: the denoiser in them, from its first call on, and each call of the pipeline as one thing.
+"""Diffusion pipelines as what is traced: the denoiser in them, from its first call on, and each call of theirs as one thing.
 
-A pipeline is no module and takes prompts, so nothing can be proved before it runs. What its denoiser is first called with is what
-its routers are proved on; then that call is made again, recorded.
+A pipeline is no module and takes prompts, so nothing can be proved before it runs. What its denoiser is first called with is
+what its routers are proved on; then that call is made again, recorded.
 """
 
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..contracts import find
 from ..errors import InputError, ModelError, MoescopeError, NotMoEError
+from .guard import read_json, unpickled
 from .stages import PARTS, staged
 
 Begin = Callable[[dict[str, Any]], None]
@@ -55,8 +57,9 @@ class Pipeline:
         )
 
     def open(self, begin: Begin, scope: Scope) -> None:
-        """Call `begin(inputs)` when the denoiser is first called, and run the rest of each call of the pipeline in `scope()`."""
-        model, own, names = self.model, vars(self.model).get("forward"), list(inspect.signature(self.model.forward).parameters)
+        """Call `begin(inputs)` at the denoiser's first call; from there on each call of the pipeline runs in `scope()`."""
+        model, own = self.model, vars(self.model).get("forward")
+        names = list(inspect.signature(model.forward).parameters)
 
         def first(*args: Any, **kwargs: Any) -> Any:
             put_back()
@@ -103,6 +106,40 @@ class Pipeline:
     def close(self) -> None:
         """As it was."""
         self._stack.close()
+
+
+def load_pipeline(folder: Path, device: Any, dtype: Any, pickle: bool) -> Any:
+    """The pipeline in a folder, on a device. ModelError for pickled weights, code of its own, or where diffusers is missing."""
+    index = read_json(folder / "model_index.json")
+    kind = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(kind, str):
+        raise ModelError(f"{folder / 'model_index.json'} names no class of diffusers; give the original file")
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        unpickled(part, pickle)
+    try:
+        import diffusers
+    except ImportError as error:
+        raise ModelError(f"{folder} is a pipeline of diffusers, which is not installed: pip install diffusers") from error
+    if not isinstance(getattr(diffusers, kind, None), type):
+        raise ModelError(f"{folder} is a {kind}, which diffusers {diffusers.__version__} has not: code of its own is not run")
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+    options = {} if isinstance(dtype, str) else {"torch_dtype": dtype}
+    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=None if pickle else True, **options
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def denoiser(pipe: Any) -> nn.Module:
+    """What is called in every step. ModelError where a pipeline has none by the usual names."""
+    found = next((part for name in ("transformer", "unet") if isinstance(part := getattr(pipe, name, None), nn.Module)), None)
+    if found is None:
+        raise ModelError(f"this {type(pipe).__name__} has no transformer and no unet, so it denoises nothing; trace its models")
+    return found
 
 
 def never_run(pipe: Any) -> ModelError:

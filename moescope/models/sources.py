@@ -9,8 +9,8 @@ from torch import nn
 
 from ..errors import InputError
 from ..routers.compiled import is_wrapper, refused, runs_eagerly
+from .adapters import OUTSIDE
 
-OUTSIDE = ("XLoraModel", "PolyModel")  # PEFT's that take part in a forward from outside the base model
 WRAPPING = "_original_component."  # what TransformerLens puts into the path of a module that it replaced
 
 
@@ -28,7 +28,7 @@ def unwrap(model: Any) -> nn.Module:
             raise refused(f"this {type(model._orig_mod).__name__}")
         return unwrap(model._orig_mod)
     if "peft" in kind and hasattr(model, "get_base_model"):
-        outside = type(model.base_model).__name__ in OUTSIDE
+        outside = type(model.base_model).__name__ in OUTSIDE.values()
         return model if outside else model.get_base_model()  # with the adapters in it
     if "nnsight" in kind:
         inner = model._module

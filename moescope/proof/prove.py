@@ -117,6 +117,7 @@ def quiet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[Callable[[], 
     Gives a function that puts it back in between, for a forward that starts where the one before it did.
     """
     state, depth = State(model, inputs), getattr(_here, "proofs", 0)
+    unreached = [module for module in hidden_modules.hidden(model).values() if module.training]
 
     def again() -> None:
         state.restore()
@@ -131,6 +132,8 @@ def quiet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[Callable[[], 
     finally:
         _here.proofs = depth
         state.restore()
+        for module in unreached:
+            module.training = True
 
 
 def proving() -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..contracts import Site
 from ..hooks import Own
+from ..weights import as_bytes
 from .prove import Proof, prove
 
 _SETTING = (bool, int, float, str, type(None), torch.dtype, torch.device)
@@ -91,5 +92,5 @@ def _plain(value: Any) -> Any:
 def _value(value: Any) -> Any:
     """A value to compare an input by; for objects, which may change inside, one that equals no other."""
     if torch.is_tensor(value) and not value.is_meta:
-        return value.shape, value.dtype, value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        return value.shape, value.dtype, as_bytes(value.cpu()).numpy().tobytes()
     return value if isinstance(value, _SETTING) else object()

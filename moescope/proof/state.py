@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ProofFailed
 from ..hooks import PLACES, Own
+from ..weights import as_bytes
 
 _CLONED = 256 << 20  # bytes of tensors of which a copy is kept, smallest first; larger ones are only watched
 _SAMPLE = 1 << 10  # values of a tensor that is only watched
@@ -217,11 +218,7 @@ def _version(tensor: Tensor) -> int | None:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     """Bit by bit, so that NaN equals itself."""
-    return torch.equal(_bits(one), _bits(other))
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().resolve_conj().resolve_neg().reshape(-1).contiguous().view(torch.uint8)
+    return torch.equal(as_bytes(one), as_bytes(other))
 
 
 def _random_states() -> list[tuple[Any, Any]]:

@@ -41,8 +41,14 @@ class Row:
     contracts: list[str] = field(default_factory=list)
     proved_by: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # packages that are not installed here
+    nothing: bool = False  # there is nothing that could be proved, for this reason
     proved: bool = False
     reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Something was there to be proved, and was not."""
+        return not self.proved and bool(self.reason) and not self.missing and not self.nothing
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -50,9 +56,11 @@ class Row:
 
 
 _CLOSED = "closed: nothing of it can be run"
+_HRM = "nothing to prove: `--measure dimensionality` of its modules by cycle, equal to a recomputation by hand (hrm_text)"
 SYSTEMS = (
     System("Dense mixture (1991)", "softmax of all experts", ("own:moe1991", "neural-trees:dense")),
-    System("Hierarchical mixture (Jordan–Jacobs)", "tree of gates", ("own:hierarchical", "neural-trees:tree", "mixture-of-experts:two_levels")),
+    System("Hierarchical mixture (Jordan–Jacobs)", "tree of gates",
+           ("own:hierarchical", "neural-trees:tree", "mixture-of-experts:two_levels")),
     System("Shazeer 2017", "noisy top-k", ("own:shazeer",)),
     System("GShard", "top-2, second by chance, capacity", ("transformers:nllb-moe", "mixture-of-experts:one_level")),
     System("Switch Transformer", "top-1, capacity, drops", ("transformers:switch_transformers",)),
@@ -68,7 +76,8 @@ SYSTEMS = (
     System("ModuleFormer", "top-k of attention and feed-forward experts, JetMoE's rule", ("transformers:jetmoe",)),
     System("DeepSeek-V3", "sigmoid, bias, groups, shared expert", ("transformers:deepseek_v3",)),
     System("Llama 4", "sigmoid weight on the input, shared expert", ("transformers:llama4_text",)),
-    System("DeepSpeed-MoE", "top-1 with random token selection, top-2, top-k", ("deepspeed:top1", "deepspeed:top2", "deepspeed:top3")),
+    System("DeepSpeed-MoE", "top-1 with random token selection, top-2, top-k",
+           ("deepspeed:top1", "deepspeed:top2", "deepspeed:top3")),
     System("PR-MoE", "pyramid of experts, residual coefficient", ("deepspeed:residual",)),
     System("Megatron-Core", "softmax, sigmoid, groups, dropping; sequence-first rows", ("own:megatron",)),
     System("DiT-MoE", "top-2 and two shared, per patch and timestep", ("own:dit_moe",)),
@@ -99,6 +108,7 @@ SYSTEMS = (
     System("AdaMix", "an adapter by chance, their mean at inference", ("own:adamix",)),
     System("X-LoRA", "LoRAs weighed by a pass of the model before", ("peft:xlora",)),
     System("Arrow, Poly, Lily", "LoRAs by prototypes, by task, by the batch", ("peft:arrow", "peft:poly", "peft:lily")),
+    System("HRM", "no routing: dimensionality of recursive states", (), _HRM),
     System("GPT-4, Gemini, PaLM", "said to be mixtures, or not said", (), _CLOSED),
 )  # fmt: skip
 
@@ -115,7 +125,7 @@ def systems(names: Iterable[str] = ()) -> Iterator[Row]:
 
 
 def _row(system: System) -> Row:
-    row = Row(system.name, system.rule, reason=system.why)
+    row = Row(system.name, system.rule, reason=system.why, nothing=not system.sources)
     for source in system.sources:
         kind, _, name = source.partition(":")
         try:

@@ -36,7 +36,7 @@ def system_line(row: Row) -> str:
     """One routing system for a terminal."""
     if row.proved:
         return f"proved  {row.name}: {', '.join(row.contracts)} ({', '.join(row.proved_by)}); {row.rule}"
-    return f"{'-' if not row.missing and row.reason.startswith('closed') else 'NOT'}     {row.name}: {row.reason}"
+    return f"{'-      ' if row.nothing else 'NOT     '}{row.name}: {row.reason}"
 
 
 def systems_markdown(rows: Sequence[Row]) -> str:

@@ -29,8 +29,13 @@ MIGRATIONS = (
     Migration(
         "4",
         added={
-            "routers": {"unit": "varchar", "pool_axes": "varchar", "parent": "varchar", "parent_expert": "usmallint"},
-            "experts": {"name": "varchar"},
+            "routers": {
+                "decides_on": "varchar",
+                "pool_axes": "varchar",
+                "parent_router": "varchar",
+                "parent_expert": "usmallint",
+            },
+            "experts": {"expert_name": "varchar"},
             "pools": {"threshold": "float"},
         },
     ),

@@ -56,16 +56,25 @@ def create_views(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
 
 
 def refresh_views(con: duckdb.DuckDBPyConnection) -> None:
-    """Make the views anew where those that are there are of other tables, or by another moescope."""
-    said = repr(
-        (statements("views"), column_comments(), routed_views(con), ROUTED_VIEWS, DECISION_COMMENTS, ASSIGNMENT_COMMENTS)
-    )
-    now = hashlib.sha256(said.encode()).hexdigest()
-    if con.execute("select value from meta where key = 'views'").fetchall() == [(now,)]:
+    """Make the views anew where those that are there are of other tables, or by another moescope.
+
+    Those that name no routes_<k> stay when only these have changed: they read the others by name.
+    """
+    fixed = _digest(statements("views"), column_comments())
+    routed = _digest(routed_views(con), ROUTED_VIEWS, DECISION_COMMENTS, ASSIGNMENT_COMMENTS)
+    found = con.execute("select value from meta where key = 'views'").fetchall()
+    if found == [(f"{fixed} {routed}",)]:
         return
-    create_views(con)
+    if found and found[0][0].startswith(fixed):
+        create_routed_views(con)
+    else:
+        create_views(con)
     con.execute("delete from meta where key = 'views'")
-    con.execute("insert into meta values ('views', ?)", [now])
+    con.execute("insert into meta values ('views', ?)", [f"{fixed} {routed}"])
+
+
+def _digest(*said: object) -> str:
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def view_comments() -> dict[str, str]:

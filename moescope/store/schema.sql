@@ -69,9 +69,9 @@ create table routers (
   weight_on varchar, -- what the weight multiplies: output | input | delta (of an adapter) | parameters | residual | vector
   capacity_factor float, -- null without capacity
   extra json, -- groups, bias, scale, and whatever else the contract knows
-  unit varchar, -- what one decision is about: token | sequence | batch
+  decides_on varchar, -- what one decision is about: token | sequence | batch
   pool_axes varchar, -- which axes compete in one top-k: E (experts) | L (tokens of a sequence) | BL | BE | LE | BLE (B: the batch)
-  parent varchar, -- in a tree: routers.name of the router whose expert this one is; null at the root
+  parent_router varchar, -- in a tree: name of the router whose expert this one is; null at the root
   parent_expert usmallint -- in a tree: which of its experts
 );
 
@@ -80,7 +80,7 @@ create table experts (
   router uinteger, -- routers.router
   expert usmallint, -- number within the router; numbers from routers.experts on are no routed experts, see role
   role varchar, -- routed | identity | skip | null (gives nothing) | shared | residual ...
-  name varchar -- where experts have names: adapters, streams, whole models; else null
+  expert_name varchar -- where experts have names: adapters, streams, whole models; else null
 );
 
 -- Texts, images or other units of input; encoder and decoder sides are sequences of their own

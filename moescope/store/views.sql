@@ -267,10 +267,10 @@ create view leaf_weight as
 with recursive way as (
   select a.run, a.forward, a.iteration, a.token, a.router as root, r.name as at, a.expert, a.weight, [a.expert] as path
   from assignments a join routers r using (router)
-  where r.parent is null and not a.dropped and exists (from routers c where c.run = r.run and c.parent = r.name)
+  where r.parent_router is null and not a.dropped and exists (from routers c where c.run = r.run and c.parent_router = r.name)
   union all
   select w.run, w.forward, w.iteration, w.token, w.root, c.name, a.expert, w.weight * a.weight, list_append(w.path, a.expert)
-  from way w join routers c on c.run = w.run and c.parent = w.at and c.parent_expert = w.expert
+  from way w join routers c on c.run = w.run and c.parent_router = w.at and c.parent_expert = w.expert
   join assignments a on a.router = c.router and a.forward = w.forward and a.iteration = w.iteration and a.token = w.token
   where not a.dropped
 )
@@ -283,4 +283,4 @@ select
   w.path, -- the experts on the way, from the root on
   w.weight, -- product of their weights
 from way w
-where not exists (from routers c where c.run = w.run and c.parent = w.at and c.parent_expert = w.expert);
+where not exists (from routers c where c.run = w.run and c.parent_router = w.at and c.parent_expert = w.expert);

@@ -5,7 +5,8 @@ import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from itertools import count, islice
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,22 @@ from ..store.write.change import check_target, try_clean_up
 from ..store.write.resume import planned, unfinished
 from ..store.write.unfinished_run import UnfinishedRun
 from ..weights import precision
-from .feeding import pad_id, run_batch
+from .feeding import override, pad_id, run_batch
 from .options import Options
 from .session import Tracer
-from .windows import Window, decoder_info, windows
+from .windows import Window, decoder_info, limited, windows
 
 Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How far a trace has come, as its run keeps it: batches and sequences done, of examples and windows in `total`."""
+
+    batches: int
+    sequences: int
+    examples: int
+    total: int
 
 
 def trace(
@@ -62,71 +73,81 @@ def trace(
     dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
     run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
     alone if it is complete.
+    A folder of a diffusers pipeline takes texts as prompts, one at a time.
     `max_tokens`, `limit`: stop after so many tokens or examples. `overrides`: routing options to set on a V-MoE
-    (capacity_factor, batch_priority ...), kept with the run.
+    (capacity_factor, batch_priority ...), or of a pipeline's call (num_inference_steps, height ...), kept with the run.
     InputError, ModelError and StoreError say in one sentence what is wrong; then nothing is written.
     """
-    check_plan(
-        store, name=name, seed=seed, batch_size=batch_size, max_tokens=max_tokens, max_length=max_length, limit=limit,
-        generate=generate,
-    )  # fmt: skip
-    loaded = _loaded(model, tokenizer, device, dtype, loading or {})
+    asked = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
+    check_plan(store, name=name, seed=seed, **asked)
+    loaded, store, overrides = _loaded(model, tokenizer, device, dtype, loading or {}), Path(store), dict(overrides or {})
+    batch_size = batch_size if loaded.pipe is None else 1
     data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed))
     if overrides:
-        _override(loaded, overrides)
+        override(loaded, overrides)
     chosen = options or Options(**settings)
-    plan: dict[str, Any] = {
-        "data": data.sha256,
-        "batch_size": batch_size,
-        "max_tokens": max_tokens,
-        "max_length": max_length,
-        "limit": limit,
-    }
-    plan |= {"generate": generate, "seed": seed, "options": chosen.as_dict(), "overrides": dict(overrides or {})}
-    plan |= {"weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
-    key = hashlib.sha256(json.dumps(plan, sort_keys=True, default=str).encode()).hexdigest()
-    run: dict[str, Any] = {"name": name, "dataset": data.name, "dataset_sha256": data.sha256, "seed": seed, "command": command}
-    run |= {
-        "overrides": dict(overrides or {}),
-        "model_name": loaded.name,
-        "key": key,
-        "warnings": [*loaded.notes, *data.warnings],
-    }
-    store = Path(store)
-    tracer = Tracer(loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
-    done = 0
+    key = _key({**asked, "seed": seed, "options": chosen.as_dict(), "overrides": overrides}, loaded, data)
+    run = {"name": name, "seed": seed, "command": command, "overrides": overrides, "key": key, **_origin(loaded, data)}
+    tracer = Tracer(loaded.pipe or loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
     tracer.note(notes)
-    if resume:
-        if (found := planned(store, key)) and found[1] == "complete" and not _fitting(store, key):
-            try_clean_up(store)
-            return found[0]
-        writer = _resumable(store, key)
-        if chosen.activations and writer.part.progress.get("batches"):
-            writer.release()
-            raise InputError(
-                "a trace that sums activations cannot be gone on with, for its sums went with it; trace without --resume, and "
-                "keep what is there with moescope recover"
-            )
-        tracer.resume(writer)
-        done = int(writer.part.progress.get("batches", 0))
+    if resume and (whole := _whole(store, key)) is not None:
+        try_clean_up(store)
+        return whole
+    done = _go_on(tracer, _resumable(store, key), chosen) if resume else 0
     with tracer:
-        for number, batch in enumerate(_batches(rows, batch_size)):
-            if number >= done:
-                progress = {
-                    "batches": number + 1,
-                    "sequences": number * batch_size + len(batch),
-                    "examples": len(data.examples),
-                    "total": len(rows),
-                }
-                decoder = [decoder_info(w, generate > 0) for w in batch]
-                same = tracer.denoising() if loaded.times else nullcontext()
-                with tracer.batch([w.info for w in batch], progress, decoder), same:
-                    run_batch(loaded, batch, generate)
-                if report is not None:
-                    report(progress | tracer.so_far())
+        for reached in _run(
+            tracer, loaded, rows, Reached(done, 0, len(data.examples), len(rows)), batch_size, generate, overrides
+        ):
+            if report is not None:
+                report(asdict(reached) | tracer.so_far())
     assert tracer.run is not None
     return tracer.run
+
+
+def _key(asked: Mapping[str, Any], loaded: Loaded, data: Dataset) -> str:
+    """Tells a trace from others: the same key is the same model, data and settings."""
+    own = {"data": data.sha256, "weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
+    return hashlib.sha256(json.dumps({**asked, **own}, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _origin(loaded: Loaded, data: Dataset) -> dict[str, Any]:
+    """What a run keeps of its model and data."""
+    said = [*loaded.notes, *data.warnings]
+    return {"dataset": data.name, "dataset_sha256": data.sha256, "model_name": loaded.name, "warnings": said}
+
+
+def _whole(store: Path, key: str) -> int | None:
+    """The run of this trace if it is complete."""
+    found = planned(store, key)
+    return found[0] if found and found[1] == "complete" and not _fitting(store, key) else None
+
+
+def _go_on(tracer: Tracer, writer: RunWriter, options: Options) -> int:
+    """Let the tracer go on with a run; gives how many batches it has. InputError if it cannot be gone on with."""
+    done = int(writer.part.progress.get("batches", 0))
+    if options.activations and done:
+        writer.release()
+        raise InputError(
+            "a trace that sums activations cannot be gone on with, for its sums went with it; trace without --resume, and "
+            "keep what is there with moescope recover"
+        )
+    tracer.resume(writer)
+    return done
+
+
+def _run(
+    tracer: Tracer, loaded: Loaded, rows: list[Window], begin: Reached, size: int, generate: int, overrides: Mapping[str, Any]
+) -> Iterator[Reached]:
+    """Run what is left after `begin`, and say after every batch how far it is."""
+    for number, batch in enumerate(_batches(rows, size)):
+        if number < begin.batches:
+            continue
+        reached = replace(begin, batches=number + 1, sequences=number * size + len(batch))
+        same = tracer.denoising if loaded.times else nullcontext
+        with tracer.batch([w.info for w in batch], asdict(reached), [decoder_info(w, generate > 0) for w in batch]), same():
+            run_batch(loaded, batch, generate, overrides)
+        yield reached
 
 
 _COLUMNS = {  # where what is asked for ends up
@@ -142,16 +163,6 @@ def check_plan(store: str | Path, **asked: Any) -> None:
         table, column = _COLUMNS[option]
         column_fit.check(table, **{column: value})
     check_target(Path(store))
-
-
-def _override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
-    """Change a V-MoE's routing; InputError for models whose routing has nothing to set."""
-    if not hasattr(loaded.model, "set_routing"):
-        raise InputError(
-            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change others "
-            "with moescope.interventions, or see moescope ablate"
-        )
-    loaded.model.set_routing(**overrides)
 
 
 def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
@@ -204,9 +215,9 @@ def _rows(
     loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int
 ) -> tuple[list[Window], list[str]]:
     """All windows, and sentences on what they are not."""
-    rows = list(_limited(windows(loaded, data, max_length, seed), max_tokens))
+    rows = list(limited(windows(loaded, data, max_length, seed), max_tokens))
     notes = []
-    if split := len({(w.info.source, w.info.row) for w in rows if w.info.part}):
+    if split := len({(w.info.source, w.info.row) for w in rows if w.info.part and w.ids is not None}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
     if lost := len({(w.info.source, w.info.row) for w in rows if w.info.word_labels and not w.info.words}):
         notes.append(
@@ -222,16 +233,5 @@ def _rows(
     return rows, notes
 
 
-def _limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    tokens = 0
-    for window in rows:
-        if max_tokens is not None and tokens >= max_tokens:
-            return
-        tokens += len(window)
-        yield window
-
-
 def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:
-    source = iter(rows)
-    while batch := list(islice(source, size)):
-        yield batch
+    return (rows[first : first + size] for first in range(0, len(rows), size))

@@ -1,18 +1,27 @@
 """Hand a batch of windows to a model: padded, as pixels, or to be gone on with."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..errors import InputError
 from ..models.loading import Loaded
 from ..weights import home, precision
 from .windows import Window
 
 
-def run_batch(loaded: Loaded, batch: list[Window], generate: int) -> None:
-    """One forward of a batch of images or texts, or so many generated tokens."""
+def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[str, Any]) -> None:
+    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture with a pipeline's options."""
     model: Any = loaded.model
+    if loaded.pipe is not None:
+        (window,) = batch  # more would stand in the denoiser's batch in the pipeline's own order
+        noise = torch.Generator().manual_seed(window.info.row + window.info.part)
+        with torch.no_grad():
+            loaded.pipe(prompt=[window.info.text], generator=noise, **{"output_type": "latent", **call})
+        return
     device = home(model)
     with torch.no_grad():
         if loaded.prepare is not None:
@@ -33,12 +42,27 @@ def run_batch(loaded: Loaded, batch: list[Window], generate: int) -> None:
 
 
 def _noised(model: Any, pixels: torch.Tensor, times: tuple[float, ...], seed: int) -> None:
-    """One forward for each timestep on the way from noise (1000) to picture (0), straight (rectified flow, arXiv 2209.03003)."""
+    """One forward for each timestep on the straight way from noise (1000) to picture (0): rectified flow, arXiv 2209.03003."""
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
     for time in times:
         share = time / 1000
         mixed = (share * noise + (1 - share) * pixels).to(home(model), precision(model))
         model(hidden_states=mixed, timestep=torch.full((len(pixels),), time, device=mixed.device))
+
+
+def override(loaded: Loaded, overrides: Mapping[str, Any]) -> None:
+    """Change a V-MoE's routing, check a pipeline's options; InputError where there is nothing to set."""
+    if loaded.pipe is not None:
+        known = inspect.signature(type(loaded.pipe).__call__).parameters
+        if unknown := [name for name in overrides if name not in known or name in ("self", "prompt", "generator")]:
+            raise InputError(f"a call of {type(loaded.pipe).__name__} takes no {unknown[0]!r}; it takes {', '.join(known)}")
+        return
+    if not hasattr(loaded.model, "set_routing"):
+        raise InputError(
+            f"{loaded.name} has no routing options to set ({', '.join(overrides)}): --set is for V-MoE; change others "
+            "with moescope.interventions, or see moescope ablate"
+        )
+    loaded.model.set_routing(**overrides)
 
 
 def pad_id(loaded: Loaded) -> int | None:

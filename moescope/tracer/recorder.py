@@ -15,6 +15,7 @@ from ..errors import ModelError
 from .activations.observers import Observers
 from .activations.recursive import Repeated
 from .capture.frames import Frame, Frames, Stream
+from .capture.inner_runs import depth, outermost
 from .capture.open_calls import silent
 from .capture.structure import Structure
 from .capture.uncompiled import Uncompiled
@@ -46,9 +47,9 @@ class Recorder:
         self.first = 0  # number of a batch's first forward
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
         self.outside = 0  # routers that fired outside of the model's forward
-        self._cut = self._empty = 0
-        self._records: list[tuple[Record, Frame]] = []
-        self._sampled, self._fired = False, dict[int, int]()
+        self._cut = self._empty = self._inner = 0
+        self._records: list[tuple[Record, Frame, int]] = []
+        self._sampled = False
         self._opened_at = 0.0
         self._holding = ForwardBuffer(options)
         self._handles: list[Any] = []
@@ -110,6 +111,8 @@ class Recorder:
         counts = {
             "ended by an exception and were left out": self._cut,
             "ran on tensors without values (fake or meta), executed nothing, and were left out": self._empty,
+            "ran the model inside its own call (a first pass for weights of adapters, say), and what it decided there was left "
+            "out": self._inner,
         }
         said = [f"{count} forwards {what}" for what, count in counts.items() if count]
         if self.outside:
@@ -123,11 +126,8 @@ class Recorder:
         if frame is None:
             self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
         elif self._sampled:
-            number = record.site.key
-            self._progress.fired.add(number)
-            record.iteration = self._fired.get(number, 0)
-            self._fired[number] = record.iteration + 1
-            self._records.append((record, frame))
+            self._progress.fired.add(record.site.key)
+            self._records.append((record, frame, depth(frame)))
 
     def _opened(self) -> None:
         self._structure.check()
@@ -135,7 +135,6 @@ class Recorder:
         self._records = []
         self._sampled = self._steps.opens(self._progress.steps)
         self._progress.steps += 1
-        self._fired = {}
         self.observers.forward_begins(self._sampled)
         self._opened_at = time.perf_counter()
 
@@ -145,7 +144,7 @@ class Recorder:
 
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
-        records, self._records = self._records, []
+        records = self._outermost()
         if any(_valueless(record.experts) for record, _ in records):
             self._empty += 1
             self.observers.sums.take_back("forward")
@@ -157,11 +156,23 @@ class Recorder:
         self._progress.model += began - self._opened_at
         self._progress.trace += ended - began
 
+    def _outermost(self) -> list[tuple[Record, Frame]]:
+        """The records of the call itself, numbered by firing; not those of a run of the model inside it."""
+        records = outermost(self._records)
+        self._inner += len(records) < len(self._records)
+        self._records = []
+        fired: dict[int, int] = {}
+        for record, _ in records:
+            number = record.site.key
+            record.iteration = fired.get(number, 0)
+            fired[number] = record.iteration + 1
+        return records
+
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
         routed = []
         for record, frame in records:
-            rows, unit = record.experts.shape[0] if record.rows is None else -1, record.site.unit
-            routed.append((record, self._stream(frame, self._stacks[record.site.key], rows, unit)))
+            rows, site = record.experts.shape[0] if record.rows is None else -1, record.site
+            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit, site.behind)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
@@ -176,9 +187,9 @@ class Recorder:
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 
-    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
+    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
         """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""
-        stream = self._frames.stream(frame, stack, rows, unit)
+        stream = self._frames.stream(frame, stack, rows, unit, behind)
         stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return stream
 

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from torch import nn
 
@@ -13,7 +13,48 @@ from ..proof import Proved
 from ..routers.compiled import CURE, has_run
 
 
-def run_header(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> dict[str, Any]:
+class RouterRow(TypedDict):
+    """A row of `routers`; schema.sql says what its columns mean."""
+
+    router: int
+    name: str
+    layer: int | None
+    stack: str
+    block_type: str
+    contract: str
+    kind: str
+    experts: int
+    top_k: int | None
+    shared_experts: int | None
+    score: str | None
+    weight_on: str
+    capacity_factor: float | None
+    extra: dict[str, Any]
+    decides_on: str
+    pool_axes: str | None
+    parent_router: str | None
+    parent_expert: int | None
+
+
+class ExpertRow(TypedDict):
+    """A row of `experts`."""
+
+    router: int
+    expert: int
+    role: str
+    expert_name: str | None
+
+
+class RunHeader(TypedDict):
+    """What is known of a run before its first row: columns of `runs` and `models`, rows of `routers` and `experts`."""
+
+    run: dict[str, Any]
+    model: dict[str, Any]
+    routers: list[RouterRow]
+    experts: list[ExpertRow]
+
+
+def run_header(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Site]) -> RunHeader:
     """The run, its model, routers and experts, by the columns of the schema."""
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
     return {
@@ -24,7 +65,7 @@ def run_header(run: Mapping[str, Any], model: Mapping[str, Any], sites: list[Sit
     }
 
 
-def _router(site: Site, sites: list[Site]) -> dict[str, Any]:
+def _router(site: Site, sites: list[Site]) -> RouterRow:
     parent = next((other for other in sites if other.name == site.parent_site), None)
     own = {"special_experts": site.special_experts, "repeats": site.repeats, "warning": site.warning}
     extra = site.rule | {name: value for name, value in own.items() if value}
@@ -45,18 +86,18 @@ def _router(site: Site, sites: list[Site]) -> dict[str, Any]:
         "weight_on": site.weight_on,
         "capacity_factor": site.capacity_factor,
         "extra": extra,
-        "unit": site.unit,
+        "decides_on": site.unit,
         "pool_axes": site.pool_axes,
-        "parent": parent.path if parent is not None else None,
+        "parent_router": parent.path if parent is not None else None,
         "parent_expert": site.parent_expert,
     }
 
 
-def _experts(site: Site) -> list[dict[str, Any]]:
+def _experts(site: Site) -> list[ExpertRow]:
     roles = site.roles  # {expert number: role} beside the routed ones
     numbers = [*range(site.n_experts), *sorted(n for n in roles if n >= site.n_experts)]
     names = site.expert_names
-    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed"), "name": names.get(n)} for n in numbers]
+    return [{"router": site.key, "expert": n, "role": roles.get(n, "routed"), "expert_name": names.get(n)} for n in numbers]
 
 
 def proof_notes(proof: list[Proved]) -> list[str]:

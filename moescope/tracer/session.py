@@ -26,7 +26,7 @@ from .handover.sink import Sink
 from .options import Options
 from .progress import RunProgress
 from .recorder import Recorder
-from .run_header import contract_warnings, proof_notes, run_header, why_nothing
+from .run_header import RunHeader, contract_warnings, proof_notes, run_header, why_nothing
 from .sequences.token_rows import Identity, SequenceInfo
 from .training_steps import Ended, TrainingSteps
 
@@ -39,9 +39,9 @@ class Tracer:
 
     At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
     is left out by the attention mask. A diffusion pipeline is traced as what it is: `with Tracer(pipe, store): pipe(...)`; its
-    denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends. An exception
-    inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose modules fire again
-    and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
+    denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends.
+    An exception inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose
+    modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
     """
 
     def __init__(
@@ -61,15 +61,14 @@ class Tracer:
         self.model = unwrap(model) if self._pipeline is None else self._pipeline.model
         self.store, self.tokenizer = Path(store), tokenizer
         self.options = options or Options(**settings)
-        self._run = {"name": name, **(run or {})}
-        self._inputs = inputs
+        self._run, self._inputs = {"name": name, **(run or {})}, inputs
         self.sites: list[Site] = []
         self.proof = Proof([])
         self.run: int | None = None
-        self._replace = replace
+        self._replace, self._continue = replace, False
         self._progress = RunProgress()
         self._writer: RunWriter | None = None
-        self._continue = False
+        self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     def __enter__(self) -> "Tracer":
@@ -112,6 +111,7 @@ class Tracer:
         structure = Structure(self.model, self.sites, routers)
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
         self._recorder.attach(self.sites, repeated)
+        self._recorder.infos = self._infos
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
             add_measures(self._writer, rows)
@@ -120,9 +120,9 @@ class Tracer:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._pipeline is not None:
             self._pipeline.close()
-        if self._writer is None:  # of a pipeline that was not run, or whose routers were refused when it was
-            if kind is None and self._pipeline is not None:
+            if self._writer is None and kind is None:
                 raise never_run(self._pipeline.pipe)
+        if self._writer is None:  # its routers were refused when it ran
             return
         try:
             self._recorder.detach()
@@ -162,16 +162,20 @@ class Tracer:
 
         `progress` is what the run can say of itself once they are stored.
         """
-        self._recorder.infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
-        self._recorder.first = self._progress.steps
+        self._infos = {"": list(infos), "decoder": list(decoder if decoder is not None else infos)}
+        if self._writer is not None:  # else a pipeline has not called its denoiser yet
+            self._recorder.infos, self._recorder.first = self._infos, self._progress.steps
         try:
             yield
             self.flush()
         except BaseException:
-            self._recorder.drop()  # of a batch that was broken off nothing is stored
+            if self._writer is not None:
+                self._recorder.drop()  # of a batch that was broken off nothing is stored
             raise
         finally:
-            self._recorder.infos = None
+            self._infos = None
+            if self._writer is not None:
+                self._recorder.infos = None
         self._sink.put(Job([Forward([], {}, None, self._progress.progress(progress or {}))]))
         self._recorder.observers.sums.reach("batch")
 
@@ -190,7 +194,7 @@ class Tracer:
     def denoising(self) -> AbstractContextManager[None]:
         """Say that forwards inside denoise the same pictures, step after step, so that a patch is one token in all of them.
 
-        For a sampling loop of your own; the calls of a traced pipeline are known.
+        For a sampling loop of your own; calls of a traced pipeline are known.
         """
         return self._recorder.denoising()
 
@@ -227,7 +231,7 @@ class Tracer:
             self._sink.settle()
         return self._sink.watch.latest(part)
 
-    def _head(self) -> dict[str, Any]:
+    def _head(self) -> RunHeader:
         model, notes = describe_model(self.model, self._run.pop("model_name", None))
         self._notes += notes
         run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}

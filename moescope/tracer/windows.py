@@ -46,11 +46,32 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
         return
+    if loaded.pipe is not None:
+        yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
+        return
     limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
         for window in _text(loaded, example, limit):
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
+    """The first windows that hold so many tokens together."""
+    tokens = 0
+    for window in rows:
+        if max_tokens is not None and tokens >= max_tokens:
+            return
+        tokens += len(window)
+        yield window
+
+
+def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
+    """One for each line, for a pipeline."""
+    if example.text is None:
+        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")
+    lines = [line.strip() for line in example.text.splitlines() if line.strip()]
+    yield from (Window(_info(example, part, text=line)) for part, line in enumerate(lines))
 
 
 def _vocabulary(loaded: Loaded) -> int | None:

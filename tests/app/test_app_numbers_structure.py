@@ -52,7 +52,7 @@ def test_chance_of_co_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the other three experts is the second."""
     structure, told = view("structure"), {}
     monkeypatch.setattr(structure.panels, "heat", lambda *_, **look: told.update(look))
-    structure.together.__wrapped__(RUN, layer_of(2))
+    structure.together.__wrapped__(layer_of(2))
     assert told["chance"] == pytest.approx(1 / 3)
 
 

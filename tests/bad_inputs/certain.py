@@ -20,7 +20,7 @@ def damage(name: str, rule: str, seed: int) -> str:
     random, path = Random(seed), Path(name)
     word, *more = rule.split(":", 1)
     if word in CERTAIN:
-        CERTAIN[word](path, *more or [seed])
+        CERTAIN[word](path, more[0] if more else seed)
         return f"{name} {rule}"
     if rule == "swap_json":
         files = [f for f in _files(path) if f.suffix in JSON | {".safetensors"}]

@@ -182,9 +182,9 @@ def hidream(**settings: Any) -> System:
     return System(*package.hidream(**settings))
 
 
-def nucleus(**settings: Any) -> System:
+def nucleus(use_sigmoid: bool = False) -> System:
     """diffusers' NucleusMoE."""
-    return System(*package.nucleus(**settings))
+    return System(*package.nucleus(use_sigmoid))
 
 
 def cogvideox() -> System:

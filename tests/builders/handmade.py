@@ -18,7 +18,9 @@ HEAD: dict[str, Any] = {
     "experts": [{"router": r, "expert": e, "role": "routed"} for r in (0, 1) for e in range(3)],
 }  # fmt: skip
 FINAL = {"status": "complete", "finished": "2026-01-02 03:05:05", "warnings": [], "seconds": 1.0}
-U8, U32, F32 = np.uint8, np.uint32, np.float32
+U8: Any = np.uint8
+U32: Any = np.uint32
+F32: Any = np.float32
 
 
 def batch(writer: RunWriter, number: int) -> None:

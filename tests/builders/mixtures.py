@@ -69,6 +69,24 @@ def written(
     return before, call.output.float(), call.record, follows
 
 
+def replayed(model: nn.Module, inputs: dict[str, Any], seeds: tuple[int, int] = (1, 2)) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of a forward; of another one, from another random state; and of that one under the routes of the first."""
+    from moescope.interventions import Replay, intervene, route_of
+
+    def run(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return model(**inputs).logits  # type: ignore[no-any-return]
+
+    with observed(find(model)) as calls:
+        first = run(seeds[0])
+    found = {site.path: site for site in find(model)}
+    routes = {path: route_of(calls[site.name][0].record) for path, site in found.items()}
+    other = run(seeds[1])
+    with intervene(model, Replay(routes=routes)):
+        return first, other, run(seeds[1])
+
+
 def sites(model: nn.Module) -> dict[str, Site]:
     """The routers of a model by path."""
     return {site.path: site for site in find(model)}

@@ -60,7 +60,7 @@ def upcycled() -> MixtralForCausalLM:
 def texts(documents: int = 12, length: int = 24) -> Dataset:
     """`documents` sequences of ids per domain."""
     generator = torch.Generator().manual_seed(0)
-    examples = []
+    examples: list[Example] = []
     for number in range(documents):
         for n, domain in enumerate(DOMAINS):
             start = int(torch.randint(WORDS, (1,), generator=generator))

@@ -36,7 +36,7 @@ def server() -> ForkServerContext:
 
 def tiny(layers: int = 2, experts: int = 4, **settings: Any) -> transformers.MixtralForCausalLM:
     """Random weights from one seed, in evaluation mode."""
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers}
+    sizes: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": layers}
     sizes |= {"num_attention_heads": 2, "num_key_value_heads": 1, "num_local_experts": experts, "num_experts_per_tok": 2}
     sizes |= {"max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": None}
     torch.manual_seed(0)

@@ -15,6 +15,22 @@ from moescope.proof import edited
 Rows = dict[int, dict[int, float]]  # by place b * S + s: the experts that a token has, and their weights
 
 
+class Layered(nn.Module):
+    """Embeddings and two layers of a package, with the residual."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.layers = nn.Embedding(512, 16), nn.ModuleList(make() for _ in range(2))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(B, S) → (B, S, H); padding is routed too."""
+        hidden = self.embed(input_ids)
+        for layer in self.layers:
+            hidden = hidden + layer(hidden)[0]
+        return hidden
+
+
 def traced(model: nn.Module, inputs: dict[str, Any], path: Path) -> Any:
     """A store of one forward; the proof has been passed."""
     with moescope.Tracer(model, path, inputs=inputs), torch.no_grad():
@@ -37,6 +53,15 @@ def stored(store: Any, router: str, mask: Tensor | None = None) -> Rows:
     found: Rows = {at[t]: {} for (t,) in store.rows(f"select token from decisions {where}")}
     for token, expert, weight in store.rows(f"select token, expert, weight from routing {where} and expert is not null"):
         found[at[token]][expert] = weight
+    return found
+
+
+def leaves(store: Any, root: str, mask: Tensor | None = None) -> dict[int, dict[tuple[int, ...], float]]:
+    """The weight of every leaf of a tree for every token, by the experts on the way, from the view."""
+    at, found = places(store, mask), dict[int, dict[tuple[int, ...], float]]()
+    query = f"select token, path, l.weight from leaf_weight l join routers r on r.router = l.root where r.name = '{root}'"
+    for token, path, weight in store.rows(query):
+        found.setdefault(at[token], {})[tuple(path)] = weight
     return found
 
 

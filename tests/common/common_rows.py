@@ -58,7 +58,7 @@ def differences(heard: Heard, stored: Rows) -> list[str]:
     counted, wrong = dict(heard.counted), []
     for router, (stack, rows) in stored.items():
         truth = counted.pop(router if router in counted else router.rpartition(".")[0])
-        given = heard.given.get("decoder_input_ids" if stack == "decoder" else "input_ids", heard.given.get("input_ids"))
+        given: Any = heard.given.get("decoder_input_ids" if stack == "decoder" else "input_ids", heard.given.get("input_ids"))
         vocab = [None] * len(truth) if given is None else given.flatten().tolist()
         real = real_rows(heard.given, stack, len(truth))
         if _blocks(heard.given.get("attention_mask")) and given.shape[1] > 1:

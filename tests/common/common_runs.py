@@ -219,7 +219,8 @@ def state(model: nn.Module) -> dict[str, Any]:
     found |= {f"value of {name}": bits(t) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     for name, module in model.named_modules():
         found |= {f"{name}.{key}": value for key, value in vars(module).items() if isinstance(value, _PLAIN)}
-    found["random numbers"] = (bits(torch.get_rng_state()), random.getstate(), np.random.get_state()[1].tobytes())
+    drawn: Any = np.random.get_state()
+    found["random numbers"] = (bits(torch.get_rng_state()), random.getstate(), drawn[1].tobytes())
     return found
 
 

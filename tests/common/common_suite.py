@@ -104,7 +104,7 @@ def outcome(family: str, test: str, folder: Path | None = None) -> Outcome:
 def _case(family: str, test: str) -> unittest.TestCase:
     suite = common()
     kinds = (suite.ModelTesterMixin, suite.GenerationTesterMixin, unittest.TestCase)
-    own = {"all_model_classes": (model_class(family),), "model_tester": Tester(family)}
+    own: dict[str, Any] = {"all_model_classes": (model_class(family),), "model_tester": Tester(family)}
     own |= {"is_encoder_decoder": own["model_tester"].config.is_encoder_decoder}
     return type(f"{family}ModelTest", kinds, own)(test)
 

@@ -12,6 +12,7 @@ from moescope.contracts import find
 from moescope.errors import ProofFailed
 from moescope.proof import example_inputs, prove, proved
 from moescope.proof import remembered as memory
+from moescope.weights import as_bytes
 
 
 def _prove(model: Any) -> list[Any]:
@@ -127,3 +128,18 @@ def test_steps_of_a_loop_are_proved_once(counted: list[Any], tmp_path: Path) -> 
             (run, 28) for run in range(3)
         ]
     assert len(counted) == 1
+
+
+@pytest.mark.parametrize("like", ["expanded", "one expanded", "transposed", "negated", "empty"])
+def test_inputs_of_any_strides_are_remembered(like: str) -> None:
+    """Pipelines hand their denoiser a timestep that was expanded over the batch; its bytes are read whatever its strides."""
+    made = {
+        "expanded": torch.tensor(7.0).expand(3),
+        "one expanded": torch.tensor(7.0).expand(1),
+        "transposed": torch.arange(6.0).view(2, 3).T,
+        "negated": torch.randn(3, dtype=torch.complex64).conj().imag,
+        "empty": torch.empty(0, 2),
+    }
+    bytes_ = [bytes(as_bytes(t).tolist()) for t in (made[like], made[like].clone(memory_format=torch.contiguous_format))]
+    assert bytes_[0] == bytes_[1]
+    assert len(bytes_[0]) == made[like].numel() * made[like].element_size()

@@ -1,4 +1,4 @@
-"""nnsight wraps every family, TransformerLens some: wherever they give the plain model's output, the record is the same."""
+"""nnsight wraps all kinds of families, TransformerLens some: where they give a plain model's output, the record is the same."""
 
 import copy
 import warnings
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tinies import one_of_a_kind
 
 import moescope
 from moescope.errors import ModelError
@@ -45,9 +46,9 @@ def plain(model_type: str, store: Path, eager: bool = False) -> tuple[torch.nn.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", tiny.names())
+@pytest.mark.parametrize("model_type", one_of_a_kind())
 def test_nnsight(model_type: str, tmp_path: Path) -> None:
-    """Bit for bit, on every family."""
+    """Bit for bit, on every kind of family."""
     nnsight = pytest.importorskip("nnsight")
     store = tmp_path / "a.duckdb"
     model, inputs = plain(model_type, store)

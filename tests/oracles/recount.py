@@ -72,7 +72,12 @@ def _hooks(name: str, module: nn.Module, counted: Counted) -> list[Any]:
         return [module.register_forward_hook(lambda _, __, o: counted.update({owner: _sorted(*o[1:])}))]
     if kind == "DogeCDMoE":
         return [module.router_gate.register_forward_hook(lambda _, __, o: counted.update({name: _product_keys(module, o)}))]  # type: ignore[union-attr]
-    special = {"NllbMoeExperts": _numbers, "SwitchTransformersExperts": _mask, "VitPoseNaiveMoe": _static, "ZayaExperts": _zaya}
+    special: dict[str, Any] = {
+        "NllbMoeExperts": _numbers,
+        "SwitchTransformersExperts": _mask,
+        "VitPoseNaiveMoe": _static,
+        "ZayaExperts": _zaya,
+    }
     if kind in special or (name.endswith("experts") and _called(module)):
         count = special.get(kind, _pairs)
         return [module.register_forward_pre_hook(lambda _, args: counted.update({owner: count(*args)}))]
@@ -139,7 +144,7 @@ def _product_keys(block: Any, output: Tensor) -> list[dict[int, float]]:
 
 def real_rows(inputs: Mapping[str, Any], stack: str, rows: int) -> list[int]:
     """Places of the flattened stream that are no padding."""
-    mask = inputs.get("attention_mask")
+    mask: Any = inputs.get("attention_mask")
     if stack == "decoder" and {"decoder_input_ids", "decoder_inputs_embeds"} & inputs.keys():
         mask = inputs.get("decoder_attention_mask")
     if not torch.is_tensor(mask) or mask.dim() != 2 or rows % len(mask):

@@ -27,9 +27,10 @@ def generate(scene: Scene, step: Step, **more: Any) -> None:
         "do_sample": how == "sample",
         "use_cache": how != "uncached",
     }
-    settings |= {"beams": {"num_beams": 2}, "chunks": {"prefill_chunk_size": step.parts[-1]}, "static":
+    ways: dict[str, dict[str, Any]] = {"beams": {"num_beams": 2}, "chunks": {"prefill_chunk_size": step.parts[-1]}, "static":
         {"cache_implementation": "static", "disable_compile": True}, "lookup": {"prompt_lookup_num_tokens": 2},
-        "ends": {"eos_token_id": list(range(3, 50)), "pad_token_id": 0}}.get(how, {})  # fmt: skip
+        "ends": {"eos_token_id": list(range(3, 50)), "pad_token_id": 0}}  # fmt: skip
+    settings |= ways.get(how, {})
     told = Generating(scene, x, real, settings.get("eos_token_id", []))
     if how == "chat":
         more["past_key_values"] = DynamicCache(config=scene.model.config)
@@ -118,5 +119,5 @@ def streamer(scene: Scene, step: Step) -> None:
     one = Step("generate", "greedy", step.seed, step.lengths[:1], (3,))
     try:
         generate(scene, one, streamer=Stops(error))
-    except BaseException as caught:
+    except error as caught:
         scene.note(type(caught).__name__)

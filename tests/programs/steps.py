@@ -66,14 +66,16 @@ class Going:
         self.run(x, real, None if same else "prefill", None if same else False)
 
 
-def quiet(step: Callable[[Scene, Step], Any]) -> Callable[[Scene, Step], Any]:
+def quiet(step: Callable[..., Any]) -> Callable[..., Any]:
     """A step that users take in evaluation mode."""
 
-    def taken(scene: Scene, one: Step) -> Any:
+    def taken(scene: Scene, one: Step, **more: Any) -> Any:
         training = scene.model.training
         scene.model.eval()
-        step(scene, one)
-        scene.model.train(training)
+        try:
+            step(scene, one, **more)
+        finally:
+            scene.model.train(training)
 
     return taken
 

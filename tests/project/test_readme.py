@@ -4,7 +4,7 @@ import pytest
 
 from docs.update_readme import LIVE, README, block, filled
 
-SLOW = {"families"}
+SLOW = {"families", "systems"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else []) for n in LIVE])

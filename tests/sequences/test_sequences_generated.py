@@ -8,7 +8,7 @@ import torch
 from small import ids
 from stored_sequences import made, phases, texts, traced, warnings
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LogitsProcessorList
 
 from moescope.models.tiny import build
 
@@ -266,3 +266,24 @@ def test_a_static_cache_that_is_used_again(tmp_path: Path) -> None:
     store = traced(tmp_path / "a.duckdb", model, run)
     assert made(store) == ["ppppgg"] * 2
     assert [text[:4] for text in texts(store)] == [ids(1, 4, seed)[0].tolist() for seed in range(2)]
+
+
+@pytest.mark.parametrize("name", ["mixtral", "switch_transformers", "nllb-moe"])
+@pytest.mark.parametrize("chosen", [[0, 9, 9], [9, 0, 9], [9, 9, 0], [0, 0, 9]])
+def test_a_pad_id_that_the_model_chose_is_a_token(tmp_path: Path, name: str, chosen: list[int]) -> None:
+    """Padding is what stands behind an end; the same id, made on the way, is a token, whether there is a cache or not."""
+    model, x = family(name), ids(2, 4)
+
+    def forced(fed: Tensor, scores: Tensor) -> Tensor:
+        step = fed.shape[1] - (1 if model.config.is_encoder_decoder else 4)
+        return torch.full_like(scores, -1e9).index_fill(1, torch.tensor([[*chosen, 5][step]]), 0.0)
+
+    settings: dict[str, Any] = {"attention_mask": torch.ones_like(x), "max_new_tokens": 4, "do_sample": False}
+    settings["logits_processor"] = LogitsProcessorList([forced])  # type: ignore[list-item]
+    query = "select position, vocab_id from tokens where generated order by token"
+    for cached in (True, False):
+        path = tmp_path / f"{cached}.duckdb"
+        store = traced(path, model, lambda _, c=cached: model.generate(x, use_cache=c, **settings))
+        rows = store.rows(query)
+        first = min(position for position, _ in rows)
+        assert sorted(rows) == sorted((first + n, i) for n, i in enumerate(chosen) for _ in range(2)), cached

@@ -74,11 +74,11 @@ def test_what_writes_into_it_converts_it(old: Path) -> None:
     change_store(old, lambda con: con.execute("update runs set name = 'renamed' where run = 0"))
     assert version(old) == VERSION
     assert columns(old, "routers")[5] == "block_type"
-    assert columns(old, "experts") == ["router", "expert", "role", "name"]
+    assert columns(old, "experts") == ["router", "expert", "role", "expert_name"]
     with moescope.open(old) as store:
-        assert store.rows("select distinct unit, pool_axes, parent, e.name from routers join experts e using (router)") == [
-            (None, None, None, None)
-        ]
+        assert store.rows(
+            "select distinct decides_on, pool_axes, parent_router, expert_name from routers join experts e using (router)"
+        ) == [(None, None, None, None)]
         assert store.rows("select count(*) from conditions") == [(0,)]
     assert content(old) == before
     with duckdb.connect(str(old), read_only=True) as con:  # as a notebook opens it: the views in the file are today's too

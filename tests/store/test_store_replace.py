@@ -135,7 +135,7 @@ def swap(store: Path) -> None:
 
 
 @pytest.mark.parametrize("foreign", [write, touch, swap])
-@pytest.mark.parametrize("when", ["shutil.copyfile", "create_tables", "seal", "sync"])
+@pytest.mark.parametrize("when", ["shutil.copyfile", "working_copy.create_tables", "seal", "sync"])
 @pytest.mark.parametrize("times", [1, 2, 99])
 def test_who_writes_into_the_file_meanwhile_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Callable[[Path], None], when: str, times: int
@@ -144,8 +144,7 @@ def test_who_writes_into_the_file_meanwhile_loses_nothing(
     store, calls = tmp_path / "run.duckdb", [0]
     handmade.written(store, name="first")
     writer = handmade.written(store, name="second", close=False)
-    owner = replace.shutil if when == "shutil.copyfile" else replace
-    name = when.rpartition(".")[2]
+    owner, name = (getattr(replace, when.partition(".")[0]), when.partition(".")[2]) if "." in when else (replace, when)
     real = getattr(owner, name)
 
     def meanwhile(*args: Any, **named: Any) -> Any:

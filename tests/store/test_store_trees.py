@@ -12,8 +12,8 @@ import moescope
 from moescope.store import RunWriter
 
 ROUTERS: list[dict[str, Any]] = [
-    {"router": 0, "name": "root", "layer": 0, "kind": "tree", "experts": 2, "unit": "token"},
-    {"router": 1, "name": "left", "layer": 0, "kind": "tree", "experts": 2, "parent": "root", "parent_expert": 0},
+    {"router": 0, "name": "root", "layer": 0, "kind": "tree", "experts": 2, "decides_on": "token"},
+    {"router": 1, "name": "left", "layer": 0, "kind": "tree", "experts": 2, "parent_router": "root", "parent_expert": 0},
     {"router": 2, "name": "skip", "layer": 1, "kind": "depth", "experts": 1, "weight_on": "residual", "pool_axes": "L"},
 ]
 
@@ -35,7 +35,7 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     path = Path(tmp_path_factory.mktemp("trees")) / "run.duckdb"
     run = {"name": "tree", "seed": 0, "device": "cpu", "started": "2026-01-01 00:00:00"}
     experts = [
-        {"router": r["router"], "expert": e, "role": "routed", "name": f"{r['name']} {e}"}
+        {"router": r["router"], "expert": e, "role": "routed", "expert_name": f"{r['name']} {e}"}
         for r in ROUTERS
         for e in range(r["experts"])
     ]
@@ -85,11 +85,13 @@ ANSWERS = {
         ("class", None, "cat", 0.5, 0.5), ("class", None, "dog", 0.5, 0.5),
         ("timestep", 100.0, None, 0.5, 0.5), ("timestep", 900.0, None, 0.5, 0.5),
     ],
-    "select name, kind, unit, pool_axes, parent, parent_expert, weight_on from routers order by router": [
+    "select name, kind, decides_on, pool_axes, parent_router, parent_expert, weight_on from routers order by router": [
         ("root", "tree", "token", None, None, None, None), ("left", "tree", None, None, "root", 0, None),
         ("skip", "depth", None, "L", None, None, "residual"),
     ],
-    "select name from experts order by router, expert": [("root 0",), ("root 1",), ("left 0",), ("left 1",), ("skip 0",)],
+    "select expert_name from experts order by router, expert": [
+        ("root 0",), ("root 1",), ("left 0",), ("left 1",), ("skip 0",),
+    ],
 }  # fmt: skip
 
 

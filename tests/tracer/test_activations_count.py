@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 import torch
 from activation_counts import agree
+from multimodal import IMAGE, ask, glm, made_of, qwen, seen
+from packed import FORMS, told
+from padding import padded
 from stored_sequences import made, phases, texts
-from test_sequences_images import IMAGE, ask, glm, made_of, qwen, seen
-from test_sequences_packed import FORMS, told
-from test_sequences_padding import padded
+from tinies import one_of_a_kind
 from transformers import DynamicCache, StaticCache
 
 import moescope
 from moescope.interventions import Zero, intervene
-from moescope.models.tiny import build, names
+from moescope.models.tiny import build
 
 LEFT, RIGHT = padded("left"), padded("right")
 GREEDY: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False, "attention_mask": LEFT[1]}
@@ -101,8 +102,8 @@ def test_pieces_of_images(tmp_path: Path, make: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", names())
-def test_every_family(tmp_path: Path, family: str) -> None:
+@pytest.mark.parametrize("family", one_of_a_kind())
+def test_every_kind_of_family(tmp_path: Path, family: str) -> None:
     """Routers that see a part of the tokens, experts that skip, identities, buffers: the first text padded on the left."""
     built = build(family)
     given = dict(built.inputs)

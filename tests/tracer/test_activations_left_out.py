@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from activation_counts import BOTH, agree, compared
+from padding import padded
 from stored_sequences import phases
-from test_sequences_padding import padded
 
 import moescope
 from moescope.models.tiny import build

@@ -1,4 +1,4 @@
-"""Denoisers: conditions of every forward, patches that stay the same tokens step after step, pipelines traced as what they are."""
+"""Denoisers: conditions of every forward, patches that stay the same tokens step after step, pipelines as what they are."""
 
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,8 @@ def test_a_pipeline_is_traced_from_its_first_call_on(wan: tuple[Any, dict[str, A
     assert [vars(part).get("forward") for part in (pipe.transformer, pipe.transformer_2)] == [None, None]
     with moescope.open(tmp_path / "a.duckdb") as store:
         rows = store.rows(
-            "select forward, e.name, list(distinct token order by token) from assignments a join experts e using (router, expert) "
+            "select forward, expert_name, list(distinct token order by token) from assignments join experts e "
+            "using (router, expert) "
             "group by all order by forward"
         )
         names = [["transformer", "transformer_2", "transformer_2", "transformer_2"][n % 8 // 2] for n in range(16)]

@@ -47,7 +47,8 @@ EVENTS = [
 def test_an_exception_loses_nothing(tmp_path: Path, event: str, error: type[BaseException]) -> None:
     """The run is stored as interrupted, the exception goes on, and neither model nor Trainer keep anything of ours."""
     callback = moescope.RoutingCallback(tmp_path / "a.duckdb", every=1)
-    settings: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "gradient_accumulation_steps": 2, "max_steps": 8}
+    settings: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "gradient_accumulation_steps": 2, "max_steps": 3}
+    settings |= {"per_device_train_batch_size": 6, "per_device_eval_batch_size": 3}  # a second epoch begins with the last step
     breaks = Breaks(event if event in EVENTS else "none", error)
 
     class Own(Trainer):

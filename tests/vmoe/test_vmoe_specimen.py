@@ -9,7 +9,7 @@ import torch
 
 from moescope.models.vmoe import VMoE
 from moescope.models.vmoe.images import prepare
-from specimens.vmoe import configuration, untrained
+from specimens.training.vmoe import configuration, untrained
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "moescope" / "models" / "specimens" / "vmoe"

@@ -136,15 +136,8 @@ def figures(
     low, high = st.interval(value, None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel())
     columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
-    columns |= {
-        "ci_low": np.clip(low, *bounds),
-        "ci_high": np.clip(high, *bounds),
-        "null": null_name,
-        "n": n,
-        "units": units,
-        "q": np.nan,
-    }
-    columns |= {"null_mean": np.nan, "p": np.nan}
+    columns |= {"ci_low": np.clip(low, *bounds), "ci_high": np.clip(high, *bounds), "n": n, "units": units}
+    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan}
     if null is not None:
         null = _rows(null, value)
         columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}

@@ -44,52 +44,31 @@ def by_label(table: Table, tokens: Array, kind: str, draws: int) -> tuple[list[p
     label, expert = (x.ravel() for x in np.indices((labels, experts)))
     where = table.where | {"expert": expert, "subset": np.array([f"{kind}={x}" for x in table.labels])[label]}
     common: dict[str, Any] = {"null_name": NULL, "n": n[label].astype(int), "units": units[label], "bounds": (0, 1)}
-    value = total / n[:, None]
     special = figures(
-        where,
-        "domain specialization",
-        value,
-        source=OLMOE,
-        estimator="top-k",
-        chance=counts.sum() / n.sum() / experts,
-        draws=boot / np.maximum(boot_tokens, 1),
-        null=null_tables / np.maximum(null_tokens, 1),
-        side="both",
-        **common,
-    )
+        where, "domain specialization", total / n[:, None], source=OLMOE, estimator="top-k",
+        chance=counts.sum() / n.sum() / experts, draws=boot / np.maximum(boot_tokens, 1),
+        null=null_tables / np.maximum(null_tokens, 1), side="both", **common,
+    )  # fmt: skip
     overall = st.shares(total.sum(0))[expert]
     share = figures(
-        where,
-        "share of load by label",
-        st.shares(total),
-        source="share of the label's assignments",
-        chance=overall,
-        draws=st.shares(boot),
-        null=st.shares(null_tables),
-        side="both",
-        **common,
-    )
-    cells = share.assign(overall=overall, lift=share["value"] / np.where(overall > 0, overall, np.nan))
-    cells["pmi"] = np.log2(cells["lift"].clip(lower=1e-12))
-    keep = [
-        "stack",
-        "layer",
-        "router",
-        "expert",
-        "subset",
-        "value",
-        "overall",
-        "lift",
-        "pmi",
-        "ci_low",
-        "ci_high",
-        "p",
-        "n",
-        "units",
-    ]
+        where, "share of load by label", st.shares(total), source="share of the label's assignments", chance=overall,
+        draws=st.shares(boot), null=st.shares(null_tables), side="both", **common,
+    )  # fmt: skip
     some = null_tables[:FEW]
     shared = _information(table, kind, total, boot, some, int(n.sum()), len(home))
-    return [special, share, *shared, *_divergences(table, kind, total, boot, some, int(n.sum()), len(home))], cells[keep]
+    return [special, share, *shared, *_divergences(table, kind, total, boot, some, int(n.sum()), len(home))], _cells(
+        share, overall
+    )
+
+
+_CELL = ["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "ci_low", "ci_high", "p", "n"]
+
+
+def _cells(share: pd.DataFrame, overall: Array) -> pd.DataFrame:
+    """A label's share of an expert's load beside the expert's share `overall` (cells,), by every label."""
+    cells = share.assign(overall=overall, lift=share["value"] / np.where(overall > 0, overall, np.nan))
+    cells["pmi"] = np.log2(cells["lift"].clip(lower=1e-12))
+    return cells[[*_CELL, "units"]]
 
 
 def _permuted(weights: Array, counts: Array) -> Array:

@@ -51,7 +51,7 @@ def show(run: Row) -> None:
     with one:
         measure = url_state.choose("Count", "count", list(MEASURES), MEASURES.__getitem__) or "dropped_share"
     with two:
-        panels.reading(said(frame, run))
+        panels.reading(said(frame))
     frame = frame.assign(tokens=frame["order"].map(ORDERS))
     both = frame.groupby(["stack", "ratio", "tokens"], as_index=False, dropna=False)[list(MEASURES)].mean()
     both = both.assign(tokens=_named(both))
@@ -79,7 +79,7 @@ def _named(both: pd.DataFrame) -> Any:
     return both["tokens"] if both["stack"].nunique() < 2 else both["stack"] + ", " + both["tokens"]
 
 
-def said(frame: pd.DataFrame, run: Row) -> str:
+def said(frame: pd.DataFrame) -> str:
     """What the smallest room for even load costs, in a sentence."""
     at = frame[frame["ratio"] == 1.0].groupby("order")[list(MEASURES)].mean()
     plain, prior = at.loc["vanilla"], at.loc["batch prioritized"]

@@ -100,7 +100,7 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
     st.caption("Hover for the interval: a colour alone is no finding.")
 
 
-def _open(run: Row, shown: pd.DataFrame, name: str, group: str) -> None:
+def _open(run: Row, shown: pd.DataFrame, name: str, _: str) -> None:
     found = shown[shown[AWAY] == name]
     if found.empty or pd.isna(found["expert"].iloc[0]):
         return

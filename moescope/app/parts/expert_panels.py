@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
@@ -25,24 +26,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
             picked = ""
         else:
-            shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
-            picked = url_state.get("word") or ""
-            at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
-            url_state.row(
-                shown,
-                "top",
-                lambda row: url_state.put("word", None if row is None else named["text"].iloc[row]),
-                at,
-                height=420,
-                column_config={
-                    "token": st.column_config.TextColumn(width=96),
-                    "tokens": st.column_config.NumberColumn("here", width=52, help="How often it came to this expert."),
-                    "rate": st.column_config.NumberColumn("of all", format="percent", width=64, help="Of all its occurrences."),
-                    "lift": st.column_config.NumberColumn(format="%.2f ×", width=60),
-                    "at_least": st.column_config.NumberColumn("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
-                },
-            )
-            panels.files(shown, sql, params, name="expert-tokens")
+            picked = _words(named, sql, params)
             if facts.exact(layer):
                 st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
             else:
@@ -55,6 +39,28 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         )
         panels.section("In context", words)
         contexts(run, layer, expert, picked)
+
+
+def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
+    """A table of its tokens; gives the one that is chosen."""
+    shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
+    picked = url_state.get("word") or ""
+    at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
+    number = st.column_config.NumberColumn
+    columns = {
+        "token": st.column_config.TextColumn(width=96),
+        "tokens": number("here", width=52, help="How often it came to this expert."),
+        "rate": number("of all", format="percent", width=64, help="Of all its occurrences."),
+        "lift": number(format="%.2f ×", width=60),
+        "at_least": number("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
+    }
+
+    def put(row: int | None) -> None:
+        url_state.put("word", None if row is None else named["text"].iloc[row])
+
+    url_state.row(shown, "top", put, at, height=420, column_config=columns)
+    panels.files(shown, sql, params, name="expert-tokens")
+    return picked
 
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:

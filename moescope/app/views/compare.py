@@ -122,23 +122,22 @@ def texts(a: Row, b: Row, alike: bool) -> None:
         st.columns(2, gap="large"), (a, b), (layer, other), (picked, found[picked]["b"]), strict=True
     ):
         with column, st.container(border=True):
-            frame, params = token_routes.tokens(sequence, at)
-            st.caption(f"**{panels.plain(pickers.run_name(run))}** · {panels.plain(at.label)}")
-            if frame.empty:
-                panels.empty("No token here", "Choose another sequence.")
-                continue
-            size = (int(frame["y"].max()) + 1, int(frame["x"].max()) + 1) if frame["y"].notna().all() else None
-            colored_tokens.forget(f"side-{run['run']}")
-            colored_tokens.show(
-                colored_tokens.data_of(frame, colored_tokens.paint(frame, "first", at.experts), size=size),
-                key=f"side-{run['run']}",
-            )
-            panels.files(
-                frame[["token", "position", "text", "experts", "weights"]],
-                token_routes.ROUTES,
-                params,
-                name=f"side-{run['run']}",
-            )
+            one_text(run, at, sequence)
+
+
+def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
+    """A sequence in the colours of a run's layer."""
+    frame, params = token_routes.tokens(sequence, layer)
+    st.caption(f"**{panels.plain(pickers.run_name(run))}** · {panels.plain(layer.label)}")
+    if frame.empty:
+        panels.empty("No token here", "Choose another sequence.")
+        return
+    size = (int(frame["y"].max()) + 1, int(frame["x"].max()) + 1) if frame["y"].notna().all() else None
+    side = f"side-{run['run']}"
+    colored_tokens.forget(side)
+    data = colored_tokens.data_of(frame, colored_tokens.paint(frame, "first", layer.experts), size=size)
+    colored_tokens.show(data, key=side)
+    panels.files(frame[["token", "position", "text", "experts", "weights"]], token_routes.ROUTES, params, name=side)
 
 
 def render() -> None:

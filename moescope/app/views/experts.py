@@ -61,7 +61,7 @@ def finder(run: Row) -> None:
     panels.files(shown, sql, params, name="found")
 
 
-def glance(run: Row, layer: pickers.Layer, expert: int) -> tuple[float, float]:
+def glance(layer: pickers.Layer, expert: int) -> tuple[float, float]:
     """Load of this expert among the others; returns its share of the assignments that ran, and of the tokens."""
     frame = store_access.frame(facts.LOAD, layer.router)
     row = frame[frame["expert"] == expert].iloc[0]
@@ -178,7 +178,7 @@ def render() -> None:
         expert = pickers.choose_expert(layer)
     with three:
         finder(run)
-    even, overall = glance(run, layer, expert)
+    even, overall = glance(layer, expert)
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
     if shown == "labels":

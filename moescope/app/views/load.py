@@ -96,63 +96,39 @@ def by_layer(run: Row) -> None:
     )
     counted = balance.counted(run)
     words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
-
-    def spans(name: str) -> tuple[str | None, str | None]:
-        return (f"{name}_low", f"{name}_high") if counted else (None, None)
-
     left, right = st.columns(2)
     with left:
-        chart = charts.lines(
-            frame,
-            "layer",
-            "load_entropy",
-            "stack",
-            *spans("load_entropy"),
-            chance=1.0,
-            title="Load entropy, of its maximum",
-            subtitle=words,
-            chance_label="even load",
-            tooltip=["max_violation", "dead", "dropped_share"],
-        )
-        panels.figure(chart, balance.BALANCE, [run["run"]], name="load-entropy")
+        line(
+            run, frame, "load_entropy", counted, title="Load entropy, of its maximum", subtitle=words, chance=1.0,
+            chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"],
+        )  # fmt: skip
     with right:
-        chart = charts.lines(
-            frame,
-            "layer",
-            "routing_entropy",
-            "stack",
-            "low",
-            "high",
-            chance=1.0,
-            title="Entropy of a decision, of its maximum",
-            subtitle="band: one standard deviation over decisions",
-            chance_label="uniform",
-        )
-        panels.figure(chart, balance.BALANCE, [run["run"]], name="routing-entropy")
+        line(
+            run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
+            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform",
+        )  # fmt: skip
     left, right = st.columns(2)
     with left:
-        chart = charts.lines(
-            frame,
-            "layer",
-            "max_violation",
-            "stack",
-            *spans("max_violation"),
-            title="Overload of the busiest expert (MaxVio)",
-            chance=0.0,
-            chance_label="even load",
-            subtitle="; ".join(filter(None, ("(largest load − mean) / mean", words))),
-        )
-        panels.figure(chart, balance.BALANCE, [run["run"]], name="max-violation")
+        said = "; ".join(filter(None, ("(largest load − mean) / mean", words)))
+        title = "Overload of the busiest expert (MaxVio)"
+        line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load")
     with right:
-        if not (frame["dropped_share"].fillna(0) > 0).any():
-            panels.empty(
-                "Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough."
-            )
-            return
-        chart = charts.lines(
-            frame, "layer", "dropped_share", "stack", title="Dropped for want of capacity", zero=True, format=".1%"
-        )
-        panels.figure(chart, balance.BALANCE, [run["run"]], name="dropped")
+        dropped(run, frame)
+
+
+def line(run: Row, frame: pd.DataFrame, y: str, span: bool | tuple[str, str], **said: Any) -> None:
+    """A figure along the layers. `span`: the columns of its band, or whether it has its own."""
+    low, high = span if isinstance(span, tuple) else (f"{y}_low", f"{y}_high") if span else (None, None)
+    chart = charts.lines(frame, "layer", y, "stack", low, high, **said)
+    panels.figure(chart, balance.BALANCE, [run["run"]], name=y.removesuffix("_share").replace("_", "-"))
+
+
+def dropped(run: Row, frame: pd.DataFrame) -> None:
+    """What found its expert full."""
+    if (frame["dropped_share"].fillna(0) > 0).any():
+        line(run, frame, "dropped_share", False, title="Dropped for want of capacity", zero=True, format=".1%")
+    else:
+        panels.empty("Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough.")
 
 
 def render() -> None:

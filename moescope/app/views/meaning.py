@@ -44,21 +44,10 @@ def atlas(run: Row) -> None:
         "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens; "
         "Tab, arrow keys and Space do it too.",
     )
-    stacks = list(dict.fromkeys(x.stack for x in pickers.layers(run["run"])))
-    one, two, three, four = st.columns(4)
-    with one:
-        stack = url_state.choose("Stack", "stack", stacks) or ""
-    with two:
-        how = url_state.choose("Map", "map", ["PCA", "UMAP"]) or "PCA"
-    with three:
-        by = url_state.choose("Colour", "tint", list(COLOURS), COLOURS.__getitem__) or "label"
-    with four:
-        seed = url_state.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
+    stack, how, by, seed = asked(run)
     with st.spinner("Placing tokens …", show_time=True):
         sql, kept = signature_maps.sample_sql(run)
-        frame = signature_maps.place(
-            str(store_access.path()), store_access.held().look(), sql, run["run"], stack, how, int(seed)
-        )
+        frame = signature_maps.place(str(store_access.path()), store_access.held().look(), sql, run["run"], stack, how, seed)
     if frame.empty:
         panels.empty("Too few tokens for a map", "A map needs 30 tokens or more: trace more data.")
         return
@@ -80,6 +69,21 @@ def atlas(run: Row) -> None:
         sampling.sample_note(kept)
     with right:
         listed(run, frame, brush)
+
+
+def asked(run: Row) -> tuple[str, str, str, int]:
+    """Stack, kind of map, colour and seed, as the visitor chose them."""
+    stacks = list(dict.fromkeys(x.stack for x in pickers.layers(run["run"])))
+    one, two, three, four = st.columns(4)
+    with one:
+        stack = url_state.choose("Stack", "stack", stacks) or ""
+    with two:
+        how = url_state.choose("Map", "map", ["PCA", "UMAP"]) or "PCA"
+    with three:
+        by = url_state.choose("Colour", "tint", list(COLOURS), COLOURS.__getitem__) or "label"
+    with four:
+        seed = url_state.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
+    return stack, how, by, int(seed)
 
 
 def listed(run: Row, frame: Any, brush: list[float] | None) -> None:

@@ -81,7 +81,7 @@ def follow(layer: pickers.Layer, labels: dict[int, str], node: tuple[int, int] |
 
 
 @panels.part
-def together(run: Row, layer: pickers.Layer) -> None:
+def together(layer: pickers.Layer) -> None:
     """Co-activation of a layer."""
     panels.section("Together", "Share of the row's tokens for which the column's expert ran as well (OLMoE's co-activation).")
     frame = store_access.frame(TOGETHER, layer.router)
@@ -157,7 +157,7 @@ def render() -> None:
     with left:
         flow(run, layer)
     with right:
-        together(run, layer)
+        together(layer)
     paths(run, layer)
     answers.ask("structure", run, wait=True)
     more(run)

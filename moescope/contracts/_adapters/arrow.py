@@ -1,5 +1,5 @@
-"""PEFT's Arrow (Ostapenko et al. 2024, arXiv 2405.11157; peft 0.21, tuners/lora/arrow.py): |x · prototype| of every adapter, the k
-largest, softmax over them; per projection and token. The decision stands inside the layer's forward.
+"""PEFT's Arrow (Ostapenko et al. 2024, arXiv 2405.11157; peft 0.21, tuners/lora/arrow.py): |x · prototype| of every adapter,
+the k largest, softmax over them; per projection and token. The decision stands inside the layer's forward.
 """
 
 from collections.abc import Iterable

@@ -1,5 +1,6 @@
-"""PEFT's Lily (Zhong et al. 2024, arXiv 2407.09946; peft 0.21, tuners/lily): a softmax over shared matrices B for every token, and their
-mean over the whole batch, padding included, mixes the matrices: one vector of weights for a forward. It stands inside the layer's forward.
+"""PEFT's Lily (Zhong et al. 2024, arXiv 2407.09946; peft 0.21, tuners/lily): a softmax over shared matrices B for every token,
+and their mean over the whole batch, padding included, mixes the matrices: one vector of weights for a forward. It stands
+inside the layer's forward.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,8 @@
-"""mixlora 0.2 (Li et al. 2024, arXiv 2404.15159): Mixtral's rule over feed-forwards that share their base and have LoRAs of their own.
+"""mixlora 0.2 (Li et al. 2024, arXiv 2404.15159): Mixtral's rule over feed-forwards that share their base and have LoRAs of
+their own.
 
-`mlp.forward` is the method of an object that torch does not know as a part of the model: its gate is a plain tensor, its experts are
-values of a dictionary, and the decision stands inside the forward. So the rule is applied to what the mlp took.
+`mlp.forward` is the method of an object that torch does not know as a part of the model: its gate is a plain tensor, its
+experts are values of a dictionary, and the decision stands inside the forward. So the rule is applied to what the mlp took.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ class MixLora(Inline):
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for each."""
-        moe = getattr(getattr(module, "forward", None), "__self__", None)
+        moe: Any = getattr(getattr(module, "forward", None), "__self__", None)
         if type(moe).__name__ == "MixLoraSparseMoe" and moe is not module:
             yield Site(name, module, None, moe, self, moe.num_experts_, "token_choice", "output", shared=0, score="softmax")
 

@@ -1,8 +1,9 @@
-"""Modules that say so themselves: a dictionary `mixture`, and methods `route`, `part` and `rest`, as those of moescope.models.zoo.
+"""Modules that say so themselves: a dictionary `mixture`, and methods `route`, `part` and `rest`, as those of
+moescope.models.zoo.
 
 `mixture`: experts (how many are routed) and, where they differ from a token's dense weights on deltas, kind, weight_on, unit,
-names, roles, rule. `route(*inputs)` gives an object with experts and weights (R, k), logits (R, E) or None; soft ones also with
-dispatch (R, k), rows (R,) and pool (R,). What it returns is what is executed. `part(number, *inputs)` is one adapter,
+names, roles, rule. `route(*inputs)` gives an object with experts and weights (R, k), logits (R, E) or None; soft ones also
+with dispatch (R, k), rows (R,) and pool (R,). What it returns is what is executed. `part(number, *inputs)` is one adapter,
 `rest(*inputs)` what stands beside all.
 """
 
@@ -34,8 +35,10 @@ class Own(AdapterSite):
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """As it is said."""
-        more = {name: getattr(output, name, None) for name in ("logits", "dispatch", "rows", "pool")}
-        return Record(site, output.experts, output.weights, **more)
+        record = Record(site, output.experts, output.weights)
+        for name in ("logits", "dispatch", "rows", "pool"):
+            setattr(record, name, getattr(output, name, None))
+        return record
 
     def write(self, site: Site, args: tuple[Any, ...], output: Any, experts: Tensor, weights: Tensor) -> Any:
         """Other experts and weights in it."""

@@ -1,5 +1,6 @@
-"""PEFT's Poly (Ponti et al. 2022, arXiv 2202.13914; peft 0.21, tuners/poly): each task has a weight for every skill, normalized sigmoids
-(sampled in training), and it mixes the parameters: x (Σ w A) (Σ w B) / r. A decision is one of a sequence, whose task is given.
+"""PEFT's Poly (Ponti et al. 2022, arXiv 2202.13914; peft 0.21, tuners/poly): each task has a weight for every skill, normalized
+sigmoids (sampled in training), and it mixes the parameters: x (Σ w A) (Σ w B) / r. A decision is one of a sequence, whose
+task is given.
 
 With several splits of the features every split has weights of its own; its skills are numbered on, split by split.
 """

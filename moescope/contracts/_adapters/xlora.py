@@ -1,8 +1,10 @@
-"""PEFT's X-LoRA (Buehler and Buehler 2024, arXiv 2402.07148; peft 0.21, tuners/xlora): one classifier says the adapters' weights for
-every token and every adapted projection, from hidden states of a first pass in which the adapters have a fixed weight.
+"""PEFT's X-LoRA (Buehler and Buehler 2024, arXiv 2402.07148; peft 0.21, tuners/xlora): one classifier says the adapters'
+weights for every token and every adapted projection, from hidden states of a first pass in which the adapters have a fixed
+weight.
 
-A site is a LoRA projection whose forward is `XLoraLinearLayer.forward`; its decision is what `get_maybe_topk_scalings` returns, and
-what the first pass asks of it (`scalings` that are not the classifier's) is no decision. The weight multiplies the input.
+A site is a LoRA projection whose forward is `XLoraLinearLayer.forward`; its decision is what `get_maybe_topk_scalings`
+returns, and what the first pass asks of it (`scalings` that are not the classifier's) is no decision. The weight multiplies
+the input.
 """
 
 from collections.abc import Iterable
@@ -24,7 +26,7 @@ class XLora(AdapterSite):
 
     def find(self, name: str, module: nn.Module) -> Iterable[Site]:
         """A site for each projection that X-LoRA has taken over."""
-        layer = getattr(getattr(module, "forward", None), "__self__", None)
+        layer: Any = getattr(getattr(module, "forward", None), "__self__", None)
         if type(layer).__name__ != "XLoraLinearLayer" or not hasattr(layer, _METHOD):
             return
         names = [n for n in layer.target.active_adapters if n in layer.target.lora_A]

@@ -2,7 +2,7 @@
 
 They are named like specimens (`moescope trace mor --data text`) and found by their files; a file says what its model `READS`
 (text, noise: a denoiser of pictures, other), how to `build` it, and gives the inputs of one forward (`example`). What is built
-has random weights; a few were trained for some minutes, and `weights/` has theirs (`trained`).
+has random weights; a few were trained for a minute, and `weights/` has theirs (`trained`).
 """
 
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -33,7 +34,8 @@ def system(name: str) -> ModuleType:
 
 def build(name: str, seed: int = 0, **changes: Any) -> nn.Module:
     """The model, tiny and in evaluation mode; the same for the same seed. `changes`: see the system's own `build`."""
-    made: nn.Module = system(name).build(seed, **changes)
+    with torch.random.fork_rng(devices=[]):
+        made: nn.Module = system(name).build(seed, **changes)
     return made
 
 

@@ -5,7 +5,6 @@ class. Where DiT begins with zeros (adaLN-Zero, last layer) the weights here are
 """
 
 import math
-from collections.abc import Callable
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -147,13 +146,6 @@ def grid(down: int, across: int, size: int) -> Tensor:
     """(down × across, size) fixed encodings of rows and columns."""
     rows, columns = waves(torch.arange(down), size // 2), waves(torch.arange(across), size // 2)
     return torch.cat([rows.repeat_interleave(across, 0), columns.repeat(down, 1)], -1)
-
-
-def seeded(seed: int, make: Callable[[], nn.Module]) -> Any:
-    """The module of `make`, the same for the same seed, in evaluation mode; nobody else's random numbers move."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make().eval()
 
 
 def noise(model: nn.Module, batch: int = 3, places: int = 12, seed: int = 0) -> dict[str, Any]:

@@ -1,8 +1,10 @@
-"""AdaMix (Wang et al. 2022, arXiv 2205.12410): several copies of a bottleneck adapter, one at random in training, all averaged after.
+"""AdaMix (Wang et al. 2022, arXiv 2205.12410): several copies of a bottleneck adapter, one at random in training, all averaged
+after.
 
-x + U f(D x): in training D and U are each drawn anew for every batch (section 3.1); at inference the weights and biases of all copies
-are averaged (section 3.3): as `MixtureSoup` and `ExpertSoup` of the published expert_soup.py (microsoft/AdaMix f3b6e99), inference
-level 3 with equal scores. The consistency loss between two draws belongs to training. A decision is one of the whole batch.
+x + U f(D x): in training D and U are each drawn anew for every batch; at inference the weights and biases of all
+copies are averaged: as `MixtureSoup` and `ExpertSoup` of the published expert_soup.py (microsoft/AdaMix
+f3b6e99), inference level 3 with equal scores. The consistency loss between two draws belongs to training. A decision is one of
+the whole batch.
 """
 
 from typing import Any

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Block, DiT, Expert, noise, seeded
+from ._parts_diffusion import Block, DiT, Expert, noise
+from ._parts_text import seeded
 
 READS = "noise"
 NAMES = {0: "control", 1: "spatial", 2: "temporal"}
@@ -97,7 +98,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 1, heads: int = 4, b
         ]
         return ConFiner(Stages(models, boundary, stride), models[0].config)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._parts_diffusion import Block, DiT, Expert, noise, seeded
+from ._parts_diffusion import Block, DiT, Expert, noise
+from ._parts_text import seeded
 from .dit_moe import Gate
 
 READS = "noise"
@@ -75,7 +76,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 2, experts: int = 8,
         moe = (TimedMoE(hidden, 2 * hidden, experts, top_k, rank) for _ in range(layers))
         return DiT("diff_moe", [Block(hidden, heads, m) for m in moe], hidden, **changes)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Block, DiT, Expert, noise, seeded
+from ._parts_diffusion import Block, DiT, Expert, noise
+from ._parts_text import seeded
 
 READS = "noise"
 
@@ -57,7 +58,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 2, experts: int = 8,
         moe = (SparseMoE(hidden, 2 * hidden, experts, top_k, shared) for _ in range(layers))
         return DiT("dit_moe", [Block(hidden, heads, m) for m in moe], hidden, **changes)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

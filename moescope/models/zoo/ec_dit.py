@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Block, DiT, PoolMoE, noise, seeded
+from ._parts_diffusion import Block, DiT, PoolMoE, noise
+from ._parts_text import seeded
 
 READS = "noise"
 
@@ -40,7 +41,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 2, experts: int = 4,
         moe = (PoolMoE(ExpertChoice(hidden, experts, factor), "L", hidden, 2 * hidden, experts) for _ in range(layers))
         return DiT("ec_dit", [Block(hidden, heads, m) for m in moe], hidden, **changes)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

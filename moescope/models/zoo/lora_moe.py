@@ -1,7 +1,8 @@
 """LoRAMoE (Dou et al. 2023, arXiv 2312.09979): in every Linear of the feed-forward, all LoRA experts weighed by a softmax.
 
-o = W x + (α / r) Σ_i softmax(W_g x)_i B_i A_i x (section 3.2, equation 3), one router per Linear; as `lora_route` of the published
-peft/tuners/lora.py (Ablustrund/LoRAMoE a2470ef). The localized balancing loss (two kinds of experts) belongs to training alone.
+o = W x + (α / r) Σ_i softmax(W_g x)_i B_i A_i x, one router per Linear; as `lora_route` of the
+published peft/tuners/lora.py (Ablustrund/LoRAMoE a2470ef). The localized balancing loss (two kinds of experts) belongs to
+training alone.
 """
 
 from typing import Any

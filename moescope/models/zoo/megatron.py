@@ -138,8 +138,8 @@ class GPTModel(CausalLM):
         return self.said(self.head(self.norm(hidden)).transpose(0, 1), labels)
 
 
-def build(seed: int = 0, **changes: Any) -> nn.Module:
+def build(seed: int = 0, vocabulary: int = 512, **changes: Any) -> nn.Module:
     """Two layers of 8 experts; `changes`: of `Config`, by Megatron's names."""
     torch.manual_seed(seed)
     config = Config(**changes)
-    return random_weights(GPTModel("megatron", 2, config.hidden_size, 512, lambda _: MoELayer(config)))
+    return random_weights(GPTModel("megatron", 2, config.hidden_size, vocabulary, lambda _: MoELayer(config)))

@@ -1,8 +1,9 @@
-"""MoCLE (Gou et al. 2023, arXiv 2312.12379): the instruction's cluster chooses one LoRA expert, and a universal one takes the rest.
+"""MoCLE (Gou et al. 2023, arXiv 2312.12379): the instruction's cluster chooses one LoRA expert, and a universal one takes the
+rest.
 
-G = softmax(W C[cluster] / τ), e = argmax G, y = W0 x + G_e LoRA_e(x) + (1 - G_e) LoRA_universal(x) (section 3.2, equations 2 to 5; the
-noise on the logits belongs to training). Clusters are k-means centres of sentence embeddings; here the nearest of fixed random
-centres to the mean token embedding. A decision is one of a sequence. The published code was not at hand.
+G = softmax(W C[cluster] / τ), e = argmax G, y = W0 x + G_e LoRA_e(x) + (1 - G_e) LoRA_universal(x) (from memory of the paper;
+the noise on the logits belongs to training). Clusters are k-means centres of sentence embeddings; here the nearest of fixed
+random centres to the mean token embedding. A decision is one of a sequence. The published code was not at hand.
 """
 
 from typing import Any

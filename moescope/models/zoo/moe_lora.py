@@ -1,8 +1,8 @@
-"""Two systems called MoELoRA. `rule="tokens"` (Luo et al. 2024, arXiv 2402.12851): on the queries and values, each token takes the
-k LoRA experts with the largest softmax, renormalized (section 3.1); the contrastive loss between experts belongs to training. No
-published code was found. `rule="tasks"` (Liu et al. 2023, MOELoRA, arXiv 2310.18339): one dense weight per task,
-softmax(W_T E[task]) over experts (section 3.4, equation 6), as `lora_gate` of the published mmoelora.py (liuqidong07/MOELoRA-peft);
-forward takes `task_ids` (B,), and a decision is one of a whole sequence.
+"""Two systems called MoELoRA. `rule="tokens"` (Luo et al. 2024, arXiv 2402.12851): on the queries and values, each token takes
+the k LoRA experts with the largest softmax, renormalized; the contrastive loss between experts belongs to training. No
+published code was found. `rule="tasks"` (Liu et al. 2023, MOELoRA, arXiv 2310.18339): one dense weight per task, softmax(W_T
+E[task]) over experts, as `lora_gate` of the published mmoelora.py (liuqidong07/MOELoRA-peft); forward takes `task_ids` (B,),
+and a decision is one of a whole sequence.
 """
 
 from typing import Any

@@ -8,6 +8,7 @@ the timestep, is our reading of "soft global-local gating".
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ._parts_text import Block, feed_forward, places, seeded
 
-READS = "noise"
+READS = "other"  # noise and an emotion's latents: see `example`
 EMOTIONS = ("happiness", "sadness", "anger", "disgust", "fear", "surprise")
 
 
@@ -80,6 +81,7 @@ class Portrait(nn.Module):
     def __init__(self, hidden: int, layers: int, channels: int) -> None:
         super().__init__()
         self.hidden, self.channels = hidden, channels
+        self.config = SimpleNamespace(model_type="moee", in_channels=channels, patch_size=2)
         self.embed, self.out = nn.Conv2d(channels, hidden, 2, 2), nn.Linear(hidden, 4 * channels)
         self.time = feed_forward(hidden)
         self.blocks = nn.ModuleList(EmotionBlock(hidden) for _ in range(layers))

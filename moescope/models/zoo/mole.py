@@ -1,10 +1,10 @@
 """MoLE (Wu et al. 2024, arXiv 2404.13628): whole LoRAs, one per task, mixed anew in every block by a gate on what they make.
 
 In a block each LoRA i runs attention and feed-forward with its own low-rank weights alone, E_i(x) = x' + f_FFN(LN(x') | Δθ_i),
-x' = f_Attn(LN(x) | Δθ_i); ε = Flatten(Normalize(E_1 ⊕ ... ⊕ E_N))ᵀ · e, G = softmax(ε / τ), O(x) = F_θ(x) + Σ_i G_i E_i(x) (section 3,
-equations 4 to 9, from memory: the paper was not at hand, and yushuiwx/MoLE has no code). ε has one number per LoRA for the whole
-sequence, so a decision is one of a sequence; the sum is over its tokens up to `PLACES`, divided by the root of their number.
-`masked` LoRAs get none of the weight, which the others share in proportion (section 3.3).
+x' = f_Attn(LN(x) | Δθ_i); ε = Flatten(Normalize(E_1 ⊕ ... ⊕ E_N))ᵀ · e, G = softmax(ε / τ), O(x) = F_θ(x) + Σ_i G_i E_i(x)
+(from memory: the paper was not at hand, and yushuiwx/MoLE has no code). ε has one number per LoRA
+for the whole sequence, so a decision is one of a sequence; the sum is over its tokens up to `PLACES`, divided by the root of
+their number. `masked` LoRAs get none of the weight, which the others share in proportion.
 """
 
 from typing import Any

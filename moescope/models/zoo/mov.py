@@ -1,7 +1,7 @@
-"""MoV, mixture of vectors (Zadouri et al. 2023, arXiv 2309.05444): (IA)³ vectors mixed by a dense softmax, for keys, values and the
-inner activation of the feed-forward.
+"""MoV, mixture of vectors (Zadouri et al. 2023, arXiv 2309.05444): (IA)³ vectors mixed by a dense softmax, for keys, values and
+the inner activation of the feed-forward.
 
-y = x ⊙ Σ_i softmax(W_r x)_i l_i (section 2.2, soft merging), where x is what the vectors scale: as `MoV` of the published src/mov.py
+y = x ⊙ Σ_i softmax(W_r x)_i l_i (soft merging), where x is what the vectors scale: as `MoV` of the published src/mov.py
 (for-ai/parameter-efficient-moe e2683fe). There keys and values are routed by head; here by projection, one router each.
 """
 

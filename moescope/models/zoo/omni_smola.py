@@ -1,10 +1,10 @@
-"""Omni-SMoLA (Wu et al. 2023, arXiv 2312.00968): soft mixtures of low-rank experts beside a Linear, one for text, one for images, one
-for both.
+"""Omni-SMoLA (Wu et al. 2023, arXiv 2312.00968): soft mixtures of low-rank experts beside a Linear, one for text, one for
+images, one for both.
 
-y = W x + S_both(X) + (S_text or S_image)(X), by what the token is (section 3.3). A soft mixture (Puigcerver et al. 2023): slots take
-means of tokens, D = softmax over tokens of X̂ Φ̂, each low-rank expert one slot, tokens take means of slots, C = softmax over slots
-(both normalized, Φ̂ scaled). From memory of paper and of Soft MoE; no published code was found. Here the ids below `IMAGES` stand for
-patches of an image; padding is in no slot.
+y = W x + S_both(X) + (S_text or S_image)(X), by what the token is. A soft mixture (Puigcerver et al. 2023):
+slots take means of tokens, D = softmax over tokens of X̂ Φ̂, each low-rank expert one slot, tokens take means of slots, C =
+softmax over slots (both normalized, Φ̂ scaled). From memory of paper and of Soft MoE; no published code was found. Here the
+ids below `IMAGES` stand for patches of an image; padding is in no slot.
 """
 
 from typing import Any

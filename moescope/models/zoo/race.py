@@ -1,7 +1,7 @@
 """Expert Race, Race-DiT (Yuan and others 2025, arXiv 2503.16057): all tokens and all experts compete in one pool.
 
 Section 4 (its table of routing strategies was read, no code was found; identity gate and running threshold are taken from a
-summary of the paper). Training: the K = B · L · k largest of all B · L · E scores run, and a running mean follows the K-th
+notes on the paper). Training: the K = B · L · k largest of all B · L · E scores run, and a running mean follows the K-th
 score. Inference: what scores above that mean runs, so that an image does not depend on its batch. The gate is the identity: the
 weight is the score. `build` runs one training forward, so that the mean is not zero. Its router similarity loss and its
 regularization by layer belong to training and are left out.
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Block, DiT, PoolMoE, noise, seeded
+from ._parts_diffusion import Block, DiT, PoolMoE, noise
+from ._parts_text import seeded
 from .diffmoe import calibrated
 
 READS = "noise"
@@ -48,7 +49,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 2, experts: int = 4,
         moe = (PoolMoE(Race(hidden, experts, top_k), "BLE", hidden, 2 * hidden, experts) for _ in range(layers))
         return calibrated(DiT("race", [Block(hidden, heads, m) for m in moe], hidden, **changes))
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Block, DiT, noise, seeded
+from ._parts_diffusion import Block, DiT, noise
+from ._parts_text import seeded
 
 READS = "noise"
 
@@ -80,7 +81,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 3, experts: int = 4,
         blocks: list[nn.Module] = [TaskBlock(hidden, heads, experts, top_k) for _ in range(layers)]
         return DiT("switch_dit", blocks, hidden, apart=True, **changes)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 example = noise

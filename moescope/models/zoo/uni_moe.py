@@ -9,13 +9,13 @@ weights. Padding takes fixed experts only. Left out: its token dropping (off by 
 training, and everything but text.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import Attention, Expert, seeded
+from ._parts_diffusion import Expert
+from ._parts_text import VOCABULARY, Block, Language, seeded, text_example
 
 READS = "text"
 _JITTER = 0.01
@@ -79,58 +79,29 @@ class DynamicMoE(nn.Module):
         return made.view_as(hidden)
 
 
-class Layer(nn.Module):
-    """Attention and the mixture, each after a norm."""
+class Layer(Block):
+    """A pre-norm block whose mixture is told what is padding."""
 
-    def __init__(self, hidden: int, heads: int, mlp: nn.Module) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.RMSNorm(hidden), nn.RMSNorm(hidden)
-        self.attention, self.mlp = Attention(hidden, heads), mlp
-
-    def forward(self, hidden: Tensor, mask: Tensor, real: Tensor) -> Tensor:
-        """(B, S, H), (B, S, S), (B, S) → (B, S, H)."""
-        hidden = hidden + self.attention(self.norm1(hidden), mask)
-        return hidden + self.mlp(self.norm2(hidden), real)
-
-
-class UniMoE(nn.Module):
-    """A causal language model."""
-
-    def __init__(self, layers: list[nn.Module], hidden: int, vocabulary: int) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(model_type="uni_moe", vocab_size=vocabulary, hidden_size=hidden)
-        self.embed, self.places = nn.Embedding(vocabulary, hidden), nn.Embedding(512, hidden)
-        self.layers, self.norm = nn.ModuleList(layers), nn.RMSNorm(hidden)
-        self.head = nn.Linear(hidden, vocabulary, bias=False)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, labels: Tensor | None = None) -> SimpleNamespace:
-        """Ids (B, S) → `logits` (B, S, V), and `loss` where labels (B, S; -100: none) are given."""
-        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        mask = real[:, None] & torch.ones(2 * input_ids.shape[1:], dtype=torch.bool, device=input_ids.device).tril()
-        mask = mask | torch.eye(input_ids.shape[1], dtype=torch.bool, device=input_ids.device)  # padding looks at itself
-        hidden = self.embed(input_ids) + self.places((real.cumsum(-1) - 1).clamp(min=0))
-        for layer in self.layers:
-            hidden = layer(hidden, mask, real)
-        logits = self.head(self.norm(hidden))
-        loss = None if labels is None else nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
-        return SimpleNamespace(logits=logits, loss=loss)
+    def forward(self, hidden: Tensor, keep: Tensor | None = None) -> Tensor:
+        """(B, S, H), (B, S) → (B, S, H)."""
+        real = torch.ones_like(hidden[..., 0], dtype=torch.bool) if keep is None else keep
+        hidden = hidden + self.attention(self.norm_attention(hidden), keep)
+        return hidden + self.ffn(self.norm_ffn(hidden), real)
 
 
 def build(seed: int = 0, *, hidden: int = 32, layers: int = 2, experts: int = 4, null: int = 2, fixed: int = 2,
-          top_p: float = 0.7, heads: int = 4, vocabulary: int = 512) -> UniMoE:  # fmt: skip
+          top_p: float = 0.7, heads: int = 4, vocabulary: int = VOCABULARY) -> Language:  # fmt: skip
     """A tiny one."""
 
-    def make() -> nn.Module:
+    def make() -> Language:
         moe = (DynamicMoE(hidden, 2 * hidden, experts, null, fixed, top_p) for _ in range(layers))
-        return UniMoE([Layer(hidden, heads, m) for m in moe], hidden, vocabulary)
+        return Language([Layer(hidden, heads, m) for m in moe], hidden, vocabulary, "uni_moe")
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
-def example(model: UniMoE, batch: int = 3, places: int = 12, seed: int = 0) -> dict[str, Any]:
+def example(model: Language, batch: int = 3, places: int = 12, seed: int = 0) -> dict[str, Any]:
     """Ids of one forward, the last row padded on the left."""
-    random = torch.Generator().manual_seed(seed)
-    ids = torch.randint(model.config.vocab_size, (batch, places), generator=random)
-    mask = torch.ones_like(ids)
-    mask[-1, : places // 4] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    inputs = text_example(model.config.vocab_size, batch, places, seed)
+    inputs["attention_mask"][-1, : places // 4] = 0
+    return inputs

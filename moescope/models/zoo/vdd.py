@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._parts_diffusion import seeded
+from ._parts_text import seeded
 
 READS = "other"
 
@@ -87,7 +87,7 @@ class VDD(nn.Module):
 def build(seed: int = 0, *, observation: int = 10, action: int = 3, components: int = 4, hidden: int = 32,
           greedy: bool = True) -> VDD:  # fmt: skip
     """A tiny one."""
-    return seeded(seed, lambda: VDD(GaussianMixture(observation, action, components, hidden, greedy)))
+    return seeded(lambda: VDD(GaussianMixture(observation, action, components, hidden, greedy)), seed)
 
 
 def example(model: VDD, batch: int = 3, places: int = 12, seed: int = 0) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._parts_diffusion import Attention, grid, seeded, waves
+from ._parts_diffusion import Attention, grid, waves
+from ._parts_text import seeded
 
 READS = "other"
 NAMES = ("text", "image", "vision-language")
@@ -109,7 +110,7 @@ def build(seed: int = 0, *, hidden: int = 32, layers: int = 3, joint: int = 1, h
         blocks: list[nn.Module] = [Block(hidden, heads, ModalityExperts(hidden, n, text_places)) for n in counts]
         return VLMo(blocks, hidden, vocabulary, text_places, patch)
 
-    return seeded(seed, make)
+    return seeded(make, seed)
 
 
 def example(model: VLMo, batch: int = 3, places: int = 12, seed: int = 0) -> dict[str, Any]:

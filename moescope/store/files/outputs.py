@@ -44,7 +44,7 @@ def check_output(path: Path, overwrite: bool = False, ours: bytes | None = None)
     `overwrite`, or if the words `ours` are near its beginning, for then moescope made it.
     """
     place = real(path)
-    if why := _refused(path, place):
+    if why := _refused(place):
         raise InputError(f"{path} {why}; name another file")
     if not place.parent.is_dir():
         raise InputError(f"there is no folder {place.parent} to hold {place.name}; make it first")
@@ -54,7 +54,7 @@ def check_output(path: Path, overwrite: bool = False, ours: bytes | None = None)
         raise InputError(f"cannot write {path}: {why}; name another file")
 
 
-def _refused(path: Path, place: Path) -> str | None:
+def _refused(place: Path) -> str | None:
     if place.is_dir():
         return "is a folder"
     if os.path.lexists(place) and not place.is_file():

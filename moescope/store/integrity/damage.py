@@ -69,14 +69,17 @@ def _tables(store: Path, path: Path, found: Damage) -> None:
             check_store(store)
         found.faults.append(f"DuckDB cannot open it: {_words(error)}")
         return
+    con = _attached(path)
     for table, names in columns:
         try:
-            with closing(_attached(path)) as con:  # a new one each: an error can make the old one useless
-                listed = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names)
-                con.execute(f'select bit_xor(hash({listed})) from base.main."{table.replace(chr(34), chr(34) * 2)}"').fetchall()
+            listed = ", ".join(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in names)
+            con.execute(f'select bit_xor(hash({listed})) from base.main."{table.replace(chr(34), chr(34) * 2)}"').fetchall()
             found.readable.append(table)
         except duckdb.Error as error:
             found.unreadable[table] = _words(error)
+            con.close()
+            con = _attached(path)  # an error can make the old one useless
+    con.close()
 
 
 def _attached(path: Path) -> duckdb.DuckDBPyConnection:

@@ -10,27 +10,22 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from ... import __version__
 from ...errors import StoreError
 from ..connect import connect, identity, joined
 from ..files.durable import check_locks, exclusive, reason, sync
-from ..files.paths import attach, confine, plainly, real, roomy, workplace, writable
+from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
-from ..migrations import VERSION, migrate
-from ..schema import create_tables, quote, refresh_views, view_comments
-from ..trust import inert
+from ..migrations import VERSION
+from . import working_copy
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
-_MEMORY = 4 << 30  # bytes, at most
-_ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
 _TRIES = 3
 _known: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # of files, by their state
 _ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
@@ -116,16 +111,14 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                 _whole(store)
                 shutil.copyfile(path, place)
                 unseal(place)
-            with plainly(place) as name, closing(_opened(name, reach)) as con:
-                if _ours.get(path) != before:
-                    inert(con, store, "store")
-                old = begin is None and migrate(con, view_comments())
-                create_tables(con)  # a store of an earlier version of this schema may lack one
+            else:
+                place.write_bytes(working_copy.empty())
+            with plainly(place) as name, closing(working_copy.opened(name, reach)) as con:
                 con.execute("begin")  # one transaction: each would wait for the disk
                 if begin is not None:
-                    _begin(con, begin)
-                if old:
-                    refresh_views(con)
+                    working_copy.begin(con, begin)
+                else:
+                    working_copy.ready(con, store, foreign=_ours.get(path) != before)
                 change(con)
                 con.execute("commit")
                 told = joined(con, "store"), identity(con, "store")
@@ -179,20 +172,6 @@ def _like(path: Path, temporary: Path) -> None:
     os.utime(temporary)
 
 
-def _opened(path: Path, reach: Path | None) -> duckdb.DuckDBPyConnection:
-    """`path` for writing: in row groups that leave little of its blocks unused, and with part of the memory, since a model is
-    there too; what does not fit is spilled beside it. Nothing else can be reached but the folder `reach`."""
-    con = duckdb.connect()
-    con.execute("set enable_progress_bar = false")
-    memory = min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    con.execute(f"set memory_limit = '{memory >> 20} MiB'")
-    con.execute(f"set temp_directory = {quote(f'{path}.spill')}")
-    con.execute(f"attach {quote(str(path))} as store (type duckdb, row_group_size {_ROW_GROUP})")
-    con.execute("use store")
-    confine(con, folders=[reach] if reach else [])
-    return con
-
-
 def try_clean_up(store: Path) -> None:
     """Remove what a crash left beside `store`, if this user may and nobody is changing it."""
     with suppress(OSError, StoreError), exclusive(store, wait=False):
@@ -236,12 +215,6 @@ def _whole(store: Path) -> None:
             f"{store} was changed by another program and not closed ({store.name}.wal is there); open and close it once with "
             "DuckDB"
         )
-
-
-def _begin(con: duckdb.DuckDBPyConnection, uid: str) -> None:
-    rows = [("schema_version", VERSION), ("writer", __version__), ("created", datetime.now(UTC).isoformat()), ("uid", uid)]
-    con.executemany("insert into meta values (?, ?)", rows)
-    refresh_views(con)
 
 
 def _delete(paths: Any) -> None:

@@ -26,6 +26,7 @@ from ...statistics.moments import States, slow_over_fast
 from ...store import RunWriter
 from ...weights import home
 from ..capture.frames import Frame, Frames, Stream
+from ..capture.inner_runs import depth
 from ..handover.record_batches import references
 from ..sequences.naming import Sequences
 from .recursive import Repeated, states_of
@@ -55,7 +56,9 @@ class Observers:
         self._sampled = False
         self._fired: dict[Repeated, int] = {}
         self._left: set[str] = set()  # modules whose states did not fit
+        self._whole: set[str] = set()  # routers whose decisions are not one for each token
         self._said: list[str] = []
+        self._within = {True: False, False: False}  # whether something was seen inside, and outside, of a run in a run
         self.looked: dict[tuple[int, str], tuple[Frame, str, tuple[int, int]]] = {}  # calls in which repeated modules fired
 
     def hook(self, sites: list[Site], repeated: list[Repeated]) -> list[Any]:
@@ -66,7 +69,7 @@ class Observers:
         handles: list[Any] = [hooks.after(r.module, lambda _, __, o, r=r: self._cycle(r, o)) for r in repeated]
         for site in sites if self.kinds else []:
             records: list[Record] = []
-            handles += site.contract.watch(site, lambda i, o, site=site, r=records: self._experts(site, Call(r.pop(), i, o)))  # type: ignore[misc]
+            handles += site.contract.watch(site, lambda i, o, site=site, r=records: self._called(site, r, i, o))  # type: ignore[misc]
             handles += site.contract.listen(site, records.append)
             parent = getattr(site, "parent", None)
             if "dimensionality" in self.kinds and parent is not None and not isinstance(parent, nn.ModuleList):
@@ -81,10 +84,29 @@ class Observers:
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
-        return self._said + [
+        said = list(self._said)
+        if self._within == {True: True, False: False}:
+            said.append("the model does all its work in calls of itself inside its own call: no activations were summed up")
+        if self._whole:
+            more = f" and {len(self._whole) - 1} more" if len(self._whole) > 1 else ""
+            said.append(
+                f"routers {min(self._whole)}{more} decide of more than a token at a time, or see some of the tokens only: what "
+                "their experts made was not summed up"
+            )
+        return said + [
             f"states of {path} were left out wherever they were not those of the input's sequences and tokens"
             for path in sorted(self._left)
         ]
+
+    def _called(self, site: Site, records: list[Record], inputs: tuple[Any, ...], output: Tensor) -> None:
+        """A block's call, if it was one with a decision, and with one for each row of what went in."""
+        if not records:
+            return
+        call = Call(records.pop(), inputs, output)
+        if site.unit != "token" or inputs[0].numel() // inputs[0].shape[-1] != len(call.record.experts):
+            self._whole.add(site.path)
+        else:
+            self._experts(site, call)
 
     @torch.no_grad()
     def _experts(self, site: Site, call: Call) -> None:
@@ -137,8 +159,12 @@ class Observers:
         self.sums.see(where, states[real], groups[real.cpu().numpy()])
 
     def _mine(self) -> Frame | None:
-        """The open call, if this forward is recorded."""
-        return self._frames().mine() if self._sampled else None
+        """The open call, if this forward is recorded and this is no run of the model inside its own call."""
+        frame = self._frames().mine() if self._sampled else None
+        inner = frame is not None and depth(frame) > 0
+        if frame is not None:
+            self._within[inner] = True
+        return None if inner else frame
 
     def _rows(self, frame: Frame, site: Site, rows: int) -> tuple[Tensor, np.ndarray]:
         """Which of the rows that a router saw are stored, and each row's sequence; `rows` as of a stream."""

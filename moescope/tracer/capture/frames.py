@@ -14,7 +14,7 @@ from torch import nn
 
 from ..sequences.caches import Caches, made_by
 from ..sequences.generating import Calls, Choice, choice
-from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, text_shape
+from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, picture, text_shape
 from .open_calls import OpenCalls
 
 __all__ = ["Frame", "Frames", "Stream"]
@@ -51,10 +51,10 @@ class Frames:
         """The innermost open frame, if it is of the calling thread."""
         return self._open.mine()
 
-    def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
+    def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
         """The tokens of `rows` rows (-1: of a part of them) of a router under `frame`; the same object for the same tokens.
 
-        `unit`: what its decisions are about, where that is a whole sequence or the batch.
+        `unit`: what its decisions are about, where that is a whole sequence or the batch. `behind`: what comes after pictures.
         """
         calls = outwards(frame)
         text = text_shape(calls, rows) if unit == "token" else None
@@ -65,7 +65,8 @@ class Frames:
             elif unit != "token":
                 stream = self._same(stack, rows, lambda number: Stream(stack, (rows, 1), unit, number, False))
             else:
-                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number))
+                told = any(picture(f) is not None for f in calls)
+                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number, behind), told)
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
@@ -112,11 +113,14 @@ class Frames:
         self._open.close()
         self._caches.close()
 
-    def _same(self, stack: str, rows: int, make: Callable[[int], Stream]) -> Stream:
-        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step."""
+    def _same(self, stack: str, rows: int, make: Callable[[int], Stream], told: bool = True) -> Stream:
+        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step.
+
+        `told`: whether the rows are known to be of pictures, named or not.
+        """
         known = None if self._pictures is None else self._pictures.get((stack, rows))
         stream = make(self._caches.new() if known is None else known)
-        if self._pictures is not None and stream.kind != "row":
+        if self._pictures is not None and told:
             stream.continues, stream.reruns = known is not None, True
             self._pictures[stack, rows] = stream.generation
         return stream

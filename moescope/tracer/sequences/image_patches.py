@@ -37,12 +37,17 @@ class Cells:
     x: np.ndarray
 
 
-def grid_of(module: nn.Module, pixels: tuple[int, ...], places: int) -> tuple[int, int] | None:
-    """Patches down and across of pixels of that size (..., H, W) that give so many places, after a few that are no patches."""
+def grid_of(module: nn.Module, pixels: tuple[int, ...], places: int, behind: str = "") -> tuple[int, int] | None:
+    """Patches down and across of pixels of that size (..., H, W) that give so many places, after a few that are no patches.
+
+    `behind`: any number of others stand behind them instead.
+    """
     size = _patch_size(module)
     if size is None:
         return None
     down, across = pixels[-2] // size[0], pixels[-1] // size[1]
+    if behind:
+        return (down, across) if 0 < down * across <= places else None
     for merge in (1, 2, 4, 8):
         grid = down // merge, across // merge
         if grid[0] * grid[1] and 0 <= places - grid[0] * grid[1] <= _LEAD:
@@ -98,15 +103,15 @@ def in_text(media: Mapping[str, int], merge: int, ids: np.ndarray | None, arrays
     return Cells(flat, frame, y, x)
 
 
-def in_tower(places: int, grid: tuple[int, int] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(places,) whether each is a patch, and its y and x, -1 where that is not known."""
+def in_tower(places: int, grid: tuple[int, int] | None, behind: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(places,) whether each is a patch, and its y and x, -1 where that is not known. `behind`: others come after them."""
     side = isqrt(places)
     down, across = grid or (side, side)
-    lead = places - down * across
+    lead = 0 if behind else places - down * across
     where = np.arange(places) - lead
     if lead > _LEAD:
         return np.ones(places, bool), np.full(places, -1), np.full(places, -1)
-    patch = where >= 0
+    patch = (where >= 0) & (where < down * across)
     return patch, np.where(patch, where // across, -1), np.where(patch, where % across, -1)
 
 
@@ -128,7 +133,7 @@ def sizes(stream: "Stream", arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if "grid" in arrays:
         divide = 1 if int(arrays["patches"]) == stream.shape[1] else stream.merge
         return {"height": arrays["grid"][:, 1] // divide, "width": arrays["grid"][:, 2] // divide}
-    _, y, x = in_tower(stream.shape[1], stream.grid)
+    _, y, x = in_tower(stream.shape[1], stream.grid, stream.behind)
     return {"height": int(y.max()) + 1, "width": int(x.max()) + 1} if (y >= 0).any() else {}
 
 
@@ -136,15 +141,15 @@ def patches(stream: "Stream", place: np.ndarray, arrays: Mapping[str, np.ndarray
     """Grid coordinates: a grid of patches, after class tokens where the count leaves some over."""
     import pyarrow as pa
 
-    patch, y, x = in_tower(stream.shape[1], stream.grid)
+    patch, y, x = in_tower(stream.shape[1], stream.grid, stream.behind)
     if "grid" in arrays:
         cells = in_blocks(arrays["grid"], stream.merge, stream.shape[1], int(arrays["patches"]))
         patch, y, x = (patch, y, x) if cells is None else (np.ones(len(cells), bool), cells[:, 2], cells[:, 3])
     return {
-        "unit": np.where(patch[place], "patch", "cls").tolist(),
+        "unit": np.where(patch[place], "patch", stream.behind or "cls").tolist(),
         "y": pa.array(y[place], pa.int32(), mask=y[place] < 0),
         "x": pa.array(x[place], pa.int32(), mask=x[place] < 0),
-        "special": ~patch[place],
+        "special": ~patch[place] & (not stream.behind),
     }
 
 

@@ -88,15 +88,16 @@ class Sequences:
         """Name the places of a stream; `arrays` are its ids, facts and events. Call once a forward, then `fed`."""
         ids = arrays.get("ids")
         past = int(arrays["past"]) if "past" in arrays else stream.past
-        real = real_places(stream.shape, ids, arrays, stream.trailing_pad, self._only_pads)
         live = self._live.get(stream.generation) if stream.continues else None
         rejected = _NONE if live is None else live.happened(stream.events, arrays)
         again = 0
-        if live is not None and (len(live.sequences) != len(real) or (past == 0 and not stream.reruns)):
+        if live is not None and (len(live.sequences) != stream.shape[0] or (past == 0 and not stream.reruns)):
             live = None
         if live is not None and stream.reruns:
             again = live.matched(ids) if ids is not None else stream.shape[1]
             live = live if again else None
+        trailing = None if again else stream.trailing_pad  # a step of generate adds padding only behind an end: see _mark
+        real = real_places(stream.shape, ids, arrays, trailing, self._only_pads)
         named = self._begin(stream, real, arrays) if live is None else _go_on(live, real, again)
         self._again += bool(again) and ids is not None
         stream.units, named.rejected = named.live.units, rejected
@@ -145,6 +146,8 @@ class Sequences:
     ) -> None:
         """What was generated, and what is fed for a sequence that has ended."""
         ids, live = arrays.get("ids"), named.live
+        if stream.kind != "text":
+            return
         if stream.call is not None:
             self._by_call(named, stream, arrays, start, went_on)
         elif went_on:

@@ -59,6 +59,7 @@ class Stream:
     media: dict[str, int] = field(default_factory=dict)  # vocabulary ids that stand for images, videos, sound
     merge: int = 1  # patches across that became one token
     grid: tuple[int, int] | None = None  # patches down and across, of every image
+    behind: str = ""  # what the places behind the patches are: text | row; else all that are left over stand before them
     units: int = 0  # sequences that began: one a row, or one a document
     packed: Any = None  # the row of each, where rows hold several
     events: list[Event] = field(default_factory=list)  # what happened to the cache since the last call
@@ -83,15 +84,21 @@ def name_text(
     return stream
 
 
-def name_images(calls: list[Frame], stack: str, rows: int, number: int) -> Stream:
-    """A stream of patches, or of rows that nothing names."""
+def name_images(calls: list[Frame], stack: str, rows: int, number: int, behind: str = "") -> Stream:
+    """A stream of patches, or of rows that nothing names. `behind`: what stands behind a picture's patches."""
     for f in calls:
         pixels: Any = picture(f)
         if pixels is None:
             continue
         if pixels.dim() == 4 and rows % pixels.shape[0] == 0:
             shape = pixels.shape[0], rows // pixels.shape[0]
-            return Stream("vision", shape, "image", number, False, grid=grid_of(f.module, tuple(pixels.shape), shape[1]))
+            grid, after = grid_of(f.module, tuple(pixels.shape), shape[1], behind), behind
+            if behind == "text" and pixels.shape[-1] != pixels.shape[-2]:
+                after = "row"  # HiDream pads pictures that are no squares
+            if grid is not None or not behind:
+                return Stream("vision", shape, "image", number, False, grid=grid, behind=after)
+        if f.inputs.get("pixel_values") is not pixels and pixels.dim() > 2 and rows > 0 and rows % pixels.shape[0] == 0:
+            return Stream(stack, (pixels.shape[0], rows // pixels.shape[0]), "row", number, False)  # packed latents, videos
         grid = next((g for n in ("grid_thw", "image_grid_thw") if torch.is_tensor(g := f.inputs.get(n))), None)
         if grid is not None and pixels.dim() == 2 and pixels.shape[0] % rows == 0:
             config = getattr(f.module, "config", None)

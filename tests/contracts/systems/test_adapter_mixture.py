@@ -13,11 +13,11 @@ from torch import nn
 
 import moescope
 from moescope.contracts import Site
-from moescope.errors import ProofFailed
 from moescope.models.packages import mixlora as mixlora_tiny
 from moescope.models.packages import peft as peft_tiny
 from moescope.models.sources import unwrap
 from moescope.models.zoo import adamix, lora_moe, mocle, moe_lora, mole, mov, omni_smola
+from moescope.tracer import Options
 
 
 @dataclass
@@ -35,22 +35,24 @@ class System:
     tasks: bool = False
 
 
-Q, DOWN = "attention.q_proj", "ffn.down_proj"
+Q, V, DOWN = "attention.q_proj", "attention.v_proj", "ffn.down_proj"
 FFN = {"ffn.gate_proj", "ffn.up_proj", DOWN}
 LORAS = ["0", "1", "2"]
 SYSTEMS = {
-    "lora_moe": System(lambda _: lora_moe.build(), rules.lora_moe, "dense", "delta", "token", FFN, ["world 0", "world 1", "task 2", "task 3"]),
-    "moe_lora tokens": System(lambda _: moe_lora.build(), rules.moe_lora_tokens, "token_choice", "delta", "token", {Q, "attention.v_proj"}),
+    "lora_moe": System(
+        lambda _: lora_moe.build(), rules.lora_moe, "dense", "delta", "token", FFN, ["world 0", "world 1", "task 2", "task 3"]
+    ),
+    "moe_lora tokens": System(lambda _: moe_lora.build(), rules.moe_lora_tokens, "token_choice", "delta", "token", {Q, V}),
     "moe_lora tasks": System(
         lambda _: moe_lora.build(rule="tasks"), rules.moe_lora_tasks, "dense", "delta", "sequence",
         {f"attention.{n}_proj" for n in "qkvo"}, tasks=True,
     ),
-    "mov": System(lambda _: mov.build(), rules.mov, "dense", "parameters", "token", {"attention.k_proj", "attention.v_proj", DOWN}),
+    "mov": System(lambda _: mov.build(), rules.mov, "dense", "parameters", "token", {"attention.k_proj", V, DOWN}),
     "mole": System(lambda _: mole.build(), rules.mole, "dense", "delta", "sequence", {"block"}, ["lora 0", "lora 1", "lora 2"]),
     "mole masked": System(
         lambda _: mole.build(masked=(1,)), rules.mole, "dense", "delta", "sequence", {"block"}, ["lora 0", "lora 1", "lora 2"]
     ),
-    "mocle": System(lambda _: mocle.build(), rules.mocle, "token_choice", "delta", "sequence", {Q, "attention.v_proj", DOWN}, ["universal"]),
+    "mocle": System(lambda _: mocle.build(), rules.mocle, "token_choice", "delta", "sequence", {Q, V, DOWN}, ["universal"]),
     "omni_smola": System(
         lambda _: omni_smola.build(), rules.omni_smola, "soft", "delta", "token",
         {f"ffn.{p}_proj.{w}" for p in ("up", "down") for w in ("text", "image", "both")},
@@ -160,6 +162,25 @@ def test_left_as_it_was(system: System, tmp_path: Path) -> None:
     assert {name: set(vars(m)) for name, m in model.named_modules()} == attributes
 
 
+def test_said(system: System, tmp_path: Path) -> None:
+    """The store says what a decision is about and what adapters are called; activations are summed up where it is a token."""
+    model, inputs = made(system, tmp_path)
+    options = Options(activations=["importance"])
+    with moescope.Tracer(model, tmp_path / "a.duckdb", inputs=inputs, options=options), torch.no_grad():
+        model(**inputs)
+    by_token = system.unit == "token" and system.kind != "soft"
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        assert store.rows("select distinct unit from routers") == [(system.unit,)]
+        units = {"token": "text"}.get(system.unit, system.unit)
+        assert store.rows("select distinct unit from tokens") == [(units,)]
+        names = store.rows("select distinct name from experts where name is not null order by all")
+        assert [name for (name,) in names] == sorted(system.names)
+        summed = store.rows("select sum(n) from measures where name = 'ean'")[0][0]
+        ran = store.rows("select count(*) from assignments join experts using (router, expert) where role = 'routed'")[0][0]
+        assert summed == (ran if by_token else None)
+        assert ("was not summed up" in store.rows("select warnings from runs")[0][0]) == (not by_token)
+
+
 def test_soft_share(tmp_path: Path) -> None:
     """What a slot takes of each token, apart from what the token gets back: softmax over the tokens of its kind."""
     model = omni_smola.build()
@@ -194,38 +215,3 @@ def test_training_draws() -> None:
     assert {tuple(r.experts.shape) for r in heard} == {(1, 1)}
     assert {int(r.experts) for r in heard} == {0, 1, 2, 3}
     assert {float(r.weights) for r in heard} == {1.0}
-
-
-class Says(nn.Module):
-    """A projection that says it is a mixture, and executes something else."""
-
-    def __init__(self, base: nn.Linear) -> None:
-        super().__init__()
-        self.base_layer, self.mixture = base, {"experts": 2}
-
-    def route(self, hidden: torch.Tensor) -> Any:
-        from moescope.models.zoo._parts_mixtures import Decision, everyone
-
-        weights = torch.full((hidden.shape[0] * hidden.shape[1], 2), 0.5)
-        return Decision(everyone(weights), weights)
-
-    def part(self, number: int, hidden: torch.Tensor) -> torch.Tensor:
-        return self.base_layer(hidden) * (number + 1)
-
-    def rest(self, hidden: torch.Tensor) -> float:
-        return 0.0
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        self.route(hidden)
-        return self.base_layer(hidden)
-
-
-def test_bad_fit(tmp_path: Path) -> None:
-    """A module that speaks the contract and does not do what it says is refused."""
-    from moescope.models.zoo._parts_mixtures import AdaptedLM, put_on
-
-    model = AdaptedLM("says").eval()
-    put_on(model, r"mlp\.up_proj$", Says)
-    with pytest.raises(ProofFailed, match=r"layers\.0\.mlp\.up_proj does not follow from what would be stored"):
-        traced(model, lora_moe.example(model), tmp_path / "a.duckdb")
-    assert not (tmp_path / "a.duckdb").exists()

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from mixtures import close, expected, rows, sites, traced, written
+from mixtures import close, expected, replayed, rows, sites, traced, written
 from torch import Tensor, nn
 
-from moescope.errors import ProofFailed
+from moescope.errors import ModelError, ProofFailed
 from moescope.models.zoo._parts_adapters import example_text
 
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
@@ -118,7 +118,7 @@ def test_residual(tmp_path: Path) -> None:
     assert close(rows(tmp_path / "a.duckdb", "layers.1.mlp.coefficient"), expected(experts, weights, inputs["attention_mask"]))
     with moescope.open(tmp_path / "a.duckdb") as store:
         roles = store.rows(
-            "select distinct expert, e.role from experts e join routers using (router) where name like '%coefficient'"
+            "select distinct expert, e.role from experts e join routers using (router) where routers.name like '%coefficient'"
         )
     assert sorted(roles) == [(0, "routed"), (1, "residual")]
 
@@ -146,6 +146,15 @@ def test_written(form: str, change: str) -> None:
         assert (after - before).abs().max() > 1e-2 * before.abs().max()
         assert torch.equal(record.weights, wanted[-1][1])
         assert alone or torch.equal(record.experts, wanted[-1][0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_replayed(form: str) -> None:
+    """Another draw (of tokens that find room, of second experts) is overruled by the routes of the first one."""
+    model = deepspeed_tiny.build(**FORMS[form])
+    first, other, again = replayed(model, example_text(model))
+    assert torch.allclose(again, first, atol=1e-5)
+    assert torch.equal(other, first) == (form not in ("top1", "top2", "residual", "no drops"))
 
 
 @pytest.mark.parametrize("form", [*FORMS, *NOISY])
@@ -188,6 +197,22 @@ def test_dropped_under_noise(form: str) -> None:
     for record, counts in zip(heard, counted):
         assert torch.bincount(record.experts.flatten(), minlength=len(counts)).tolist() == counts.tolist()
         assert bool(record.dropped.any())
+
+
+def test_refused() -> None:
+    """A gate that is called alone gives no routes, and old gates give none at all: each is said in a sentence."""
+    model = deepspeed_tiny.build(k=1)
+    gate: Any = model.get_submodule("layers.0.mlp.deepspeed_moe.gate")
+    site = sites(model)["layers.0.mlp.deepspeed_moe.gate"]
+    handles = site.contract.listen(site, lambda _: None)
+    with pytest.raises(ModelError, match=r"gate layers\.0\.mlp\.deepspeed_moe\.gate was called alone"):
+        gate(torch.randn(10, 32))
+    for handle in handles:
+        handle.remove()
+    old = {"forward": lambda self, input, used_token=None, use_tutel=False: None}
+    gate.__class__ = type("TopKGate", (type(gate),), old)
+    with pytest.raises(ModelError, match=r"layers\.0\.mlp\.deepspeed_moe is of a DeepSpeed .* install deepspeed>=0\.19\.8"):
+        sites(model)
 
 
 def test_unused_tokens() -> None:

@@ -10,7 +10,7 @@ import torch
 from neural_trees import HierarchicalMixtureOfExperts
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from zoo_text import Rows, caught, output_without, same, stored, traced
+from zoo_text import Rows, caught, leaves, output_without, same, stored, traced
 
 import moescope
 from moescope.contracts import find
@@ -133,6 +133,7 @@ def test_a_tree_knows_its_parents(tmp_path: Path) -> None:
     (hidden,) = entered(model, inputs, model.layers[0].ffn)
     with traced(model, inputs, tmp_path / "a.duckdb") as store:
         said = {name: stored(store, f"{name}.gate") for name in sites}
+        leaf_weights = leaves(store, f"{root}.gate")
     due = torch.zeros_like(hidden)
     for path in [(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]:
         names = [root + "".join(f".experts.{n}" for n in path[:depth]) for depth in range(3)]
@@ -141,6 +142,7 @@ def test_a_tree_knows_its_parents(tmp_path: Path) -> None:
             [np.prod([said[name][t][n] for name, n in zip(names, path)]) for t in range(len(hidden))], dtype=torch.float32
         )
         due += weight[:, None] * leaf(hidden).detach()
+        assert [leaf_weights[t][path] for t in range(len(hidden))] == pytest.approx(weight.tolist(), abs=1e-6)
     assert torch.allclose(model.layers[0].ffn(hidden), due, atol=1e-5)
 
 
@@ -150,6 +152,11 @@ def test_selectors_are_routers_of_their_own(tmp_path: Path) -> None:
     block: Any = model.layers[0].ffn
     (hidden,) = entered(model, inputs, block)
     with traced(model, inputs, tmp_path / "a.duckdb") as store:
+        for token, paths in leaves(store, "layers.0.ffn.gate", inputs["attention_mask"]).items():
+            share = linear(block.gate.linear, hidden[token]).softmax(-1)
+            each = [selected(block.experts[i].gate, hidden[token : token + 1])[0] for i in range(2)]
+            due = {(i, e): float(share[i] * each[i][e]) for i in range(2) for e in range(8) if each[i][e] != 0}
+            assert paths == pytest.approx(due, abs=1e-5)
         for number in range(2):
             weights = selected(block.experts[number].gate, hidden)
             assert 0 < int((weights == 0).sum()) < weights.numel()
@@ -222,6 +229,15 @@ def test_emotions(tmp_path: Path) -> None:
                 "order by token, expert"
             )
             assert [w for (w,) in store.rows(query)] == pytest.approx(weights.flatten().tolist(), abs=1e-6)
+        assert store.rows("select decides_on, count(*) from routers group by 1 order by 1") == [("sequence", 2), ("token", 2)]
+        assert store.rows("select expert_name from experts where router = 0 order by expert") == [
+            (name,) for name in moee.EMOTIONS
+        ]
+        assert store.rows("select value from conditions where kind = 'timestep' order by value") == [
+            (10.0,),
+            (455.0,),
+            (900.0,),
+        ]
     with torch.no_grad():
         made = [local[..., e, None] * whole[:, e, None, None] * x(hidden, context) for e, x in enumerate(block.experts)]
         assert torch.allclose(output, sum(made), atol=1e-5)
@@ -249,6 +265,11 @@ def test_a_fitted_estimator(fitted: tuple[Any, Tensor], tmp_path: Path) -> None:
         output = model(features)
     with traced(model, {"x": features}, tmp_path / "a.duckdb") as store:
         said = [stored(store, f"gates.node{node}") for node in range(3)]
+        assert store.rows("select name, parent_router, parent_expert from routers order by name") == [
+            ("gates.node0", None, None),
+            ("gates.node1", "gates.node0", 0),
+            ("gates.node2", "gates.node0", 1),
+        ]
     for node in range(3):
         same(said[node], {t: {e: float(w) for e, w in enumerate(gates[t, node])} for t in range(12)})
     assert {(s.name, s.parent_site, s.parent_expert) for s in find(model)} == {

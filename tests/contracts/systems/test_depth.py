@@ -11,7 +11,8 @@ from transformers import MixtralConfig, MixtralForCausalLM
 from zoo_text import Rows, caught, output_without, same, stored, traced
 
 import moescope
-from moescope.errors import ProofFailed
+from moescope.contracts import find
+from moescope.errors import ProofFailed, UnknownContract
 from moescope.models.zoo import mod, mor
 
 
@@ -94,6 +95,8 @@ def test_recursions_by_expert_choice(padded: int, tmp_path: Path) -> None:
                 expected |= {b * 12 + p: {0: float(weights[b, p])} if p in some else {} for p in there}
                 left[b] = some
             same(stored(store, f"layers.1.recursions.{number}.router", given["attention_mask"]), expected)
+        depths = store.rows("select depth, considered, count(*) from token_depth group by all order by all")
+        assert depths == ([(1, 2, 12), (2, 3, 12), (3, 3, 12)] if not padded else [(1, 2, 8), (2, 3, 12), (3, 3, 12)])
     due = calls[2][0][0][0][0].clone()  # the first sequence before the last recursion
     some = left[0]
     weights = (due @ recursions[2].router.weight[0]).sigmoid()[some, None] * 0.5
@@ -117,6 +120,8 @@ def test_recursions_by_token_choice(score: str, tmp_path: Path) -> None:
     with traced(model, given, tmp_path / "a.duckdb") as store:
         same(stored(store, "layers.1.router", given["attention_mask"]), expected)
         assert store.rows("select experts, kind from routers") == [(3, "depth")]
+        real = [int(d) + 1 for d in depth[alive]]
+        assert [d for (d,) in store.rows("select depth from token_depth order by token")] == real
     state, due = hidden[0].clone(), hidden[0].clone()
     for number in range(3):
         some = [p for p in range(12) if depth[0, p] >= number]
@@ -161,13 +166,16 @@ def test_a_run_that_is_taken_away(choice: str) -> None:
     assert torch.equal(without[~ends], output[~ends])
 
 
+@pytest.mark.parametrize("select", ["topk", "router"])
 @pytest.mark.parametrize("padded", [0, 7])
-def test_a_mixture_inside_layers_that_may_be_left_out(padded: int, tmp_path: Path) -> None:
+def test_a_mixture_inside_layers_that_may_be_left_out(padded: int, select: str, tmp_path: Path) -> None:
     """Mixtral behind Mixture-of-Depths: routers of both kinds, and the inner ones' tokens are those that took part."""
     torch.manual_seed(0)
     sizes = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
     config = MixtralConfig(vocab_size=512, hidden_size=32, intermediate_size=32, **sizes)
     model, given = mod.wrap(MixtralForCausalLM(config).eval(), capacity=0.5), inputs(padded=padded)
+    for layer in (1, 3):
+        model.model.layers[layer].select = select  # by the router's sign: as many tokens as it likes, in each sequence others
     with traced(model, given, tmp_path / "a.duckdb") as store:
         assert [r for (r,) in store.rows("select contract from routers order by layer, name")] == [
             "triple", "triple", "depth", "triple", "triple", "depth"
@@ -197,6 +205,23 @@ def test_wrapped_layers_attend_as_before() -> None:
         after = wrapped(**given).logits
     real = given["attention_mask"].bool()
     assert torch.allclose(before[real], after[real], atol=1e-5)
+
+
+def test_an_unknown_mixture_inside_is_not_passed_over() -> None:
+    """A block that a contract runs or leaves out as a whole does not hide a mixture in it that no contract knows."""
+
+    class Unknown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.experts = nn.Linear(32, 2), nn.ModuleList(nn.Linear(32, 32) for _ in range(2))
+
+        def forward(self, hidden: Tensor) -> Tensor:
+            return self.experts[int(self.gate(hidden).mean() > 0)](hidden)
+
+    model: Any = mod.build()
+    model.layers[1].block.ffn = Unknown()
+    with pytest.raises(UnknownContract, match=r"layers\.1\.block\.ffn"):
+        find(model)
 
 
 def test_what_only_looks_so_is_refused(tmp_path: Path) -> None:

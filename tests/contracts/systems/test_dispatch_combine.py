@@ -10,7 +10,7 @@ import torch
 from mixture_of_experts import HeirarchicalMoE, MoE
 from st_moe_pytorch import MoE as StMoE
 from torch import Tensor, nn
-from zoo_text import Rows, caught, output_without, same, stored, traced
+from zoo_text import Layered, Rows, caught, leaves, output_without, same, stored, traced
 
 import moescope
 from moescope.contracts import find
@@ -18,22 +18,6 @@ from moescope.errors import ProofFailed
 from moescope.models.zoo import glam, limoe
 
 Choice = tuple[int, float]
-
-
-class Layered(nn.Module):
-    """Embeddings and two layers of a package, with the residual."""
-
-    def __init__(self, make: Callable[[], nn.Module]) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed, self.layers = nn.Embedding(512, 16), nn.ModuleList(make() for _ in range(2))
-
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """(B, S) → (B, S, H)"""
-        hidden = self.embed(input_ids)
-        for layer in self.layers:
-            hidden = hidden + layer(hidden)[0]
-        return hidden
 
 
 def filled(choices: list[list[Choice]], capacity: int, order: list[int] | None = None) -> tuple[Rows, set[tuple[int, int]]]:
@@ -265,10 +249,14 @@ def test_two_levels(tmp_path: Path) -> None:
     with traced(model, inputs, tmp_path / "a.duckdb") as store:
         outer = kept(store, "layers.0.gate_outer")
         inner = [kept(store, f"layers.0.gate_inner.group{g}") for g in range(3)]
+        leaf_weights = leaves(store, "layers.0.gate_outer")
     wanted, within = recounted(block, hidden)
     same(outer, wanted)
     for group in range(3):
         same(inner[group], within[group])
+    for token, groups in wanted.items():
+        due = {(g, e): w * v for g, w in groups.items() for e, v in within[g].get(token, {}).items()}
+        assert leaf_weights.get(token, {}) == pytest.approx(due, abs=1e-5)
     parts = torch.zeros(3, 30, 16)
     with torch.no_grad():
         for group in range(3):

@@ -88,7 +88,7 @@ SYSTEMS: dict[str, tuple[Callable[[], System], Rule, tuple[int, str, str]]] = {
     "race": (lambda: own("race"), in_one_race(False), (2, "global", "BLE")),
     "race in training": (lambda: own("race", trained=True), in_one_race(True), (2, "global", "BLE")),
     "nucleus, softmax": (nucleus, by_image_and_time, (2, "expert_choice", "L")),
-    "nucleus, sigmoid": (lambda: nucleus(True), by_image_and_time, (2, "expert_choice", "L")),
+    "nucleus, sigmoid": (lambda: nucleus(use_sigmoid=True), by_image_and_time, (2, "expert_choice", "L")),
 }
 
 

@@ -145,6 +145,57 @@ def test_hidream_streams() -> None:
     assert all(calls[s.name][0].record.logits is not None for s in sites)
 
 
+class InOrder(GroupedGate):
+    """The same decision in another order and form, with logits of all four experts, a number and nothing among it."""
+
+    def __init__(self, order: str, k: int = 2) -> None:
+        super().__init__()
+        self.order, self.k = order, k
+
+    def forward(self, rows: Tensor) -> tuple[Any, ...]:
+        logits = self.linear(rows)
+        weights, numbers = logits.softmax(-1).topk(self.k)
+        said = {"n": numbers, "i": numbers.int(), "w": weights, "l": logits, "0": torch.tensor(0.1), "-": None}
+        return tuple(said[part] for part in self.order)
+
+
+class AnyOrder(LitGPTLike):
+    """A layer that knows what its gate returns where."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        rows, order = hidden.reshape(-1, 8), self.gate.order  # type: ignore[union-attr]
+        said = self.gate(rows)
+        numbers, weights = said[order.replace("i", "n").index("n")], said[order.index("w")]
+        made = torch.zeros_like(rows)
+        for number, expert in enumerate(self.experts):
+            token, slot = torch.where(numbers == number)
+            made[token] += weights[token, slot, None] * expert(rows[token])
+        return made.view_as(hidden)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("order", ["nw", "wn", "iw", "nwl", "wnl", "lwn", "0nw-", "l0wi"])
+def test_any_order(order: str, k: int) -> None:
+    """Numbers and weights are found wherever they stand, also where all experts are chosen and logits have their shape."""
+    system = stacked(seeded(lambda: AnyOrder(InOrder(order, k))))
+    site = find(system.model)[0]
+    executes(system, moved)
+    with observed([site]) as calls:
+        system()
+    record = calls[site.name][0].record
+    assert record.experts.shape == record.weights.shape == (15, k)
+    assert (record.logits is not None) == ("l" in order)
+
+
+def test_logits_that_look_like_the_weights_are_refused(tmp_path: Path) -> None:
+    """All experts chosen, and logits nearer to the numbers than the weights: read wrongly, so the proof refuses it."""
+    system = stacked(seeded(lambda: AnyOrder(InOrder("ln-w", 4))))
+    with pytest.raises(moescope.errors.ProofFailed), moescope.Tracer(
+        system.model, tmp_path / "run.duckdb", inputs=system.inputs
+    ):  # fmt: skip
+        pass
+
+
 class Floats(GroupedGate):
     """A gate that returns no numbers."""
 

@@ -8,8 +8,11 @@ import torch
 from mixtures import close, expected, rows, sites, traced, written
 from torch import Tensor
 
+from moescope.contracts import find
 from moescope.errors import ProofFailed
+from moescope.interventions import Replay, intervene, route_of
 from moescope.models.zoo import megatron
+from moescope.proof import observed
 
 FORMS: dict[str, dict[str, Any]] = {
     "softmax after": {},
@@ -108,6 +111,27 @@ def test_written(form: str, change: str) -> None:
         assert (after - before).abs().max() > 1e-2 * before.abs().max()
         assert torch.equal(record.experts, wanted[-1][0])
         assert torch.equal(record.weights, wanted[-1][1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_replayed(form: str) -> None:
+    """The routes of one batch are executed on another one, dropped tokens and all."""
+    model = megatron.build(**FORMS[form])
+    one, other = megatron.example(model), megatron.example(model, seed=1)
+    with observed(find(model)) as calls, torch.no_grad():
+        model(**one)
+    routes = {site.path: route_of(calls[site.name][0].record) for site in find(model)}
+    heard: list[Any] = []
+    with intervene(model, Replay(routes=routes)), torch.no_grad():
+        handles = [h for site in find(model) for h in site.contract.listen(site, heard.append)]
+        model(**other)
+    for handle in handles:
+        handle.remove()
+    for record in heard:
+        route = routes[record.site.path]
+        alive = route.weights != 0
+        assert torch.equal(record.experts[alive], route.experts[alive])
+        assert torch.equal(record.weights, route.weights)
 
 
 def test_numbers_and_weights() -> None:
