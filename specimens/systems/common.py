@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from moescope.models import zoo
-from specimens.training import learning_rate, optimizer
+from specimens.training.shared import learning_rate, optimizer
 
 TARGET = Path("moescope/models/zoo/weights")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from specimens.systems.common import begun, fit, parameters, ship
 from specimens.systems.pictures import flow_loss, heldout, training
-from specimens.training import balance
+from specimens.training.shared import balance
 
 NAME, SEED, BATCH, STEPS, PEAK, BALANCE, NONE = "dit_moe", 20, 32, 500, 2e-3, 0.01, 10
 BUILT: dict[str, Any] = {"hidden": 64, "layers": 4, "experts": 8, "channels": 1, "size": 28, "patch": 4}

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from moescope.inputs import read
-from specimens.corpus import split
-from specimens.sources import DOMAINS
+from specimens.corpora.corpus import split
+from specimens.corpora.sources import DOMAINS
+from specimens.corpora.tokens import BOS, rows, streams
 from specimens.systems.common import TARGET, begun, fit, parameters, ship
-from specimens.tokens import BOS, rows, streams
 
 NAME, SEED, BATCH, LENGTH, STEPS, PEAK = "mor", 20, 4, 256, 500, 3e-3
 TOKENIZER, READ = "moescope/models/specimens/mixtral", ("law", "prose")

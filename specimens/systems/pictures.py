@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from moescope.inputs import read
 from moescope.models.vmoe.images import prepare
-from specimens.fashion import CLASSES, load
+from specimens.corpora.fashion import CLASSES, load
 
 SIZE: Any = SimpleNamespace(image_size=(28, 28), channels=1)
 

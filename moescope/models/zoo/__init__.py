@@ -2,7 +2,7 @@
 
 They are named like specimens (`moescope trace mor --data text`) and found by their files; a file says what its model `READS`
 (text, noise: a denoiser of pictures, other), how to `build` it, and gives the inputs of one forward (`example`). What is built
-has random weights; a few were trained for some minutes, and `weights/` has theirs (`trained`).
+has random weights; a few were trained for a minute, and `weights/` has theirs (`trained`).
 """
 
 import json
