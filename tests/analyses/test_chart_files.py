@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import synthetic
 import synthetic_app
+import told_systems
 from drawn import assert_same_rows
 from streamlit.testing.v1 import AppTest
 from synthetic_effects import add_effects
@@ -24,6 +26,9 @@ from moescope.store import Store
 MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
 
 
+BEYOND = {"conditions": told_systems.denoiser, "depth": told_systems.recursions, "modality": told_systems.pictures_and_words}
+
+
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Store]]:
     """Words with labels; and documents of domains whose logits were stored: two runs each."""
@@ -31,8 +36,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Store
     for seed in (0, 1):
         labelled.make(folder / "words.duckdb", upos=2.0, documents=20, tokens=40, seed=seed)
         synthetic.make(folder / "domains.duckdb", synthetic.verbs(3), seed=seed, logits=True)
-    with moescope.open(folder / "words.duckdb") as words, moescope.open(folder / "domains.duckdb") as domains:
-        yield {"words": words, "domains": domains}
+    for name, make in BEYOND.items():
+        make(folder / f"{name}.duckdb")
+    with ExitStack() as stack:
+        yield {path.stem: stack.enter_context(moescope.open(path)) for path in folder.glob("*.duckdb")}
 
 
 @pytest.fixture
@@ -58,7 +65,9 @@ def answered(name: str, stores: dict[str, Store]) -> analyses.Answer:
 
 
 def asked(name: str, stores: dict[str, Store]) -> Store:
-    return stores["words" if name in ("syntax", "syntax_experts", "senses", "path_probe") else "domains"]
+    return stores[
+        name if name in BEYOND else "words" if name in ("syntax", "syntax_experts", "senses", "path_probe") else "domains"
+    ]
 
 
 NAMES = [entry["name"] for entry in analyses.catalogue()]

@@ -34,7 +34,7 @@ def written(
     forwards, every = next(iter(chosen.values())).shape[:2]
     documents = every // tokens
     run = {"name": name, "started": "2026-01-01 00:00:00", "dataset": "made"}
-    common = {"stack": "decoder", "contract": "triple", "kind": "token_choice", "block_type": "ffn", "unit": "token"}
+    common = {"stack": "decoder", "contract": "triple", "kind": "token_choice", "block_type": "ffn", "decides_on": "token"}
     listed = [{**common, "name": f"routers.{r['router']}", "layer": r["router"], **r} for r in routers]
     experts = [{"router": r["router"], "expert": e, "role": "routed"} for r in routers for e in range(r["experts"])]
     head = {"run": run, "model": {"name": name, "weights_sha256": "0", "config": {}}, "routers": listed, "experts": experts}

@@ -6,7 +6,7 @@ from moescope.app import url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import store_access
 
-TREES = "select count(*) as routers from routers where run = ? and parent is not null"
+TREES = "select count(*) as routers from routers where run = ? and parent_router is not null"
 LEAVES = """
 select root as router, array_to_string(path, ' → ') as leaf, count(*) as tokens, sum(weight) as weight,
        sum(weight) / sum(sum(weight)) over (partition by root) as share, avg(weight) as mean
