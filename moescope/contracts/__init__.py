@@ -13,10 +13,11 @@ from ..routers.compiled import check_compiled, is_wrapper
 from ..routers.method_call import MethodCall
 from ..routers.nested import nest
 from ..routers.notes import describe
+from ..routers.router_call import RouterCall
 from ..routers.suspects import suspects
 from ..routers.versions import check_transformers
 
-__all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "Site", "contracts", "find"]
+__all__ = ["Call", "Contract", "Edit", "Emit", "MethodCall", "Record", "RouterCall", "Site", "contracts", "find"]
 
 
 _PICTURES = {"pixel_values", "timestep", "timesteps"}  # pixels, or latents that are denoised

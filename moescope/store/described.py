@@ -45,6 +45,6 @@ def described(store: Store, run: int) -> Described:
     kinds = store.rows(
         "select coalesce(kind, 'unknown'), count(*) from routers where run = ? group by 1 order by 2 desc, 1", [run]
     )
-    branches = store.rows("select count(*) from routers where run = ? and parent is not null", [run])[0][0]
+    branches = store.rows("select count(*) from routers where run = ? and parent_router is not null", [run])[0][0]
     told = "select kind, count(distinct coalesce(label, value::varchar)) from conditions where run = ? group by 1 order by 1"
     return Described(dict(kinds), int(branches), dict(store.rows(told, [run])))
