@@ -168,7 +168,7 @@ def test_what_another_capacity_costs() -> None:
     columns = ["ratio", "order", "dropped_share", "dropped_weight", "unrouted"]
     lines = [(1.0, "vanilla", 0.2, 0.1, 0.0), (1.0, "vanilla", 0.4, 0.3, 0.0), (1.0, "batch prioritized", 0.3, 0.04, 0.1),
              (0.5, "vanilla", 0.9, 0.9, 0.9), (0.5, "batch prioritized", 0.8, 0.8, 0.8)]  # fmt: skip
-    assert part("parts.capacity").said(pd.DataFrame(lines, columns=columns), {}) == (
+    assert part("parts.capacity").said(pd.DataFrame(lines, columns=columns)) == (
         "With room for even load only, 30 % of the assignments would be dropped, carrying 20 % of the weight in the tokens' "
         "order and 4 % with the surest first."
     )

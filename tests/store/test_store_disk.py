@@ -4,6 +4,7 @@ import functools
 import time
 from pathlib import Path
 
+import duckdb
 import pytest
 import tracing
 from click.testing import CliRunner
@@ -12,6 +13,7 @@ import moescope
 from moescope.cli import main
 from moescope.errors import StoreError
 from moescope.store import RunWriter
+from moescope.store.files.durable import reason
 from moescope.tracer import Options, trace
 from moescope.tracer.handover import sink
 
@@ -109,3 +111,11 @@ def test_a_slow_disk_makes_the_model_wait_and_the_run_says_so(tmp_path: Path, mo
         (warnings,) = opened.rows("select warnings from runs")[0]
         assert opened.rows("select status, sequences from runs") == [("complete", 40)]
     assert "because writing could not keep up: the disk is slow or busy" in warnings
+
+
+@pytest.mark.parametrize("long", [10, 300])
+def test_a_cause_behind_a_long_path_is_said(long: int) -> None:
+    """DuckDB names the file first, and the cause behind it; sentences are cut."""
+    error = duckdb.IOException(f'Checkpoint failed: could not write file "/{"d" * long}/run.duckdb": No space left on device')
+    assert "No space left on device" in reason(error)
+    assert len(reason(error)) < 240

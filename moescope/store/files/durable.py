@@ -103,7 +103,11 @@ def crc(path: Path) -> int:
     return found
 
 
+_CAUSES = ("No space left on device", "Permission denied", "Read-only file system", "Disk quota exceeded")
+
+
 def reason(error: Exception) -> str:
     """What the system or DuckDB says, in one line."""
-    said = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(said).split())[:200] or type(error).__name__
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    cause = next((words for words in _CAUSES if words in said and words not in said[:200]), "")  # behind a long path
+    return f"{cause + ': ' if cause else ''}{said[:200]}" or type(error).__name__
