@@ -27,7 +27,13 @@ DAMAGE = {
     "delete from forwards where forward = 1": "decisions.forward is in forwards",
     WIDE.format("router = 9"): "decisions.router is in routers",
     "delete from tokens where token = 3": "decisions.token is in tokens",
-    "insert into pools values (0, 9, 0, 0, 2, 1)": "pools.forward is in forwards",
+    "insert into pools values (0, 9, 0, 0, 2, 1, null)": "pools.forward is in forwards",
+    "insert into conditions values (0, 9, null, 'timestep', 1, null)": "conditions.forward is in forwards",
+    "insert into conditions values (0, 0, 9, 'class', null, 'cat')": "conditions of one sequence name one that is there",
+    "update routers set parent_router = 'nobody', parent_expert = 0 where router = 1":
+        "branches of a tree name a router of their run and one of its experts",
+    "update routers set parent_router = (select name from routers where router = 0), parent_expert = 3 where router = 1":
+        "branches of a tree name a router of their run and one of its experts",
     "insert into load_rollup values (0, 9, 0, 1, 1, 0, 1)": "load_rollup.router is in routers",
     "insert into models from models": "models.model is unique",
     "insert into runs from runs": "runs.run is unique",
@@ -44,7 +50,7 @@ DAMAGE = {
     "update load_rollup set assignments = assignments + 1 where router = 0 and expert = 0": "kept sums equal the rows",
     "update runs set decisions = 7": "counts of runs equal the rows",
     "update tokens set position = 5 where token = 1": "positions of a sequence run from 0 without gaps",
-    "insert into pools values (0, 0, 0, 0, 2, 1); alter table routes_2 add column pool uinteger; "
+    "insert into pools values (0, 0, 0, 0, 2, 1, null); alter table routes_2 add column pool uinteger; "
     "alter table routes_2 add column p0 uinteger; update routes_2 set pool = 0, p0 = 1 where forward = 0 and router = 0":
         "no more places used than a buffer has",
     WIDE.format("entropy_n = 1.2 * 1024"): "entropy is between 0 and the most its experts allow",
@@ -68,7 +74,7 @@ def test_a_sound_store(store: Path) -> None:
         checks = verify(opened)
     assert [c for c in checks if c.broken] == []
     assert {c.rule for c in checks} == set(DAMAGE.values()) | {"assignments.router is in routers"}
-    assert CliRunner().invoke(main, ["verify", str(store), "-q"]).output == f"{store} is sound: 31 of 31 checks hold\n"
+    assert CliRunner().invoke(main, ["verify", str(store), "-q"]).output == f"{store} is sound: 34 of 34 checks hold\n"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -9,12 +9,17 @@ _REFERENCES = [
     ("sequences", "run", "runs"), ("tokens", "sequence", "sequences"), ("sequence_labels", "sequence", "sequences"),
     ("token_labels", "token", "tokens"), ("forwards", "run", "runs"), ("decisions", "forward", "forwards"),
     ("decisions", "router", "routers"), ("decisions", "token", "tokens"), ("assignments", "router", "routers"),
-    ("pools", "forward", "forwards"), ("load_rollup", "router", "routers"),
+    ("pools", "forward", "forwards"), ("conditions", "forward", "forwards"), ("load_rollup", "router", "routers"),
 ]  # fmt: skip
 
 _KEYS = ["models.model", "runs.run", "runs.uid", "routers.router", "sequences.sequence", "tokens.token", "forwards.forward"]
 
 _ARITHMETIC = {
+    "conditions of one sequence name one that is there": """
+        select count(*) from conditions c anti join sequences s using (sequence) where c.sequence is not null""",
+    "branches of a tree name a router of their run and one of its experts": """
+        select count(*) from routers r anti join routers p
+        on (p.run = r.run and p.name = r.parent_router and r.parent_expert < p.experts) where r.parent_router is not null""",
     "every assignment names an expert of its router": """
         select count(*) from assignments a anti join experts e on (e.router = a.router and e.expert = a.expert)""",
     "no expert twice in a decision (unless the router repeats them)": """
