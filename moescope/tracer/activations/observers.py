@@ -103,7 +103,8 @@ class Observers:
         if not records:
             return
         call = Call(records.pop(), inputs, output)
-        if site.unit != "token" or inputs[0].numel() // inputs[0].shape[-1] != len(call.record.experts):
+        rows = {inputs[0].shape[0], inputs[0].shape[:-1].numel()}  # attention's experts take (T, k, head)
+        if site.unit != "token" or len(call.record.experts) not in rows:
             self._whole.add(site.path)
         else:
             self._experts(site, call)
