@@ -4,6 +4,7 @@ Writing the same decision back proves nothing of a contract whose edit does noth
 otherwise, and what its layer gives must follow from what was written.
 """
 
+import torch
 from torch import Tensor
 
 from ..contracts import Call, Edit, Site
@@ -72,11 +73,17 @@ def _check(site: Site, wrote: list[Decision], seen: list[Call]) -> None:
 
 
 def _reported(experts: Tensor, weights: Tensor, call: Call) -> bool:
-    """Whether a record says what was written, wherever something ran."""
+    """Whether a record says what was written, of everything that ran; places may be in another order, and experts dropped."""
     record = call.record
     if record.experts.shape != experts.shape:
         return False
-    alive = (record.experts >= 0) & (experts >= 0) & (weights != 0)
-    same = (record.experts == experts) | ~alive
-    near = (record.weights.float() - weights.float()).abs() <= 1e-2 * weights.float().abs() + 1e-6
-    return bool(same.all() and (near | ~alive).all())
+    width = int(max(experts.max(), record.experts.max())) + 1
+    wrote, read = (_by_expert(e, w, width) for e, w in ((experts, weights), (record.experts, record.weights)))
+    near = (wrote - read).abs() <= 1e-2 * wrote.abs() + 1e-6
+    return bool((near | (read == 0)).all())
+
+
+def _by_expert(experts: Tensor, weights: Tensor, width: int) -> Tensor:
+    """(T, width) float32 weight of every expert."""
+    total = torch.zeros(len(experts), max(width, 1), dtype=torch.float32, device=experts.device)
+    return total.scatter_add_(1, experts.clamp(min=0).long(), weights.float().masked_fill(experts < 0, 0))

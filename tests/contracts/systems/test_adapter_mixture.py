@@ -170,10 +170,10 @@ def test_said(system: System, tmp_path: Path) -> None:
         model(**inputs)
     by_token = system.unit == "token" and system.kind != "soft"
     with moescope.open(tmp_path / "a.duckdb") as store:
-        assert store.rows("select distinct unit from routers") == [(system.unit,)]
+        assert store.rows("select distinct decides_on from routers") == [(system.unit,)]
         units = {"token": "text"}.get(system.unit, system.unit)
         assert store.rows("select distinct unit from tokens") == [(units,)]
-        names = store.rows("select distinct name from experts where name is not null order by all")
+        names = store.rows("select distinct expert_name from experts where expert_name is not null order by all")
         assert [name for (name,) in names] == sorted(system.names)
         summed = store.rows("select sum(n) from measures where name = 'ean'")[0][0]
         ran = store.rows("select count(*) from assignments join experts using (router, expert) where role = 'routed'")[0][0]
