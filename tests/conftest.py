@@ -76,10 +76,10 @@ def site(small: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Path]:
-    """A file system of six megabytes, where this user may mount one."""
+    """A file system of eight megabytes, where this user may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True).returncode:
         pytest.skip("this user may not mount a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)

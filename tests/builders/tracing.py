@@ -104,6 +104,8 @@ def die_at(point: str) -> None:
         if late and not after:
             os.kill(os.getpid(), signal.SIGKILL)
         if point == "folder half removed":
+            if not any(Path(args[0]).glob("shard-*")):
+                return real(*args, **named)  # another folder
             next(args[0].glob("shard-*")).rename(args[0] / "gone")
             os.kill(os.getpid(), signal.SIGKILL)
         result = real(*args, **named)

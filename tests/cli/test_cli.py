@@ -120,7 +120,7 @@ def test_info_and_report_say_what_is_routed(tmp_path: Path) -> None:
 
     both = np.tile([0, 1], (2, 6, 1))
     routers = [{"router": 0, "experts": 2, "kind": "tree", "name": "root"},
-               {"router": 1, "experts": 2, "kind": "tree", "parent": "root", "parent_expert": 1},
+               {"router": 1, "experts": 2, "kind": "tree", "parent_router": "root", "parent_expert": 1},
                {"router": 2, "experts": 1, "kind": "depth"}]  # fmt: skip
     some = np.where(np.arange(12).reshape(2, 6, 1) % 2 == 0, 0, -1)
     conditions = [*told.timesteps(7, 5), *told.classes("task", ["sum"] * 6, 2)]
