@@ -28,6 +28,8 @@ from .sequences.generating import stops
 from .sequences.token_rows import SequenceInfo
 from .training_steps import TrainingSteps
 
+_SURE = 3  # forwards in which every router fires once, after which nobody asks whether a call lies inside another
+
 
 class Recorder:
     """Hooks on a model's routers; each forward's records go to `put` with the tokens that they are of."""
@@ -48,6 +50,7 @@ class Recorder:
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
         self.outside = 0  # routers that fired outside of the model's forward
         self._cut = self._empty = self._inner = 0
+        self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
         self._records: list[tuple[Record, Frame, int]] = []
         self._sampled = False
         self._opened_at = 0.0
@@ -115,6 +118,11 @@ class Recorder:
             "out": self._inner,
         }
         said = [f"{count} forwards {what}" for what, count in counts.items() if count]
+        if self._late:
+            said.append(
+                f"in {self._late} forwards routers fired again and again for the first time after {_SURE} in which they had "
+                "not: if the model ran itself inside its own call there, these forwards hold what it decided in that run too"
+            )
         if self.outside:
             said.append(
                 f"routers fired {self.outside} times outside of a forward of {type(self.model).__name__}; that is not recorded"
@@ -127,7 +135,7 @@ class Recorder:
             self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
         elif self._sampled:
             self._progress.fired.add(record.site.key)
-            self._records.append((record, frame, depth(frame)))
+            self._records.append((record, frame, depth(frame) if self._once < _SURE else 0))
 
     def _opened(self) -> None:
         self._structure.check()
@@ -160,6 +168,9 @@ class Recorder:
         """The records of the call itself, numbered by firing; not those of a run of the model inside it."""
         records = outermost(self._records)
         self._inner += len(records) < len(self._records)
+        again = len({record.site.key for record, *_ in self._records}) < len(self._records)
+        self._late += again and self._once >= _SURE
+        self._once = 0 if again else self._once + 1
         self._records = []
         fired: dict[int, int] = {}
         for record, _ in records:

@@ -169,3 +169,22 @@ def test_xlora_over_a_mixture(tmp_path: Path) -> None:
     assert [e for e, _ in last] == [e for e, _ in wanted]
     assert [w for _, w in last] == pytest.approx([w for _, w in wanted], abs=2e-5)
     assert not torch.equal(passes[-2][1], weights)
+
+
+def test_a_run_inside_that_begins_late_is_said(tmp_path: Path) -> None:
+    """After some plain forwards nobody looks whether a call lies inside another: the first such forward is named."""
+    model, inputs = tracing.tiny(), {"input_ids": torch.tensor([[3, 4, 5]])}
+    own = model.forward
+    with moescope.Tracer(model, tmp_path / "a.duckdb"), torch.no_grad():
+        for _ in range(5):
+            model(**inputs)
+        handle = model.register_forward_pre_hook(lambda m, a, k: own(**inputs) and None, with_kwargs=True)
+        for _ in range(3):
+            model(**inputs)
+        handle.remove()
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        per_forward = store.rows("select forward, count(*) from decisions where router = 0 group by all order by 1")
+        ((warnings,),) = store.rows("select warnings from runs")
+    assert per_forward == [(n, 6 if n == 5 else 3) for n in range(8)]
+    assert "in 1 forwards routers fired again and again for the first time" in warnings
+    assert "2 forwards ran the model inside its own call" in warnings
