@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .words import listed
+
 _OURS = {"_parameters", "_buffers", "_modules"}
 _DEEP = 4  # containers in containers
 
@@ -51,9 +53,8 @@ def notes(model: nn.Module) -> list[str]:
     left = [path for path, module in hidden(model).items() if module.training and isinstance(module, _RANDOM)]
     if model.training or not left:
         return []
-    more = f" and {len(left) - 1} more" if left[1:] else ""
     return [
-        f"{left[0]}{more} stayed in training, since eval() does not reach what is in plain dictionaries and lists: what they "
+        f"{listed(left)} stayed in training, since eval() does not reach what is in plain dictionaries and lists: what they "
         "drop at random is in what was traced; call eval() on each of them"
     ]
 

@@ -29,6 +29,11 @@ Portion = Annotated[float, Range(0, 1)]
 RunNumber = Annotated[int, Range(0, 2**32 - 1)]  # as wide as the column of the store
 
 
+def listed(names: Sequence[str]) -> str:
+    """The first of several names, and how many more there are."""
+    return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
+
+
 def numbers(text: str, most: int = LAYERS, what: str = "layers") -> list[int]:
     """'0,4-6' as [0, 4, 5, 6], sorted, each once. InputError for anything else, and for numbers of `most` and above."""
     found: set[int] = set()

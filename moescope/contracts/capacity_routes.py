@@ -18,8 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..errors import ModelError
-from ..routers.ask_again import again, remember, settings
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.ask_again import Drawing, again, settings
+from ..routers.base import Record, Site
 from ..routers.calls import signature
 from ..routers.held_here import check_held
 from ..routers.inline_softmax import decided, said
@@ -32,7 +32,7 @@ class Routes(tuple):  # type: ignore[type-arg]
     wanted: Tensor
 
 
-class CapacityRoutes(RouterCall):
+class CapacityRoutes(Drawing):
     """The gate of one mixture."""
 
     name = "capacity_routes"
@@ -64,13 +64,12 @@ class CapacityRoutes(RouterCall):
         site.rule |= {"second_expert_sampling": gate.top2_2nd_expert_sampling} if gate.k == 2 else {}
         return site
 
-    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """As every router; where it draws its experts, with the random state that it drew them from."""
-        return [*_remembering(site), *super().listen(site, emit)]
-
-    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
-        """As every router."""
-        return [*_remembering(site), *super().edit(site, edit)]
+    def draws(self, router: Any) -> bool:
+        """Noise on the gate, or a second expert that is sampled."""
+        noisy = router.training and (
+            router.noisy_gate_policy == "Jitter" or (router.k == 1 and router.noisy_gate_policy == "RSample")
+        )
+        return bool(noisy or (router.k == 2 and router.top2_2nd_expert_sampling))
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """(T, k) routes; dropped ones keep the number of the expert that had no room."""
@@ -159,17 +158,6 @@ contract = CapacityRoutes()
 def _rows(output: Any) -> Tensor:
     made: Tensor = output[0] if isinstance(output, tuple) else output
     return made.detach().reshape(-1, made.shape[-1]).clone()
-
-
-def _draws(gate: Any) -> bool:
-    """Whether chance has a part in which experts a gate wants."""
-    noisy = gate.training and (gate.noisy_gate_policy == "Jitter" or (gate.k == 1 and gate.noisy_gate_policy == "RSample"))
-    return noisy or (gate.k == 2 and gate.top2_2nd_expert_sampling)
-
-
-def _remembering(site: Site) -> list[RemovableHandle]:
-    assert site.router is not None
-    return [remember(site.router, lambda: _draws(site.router))]
 
 
 def _wanted(gate: Any, args: tuple[Any, ...]) -> Tensor:

@@ -107,7 +107,7 @@ class GatePair(RouterCall):
         return 0.0 if shared is None else shared.forward(hidden)
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
-        """The block's tokens, what its experts take beside them, and its output, as rows; copied."""
+        """The block's tokens, what its experts take beside them, and its output, as rows."""
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             hidden = (*args, *kwargs.values())[0]
@@ -115,7 +115,7 @@ class GatePair(RouterCall):
             made = output[0] if isinstance(output, tuple) else output
             whole = getattr(site.block, "whole", False)
             hidden, made = (hidden.detach(), made.detach().flatten(1)) if whole else (rows(hidden), rows(made))
-            keep((hidden.clone(), *(t.detach() for t in beside)), made.clone())
+            keep((hidden, *(t.detach() for t in beside)), made)
 
         return [hooks.after(site.block, after, kwargs=True, first=True)]
 

@@ -12,15 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from ..routers.ask_again import again, remember, settings
-from ..routers.base import Edit, Emit, Record, Site
+from ..routers.ask_again import Drawing, again, settings
+from ..routers.base import Record, Site
 from ..routers.held_here import check_held
-from ..routers.router_call import RouterCall
 
 
-class MegatronRouter(RouterCall):
+class MegatronRouter(Drawing):
     """A layer with a router that has `gating`, `routing` and Megatron's settings, and experts that take sorted rows."""
 
     name = "megatron_router"
@@ -41,13 +39,10 @@ class MegatronRouter(RouterCall):
         site.rule = _rule(config)
         yield site
 
-    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
-        """As every router; where its input is jittered, with the random state that it drew from."""
-        return [*_remembering(site), *super().listen(site, emit)]
-
-    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
-        """As every router."""
-        return [*_remembering(site), *super().edit(site, edit)]
+    def draws(self, router: Any) -> bool:
+        """An input that is jittered, or a load that is forced."""
+        config = router.config
+        return bool(getattr(config, "moe_input_jitter_eps", None) or getattr(config, "moe_router_force_load_balancing", False))
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:
         """(T, k) by expert number; those that were dropped keep theirs."""
@@ -91,7 +86,7 @@ class MegatronRouter(RouterCall):
         block: Any = site.block
         check_held(site, block.num_local_experts, "trace the model with expert_model_parallel_size=1")
         hidden = inputs[0] if not hasattr(block, "fc1_latent_proj") else block.fc1_latent_proj.forward(inputs[0])[0]
-        alive = record.experts >= 0 if record.dropped is None else (record.experts >= 0) & ~record.dropped
+        alive = record.ran
         total = torch.zeros_like(hidden, dtype=torch.float32)
         for number in record.experts[alive].unique().tolist():
             token, slot = ((record.experts == number) & alive).nonzero(as_tuple=True)
@@ -128,16 +123,6 @@ def _rule(config: Any) -> dict[str, Any]:
 
 def _drops(router: Any) -> bool:
     return getattr(router.config, "moe_expert_capacity_factor", None) is not None
-
-
-def _remembering(site: Site) -> list[RemovableHandle]:
-    config: Any = site.router.config  # type: ignore[union-attr]
-
-    def draws() -> bool:
-        return bool(getattr(config, "moe_input_jitter_eps", None) or getattr(config, "moe_router_force_load_balancing", False))
-
-    assert site.router is not None
-    return [remember(site.router, draws)]
 
 
 def _wanted(router: Any, args: tuple[Any, ...]) -> Tensor:

@@ -76,10 +76,9 @@ class VMoE(Contract):
         tokens = inputs[0].flatten(0, 1)
         if site.kind == "soft":
             return _mixed(experts, inputs[0], record).view_as(inputs[0])
-        alive = record.experts >= 0 if record.dropped is None else (record.experts >= 0) & ~record.dropped
         total = torch.zeros_like(tokens)
         for number in range(site.n_experts):
-            weight = (record.weights * (alive & (record.experts == number))).sum(-1, keepdim=True)
+            weight = (record.weights * (record.ran & (record.experts == number))).sum(-1, keepdim=True)
             total += weight * experts._round(experts.expert(number, experts._round(tokens)))
         return total.view_as(inputs[0])
 

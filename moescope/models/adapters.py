@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ModelError
-from .missing import listed
+from ..words import listed
 
 CONFIG = "adapter_config.json"
 OUTSIDE = {"XLORA": "XLoraModel", "POLY": "PolyModel"}  # PEFT's that take part in a forward from outside the base model

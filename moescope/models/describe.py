@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__, hidden_modules, weights
+from ..words import listed
 from . import adapters
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
@@ -96,7 +97,7 @@ def _notes(unread: list[str], parts: list[str]) -> Iterator[str]:
         (parts, "is sharded over processes: the weights' hash covers the part that this one holds"),
     ):
         if named := sorted(set(keys)):
-            yield f"{named[0]}{f' and {len(named) - 1} more' if named[1:] else ''}: {text}"
+            yield f"{listed(named)}: {text}"
 
 
 def versions() -> dict[str, str]:

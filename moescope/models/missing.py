@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from ..words import listed
 
 _CURE = "; get the whole checkpoint, or the class it was saved from (architectures in config.json), or say --allow-missing"
 
@@ -77,11 +78,6 @@ def _parted(model: nn.Module, keys: Iterable[str]) -> tuple[list[str], list[str]
         predicts = number is not None and layers <= int(number[1]) < layers + further
         (heads if predicts or (base and key.partition(".")[0] not in own) else rest).append(key)
     return heads, rest
-
-
-def listed(names: list[str]) -> str:
-    """The first of several names, and how many more there are."""
-    return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from ..contracts import Site
+from ..words import listed
 
 
 def _named(*names: str) -> dict[Any, str]:
@@ -91,4 +92,4 @@ def left_out(model: nn.Module, sites: list[Site], watch: _Watch) -> list[str]:
         if id(module) not in claimed:
             what = f"({type(module).__name__}) chooses by {', '.join(how)} and is in no contract: nothing of that is stored"
             said.setdefault(what, []).append(paths.get(id(module)) or "the model itself")
-    return [f"{first}{f' and {len(more)} more' if more else ''} {what}" for what, (first, *more) in said.items()]
+    return [f"{listed(those)} {what}" for what, those in said.items()]

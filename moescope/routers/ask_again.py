@@ -10,10 +10,34 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
+from .base import Edit, Emit, Site
+from .router_call import RouterCall
 
 _drawn: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
+
+
+class Drawing(RouterCall):
+    """A contract of routers in which chance has a part: each call's random state is kept, so that it can be asked again."""
+
+    def draws(self, router: Any) -> bool:
+        """Whether chance has a part in what the router wants, as it is set now."""
+        raise NotImplementedError
+
+    def listen(self, site: Site, emit: Emit) -> list[RemovableHandle]:
+        """As every router; where it draws, with the random state that it drew from."""
+        return [self._remember(site), *super().listen(site, emit)]
+
+    def edit(self, site: Site, edit: Edit) -> list[RemovableHandle]:
+        """As every router."""
+        return [self._remember(site), *super().edit(site, edit)]
+
+    def _remember(self, site: Site) -> RemovableHandle:
+        router = site.router
+        assert router is not None
+        return remember(router, lambda: self.draws(router))
 
 
 def remember(router: nn.Module, draws: Callable[[], bool]) -> hooks.Handle:

@@ -119,6 +119,13 @@ class Record:
     threshold: Tensor | None = None
     executed: Tensor | None = None
 
+    @property
+    def ran(self) -> Tensor:
+        """(T, k) bool: places whose expert ran: not empty, not dropped, and drawn where one is."""
+        there = self.experts >= 0
+        there = there if self.dropped is None else there & ~self.dropped
+        return there if self.executed is None else there & self.executed
+
 
 Emit = Callable[[Record], None]
 Edit = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -32,7 +32,4 @@ def runs(call: Call, expert: int) -> Tensor:
 
 def _ran(call: Call, expert: int) -> Tensor:
     """(T, k) bool: places of the expert that were not dropped, and acted where only one of them does."""
-    record = call.record
-    alive = record.experts == expert
-    alive = alive if record.dropped is None else alive & ~record.dropped
-    return alive if record.executed is None else alive & record.executed
+    return (call.record.experts == expert) & call.record.ran

@@ -13,7 +13,7 @@ from .base import Record, Site
 
 def expert_sum(hidden: Tensor, record: Record, expert: Callable[[int, Tensor], Tensor]) -> Tensor:
     """(T, H) float32 sum over what ran of weight × `expert(number, its tokens (n, H))`; what was dropped did not run."""
-    alive = record.experts >= 0 if record.dropped is None else (record.experts >= 0) & ~record.dropped
+    alive = record.ran
     total: Tensor | None = None
     for number in record.experts[alive].unique().tolist():
         token, slot = ((record.experts == number) & alive).nonzero(as_tuple=True)
@@ -24,14 +24,11 @@ def expert_sum(hidden: Tensor, record: Record, expert: Callable[[int, Tensor], T
 
 
 def watch_block(site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
-    """Give `keep` what a block takes first and what it returns (first), as (T, H) rows.
-
-    The output is copied: somebody may add the residual to it in place before the proof looks.
-    """
+    """Give `keep` what a block takes first and what it returns (first), as (T, H) rows."""
 
     def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         hidden = (*args, *kwargs.values())[0]
         made = output[0] if isinstance(output, tuple) else output
-        keep((hidden.detach().reshape(-1, hidden.shape[-1]).clone(),), made.detach().reshape(-1, made.shape[-1]).clone())
+        keep((hidden.detach().reshape(-1, hidden.shape[-1]),), made.detach().reshape(-1, made.shape[-1]))
 
     return [hooks.after(site.block, after, kwargs=True, first=True)]

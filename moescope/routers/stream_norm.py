@@ -75,7 +75,7 @@ class StreamNorm(RouterCall):
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             given = inputs_of((*args, *kwargs.values()))
-            keep(tuple(t.detach().clone() for t in given), (gates(output) * joined(output[0], output[1])).detach())
+            keep(tuple(t.detach() for t in given), (gates(output) * joined(output[0], output[1])).detach())
 
         return [hooks.after(site.block, after, kwargs=True, first=True)]
 

@@ -11,6 +11,7 @@ from ..contracts import Site
 from ..decisions import ANY_K
 from ..proof import Proved
 from ..routers.compiled import CURE, has_run
+from ..words import listed
 
 
 class RouterRow(TypedDict):
@@ -117,7 +118,7 @@ def _together(pairs: list[tuple[str, str]]) -> list[str]:
     said: dict[str, list[str]] = {}
     for text, path in pairs:
         said.setdefault(text, []).append(path)
-    return [f"{paths[0]}{f' and {len(paths) - 1} more' if paths[1:] else ''}: {text}" for text, paths in said.items()]
+    return [f"{listed(paths)}: {text}" for text, paths in said.items()]
 
 
 def why_nothing(model: nn.Module, outside: int) -> str:

@@ -34,11 +34,11 @@ class AdapterSite(RouterCall):
         return 0.0
 
     def watch(self, site: Site, keep: Callable[[tuple[Any, ...], Tensor], None]) -> list[RemovableHandle]:
-        """Everything the block takes, as it is, and what it returns (first); copies, since bases are added to in place."""
+        """Everything the block takes, as it is, and what it returns (first)."""
 
         def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             made = output[0] if isinstance(output, tuple) else output
-            keep(tuple(_kept(value) for value in (*args, *kwargs.values())), made.detach().clone())
+            keep((*args, *kwargs.values()), made.detach())
 
         return [hooks.after(site.block, after, kwargs=True, first=True)]
 
@@ -115,7 +115,3 @@ def place_of(name: str) -> str:
     if not any(part.isdigit() for part in parts):
         return parts[-1]
     return f"{'attention' if re.search(r'attn|attention', name) else 'ffn'}.{parts[-1]}"
-
-
-def _kept(value: Any) -> Any:
-    return value.detach().clone() if torch.is_tensor(value) else value

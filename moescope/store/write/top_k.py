@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import duckdb
 
+from ...words import listed
 from ..physical.tables import widths
 
 
@@ -31,7 +32,7 @@ def settle_top_k(con: duckdb.DuckDBPyConnection, run: int) -> None:
 
 
 def _sentence(names: Sequence[str], planned: int | None, found: tuple[int, ...]) -> str:
-    which = f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}"
+    which = listed(names)
     if len(found) == 1:
         return f"{which}: ran {found[0]} experts per decision, not the {planned} that were proved"
     said = f"{', '.join(map(str, found[:-1]))} and {found[-1]}"

@@ -25,6 +25,7 @@ from ...routers.contribution import contribution
 from ...statistics.moments import States, slow_over_fast
 from ...store import RunWriter
 from ...weights import home
+from ...words import listed
 from ..capture.frames import Frame, Frames, Stream
 from ..capture.inner_runs import depth
 from ..handover.record_batches import references
@@ -88,10 +89,9 @@ class Observers:
         if self._within == {True: True, False: False}:
             said.append("the model does all its work in calls of itself inside its own call: no activations were summed up")
         if self._whole:
-            more = f" and {len(self._whole) - 1} more" if len(self._whole) > 1 else ""
             said.append(
-                f"routers {min(self._whole)}{more} decide of more than a token at a time, or see some of the tokens only: what "
-                "their experts made was not summed up"
+                f"routers {listed(sorted(self._whole))} decide of more than a token at a time, or see some of the tokens only: "
+                "what their experts made was not summed up"
             )
         return said + [
             f"states of {path} were left out wherever they were not those of the input's sequences and tokens"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ...contracts import Site
 from ...weights import dense, weights
+from ...words import listed
 
 ALL, MOST, NEAREST = 64, 256, 8
 SAMPLE = 1 << 14  # parameters of an expert
@@ -54,8 +55,7 @@ class Unread(Exception):
 
 
 def _said(kind: str, paths: list[str]) -> str:
-    more = f" and {len(paths) - 1} more" if paths[1:] else ""
-    return f"{paths[0]}{more}: {kind} weights could not be read as the numbers that take part, so their cosines are left out"
+    return f"{listed(paths)}: {kind} weights could not be read as the numbers that take part, so their cosines are left out"
 
 
 def _rows(site: Site, name: str, weights: np.ndarray) -> list[dict[str, Any]]:
