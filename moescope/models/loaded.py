@@ -33,6 +33,7 @@ class Loaded:
     notes: list[str] = field(default_factory=list)  # sentences on weights that were not as the model has them
     no_tokenizer: str = "comes without a tokenizer"
     times: tuple[float, ...] = ()  # a denoiser's: timesteps at which pictures are shown to it, with so much noise
+    by_hand: bool = False  # takes more than a data set gives, such as pictures and texts at once
     pipe: Any = None  # a pipeline of diffusers, which takes a prompt; `model` is its denoiser
 
     @property

@@ -20,7 +20,7 @@ def load_small(name: str, how: How, texts: Path) -> Loaded:
     model, notes = _small(name, {"vocabulary": len(tokenizer)} if tokenizer is not None else {})
     model = (model.to(how.device) if isinstance(how.dtype, str) else model.to(how.device, how.dtype)).eval()
     if reads != "noise":
-        return Loaded(name, model, tokenizer, notes=notes, no_tokenizer="takes no text alone: give it inputs in Python")
+        return Loaded(name, model, tokenizer, notes=notes, by_hand=reads == "other")
 
     size: Any = SimpleNamespace(image_size=(model.config.sample_size,) * 2, channels=model.config.num_channels)
 

@@ -40,6 +40,11 @@ def context(loaded: Loaded) -> int:
 
 def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) -> Iterator[Window]:
     """All windows of a data set in order. InputError where data and model do not fit."""
+    if loaded.by_hand:
+        raise InputError(
+            f"{loaded.name} takes more than {data.kind}s, which no data set gives; trace it in Python: with "
+            "moescope.Tracer(model, store): model(**moescope.models.zoo.example_of(model))"
+        )
     if data.kind != loaded.reads:
         raise InputError(f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s")
     if data.kind == "image":
