@@ -188,7 +188,7 @@ def stack_of(path: str, images: bool) -> str:
 
 def named(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Any, ...]:
     """The first `count` arguments of a call, whether by place or by name."""
-    return tuple([*args, *kwargs.values()][:count])
+    return args[:count] if len(args) >= count else tuple([*args, *kwargs.values()][:count])
 
 
 def renamed(args: tuple[Any, ...], kwargs: dict[str, Any], new: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Any]]:

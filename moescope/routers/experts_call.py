@@ -52,13 +52,13 @@ class ExpertsCall(Contract):
         """Two hooks: the router's own word, and what its experts were called with, whatever hooks made of it in between."""
         assert site.router is not None
         assert site.experts is not None
-        word = RouterOutput(site.router, lambda output: self.said(output)[1] or ())
+        word = RouterOutput(site.router, lambda said: said[1] or (), self.said)
         subset, skips = Subset(site), skip_sentinels.skips(site)
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
             _, experts, weights = named(args, kwargs, 3)
-            output, altered = word.take()
-            logits, decided = self.said(output)
+            said, altered = word.take()
+            logits, decided = said or (None, None)
             if logits is not None and logits.shape[-1] < site.n_experts:
                 logits = None
             check_form(site, experts, weights)

@@ -166,9 +166,12 @@ class Recorder:
 
     def _outermost(self) -> list[tuple[Record, Frame]]:
         """The records of the call itself, numbered by firing; not those of a run of the model inside it."""
+        again = len({record.site.key for record, *_ in self._records}) < len(self._records)
+        if not again and self._once >= _SURE:  # nearly every forward: nothing to number, nothing inside another
+            found, self._records = [(record, frame) for record, frame, _ in self._records], []
+            return found
         records = outermost(self._records)
         self._inner += len(records) < len(self._records)
-        again = len({record.site.key for record, *_ in self._records}) < len(self._records)
         self._late += again and self._once >= _SURE
         self._once = 0 if again else self._once + 1
         self._records = []

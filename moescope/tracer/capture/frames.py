@@ -35,6 +35,7 @@ class Frames:
         self._caches = Caches()
         self._fresh: set[int] = set()  # generations that began in the forward that is open
         self._streams: dict[Any, tuple[Frame, Stream]] = {}  # of the forward that is open
+        self._asked: dict[Any, Stream] = {}  # the same, by what was asked
         self._calls, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
         self._choices: weakref.WeakKeyDictionary[Any, dict[str, Choice]] = weakref.WeakKeyDictionary()  # by cache and stack
         self._pictures: dict[tuple[str, int], int] | None = None  # by stack and rows, while one thing is denoised
@@ -45,6 +46,7 @@ class Frames:
     def _begin(self) -> None:
         self._fresh.clear()
         self._streams.clear()
+        self._asked.clear()
         self._opened()
 
     def mine(self) -> Frame | None:
@@ -56,6 +58,12 @@ class Frames:
 
         `unit`: what its decisions are about, where that is a whole sequence or the batch. `behind`: what comes after pictures.
         """
+        asked = id(frame), stack, rows, unit
+        if (found := self._asked.get(asked)) is None:
+            found = self._asked[asked] = self._named(frame, stack, rows, unit, behind)
+        return found
+
+    def _named(self, frame: Frame, stack: str, rows: int, unit: str, behind: str) -> Stream:
         calls = outwards(frame)
         text = text_shape(calls, rows) if unit == "token" else None
         key = id(frame), stack, text or rows, unit

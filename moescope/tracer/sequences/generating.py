@@ -127,8 +127,7 @@ def choice(output: Any, ids: Tensor | None, mask: Tensor | None) -> Choice:
     logits: Any = getattr(output, "logits", None)
     if not torch.is_tensor(logits) or logits.dim() != 3 or ids is None or logits.shape[0] != ids.shape[0]:
         return Choice(None, ids, version)
-    with torch.no_grad():
-        return Choice(_last(logits.detach(), ids.shape[1], mask), ids, version)
+    return Choice(_last(logits.detach(), ids.shape[1], mask), ids, version)
 
 
 def _last(logits: Tensor, places: int, mask: Tensor | None) -> Tensor:
