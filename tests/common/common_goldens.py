@@ -34,7 +34,7 @@ def keep_once(folder: Path) -> None:
         }
         kept = {key: value for key, value in arrays.items() if places[key] == path.name or value.nbytes < 400}
         pointers = {_ELSEWHERE + key: np.array(places[key]) for key in arrays if key not in kept}
-        np.savez_compressed(path, **kept, **pointers)
+        np.savez_compressed(path, **(kept | pointers))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
