@@ -6,7 +6,8 @@ writes a trace; the others run along, for their experts are needed, and what the
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,7 +62,7 @@ def started() -> int:
 
 
 def begin() -> Ranks:
-    """Join the other processes. InputError where there are none."""
+    """Join the other processes, unless that was done. InputError where there are none."""
     if started() < 2:
         raise InputError(f"a model is spread over several processes only where several were started: {STARTED}")
     if not distributed.is_initialized():
@@ -71,10 +72,16 @@ def begin() -> Ranks:
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
-def end() -> None:
-    """Leave the other processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """`begin`, and at the end leave the others, if it was here that they were joined."""
+    before = distributed.is_initialized()
+    ranks = begin()
+    try:
+        yield ranks
+    finally:
+        if not before:
+            distributed.destroy_process_group()
 
 
 def together(model: nn.Module) -> Ranks | None:

@@ -43,6 +43,5 @@ def check_spread(name: str, model: nn.Module, asked: Any) -> None:
     plan: Any = getattr(model, "_tp_plan", None) or {}
     dealt = any(key.rpartition(".")[2] == "k_proj" and style == "colwise" for key, style in plan.items())
     if isinstance(heads, int) and dealt and heads % ranks.count:
-        raise ModelError(
-            f"{name} has {heads} key-value heads, which cannot be dealt to {ranks.count} processes; start as many as divide them"
-        )
+        count = f"{ranks.count} processes"
+        raise ModelError(f"{name} has {heads} key-value heads, which {count} cannot share evenly; start as many as divide them")

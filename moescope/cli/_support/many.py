@@ -11,13 +11,13 @@ from ...errors import InputError
 
 @contextmanager
 def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
-    """Turn --tensor-parallel and --expert-parallel into option `parallel`, and gives whether this process is the one that speaks.
+    """Turn --tensor-parallel and --expert-parallel into option `parallel`; gives whether this process is the one that speaks.
 
     InputError where processes and options do not fit: each would trace the whole model, and write every decision once more.
     """
     flags = {kind: options.pop(f"{kind}_parallel") for kind in ("tensor", "expert")}
     options["parallel"] = "expert" if flags["expert"] else "tensor" if flags["tensor"] else None
-    from ...ranks import begin, end, started
+    from ...ranks import joined, started
 
     if options["parallel"] is None:
         if (count := started()) > 1:
@@ -29,9 +29,6 @@ def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
         return
     if options["device"] != "auto":
         raise click.UsageError("--device excludes --tensor-parallel and --expert-parallel: every process has one of its own")
-    ranks = begin()
-    try:
+    with joined() as ranks:
         ranks.agree({"the model": model, "the data": data, **{f"--{name}": value for name, value in options.items()}})
         yield ranks.first
-    finally:
-        end()
