@@ -91,10 +91,8 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
 
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned})
-    loading = {
-        k: options.pop(k)
-        for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing", "parallel")
-    }
+    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
+    loading["parallel"] = options.pop("parallel")
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(

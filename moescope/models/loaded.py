@@ -77,7 +77,7 @@ class How:
     pickle: bool
     missing: bool
     revision: str | None = None
-    spread: Any = None  # over processes: what Transformers is told
+    parallel: Any = None  # over processes: what Transformers is told
 
 
 def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -16,9 +16,9 @@ from .adapters import base_of, is_adapter, put_on
 from .guard import config_of, unpickled
 from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
+from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
 from .small import load_small
-from .spread import check_spread, spread
 
 __all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens"]
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
@@ -49,12 +49,12 @@ def load(
     are missing are the same random numbers each time (a V-MoE must be whole always). `parallel`: tensor or expert, of a model
     that the processes of torchrun run together.
     """
-    asked = spread(parallel, device)
+    processes = distributed(parallel, device)
     where = device_of(device)
-    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing, spread=asked)
+    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing, parallel=processes)
     with doing(f"loading {name}", ModelError):
         found = _found(str(name), how, revision)
-        check_spread(str(name), found.model, asked)
+        check_distributed(str(name), found.model, processes)
         return found
 
 
@@ -125,14 +125,14 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     model, info = _weights(name, _class(transformers.AutoConfig.from_pretrained(folder, **options)), folder, how, options)
     tokenizer, reason = tokenizer_of(folder, options)
     notes = complete(name, model, info, how.missing)
-    model = model if how.spread is not None else model.to(how.device)  # else each process has it where it belongs
+    model = model if how.parallel is not None else model.to(how.device)  # else each process has it where it belongs
     return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
 
 
 def _weights(name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model, and what Transformers says of weights that were not there or not taken."""
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
-    asked |= {"distributed_config": how.spread} if how.spread is not None else {}
+    asked |= {"distributed_config": how.parallel} if how.parallel is not None else {}
     with reported(name), steady(how.missing):
         return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
 

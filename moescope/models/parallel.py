@@ -10,7 +10,7 @@ from ..ranks import begin, together
 KINDS = ("tensor", "expert")
 
 
-def spread(kind: str | None, device: str) -> Any:
+def distributed(kind: str | None, device: str) -> Any:
     """What Transformers is to load with; None for a model that this process runs alone.
 
     `tensor`: every process has a part of every matrix, by the model's own plan; `expert`: of the experts, whole ones.
@@ -32,7 +32,7 @@ def spread(kind: str | None, device: str) -> Any:
     return DistributedConfig(tp_size=count, tp_plan="auto", ep_size=count)
 
 
-def check_spread(name: str, model: nn.Module, asked: Any) -> None:
+def check_distributed(name: str, model: nn.Module, asked: Any) -> None:
     """ModelError if a model was to be spread and is not, or in a way in which it cannot run."""
     if asked is None:
         return
