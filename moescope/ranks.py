@@ -105,6 +105,12 @@ def together(model: nn.Module) -> Ranks | None:
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
+def check_alone(model: nn.Module, what: str) -> None:
+    """ModelError for a model that several processes run together, where each would do `what` to the store."""
+    if together(model) is not None:
+        raise ModelError(f"{type(model).__name__} is run by several processes, which cannot {what} together; load it in one")
+
+
 def _size(asked: Any, name: str) -> int:
     return int(getattr(asked, name, None) or 1)
 

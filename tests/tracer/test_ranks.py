@@ -23,8 +23,9 @@ import moescope
 from moescope import ranks
 from moescope.cli import main
 from moescope.errors import InputError, ModelError
+from moescope.interventions import ablate
 from moescope.models import tiny
-from moescope.models.loading import load, specimens
+from moescope.models.loading import Loaded, load, specimens
 from moescope.store.write.together import Counted
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "Ein zweiter Text, etwas länger als der erste.", "def f(x): return x"]
@@ -132,6 +133,13 @@ def test_ways_to_spread_that_would_be_recorded_wrongly(config: dict[str, Any], w
         ranks.together(spread)
 
 
+def test_several_processes_do_not_ablate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ModelError, match="Linear is run by several processes, which cannot ablate it together; load it in one"):
+        ablate(Loaded("x", model()), tmp_path / "s.duckdb")
+
+
 def test_one_process_is_not_several() -> None:
     assert ranks.together(nn.Linear(1, 1)) is None
     with pytest.raises(InputError, match=r"only where several were started: torchrun --nproc-per-node 2 -m moescope trace"):
@@ -152,6 +160,8 @@ def test_processes_that_nobody_joined_write_nothing(tmp_path: Path, monkeypatch:
         "moescope: this is one of 2 processes, each of which would trace the whole model into one store: say --tensor-parallel "
         "or --expert-parallel, or start one process\n"
     )
+    ablated = CliRunner().invoke(main, ["ablate", "mixtral", "--store", str(tmp_path / "s.duckdb"), "--experts", "3:5"])
+    assert ablated.output.startswith("moescope: this is one of 2 processes, each of which would ablate the whole model")
     assert "--device excludes" in CliRunner().invoke(main, [*asked, "--tensor-parallel", "--device", "cpu"]).output
     assert list(tmp_path.iterdir()) == []
 

@@ -17,14 +17,10 @@ def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
     """
     flags = {kind: options.pop(f"{kind}_parallel") for kind in ("tensor", "expert")}
     options["parallel"] = "expert" if flags["expert"] else "tensor" if flags["tensor"] else None
-    from ...ranks import joined, started
+    from ...ranks import joined
 
     if options["parallel"] is None:
-        if (count := started()) > 1:
-            raise InputError(
-                f"this is one of {count} processes, each of which would trace the whole model into one store: say "
-                "--tensor-parallel or --expert-parallel, or start one process"
-            )
+        alone("trace the whole model into one store: say --tensor-parallel or --expert-parallel, or start one process")
         yield True
         return
     if options["device"] != "auto":
@@ -32,3 +28,11 @@ def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
     with joined() as ranks:
         ranks.agree({"the model": model, "the data": data, **{f"--{name}": value for name, value in options.items()}})
         yield ranks.first
+
+
+def alone(otherwise: str) -> None:
+    """InputError where a launcher started several processes; `otherwise`: what each would do."""
+    from ...ranks import started
+
+    if (count := started()) > 1:
+        raise InputError(f"this is one of {count} processes, each of which would {otherwise}")
