@@ -49,7 +49,7 @@ def load(
     are missing are the same random numbers each time (a V-MoE must be whole always). `parallel`: tensor or expert, of a model
     that the processes of torchrun run together.
     """
-    processes = distributed(parallel, device)
+    processes = distributed(parallel, device=device)
     where = device_of(device)
     how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing, parallel=processes)
     with doing(f"loading {name}", ModelError):

@@ -10,18 +10,21 @@ from ..ranks import begin, together
 KINDS = ("tensor", "expert")
 
 
-def distributed(kind: str | None, device: str) -> Any:
+def distributed(kind: str | None, **places: Any) -> Any:
     """What Transformers is to load with; None for a model that this process runs alone.
 
     `tensor`: every process has a part of every matrix, by the model's own plan; `expert`: of the experts, whole ones.
-    InputError where no other process is there, or a device is named: every process has one of its own.
+    InputError where no other process is there, or one of `places` (device, ...) is named: every process has its own device.
     """
     if kind is None:
         return None
     if kind not in KINDS:
         raise InputError(f"parallel {kind!r} is not one of {', '.join(KINDS)}")
-    if device != "auto":
-        raise InputError(f"device {device!r} cannot be asked of a model that is spread: every process has one of its own")
+    for name, asked in places.items():
+        if asked not in (None, "auto"):
+            raise InputError(
+                f"{name} {str(asked)!r} cannot be asked of a model that several processes run: each has a device of its own"
+            )
     count = begin().count
     from transformers.distributed import DistributedConfig
 

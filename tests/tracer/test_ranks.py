@@ -146,7 +146,7 @@ def test_one_process_is_not_several() -> None:
         load("mixtral", parallel="tensor")
     with pytest.raises(InputError, match="parallel 'rows' is not one of tensor, expert"):
         load("mixtral", parallel="rows")
-    with pytest.raises(InputError, match="device 'cpu' cannot be asked of a model that is spread"):
+    with pytest.raises(InputError, match="device 'cpu' cannot be asked of a model that several processes run"):
         load("mixtral", parallel="expert", device="cpu")
 
 

@@ -8,6 +8,8 @@ import click
 
 from ...errors import InputError
 
+_PLACES = ("device", "device_map", "max_memory")
+
 
 @contextmanager
 def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
@@ -23,8 +25,9 @@ def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
         alone("trace the whole model into one store: say --tensor-parallel or --expert-parallel, or start one process")
         yield True
         return
-    if options["device"] != "auto":
-        raise click.UsageError("--device excludes --tensor-parallel and --expert-parallel: every process has one of its own")
+    if placed := [name for name in _PLACES if options.get(name) not in (None, "auto")]:
+        named = placed[0].replace("_", "-")
+        raise click.UsageError(f"--{named} excludes --tensor-parallel and --expert-parallel: every process has its own device")
     with joined() as ranks:
         ranks.agree({"the model": model, "the data": data, **{f"--{name}": value for name, value in options.items()}})
         yield ranks.first
