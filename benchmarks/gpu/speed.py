@@ -23,6 +23,7 @@ SIZES = {  # hidden, inner, layers, heads, key-value heads: active and all param
 }
 SMALL = {"tiny": (64, 96, 2, 4, 2), "small": (128, 128, 3, 4, 2)}
 BATCH, PLACES, STEPS, VOCABULARY = 8, 512, 32, 32000
+SECONDS = 3.0  # of plain forwards, which a whole trace is about as long as
 
 
 def rows(here: Here) -> Iterator[Row]:
@@ -121,12 +122,14 @@ def ratios(what: str, model: nn.Module, run: Callable[[Any], object], seconds: f
 
 def durable(what: str, model: nn.Module, run: Callable[[Any], object], here: Here) -> Iterator[Row]:
     """A whole trace: decisions that are in the finished file, a second; how long the model waited; what memory it took."""
+    began = time.perf_counter()
     plain = peak(lambda: run(model), here)
+    often = 2 if here.small else min(200, max(4, int(SECONDS / (time.perf_counter() - began))))
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "run.duckdb"
         with moescope.Tracer(model, store) as tracer:
             began = time.perf_counter()
-            traced = peak(lambda: [run(model) for _ in range(2 if here.small else 8)], here)
+            traced = peak(lambda: [run(model) for _ in range(often)], here)
             ran, waited = time.perf_counter() - began, tracer._sink.waited
         took = time.perf_counter() - began
         with moescope.open(store) as opened:
