@@ -60,13 +60,18 @@ class Ratios:
         return found
 
 
-def paired(variants: dict[str, Callable[[], object]], rounds: int, base: str, seed: int = 0) -> Ratios:
-    """Run every variant once per round in random order, after one round of warming up."""
+def paired(
+    variants: dict[str, Callable[[], object]], rounds: int, base: str, seed: int = 0, seconds: float = float("inf")
+) -> Ratios:
+    """Run every variant once per round in random order, after one round of warming up; no round begins after so many seconds,
+    but for the first three."""
     import random
 
-    order = random.Random(seed)
+    order, began = random.Random(seed), time.monotonic()
     result = Ratios(base, {name: [] for name in variants})
     for number in range(rounds + 1):
+        if number > 3 and time.monotonic() - began > seconds:
+            break
         names = list(variants)
         order.shuffle(names)
         for name in names:

@@ -152,14 +152,35 @@ def peers() -> str:
     return "\n".join(lines)
 
 
+def gpu() -> str:
+    """The table of `python -m benchmarks.gpu`, or that there is none yet: a rehearsal on a CPU has no figures."""
+    import json
+
+    file = DEMO.parent / "benchmarks" / "gpu" / "results.json"
+    found = json.loads(file.read_text()) if file.exists() else {"rehearsal": True}
+    if found["rehearsal"]:
+        return "Not measured on a GPU yet (`python -m benchmarks.gpu` does it in under eight minutes, `--rehearse` on a CPU)."
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    lines = [f"`python -m benchmarks.gpu` on {found['date']} ({found['gpu']}; {found['system']}; {versions})."]
+    for name, part in found["sections"].items():
+        lines += ["", f"| {name}: {part['ended']}, {part['seconds']:.0f} s | | spread |", "|---|---|---|"]
+        for row in part["rows"]:
+            value = f"{row['value']:.4g}" if isinstance(row["value"], float) else row["value"]
+            spread = f"{row['spread'][0]:.4g} … {row['spread'][1]:.4g}" if row["spread"] else ""
+            failed = "**fails:** " if row["good"] is False else ""
+            lines.append(f"| {row['what']} | {failed}{value} {row['unit']} | {spread} |")
+    return "\n".join(lines)
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
+    "gpu": gpu,
     "pages": pages,
     "systems": systems,
     "views": views,
 }
-BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last `make demo`, `make bench`, `make bench-peers`
+BLOCKS = LIVE | {"demo": demo, "figures": figures, "peers": peers}  # of the last run of each
 
 
 def block(text: str, name: str) -> str | None:

@@ -14,6 +14,8 @@ PATCH = "I(attribute; expert) (bits)"
 LABEL = "I(label; expert) (bits)"
 GIVEN = "I(expert; label | token) (bits)"
 BEYOND = "less null mean"
+UNTRAINED, TRAINED = 3, 4  # runs of the store of Mixtrals, behind those of steps 24, 240 and 960
+RUNS = (("trained", "mixtral", TRAINED), ("untrained", "mixtral", UNTRAINED), ("labels dealt anew", "shuffled", TRAINED))
 
 SWITCH = {
     "switch-load": "normalized load entropy",
@@ -67,9 +69,9 @@ def table(rows: Iterable[list[str]]) -> str:
 def three(ask: Asked, name: str, pick: Callable[[Answer], pd.DataFrame], **options: Any) -> dict[str, pd.DataFrame]:
     """Trained, untrained, and trained with labels dealt anew."""
     return {
-        "trained": pick(ask("mixtral", name, 4, **options)),
-        "untrained": pick(ask("mixtral", name, 0, **options)),
-        "labels dealt anew": pick(ask("shuffled", name, 4, **options)),
+        "trained": pick(ask("mixtral", name, TRAINED, **options)),
+        "untrained": pick(ask("mixtral", name, UNTRAINED, **options)),
+        "labels dealt anew": pick(ask("shuffled", name, TRAINED, **options)),
     }
 
 
@@ -81,7 +83,7 @@ def two(ask: Asked, store: str, runs: dict[str, int], name: str, pick: Callable[
 def tables(ask: Asked) -> dict[str, str]:
     """Markdown tables by the name that the report's marks have."""
     made: dict[str, str] = {}
-    pair, twins = {"trained": 4, "untrained": 0}, {"switch": 1, "lopsided twin": 0}
+    pair, twins = {"trained": TRAINED, "untrained": UNTRAINED}, {"switch": 1, "lopsided twin": 0}
     made["domain"] = table(by_layer(three(ask, "specialization", lambda a: a.figures(LABEL, estimator=BEYOND))))
     made["specialists"] = table(_specialists(ask))
     for given, key in (("nothing", "pos"), ("token", "pos-token"), ("token and document", "pos-document")):
@@ -92,7 +94,7 @@ def tables(ask: Asked) -> dict[str, str]:
                 digits=4,
             )
         )
-    kinds = ask("mixtral", "syntax", 4, kinds="upos").frames["kinds"]
+    kinds = ask("mixtral", "syntax", TRAINED, kinds="upos").frames["kinds"]
     columns = ["given", "tokens that can tell", "H(label | given) (bits)"]
     made["open"] = table(
         [columns, *[[given, str(n), f"{bits:.3f}"] for given, n, bits in kinds[columns].itertuples(index=False)]]
@@ -147,7 +149,7 @@ def _with_null(columns: dict[str, pd.DataFrame]) -> list[list[str]]:
 
 def _specialists(ask: Asked) -> list[list[str]]:
     rows = [["of 32 experts", "that pass FDR 5 % for a domain", "largest lift"]]
-    for title, store, run in (("trained", "mixtral", 4), ("untrained", "mixtral", 0), ("labels dealt anew", "shuffled", 4)):
+    for title, store, run in RUNS:
         found = ask(store, "specialization", run).frames["specialists"]
         count = len(found[["router", "expert"]].drop_duplicates())
         rows.append([title, str(count), f"{found['lift'].max():.2f} ({found.iloc[0]['subset']})" if count else "–"])
@@ -156,8 +158,8 @@ def _specialists(ask: Asked) -> list[list[str]]:
 
 def saturation(ask: Asked) -> dict[str, pd.DataFrame]:
     """Overlap of every checkpoint's choices with the last one's."""
-    steps = ("step 0", "step 24", "step 240", "step 960")
-    return {step: ask("mixtral", "diff", run, other=4).figures("router saturation") for run, step in enumerate(steps)}
+    steps = {"step 0": UNTRAINED, "step 24": 0, "step 240": 1, "step 960": 2}
+    return {step: ask("mixtral", "diff", run, other=TRAINED).figures("router saturation") for step, run in steps.items()}
 
 
 def _index(ask: Asked, pair: dict[str, int]) -> list[list[str]]:
@@ -172,7 +174,7 @@ def _index(ask: Asked, pair: dict[str, int]) -> list[list[str]]:
 def _agreement(ask: Asked) -> list[list[str]]:
     """Spearman's correlation of summed-up scores with frequency, over the experts of a layer."""
     rows = [["layer", "EAN ~ frequency", "REAP ~ frequency", "REAP ~ mean gate", "most and least REAP"]]
-    answer = ask("mixtral", "importance", 4)
+    answer = ask("mixtral", "importance", TRAINED)
     scores = {n: answer.figures(n).query("estimator != 'released code'") for n in ("frequency", "mean gate", "ean", "reap")}
     for layer in sorted(scores["reap"]["layer"].unique()):
         at = {n: f[f["layer"] == layer].sort_values("expert")["value"].reset_index(drop=True) for n, f in scores.items()}
@@ -187,7 +189,12 @@ def _agreement(ask: Asked) -> list[list[str]]:
 def _alike(ask: Asked) -> list[list[str]]:
     """Cosines of weights, and whether like experts run together."""
     rows = [["model", "layer", "router rows, mean", "largest pair", "experts, mean", "router rows ~ co-activation"]]
-    runs = (("trained Mixtral", "mixtral", 4), ("untrained", "mixtral", 0), ("Switch", "switch", 1), ("V-MoE", "vmoe", 2))
+    runs = (
+        ("trained Mixtral", "mixtral", TRAINED),
+        ("untrained", "mixtral", UNTRAINED),
+        ("Switch", "switch", 1),
+        ("V-MoE", "vmoe", 2),
+    )
     for title, store, run in runs:
         answer = ask(store, "structure", run)
         for _, at in answer.figures("router weight cosine", estimator="mean over pairs").iterrows():

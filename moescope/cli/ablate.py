@@ -53,7 +53,9 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     from ..interventions.plan import wanted
     from ..models.loading import load
     from ..tracer import check_plan
+    from ._support.many import alone
 
+    alone("ablate the whole model and write into one store: start one process")
     check_plan(store, seed=options["seed"], limit=options["limit"], batch_size=options["batch_size"])
     loaded = load(
         model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing")}

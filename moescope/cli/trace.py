@@ -24,6 +24,8 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--name", type=TEXT, help="Your name for the run.")
 @click.option("--device", default="auto", type=TEXT, show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--dtype", default="auto", type=TEXT, show_default=True, help="auto, float32, bfloat16, float16.")
+@click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")
+@click.option("--expert-parallel", is_flag=True, help="Under torchrun: the same, and each process has whole experts.")
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
 @click.option("--batch-size", default=8, show_default=True, type=BATCH)
 @click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
@@ -65,17 +67,18 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
     MODEL is a shipped specimen (mixtral, switch, vmoe ...), a small model of a system (mor, dit_moe ...), a local folder (a
     pipeline of diffusers takes the texts of DATA as prompts), a hub name, or a V-MoE checkpoint's prefix.
     """
+    from ._support.many import many
     from ._support.progress import Bar, summary
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other")
-    with Bar(quiet) as bar:
+    with many(model, data, options) as first, Bar(quiet or not first) as bar:
         try:
             run = _trace(model, data, store, options, bar)
         except KeyboardInterrupt:
             bar.say(f"moescope: interrupted; what was traced is kept: look with moescope info {store}, go on with --resume")
             raise SystemExit(130) from None
-    if not quiet:
+    if first and not quiet:
         summary(store, run)
 
 
@@ -89,6 +92,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned})
     loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
+    loading["parallel"] = options.pop("parallel")
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(

@@ -10,6 +10,7 @@ from ..contracts import find
 from ..errors import InputError
 from ..inputs import Dataset
 from ..models.loading import Loaded
+from ..ranks import check_alone
 from ..store import open_store
 from .data import Batches, groups
 from .effects import effects
@@ -46,6 +47,7 @@ def ablate(
     """
     store = Path(store)
     _check(mode, at)
+    check_alone(loaded.model, "ablate it")
     sites = find(loaded.model)
     with open_store(store) as opened:
         number = baseline(opened, loaded.model, run)

@@ -77,6 +77,7 @@ class How:
     pickle: bool
     missing: bool
     revision: str | None = None
+    parallel: Any = None  # over processes: what Transformers is told
 
 
 def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -16,6 +16,7 @@ from .adapters import base_of, is_adapter, put_on
 from .guard import config_of, unpickled
 from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
+from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
 from .small import load_small
 
@@ -38,18 +39,23 @@ def load(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     allow_missing: bool = False,
+    parallel: str | None = None,
 ) -> Loaded:
     """Load a model by name or path, in evaluation mode; an adapter's folder (PEFT) as its base model with the adapter in it.
 
     InputError for a name that is nothing, ModelError for a folder that cannot be loaded safely: code of its own is refused
     unless `trust_remote_code`, pickled weights unless `allow_pickle`. ModelError too where the checkpoint lacks weights that
     the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
-    are missing are the same random numbers each time (a V-MoE must be whole always).
+    are missing are the same random numbers each time (a V-MoE must be whole always). `parallel`: tensor or expert, of a model
+    that the processes of torchrun run together.
     """
+    processes = distributed(parallel, device=device)
     where = device_of(device)
-    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing)
+    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing, parallel=processes)
     with doing(f"loading {name}", ModelError):
-        return _found(str(name), how, revision)
+        found = _found(str(name), how, revision)
+        check_distributed(str(name), found.model, processes)
+        return found
 
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
@@ -119,12 +125,14 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     model, info = _weights(name, _class(transformers.AutoConfig.from_pretrained(folder, **options)), folder, how, options)
     tokenizer, reason = tokenizer_of(folder, options)
     notes = complete(name, model, info, how.missing)
-    return Loaded(name, model.to(how.device).eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    model = model if how.parallel is not None else model.to(how.device)  # else each process has it where it belongs
+    return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
 
 
 def _weights(name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The model, and what Transformers says of weights that were not there or not taken."""
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
+    asked |= {"distributed_config": how.parallel} if how.parallel is not None else {}
     with reported(name), steady(how.missing):
         return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
 

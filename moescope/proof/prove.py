@@ -8,7 +8,7 @@ change the output.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import local
 from typing import Any
 
@@ -48,6 +48,10 @@ class Proof(list[Proved]):
     def __init__(self, rows: Iterable[Proved], left_out: Iterable[str] = ()) -> None:
         super().__init__(rows)
         self.left_out = list(left_out)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [asdict(row) for row in self]
 
 
 def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Proof:

@@ -26,6 +26,7 @@ from ..weights import precision
 from .feeding import override, pad_id, run_batch
 from .options import Options
 from .session import Tracer
+from .together import agree
 from .windows import Window, decoder_info, limited, windows
 
 Report = Callable[[dict[str, Any]], None]
@@ -90,6 +91,7 @@ def trace(
     run = {"name": name, "seed": seed, "command": command, "overrides": overrides, "key": key, **_origin(loaded, data)}
     tracer = Tracer(loaded.pipe or loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
     rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
+    agree(loaded.model, resume, {**asked, "seed": seed, "overrides": overrides, "data": data.sha256, "windows": len(rows)})
     tracer.note(notes)
     if resume and (whole := _whole(store, key)) is not None:
         try_clean_up(store)

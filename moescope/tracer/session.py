@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from ..models.sources import unwrap
 from ..proof import Proof, example_inputs, proved
 from ..store import RunWriter
 from ..store.files.interrupts import defer_interrupt
-from ..store.write.change import reset_store
 from ..weights import home
 from .activations.observers import add_measures
 from .activations.recursive import find_routers
@@ -28,6 +26,7 @@ from .progress import RunProgress
 from .recorder import Recorder
 from .run_header import RunHeader, contract_warnings, proof_notes, run_header, why_nothing
 from .sequences.token_rows import Identity, SequenceInfo
+from .together import Together
 from .training_steps import Ended, TrainingSteps
 
 
@@ -41,7 +40,8 @@ class Tracer:
     is left out by the attention mask. A diffusion pipeline is traced as what it is: `with Tracer(pipe, store): pipe(...)`; its
     denoiser is proved on what it is first called with. The store opens at any time; the run joins its file when the block ends.
     An exception inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose
-    modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`.
+    modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`. Of a model that
+    Transformers spreads over processes each has a Tracer: the first one's rows are kept, and all must have seen the same.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Tracer:
 
     def _attach(self) -> None:
         self.sites, repeated = find_routers(self.model, self.options, self._inputs)
+        self._together = Together.of(self.model, self.options, self.sites, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
             self.proof = proved(
@@ -101,10 +102,8 @@ class Tracer:
             )
         for number, site in enumerate(self.sites):
             site.key = number
-        if self._replace and self.store.exists():
-            reset_store(self.store)
         if self._writer is None:
-            self._writer = RunWriter.create(self.store, self._head())
+            self._writer = self._together.writer(self.store, self._head(), self._replace)
         self._progress.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
         self.steps = TrainingSteps(self.model, self.options, self._ended)
@@ -138,13 +137,17 @@ class Tracer:
         if status == "interrupted":
             writer.rollback()  # to the end of the last whole batch
             self._recorder.observers.sums.take_back("batch")
-        if writer.next["forward"]:
+        else:
+            self._together.compare(writer)
+        if writer.next["forward"] and self._together.keeps:
             add_measures(writer, self._recorder.observers.measures({site.key: site.layer for site in self.sites}))
             self.run = writer.close(self._final(status), self._sink.written)
-            return
-        writer.discard()
+        else:
+            writer.discard()
         if status == "complete":
-            raise ModelError(why_nothing(self.model, self._recorder.outside))
+            self.run = self._together.shared(self.run)
+            if self.run is None:
+                raise ModelError(why_nothing(self.model, self._recorder.outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
@@ -235,13 +238,11 @@ class Tracer:
         model, notes = describe_model(self.model, self._run.pop("model_name", None))
         self._notes += notes
         run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
-        run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": [asdict(p) for p in self.proof]}
+        run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": self.proof.as_dicts()}
         return run_header(run, model, self.sites)
 
     def _final(self, status: str) -> dict[str, Any]:
-        said = [f"{text} ({count} decisions)" for text, count in self._sink.warnings.items()]
-        said += self._sink.identity.notes()
-        said += proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
+        said = self._sink.notes() + proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
         return {
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),

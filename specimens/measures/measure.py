@@ -20,9 +20,10 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from specimens.measures.heldout import Labelled, labelled
 from specimens.measures.information import entropy, information
 from specimens.measures.readings import mixtral, switch
+from specimens.training.mixtral import untrained as from_seed
 
 FOLDER = Path("moescope/models/specimens")
-UNTRAINED = {"mixtral": Path("specimens/checkpoints/mixtral/step-0000"), "switch": Path("work-specimens/switch-untrained")}
+SWITCH_UNTRAINED = Path("work-specimens/switch-untrained")
 ENGLISH = ("law", "prose")
 
 
@@ -98,7 +99,8 @@ def main(name: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(FOLDER / name)
     texts = labelled(tokenizer)
     trained = figures(loader(FOLDER / name, FOLDER / name), tokenizer, texts, read)
-    untrained = figures(loader(FOLDER / name, UNTRAINED[family]), tokenizer, texts, read)
+    start = from_seed() if family == "mixtral" else loader(FOLDER / name, SWITCH_UNTRAINED)
+    untrained = figures(start, tokenizer, texts, read)
     found = {"data": "datasets/text", "passages": len(texts), "trained": trained, "untrained": untrained}
     (FOLDER / name / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     for router, row in trained["routers"].items():

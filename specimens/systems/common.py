@@ -40,8 +40,11 @@ def fit(model: nn.Module, loss_of: Callable[[int], Tensor], steps: int, peak: fl
 def ship(name: str, model: nn.Module, built: dict[str, Any], recipe: dict[str, Any], folder: Path = TARGET) -> None:
     """Writes NAME.safetensors in float16 and NAME.json, with what the model is built with and how it was trained."""
     folder.mkdir(parents=True, exist_ok=True)
+    once = dict(model.named_parameters()) | dict(model.named_buffers())  # weights that steps of a recursion share: one name
     halves = {
-        key: value.half().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()
+        key: value.half().contiguous() if value.is_floating_point() else value
+        for key, value in model.state_dict().items()
+        if key in once
     }
     save_file(halves, folder / f"{name}.safetensors")
     (folder / f"{name}.safetensors").chmod(0o644)

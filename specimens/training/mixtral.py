@@ -19,7 +19,7 @@ from specimens.corpora.tokens import VOCABULARY, rows, save_tokenizer, streams, 
 from specimens.training.shared import balance, learning_rate, optimizer, save
 
 TARGET = Path("moescope/models/specimens/mixtral")
-CHECKPOINTS = Path("specimens/checkpoints/mixtral")
+CHECKPOINTS = Path("work-specimens/checkpoints/mixtral")
 SEED, LENGTH, BATCH, STEPS, PEAK, BALANCE = 20, 256, 8, 2400, 3e-3, 0.01
 MARKS = (0.0, 0.01, 0.1, 0.4, 1.0)
 
@@ -46,6 +46,16 @@ def configuration() -> MixtralConfig:
         eos_token_id=2,
         initializer_range=0.04,
     )
+
+
+def untrained() -> MixtralForCausalLM:
+    """The specimen before its first step, rounded to bf16 as every checkpoint is; in float32 and evaluation mode."""
+    torch.manual_seed(SEED)
+    model = MixtralForCausalLM(configuration()).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.to(torch.bfloat16))  # buffers are made by the configuration, and stay float32
+    return model
 
 
 def loss_of(model: MixtralForCausalLM, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from common_goldens import golden as load_golden
 
 import moescope
 from moescope.inputs import read
@@ -106,7 +107,7 @@ def test_switch(folder: Path) -> None:
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda path: path.stem)
 def test_vmoe_against_the_authors_arrays(tmp_path: Path, case: Path) -> None:
     """Expert, place in the buffer, drop and weight of every token, as the authors' own code has them."""
-    golden = dict(np.load(case))
+    golden = load_golden(case)
     model = from_flax(golden, golden["config_json"]).eval()
     noise = {int(k[1]): torch.tensor(v) for k, v in golden.items() if k.endswith("/noise")}
     images = torch.tensor(golden["images"])

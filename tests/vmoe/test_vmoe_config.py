@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from common_goldens import golden as load_golden
 
 from moescope.errors import InputError
 from moescope.models.vmoe import VMoE, VMoEConfig, from_flax
@@ -17,7 +18,7 @@ CASES = sorted(GOLDENS.glob("small_*.npz"))
 
 @pytest.fixture(params=CASES, ids=lambda path: path.stem)
 def golden(request: pytest.FixtureRequest) -> dict[str, np.ndarray]:
-    return dict(np.load(request.param))
+    return load_golden(request.param)
 
 
 def tree() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from common_goldens import golden as load_golden
 
 from moescope.models.vmoe import ExpertChoice, SoftSlots, TokenChoice, from_flax
 
@@ -18,7 +19,7 @@ Golden = dict[str, np.ndarray]
 @pytest.fixture(params=CASES, ids=lambda path: path.stem, scope="module")
 def case(request: pytest.FixtureRequest) -> tuple[Golden, Any]:
     """The golden arrays and what our model says to the same images."""
-    golden = dict(np.load(request.param))
+    golden = load_golden(request.param)
     model = from_flax(golden, golden["config_json"])
     noise = {int(k[1]): torch.tensor(v) for k, v in golden.items() if k.endswith("/noise")}
     with torch.no_grad():

@@ -65,7 +65,10 @@ def recipe(name: str) -> dict[str, Any]:
 def trained(name: str) -> nn.Module:
     """The model with its shipped weights, float32 (rounded to float16 once), in evaluation mode. InputError as `recipe`."""
     model = build(name, **recipe(name)["build"])
-    model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+    shipped_once = load_file(WEIGHTS / f"{name}.safetensors")  # of weights that have several names, one
+    named = list(model.named_parameters(remove_duplicate=False))
+    shared = {id(p): shipped_once[key] for key, p in named if key in shipped_once}
+    model.load_state_dict(shipped_once | {key: shared[id(p)] for key, p in named if id(p) in shared})
     return model
 
 

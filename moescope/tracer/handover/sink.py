@@ -67,6 +67,10 @@ class Sink:
             self._room.wait_for(lambda: not self._waiting)
         self.check()
 
+    def notes(self) -> list[str]:
+        """What is to be said of the rows, once they are written."""
+        return [f"{text} ({count} decisions)" for text, count in self.warnings.items()] + self.identity.notes()
+
     def finish(self) -> None:
         """Wait until all jobs are rows; then raise what was met."""
         self._jobs.put(None)

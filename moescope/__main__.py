@@ -1,0 +1,5 @@
+"""`python -m moescope`: the same as `moescope`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,41 @@
+"""One command in several processes (torchrun), which run one model together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ...errors import InputError
+
+_PLACES = ("device", "device_map", "max_memory")
+
+
+@contextmanager
+def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
+    """Turn --tensor-parallel and --expert-parallel into option `parallel`; gives whether this process is the one that speaks.
+
+    InputError where processes and options do not fit: each would trace the whole model, and write every decision once more.
+    """
+    flags = {kind: options.pop(f"{kind}_parallel") for kind in ("tensor", "expert")}
+    options["parallel"] = "expert" if flags["expert"] else "tensor" if flags["tensor"] else None
+    from ...ranks import joined
+
+    if options["parallel"] is None:
+        alone("trace the whole model into one store: say --tensor-parallel or --expert-parallel, or start one process")
+        yield True
+        return
+    if placed := [name for name in _PLACES if options.get(name) not in (None, "auto")]:
+        named = placed[0].replace("_", "-")
+        raise click.UsageError(f"--{named} excludes --tensor-parallel and --expert-parallel: every process has its own device")
+    with joined() as ranks:
+        ranks.agree({"the model": model, "the data": data, **{f"--{name}": value for name, value in options.items()}})
+        yield ranks.first
+
+
+def alone(otherwise: str) -> None:
+    """InputError where a launcher started several processes; `otherwise`: what each would do."""
+    from ...ranks import started
+
+    if (count := started()) > 1:
+        raise InputError(f"this is one of {count} processes, each of which would {otherwise}")
