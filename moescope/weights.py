@@ -135,7 +135,7 @@ def _dense(tensor: Tensor) -> Tensor | None:
     inner = _inner(tensor)
     if len(inner) == 1 and _alike(inner[0], tensor):
         return dense(inner[0])
-    return tensor.dequantize() if inner else _storage(tensor)
+    return tensor.dequantize() if inner else storage(tensor)
 
 
 def _pieces(tensor: Tensor) -> list[Piece]:
@@ -167,7 +167,7 @@ def _scales(tensor: Tensor) -> list[Piece]:
 def _of_subclass(tensor: Tensor) -> list[Piece]:
     inner = _inner(tensor)
     if not inner:
-        plain = _storage(tensor)
+        plain = storage(tensor)
         return [None] if plain is None else pieces(plain)
     if len(inner) == 1 and _alike(inner[0], tensor):
         return pieces(inner[0])
@@ -180,7 +180,7 @@ def _inner(tensor: Tensor) -> list[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
         held = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
         return [inner for inner in held if torch.is_tensor(inner)]  # a DTensor counts its mesh in
-    own = vars(tensor) if _storage(tensor) is None else {}
+    own = vars(tensor) if storage(tensor) is None else {}
     return [own[name] for name in sorted(own) if torch.is_tensor(own[name])]
 
 
@@ -190,8 +190,8 @@ def _context(tensor: Tensor) -> Any:
     return {name: value for name, value in vars(tensor).items() if not torch.is_tensor(value)}
 
 
-def _storage(tensor: Tensor) -> Tensor | None:
-    """The plain tensor under a subclass that adds to one; None under one that has no numbers of its own."""
+def storage(tensor: Tensor) -> Tensor | None:
+    """The plain tensor, on the same numbers, under a subclass that adds to one; None under one that has no numbers of its own."""
     with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
         plain = tensor.as_subclass(Tensor).detach()
         try:
