@@ -9,7 +9,7 @@ of a tensor that is sharded, the part that this one holds is read.
 import inspect
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -47,8 +47,23 @@ def precision(model: nn.Module) -> torch.dtype:
 
 def state(model: nn.Module) -> dict[str, Any]:
     """The state dict, with what Accelerate keeps elsewhere in its place, and what takes part and is in no state dict."""
-    held = model.state_dict()
+    with _as_packed(model):
+        held = model.state_dict()
     return {key: fetched(model, key, value) for key, value in held.items()} | hidden_modules.tensors(model)
+
+
+@contextmanager
+def _as_packed(model: nn.Module) -> Iterator[None]:
+    """bitsandbytes unpacks what it packed for a CPU when it is asked for a state dict, and rounds its scales: put back."""
+    held = [m.weight for m in model.modules() if isinstance(getattr(m, "weight", None), Tensor)]
+    packed = [(w, w.data, dict(vars(w.quant_state))) for w in held if getattr(w, "quant_state", None) is not None]
+    try:
+        yield
+    finally:
+        for weight, numbers, settings in packed:
+            weight.data = numbers
+            vars(weight.quant_state).clear()
+            vars(weight.quant_state).update(settings)
 
 
 def weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
