@@ -206,7 +206,7 @@ def _context(tensor: Tensor) -> Any:
 
 
 def storage(tensor: Tensor) -> Tensor | None:
-    """The plain tensor, on the same numbers, under a subclass that adds to one; None under one that has no numbers of its own."""
+    """The plain tensor under a subclass that adds to one, on the same numbers; None under one that has none of its own."""
     with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
         plain = tensor.as_subclass(Tensor).detach()
         try:

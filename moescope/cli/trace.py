@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from ._support.model_options import NAMES as MODEL_OPTIONS
+from ._support.model_options import model_options
 from ._support.options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
 
 
@@ -24,6 +26,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--name", type=TEXT, help="Your name for the run.")
 @click.option("--device", default="auto", type=TEXT, show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--dtype", default="auto", type=TEXT, show_default=True, help="auto, float32, bfloat16, float16.")
+@model_options
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
 @click.option("--batch-size", default=8, show_default=True, type=BATCH)
 @click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
@@ -89,6 +92,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned})
     loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
+    loading |= {name: options.pop(name) for name in MODEL_OPTIONS}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(

@@ -77,6 +77,8 @@ class How:
     pickle: bool
     missing: bool
     revision: str | None = None
+    quantize: str | None = None
+    attention: str | None = None
 
 
 def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:
