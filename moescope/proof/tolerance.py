@@ -1,7 +1,7 @@
 """How far a recomputed output may be from the real one: what rounding explains, and no more.
 
 By the type of the output, whatever the weights are quantized by: the methods that run here round every row by itself,
-so that one expert alone gives what it gives among others (docs/quantized.md has what was measured). A method that rounds by what
+so that one expert alone gives what it gives among others (docs/quantized.md has the measurements). A method that rounds by what
 else is in a call misses this by far, and is refused with the difference.
 """
 
