@@ -48,6 +48,16 @@ def base_of(folder: Path) -> str:
     return str(found) if found is beside else str(base)
 
 
+def other_base(folder: Path, base: str) -> list[str]:
+    """A sentence if an adapter was trained on another base model than this, by the name that it gives."""
+    try:
+        meant = base_of(folder)
+    except ModelError:
+        return []
+    same = meant == base or (Path(meant).exists() and Path(base).exists() and Path(meant).samefile(base))
+    return [] if same else [f"the adapter names {meant[:200]} as its base model, and was put on {base[:200]}"]
+
+
 def _is_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.json", CONFIG))
 

@@ -12,7 +12,7 @@ import torch
 from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing
 from . import attention, quantized, zoo
-from .adapters import base_of, check_adapter, is_adapter, put_on
+from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
 from .guard import config_of, unpickled
 from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
@@ -122,8 +122,8 @@ def _with_adapter(name: str, folder: Path, how: How, revision: str | None) -> Lo
     readable(folder)
     if is_adapter(specimens().get(name, Path(name))):
         raise InputError(f"{name} is an adapter itself; name its base model, or merge the two before")
-    under = _found(name, how, revision)
-    return _adapted(under, name, str(folder), folder, how)
+    found = _adapted(_found(name, how, revision), name, str(folder), folder, how)
+    return replace(found, notes=[*found.notes, *other_base(folder, str(specimens().get(name, name)))])
 
 
 def _adapted(under: Loaded, base: str, name: str, folder: Path, how: How) -> Loaded:
