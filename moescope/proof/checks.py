@@ -38,8 +38,8 @@ def check_calls(site: Site, calls: list[Call]) -> float:
     if not calls:
         raise ProofFailed(
             f"router {site.path} ({site.contract.name}) never handed a decision to experts that ran: a kernel or a quantized "
-            "form bypasses it, or the test input does not reach it; load the model with plain experts (experts_implementation="
-            "'eager') or give inputs that reach it"
+            "form bypasses it, or the test input does not reach it; load the model without kernels of their own (experts_"
+            "implementation='eager', use_kernels=False, of MXFP4 Mxfp4Config(dequantize=True)) or give inputs that reach it"
         )
     worst = 0.0
     for call in calls:

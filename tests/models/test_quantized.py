@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from experts_called import Row, experts_called
 from safetensors.torch import save_file
 from small import ids
-from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 import moescope
@@ -242,19 +241,51 @@ def told(folder: Path, target: Path, settings: Any) -> Path:
 
 # what a configuration says; which of the packages are not there; what the sentence holds
 UNREADABLE: dict[str, tuple[Any, set[str], str]] = {
-    "gptq": ({"quant_method": "gptq", "bits": 4}, {"gptqmodel", "optimum"}, "quantized by gptq, which are loaded with gptqmodel and optimum: pip install gptqmodel optimum"),
-    "awq": ({"quant_method": "awq", "bits": 4}, {"gptqmodel"}, "quantized by awq, which are loaded with gptqmodel: pip install gptqmodel"),
-    "compressed": ({"quant_method": "compressed-tensors"}, {"compressed_tensors"}, "loaded with compressed-tensors: pip install compressed-tensors"),
-    "bitsandbytes": ({"load_in_4bit": True}, {"bitsandbytes"}, "quantized by bitsandbytes, which are loaded with bitsandbytes: pip"),
-    "torchao": ({"quant_method": "torchao"}, {"torchao"}, "quantized by torchao, which are loaded with torchao: pip install torchao"),
-    "fp8": ({"quant_method": "fp8"}, {"accelerate"}, "quantized by fp8, which are loaded with accelerate: pip install accelerate"),
-    "a part of a package": ({"quant_method": "quanto"}, {"optimum.quanto"}, "loaded with optimum-quanto: pip install optimum-quanto"),
+    "gptq": (
+        {"quant_method": "gptq", "bits": 4},
+        {"gptqmodel", "optimum"},
+        "by gptq, which are loaded with gptqmodel and optimum: pip install gptqmodel optimum",
+    ),
+    "awq": (
+        {"quant_method": "awq", "bits": 4},
+        {"gptqmodel"},
+        "quantized by awq, which are loaded with gptqmodel: pip install gptqmodel",
+    ),
+    "compressed": (
+        {"quant_method": "compressed-tensors"},
+        {"compressed_tensors"},
+        "loaded with compressed-tensors: pip install compressed-tensors",
+    ),
+    "bitsandbytes": (
+        {"load_in_4bit": True},
+        {"bitsandbytes"},
+        "quantized by bitsandbytes, which are loaded with bitsandbytes: pip",
+    ),
+    "torchao": (
+        {"quant_method": "torchao"},
+        {"torchao"},
+        "quantized by torchao, which are loaded with torchao: pip install torchao",
+    ),
+    "fp8": (
+        {"quant_method": "fp8"},
+        {"accelerate"},
+        "quantized by fp8, which are loaded with accelerate: pip install accelerate",
+    ),
+    "a part of a package": (
+        {"quant_method": "quanto"},
+        {"optimum.quanto"},
+        "loaded with optimum-quanto: pip install optimum-quanto",
+    ),
     "hqq": ({"quant_method": "hqq"}, {"hqq"}, "loaded with hqq: pip install hqq"),
-    "unknown": ({"quant_method": "shrunk"}, set(), "quantized by 'shrunk' (quantization_config in config.json); Transformers knows"),
+    "unknown": (
+        {"quant_method": "shrunk"},
+        set(),
+        "quantized by 'shrunk' (quantization_config in config.json); Transformers knows",
+    ),
     "no method": ({"bits": 4}, set(), "quantized by no method that it names (quantization_config"),
     "no object": (["fp8"], set(), "quantized by no method that it names (quantization_config"),
     "a number": ({"quant_method": 8}, set(), "quantized by 8 (quantization_config"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
@@ -277,13 +308,38 @@ def refused(plain: Path, model: Path | str, folder: Path, said: str, *more: str)
 
 # what is asked of what; which packages are not there; what the sentence holds
 REFUSED: dict[str, tuple[str, list[str], set[str], str]] = {
-    "no such way": ("mixtral", ["--quantize", "3bit"], set(), "'3bit' is not one of 8bit, 4bit, int8-torchao, fp8-torchao, int4-torchao"),
-    "without bitsandbytes": ("mixtral", ["--quantize", "4bit"], {"bitsandbytes"}, "--quantize 4bit needs bitsandbytes: pip install bitsandbytes"),
-    "without torchao": ("mixtral", ["--quantize", "fp8-torchao"], {"torchao"}, "--quantize fp8-torchao needs torchao: pip install torchao"),
-    "without accelerate": ("mixtral", ["--quantize", "8bit"], {"accelerate"}, "--quantize 8bit needs accelerate: pip install accelerate"),
+    "no such way": (
+        "mixtral",
+        ["--quantize", "3bit"],
+        set(),
+        "'3bit' is not one of 8bit, 4bit, int8-torchao, fp8-torchao, int4-torchao",
+    ),
+    "without bitsandbytes": (
+        "mixtral",
+        ["--quantize", "4bit"],
+        {"bitsandbytes"},
+        "--quantize 4bit needs bitsandbytes: pip install bitsandbytes",
+    ),
+    "without torchao": (
+        "mixtral",
+        ["--quantize", "fp8-torchao"],
+        {"torchao"},
+        "--quantize fp8-torchao needs torchao: pip install torchao",
+    ),
+    "without accelerate": (
+        "mixtral",
+        ["--quantize", "8bit"],
+        {"accelerate"},
+        "--quantize 8bit needs accelerate: pip install accelerate",
+    ),
     "a V-MoE": ("vmoe", ["--quantize", "8bit"], set(), "vmoe is no model of Transformers, and only those take --quantize 8bit"),
-    "a model of ours": ("mor", ["--quantize", "8bit", "--attn", "eager"], set(), "mor is no model of Transformers, and only those take --quantize 8bit and --attn eager"),
-}  # fmt: skip
+    "a model of ours": (
+        "mor",
+        ["--quantize", "8bit", "--attn", "eager"],
+        set(),
+        "mor is no model of Transformers, and only those take --quantize 8bit and --attn eager",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
