@@ -108,11 +108,13 @@ def test_a_kernel_that_begins_later_is_said(tmp_path: Path, layers: list[int], s
 
 def test_a_capture_into_a_cuda_graph_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mixtral(layers=1)
-    with pytest.raises(ModelError, match="is captured into a CUDA graph inside the Tracer, and replays of it run past"):
-        with moescope.Tracer(model, tmp_path / "s.duckdb"):
-            monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-            monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-            try:
-                model(input_ids=ids())
-            finally:
-                monkeypatch.undo()
+
+    def captured() -> None:
+        with monkeypatch.context() as capturing:
+            capturing.setattr(torch.cuda, "is_initialized", lambda: True)
+            capturing.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            model(input_ids=ids())
+
+    said = "is captured into a CUDA graph inside the Tracer, and replays of it run past"
+    with pytest.raises(ModelError, match=said), moescope.Tracer(model, tmp_path / "s.duckdb"):
+        captured()
