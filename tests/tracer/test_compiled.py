@@ -208,9 +208,13 @@ def test_what_is_compiled_inside_the_block_is_traced(tmp_path: Path, case: str) 
 def test_a_full_graph_inside_the_block_is_refused(tmp_path: Path, path: str) -> None:
     model = mixtral(layers=1)
     said = "moescope reads routers in Python, which cannot be part of a full graph"
-    with pytest.raises(torch._dynamo.exc.Unsupported, match=said), moescope.Tracer(model, tmp_path / "s.duckdb"):
+
+    def compiled() -> None:
         model.get_submodule(path).compile(fullgraph=True, backend="eager")
         run(model)
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=said), moescope.Tracer(model, tmp_path / "s.duckdb"):
+        compiled()
     with moescope.open(tmp_path / "s.duckdb") as store:
         assert store.rows("select count(*) from runs") == [(0,)]
 
