@@ -158,7 +158,7 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     asked = options | attention.options(name, cls, how.attention) | quantized.options(name, cls, found, how, method)
     model, info = _weights(name, cls, folder, how, asked, method)
     tokenizer, reason = tokenizer_of(folder, options)
-    notes = complete(name, model, info, how.missing) + quantized.settle(model, method, how.dtype)
+    notes = complete(name, model, info, how.missing) + quantized.settle(name, model, how, method)
     placed = model if how.quantize or method else model.to(how.device)
     return Loaded(name, placed.eval(), tokenizer, notes=notes, no_tokenizer=reason)
 

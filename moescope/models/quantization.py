@@ -3,7 +3,6 @@
 Transformers keeps experts in stacked parameters, which many methods leave as they are: "4 bits" may be a tenth of a Mixtral.
 """
 
-from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,29 +20,32 @@ def dequantized(model: nn.Module, said: str) -> None:
 
 def quantization(model: nn.Module) -> str | None:
     """For `models.quantization`: methods, bits and their share of the parameters; None where nothing is quantized."""
-    sizes: dict[str, int] = {}
-    total = 0
-    for form, size in _parts(model):
-        total += size
-        if form:
-            sizes[form] = sizes.get(form, 0) + size
+    sizes, total = quantized_sizes(model)
     if sizes:
         return "; ".join(f"{form}, {_percent(size, total)} of parameters" for form, size in sorted(sizes.items()))
     if model in _loaded_as:
         return _loaded_as[model]
     method: Any = getattr(getattr(model, "config", None), "quantization_config", None)
     method = method.get("quant_method", method) if isinstance(method, dict) else getattr(method, "quant_method", method)
-    return ", ".join(weights.forms(model)) or (None if method is None else str(getattr(method, "value", method)))
+    forms = ", ".join(weights.forms(model))
+    if method is None or forms:
+        return forms or None
+    return f"{getattr(method, 'value', method)}, 0 % of parameters"
+
+
+def quantized_sizes(model: nn.Module) -> tuple[dict[str, int], int]:
+    """(parameters by what they are quantized by, all parameters), of the packages whose tensors say it."""
+    sizes: dict[str, int] = {}
+    total = 0
+    for _, tensor in weights.weights(model):
+        total += (size := weights.size(tensor))
+        if form := _known(tensor):
+            sizes[form] = sizes.get(form, 0) + size
+    return sizes, total
 
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / max(whole, 1):.3g} %"
-
-
-def _parts(model: nn.Module) -> Iterator[tuple[str | None, int]]:
-    """(what it is quantized by, how many numbers it stands for) of every weight."""
-    for _, tensor in weights.weights(model):
-        yield _known(tensor), weights.size(tensor)
 
 
 def _known(tensor: Tensor) -> str | None:

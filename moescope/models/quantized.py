@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import InputError, ModelError
 from .loaded import How
-from .quantization import dequantized
+from .quantization import dequantized, quantized_sizes
 
 _PACKAGES = {  # method of a checkpoint: what it is loaded with, (name to install, name to import)
     "mxfp4": [],
@@ -194,11 +194,17 @@ def _read_back(method: str) -> Any:
     return (Mxfp4Config if method == "mxfp4" else CompressedTensorsConfig)(dequantize=True)
 
 
-def settle(model: Any, method: str | None, dtype: Any) -> list[str]:
-    """After loading: one type for what was read back; sentences on it."""
+def settle(name: str, model: Any, how: How, method: str | None) -> list[str]:
+    """After loading: one type for what was read back; sentences on it. ModelError where nothing was quantized on the way in."""
+    if how.quantize is not None and not quantized_sizes(model)[0]:
+        raise ModelError(
+            f"nothing of {name} can be quantized by {how.quantize} on a {how.device.type}: it has no linear layers, or none of "
+            "the widths that the kernels take (4bit on a cpu: multiples of 64 in, of 32 out); try another of "
+            f"{', '.join(WAYS)}"
+        )
     if method not in _ROUNDED or getattr(model, "is_quantized", False):
         return []
-    dtype = dtype if isinstance(dtype, torch.dtype) else model.config.dtype
+    dtype = how.dtype if isinstance(how.dtype, torch.dtype) else model.config.dtype
     kept = [*(getattr(model, "_keep_in_fp32_modules", None) or ()), *(model._keep_in_fp32_modules_strict or ())]
     for name, parameter in model.named_parameters():  # what lies beside FP8 weights keeps the type of the checkpoint
         if parameter.is_floating_point() and not any(part in name for part in kept):

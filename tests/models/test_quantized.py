@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 from experts_called import Row, experts_called
 from safetensors.torch import save_file
-from small import ids
+from small import ids, mixtral
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 import moescope
@@ -354,6 +354,16 @@ def test_what_cannot_be_quantized_is_refused(plain: Path, tmp_path: Path, monkey
 def test_what_a_cpu_has_no_kernel_for_is_refused(plain: Path, tmp_path: Path) -> None:
     refused(plain, plain / "mixtral", tmp_path, "int4-torchao has no kernel for a cpu: it needs an NVIDIA GPU; here there are",
             "--quantize", "int4-torchao")  # fmt: skip
+
+
+def test_where_nothing_is_quantized_nothing_is_traced(plain: Path, tmp_path: Path) -> None:
+    """Its widths are 32, of which bitsandbytes packs none for a CPU."""
+    bits4()
+    mixtral().save_pretrained(tmp_path / "narrow")
+    (tmp_path / "s").mkdir()
+    refused(
+        plain, tmp_path / "narrow", tmp_path / "s", "can be quantized by 4bit on a cpu", "--quantize", "4bit", "--device", "cpu"
+    )
 
 
 def test_quantized_twice_is_refused(plain: Path, tmp_path: Path) -> None:
