@@ -172,11 +172,30 @@ def gpu() -> str:
     return "\n".join(lines)
 
 
+def quantized() -> str:
+    """What each `--quantize` makes of two shipped models on a CPU: loaded while this runs, and said as a store says it."""
+    import torch
+
+    from moescope.models.loading import load
+    from moescope.models.quantization import quantization
+    from moescope.models.quantized import WAYS
+
+    lines = ["| `--quantize` | `mixtral`, experts in one parameter a layer | `switch`, experts as modules |", "|---|---|---|"]
+    for way, how in WAYS.items():
+        if why := how.lacks(torch.device("cpu")):
+            lines.append(f"| `{way}` | {why} | |")
+            continue
+        said = [quantization(load(name, quantize=way, device="cpu").model) for name in ("mixtral", "switch")]
+        lines.append(f"| `{way}` | {said[0]} | {said[1]} |")
+    return "\n".join(lines)
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
     "gpu": gpu,
     "pages": pages,
+    "quantized": quantized,
     "systems": systems,
     "views": views,
 }

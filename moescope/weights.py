@@ -9,7 +9,7 @@ of a tensor that is sharded, the part that this one holds is read.
 import inspect
 import math
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from enum import Enum
 from typing import Any, TypeAlias
 
@@ -47,8 +47,23 @@ def precision(model: nn.Module) -> torch.dtype:
 
 def state(model: nn.Module) -> dict[str, Any]:
     """The state dict, with what Accelerate keeps elsewhere in its place, and what takes part and is in no state dict."""
-    held = model.state_dict()
+    with _as_packed(model):
+        held = model.state_dict()
     return {key: fetched(model, key, value) for key, value in held.items()} | hidden_modules.tensors(model)
+
+
+@contextmanager
+def _as_packed(model: nn.Module) -> Iterator[None]:
+    """bitsandbytes unpacks what it packed for a CPU when it is asked for a state dict, and rounds its scales: put back."""
+    held = [m.weight for m in model.modules() if isinstance(getattr(m, "weight", None), Tensor)]
+    packed = [(w, w.data, dict(vars(w.quant_state))) for w in held if getattr(w, "quant_state", None) is not None]
+    try:
+        yield
+    finally:
+        for weight, numbers, settings in packed:
+            weight.data = numbers
+            vars(weight.quant_state).clear()
+            vars(weight.quant_state).update(settings)
 
 
 def weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -135,7 +150,7 @@ def _dense(tensor: Tensor) -> Tensor | None:
     inner = _inner(tensor)
     if len(inner) == 1 and _alike(inner[0], tensor):
         return dense(inner[0])
-    return tensor.dequantize() if inner else _storage(tensor)
+    return tensor.dequantize() if inner else storage(tensor)
 
 
 def _pieces(tensor: Tensor) -> list[Piece]:
@@ -167,7 +182,7 @@ def _scales(tensor: Tensor) -> list[Piece]:
 def _of_subclass(tensor: Tensor) -> list[Piece]:
     inner = _inner(tensor)
     if not inner:
-        plain = _storage(tensor)
+        plain = storage(tensor)
         return [None] if plain is None else pieces(plain)
     if len(inner) == 1 and _alike(inner[0], tensor):
         return pieces(inner[0])
@@ -180,7 +195,7 @@ def _inner(tensor: Tensor) -> list[Tensor]:
     if hasattr(tensor, "__tensor_flatten__"):
         held = [getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]]
         return [inner for inner in held if torch.is_tensor(inner)]  # a DTensor counts its mesh in
-    own = vars(tensor) if _storage(tensor) is None else {}
+    own = vars(tensor) if storage(tensor) is None else {}
     return [own[name] for name in sorted(own) if torch.is_tensor(own[name])]
 
 
@@ -190,8 +205,8 @@ def _context(tensor: Tensor) -> Any:
     return {name: value for name, value in vars(tensor).items() if not torch.is_tensor(value)}
 
 
-def _storage(tensor: Tensor) -> Tensor | None:
-    """The plain tensor under a subclass that adds to one; None under one that has no numbers of its own."""
+def storage(tensor: Tensor) -> Tensor | None:
+    """The plain tensor under a subclass that adds to one, on the same numbers; None under one that has none of its own."""
     with torch._C.DisableTorchFunctionSubclass(), torch._C._DisableTorchDispatch():
         plain = tensor.as_subclass(Tensor).detach()
         try:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from ._support.model_options import NAMES as MODEL_OPTIONS
+from ._support.model_options import model_options
 from ._support.options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
 
 
@@ -38,6 +40,7 @@ def _experts(text: str) -> Any:
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--device", default="auto", type=TEXT, show_default=True)
 @click.option("--dtype", default="auto", type=TEXT, show_default=True)
+@model_options
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
 @click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
@@ -57,9 +60,8 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
 
     alone("ablate the whole model and write into one store: start one process")
     check_plan(store, seed=options["seed"], limit=options["limit"], batch_size=options["batch_size"])
-    loaded = load(
-        model, **{k: options.pop(k) for k in ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing")}
-    )
+    shared = ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing", *MODEL_OPTIONS)
+    loaded = load(model, **{k: options.pop(k) for k in shared})
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
     wanted(find(loaded.model), options["experts"], options["sweep"])  # before a baseline is traced for what cannot be done
     _traced(loaded, store, data, options["run"], limit, batch_size)

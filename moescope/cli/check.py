@@ -4,6 +4,7 @@ import json
 
 import click
 
+from ._support.model_options import model_options
 from ._support.options import TEXT
 
 
@@ -11,6 +12,7 @@ from ._support.options import TEXT
 @click.argument("model", type=TEXT)
 @click.option("--device", default="auto", type=TEXT, show_default=True)
 @click.option("--dtype", default="auto", type=TEXT, show_default=True)
+@model_options
 @click.option("--trust-remote-code", is_flag=True)
 @click.option("--allow-pickle", is_flag=True)
 @click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from ._support.model_options import NAMES as MODEL_OPTIONS
+from ._support.model_options import model_options
 from ._support.options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
 
 
@@ -26,6 +28,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--dtype", default="auto", type=TEXT, show_default=True, help="auto, float32, bfloat16, float16.")
 @click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")
 @click.option("--expert-parallel", is_flag=True, help="Under torchrun: the same, and each process has whole experts.")
+@model_options
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
 @click.option("--batch-size", default=8, show_default=True, type=BATCH)
 @click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
@@ -93,6 +96,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     check_plan(store, **{name: options[name] for name in planned})
     loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
     loading["parallel"] = options.pop("parallel")
+    loading |= {name: options.pop(name) for name in MODEL_OPTIONS}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..words import listed
 
 CONFIG = "adapter_config.json"
@@ -17,6 +17,18 @@ OUTSIDE = {"XLORA": "XLoraModel", "POLY": "PolyModel"}  # PEFT's that take part 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no weights of a whole model."""
     return (folder / CONFIG).is_file() and not [*folder.glob("model*.safetensors"), *folder.glob("pytorch_model*.bin")]
+
+
+def check_adapter(folder: Path, base: str) -> None:
+    """InputError for a path that is no adapter's folder."""
+    if folder.is_dir() and is_adapter(folder):
+        return
+    what = "a folder without" if folder.is_dir() else "no folder"
+    what = "a whole model" if (folder / "config.json").is_file() else what
+    raise InputError(
+        f"{str(folder)[:200]} is no adapter: its folder has an {CONFIG} and no weights of a whole model, and this is {what}; "
+        f"give the folder in which PEFT saved an adapter of {base}"
+    )
 
 
 def base_of(folder: Path) -> str:
@@ -34,6 +46,16 @@ def base_of(folder: Path) -> str:
     if found.exists() and found.samefile(folder):
         raise ModelError(f"{folder} is an adapter that names itself as its base model; write the model's path into {CONFIG}")
     return str(found) if found is beside else str(base)
+
+
+def other_base(folder: Path, base: str) -> list[str]:
+    """A sentence if an adapter was trained on another base model than this, by the name that it gives."""
+    try:
+        meant = base_of(folder)
+    except ModelError:
+        return []
+    same = meant == base or (Path(meant).exists() and Path(base).exists() and Path(meant).samefile(base))
+    return [] if same else [f"the adapter names {meant[:200]} as its base model, and was put on {base[:200]}"]
 
 
 def _is_model(folder: Path) -> bool:

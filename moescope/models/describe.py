@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from .. import __version__, hidden_modules, weights
 from ..words import listed
 from . import adapters
+from .attention import implementations
+from .quantization import quantization
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
 
@@ -20,10 +22,9 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
     """Name, family, configuration, weights' hash, size and type, by the columns of `models`; sentences on what is left out."""
     config: Any = getattr(model, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else None
-    quantization = getattr(config, "quantization_config", None)
     digest, notes = fingerprint(model)
-    forms = weights.forms(model)
-    method = ", ".join(forms) if quantization is None else str(getattr(quantization, "quant_method", quantization))
+    if ran := implementations(model):
+        settings = {**(settings or {}), **ran}
     if put := adapters.settings(model):
         settings = {**(settings or {}), "adapters": put}
     described = {
@@ -33,7 +34,7 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
         "weights_sha256": digest,
         "parameters": sum(weights.size(w) for _, w in weights.weights(model)),
         "dtype": str(weights.precision(model)).removeprefix("torch."),
-        "quantization": method or None,
+        "quantization": quantization(model),
         "code": f"{type(model).__module__}.{type(model).__name__}",
     }
     return described, notes + hidden_modules.notes(model)

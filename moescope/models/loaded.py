@@ -78,6 +78,8 @@ class How:
     missing: bool
     revision: str | None = None
     parallel: Any = None  # over processes: what Transformers is told
+    quantize: str | None = None
+    attention: str | None = None
 
 
 def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:

@@ -11,8 +11,8 @@ import torch
 
 from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing
-from . import zoo
-from .adapters import base_of, is_adapter, put_on
+from . import attention, quantized, zoo
+from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
 from .guard import config_of, unpickled
 from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
@@ -40,6 +40,9 @@ def load(
     allow_pickle: bool = False,
     allow_missing: bool = False,
     parallel: str | None = None,
+    quantize: str | None = None,
+    attn: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Loaded:
     """Load a model by name or path, in evaluation mode; an adapter's folder (PEFT) as its base model with the adapter in it.
 
@@ -47,13 +50,24 @@ def load(
     unless `trust_remote_code`, pickled weights unless `allow_pickle`. ModelError too where the checkpoint lacks weights that
     the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
     are missing are the same random numbers each time (a V-MoE must be whole always). `parallel`: tensor or expert, of a model
-    that the processes of torchrun run together.
+    that the processes of torchrun run together. `quantize`: a way to quantize a plain checkpoint of Transformers
+    (models.quantized.WAYS). `attn`: its attention (models.attention.WAYS). `adapter`: the folder of an adapter (PEFT) to put
+    on. InputError where they cannot be had here.
     """
     processes = distributed(parallel, device=device)
     where = device_of(device)
-    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing, parallel=processes)
+    how = How(
+        where,
+        dtype_of(dtype, where),
+        trust_remote_code,
+        allow_pickle,
+        allow_missing,
+        parallel=processes,
+        quantize=quantized.check_way(quantize, where),
+        attention=attention.check_attention(attn, where),
+    )
     with doing(f"loading {name}", ModelError):
-        found = _found(str(name), how, revision)
+        found = _with_adapter(str(name), Path(adapter), how, revision) if adapter is not None else _found(str(name), how, revision)
         check_distributed(str(name), found.model, processes)
         return found
 
@@ -65,11 +79,14 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
     if (folder / "config.json").exists():
         return _folder(name, folder, how)
     if (folder / "model_index.json").exists():
+        _plain(name, how)
         pipe = load_pipeline(folder, how.device, how.dtype, how.pickle)
         return Loaded(name, denoiser(pipe), pipe=pipe)
     if name in zoo.names() and not folder.exists():
+        _plain(name, how)
         return load_small(name, how, SPECIMENS / "mixtral")
     if Path(f"{name}.index").exists():
+        _plain(name, how)
         return _checkpoint(name, how.device, how.dtype)
     if folder.exists():
         raise ModelError(
@@ -84,21 +101,37 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
     return _folder(name, name, replace(how, revision=revision))
 
 
+def _plain(name: str, how: How) -> None:
+    """InputError for what only models of Transformers take, asked of another."""
+    asked = {"--quantize": how.quantize, "--attn": how.attention}
+    if said := " and ".join(f"{option} {value}" for option, value in asked.items() if value is not None):
+        raise InputError(f"{name} is no model of Transformers, and only those take {said}; leave it out")
+
+
 def _adapter(name: str, folder: Path, how: How) -> Loaded:
+    """An adapter's folder as the model: on the base that it names."""
     unpickled(folder, how.pickle)
     readable(folder)
     base = base_of(folder)
     try:
-        under = load(
-            base,
-            device=str(how.device),
-            dtype=str(how.dtype).removeprefix("torch."),
-            trust_remote_code=how.remote,
-            allow_pickle=how.pickle,
-            allow_missing=how.missing,
-        )
+        under = _found(base, how, None)
     except MoescopeError as error:
         raise type(error)(f"{name} is an adapter of {base}, which cannot be loaded: {error}") from error
+    return _adapted(under, base, name, folder, how)
+
+
+def _with_adapter(name: str, folder: Path, how: How, revision: str | None) -> Loaded:
+    """An adapter on the model that is named (`--adapter`)."""
+    check_adapter(folder, name)
+    unpickled(folder, how.pickle)
+    readable(folder)
+    if is_adapter(specimens().get(name, Path(name))):
+        raise InputError(f"{name} is an adapter itself; name its base model, or merge the two before")
+    found = _adapted(_found(name, how, revision), name, str(folder), folder, how)
+    return replace(found, notes=[*found.notes, *other_base(folder, str(specimens().get(name, name)))])
+
+
+def _adapted(under: Loaded, base: str, name: str, folder: Path, how: How) -> Loaded:
     notes = put_on(name, folder, under.model, how.missing)
     own = tokenizer_of(folder, {"trust_remote_code": how.remote})[0] if (folder / "tokenizer_config.json").exists() else None
     return replace(
@@ -113,6 +146,7 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
         if config.get("model_type") == "vmoe":
             from .vmoe import VMoE
 
+            _plain(name, how)
             return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
     import transformers
 
@@ -120,20 +154,28 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     if not isinstance(folder, Path):
         options |= _from_hub(folder, how.revision)
     transformers.utils.logging.disable_progress_bar()
-    if not how.remote and "auto_map" in transformers.PretrainedConfig.get_config_dict(folder, **options)[0]:
+    settings = transformers.PretrainedConfig.get_config_dict(folder, **options)[0]
+    if not how.remote and "auto_map" in settings:
         raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
-    model, info = _weights(name, _class(transformers.AutoConfig.from_pretrained(folder, **options)), folder, how, options)
+    method = quantized.brought(name, settings)
+    found = transformers.AutoConfig.from_pretrained(folder, **options)
+    cls = _class(found)
+    asked = options | attention.options(name, cls, how.attention) | quantized.options(name, cls, found, how, method)
+    model, info = _weights(name, cls, folder, how, asked, method)
     tokenizer, reason = tokenizer_of(folder, options)
-    notes = complete(name, model, info, how.missing)
-    model = model if how.parallel is not None else model.to(how.device)  # else each process has it where it belongs
-    return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    notes = complete(name, model, info, how.missing) + quantized.settle(name, model, how, method)
+    there = how.parallel is not None or how.quantize or method  # each process has its part where it belongs; so have kernels
+    placed = model if there else model.to(how.device)
+    return Loaded(name, placed.eval(), tokenizer, notes=notes, no_tokenizer=reason)
 
 
-def _weights(name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _weights(
+    name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any], method: str | None
+) -> tuple[Any, dict[str, Any]]:
     """The model, and what Transformers says of weights that were not there or not taken."""
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
     asked |= {"distributed_config": how.parallel} if how.parallel is not None else {}
-    with reported(name), steady(how.missing):
+    with reported(name, method or how.quantize), steady(how.missing):
         return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
 
 
@@ -174,7 +216,8 @@ def _class(config: Any) -> Any:
         found = getattr(transformers, name, None) if isinstance(name, str) else None
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
-    return transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
+    return auto._model_mapping.get(type(config), auto)
 
 
 def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:

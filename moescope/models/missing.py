@@ -81,8 +81,11 @@ def _parted(model: nn.Module, keys: Iterable[str]) -> tuple[list[str], list[str]
 
 
 @contextmanager
-def reported(name: str) -> Iterator[None]:
-    """Keep Transformers' table of such weights off the screen; ModelError where weights could not be put together."""
+def reported(name: str, method: str | None = None) -> Iterator[None]:
+    """Keep Transformers' table of such weights off the screen; ModelError where weights could not be put together.
+
+    `method`: by which they are quantized, if they are.
+    """
     logger, disabled = logging.getLogger("transformers.modeling_utils"), logging.root.manager.disable
     table, level = _Table(silent=bool(disabled)), logger.level
     logger.addFilter(table)
@@ -93,9 +96,11 @@ def reported(name: str) -> Iterator[None]:
     except RuntimeError as error:
         if not table.broken:
             raise
+        cure = "some are missing or of another shape: get the whole checkpoint"
+        if method is not None:
+            cure = f"they are quantized by {method} in a form that this Transformers does not read for this model: get another"
         raise ModelError(
-            f"{name} cannot be loaded: the weights it holds do not make up {listed(table.broken)} "
-            f"({table.why}); some are missing or of another shape: get the whole checkpoint"
+            f"{name} cannot be loaded: the weights it holds do not make up {listed(table.broken)} ({table.why}); {cure}"
         ) from error
     finally:
         logging.disable(disabled)
@@ -116,7 +121,7 @@ class _Table(logging.Filter):
         text = record.getMessage()
         if "LOAD REPORT" not in text:
             return not self.silent
-        self.broken += re.findall(r"^(\S+) +\| +\S*CONVERSION", text, re.M)
+        self.broken += re.findall(r"^(\S.*?) +\| +\S*CONVERSION", text, re.M)
         if reason := re.search(r"^\w*(?:Error|Exception): (.+)$", text, re.M):
             self.why = reason[1].strip().rstrip(".")
         return False

@@ -12,8 +12,7 @@ from ..contracts import Call, Site
 from ..errors import MoescopeError, ProofFailed
 from ..routers.scores import guess_score
 from .causes import cause
-
-_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+from .tolerance import allowed
 
 
 def stored(call: Call) -> tuple[Tensor, Tensor]:
@@ -39,8 +38,8 @@ def check_calls(site: Site, calls: list[Call]) -> float:
     if not calls:
         raise ProofFailed(
             f"router {site.path} ({site.contract.name}) never handed a decision to experts that ran: a kernel or a quantized "
-            "form bypasses it, or the test input does not reach it; load the model with plain experts (experts_implementation="
-            "'eager') or give inputs that reach it"
+            "form bypasses it, or the test input does not reach it; load the model without kernels of their own (experts_"
+            "implementation='eager', use_kernels=False, of MXFP4 Mxfp4Config(dequantize=True)) or give inputs that reach it"
         )
     worst = 0.0
     for call in calls:
@@ -79,23 +78,12 @@ def recomputed(site: Site, call: Call, otherwise: str) -> float:
         raise ProofFailed(said) from failure
     difference = float((ours - call.output.float()).abs().max())
     error = difference / (float(call.output.float().abs().max()) or 1.0)
-    if not difference <= _allowed(call):
+    if not difference <= allowed(call):
         raise ProofFailed(
             f"the output of {site.name} {otherwise} (largest difference {error:.1e} of its "
             f"largest value){cause(site, f': contract {site.contract.name!r} does not describe this layer')}; nothing is traced"
         )
     return error
-
-
-def _allowed(call: Call) -> float:
-    """The largest difference that rounding explains: a share of the largest value, by the dtype, and near zero its own steps.
-
-    Below its smallest normal number a dtype has steps of one size, and each of the k experts is rounded to them when it is
-    made, weighed and summed up, there and here.
-    """
-    numbers = torch.finfo(call.output.dtype)
-    steps = 6 * call.record.experts.shape[-1] * numbers.smallest_normal * numbers.eps
-    return _TOLERANCE.get(call.output.dtype, 1e-3) * (float(call.output.float().abs().max()) or 1.0) + steps
 
 
 def shows(sites: list[Site], calls: dict[str, list[Call]]) -> dict[str, str]:
@@ -113,7 +101,7 @@ def shows(sites: list[Site], calls: dict[str, list[Call]]) -> dict[str, str]:
         elif site.kind == "token_choice" and site.n_experts > 1:
             moved = torch.where(record.experts < 0, record.experts, (record.experts + 1) % site.n_experts)
             difference = float((_instead(site, call, experts=moved) - call.output.float()).abs().max())
-            if difference <= _allowed(call):
+            if difference <= allowed(call):
                 notes[site.name] = "other experts would have given the same output on the proof's tokens"
     return notes
 

@@ -21,6 +21,7 @@ from ..errors import InputError, MoescopeError, ProofFailed
 from .checks import check_calls, equal, shows, stored, tensors
 from .other_decision import follows
 from .state import State
+from .tolerance import tolerance
 from .unclaimed import left_out, watched
 from .watching import Run, edited, observed
 from .which_token import changed, check_rows
@@ -30,7 +31,8 @@ _here = local()
 
 @dataclass(frozen=True)
 class Proved:
-    """What was shown of one router; `error` is the largest difference of the recomputed output, relative to its largest."""
+    """What was shown of one router; `error` is the largest difference of the recomputed output, relative to its largest, and
+    `tolerance` what rounding may explain of it (tolerance.py)."""
 
     router: str
     contract: str
@@ -38,6 +40,7 @@ class Proved:
     error: float
     identical: bool  # writing the record back left the output bit-identical
     note: str = ""
+    tolerance: float | None = None
 
 
 class Proof(list[Proved]):
@@ -94,6 +97,7 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Pro
             errors[s.name],
             identical[s.name],
             notes.get(s.name, ""),
+            max(tolerance(call) for call in calls[s.name]),
         )
         for s in sites
         if calls[s.name]

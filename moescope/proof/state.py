@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import ProofFailed
 from ..hooks import PLACES, Own
-from ..weights import as_bytes
+from ..weights import as_bytes, storage
 
 _CLONED = 256 << 20  # bytes of tensors of which a copy is kept, smallest first; larger ones are only watched
 _SAMPLE = 1 << 10  # values of a tensor that is only watched
@@ -43,6 +43,7 @@ class State:
         for thing in _reachable([model, dict(inputs)]):
             if isinstance(thing, Tensor):
                 tensors[id(thing)] = thing
+                self._kept[id(vars(thing))] = (vars(thing), dict(vars(thing)))
             elif isinstance(thing, torch.Generator):
                 self._generators.append((thing.set_state, thing.get_state()))
             else:
@@ -50,6 +51,8 @@ class State:
                 if isinstance(thing, nn.Module):
                     self._hooks.append((thing, _hooks_of(thing)))
         self._tensors = [t for t in tensors.values() if type(t) in (Tensor, nn.Parameter) and not t.is_meta]
+        own = (t for t in tensors.values() if _plain(t) and not t.is_meta and not t.is_nested)
+        self._under = [(t, under) for t in own if (under := storage(t)) is not None]
         self._values = _cloned(self._tensors)
         self._samples = [_sample(t) if value is None else None for t, value in zip(self._tensors, self._values)]
         self._random = _random_states()
@@ -60,6 +63,8 @@ class State:
             _refill(thing, content)
         for module, hooks in self._hooks:
             _rehook(module, hooks)
+        for tensor, under in self._under:
+            _lay(tensor, under)
         for tensor, value, sample in zip(self._tensors, self._values, self._samples):
             if value is not None and not _equal(tensor, value):
                 with torch.no_grad():
@@ -90,6 +95,7 @@ def _reachable(roots: list[Any]) -> Iterator[Any]:
             waiting.append(thing.grad)
         if isinstance(thing, Tensor | torch.Generator):
             yield thing
+            waiting.extend(getattr(thing, "__dict__", {}).values())  # scales, say: bitsandbytes keeps them there
         elif (content := _content(thing)) is not None:
             yield thing
             waiting.extend(_children(thing, content))
@@ -178,6 +184,13 @@ def _refilled(now: dict[Any, Any], then: dict[Any, Any]) -> None:
     for name, value in then.items():
         if not isinstance(value, Own) and (name not in now or not (now[name] is value or isinstance(now[name], Own))):
             dict.__setitem__(now, name, value)
+
+
+def _lay(tensor: Tensor, under: Tensor) -> None:
+    """Numbers where they lay: layers of bitsandbytes give their weights others (`weight.data = ...`) in a first forward."""
+    now = storage(tensor)
+    if now is None or now.data_ptr() != under.data_ptr() or now.shape != under.shape or now.stride() != under.stride():
+        tensor.data = under
 
 
 def _cloned(tensors: list[Tensor]) -> list[Tensor | None]:

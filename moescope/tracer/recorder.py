@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
+from ..words import listed
 from .activations.observers import Observers
 from .activations.recursive import Repeated
 from .capture.frames import Frame, Frames, Stream
@@ -49,7 +50,8 @@ class Recorder:
         self.first = 0  # number of a batch's first forward
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
         self.outside = 0  # routers that fired outside of the model's forward
-        self._cut = self._empty = self._inner = 0
+        self._cut = self._empty = self._inner = self._none = 0
+        self._missed: dict[str, int] = {}  # routers that did not fire where others of their stack did, in so many forwards
         self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
         self._records: list[tuple[Record, Frame, int]] = []
         self._sampled = False
@@ -60,6 +62,7 @@ class Recorder:
     def attach(self, sites: list[Site], repeated: list[Repeated]) -> None:
         """Listen from now on."""
         self._stacks = {site.key: site.stack for site in sites}
+        self._paths = {site.key: site.path for site in sites}
         self._frames = Frames(self.model, [*sites, *repeated], self._opened, self._closed, self._left_out)
         self.observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._uncompiled = Uncompiled(self.model)
@@ -116,8 +119,15 @@ class Recorder:
             "ran on tensors without values (fake or meta), executed nothing, and were left out": self._empty,
             "ran the model inside its own call (a first pass for weights of adapters, say), and what it decided there was left "
             "out": self._inner,
+            "asked no router at all (a kernel that runs past them, say), and nothing is stored of them": self._none,
         }
         said = [f"{count} forwards {what}" for what, count in counts.items() if count]
+        for count in sorted(set(self._missed.values())):
+            paths = listed([path for path, n in self._missed.items() if n == count])
+            said.append(
+                f"{paths} did not fire in {count} forwards in which others of its stack did (its layer was skipped, or a "
+                "kernel ran past it): nothing of it is stored there"
+            )
         if self._late:
             said.append(
                 f"in {self._late} forwards routers fired again and again for the first time after {_SURE} in which they had "
@@ -138,6 +148,11 @@ class Recorder:
             self._records.append((record, frame, depth(frame) if self._once < _SURE else 0))
 
     def _opened(self) -> None:
+        if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+            raise ModelError(
+                "the model is captured into a CUDA graph inside the Tracer, and replays of it run past the hooks that record "
+                "it; call the model itself there, or capture and replay outside"
+            )
         self._structure.check()
         hooks.stay_last(self._handles)
         self._records = []
@@ -152,6 +167,8 @@ class Recorder:
 
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
+        if self._sampled and len(self._records) < len(self._stacks):
+            self._miss({record.site.key for record, *_ in self._records})
         records = self._outermost()
         if any(_valueless(record.experts) for record, _ in records):
             self._empty += 1
@@ -163,6 +180,14 @@ class Recorder:
         ended = time.perf_counter()
         self._progress.model += began - self._opened_at
         self._progress.trace += ended - began
+
+    def _miss(self, fired: set[int]) -> None:
+        """Count routers of a stack that ran which were not asked; an encoder need not run in every forward."""
+        self._none += not fired
+        ran = {self._stacks[key] for key in fired}
+        for key, stack in self._stacks.items():
+            if stack in ran and key not in fired:
+                self._missed[self._paths[key]] = self._missed.get(self._paths[key], 0) + 1
 
     def _outermost(self) -> list[tuple[Record, Frame]]:
         """The records of the call itself, numbered by firing; not those of a run of the model inside it."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+import torch
 from torch import nn
 
 from ..contracts import Site
@@ -127,4 +128,6 @@ def why_nothing(model: nn.Module, outside: int) -> str:
     if outside:
         return f"routers fired {outside} times, but never inside a forward of {kind}: trace the module that your code calls"
     cure = f"; if what ran was compiled (torch.compile) before, its graphs ran past the Tracer: {CURE}" if has_run() else ""
+    if torch.cuda.is_initialized():
+        cure += "; replays of a CUDA graph run past it too: call the model itself"
     return f"{kind} was never run inside the Tracer, so there is nothing to store{cure}"

@@ -52,6 +52,9 @@ MODELS = ["model", "sharded", "vision", "checkpoint", "mixtral", "nobody/nothing
           "a/b/c", "a//b", "..",
           "http://x/y", "model/", "model/config.json", "-", "\udcff", "x" * 300, "gpt2", "owner/" + "x" * 200,
           "owner/na me", "o/..", "日/本"]  # fmt: skip
+QUANTIZE = ["8bit", "4bit", "int8-torchao", "fp8-torchao", "int4-torchao", "fp8", "8", "4BIT", "8bit,4bit", "gptq"]
+ATTENTION = ["eager", "sdpa", "flash_attention_2", "flash_attention_3", "paged|sdpa", "kernels-community/x", "EAGER"]
+ADAPTERS = ["model", "sharded", "vision", "texts", "images", "missing", "model/config.json", "nobody/nothing"]
 TEXTUAL = [
     "data.jsonl",
     "data.txt",
@@ -73,6 +76,9 @@ BY_NAME = {
     "overrides": PAIRS,
     "options": PAIRS,
     "names": WORDS + PATHS,
+    "quantize": QUANTIZE,
+    "attn": ATTENTION,
+    "adapter": ADAPTERS + PATHS,
 }
 VALID: dict[str, Any] = {"store": ["run.duckdb"], "query": ["from runs"], "experts": ["0:1"], "limit": ["2"]}
 

@@ -70,6 +70,7 @@ AROUND: dict[str, tuple[Compile, str]] = {
     "the model without its head": (wrapped("model"), "model"),
     "a layer": (wrapped("model.layers.0"), "model.layers.0"),
     "a layer's forward": (forward("model.layers.0"), "model.layers.0"),
+    "a layer's call": (called("model.layers.0"), "model.layers.0"),
     "a block": (wrapped(BLOCK), BLOCK),
     "a block's call": (called(BLOCK), BLOCK),
     "the experts' call": (called(f"{BLOCK}.experts"), f"{BLOCK}.experts"),
@@ -170,6 +171,52 @@ def test_compiled_code_is_named_where_nothing_was_seen(tmp_path: Path) -> None:
         moescope.Tracer(mixtral(layers=1), tmp_path / "s.duckdb"),
     ):
         pass
+
+
+@pytest.mark.parametrize("how", [{"mode": "reduce-overhead"}, {"mode": "max-autotune"}, {"fullgraph": True}, {"dynamic": True}])
+@pytest.mark.parametrize("regional", [False, True])
+def test_each_way_of_compiling_is_refused_before_it_runs(tmp_path: Path, how: dict[str, Any], regional: bool) -> None:
+    """CUDA graphs (reduce-overhead), full graphs and the rest; the whole model, or each of its layers."""
+    model: Any = mixtral()
+    if regional:
+        for layer in model.model.layers:
+            layer.compile(**how)
+    else:
+        model = torch.compile(model, **how)
+    with pytest.raises(ModelError, match=r"is compiled \(torch.compile\), and its graphs run past the hooks"):
+        moescope.Tracer(model, tmp_path / "s.duckdb").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+INSIDE: dict[str, Compile] = {"the model": wrapped(""), "a layer": called("model.layers.0")}
+
+
+@pytest.mark.parametrize("case", [pytest.param("the model", marks=pytest.mark.slow), "a layer"])
+def test_what_is_compiled_inside_the_block_is_traced(tmp_path: Path, case: str) -> None:
+    model = mixtral(layers=1)
+    before = run(model)
+    with moescope.Tracer(model, tmp_path / "s.duckdb"):
+        made = INSIDE[case](model, "eager")
+        traced = [run(made), run(made)]
+    assert [torch.equal(out, before) for out in traced] == [True, True]
+    once = wanted()
+    assert [row[0] for row in rows(tmp_path / "s.duckdb")] == [0] * 2 * len(once)
+    assert [(r, t % 14, s, e) for r, t, s, e in rows(tmp_path / "s.duckdb")] == once * 2
+
+
+@pytest.mark.parametrize("path", ["", "model.layers.0"])
+def test_a_full_graph_inside_the_block_is_refused(tmp_path: Path, path: str) -> None:
+    model = mixtral(layers=1)
+    said = "moescope reads routers in Python, which cannot be part of a full graph"
+
+    def compiled() -> None:
+        model.get_submodule(path).compile(fullgraph=True, backend="eager")
+        run(model)
+
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=said), moescope.Tracer(model, tmp_path / "s.duckdb"):
+        compiled()
+    with moescope.open(tmp_path / "s.duckdb") as store:
+        assert store.rows("select count(*) from runs") == [(0,)]
 
 
 @pytest.mark.parametrize("family", ["switch_transformers", "llama4_text", "nllb-moe", "deepseek_v3"])
