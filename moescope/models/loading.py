@@ -67,7 +67,9 @@ def load(
         attention=attention.check_attention(attn, where),
     )
     with doing(f"loading {name}", ModelError):
-        found = _with_adapter(str(name), Path(adapter), how, revision) if adapter is not None else _found(str(name), how, revision)
+        found = (
+            _with_adapter(str(name), Path(adapter), how, revision) if adapter is not None else _found(str(name), how, revision)
+        )
         check_distributed(str(name), found.model, processes)
         return found
 
