@@ -31,7 +31,7 @@ def damage(name: str, rule: str, seed: int) -> str:
     if not files:
         return ""
     chosen = random.choice(files)
-    if chosen.stat().st_size > 1 << 28:  # damaged before
+    if not chosen.is_file() or chosen.stat().st_size > 1 << 28:  # damaged before
         return ""
     try:
         RULED[rule](chosen, random)
