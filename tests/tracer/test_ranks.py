@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
@@ -171,10 +172,10 @@ def test_the_sum_over_rows_knows_them_and_not_their_order(tmp_path: Path) -> Non
     row = random.Random(0)
     columns = {name: np.array([row.randrange(50) for _ in range(40)]) for name in ("forward", "router", "token", "e0", "e1")}
 
-    def seen(pieces: list[np.ndarray], **changed: np.ndarray) -> tuple[int, int]:
+    def seen(pieces: list[np.ndarray], **changed: Any) -> tuple[int, int]:
         writer = Counted.create(tmp_path / "s.duckdb", head)
         for piece in pieces:
-            writer.add("routes_2", {name: values[piece] for name, values in (columns | changed).items()})
+            writer.add("routes_2", {name: values.take(piece) for name, values in (columns | changed).items()})
         writer.discard()
         return writer.seen
 
@@ -186,3 +187,6 @@ def test_the_sum_over_rows_knows_them_and_not_their_order(tmp_path: Path) -> Non
         other[7] += 1
         assert seen([np.arange(40)], **{name: other}) != whole
     assert seen([np.arange(40)], e0=columns["e1"], e1=columns["e0"]) != whole
+    empty = pa.array([None, *columns["e1"][1:]], pa.uint16())  # no second expert, in an unsigned column
+    assert seen([np.arange(40)], e1=empty) != whole
+    assert seen([np.arange(40)], e1=pa.array(columns["e1"], pa.uint16())) == whole

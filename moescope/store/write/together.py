@@ -69,5 +69,5 @@ def _hashed(columns: Columns) -> np.ndarray:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    array = value.fill_null(-1) if isinstance(value, pa.Array) else value
+    array = value.cast(pa.int64()).fill_null(-1) if isinstance(value, pa.Array) else value
     return np.atleast_1d(np.asarray(array)).astype(np.int64).view(np.uint64)
