@@ -1,9 +1,10 @@
-"""Every family, tiny, run by two processes and by one: are the same decisions kept? `torchrun --nproc-per-node 2 -m benchmarks.ranks`
+"""Every family, tiny, run by two processes and by one: are the same decisions kept?
 
-Takes names of families; all without. A line for each: what became of it under tensor and under expert parallelism. About six
+`torchrun --nproc-per-node 2 -m benchmarks.ranks [FAMILY ...]`; all without names. A line for each: what became of it under tensor and under expert parallelism. About six
 minutes of two cores.
 """
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -37,6 +38,8 @@ def main() -> None:
         found = {kind: outcome(family, kind, Path(home[0])) for kind in KINDS}
         if distributed.get_rank() == 0:
             print(f"{family:28} " + "; ".join(f"{kind}: {said}" for kind, said in found.items()), flush=True)
+    distributed.barrier()
+    shutil.rmtree(home[0], ignore_errors=True)
     distributed.destroy_process_group()
 
 
