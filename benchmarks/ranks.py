@@ -1,7 +1,7 @@
 """Every family, tiny, run by two processes and by one: are the same decisions kept?
 
-`torchrun --nproc-per-node 2 -m benchmarks.ranks [FAMILY ...]`; all without names. A line for each: what became of it under tensor and under expert parallelism. About six
-minutes of two cores.
+`torchrun --nproc-per-node 2 -m benchmarks.ranks [FAMILY ...]`; all without names. A line for each: what became of it under
+tensor and under expert parallelism. About six minutes of two cores.
 """
 
 import shutil
@@ -32,14 +32,15 @@ def main() -> None:
     torch.set_grad_enabled(False)
     logging.set_verbosity_error()
     distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
-    home = [tempfile.mkdtemp(prefix="moescope-ranks-")]
+    home = [tempfile.mkdtemp(prefix="moescope-ranks-") if distributed.get_rank() == 0 else ""]
     distributed.broadcast_object_list(home)
     for family in sys.argv[1:] or tiny.names():
         found = {kind: outcome(family, kind, Path(home[0])) for kind in KINDS}
         if distributed.get_rank() == 0:
             print(f"{family:28} " + "; ".join(f"{kind}: {said}" for kind, said in found.items()), flush=True)
     distributed.barrier()
-    shutil.rmtree(home[0], ignore_errors=True)
+    if distributed.get_rank() == 0:
+        shutil.rmtree(home[0], ignore_errors=True)
     distributed.destroy_process_group()
 
 

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from moescope.errors import InputError, ModelError
 from moescope.interventions import ablate
 from moescope.models import tiny
 from moescope.models.loading import Loaded, load, specimens
-from moescope.store.write.together import Counted
+from moescope.store.write.together import Counted, Elsewhere
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "Ein zweiter Text, etwas länger als der erste.", "def f(x): return x"]
 OWN = (
@@ -165,6 +166,18 @@ def test_processes_that_nobody_joined_write_nothing(tmp_path: Path, monkeypatch:
     assert ablated.output.startswith("moescope: this is one of 2 processes, each of which would ablate the whole model")
     assert "--device excludes" in CliRunner().invoke(main, [*asked, "--tensor-parallel", "--device", "cpu"]).output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_keeps_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for end in (Elsewhere.discard, Elsewhere.release):
+        writer = Elsewhere.beside({"run": {"name": "x"}, "model": {"name": "m"}, "routers": [], "experts": []})
+        writer.add("tokens", {"token": np.arange(5), "vocab_id": np.arange(5)})
+        writer.commit({})
+        assert list(tmp_path.glob("moescope-rank-*/**/*.parquet")) == []
+        assert writer.seen[0] == 0
+        end(writer)
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_sum_over_rows_knows_them_and_not_their_order(tmp_path: Path) -> None:

@@ -52,9 +52,9 @@ class Elsewhere(Counted):
             sheet.cut(0)
         self.mark()
 
-    def discard(self) -> None:
-        """Forget all, and the folder."""
-        super().discard()
+    def release(self) -> None:
+        """Let go of the run, and of the folder with it."""
+        super().release()
         shutil.rmtree(self.store.parent, ignore_errors=True)
 
 
