@@ -6,11 +6,13 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
@@ -26,7 +28,7 @@ from moescope.errors import InputError, ModelError
 from moescope.interventions import ablate
 from moescope.models import tiny
 from moescope.models.loading import Loaded, load, specimens
-from moescope.store.write.together import Counted
+from moescope.store.write.together import Counted, Elsewhere
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "Ein zweiter Text, etwas länger als der erste.", "def f(x): return x"]
 OWN = (
@@ -166,15 +168,27 @@ def test_processes_that_nobody_joined_write_nothing(tmp_path: Path, monkeypatch:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_keeps_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for end in (Elsewhere.discard, Elsewhere.release):
+        writer = Elsewhere.beside({"run": {"name": "x"}, "model": {"name": "m"}, "routers": [], "experts": []})
+        writer.add("tokens", {"token": np.arange(5), "vocab_id": np.arange(5)})
+        writer.commit({})
+        assert list(tmp_path.glob("moescope-rank-*/**/*.parquet")) == []
+        assert writer.seen[0] == 0
+        end(writer)
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_the_sum_over_rows_knows_them_and_not_their_order(tmp_path: Path) -> None:
     head = {"run": {"name": "x"}, "model": {"name": "m"}, "routers": [], "experts": []}
     row = random.Random(0)
     columns = {name: np.array([row.randrange(50) for _ in range(40)]) for name in ("forward", "router", "token", "e0", "e1")}
 
-    def seen(pieces: list[np.ndarray], **changed: np.ndarray) -> tuple[int, int]:
+    def seen(pieces: list[np.ndarray], **changed: Any) -> tuple[int, int]:
         writer = Counted.create(tmp_path / "s.duckdb", head)
         for piece in pieces:
-            writer.add("routes_2", {name: values[piece] for name, values in (columns | changed).items()})
+            writer.add("routes_2", {name: values.take(piece) for name, values in (columns | changed).items()})
         writer.discard()
         return writer.seen
 
@@ -186,3 +200,6 @@ def test_the_sum_over_rows_knows_them_and_not_their_order(tmp_path: Path) -> Non
         other[7] += 1
         assert seen([np.arange(40)], **{name: other}) != whole
     assert seen([np.arange(40)], e0=columns["e1"], e1=columns["e0"]) != whole
+    empty = pa.array([None, *columns["e1"][1:]], pa.uint16())  # no second expert, in an unsigned column
+    assert seen([np.arange(40)], e1=empty) != whole
+    assert seen([np.arange(40)], e1=pa.array(columns["e1"], pa.uint16())) == whole

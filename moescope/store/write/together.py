@@ -52,9 +52,9 @@ class Elsewhere(Counted):
             sheet.cut(0)
         self.mark()
 
-    def discard(self) -> None:
-        """Forget all, and the folder."""
-        super().discard()
+    def release(self) -> None:
+        """Let go of the run, and of the folder with it."""
+        super().release()
         shutil.rmtree(self.store.parent, ignore_errors=True)
 
 
@@ -69,5 +69,5 @@ def _hashed(columns: Columns) -> np.ndarray:
 
 
 def _numbers(value: Any) -> np.ndarray:
-    array = value.fill_null(-1) if isinstance(value, pa.Array) else value
+    array = value.cast(pa.int64()).fill_null(-1) if isinstance(value, pa.Array) else value
     return np.atleast_1d(np.asarray(array)).astype(np.int64).view(np.uint64)
