@@ -25,6 +25,7 @@ from .options import Options
 from .progress import RunProgress
 from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
+from .sequences.streams import in_order
 from .sequences.token_rows import SequenceInfo
 from .training_steps import TrainingSteps
 
@@ -183,11 +184,11 @@ class Recorder:
         routed = []
         for record, frame in records:
             rows, site = record.experts.shape[0] if record.rows is None else -1, record.site
-            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit, site.behind)))
+            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
-        listed = list(dict.fromkeys([stream for _, stream in routed] + others))
+        listed = in_order([stream for _, stream in routed] + others)
         row = {
             "phase": phase(self.model, listed),
             "step": self._progress.steps - 1 - self.first,
@@ -198,9 +199,9 @@ class Recorder:
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 
-    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
+    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
         """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""
-        stream = self._frames.stream(frame, stack, rows, unit, behind)
+        stream = self._frames.stream(frame, stack, rows, unit)
         stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return stream
 

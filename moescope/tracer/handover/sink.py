@@ -118,7 +118,7 @@ class Sink:
                 keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
                     self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
-            count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+            count = _count([keys[id(stream)] for stream in forward.streams])
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
             for said in conditions.rows(forward.conditions, shared, sequences):
@@ -221,6 +221,12 @@ class Sink:
                     if count:
                         what = "router logits" if name == "entropy" else "routing weights"
                         self._warn(f"NaN or infinite {what} at {site.path}", int(count))
+
+
+def _count(keys: list[np.ndarray]) -> int:
+    """Tokens of a forward, of which several streams may hold the same."""
+    whole = keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys)) if keys else np.empty(0)
+    return int((whole >= 0).sum())
 
 
 def _means(arrays: dict[str, np.ndarray], score: str | None, tokens: np.ndarray) -> dict[str, np.ndarray]:
