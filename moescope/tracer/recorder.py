@@ -49,6 +49,7 @@ class Recorder:
         self.infos: dict[str, list[SequenceInfo]] | None = None
         self.first = 0  # number of a batch's first forward
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
+        self.says: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None  # those that a pipeline around it knows
         self.outside = 0  # routers that fired outside of the model's forward
         self._cut = self._empty = self._inner = 0
         self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
@@ -195,7 +196,8 @@ class Recorder:
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        plain, tensors = kept(conditions(root) | self.told)
+        known = {} if self.says is None else self.says(root.inputs)
+        plain, tensors = kept(known | conditions(root) | self.told)
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 

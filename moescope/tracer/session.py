@@ -72,10 +72,10 @@ class Tracer:
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     def __enter__(self) -> "Tracer":
-        if self._pipeline is not None and self._inputs is None:
-            self._pipeline.open(self._first, self.denoising)
-        else:
+        if self._pipeline is None:
             self._begin()
+        else:
+            self._pipeline.open(self._first, self.denoising, self._inputs)
         return self
 
     def _begin(self) -> None:
@@ -88,7 +88,7 @@ class Tracer:
             raise
 
     def _first(self, inputs: Mapping[str, Any]) -> None:
-        """A pipeline calls its denoiser: that is what it is proved on."""
+        """What a pipeline calls its denoiser with is what it is proved on."""
         self._inputs = inputs
         self._begin()
 
@@ -112,6 +112,7 @@ class Tracer:
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
         self._recorder.attach(self.sites, repeated)
         self._recorder.infos = self._infos
+        self._recorder.says = None if self._pipeline is None else self._pipeline.says
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
             add_measures(self._writer, rows)

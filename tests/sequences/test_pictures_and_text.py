@@ -1,7 +1,7 @@
 """Streams that hold a picture's patches and more: text around them, padding, several kinds of blocks, sizes that are told.
 
-Where a patch lies is found apart from moescope: a mark is put on one patch's latents, and the row that changes in what the model
-embeds is that patch's.
+Where a patch lies is found apart from moescope: a mark is put on one patch's latents, and the row that changes in what the
+model embeds is that patch's.
 """
 
 import json
@@ -100,8 +100,9 @@ def test_a_patch_is_one_token_in_every_kind_of_block(form: str, denoising: bool,
             rows = experts.view(2, -1, 2)
             rows = rows[:, kept] if rows.shape[1] > slots else rows[:, :patches]
             stored = store.rows(
-                "select list(expert order by expert) from assignments join tokens t using (token) join routers r using (router) "
-                "where r.name = ? and forward = ? group by t.sequence, t.position order by t.sequence, t.position",
+                "select list(expert order by expert) from assignments join tokens t using (token) "
+                "join routers r using (router) where r.name = ? and forward = ? group by t.sequence, t.position "
+                "order by t.sequence, t.position",
                 [name, forward],
             )
             assert [row[0] for row in stored] == rows.flatten(0, 1).sort(-1).values.tolist()

@@ -14,7 +14,7 @@ from torch import nn
 
 from ..sequences.caches import Caches, made_by
 from ..sequences.generating import Calls, Choice, choice
-from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, picture, text_shape
+from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, text_shape
 from .open_calls import OpenCalls
 
 __all__ = ["Frame", "Frames", "Stream"]
@@ -117,8 +117,8 @@ class Frames:
         self._caches.close()
 
     def _numbered(self, stream: Stream, told: bool, given: Frame | None = None) -> Stream:
-        """A stream with its number: that of the same pictures in the blocks before it, and in the step before it where the caller
-        (or a pipeline) denoises them step by step.
+        """A stream with its number: that of the same pictures in the blocks before it, and in the step before it where the
+        caller (or a pipeline) denoises them step by step.
 
         `told`: whether the rows are known to be of pictures, named or not. `given`: the call that was handed them.
         """

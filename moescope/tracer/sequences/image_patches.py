@@ -1,9 +1,9 @@
 """Which tokens are pieces of images, videos or sound, and where in the picture they lie.
 
 In text: the vocabulary ids that the model's own configuration keeps for them, and the grids that its processor hands to it
-(`image_grid_thw`, `image_sizes`, the pixels' shape and the patch size). In vision towers and denoisers: what layouts.py says, or
-`grid_thw`, where patches come in blocks that are merged later. A place that nothing says is null, never guessed from a count that
-another grid explains as well.
+(`image_grid_thw`, `image_sizes`, the pixels' shape and the patch size). In vision towers and denoisers: what layouts.py says,
+or `grid_thw`, where patches come in blocks that are merged later. A place that nothing says is null, never guessed from a count
+that another grid explains as well.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Where the rows of a picture lie: patches by frame, row and column, and class tokens, padding and text around them.
 
 By the model's own numbers alone: the shape of pixels or latents and the patch size of its configuration (or of the convolution
-that cuts patches), the sizes that it is handed (`img_shapes`, `img_sizes`), and how many rows a picture takes in it (`max_seq`).
+that cuts patches), the sizes that it is handed (`img_shapes`, `img_sizes`), how many rows a picture takes in it (`max_seq`).
 What these do not explain is not known: such a row is a patch, or a row, without frame, y and x.
 """
 
@@ -51,7 +51,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Placed:
-    """(sequences, places) each: what a place is (number in KINDS, -1 for padding), and the frame, y and x of a patch, else -1."""
+    """(sequences, places) each: what a place is (number in KINDS, -1 for padding); frame, y and x of a patch, else -1."""
 
     kind: np.ndarray
     frame: np.ndarray
@@ -103,7 +103,7 @@ def _cells(grid: Grid, first: int) -> np.ndarray:
 
 
 def layout_of(frame: "Frame", pixels: Tensor, rows: int, before: str = "") -> tuple[Layout, dict[str, Tensor]] | None:
-    """How so many rows of a call that was given pixels or latents (B, ...) lie, and facts to hand on; None where it is no picture.
+    """How so many rows of a call that was given pixels or latents (B, ...) lie, and facts to hand on; None where nothing says.
 
     `before`: what a contract puts before the patches (text).
     """
@@ -193,7 +193,7 @@ def _grids(module: nn.Module, height: int, width: int, places: int, merges: tupl
 
 
 def patch_size(module: nn.Module, axes: int) -> tuple[int, ...] | None:
-    """(down, across), or with 3 axes (frames, down, across) of a patch, by the configuration or the convolution that cuts it."""
+    """(down, across), or with 3 axes (frames, down, across) of a patch, by configuration or the convolution that cuts it."""
     config = getattr(module, "config", None)
     for owner in (getattr(config, "vision_config", None), config):
         size = getattr(owner, "patch_size", None)
@@ -208,7 +208,9 @@ def patch_size(module: nn.Module, axes: int) -> tuple[int, ...] | None:
 def _cut(module: nn.Module, axes: int) -> tuple[int, ...] | None:
     """The kernel of a model's only convolution that takes so many axes in steps of its own size."""
     if module not in _sizes:
-        kernels = {m.kernel_size for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and m.kernel_size == m.stride}
+        kernels = {
+            m.kernel_size for m in module.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and m.kernel_size == m.stride
+        }
         kernels = {kernel for kernel in kernels if prod(kernel) > 1}
         _sizes[module] = next(iter(kernels)) if len(kernels) == 1 else None
     found = _sizes[module]

@@ -114,13 +114,13 @@ def name_images(calls: list[Frame], stack: str, rows: int, before: str = "") -> 
 
 def _nowhere(frame: Frame) -> str:
     return (
-        f"where the patches of {type(frame.module).__name__} lie cannot be known (no patch size of its own and no sizes that it is "
-        "handed, img_shapes or img_sizes, explain how many rows its routers see), so they were stored without frame, y and x"
+        f"where the patches of {type(frame.module).__name__} lie cannot be known (no patch size of its own and no sizes that "
+        "it is handed, img_shapes or img_sizes, explain how many rows its routers see): they are stored without frame, y and x"
     )
 
 
 def in_order(streams: Iterable[Stream]) -> list[Stream]:
-    """Each stream once; of those that see the same pictures the one with most places first, so that it begins their sequences."""
+    """Each stream once; of those of the same pictures the one with most places first, so that it begins their sequences."""
     listed = list(dict.fromkeys(streams))
     first = {stream.generation: number for number, stream in reversed(list(enumerate(listed)))}
     return sorted(listed, key=lambda stream: (first[stream.generation], -stream.shape[1] if stream.layout is not None else 0))
