@@ -1,7 +1,7 @@
 """Tiny diffusion pipelines of diffusers, without text encoders: each with a call of two samples that embeddings are given to.
 
-Embeddings of prompts are positive numbers, those of negative prompts negative ones: so what a denoiser is given tells which half
-it is, apart from moescope.
+Embeddings of prompts are positive numbers, those of negative prompts negative ones: so what a denoiser is given tells which
+half it is, apart from moescope.
 """
 
 from typing import Any
