@@ -65,7 +65,7 @@ class Pipeline:
         return {} if half is None else {"guidance": half}
 
     def open(self, begin: Begin, scope: Scope, inputs: Mapping[str, Any] | None = None) -> None:
-        """Call `begin(inputs)`, without inputs at the denoiser's first call; then each call of the pipeline runs in `scope()`."""
+        """Call `begin(inputs)`, at the denoiser's first call if there are none; calls of the pipeline then run in `scope()`."""
         self._stack.callback(self._listen())
         if inputs is None:
             self._wait(begin, scope)

@@ -1,7 +1,7 @@
-"""Megatron-Core's own GPT on one CPU process, where the package is installed (`make megatron` puts it into a folder of its own).
+"""Megatron-Core's own GPT on one CPU process, where the package is installed (`make megatron` puts it into a folder apart).
 
-Three things stand in for CUDA, none of them near a router: the current device, the random states that attention's dropout forks,
-and a name of Transformer Engine that `moe_utils` looks up without asking whether it is there.
+Three things stand in for CUDA, none of them near a router: the current device, the random states that attention's dropout
+forks, and a name of Transformer Engine that `moe_utils` looks up without asking whether it is there.
 """
 
 import contextlib
