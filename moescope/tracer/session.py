@@ -96,9 +96,8 @@ class Tracer:
         self.sites, repeated = find_routers(self.model, self.options, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
-            self.proof = proved(
-                self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model)
-            )
+            inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
+            self.proof = proved(self.model, self.sites, inputs)
         for number, site in enumerate(self.sites):
             site.key = number
         if self._replace and self.store.exists():

@@ -12,7 +12,7 @@ from ...errors import MoescopeError
 from ...store import RunWriter
 from ..options import Options
 from ..sequences import conditions
-from ..sequences.token_rows import Identity
+from ..sequences.token_rows import Identity, distinct
 from ..training_steps import Ended
 from .health import Health
 from .record_batches import Job, RecordBatch, mean_probabilities, pools
@@ -118,7 +118,7 @@ class Sink:
                 keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
                     self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
-            count = _count([keys[id(stream)] for stream in forward.streams])
+            count = distinct([keys[id(stream)] for stream in forward.streams])
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
             for said in conditions.rows(forward.conditions, shared, sequences):
@@ -221,12 +221,6 @@ class Sink:
                     if count:
                         what = "router logits" if name == "entropy" else "routing weights"
                         self._warn(f"NaN or infinite {what} at {site.path}", int(count))
-
-
-def _count(keys: list[np.ndarray]) -> int:
-    """Tokens of a forward, of which several streams may hold the same."""
-    whole = keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys)) if keys else np.empty(0)
-    return int((whole >= 0).sum())
 
 
 def _means(arrays: dict[str, np.ndarray], score: str | None, tokens: np.ndarray) -> dict[str, np.ndarray]:

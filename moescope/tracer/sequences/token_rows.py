@@ -189,6 +189,12 @@ class Identity:
             self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
 
 
+def distinct(keys: Sequence[np.ndarray]) -> int:
+    """How many tokens a forward has, of which several streams may hold the same."""
+    whole = keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys)) if keys else np.empty(0)
+    return int((whole >= 0).sum())
+
+
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
