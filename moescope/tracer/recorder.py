@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
+from ..models.guidance import UNCONDITIONAL
 from .activations.observers import Observers
 from .activations.recursive import Repeated
 from .capture.frames import Frame, Frames, Stream
@@ -53,6 +55,7 @@ class Recorder:
         self.outside = 0  # routers that fired outside of the model's forward
         self._cut = self._empty = self._inner = 0
         self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
+        self._doubled: tuple[list[SequenceInfo], list[SequenceInfo]] = [], []  # of a batch, and of it with both halves
         self._records: list[tuple[Record, Frame, int]] = []
         self._sampled = False
         self._opened_at = 0.0
@@ -197,9 +200,22 @@ class Recorder:
             "seconds": seconds,
         }
         known = {} if self.says is None else self.says(root.inputs)
+        if isinstance(half := known.get("guidance"), list):
+            self._halves(listed, half)
         plain, tensors = kept(known | conditions(root) | self.told)
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
+
+    def _halves(self, streams: list[Stream], half: list[str]) -> None:
+        """Batches that a pipeline doubled hold every sequence twice, and the prompt is of one of the two."""
+        for stream in streams:
+            given = stream.infos or []
+            if not given or stream.shape[0] != len(half) or len(half) % (2 * len(given)):
+                continue
+            if self._doubled[0] is not given:
+                bare = [replace(info, text=None) for info in given]
+                self._doubled = given, [*bare, *given] if half[0] == UNCONDITIONAL else [*given, *bare]
+            stream.infos = self._doubled[1]
 
     def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
         """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""

@@ -13,6 +13,7 @@ from pipelines import PIPELINES
 from torch import Tensor
 
 import moescope
+from moescope.tracer.sequences.token_rows import SequenceInfo
 
 HALVES = "select forward, sequence, label, value from conditions where kind = 'guidance' order by all"
 
@@ -107,7 +108,7 @@ class Loop(DiffusionPipeline):
         for t in (900.0, 100.0):
             both = {"negative": negative_prompt_embeds, "prompt": prompt_embeds}
             labels = torch.cat([both[name] for name in self.order.split()])
-            self.transformer(latents.repeat(len(labels) // 2, 1, 1, 1), torch.full((len(labels),), t), labels)
+            self.transformer(latents.repeat(len(labels) // len(latents), 1, 1, 1), torch.full((len(labels),), t), labels)
 
 
 LOOPS = {
@@ -147,3 +148,27 @@ def test_classes_before_none(tmp_path: Path) -> None:
     call = {"latents": torch.randn(2, 3, 16, 16), "class_labels": torch.tensor([3, 5])}
     rows = traced(Classes(""), call, tmp_path / "a.duckdb").rows(HALVES)
     assert [row[2] for row in rows] == ["conditional"] * 2 + ["unconditional"] * 2
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("order", ["negative prompt", "prompt negative"])
+def test_prompts_of_a_doubled_batch(order: str, pictures: int, tmp_path: Path) -> None:
+    """Sequences of a doubled batch bear the right prompt's source, and its text where the prompt was given."""
+    loop = Loop(order)
+    prompt = torch.tensor([1, 2]).repeat_interleave(pictures)
+    call = {"latents": torch.randn(2 * pictures, 3, 16, 16), "prompt_embeds": prompt, "negative_prompt_embeds": prompt * 0 + 9}
+    infos = [SequenceInfo(row=n, document=f"d{n}", text=f"prompt {n}", labels={"domain": "x"}) for n in range(2)]
+    with moescope.Tracer(loop, tmp_path / "a.duckdb") as tracer, tracer.batch(infos):
+        loop(**call)
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        rows = store.rows("select sequence, source_row, beam, document, text, domain from sequences order by 1")
+        classes = store.rows("select sequence, value from conditions where kind = 'class' and forward = 0 order by 1")
+    expected = []
+    for name in order.split():
+        for n in range(2):
+            for beam in range(pictures):
+                text = f"prompt {n}" if name == "prompt" else None
+                expected.append((len(expected), n, beam, f"d{n}", text, "x"))
+    assert rows == expected
+    given = dict(classes)
+    assert all((given[s] == 9) == (text is None) for s, _, _, _, text, _ in rows)

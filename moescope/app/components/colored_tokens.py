@@ -131,7 +131,7 @@ def data_of(
 def _laid(
     tokens: pd.DataFrame, size: tuple[int, int] | None, alone: bool
 ) -> tuple[list[int | None], list[int | None], tuple[int, int] | None]:
-    """Column and row of every token in a grid, and its size; without an image behind it frames lie below each other, then text."""
+    """Column and row of every token, and the grid's size; without an image behind it frames lie below each other, then text."""
     x, y = ([None if pd.isna(v) else int(v) for v in tokens[axis]] for axis in ("x", "y"))
     if size is None or not alone:
         return x, y, size
