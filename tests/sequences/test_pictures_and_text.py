@@ -256,6 +256,17 @@ class Cut(Denoiser):
         return self.cut(latents).flatten(2).mT
 
 
+class Tubes(Denoiser):
+    """Videos (B, C, F, H, W) in tubes of two frames, by a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__(6)
+        self.cut = nn.Conv3d(4, 6, (2, 1, 4), (2, 1, 4))
+
+    def rows(self, latents: Tensor) -> Tensor:
+        return self.cut(latents).flatten(2).mT
+
+
 class Sized(Strips):
     """The same beside a configuration with a patch size that is not the one."""
 
@@ -265,7 +276,10 @@ class Sized(Strips):
 
 
 TIMES = torch.tensor([900.0, 100.0])
-KNOWN = {"cut": (Cut, (), {"hidden_states": torch.randn(2, 4, 3, 8), "timestep": TIMES}, grid(None, 3, 2))}
+KNOWN = {
+    "cut": (Cut, (), {"hidden_states": torch.randn(2, 4, 3, 8), "timestep": TIMES}, grid(None, 3, 2)),
+    "tubes": (Tubes, (), {"hidden_states": torch.randn(2, 4, 6, 3, 8), "timestep": TIMES}, grid(3, 3, 2)),
+}  # fmt: skip
 NOT_KNOWN: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any], int]] = {
     "no patch size": (Strips, (16,), {"hidden_states": torch.randn(2, 4, 3, 8), "timestep": TIMES}, 6),
     "a square number of rows": (Strips, (16,), {"hidden_states": torch.randn(2, 4, 2, 8), "timestep": TIMES}, 4),
