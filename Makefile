@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check fuzz mutants bench bench-peers specimens docs browser clean
+.PHONY: setup demo test check fuzz mutants bench bench-peers megatron specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -60,6 +60,10 @@ bench: .venv/.test  ## every performance figure, as ratios in one run
 
 bench-peers: .venv/.test  ## the same model and inputs through other tools, installed into a folder of their own
 	$(BIN)/python -m benchmarks.peers --install build/peers
+
+megatron: .venv/.test  ## the tests of Megatron-Core's router on the package itself, installed into a folder of its own
+	$(PIP) --target build/megatron --upgrade --no-deps megatron-core==0.16.1
+	PYTHONPATH=build/megatron $(BIN)/pytest -q tests/contracts/systems/test_megatron_router.py
 
 specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.training.mixtral

@@ -55,7 +55,7 @@ class GatePair(RouterCall):
         return Site(
             name, block, router, experts, contract, count, getattr(block, "kind", "token_choice"), roles=roles,
             unit=getattr(block, "unit", "token"), place=f"{stream[1]}.ffn" if stream else "",
-            behind={"single": "text", "double": "row"}[stream[1]] if stream else "", shared=len(fixed) or None,
+            shared=len(fixed) or None,
             expert_names=getattr(block, "expert_names", {}),
         )  # fmt: skip
 

@@ -5,8 +5,9 @@ what its routers are proved on; then that call is made again, recorded.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from ..contracts import find
 from ..errors import InputError, ModelError, MoescopeError, NotMoEError
 from .guard import read_json, unpickled
+from .guidance import Guidance
 from .stages import PARTS, staged
 
 Begin = Callable[[dict[str, Any]], None]
@@ -37,6 +39,7 @@ class Pipeline:
         self.pipe, self._stack = pipe, ExitStack()
         self._calls: list[ExitStack] = []
         self._scope: Scope | None = None
+        self._guidance = Guidance(pipe, type(pipe).__call__)
         self.model = self._model()
 
     def _model(self) -> nn.Module:
@@ -56,15 +59,34 @@ class Pipeline:
             f"none of the models of this {kind} ({', '.join(parts) or 'it has none'}) has a router; see `moescope families`"
         )
 
-    def open(self, begin: Begin, scope: Scope) -> None:
-        """Call `begin(inputs)` at the denoiser's first call; from there on each call of the pipeline runs in `scope()`."""
+    def says(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Conditions of the denoiser's call that is running, beside its arguments: the half of guidance, where it is known."""
+        half = self._guidance.half(inputs)
+        return {} if half is None else {"guidance": half}
+
+    def open(self, begin: Begin, scope: Scope, inputs: Mapping[str, Any] | None = None) -> None:
+        """Call `begin(inputs)`, at the denoiser's first call if there are none; calls of the pipeline then run in `scope()`."""
+        self._stack.callback(self._listen())
+        if inputs is None:
+            self._wait(begin, scope)
+        else:
+            self._begin(begin, scope, dict(inputs))
+
+    def _begin(self, begin: Begin, scope: Scope, inputs: dict[str, Any]) -> None:
+        try:
+            begin(inputs)
+        except BaseException:
+            self.close()
+            raise
+        self._scope = scope
+
+    def _wait(self, begin: Begin, scope: Scope) -> None:
         model, own = self.model, vars(self.model).get("forward")
         names = list(inspect.signature(model.forward).parameters)
 
         def first(*args: Any, **kwargs: Any) -> Any:
             put_back()
-            begin(dict(zip(names, args)) | kwargs)
-            self._scope = scope
+            self._begin(begin, scope, dict(zip(names, args)) | kwargs)
             if self._calls:
                 self._calls[-1].enter_context(scope())
             return model(*args, **kwargs)
@@ -77,13 +99,13 @@ class Pipeline:
 
         model.forward = first
         self._stack.callback(put_back)
-        self._stack.callback(self._listen())
 
     def _listen(self) -> Callable[[], None]:
         """Know when the pipeline is called, whose `__call__` is of its class."""
         kind, had = type(self.pipe), vars(type(self.pipe)).get("__call__")
         original = kind.__call__
 
+        @wraps(original)
         def called(pipe: Any, *args: Any, **kwargs: Any) -> Any:
             if pipe is not self.pipe:
                 return original(pipe, *args, **kwargs)

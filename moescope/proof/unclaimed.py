@@ -2,7 +2,9 @@
 
 By behaviour: something picks the largest of computed numbers (top-k, argmax, a sample), makes as many shares as its module has
 members of one kind (experts under another name, adapters, levels), or holds the score of a gate of one output against a
-threshold. Names do not count: a Mixture-of-Depths layer around a Mixtral block has no child called experts.
+threshold. Where a module gives what it takes, of the same shape, a gate of one output through a sigmoid, or one with no more
+outputs than it has other parts through a softmax, is one too. Names do not count: a Mixture-of-Depths layer around a Mixtral
+block has no child called experts.
 """
 
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.open: list[nn.Module] = []
         self.found: dict[nn.Module, dict[str, None]] = {}
+        self.maybe: dict[nn.Module, dict[str, None]] = {}  # where what comes out must be like what went in
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
@@ -44,8 +47,12 @@ class _Watch(TorchFunctionMode):
                 self.found.setdefault(inner, {})[_PICKS[func]] = None
             elif func in _SHARES and torch.is_tensor(output) and output.dim() and output.shape[-1] in _members(inner):
                 self.found.setdefault(inner, {})[_SHARES[func]] = None
-            elif func in _THRESHOLDS and _gated(inner):
+            elif func in _THRESHOLDS and _gates(inner, 1):
                 self.found.setdefault(inner, {})["a threshold"] = None
+            elif func in _SHARES and torch.is_tensor(output) and 1 < output.dim() < 4:
+                count = output.shape[-1]  # attention's own have four axes
+                if _gates(inner, count) and (count == 1) == (_SHARES[func] == "sigmoid") and count < len(inner._modules):
+                    self.maybe.setdefault(inner, {})[_SHARES[func]] = None
         return output
 
 
@@ -56,9 +63,16 @@ def _members(module: nn.Module) -> set[int]:
     return {len(m) for m in lists} | set(stacked)
 
 
-def _gated(module: nn.Module) -> bool:
-    """Whether a module has a gate of one output."""
-    return any(isinstance(m, nn.Linear) and m.out_features == 1 for m in module.children())
+def _gates(module: nn.Module, count: int) -> bool:
+    """Whether a module has a gate of so many outputs."""
+    return any(isinstance(m, nn.Linear) and m.out_features == count for m in module.children())
+
+
+def _alike(given: Any, made: Any) -> bool:
+    """Whether a module's output has the shape of what it was called with."""
+    made = made[0] if isinstance(made, tuple) and made else made
+    taken = next((value for value in given if torch.is_tensor(value) and value.is_floating_point()), None)
+    return torch.is_tensor(made) and taken is not None and made.shape == taken.shape
 
 
 @contextmanager
@@ -69,11 +83,15 @@ def watched() -> Iterator[_Watch]:
     def enter(module: nn.Module, _: Any) -> None:
         watch.open.append(module)
 
-    def leave(module: nn.Module, _: Any, __: Any) -> None:
+    def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if watch.open and watch.open[-1] is module:
             watch.open.pop()
+        how = watch.maybe.pop(module, None)
+        if how is not None and _alike((*args, *kwargs.values()), output):
+            watch.found.setdefault(module, {}).update(how)
 
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
+    after = register_module_forward_hook(leave, with_kwargs=True, always_call=True)
+    handles = [register_module_forward_pre_hook(enter), after]
     try:
         with watch:
             yield watch

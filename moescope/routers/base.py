@@ -36,7 +36,7 @@ class Site:
     kind: str = "token_choice"  # column `routers.kind` of the store says the others
     weight_on: str = "output"  # column `routers.weight_on`
     unit: str = "token"  # what one row of a record is about: token | sequence | batch
-    behind: str = ""  # what rows behind a picture's patches are, where a stream goes on after them: text | row (padding, ...)
+    before: str = ""  # what the contract puts before a picture's patches in the rows that it hands on: text
     pool_axes: str | None = None  # which axes compete in one top-k: E | L | BL | BE | LE | BLE
     place: str = ""  # where in the layer, if the path does not say it: ffn.up_proj, double.ffn, ...
     parent_site: str | None = None  # name of the site whose expert this router is, in a tree

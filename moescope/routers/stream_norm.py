@@ -43,7 +43,8 @@ class StreamNorm(RouterCall):
         place = "attention" if name.endswith("norm1") else "ffn"
         names, rule = {0: "text", 1: "video"}, {"weight": "length of the stream's gate vector"}
         return Site(
-            name, block, None, None, self, 2, "static", "vector", score="none", place=place, expert_names=names, rule=rule
+            name, block, None, None, self, 2, "static", "vector", score="none", place=place, before="text", expert_names=names,
+            rule=rule,
         )  # fmt: skip
 
     def read(self, site: Site, args: tuple[Any, ...], output: Any) -> Record:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
+from ..models.guidance import UNCONDITIONAL
 from ..words import listed
 from .activations.observers import Observers
 from .activations.recursive import Repeated
@@ -26,6 +28,7 @@ from .options import Options
 from .progress import RunProgress
 from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
+from .sequences.streams import in_order
 from .sequences.token_rows import SequenceInfo
 from .training_steps import TrainingSteps
 
@@ -49,10 +52,12 @@ class Recorder:
         self.infos: dict[str, list[SequenceInfo]] | None = None
         self.first = 0  # number of a batch's first forward
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
+        self.says: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None  # those that a pipeline around it knows
         self.outside = 0  # routers that fired outside of the model's forward
         self._cut = self._empty = self._inner = self._none = 0
         self._missed: dict[str, int] = {}  # routers that did not fire where others of their stack did, in so many forwards
         self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
+        self._doubled: tuple[list[SequenceInfo], list[SequenceInfo]] = [], []  # of a batch, and of it with both halves
         self._records: list[tuple[Record, Frame, int]] = []
         self._sampled = False
         self._opened_at = 0.0
@@ -211,24 +216,38 @@ class Recorder:
         routed = []
         for record, frame in records:
             rows, site = record.experts.shape[0] if record.rows is None else -1, record.site
-            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit, site.behind)))
+            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit)))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
-        listed = list(dict.fromkeys([stream for _, stream in routed] + others))
+        listed = in_order([stream for _, stream in routed] + others)
         row = {
             "phase": phase(self.model, listed),
             "step": self._progress.steps - 1 - self.first,
             "batch_size": listed[0].shape[0],
             "seconds": seconds,
         }
-        plain, tensors = kept(conditions(root) | self.told)
+        known = {} if self.says is None else self.says(root.inputs)
+        if isinstance(half := known.get("guidance"), list):
+            self._halves(listed, half)
+        plain, tensors = kept(known | conditions(root) | self.told)
         tensors |= references(listed, root.output, self.options.predictions)
         return self._steps.filed(Forward(listed, tensors, row, conditions=plain)), routed
 
-    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
+    def _halves(self, streams: list[Stream], half: list[str]) -> None:
+        """Batches that a pipeline doubled hold every sequence twice, and the prompt is of one of the two."""
+        for stream in streams:
+            given = stream.infos or []
+            if not given or stream.shape[0] != len(half) or len(half) % (2 * len(given)):
+                continue
+            if self._doubled[0] is not given:
+                bare = [replace(info, text=None) for info in given]
+                self._doubled = given, [*bare, *given] if half[0] == UNCONDITIONAL else [*given, *bare]
+            stream.infos = self._doubled[1]
+
+    def _stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
         """The tokens of so many rows under a frame, in a stack; of decisions on whole sequences or batches, those."""
-        stream = self._frames.stream(frame, stack, rows, unit, behind)
+        stream = self._frames.stream(frame, stack, rows, unit)
         stream.infos = None if self.infos is None else self.infos.get(stack, self.infos[""])
         return stream
 

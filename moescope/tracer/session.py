@@ -72,10 +72,10 @@ class Tracer:
         self._notes: list[str] = list(self._run.pop("warnings", []))
 
     def __enter__(self) -> "Tracer":
-        if self._pipeline is not None and self._inputs is None:
-            self._pipeline.open(self._first, self.denoising)
-        else:
+        if self._pipeline is None:
             self._begin()
+        else:
+            self._pipeline.open(self._first, self.denoising, self._inputs)
         return self
 
     def _begin(self) -> None:
@@ -88,7 +88,7 @@ class Tracer:
             raise
 
     def _first(self, inputs: Mapping[str, Any]) -> None:
-        """A pipeline calls its denoiser: that is what it is proved on."""
+        """What a pipeline calls its denoiser with is what it is proved on."""
         self._inputs = inputs
         self._begin()
 
@@ -97,9 +97,8 @@ class Tracer:
         self._together = Together.of(self.model, self.options, self.sites, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
         if self.sites:
-            self.proof = proved(
-                self.model, self.sites, self._inputs if self._inputs is not None else example_inputs(self.model)
-            )
+            inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
+            self.proof = proved(self.model, self.sites, inputs)
         for number, site in enumerate(self.sites):
             site.key = number
         if self._writer is None:
@@ -111,6 +110,7 @@ class Tracer:
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
         self._recorder.attach(self.sites, repeated)
         self._recorder.infos = self._infos
+        self._recorder.says = None if self._pipeline is None else self._pipeline.says
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
             add_measures(self._writer, rows)

@@ -1,16 +1,13 @@
 """Pages of what other systems say: conditions, depth, steps of a denoiser, leaves of trees."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import part
+from pages import opened, part
 from streamlit.testing.v1 import AppTest
 from told_systems import denoiser, recursions, tree
-
-MAIN = Path(__file__).parents[2] / "moescope" / "app" / "main.py"
 
 
 @pytest.fixture(scope="module")
@@ -20,20 +17,10 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def shown(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def shown(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens a page over a store; what is opened shows no error."""
 
-    def opened(name: str, view: str, **query: str) -> AppTest:
-        monkeypatch.setenv("MOESCOPE_STORE", str(stores[name]))
-        test = AppTest.from_file(str(MAIN), default_timeout=120)
-        test.query_params.update(query)
-        test.switch_page(f"views/{view}.py")
-        test.run()
-        assert not test.exception
-        assert [e.value for e in test.error] == []
-        return test
-
-    return opened
+    return lambda name, view, **query: opened(stores[name], view, monkeypatch, **query)
 
 
 def said(test: AppTest) -> str:

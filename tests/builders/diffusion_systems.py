@@ -187,9 +187,9 @@ def nucleus(use_sigmoid: bool = False) -> System:
     return System(*package.nucleus(use_sigmoid))
 
 
-def cogvideox() -> System:
+def cogvideox(**settings: Any) -> System:
     """diffusers' CogVideoX."""
-    return System(*package.cogvideox())
+    return System(*package.cogvideox(**settings))
 
 
 wan = package.wan

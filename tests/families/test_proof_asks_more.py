@@ -161,6 +161,34 @@ class Skipping(nn.Module):
         return hidden + keep[..., None] * (out - hidden)
 
 
+class Mixing(nn.Module):
+    """A layer and another part, mixed by a gate: a softmax of two, or a sigmoid of one."""
+
+    def __init__(self, layer: nn.Module, how: str) -> None:
+        super().__init__()
+        self.layer, self.other, self.how = layer, nn.Linear(32, 32), how
+        self.gate = nn.Linear(32, 2 if how == "softmax of two" else 1)
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """As the layer's."""
+        out, score = self.layer(hidden, *args, **kwargs), self.gate(hidden)
+        if self.how == "scores":  # are made, and mix nothing
+            self.scores = score.softmax(-1)
+            return out
+        share = score.softmax(-1)[..., :1] if self.how == "softmax of two" else torch.sigmoid(score)
+        return share * out + (1 - share) * (self.other(hidden) if self.how != "sigmoid that skips" else hidden)
+
+
+@pytest.mark.parametrize("how", ["softmax of two", "sigmoid of one", "sigmoid that skips", "scores"])
+def test_what_mixes_parts_that_are_in_no_list_is_said(how: str) -> None:
+    model = small.mixtral()
+    model.model.layers[1] = Mixing(model.model.layers[1], how)
+    said = prove(model, find(model), {"input_ids": small.ids()}).left_out
+    kind = how.partition(" ")[0]
+    words = f"model.layers.1 (Mixing) chooses by {kind} and is in no contract: nothing of that is stored"
+    assert said == ([] if how == "scores" else [words])
+
+
 @pytest.mark.parametrize(("how", "said"), [("topk", "topk"), ("threshold", "a threshold"), ("softmax", "softmax")])
 def test_what_chooses_beside_the_routers_is_said(how: str, said: str, tmp_path: Path) -> None:
     """A Mixtral with such layers is traced, and the run says what it does not hold."""

@@ -9,8 +9,31 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from streamlit.testing.v1 import AppTest
 
 APP = Path(__file__).parents[2] / "moescope" / "app"
+
+
+def opened(store: Path, view: str, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    """A page over a store, which shows no error."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(store))
+    test = AppTest.from_file(str(APP / "main.py"), default_timeout=120)
+    test.query_params.update(query)
+    test.switch_page(f"views/{view}.py")
+    test.run()
+    assert not test.exception
+    assert [e.value for e in test.error] == []
+    return test
+
+
+def offered(test: AppTest, label: str) -> list[str]:
+    """What a picker offers."""
+    return next(list(box.options) for box in test.selectbox if box.label == label)
+
+
+def nothing(test: AppTest) -> list[str]:
+    """What a page says where there is nothing to show."""
+    return [m.value for m in test.get("html") if isinstance(m.value, str) and 'class="ms-empty"' in m.value]
 
 
 def part(name: str) -> Any:

@@ -13,6 +13,7 @@ from transformers import DynamicCache, StaticCache
 
 import moescope
 from moescope.models.tiny import build
+from moescope.tracer.sequences.padding import mask_facts, real_places
 
 FAMILIES = ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3"]
 
@@ -210,3 +211,26 @@ def test_pads_behind_a_decoders_text_are_not_summed_up(tmp_path: Path) -> None:
     summed = store.rows("select router, expert, n from measures where name = 'ean' and n > 0 order by all")
     ran = "select router, expert, count(*) from assignments where not dropped group by all order by all"
     assert summed == store.rows(ran)
+
+
+@pytest.mark.parametrize("side", ["left", "right", "middle"])
+@pytest.mark.parametrize("name", ["bool", "empty rows mended", "own places mended", "heads"])
+def test_masks_that_say_true_for_what_is_masked(name: str, side: str) -> None:
+    """As Megatron's: the same places are padding as by the mask that says True for what is attended."""
+    ids, mask, expected = padded(side)
+    for masked in (~form(name, mask), (~form(name, mask)).long()):
+        facts, note = mask_facts([masked], (3, PLACES), 0)
+        arrays = {key: value.numpy() for key, value in facts.items()}
+        real = real_places((3, PLACES), ids.numpy(), arrays, None, np.array([0]))
+        assert [row[there].tolist() for row, there in zip(ids, torch.from_numpy(real))] == expected
+        assert note is None
+
+
+def test_such_masks_without_padding() -> None:
+    """Nothing is masked at all; and a step of decoding, of which one text began with padding."""
+    facts, _ = mask_facts([torch.zeros(2, 1, 6, 6, dtype=torch.bool)], (2, 6), 0)
+    assert facts["attended"].all()
+    one = torch.zeros(2, 1, 1, 6, dtype=torch.bool)
+    one[1, ..., :3] = True
+    facts, _ = mask_facts([one], (2, 1), 5)
+    assert facts["attended"].tolist() == [[True], [True]]

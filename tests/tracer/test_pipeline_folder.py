@@ -54,7 +54,7 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
         rows = store.rows(
             "select s.text, f.forward, c.value, expert_name from assignments a join forwards f using (forward) "
             "join tokens t using (token) join sequences s on s.sequence = t.sequence "
-            "join conditions c on c.forward = f.forward join experts e "
+            "join conditions c on c.forward = f.forward and c.kind = 'timestep' join experts e "
             "on e.router = a.router and e.expert = a.expert order by forward"
         )
         assert rows == [
@@ -62,6 +62,8 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
             for n, prompt in enumerate(("a lighthouse at dusk", "a dog in the snow"))
             for k in range(4)
         ]
+        halves = store.rows("select label from conditions where kind = 'guidance' order by forward")
+        assert [half for (half,) in halves] == ["conditional", "unconditional"] * 4
         assert store.rows("select count(*) from tokens") == [(2,)]
         assert store.rows("select warnings, overrides->>'height' from runs") == [("[]", "32")]
 

@@ -101,6 +101,7 @@ def data_of(
 ) -> dict[str, Any]:
     """What the browser needs, as plain lists; `noun` is what `experts` of the tokens are called."""
     grid = size is not None
+    x, y, size = _laid(tokens, size, alone=image is None)
     texts = tokens["text"].fillna("").tolist()
     data: dict[str, Any] = {
         "mode": "grid" if grid else "text",
@@ -121,10 +122,26 @@ def data_of(
         "image": image,
         "height": size[0] if size else None,
         "width": size[1] if size else None,
+        "x": x,
+        "y": y,
     }
-    for axis in ("x", "y"):
-        data[axis] = [None if pd.isna(v) else int(v) for v in tokens[axis]]
     return data | colour
+
+
+def _laid(
+    tokens: pd.DataFrame, size: tuple[int, int] | None, alone: bool
+) -> tuple[list[int | None], list[int | None], tuple[int, int] | None]:
+    """Column and row of every token, and the grid's size; without an image behind it frames lie below each other, then text."""
+    x, y = ([None if pd.isna(v) else int(v) for v in tokens[axis]] for axis in ("x", "y"))
+    if size is None or not alone:
+        return x, y, size
+    frames = [0 if pd.isna(f) else int(f) for f in tokens["frame"]] if "frame" in tokens else [0] * len(tokens)
+    y = [None if at is None else at + frame * (size[0] + 1) for at, frame in zip(y, frames, strict=True)]
+    down = (max(frames, default=0) + 1) * (size[0] + 1) - 1
+    text = [n for n, unit in enumerate(tokens["unit"]) if unit == "text" and y[n] is None]
+    for place, n in enumerate(text):
+        x[n], y[n] = place % size[1], down + 1 + place // size[1]
+    return x, y, (down + (1 + -(-len(text) // size[1]) if text else 0), size[1])
 
 
 def show(data: dict[str, Any], key: str) -> None:

@@ -31,7 +31,8 @@ select token, entropy, margin from decisions
 where router = ? and token between ? and ? and iteration = 0{step}
 qualify row_number() over (partition by token order by forward desc) = 1"""
 LABELS = """
-select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels from token_labels
+select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels,
+       max(case when kind = 'frame' then try_cast(label as integer) end) as frame from token_labels
 where token between ? and ? group by token"""
 _ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position

@@ -52,16 +52,16 @@ def nucleus(use_sigmoid: bool = False) -> Ready:
     return model, inputs
 
 
-def cogvideox() -> Ready:
-    """diffusers' CogVideoX: two blocks, two videos of two frames of 2 × 2 patches, texts of 5."""
+def cogvideox(**settings: Any) -> Ready:
+    """diffusers' CogVideoX: two blocks, two videos of two frames of 2 × 2 patches, texts of 5; `settings` of its own."""
     from diffusers import CogVideoXTransformer3DModel
 
     torch.manual_seed(0)
-    model = CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=8, text_embed_dim=16,
-        num_layers=2, sample_width=4, sample_height=4, sample_frames=5, patch_size=2, temporal_compression_ratio=4,
-        max_text_seq_length=5,
-    ).eval()  # fmt: skip
+    model = CogVideoXTransformer3DModel(**{
+        "num_attention_heads": 2, "attention_head_dim": 16, "in_channels": 4, "out_channels": 4, "time_embed_dim": 8,
+        "text_embed_dim": 16, "num_layers": 2, "sample_width": 4, "sample_height": 4, "sample_frames": 5, "patch_size": 2,
+        "temporal_compression_ratio": 4, "max_text_seq_length": 5, **settings,
+    }).eval()  # fmt: skip
     inputs = {
         "hidden_states": torch.randn(2, 2, 4, 4, 4),
         "encoder_hidden_states": torch.randn(2, 5, 16),

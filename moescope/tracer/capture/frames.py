@@ -14,7 +14,7 @@ from torch import nn
 
 from ..sequences.caches import Caches, made_by
 from ..sequences.generating import Calls, Choice, choice
-from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, picture, text_shape
+from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, text_shape
 from .open_calls import OpenCalls
 
 __all__ = ["Frame", "Frames", "Stream"]
@@ -38,7 +38,9 @@ class Frames:
         self._asked: dict[Any, Stream] = {}  # the same, by what was asked
         self._calls, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
         self._choices: weakref.WeakKeyDictionary[Any, dict[str, Choice]] = weakref.WeakKeyDictionary()  # by cache and stack
-        self._pictures: dict[tuple[str, int], int] | None = None  # by stack and rows, while one thing is denoised
+        self._pictures: dict[Any, int] | None = None  # generations of pictures, while one thing is denoised
+        self._here: dict[Any, int] = {}  # of those whose patches several kinds of blocks see, in the forward that is open
+        self._before = next((before for site in sites if (before := getattr(site, "before", ""))), "")
         self.notes: dict[str, None] = {}  # sentences on what could not be known
         self._open = OpenCalls(self._begin, closed, cut)
         self.handles = [h for m in _entrances(model, sites) for h in self._open.hook(m)]
@@ -47,23 +49,24 @@ class Frames:
         self._fresh.clear()
         self._streams.clear()
         self._asked.clear()
+        self._here.clear()
         self._opened()
 
     def mine(self) -> Frame | None:
         """The innermost open frame, if it is of the calling thread."""
         return self._open.mine()
 
-    def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token", behind: str = "") -> Stream:
+    def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
         """The tokens of `rows` rows (-1: of a part of them) of a router under `frame`; the same object for the same tokens.
 
-        `unit`: what its decisions are about, where that is a whole sequence or the batch. `behind`: what comes after pictures.
+        `unit`: what its decisions are about, where that is a whole sequence or the batch.
         """
         asked = id(frame), stack, rows, unit
         if (found := self._asked.get(asked)) is None:
-            found = self._asked[asked] = self._named(frame, stack, rows, unit, behind)
+            found = self._asked[asked] = self._named(frame, stack, rows, unit)
         return found
 
-    def _named(self, frame: Frame, stack: str, rows: int, unit: str, behind: str) -> Stream:
+    def _named(self, frame: Frame, stack: str, rows: int, unit: str) -> Stream:
         calls = outwards(frame)
         text = text_shape(calls, rows) if unit == "token" else None
         key = id(frame), stack, text or rows, unit
@@ -71,10 +74,10 @@ class Frames:
             if text is not None:
                 stream = self._text(calls, stack, text)
             elif unit != "token":
-                stream = self._same(stack, rows, lambda number: Stream(stack, (rows, 1), unit, number, False))
+                stream = self._numbered(Stream(stack, (rows, 1), unit, -1, False), True)
             else:
-                told = any(picture(f) is not None for f in calls)
-                stream = self._same(stack, rows, lambda number: name_images(calls, stack, rows, number, behind), told)
+                stream, given = name_images(calls, stack, rows, self._before)
+                stream = self._numbered(stream, given is not None, given)
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
@@ -121,16 +124,24 @@ class Frames:
         self._open.close()
         self._caches.close()
 
-    def _same(self, stack: str, rows: int, make: Callable[[int], Stream], told: bool = True) -> Stream:
-        """Pictures, by their number: those of the step before, where the caller (or a pipeline) denoises them step by step.
+    def _numbered(self, stream: Stream, told: bool, given: Frame | None = None) -> Stream:
+        """A stream with its number: that of the same pictures in the blocks before it, and in the step before it where the
+        caller (or a pipeline) denoises them step by step.
 
-        `told`: whether the rows are known to be of pictures, named or not.
+        `told`: whether the rows are known to be of pictures, named or not. `given`: the call that was handed them.
         """
-        known = None if self._pictures is None else self._pictures.get((stack, rows))
-        stream = make(self._caches.new() if known is None else known)
+        joint = stream.layout is not None and stream.layout.joint
+        key: Any = stream.stack, stream.shape, stream.kind
+        if stream.layout is not None:  # the same patches, whatever text stands behind them
+            key = stream.stack, stream.shape[0], stream.layout.slots, stream.layout.lead, stream.layout.grids
         if self._pictures is not None and told:
-            stream.continues, stream.reruns = known is not None, True
-            self._pictures[stack, rows] = stream.generation
+            numbers = self._pictures
+        elif joint:
+            numbers, key = self._here, (id(given), key)
+        else:
+            numbers = {}
+        stream.continues = stream.reruns = told and (self._pictures is not None or joint)
+        stream.generation = numbers[key] = numbers[key] if key in numbers else self._caches.new()
         return stream
 
     @contextmanager

@@ -12,7 +12,7 @@ from ...errors import MoescopeError
 from ...store import RunWriter
 from ..options import Options
 from ..sequences import conditions
-from ..sequences.token_rows import Identity
+from ..sequences.token_rows import Identity, distinct
 from ..training_steps import Ended
 from .health import Health
 from .record_batches import Job, RecordBatch, mean_probabilities, pools
@@ -122,7 +122,7 @@ class Sink:
                 keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
                     self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
-            count = sum(int((keys[id(stream)] >= 0).sum()) for stream in forward.streams)
+            count = distinct([keys[id(stream)] for stream in forward.streams])
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
             for said in conditions.rows(forward.conditions, shared, sequences):

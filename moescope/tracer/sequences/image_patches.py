@@ -1,7 +1,7 @@
 """Which tokens are pieces of images, videos or sound, and where in the picture they lie.
 
 In text: the vocabulary ids that the model's own configuration keeps for them, and the grids that its processor hands to it
-(`image_grid_thw`, `image_sizes`, the pixels' shape and the patch size). In vision towers: the pixels' shape and the patch size,
+(`image_grid_thw`, `image_sizes`, the pixels' shape and the patch size). In vision towers and denoisers: what layouts.py says,
 or `grid_thw`, where patches come in blocks that are merged later. A place that nothing says is null, never guessed from a count
 that another grid explains as well.
 """
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from .generating import GRIDS, Call
+from .layouts import KINDS, patch_size, placed
 
 if TYPE_CHECKING:
     from .streams import Stream
 
 UNITS = ("text", "image", "video", "audio")
-_LEAD = 16  # class and register tokens before the patches
 _TYPES = ("mm_token_type_ids", "moe_mm_token_type_ids")
 _known: "WeakKeyDictionary[nn.Module, dict[str, int]]" = WeakKeyDictionary()
 
@@ -35,24 +35,6 @@ class Cells:
     frame: np.ndarray
     y: np.ndarray
     x: np.ndarray
-
-
-def grid_of(module: nn.Module, pixels: tuple[int, ...], places: int, behind: str = "") -> tuple[int, int] | None:
-    """Patches down and across of pixels of that size (..., H, W) that give so many places, after a few that are no patches.
-
-    `behind`: any number of others stand behind them instead.
-    """
-    size = _patch_size(module)
-    if size is None:
-        return None
-    down, across = pixels[-2] // size[0], pixels[-1] // size[1]
-    if behind:
-        return (down, across) if 0 < down * across <= places else None
-    for merge in (1, 2, 4, 8):
-        grid = down // merge, across // merge
-        if grid[0] * grid[1] and 0 <= places - grid[0] * grid[1] <= _LEAD:
-            return grid
-    return None
 
 
 def image_facts(calls: list[Any], shape: tuple[int, int], call: Call | None) -> tuple[dict[str, int], int, dict[str, Tensor]]:
@@ -68,7 +50,7 @@ def image_facts(calls: list[Any], shape: tuple[int, int], call: Call | None) -> 
     if call is not None and shape[1] > 1:
         facts = {n: v for n, v in call.pictures.items() if n in GRIDS} | facts
         pixels += [call.pictures["pixels"]] if "pixels" in call.pictures else []
-    size = _patch_size(calls[-1].module)
+    size = patch_size(calls[-1].module, 2)
     if size is not None and "image_sizes" in facts:
         facts["patch"] = torch.tensor(size)
     if size is not None and pixels:
@@ -103,18 +85,6 @@ def in_text(media: Mapping[str, int], merge: int, ids: np.ndarray | None, arrays
     return Cells(flat, frame, y, x)
 
 
-def in_tower(places: int, grid: tuple[int, int] | None, behind: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(places,) whether each is a patch, and its y and x, -1 where that is not known. `behind`: others come after them."""
-    side = isqrt(places)
-    down, across = grid or (side, side)
-    lead = 0 if behind else places - down * across
-    where = np.arange(places) - lead
-    if lead > _LEAD:
-        return np.ones(places, bool), np.full(places, -1), np.full(places, -1)
-    patch = (where >= 0) & (where < down * across)
-    return patch, np.where(patch, where // across, -1), np.where(patch, where % across, -1)
-
-
 def in_blocks(grids: np.ndarray, merge: int, rows: int, patches: int) -> np.ndarray | None:
     """(rows, 4) image, frame, y and x of patches that come image by image, in blocks of merge × merge unless merged already."""
     block = merge if rows == patches else 1
@@ -127,29 +97,38 @@ def in_blocks(grids: np.ndarray, merge: int, rows: int, patches: int) -> np.ndar
 
 
 def sizes(stream: "Stream", arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Patches down and across, of images."""
-    if stream.kind != "image":
-        return {}
+    """Patches down and across, of images; null where that is not known."""
+    import pyarrow as pa
+
     if "grid" in arrays:
         divide = 1 if int(arrays["patches"]) == stream.shape[1] else stream.merge
         return {"height": arrays["grid"][:, 1] // divide, "width": arrays["grid"][:, 2] // divide}
-    _, y, x = in_tower(stream.shape[1], stream.grid, stream.behind)
-    return {"height": int(y.max()) + 1, "width": int(x.max()) + 1} if (y >= 0).any() else {}
+    if stream.layout is None or not stream.layout.known:
+        return {}
+    where = placed(stream.layout, stream.shape[0], arrays)
+    most = {"height": where.y.max(1), "width": where.x.max(1)}
+    return {name: pa.array(last + 1, pa.int32(), mask=last < 0) for name, last in most.items()}
 
 
-def patches(stream: "Stream", place: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Grid coordinates: a grid of patches, after class tokens where the count leaves some over."""
+def patches(stream: "Stream", row: np.ndarray, place: np.ndarray, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the places of pictures are, and where a patch lies; `frame` is -1 where the model counts none."""
     import pyarrow as pa
 
-    patch, y, x = in_tower(stream.shape[1], stream.grid, stream.behind)
+    kind, frame, y, x = (np.full(len(place), n) for n in (0, -1, -1, -1))
     if "grid" in arrays:
         cells = in_blocks(arrays["grid"], stream.merge, stream.shape[1], int(arrays["patches"]))
-        patch, y, x = (patch, y, x) if cells is None else (np.ones(len(cells), bool), cells[:, 2], cells[:, 3])
+        if cells is not None:
+            y, x = cells[place, 2], cells[place, 3]
+            frame = cells[place, 1] if (arrays["grid"][:, 0] > 1).any() else frame
+    elif stream.layout is not None:
+        where = placed(stream.layout, stream.shape[0], arrays)
+        kind, frame, y, x = (a[row, place] for a in (where.kind, where.frame, where.y, where.x))
     return {
-        "unit": np.where(patch[place], "patch", stream.behind or "cls").tolist(),
-        "y": pa.array(y[place], pa.int32(), mask=y[place] < 0),
-        "x": pa.array(x[place], pa.int32(), mask=x[place] < 0),
-        "special": ~patch[place] & (not stream.behind),
+        "unit": [KINDS[n] for n in kind],
+        "frame": frame,
+        "y": pa.array(y, pa.int32(), mask=y < 0),
+        "x": pa.array(x, pa.int32(), mask=x < 0),
+        "special": kind == KINDS.index("cls"),
     }
 
 
@@ -168,17 +147,6 @@ def _media(module: nn.Module) -> dict[str, int]:
         named = [(u, getattr(config, f"{u}_token_{end}", None)) for u in UNITS[1:] for end in ("index", "id")]
         _known[module] = {unit: value for unit, value in named if isinstance(value, int)}
     return _known[module]
-
-
-def _patch_size(module: nn.Module) -> tuple[int, int] | None:
-    config = getattr(module, "config", None)
-    for owner in (getattr(config, "vision_config", None), config):
-        size = getattr(owner, "patch_size", None)
-        if isinstance(size, int) and size > 0:
-            return size, size
-        if isinstance(size, list | tuple) and len(size) == 2:
-            return int(size[0]), int(size[1])
-    return None
 
 
 def _units(media: Mapping[str, int], ids: np.ndarray | None, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -14,6 +14,7 @@ import numpy as np
 from .cached_sequences import CachedSequences
 from .generating import Call
 from .image_patches import in_blocks
+from .layouts import placed
 from .packing import documents
 from .padding import real_places
 from .streams import Stream
@@ -66,10 +67,14 @@ class Named:
 
     def fed(self, keys: np.ndarray, ids: np.ndarray | None, keep: bool) -> None:
         """Keys (sequences, places) were given, -1 for padding; `keep`: they may be run again."""
-        self.live.fed(keys if self.again is None else keys[:, self.again.shape[1] :])
+        new = keys if self.again is None else keys[:, self.again.shape[1] :]
+        self.live.fed(new)
         if self.packed is not None and self.begun is not None:
             self.live.counts = self.begun[self.live.unit].astype(np.int64)
-        self.live.whole = (keys if ids is None else ids, keys, self.sequence) if keep else None
+        if not keep:
+            self.live.whole = None
+        elif new.shape[1]:  # else more places than these may be known
+            self.live.whole = keys if ids is None else ids, keys, self.sequence
 
 
 class Sequences:
@@ -94,10 +99,12 @@ class Sequences:
         if live is not None and (len(live.sequences) != stream.shape[0] or (past == 0 and not stream.reruns)):
             live = None
         if live is not None and stream.reruns:
-            again = live.matched(ids) if ids is not None else stream.shape[1]
+            again = live.matched(ids) if ids is not None else _seen(live, stream)
             live = live if again else None
         trailing = None if again else stream.trailing_pad  # a step of generate adds padding only behind an end: see _mark
         real = real_places(stream.shape, ids, arrays, trailing, self._only_pads)
+        if stream.layout is not None:
+            real &= placed(stream.layout, stream.shape[0], arrays).kind >= 0
         named = self._begin(stream, real, arrays) if live is None else _go_on(live, real, again)
         self._again += bool(again) and ids is not None
         stream.units, named.rejected = named.live.units, rejected
@@ -204,12 +211,18 @@ def _go_on(live: CachedSequences, real: np.ndarray, again: int) -> Named:
     sequence, unit = (np.broadcast_to(a[:, None], shape) for a in (live.sequences, live.unit))
     if again:
         assert live.whole is not None
-        keys = live.whole[1]
-        sequence = np.concatenate([live.whole[2], sequence[:, again:]], 1)
+        keys = live.whole[1][:, :again]
+        sequence = np.concatenate([live.whole[2][:, :again], sequence[:, again:]], 1)
         real[:, :again], fresh = keys >= 0, real.copy()
         fresh[:, :again] = False
     position = np.cumsum(fresh, 1) - 1 + live.counts[:, None] if shape[1] > 1 else live.counts[:, None]
     return Named(live, real, fresh, sequence, position, np.zeros(shape, bool), unit, keys)
+
+
+def _seen(live: CachedSequences, stream: Stream) -> int:
+    """How many places of pictures were run before: all, or the pictures' own where text behind them comes, goes or changes."""
+    known = 0 if live.whole is None else live.whole[1].shape[1]
+    return known if stream.shape[1] == known or stream.layout is None else min(stream.layout.slots, known)
 
 
 def _images(stream: Stream, arrays: Mapping[str, np.ndarray]) -> np.ndarray | None:

@@ -1,11 +1,13 @@
 """The one rule of which places are padding, whatever form the mask has.
 
 On the model's thread `mask_facts` reduces a mask on its device to small tensors, which `real_places` reads on the writing one.
-Forms: (B, L) with 0 for padding, as long as what was fed, as the cache and what was fed, or as a cache that has room left;
-(B, H, Q, K) or (B, Q, K), boolean (true: attended) or additive; a BlockMask of flex attention; a dictionary of these by kind of
-layer. From a mask of pairs a place is padding if no query attends it but those that are padding themselves (such rows attend
-nothing, or everything, where somebody has mended a softmax over nothing). Where padded places are let attend themselves (the
-other way to mend it) a place that nothing else attends is padding if its id is the pad id, unless that also ends texts.
+Forms: (B, L) with 0 for padding, as long as what was fed, as the cache and what was fed, or as a cache that has room left; (B,
+H, Q, K) or (B, Q, K), boolean (true: attended) or additive; a BlockMask of flex attention; a dictionary of these by kind of
+layer. A boolean mask may say True for what is masked (Megatron), which is told by places that others attend and that would not
+attend themselves. From a mask of pairs a place is padding if no query attends it but those that are padding themselves (such
+rows attend nothing, or everything, where somebody has mended a softmax over nothing). Where padded places are let attend
+themselves (the other way to mend it) a place that nothing else attends is padding if its id is the pad id, unless that also
+ends texts.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,6 +81,9 @@ def _facts(mask: Any, shape: Shape, past: Past) -> dict[str, Tensor] | None:
     if pairs is None:
         return None
     own = _columns(pairs, shape[1], past)
+    if torch.is_tensor(mask) and not mask.is_floating_point():
+        masked = _says_masked(pairs, own)
+        pairs, own = pairs ^ masked, own ^ masked
     return {"attended": own[:, 0]} if shape[1] == 1 else _reduced(pairs, own, past)
 
 
@@ -137,11 +142,7 @@ def _one_by_one(function: Callable[..., Any], shape: Shape, extent: int, device:
 def _reduced(pairs: Tensor, own: Tensor, past: Past) -> dict[str, Tensor]:
     """From (B, Q, K) and its columns (B, Q, Q): what is attended, what only itself attends, and the ends of its view."""
     places = own.shape[1]
-    ahead = own.triu(1).any(-1)
-    nothing, everything = ~pairs.any(-1), pairs.all(-1)
-    later = _later(~nothing & ~everything)
-    void = nothing | (everything & ahead & later)
-    looks = own & ~void[..., None]
+    looks, void = _looks(pairs, own)
     attended = looks.any(1)
     facts = {"attended": attended}
     if isinstance(past, int) and past == 0:
@@ -150,6 +151,25 @@ def _reduced(pairs: Tensor, own: Tensor, past: Past) -> dict[str, Tensor]:
         facts["first"] = torch.where(void, places, numbers.argmax(-1)).to(torch.int32)
         facts["last"] = torch.where(void, -1, places - 1 - numbers.flip(-1).argmax(-1)).to(torch.int32)
     return facts
+
+
+def _looks(pairs: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, Q, Q) what rows attend that are no padding by themselves, and (B, Q) those that are."""
+    ahead = own.triu(1).any(-1)
+    nothing, everything = ~pairs.any(-1), pairs.all(-1)
+    void = nothing | (everything & ahead & _later(~nothing & ~everything))
+    return own & ~void[..., None], void
+
+
+def _says_masked(pairs: Tensor, own: Tensor) -> Tensor:
+    """() whether True stands for what is masked: else no place would attend itself, or some that others attend would not."""
+
+    def astray(pairs: Tensor, own: Tensor) -> Tensor:
+        looks, _ = _looks(pairs, own)
+        return (looks.any(1) & ~torch.diagonal(looks, dim1=1, dim2=2)).any()
+
+    nobody = ~torch.diagonal(own, dim1=1, dim2=2).any()
+    return nobody | (astray(pairs, own) & ~astray(~pairs, ~own))
 
 
 def _later(rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Nothing here looks at a tensor's values: what must be read is handed on (`facts`
 read by sequences.py on the writing thread.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from ...routers.calls import signature
 from .caches import CACHES, Event, length
 from .generating import Call
-from .image_patches import grid_of, image_facts
+from .image_patches import image_facts
+from .layouts import Layout, layout_of
 from .packing import packing_facts
 from .padding import mask_facts
 
@@ -58,8 +60,7 @@ class Stream:
     made: bool = False  # the caller says that the model made what goes on with a cache
     media: dict[str, int] = field(default_factory=dict)  # vocabulary ids that stand for images, videos, sound
     merge: int = 1  # patches across that became one token
-    grid: tuple[int, int] | None = None  # patches down and across, of every image
-    behind: str = ""  # what the places behind the patches are: text | row; else all that are left over stand before them
+    layout: Layout | None = None  # where patches, text and padding lie in pictures
     units: int = 0  # sequences that began: one a row, or one a document
     packed: Any = None  # the row of each, where rows hold several
     events: list[Event] = field(default_factory=list)  # what happened to the cache since the last call
@@ -84,28 +85,45 @@ def name_text(
     return stream
 
 
-def name_images(calls: list[Frame], stack: str, rows: int, number: int, behind: str = "") -> Stream:
-    """A stream of patches, or of rows that nothing names. `behind`: what stands behind a picture's patches."""
+def name_images(calls: list[Frame], stack: str, rows: int, before: str = "") -> tuple[Stream, Frame | None]:
+    """A stream of patches, or of rows that nothing names, without its number; and the call that was given the pictures.
+
+    `before`: what a contract puts before a picture's patches.
+    """
     for f in calls:
         pixels: Any = picture(f)
         if pixels is None:
             continue
-        if pixels.dim() == 4 and rows % pixels.shape[0] == 0:
-            shape = pixels.shape[0], rows // pixels.shape[0]
-            grid, after = grid_of(f.module, tuple(pixels.shape), shape[1], behind), behind
-            if behind == "text" and pixels.shape[-1] != pixels.shape[-2]:
-                after = "row"  # HiDream pads pictures that are no squares
-            if grid is not None or not behind:
-                return Stream("vision", shape, "image", number, False, grid=grid, behind=after)
+        if (found := layout_of(f, pixels, rows, before)) is not None:
+            layout, facts = found
+            note = None if layout.known else _nowhere(f)
+            shape = pixels.shape[0], layout.places
+            return Stream("vision", shape, "image", -1, False, facts=facts, layout=layout, note=note), f
         if f.inputs.get("pixel_values") is not pixels and pixels.dim() > 2 and rows > 0 and rows % pixels.shape[0] == 0:
-            return Stream(stack, (pixels.shape[0], rows // pixels.shape[0]), "row", number, False)  # packed latents, videos
+            shape = pixels.shape[0], rows // pixels.shape[0]  # packed latents, videos
+            return Stream(stack, shape, "row", -1, False, note=_nowhere(f)), f
         grid = next((g for n in ("grid_thw", "image_grid_thw") if torch.is_tensor(g := f.inputs.get(n))), None)
         if grid is not None and pixels.dim() == 2 and pixels.shape[0] % rows == 0:
             config = getattr(f.module, "config", None)
             merge = getattr(getattr(config, "vision_config", config), "spatial_merge_size", 1)
             facts = {"grid": grid, "patches": torch.tensor(pixels.shape[0])}
-            return Stream("vision", (1, rows), "image", number, False, facts=facts, merge=merge)
-    return Stream(stack, (1, rows), "row", number, False)
+            return Stream("vision", (1, rows), "image", -1, False, facts=facts, merge=merge), f
+    given = next((f for f in calls if picture(f) is not None), None)
+    return Stream(stack, (1, rows), "row", -1, False, note=None if given is None else _nowhere(given)), given
+
+
+def _nowhere(frame: Frame) -> str:
+    return (
+        f"where the patches of {type(frame.module).__name__} lie cannot be known (no patch size of its own and no sizes that "
+        "it is handed, img_shapes or img_sizes, explain how many rows its routers see): they are stored without frame, y and x"
+    )
+
+
+def in_order(streams: Iterable[Stream]) -> list[Stream]:
+    """Each stream once; of those of the same pictures the one with most places first, so that it begins their sequences."""
+    listed = list(dict.fromkeys(streams))
+    first = {stream.generation: number for number, stream in reversed(list(enumerate(listed)))}
+    return sorted(listed, key=lambda stream: (first[stream.generation], -stream.shape[1] if stream.layout is not None else 0))
 
 
 def picture(frame: Frame) -> Tensor | None:

@@ -115,7 +115,8 @@ class Identity:
         columns: dict[str, Any] = {"token": token, "sequence": named.sequence[row, place], "position": position}
         columns |= {"generated": named.generated[row, place]}
         if stream.kind == "image":
-            columns |= patches(stream, place, arrays)
+            columns |= patches(stream, row, place, arrays)
+            self._frames(token, columns.pop("frame"))
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
@@ -139,9 +140,7 @@ class Identity:
         import pyarrow as pa
 
         unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
-        if (frame >= 0).any():
-            tokens, labels = columns["token"][frame >= 0], [str(f) for f in frame[frame >= 0]]
-            self.writer.add("token_labels", {"token": tokens, "kind": ["frame"] * len(labels), "label": labels})
+        self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],
             "vocab_id": pa.array(columns["vocab_id"], pa.uint32(), mask=unit > 0),
@@ -149,6 +148,12 @@ class Identity:
             "y": pa.array(y, pa.int32(), mask=y < 0),
             "x": pa.array(x, pa.int32(), mask=x < 0),
         }
+
+    def _frames(self, token: np.ndarray, frame: np.ndarray) -> None:
+        """The label `frame` of tokens that lie in one."""
+        if (frame >= 0).any():
+            labels = [str(f) for f in frame[frame >= 0]]
+            self.writer.add("token_labels", {"token": token[frame >= 0], "kind": ["frame"] * len(labels), "label": labels})
 
     def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
         """The words that prompts' tokens are of, and their labels."""
@@ -182,6 +187,12 @@ class Identity:
         if new:
             self._seen.update(new)
             self.writer.add("vocab", {"vocab_id": new, "text": self.text_of(new)})
+
+
+def distinct(keys: Sequence[np.ndarray]) -> int:
+    """How many tokens a forward has, of which several streams may hold the same."""
+    whole = keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys)) if keys else np.empty(0)
+    return int((whole >= 0).sum())
 
 
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
