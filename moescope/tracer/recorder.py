@@ -14,11 +14,11 @@ from .. import hooks
 from ..contracts import Record, Site
 from ..errors import ModelError
 from ..models.guidance import UNCONDITIONAL
-from ..words import listed
 from .activations.observers import Observers
 from .activations.recursive import Repeated
 from .capture.frames import Frame, Frames, Stream
 from .capture.inner_runs import depth, outermost
+from .capture.left_out import SURE, LeftOut
 from .capture.open_calls import silent
 from .capture.structure import Structure
 from .capture.uncompiled import Uncompiled
@@ -31,8 +31,6 @@ from .sequences.generating import stops
 from .sequences.streams import in_order
 from .sequences.token_rows import SequenceInfo
 from .training_steps import TrainingSteps
-
-_SURE = 3  # forwards in which every router fires once, after which nobody asks whether a call lies inside another
 
 
 class Recorder:
@@ -53,10 +51,8 @@ class Recorder:
         self.first = 0  # number of a batch's first forward
         self.told: dict[str, Any] = {}  # conditions of the forwards that follow, by the caller
         self.says: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None  # those that a pipeline around it knows
-        self.outside = 0  # routers that fired outside of the model's forward
-        self._cut = self._empty = self._inner = self._none = 0
-        self._missed: dict[str, int] = {}  # routers that did not fire where others of their stack did, in so many forwards
-        self._once = self._late = 0  # forwards in a row in which every router fired once; those that came as a surprise
+        self.left_out = LeftOut()
+        self._once = 0  # forwards in a row in which every router fired once
         self._doubled: tuple[list[SequenceInfo], list[SequenceInfo]] = [], []  # of a batch, and of it with both halves
         self._records: list[tuple[Record, Frame, int]] = []
         self._sampled = False
@@ -119,38 +115,18 @@ class Recorder:
 
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
-        counts = {
-            "ended by an exception and were left out": self._cut,
-            "ran on tensors without values (fake or meta), executed nothing, and were left out": self._empty,
-            "ran the model inside its own call (a first pass for weights of adapters, say), and what it decided there was left "
-            "out": self._inner,
-            "asked no router at all (a kernel that runs past them, say), and nothing is stored of them": self._none,
-        }
-        said = [f"{count} forwards {what}" for what, count in counts.items() if count]
-        for count in sorted(set(self._missed.values())):
-            paths = listed([path for path, n in self._missed.items() if n == count])
-            said.append(
-                f"{paths} did not fire in {count} forwards in which others of its stack did (its layer was skipped, or a "
-                "kernel ran past it): nothing of it is stored there"
-            )
-        if self._late:
-            said.append(
-                f"in {self._late} forwards routers fired again and again for the first time after {_SURE} in which they had "
-                "not: if the model ran itself inside its own call there, these forwards hold what it decided in that run too"
-            )
-        if self.outside:
-            said.append(
-                f"routers fired {self.outside} times outside of a forward of {type(self.model).__name__}; that is not recorded"
-            )
+        said = self.left_out.sentences(type(self.model).__name__)
         return said + list(self._frames.notes) + self.observers.notes() + self._uncompiled.said
 
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()
         if frame is None:
-            self.outside += not (silent() or torch._C._current_graph_task_id() != -1)  # backward runs checkpointed layers again
+            self.left_out.outside += not (
+                silent() or torch._C._current_graph_task_id() != -1
+            )  # backward runs checkpointed layers again
         elif self._sampled:
             self._progress.fired.add(record.site.key)
-            self._records.append((record, frame, depth(frame) if self._once < _SURE else 0))
+            self._records.append((record, frame, depth(frame) if self._once < SURE else 0))
 
     def _opened(self) -> None:
         if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
@@ -167,16 +143,17 @@ class Recorder:
         self._opened_at = time.perf_counter()
 
     def _left_out(self) -> None:
-        self._records, self._cut = [], self._cut + 1
+        self._records = []
+        self.left_out.cut += 1
         self.observers.sums.take_back("forward")
 
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
         if self._sampled and len(self._records) < len(self._stacks):
-            self._miss({record.site.key for record, *_ in self._records})
+            self.left_out.passed({record.site.key for record, *_ in self._records}, self._stacks, self._paths)
         records = self._outermost()
         if any(_valueless(record.experts) for record, _ in records):
-            self._empty += 1
+            self.left_out.empty += 1
             self.observers.sums.take_back("forward")
         elif records or self.observers.looked:
             forward, routed = self._forward(frame, records, began - self._opened_at)
@@ -186,23 +163,15 @@ class Recorder:
         self._progress.model += began - self._opened_at
         self._progress.trace += ended - began
 
-    def _miss(self, fired: set[int]) -> None:
-        """Count routers of a stack that ran which were not asked; an encoder need not run in every forward."""
-        self._none += not fired
-        ran = {self._stacks[key] for key in fired}
-        for key, stack in self._stacks.items():
-            if stack in ran and key not in fired:
-                self._missed[self._paths[key]] = self._missed.get(self._paths[key], 0) + 1
-
     def _outermost(self) -> list[tuple[Record, Frame]]:
         """The records of the call itself, numbered by firing; not those of a run of the model inside it."""
         again = len({record.site.key for record, *_ in self._records}) < len(self._records)
-        if not again and self._once >= _SURE:  # nearly every forward: nothing to number, nothing inside another
+        if not again and self._once >= SURE:  # nearly every forward: nothing to number, nothing inside another
             found, self._records = [(record, frame) for record, frame, _ in self._records], []
             return found
         records = outermost(self._records)
-        self._inner += len(records) < len(self._records)
-        self._late += again and self._once >= _SURE
+        self.left_out.inner += len(records) < len(self._records)
+        self.left_out.late += again and self._once >= SURE
         self._once = 0 if again else self._once + 1
         self._records = []
         fired: dict[int, int] = {}
