@@ -120,8 +120,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("same", [False, True])
-@pytest.mark.parametrize("order", LOOPS)
+@pytest.mark.parametrize(("order", "same"), [*((order, False) for order in LOOPS), ("negative prompt", True), ("prompt", True)])
 def test_loops_of_somebodys_own(order: str, same: bool, tmp_path: Path) -> None:
     """By what is given, not by a custom; and nothing where prompts are the negative ones too."""
     call = {"latents": torch.randn(2, 3, 16, 16), "prompt_embeds": torch.tensor([1, 2]),
