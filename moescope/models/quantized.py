@@ -7,6 +7,7 @@ routers and experts, or change the model in its first forward. What a model then
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -171,6 +172,11 @@ def _missing(packages: list[tuple[str, str]]) -> list[str]:
 def options(name: str, cls: Any, config: Any, how: How, method: str | None) -> dict[str, Any]:
     """What `from_pretrained` is told of quantization. InputError for a checkpoint that is quantized already."""
     placed: dict[str, Any] = {"device_map": {"": how.device}}
+    used = [(WAYS[how.quantize].package,) * 2] if how.quantize is not None else _PACKAGES.get(method or "", [])
+    for _, module in used:
+        import_module(
+            module
+        )  # what it has to say at that, it says here: Transformers' own log is read while weights are loaded
     if how.quantize is not None:
         if method is not None:
             raise InputError(
