@@ -46,9 +46,9 @@ def precision(model: nn.Module) -> torch.dtype:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    """The state dict, with what Accelerate keeps elsewhere in its place, and what takes part and is in no state dict."""
-    held = model.state_dict()
-    return {key: fetched(model, key, value) for key, value in held.items()} | hidden_modules.tensors(model)
+    """The state dict, and what takes part and is in no state dict; what Accelerate keeps elsewhere is on the meta device here, and
+    `fetched` one at a time, for all of it may be more than there is memory."""
+    return dict(model.state_dict()) | hidden_modules.tensors(model)
 
 
 def weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

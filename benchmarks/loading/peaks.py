@@ -34,7 +34,7 @@ def peak(command: Sequence[str], *, limit: int | None = None, env: dict[str, str
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
     began = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=bounded, env=env)  # noqa: PLW1509
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=bounded, env=env)
     most = {"VmHWM": 0, "RssAnon": 0}
     while child.poll() is None:
         for name, value in _status(child.pid).items():
@@ -55,4 +55,17 @@ def _status(pid: int) -> dict[str, int]:
 
 def traced(model: str, data: str, store: str, *options: str) -> list[str]:
     """The command line of a trace."""
-    return [sys.executable, "-m", "moescope.cli", "trace", model, "--data", data, "--store", store, "--overwrite", "-q", *options]
+    return [
+        sys.executable,
+        "-m",
+        "moescope.cli",
+        "trace",
+        model,
+        "--data",
+        data,
+        "--store",
+        store,
+        "--overwrite",
+        "-q",
+        *options,
+    ]

@@ -24,6 +24,9 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _UNSIZED = re.compile(
     r"position|token|window|length|context|ctx|seq|theta|freq|pixel|image|seed|chunk|_ids?$|scal|audio|time|frame|rate"
 )
+_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8", "F8_E5M2": "float8"}
+_DAMAGED = "{} is damaged: its header does not describe its tensors; fetch it again"
+_POINTER = b"version https://git-lfs"
 _STACKED = re.compile(r"layers?$|blocks?$|depth|n_layer")
 
 
@@ -41,6 +44,7 @@ def read_json(path: Path) -> Any:
     _regular(path)
     if path.stat().st_size > _JSON:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes, more than any such file needs; give the original one")
+    _no_pointer(path)
     data = path.read_bytes()[: _JSON + 1]
     try:
         return json.loads(data.decode())
@@ -50,6 +54,11 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} is nested too deeply; give the original file") from error
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); give the original file") from error
+
+
+def _no_pointer(path: Path) -> None:
+    if pointer(path):
+        raise ModelError(f"{path} only says where git-lfs has the file; fetch what is in it: git lfs pull")
 
 
 def config_of(folder: Path, remote: bool, pickle: bool) -> dict[str, Any]:
@@ -107,7 +116,31 @@ def _weights(folder: Path) -> list[Path]:
         if (folder / index).exists():
             return _indexed(folder, folder / index)
     plain = sorted(folder.glob("*.safetensors"))
+    _all_shards(folder, plain)
     return plain or sorted(path for path in folder.iterdir() if path.suffix in _PICKLED)
+
+
+def _all_shards(folder: Path, files: list[Path]) -> None:
+    """ModelError where files are numbered shards and there is no index, or nothing but what a download has begun."""
+    numbered = [match for file in files if (match := re.search(r"-(\d{5})-of-(\d{5})$", file.stem))]
+    if numbered:
+        raise ModelError(
+            f"{folder} has {len(numbered)} of {int(numbered[0][2])} files of its weights and no index of them "
+            f"({_INDEXES[0]}){_cut(folder)}"
+        )
+    if not files and (begun := _begun(folder)):
+        raise ModelError(f"{folder} has no weights, only what a download has begun ({begun[0].name}); fetch it again")
+
+
+def _begun(folder: Path) -> list[Path]:
+    """Files that a download left unfinished, in the folder or where the hub's client keeps them beside it."""
+    kept = folder / ".cache" / "huggingface" / "download"
+    return sorted([*folder.glob("*.incomplete"), *(kept.rglob("*.incomplete") if kept.is_dir() else ())])
+
+
+def _cut(folder: Path) -> str:
+    begun = _begun(folder)
+    return f"; a download was cut off here ({begun[0].name}): fetch it again" if begun else "; fetch it again"
 
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
@@ -120,13 +153,14 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
         raise ModelError(f"{index} names {strange[0][:80]!r}, which is no file of its folder; give the original index")
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise ModelError(
-            f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights); fetch it again"
+            f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights){_cut(folder)}"
         )
     return [folder / name for name in files]
 
 
 def _no_pickles(folder: Path, files: list[Path]) -> None:
     for file in files:
+        _no_pointer(file)
         if _is_safetensors(file):
             continue
         if file.suffix in _PICKLED or _is_pickle(file):
@@ -156,21 +190,44 @@ def _is_pickle(path: Path) -> bool:
     return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
+def pointer(path: Path) -> bool:
+    """Whether a file only says where git-lfs has the real one."""
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Files in safetensors that loading would read; none where it reads others, or there are none."""
+    found = _weights(folder)
+    return found if all(_is_safetensors(file) for file in found) else []
+
+
+def entries(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(type, numbers, bytes) of every tensor by a file's header. ModelError for a header that is damaged."""
+    for name, entry in _read_header(path).items():
+        if name != "__metadata__":
+            begin, end = entry.get("data_offsets", (0, 0))
+            yield _TYPES.get(str(entry.get("dtype")), str(entry.get("dtype")).lower()), prod(entry["shape"]), end - begin
+
+
 def _shapes(files: list[Path]) -> Shapes:
     shapes = [shape for file in files for shape in _header(file)]
     return Shapes(len(shapes), max((d for s in shapes for d in s), default=0), sum(map(prod, shapes)))
 
 
-def _header(path: Path) -> Iterator[list[int]]:
-    """Shapes of the tensors. ModelError for a header that is damaged."""
-    damaged = f"{path} is damaged: its header does not describe its tensors; fetch it again"
+def _read_header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         size = struct.unpack("<Q", file.read(8))[0]
         try:
-            header = json.loads(file.read(size))
+            return json.loads(file.read(size))  # type: ignore[no-any-return]
         except (ValueError, RecursionError) as error:
-            raise ModelError(damaged) from error
-    for name, entry in header.items():
+            raise ModelError(_DAMAGED.format(path)) from error
+
+
+def _header(path: Path) -> Iterator[list[int]]:
+    """Shapes of the tensors. ModelError for a header that is damaged."""
+    damaged = _DAMAGED.format(path)
+    for name, entry in _read_header(path).items():
         if name == "__metadata__":
             continue
         shape = entry.get("shape") if isinstance(entry, dict) else None

@@ -1,7 +1,7 @@
 """Load what a user names: a specimen, a local folder, an adapter's folder, a V-MoE checkpoint, a model of the hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from ..foreign import doing
 from . import zoo
 from .adapters import base_of, is_adapter, put_on
 from .guard import config_of, unpickled
-from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
+from .loaded import How, Loaded, dtype_of, tokenizer_of
+from .memory_plan import LARGE, planned
 from .missing import complete, readable, reported, steady
+from .one_copy import one_copy, spread_over
 from .pipelines import denoiser, load_pipeline
+from .placement import device_of, placement
 from .small import load_small
 
-__all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens"]
+__all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens", "taking"]
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SPECIMENS = Path(__file__).parent / "specimens"
 
@@ -34,10 +37,13 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: str | Path | Mapping[str, Any] | None = None,
+    max_memory: str | Mapping[Any, Any] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     allow_missing: bool = False,
+    say: Callable[[str], object] | None = None,
 ) -> Loaded:
     """Load a model by name or path, in evaluation mode; an adapter's folder (PEFT) as its base model with the adapter in it.
 
@@ -45,11 +51,33 @@ def load(
     unless `trust_remote_code`, pickled weights unless `allow_pickle`. ModelError too where the checkpoint lacks weights that
     the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
     are missing are the same random numbers each time (a V-MoE must be whole always).
+
+    `dtype`: the checkpoint's own, unless one is named. `device_map` (a strategy, a JSON file, {module: device}) and `max_memory`
+    ("0=20GB,cpu=64GB") spread a model over GPUs, memory and the disk, as `device="auto"` does by itself where it does not fit;
+    `say` hears what a large one takes before it is loaded. InputError for devices that are not there and maps that do not fit,
+    ModelError where there is not enough memory.
     """
-    where = device_of(device)
-    how = How(where, dtype_of(dtype, where), trust_remote_code, allow_pickle, allow_missing)
+    where = placement(device, device_map, max_memory)
+    how = How(where, dtype_of(dtype), trust_remote_code, allow_pickle, allow_missing, say=say)
     with doing(f"loading {name}", ModelError):
         return _found(str(name), how, revision)
+
+
+def taking(name: str | Path, **how: Any) -> str:
+    """What loading a model would take and where it would go, in one line; its config.json is enough. Options as of `load`.
+
+    ModelError where it would not fit. InputError for what is no model of Transformers, whose size nobody asks for.
+    """
+    where = placement(how.get("device", "auto"), how.get("device_map"), how.get("max_memory"))
+    asked = How(where, dtype_of(how.get("dtype", "auto")), how.get("trust_remote_code", False), True, True)
+    folder: Path | str = specimens().get(str(name), Path(name))
+    if isinstance(folder, Path) and not (folder / "config.json").exists():
+        if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
+            raise InputError(f"{name} has no config.json, from which its size could be told; name a model of Transformers")
+        folder = str(name)
+    with doing(f"planning {name}", ModelError):
+        config, _ = _configuration(str(name), folder, asked)
+        return planned(str(name), _class(config), config, folder, asked).sentence()
 
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
@@ -83,14 +111,8 @@ def _adapter(name: str, folder: Path, how: How) -> Loaded:
     readable(folder)
     base = base_of(folder)
     try:
-        under = load(
-            base,
-            device=str(how.device),
-            dtype=str(how.dtype).removeprefix("torch."),
-            trust_remote_code=how.remote,
-            allow_pickle=how.pickle,
-            allow_missing=how.missing,
-        )
+        with doing(f"loading {base}", ModelError):
+            under = _found(base, how, None)
     except MoescopeError as error:
         raise type(error)(f"{name} is an adapter of {base}, which cannot be loaded: {error}") from error
     notes = put_on(name, folder, under.model, how.missing)
@@ -108,6 +130,15 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
             from .vmoe import VMoE
 
             return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
+    config, options = _configuration(name, folder, how)
+    model, info = _weights(name, _class(config), config, folder, how, options)
+    tokenizer, reason = tokenizer_of(folder, options)
+    notes = complete(name, model, info, how.missing)
+    return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+
+
+def _configuration(name: str, folder: Path | str, how: How) -> tuple[Any, dict[str, Any]]:
+    """A model's configuration, and with which options it and the weights are read."""
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
@@ -116,17 +147,22 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     transformers.utils.logging.disable_progress_bar()
     if not how.remote and "auto_map" in transformers.PretrainedConfig.get_config_dict(folder, **options)[0]:
         raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
-    model, info = _weights(name, _class(transformers.AutoConfig.from_pretrained(folder, **options)), folder, how, options)
-    tokenizer, reason = tokenizer_of(folder, options)
-    notes = complete(name, model, info, how.missing)
-    return Loaded(name, model.to(how.device).eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    return transformers.AutoConfig.from_pretrained(folder, **options), options
 
 
-def _weights(name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The model, and what Transformers says of weights that were not there or not taken."""
+def _weights(
+    name: str, cls: Any, config: Any, folder: Path | str, how: How, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """The model where it goes, and what Transformers says of weights that were not there or not taken."""
+    found = planned(name, cls, config, folder, how)
+    if how.say is not None and found.total >= LARGE:
+        how.say(found.sentence())
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
-    with reported(name), steady(how.missing):
-        return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
+    with reported(name), steady(how.missing), one_copy(found.places), spread_over(found) as places:
+        model, info = cls.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **places.options, **asked
+        )
+    return places.kept_for(model), info
 
 
 def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
