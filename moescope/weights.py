@@ -46,8 +46,10 @@ def precision(model: nn.Module) -> torch.dtype:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    """The state dict, and what takes part and is in no state dict; what Accelerate keeps elsewhere is on the meta device here, and
-    `fetched` one at a time, for all of it may be more than there is memory."""
+    """The state dict, and what takes part and is in no state dict.
+
+    What Accelerate keeps elsewhere is on the meta device here, to be `fetched` one at a time: all may be more than fits.
+    """
     return dict(model.state_dict()) | hidden_modules.tensors(model)
 
 

@@ -52,10 +52,10 @@ def load(
     the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
     are missing are the same random numbers each time (a V-MoE must be whole always).
 
-    `dtype`: the checkpoint's own, unless one is named. `device_map` (a strategy, a JSON file, {module: device}) and `max_memory`
-    ("0=20GB,cpu=64GB") spread a model over GPUs, memory and the disk, as `device="auto"` does by itself where it does not fit;
-    `say` hears what a large one takes before it is loaded. InputError for devices that are not there and maps that do not fit,
-    ModelError where there is not enough memory.
+    `dtype`: the checkpoint's own, unless one is named. `device_map` (a strategy, a JSON file, {module: device}) and
+    `max_memory` ("0=20GB,cpu=64GB") spread a model over GPUs, memory and the disk, as `device="auto"` does by itself where it
+    does not fit; `say` hears what a large one takes before it is loaded. InputError for devices that are not there and maps
+    that do not fit, ModelError where there is not enough memory.
     """
     where = placement(device, device_map, max_memory)
     how = How(where, dtype_of(dtype), trust_remote_code, allow_pickle, allow_missing, say=say)

@@ -45,7 +45,8 @@ class Plan:
 
     def sentence(self) -> str:
         """What it takes, in one line."""
-        types = " and ".join(f"{size(n)} in {name}" for name, n in sorted(self.weights.items(), key=lambda kv: -kv[1]))
+        seen = {name: n for name, n in self.weights.items() if n >= self.total / 500}  # not every norm in another type
+        types = " and ".join(f"{size(n)} in {name}" for name, n in sorted(seen.items(), key=lambda kv: -kv[1]))
         where = ", ".join(f"{size(n)} to {said(p)} ({size(self.free.get(p, 0))} free)" for p, n in self.places.items())
         return f"{self.name} has {self.parameters / 1e9:,.2f} billion weights, {types}; {where}"
 
@@ -101,7 +102,7 @@ def plan(
 ) -> Plan:
     """What `model` (a skeleton) takes on `free` bytes by device, and the map where it must be spread.
 
-    `stored`: {type: (weights, bytes)} of a checkpoint that is quantized already, which are taken for its sizes. `packed`: bytes of a
+    `stored`: {type: (weights, bytes)} of a checkpoint that is quantized already, taken for its sizes. `packed`: bytes of a
     weight that will be quantized. ModelError in one sentence where it cannot fit, with what would.
     """
     free = dict(available(where.most) if free is None else free)
@@ -155,8 +156,8 @@ def _fitting(found: Plan, where: Placement) -> Plan:
             continue
         extra = f" and {size(found.largest)} to put the largest together" if place == "cpu" else ""
         raise ModelError(
-            f"{found.name} does not fit: {size(share)} of weights ({', '.join(found.weights)}) would go to {said(place)}{extra}, "
-            f"where {size(room)} are free; {_cure(found, where, place)}"
+            f"{found.name} does not fit: {size(share)} of weights ({', '.join(found.weights)}) would go to {said(place)}"
+            f"{extra}, where {size(room)} are free; {_cure(found, where, place)}"
         )
     return found
 

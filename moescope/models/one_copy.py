@@ -5,6 +5,7 @@ Transformers maps the files of a checkpoint into memory and opens all of them at
 is read instead of mapped here, by one thread; what goes to a GPU is left as Transformers has it, whose pages can be dropped.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -72,6 +73,7 @@ def spread_over(found: Plan) -> Iterator[Spread]:
         direct = device.type != "cpu" and _has_accelerate()  # without it: by way of the CPU
         yield Spread({"device_map": {"": device}} if direct else {}, None if direct else device, None)
         return
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # that weights are on the disk has been said
     folder = tempfile.mkdtemp(prefix="moescope-offload-") if "disk" in found.map.values() else None
     try:
         yield Spread({"device_map": found.map, "offload_folder": folder}, None, folder)

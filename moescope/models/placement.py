@@ -109,7 +109,8 @@ def _read(path: Path) -> dict[str, Any]:
     """A map from a file. InputError for a file that is not there, no JSON, or another thing than an object."""
     if not path.is_file():
         raise InputError(
-            f"there is no device map {str(path)[:200]!r}: name a JSON file of modules and devices, or one of {', '.join(STRATEGIES)}"
+            f"there is no device map {str(path)[:200]!r}: name a JSON file of modules and devices, or one of "
+            + ", ".join(STRATEGIES)
         )
     try:
         found = read_json(path)
@@ -127,7 +128,8 @@ def _map(found: Mapping[str, Any], origin: object) -> dict[str, Device]:
     for module, place in found.items():
         if not isinstance(module, str) or isinstance(place, bool) or not isinstance(place, int | str | torch.device):
             raise InputError(
-                f"{where} puts {str(module)[:80]!r} on {json.dumps(place, default=str)[:80]}, which is no device: cpu, disk, or the number of a GPU"
+                f"{where} puts {str(module)[:80]!r} on {json.dumps(place, default=str)[:80]}, which is no device: "
+                "cpu, disk, or the number of a GPU"
             )
     return {module: _name(str(place)) for module, place in found.items()}
 

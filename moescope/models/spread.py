@@ -38,7 +38,8 @@ def checked(model: nn.Module, places: Mapping[str, Device]) -> Mapping[str, Devi
     if strange := sorted(set(places) - known):
         parts = ", ".join(name for name, _ in model.named_children())
         raise InputError(
-            f"the device map names {listed([name[:80] for name in strange])}, which {kind} has not; its parts are {parts}, and what is in them"
+            f"the device map names {listed([name[:80] for name in strange])}, which {kind} has not; its parts are "
+            f"{parts}, and what is in them"
         )
     left = [name for name, _ in model.named_parameters() if place_of(name, places) is None]
     if left:

@@ -10,7 +10,7 @@ from .options import TEXT
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--device", default="auto", type=TEXT, show_default=True,
                  help="cpu, cuda, cuda:1; auto: a GPU if there is one, and spread where it does not fit."),
-    click.option("--device-map", type=TEXT, help="auto, balanced, balanced_low_0, sequential, or a JSON file {module: device}."),
+    click.option("--device-map", type=TEXT, help="auto, balanced, balanced_low_0, sequential, or a JSON file."),
     click.option("--max-memory", type=TEXT, help='What a model that is spread may take: "0=20GB,cpu=64GB".'),
     click.option("--dtype", default="auto", type=TEXT, show_default=True,
                  help="auto (the checkpoint's own), float32, bfloat16, float16."),
