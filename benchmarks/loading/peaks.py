@@ -1,6 +1,6 @@
 """Peak memory of a command of its own process, with a limit on what it may hold beside files that it maps.
 
-`resident`: the most that was in memory, pages of mapped files included (VmHWM, which is `ru_maxrss`). `anonymous`: the most that
+`resident`: the most that was in memory, pages of mapped files included (VmHWM, as `ru_maxrss`). `anonymous`: the most that
 was no page of a file, which is what cannot be given back without swap (RssAnon, looked at every 20 ms).
 """
 

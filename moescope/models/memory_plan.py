@@ -139,7 +139,7 @@ def _placed(ready: Plan, model: nn.Module, where: Placement, weigh: Callable[[st
 def _bounds(ready: Plan, where: Placement) -> dict[Device, int]:
     """What the maker of a map may fill: of what is free, less what is needed to put the largest weight together."""
     kept = 1.0 if where.most else _KEPT
-    gpus = {place: int(free * kept) for place, free in ready.free.items() if isinstance(place, int)}
+    gpus: dict[Device, int] = {place: int(free * kept) for place, free in ready.free.items() if isinstance(place, int)}
     return {**gpus, "cpu": max(0, ready.free["cpu"] - (0 if where.most else ready.largest))}
 
 
