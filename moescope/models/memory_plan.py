@@ -19,7 +19,7 @@ from ..memory import free as free_ram
 from .guard import entries, weight_files
 from .loaded import How
 from .placement import Device, Placement
-from .spread import checked, made, shares
+from .spread import checked, disjoint, made, shares
 
 LARGE = 1 << 30  # bytes of weights from which on something is said
 _KEPT = 0.9  # of a GPU's free memory: the rest is for what a forward computes
@@ -123,8 +123,8 @@ def plan(
 def _placed(ready: Plan, model: nn.Module, where: Placement, weigh: Callable[[str, torch.Tensor], float]) -> Plan:
     one: Device = where.device.index or 0 if where.device.type == "cuda" else where.device.type
     if isinstance(where.map, dict):
-        places = shares(model, checked(model, where.map), weigh, ready.total)
-        return _fitting(_with(ready, places, where.map), where)
+        given = disjoint(model, checked(model, where.map))
+        return _fitting(_with(ready, shares(model, given, weigh, ready.total), given), where)
     room = ready.free.get(one, ready.free["cpu"])
     fits = ready.total + (ready.largest if one == "cpu" else 0) <= room * (1.0 if one == "cpu" or where.most else _KEPT)
     if where.map is None and (fits or not where.may_spread):

@@ -49,6 +49,26 @@ def checked(model: nn.Module, places: Mapping[str, Device]) -> Mapping[str, Devi
     return places
 
 
+def disjoint(model: nn.Module, places: Mapping[str, Device]) -> dict[str, Device]:
+    """The same map with no module inside another: Accelerate hooks the outer one over the inner, and Transformers takes
+    layers.10 for a part of layers.1."""
+    found: dict[str, Device] = {}
+
+    def walk(name: str, module: nn.Module, place: Device | None) -> None:
+        place, prefix = places.get(name, place), f"{name}." if name else ""
+        if place is not None and not any(other.startswith(prefix) and other != name for other in places):
+            found[name] = place
+            return
+        for part, child in module.named_children():
+            walk(prefix + part, child, place)
+        for part in (*module._parameters, *module._buffers):
+            if (own := places.get(prefix + part, place)) is not None:
+                found[prefix + part] = own
+
+    walk("", model, None)
+    return found
+
+
 def place_of(name: str, places: Mapping[str, Device]) -> Device | None:
     """Where a weight goes: by the longest name in a map that it is, or lies in."""
     while name and name not in places:

@@ -1,4 +1,4 @@
-"""Models that are spread over memory and the disk: what is recorded is what a plain copy executes, and what cannot be is refused."""
+"""Models spread over memory and the disk: recorded is what a plain copy executes; what cannot be is refused in a sentence."""
 
 import gc
 import json
@@ -69,7 +69,9 @@ def test_what_is_recorded_is_what_a_plain_copy_executes(folder: Path, way: str, 
     assert any(p.is_meta for p in spread.parameters())
     with moescope.Tracer(spread, tmp_path / "s.duckdb", inputs={"input_ids": ids()}) as tracer, torch.no_grad():
         given = spread(input_ids=ids(3, 9)).logits
-    assert torch.equal(given, logits)
+    # a matrix of one row is multiplied in another order where its address in memory is another: the gate of the shared expert
+    difference = 1e-6 if "qwen2_moe" in str(folder) else 0.0
+    assert float((given - logits).abs().max()) <= difference
     assert all(p.identical for p in tracer.proof)
     assert weights_sha256(spread) == weights_sha256(plain)
     query = "select list(expert order by expert) from assignments group by router, token order by router, token"
@@ -91,7 +93,7 @@ def test_the_folder_of_what_is_on_the_disk_ends_with_the_model(
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("small") / "model"
-    mixtral().to(torch.bfloat16).save_pretrained(found, max_shard_size="60KB")
+    mixtral(layers=4).to(torch.bfloat16).save_pretrained(found, max_shard_size="60KB")
     np.savez(found.parent / "data.npz", input_ids=ids(3, 9).numpy())
     return found
 
@@ -104,23 +106,23 @@ def run(folder: Path, store: Path, *options: str, command: str = "trace") -> Any
 def test_commands_record_the_same_wherever_weights_lie(small: Path, tmp_path: Path) -> None:
     (tmp_path / "map.json").write_text(json.dumps({"model": "cpu", "model.layers.1": "disk", "lm_head": "disk"}))
     rows = []
-    for number, options in enumerate([[], ["--max-memory", "cpu=60KB"], ["--device-map", str(tmp_path / "map.json")]]):
+    for number, options in enumerate([[], ["--max-memory", "cpu=250KB"], ["--device-map", str(tmp_path / "map.json")]]):
         done = run(small, tmp_path / f"{number}.duckdb", *options)
         assert (done.exit_code, done.output) == (0, "")
         with moescope.open(tmp_path / f"{number}.duckdb") as store:
             rows.append(store.rows("select router, token, rank, expert, weight from assignments order by all"))
             assert store.rows("select dtype from models") == [("bfloat16",)]  # the checkpoint's own
     assert rows[0] == rows[1] == rows[2]
-    assert len(rows[0]) == 2 * 27 * 2
-    checked = run(small, tmp_path / "no", "--max-memory", "cpu=60KB", command="check")
-    assert checked.stdout.endswith("2 of 2 routers of " + f"{small} are recorded as executed\n")
-    assert run(small, tmp_path / "1.duckdb", "--max-memory", "cpu=60KB", "--experts", "0:1", command="ablate").exit_code == 0
+    assert len(rows[0]) == 4 * 27 * 2
+    checked = run(small, tmp_path / "no", "--max-memory", "cpu=250KB", command="check")
+    assert checked.stdout.endswith("4 of 4 routers of " + f"{small} are recorded as executed\n")
+    assert run(small, tmp_path / "1.duckdb", "--max-memory", "cpu=250KB", "--experts", "0:1", command="ablate").exit_code == 0
 
 
 def test_what_loading_takes_is_said_without_loading(small: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((small / "config.json").read_text())
-    mine = run(tmp_path, tmp_path, "--dry-run", "--max-memory", "cpu=60KB", command="check").stdout
-    told = run(small, tmp_path, "--dry-run", "--max-memory", "cpu=60KB", command="check").stdout
+    mine = run(tmp_path, tmp_path, "--dry-run", "--max-memory", "cpu=250KB", command="check").stdout
+    told = run(small, tmp_path, "--dry-run", "--max-memory", "cpu=250KB", command="check").stdout
     assert mine.partition(" has ")[2].split(" free")[0] == told.partition(" has ")[2].split(" free")[0]
     assert told.startswith(f"{small} has 0.00 billion weights, 0.00 GB in bfloat16; ")
     assert " to cpu (" in told
@@ -145,7 +147,7 @@ REFUSED: dict[str, tuple[list[str], Any, str]] = {
     "a place that is none": (["--device-map", "MAP"], WHOLE | {"lm_head": None}, "puts 'lm_head' on null, which is no device"),
     "a part of a place": (["--device-map", "MAP"], WHOLE | {"lm_head": 1.5}, "puts 'lm_head' on 1.5, which is no device"),
     "a GPU in a map": (["--device-map", "MAP"], WHOLE | {"lm_head": 77}, "device 'cuda:77' cannot be used here"),
-    "a given map and bounds": (["--device-map", "MAP", "--max-memory", "cpu=1GB"], WHOLE, "max-memory is for maps that are made"),
+    "a given map and bounds": (["--device-map", "MAP", "--max-memory", "cpu=1GB"], WHOLE, "max-memory is for maps that"),
     "bounds without a size": (["--max-memory", "cpu"], None, "'cpu' says no size"),
     "bounds in no unit": (["--max-memory", "cpu=4 loaves"], None, "'4 loaves' is no size such as 20GB"),
     "bounds below nothing": (["--max-memory", "cpu=-1"], None, "'-1' is no size"),
@@ -185,7 +187,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(
 
 
 def test_what_does_not_fit_in_memory_goes_to_the_disk_by_itself(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moescope.models.memory_plan.free_ram", lambda: 60_000)
+    monkeypatch.setattr("moescope.models.memory_plan.free_ram", lambda: 300_000)
     said: list[str] = []
     monkeypatch.setattr("moescope.models.loading.LARGE", 0)
     model = load(small, say=said.append).model
@@ -212,7 +214,7 @@ ERRORS: dict[str, BaseException] = {
 def test_memory_that_runs_out_is_told_in_one_sentence(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: str
 ) -> None:
-    def full(*_: object, **__: object) -> None:
+    def full(self: object, input_ids: object = None, **_: object) -> None:
         raise ERRORS[error]
 
     monkeypatch.setattr(where, full)
