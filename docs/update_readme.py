@@ -152,9 +152,17 @@ def peers() -> str:
     return "\n".join(lines)
 
 
+def memory() -> str:
+    """What models that people have take, by calculation."""
+    from benchmarks.loading.published import table
+
+    return table()
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
+    "memory": memory,
     "pages": pages,
     "systems": systems,
     "views": views,
