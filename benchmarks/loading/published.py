@@ -1,7 +1,7 @@
 """What models that people have take on machines that people have, by calculation: nothing is loaded.
 
-Configurations by the published config.json of mistralai/Mixtral-8x7B-v0.1 and openai/gpt-oss-20b (sizes as in their model cards:
-46.7 and 20.9 billion weights). A GPU keeps a tenth of its memory for what a forward computes.
+Configurations by the published config.json of mistralai/Mixtral-8x7B-v0.1 and openai/gpt-oss-20b (sizes as in their model
+cards: 46.7 and 20.9 billion weights). A GPU keeps a tenth of its memory for what a forward computes.
 """
 
 from collections.abc import Iterator

@@ -87,11 +87,14 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
     if (folder / "config.json").exists():
         return _folder(name, folder, how)
     if (folder / "model_index.json").exists():
+        _whole(name, how)
         pipe = load_pipeline(folder, how.device, how.dtype, how.pickle)
         return Loaded(name, denoiser(pipe), pipe=pipe)
     if name in zoo.names() and not folder.exists():
+        _whole(name, how)
         return load_small(name, how, SPECIMENS / "mixtral")
     if Path(f"{name}.index").exists():
+        _whole(name, how)
         return _checkpoint(name, how.device, how.dtype)
     if folder.exists():
         raise ModelError(
@@ -104,6 +107,14 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
             f"small model of a system: {', '.join(zoo.names())}"
         )
     return _folder(name, name, replace(how, revision=revision))
+
+
+def _whole(name: str, how: How) -> None:
+    """InputError where something is to be spread that is no model of Transformers."""
+    if how.place.map is not None:
+        raise InputError(
+            f"{name} is no model of Transformers, and only those are spread; leave --device-map and --max-memory out"
+        )
 
 
 def _adapter(name: str, folder: Path, how: How) -> Loaded:
@@ -129,6 +140,7 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
         if config.get("model_type") == "vmoe":
             from .vmoe import VMoE
 
+            _whole(name, how)
             return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
     config, options = _configuration(name, folder, how)
     model, info = _weights(name, _class(config), config, folder, how, options)

@@ -238,6 +238,25 @@ def test_bounds_that_are_none(asked: str) -> None:
         memory_of(asked)
 
 
+@pytest.mark.parametrize("name", ["vmoe", "mor"])
+def test_what_is_not_spread_says_so(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is no model of Transformers, and only those are spread"):
+        load(name, max_memory="cpu=1GB")
+
+
+def test_an_adapter_on_a_model_that_is_spread(small: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    base = load(small).model
+    config = peft.LoraConfig(target_modules=["q_proj", "o_proj"], r=2, init_lora_weights=False)
+    base.name_or_path = str(small)
+    peft.get_peft_model(base, config).save_pretrained(tmp_path / "lora")
+    path = tmp_path / "lora" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(small)}))
+    assert not torch.equal(executed(load(tmp_path / "lora").model)[1], executed(load(small).model)[1])
+    with pytest.raises(MoescopeError, match="PEFT puts none on weights that are kept on the disk"):
+        load(tmp_path / "lora", max_memory="cpu=250KB")
+
+
 def test_a_map_from_python_is_held_to_the_same(small: Path) -> None:
     with pytest.raises(MoescopeError, match="the device map names nothing, which"):
         load(small, device_map={"": "cpu", "nothing": "disk"})
