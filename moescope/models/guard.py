@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .downloads import all_shards, cut, no_pointer
 
 _JSON = 256 << 20  # bytes of a JSON document at most: the largest tokenizers have 40 MB
 _HEADER = 100 << 20  # as safetensors itself bounds its header
@@ -26,7 +27,6 @@ _UNSIZED = re.compile(
 )
 _TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8", "F8_E5M2": "float8"}
 _DAMAGED = "{} is damaged: its header does not describe its tensors; fetch it again"
-_POINTER = b"version https://git-lfs"
 _STACKED = re.compile(r"layers?$|blocks?$|depth|n_layer")
 
 
@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
     _regular(path)
     if path.stat().st_size > _JSON:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes, more than any such file needs; give the original one")
-    _no_pointer(path)
+    no_pointer(path)
     data = path.read_bytes()[: _JSON + 1]
     try:
         return json.loads(data.decode())
@@ -54,11 +54,6 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} is nested too deeply; give the original file") from error
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); give the original file") from error
-
-
-def _no_pointer(path: Path) -> None:
-    if pointer(path):
-        raise ModelError(f"{path} only says where git-lfs has the file; fetch what is in it: git lfs pull")
 
 
 def config_of(folder: Path, remote: bool, pickle: bool) -> dict[str, Any]:
@@ -116,31 +111,8 @@ def _weights(folder: Path) -> list[Path]:
         if (folder / index).exists():
             return _indexed(folder, folder / index)
     plain = sorted(folder.glob("*.safetensors"))
-    _all_shards(folder, plain)
+    all_shards(folder, plain)
     return plain or sorted(path for path in folder.iterdir() if path.suffix in _PICKLED)
-
-
-def _all_shards(folder: Path, files: list[Path]) -> None:
-    """ModelError where files are numbered shards and there is no index, or nothing but what a download has begun."""
-    numbered = [match for file in files if (match := re.search(r"-(\d{5})-of-(\d{5})$", file.stem))]
-    if numbered:
-        raise ModelError(
-            f"{folder} has {len(numbered)} of {int(numbered[0][2])} files of its weights and no index of them "
-            f"({_INDEXES[0]}){_cut(folder)}"
-        )
-    if not files and (begun := _begun(folder)):
-        raise ModelError(f"{folder} has no weights, only what a download has begun ({begun[0].name}); fetch it again")
-
-
-def _begun(folder: Path) -> list[Path]:
-    """Files that a download left unfinished, in the folder or where the hub's client keeps them beside it."""
-    kept = folder / ".cache" / "huggingface" / "download"
-    return sorted([*folder.glob("*.incomplete"), *(kept.rglob("*.incomplete") if kept.is_dir() else ())])
-
-
-def _cut(folder: Path) -> str:
-    begun = _begun(folder)
-    return f"; a download was cut off here ({begun[0].name}): fetch it again" if begun else "; fetch it again"
 
 
 def _indexed(folder: Path, index: Path) -> list[Path]:
@@ -152,15 +124,13 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
     if strange := [name for name in files if Path(name).name != name or not name.strip()]:
         raise ModelError(f"{index} names {strange[0][:80]!r}, which is no file of its folder; give the original index")
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ModelError(
-            f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights){_cut(folder)}"
-        )
+        raise ModelError(f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights){cut(folder)}")
     return [folder / name for name in files]
 
 
 def _no_pickles(folder: Path, files: list[Path]) -> None:
     for file in files:
-        _no_pointer(file)
+        no_pointer(file)
         if _is_safetensors(file):
             continue
         if file.suffix in _PICKLED or _is_pickle(file):
@@ -188,12 +158,6 @@ def _is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4)
     return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
-
-
-def pointer(path: Path) -> bool:
-    """Whether a file only says where git-lfs has the real one."""
-    with path.open("rb") as file:
-        return file.read(len(_POINTER)) == _POINTER
 
 
 def weight_files(folder: Path) -> list[Path]:

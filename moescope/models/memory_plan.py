@@ -43,10 +43,14 @@ class Plan:
         """Bytes of all weights."""
         return sum(self.weights.values())
 
+    @property
+    def types(self) -> dict[str, int]:
+        """Bytes by type, the largest first; without what is only some norms or buffers in another type."""
+        return {name: n for name, n in sorted(self.weights.items(), key=lambda kv: -kv[1]) if n >= self.total / 50}
+
     def sentence(self) -> str:
         """What it takes, in one line."""
-        seen = {name: n for name, n in self.weights.items() if n >= self.total / 500}  # not every norm in another type
-        types = " and ".join(f"{size(n)} in {name}" for name, n in sorted(seen.items(), key=lambda kv: -kv[1]))
+        types = " and ".join(f"{size(n)} in {name}" for name, n in self.types.items())
         where = ", ".join(f"{size(n)} to {said(p)} ({size(self.free.get(p, 0))} free)" for p, n in self.places.items())
         return f"{self.name} has {self.parameters / 1e9:,.2f} billion weights, {types}; {where}"
 
@@ -126,7 +130,7 @@ def _placed(ready: Plan, model: nn.Module, where: Placement, weigh: Callable[[st
         given = disjoint(model, checked(model, where.map))
         return _fitting(_with(ready, shares(model, given, weigh, ready.total), given), where)
     room = ready.free.get(one, ready.free["cpu"])
-    fits = ready.total + (ready.largest if one == "cpu" else 0) <= room * (1.0 if one == "cpu" or where.most else _KEPT)
+    fits = ready.total + (_beside(ready, where) if one == "cpu" else 0) <= room * (1.0 if one == "cpu" or where.most else _KEPT)
     if where.map is None and (fits or not where.may_spread):
         return _fitting(_with(ready, {one: ready.total}, None), where)
     if where.strategy == "auto" and fits and where.device.type == "cpu":
@@ -136,11 +140,21 @@ def _placed(ready: Plan, model: nn.Module, where: Placement, weigh: Callable[[st
     return _fitting(_with(ready, shares(model, spread, weigh, ready.total), spread), where)
 
 
+def _beside(ready: Plan, where: Placement) -> int:
+    """Bytes of memory that loading and tracing take beside the weights: to put the largest together, and a part for the rest.
+
+    None where bounds were given: what may be filled is said by them.
+    """
+    return 0 if where.most else ready.largest + min(ready.total, LARGE) // 2
+
+
 def _bounds(ready: Plan, where: Placement) -> dict[Device, int]:
-    """What the maker of a map may fill: of what is free, less what is needed to put the largest weight together."""
+    """What the maker of a map may fill: of what is free, less what is taken beside the weights: twice of that which a model
+    in memory needs, since weights on the disk pass through it."""
     kept = 1.0 if where.most else _KEPT
     gpus: dict[Device, int] = {place: int(free * kept) for place, free in ready.free.items() if isinstance(place, int)}
-    return {**gpus, "cpu": max(0, ready.free["cpu"] - (0 if where.most else ready.largest))}
+    room = ready.free["cpu"]
+    return {**gpus, "cpu": max(0, room - min(2 * _beside(ready, where), room // 2))}
 
 
 def _with(ready: Plan, places: Mapping[Device, int], spread: dict[str, Device] | None) -> Plan:
@@ -151,12 +165,13 @@ def _fitting(found: Plan, where: Placement) -> Plan:
     """ModelError if some device has not what its share takes."""
     for place, share in found.places.items():
         room = found.free.get(place, found.free["cpu"])
-        need = share + (found.largest if place == "cpu" else 0)
+        beside = _beside(found, where) if place == "cpu" else 0
+        need = share + beside
         if need <= room:
             continue
-        extra = f" and {size(found.largest)} to put the largest together" if place == "cpu" else ""
+        extra = f" and {size(beside)} beside them" if beside else ""
         raise ModelError(
-            f"{found.name} does not fit: {size(share)} of weights ({', '.join(found.weights)}) would go to {said(place)}"
+            f"{found.name} does not fit: {size(share)} of weights ({', '.join(found.types)}) would go to {said(place)}"
             f"{extra}, where {size(room)} are free; {_cure(found, where, place)}"
         )
     return found
@@ -168,7 +183,7 @@ def _cure(found: Plan, where: Placement, place: Device) -> str:
         ways.append("set TMPDIR to a folder on a larger disk")
     elif not where.may_spread:
         ways.append("say --device auto, which spreads it over GPUs, memory and the disk, with --max-memory to bound each")
-    if "float32" in found.weights or "float64" in found.weights:
+    if {"float32", "float64"} & set(found.types):
         ways.append("--dtype bfloat16")
     return ", or ".join([*ways, "--quantize 4bit"])
 
