@@ -190,10 +190,18 @@ def quantized() -> str:
     return "\n".join(lines)
 
 
+def memory() -> str:
+    """What models that people have take, by calculation."""
+    from benchmarks.loading.published import table
+
+    return table()
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "commands": commands,
     "families": families,
     "gpu": gpu,
+    "memory": memory,
     "pages": pages,
     "quantized": quantized,
     "systems": systems,

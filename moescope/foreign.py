@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from .errors import MoescopeError
 
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NO_MEMORY = re.compile(r"DefaultCPUAllocator|Cannot allocate memory|CUDA out of memory|os error 12\b|not enough memory: you")
+_LESS = "give less at once (--batch-size, --max-length), or spread the model (--device auto --max-memory)"
 _WORDS = {
     errno.ENOSPC: "the disk is full; make room",
     errno.EDQUOT: "the disk quota is used up; make room",
@@ -60,9 +62,24 @@ def one_line(text: str, most: int = 300) -> str:
     return line if len(line) <= most else f"{line[:most]} …"
 
 
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out: of Python, of a system call, of a GPU, or of torch on a CPU, which tells it in words alone."""
+    if error is None:
+        return False
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if "OutOfMemoryError" in names and "RuntimeError" in names:
+        return True
+    told = isinstance(error, RuntimeError) or "SafetensorError" in names
+    return told and bool(_NO_MEMORY.search(str(error)))
+
+
 def _wrong(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory; give less at once"
+    if out_of_memory(error):
+        gpu = re.search(r"GPU \d+", str(error))
+        where = f" on {gpu[0]}" if gpu else ""
+        return f"there is not enough memory{where}; " + (_LESS if isinstance(error, RuntimeError) else "give less at once")
     if isinstance(error, RecursionError):
         return "something is nested too deeply to be read"
     if isinstance(error, UnicodeEncodeError):

@@ -46,10 +46,13 @@ def precision(model: nn.Module) -> torch.dtype:
 
 
 def state(model: nn.Module) -> dict[str, Any]:
-    """The state dict, with what Accelerate keeps elsewhere in its place, and what takes part and is in no state dict."""
+    """The state dict, and what takes part and is in no state dict.
+
+    What Accelerate keeps elsewhere is on the meta device here, to be `fetched` one at a time: all may be more than fits.
+    """
     with _as_packed(model):
-        held = model.state_dict()
-    return {key: fetched(model, key, value) for key, value in held.items()} | hidden_modules.tensors(model)
+        held = dict(model.state_dict())
+    return held | hidden_modules.tensors(model)
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from ._support.model_options import NAMES as MODEL_OPTIONS
-from ._support.model_options import model_options
+from ._support.loading import loading, loads
 from ._support.options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
 
 
@@ -38,12 +37,7 @@ def _experts(text: str) -> Any:
 @click.option("--classes", callback=NAMES, help="Image models: class labels in the order of the model's outputs.")
 @click.option("--plain", is_flag=True, help="Compute every forward pass whole.")
 @click.option("--seed", default=0, show_default=True, type=SEED)
-@click.option("--device", default="auto", type=TEXT, show_default=True)
-@click.option("--dtype", default="auto", type=TEXT, show_default=True)
-@model_options
-@click.option("--trust-remote-code", is_flag=True)
-@click.option("--allow-pickle", is_flag=True)
-@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
+@loads
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(model: str, store: Path, data: str | None, quiet: bool, **options: Any) -> None:
     """Ablate experts of MODEL on the inputs of a run in STORE, and keep the effects there (view ablation_effects).
@@ -60,8 +54,7 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
 
     alone("ablate the whole model and write into one store: start one process")
     check_plan(store, seed=options["seed"], limit=options["limit"], batch_size=options["batch_size"])
-    shared = ("device", "dtype", "trust_remote_code", "allow_pickle", "allow_missing", *MODEL_OPTIONS)
-    loaded = load(model, **{k: options.pop(k) for k in shared})
+    loaded = load(model, **loading(options, quiet))
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
     wanted(find(loaded.model), options["experts"], options["sweep"])  # before a baseline is traced for what cannot be done
     _traced(loaded, store, data, options["run"], limit, batch_size)

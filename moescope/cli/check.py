@@ -1,31 +1,32 @@
 """moescope check: prove that a model's routers are recorded as executed."""
 
 import json
+from typing import Any
 
 import click
 
-from ._support.model_options import model_options
+from ._support.loading import loading, loads
 from ._support.options import TEXT
 
 
 @click.command(name="check")
 @click.argument("model", type=TEXT)
-@click.option("--device", default="auto", type=TEXT, show_default=True)
-@click.option("--dtype", default="auto", type=TEXT, show_default=True)
-@model_options
-@click.option("--trust-remote-code", is_flag=True)
-@click.option("--allow-pickle", is_flag=True)
-@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
+@loads
+@click.option("--dry-run", is_flag=True, help="Only say what loading takes and where it goes; config.json is enough.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list.")
-def command(model: str, as_json: bool, **loading: object) -> None:
+def command(model: str, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Find the routers of MODEL and prove each; exit 1 with the reason if one fails. Nothing is written."""
     from dataclasses import asdict
 
     from ..contracts import find
-    from ..models.loading import load
+    from ..models.loading import load, taking
     from ..proof import example_inputs, prove
 
-    loaded = load(model, **loading)  # type: ignore[arg-type]
+    how = loading(options)
+    if dry_run:
+        click.echo(taking(model, **how))
+        return
+    loaded = load(model, **how)
     sites = find(loaded.model)
     proved = prove(loaded.model, sites, example_inputs(loaded.model))
     for note in [*loaded.notes, *proved.left_out]:

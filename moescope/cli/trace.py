@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from ._support.model_options import NAMES as MODEL_OPTIONS
-from ._support.model_options import model_options
+from ._support.loading import loading, loads
 from ._support.options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
 
 
@@ -24,11 +23,9 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 )
 @click.option("--store", required=True, type=FILE, help="The DuckDB file; made, or given one more run.")
 @click.option("--name", type=TEXT, help="Your name for the run.")
-@click.option("--device", default="auto", type=TEXT, show_default=True, help="auto, cpu, cuda, cuda:1 ...")
-@click.option("--dtype", default="auto", type=TEXT, show_default=True, help="auto, float32, bfloat16, float16.")
+@loads
 @click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")
 @click.option("--expert-parallel", is_flag=True, help="Under torchrun: the same, and each process has whole experts.")
-@model_options
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
 @click.option("--batch-size", default=8, show_default=True, type=BATCH)
 @click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
@@ -56,9 +53,6 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
 @click.option("--revision", type=TEXT, help="Of a hub model.")
-@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model.")
-@click.option("--allow-pickle", is_flag=True, help="Load weights that are pickled.")
-@click.option("--allow-missing", is_flag=True, help="Load a checkpoint whose weights are not all there, or not all known.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
 @click.option("--append", is_flag=True, help="Add a run to the store if it exists (which is what happens anyway).")
@@ -77,7 +71,7 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
         raise click.UsageError("--resume and --overwrite exclude each other")
     with many(model, data, options) as first, Bar(quiet or not first) as bar:
         try:
-            run = _trace(model, data, store, options, bar)
+            run = _trace(model, data, store, options, bar, quiet)
         except KeyboardInterrupt:
             bar.say(f"moescope: interrupted; what was traced is kept: look with moescope info {store}, go on with --resume")
             raise SystemExit(130) from None
@@ -85,7 +79,7 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
         summary(store, run)
 
 
-def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any) -> int:
+def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any, quiet: bool) -> int:
     import torch
 
     from ..models.loading import load
@@ -94,9 +88,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
 
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned})
-    loading = {k: options.pop(k) for k in ("device", "dtype", "revision", "trust_remote_code", "allow_pickle", "allow_missing")}
-    loading["parallel"] = options.pop("parallel")
-    loading |= {name: options.pop(name) for name in MODEL_OPTIONS}
+    how = loading(options, quiet) | {name: options.pop(name) for name in ("revision", "parallel")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
     capture = Options(
@@ -112,7 +104,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     options.pop("append")
     options["generate"] = options["generate"] or 0
     threads = options.pop("threads")
-    loaded = load(model, **loading)
+    loaded = load(model, **how)
     if threads or sum(size(w) for _, w in weights(loaded.model)) < 100_000_000:
         torch.set_num_threads(threads or 1)
     return trace(

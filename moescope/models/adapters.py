@@ -72,6 +72,11 @@ def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:
         import peft
     except ImportError as error:
         raise ModelError(f"{name} is an adapter, and PEFT, which puts it on, is not installed: pip install peft") from error
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ModelError(
+            f"{name} is an adapter, and PEFT puts none on weights that are kept on the disk or beside a GPU; merge it into its "
+            "base model (merge_and_unload, save_pretrained) and trace that, or load both where all of it fits"
+        )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         if config.is_prompt_learning:

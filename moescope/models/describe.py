@@ -60,11 +60,10 @@ def fingerprint(model: nn.Module) -> tuple[str, list[str]]:
     is said in a note.
     """
     state = weights.state(model)
-    held = {key: weights.pieces(value) for key, value in sorted(state.items())}
-    whole = sum(p.numel() * p.element_size() for found in held.values() for p in found if torch.is_tensor(p)) <= _WHOLE
+    whole = sum(map(_extent, state.values())) <= _WHOLE
     digest, unread = hashlib.sha256(), []
-    for key, found in held.items():
-        for part in found:
+    for key in sorted(state):
+        for part in weights.pieces(weights.fetched(model, key, state[key])):
             data = _bytes(part, whole)
             if torch.is_tensor(part):
                 digest.update(f"{key}{tuple(part.shape)}{part.dtype}".encode())
@@ -72,6 +71,13 @@ def fingerprint(model: nn.Module) -> tuple[str, list[str]]:
             unread += [key] if data is None else []
     parts = [key for key, value in state.items() if weights.sharded(value)]
     return ("" if whole else "sample:") + digest.hexdigest(), [*_notes(unread, parts)]
+
+
+def _extent(value: Any) -> int:
+    """Bytes of what is in an entry of a state dict; of what lies elsewhere without fetching it."""
+    if isinstance(value, Tensor) and value.is_meta:
+        return value.numel() * value.element_size()
+    return sum(p.numel() * p.element_size() for p in weights.pieces(value) if torch.is_tensor(p))
 
 
 def _bytes(piece: weights.Piece, whole: bool) -> bytes | None:

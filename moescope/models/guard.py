@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .downloads import all_shards, cut, no_pointer
 
 _JSON = 256 << 20  # bytes of a JSON document at most: the largest tokenizers have 40 MB
 _HEADER = 100 << 20  # as safetensors itself bounds its header
@@ -24,6 +25,8 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _UNSIZED = re.compile(
     r"position|token|window|length|context|ctx|seq|theta|freq|pixel|image|seed|chunk|_ids?$|scal|audio|time|frame|rate"
 )
+_TYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64", "F8_E4M3": "float8", "F8_E5M2": "float8"}
+_DAMAGED = "{} is damaged: its header does not describe its tensors; fetch it again"
 _STACKED = re.compile(r"layers?$|blocks?$|depth|n_layer")
 
 
@@ -41,6 +44,7 @@ def read_json(path: Path) -> Any:
     _regular(path)
     if path.stat().st_size > _JSON:
         raise ModelError(f"{path} has {path.stat().st_size:,} bytes, more than any such file needs; give the original one")
+    no_pointer(path)
     data = path.read_bytes()[: _JSON + 1]
     try:
         return json.loads(data.decode())
@@ -107,6 +111,7 @@ def _weights(folder: Path) -> list[Path]:
         if (folder / index).exists():
             return _indexed(folder, folder / index)
     plain = sorted(folder.glob("*.safetensors"))
+    all_shards(folder, plain)
     return plain or sorted(path for path in folder.iterdir() if path.suffix in _PICKLED)
 
 
@@ -119,14 +124,13 @@ def _indexed(folder: Path, index: Path) -> list[Path]:
     if strange := [name for name in files if Path(name).name != name or not name.strip()]:
         raise ModelError(f"{index} names {strange[0][:80]!r}, which is no file of its folder; give the original index")
     if missing := [name for name in files if not (folder / name).is_file()]:
-        raise ModelError(
-            f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights); fetch it again"
-        )
+        raise ModelError(f"{folder} lacks {missing[0][:80]} ({len(missing)} of {len(files)} files of its weights){cut(folder)}")
     return [folder / name for name in files]
 
 
 def _no_pickles(folder: Path, files: list[Path]) -> None:
     for file in files:
+        no_pointer(file)
         if _is_safetensors(file):
             continue
         if file.suffix in _PICKLED or _is_pickle(file):
@@ -156,21 +160,38 @@ def _is_pickle(path: Path) -> bool:
     return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Files in safetensors that loading would read; none where it reads others, or there are none."""
+    found = _weights(folder)
+    return found if all(_is_safetensors(file) for file in found) else []
+
+
+def entries(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(type, numbers, bytes) of every tensor by a file's header. ModelError for a header that is damaged."""
+    for name, entry in _read_header(path).items():
+        if name != "__metadata__":
+            begin, end = entry.get("data_offsets", (0, 0))
+            yield _TYPES.get(str(entry.get("dtype")), str(entry.get("dtype")).lower()), prod(entry["shape"]), end - begin
+
+
 def _shapes(files: list[Path]) -> Shapes:
     shapes = [shape for file in files for shape in _header(file)]
     return Shapes(len(shapes), max((d for s in shapes for d in s), default=0), sum(map(prod, shapes)))
 
 
-def _header(path: Path) -> Iterator[list[int]]:
-    """Shapes of the tensors. ModelError for a header that is damaged."""
-    damaged = f"{path} is damaged: its header does not describe its tensors; fetch it again"
+def _read_header(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         size = struct.unpack("<Q", file.read(8))[0]
         try:
-            header = json.loads(file.read(size))
+            return json.loads(file.read(size))  # type: ignore[no-any-return]
         except (ValueError, RecursionError) as error:
-            raise ModelError(damaged) from error
-    for name, entry in header.items():
+            raise ModelError(_DAMAGED.format(path)) from error
+
+
+def _header(path: Path) -> Iterator[list[int]]:
+    """Shapes of the tensors. ModelError for a header that is damaged."""
+    damaged = _DAMAGED.format(path)
+    for name, entry in _read_header(path).items():
         if name == "__metadata__":
             continue
         shape = entry.get("shape") if isinstance(entry, dict) else None

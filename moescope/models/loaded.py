@@ -1,5 +1,6 @@
 """What loading gives: a model ready to run, where and in which precision; and tokenizers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..foreign import doing, one_line
+from ..foreign import doing
+from .placement import Placement
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -42,25 +44,10 @@ class Loaded:
         return "image" if self.prepare is not None else "text"
 
 
-def device_of(device: str) -> torch.device:
-    """`auto`: a GPU where there is one. InputError if the device asked for is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"device {device!r} cannot be used here: {one_line(first)}; try cpu") from error
-    if found.type == "meta":
-        raise InputError("device 'meta' holds no numbers, so nothing can be run there; try cpu")
-    return found
-
-
-def dtype_of(dtype: str, device: torch.device) -> torch.dtype | str:
-    """`auto`: float32 on a CPU, the checkpoint's own type on a GPU."""
+def dtype_of(dtype: str) -> torch.dtype | str:
+    """`auto`: the checkpoint's own type."""
     if dtype == "auto":
-        return torch.float32 if device.type == "cpu" else "auto"
+        return "auto"
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
     if dtype not in known:
         raise InputError(f"dtype {dtype!r} is not one of auto, {', '.join(known)}")
@@ -71,7 +58,7 @@ def dtype_of(dtype: str, device: torch.device) -> torch.dtype | str:
 class How:
     """How weights are loaded."""
 
-    device: torch.device
+    place: Placement
     dtype: torch.dtype | str
     remote: bool
     pickle: bool
@@ -80,6 +67,12 @@ class How:
     parallel: Any = None  # over processes: what Transformers is told
     quantize: str | None = None
     attention: str | None = None
+    say: Callable[[str], object] | None = None  # told what a large model will take, before it is loaded
+
+    @property
+    def device(self) -> torch.device:
+        """What a model begins on."""
+        return self.place.device
 
 
 def tokenizer_of(folder: Path | str, options: dict[str, Any]) -> tuple[Any, str]:

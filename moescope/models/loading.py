@@ -1,7 +1,7 @@
 """Load what a user names: a specimen, a local folder, an adapter's folder, a V-MoE checkpoint, a model of the hub."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from ..foreign import doing
 from . import attention, quantized, zoo
 from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
 from .guard import config_of, unpickled
-from .loaded import How, Loaded, device_of, dtype_of, tokenizer_of
+from .loaded import How, Loaded, dtype_of, tokenizer_of
+from .memory_plan import LARGE, planned
 from .missing import complete, readable, reported, steady
+from .one_copy import one_copy, spread_over
 from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
+from .placement import device_of, placement
 from .small import load_small
 
-__all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens"]
+__all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens", "taking"]
 _HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SPECIMENS = Path(__file__).parent / "specimens"
 
@@ -35,6 +38,8 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    device_map: str | Path | Mapping[str, Any] | None = None,
+    max_memory: str | Mapping[Any, Any] | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
@@ -43,6 +48,7 @@ def load(
     quantize: str | None = None,
     attn: str | None = None,
     adapter: str | Path | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> Loaded:
     """Load a model by name or path, in evaluation mode; an adapter's folder (PEFT) as its base model with the adapter in it.
 
@@ -53,18 +59,24 @@ def load(
     that the processes of torchrun run together. `quantize`: a way to quantize a plain checkpoint of Transformers
     (models.quantized.WAYS). `attn`: its attention (models.attention.WAYS). `adapter`: the folder of an adapter (PEFT) to put
     on. InputError where they cannot be had here.
+
+    `dtype`: the checkpoint's own, unless one is named. `device_map` (a strategy, a JSON file, {module: device}) and
+    `max_memory` ("0=20GB,cpu=64GB") spread a model over GPUs, memory and the disk, as `device="auto"` does by itself where it
+    does not fit; `say` hears what a large one takes before it is loaded. InputError for devices that are not there and maps
+    that do not fit, ModelError where there is not enough memory.
     """
-    processes = distributed(parallel, device=device)
-    where = device_of(device)
+    processes = distributed(parallel, device=device, device_map=device_map, max_memory=max_memory)
+    where = placement(device, device_map, max_memory)
     how = How(
         where,
-        dtype_of(dtype, where),
+        dtype_of(dtype),
         trust_remote_code,
         allow_pickle,
         allow_missing,
         parallel=processes,
-        quantize=quantized.check_way(quantize, where),
-        attention=attention.check_attention(attn, where),
+        quantize=quantized.check_way(quantize, where.device),
+        attention=attention.check_attention(attn, where.device),
+        say=say,
     )
     with doing(f"loading {name}", ModelError):
         found = (
@@ -72,6 +84,24 @@ def load(
         )
         check_distributed(str(name), found.model, processes)
         return found
+
+
+def taking(name: str | Path, **how: Any) -> str:
+    """What loading a model would take and where it would go, in one line; its config.json is enough. Options as of `load`.
+
+    ModelError where it would not fit. InputError for what is no model of Transformers, whose size nobody asks for.
+    """
+    where = placement(how.get("device", "auto"), how.get("device_map"), how.get("max_memory"))
+    way = quantized.check_way(how.get("quantize"), where.device)
+    asked = How(where, dtype_of(how.get("dtype", "auto")), how.get("trust_remote_code", False), True, True, quantize=way)
+    folder: Path | str = specimens().get(str(name), Path(name))
+    if isinstance(folder, Path) and not (folder / "config.json").exists():
+        if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
+            raise InputError(f"{name} has no config.json, from which its size could be told; name a model of Transformers")
+        folder = str(name)
+    with doing(f"planning {name}", ModelError):
+        config, _, method = _configuration(str(name), folder, asked)
+        return planned(str(name), _class(config), config, folder, asked, method).sentence()
 
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
@@ -105,6 +135,10 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
 
 def _plain(name: str, how: How) -> None:
     """InputError for what only models of Transformers take, asked of another."""
+    if how.place.map is not None:
+        raise InputError(
+            f"{name} is no model of Transformers, and only those are spread; leave --device-map and --max-memory out"
+        )
     asked = {"--quantize": how.quantize, "--attn": how.attention}
     if said := " and ".join(f"{option} {value}" for option, value in asked.items() if value is not None):
         raise InputError(f"{name} is no model of Transformers, and only those take {said}; leave it out")
@@ -116,7 +150,8 @@ def _adapter(name: str, folder: Path, how: How) -> Loaded:
     readable(folder)
     base = base_of(folder)
     try:
-        under = _found(base, how, None)
+        with doing(f"loading {base}", ModelError):
+            under = _found(base, how, None)
     except MoescopeError as error:
         raise type(error)(f"{name} is an adapter of {base}, which cannot be loaded: {error}") from error
     return _adapted(under, base, name, folder, how)
@@ -150,6 +185,15 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
 
             _plain(name, how)
             return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
+    config, options, method = _configuration(name, folder, how)
+    model, info = _weights(name, config, folder, how, options, method)
+    tokenizer, reason = tokenizer_of(folder, options)
+    notes = complete(name, model, info, how.missing) + quantized.settle(name, model, how, method)
+    return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+
+
+def _configuration(name: str, folder: Path | str, how: How) -> tuple[Any, dict[str, Any], str | None]:
+    """A model's configuration, with which options it and the weights are read, and how these are quantized, if they are."""
     import transformers
 
     options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
@@ -160,25 +204,26 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     if not how.remote and "auto_map" in settings:
         raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
     method = quantized.brought(name, settings)
-    found = transformers.AutoConfig.from_pretrained(folder, **options)
-    cls = _class(found)
-    asked = options | attention.options(name, cls, how.attention) | quantized.options(name, cls, found, how, method)
-    model, info = _weights(name, cls, folder, how, asked, method)
-    tokenizer, reason = tokenizer_of(folder, options)
-    notes = complete(name, model, info, how.missing) + quantized.settle(name, model, how, method)
-    there = how.parallel is not None or how.quantize or method  # each process has its part where it belongs; so have kernels
-    placed = model if there else model.to(how.device)
-    return Loaded(name, placed.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    return transformers.AutoConfig.from_pretrained(folder, **options), options, method
 
 
 def _weights(
-    name: str, cls: Any, folder: Path | str, how: How, options: dict[str, Any], method: str | None
+    name: str, config: Any, folder: Path | str, how: How, options: dict[str, Any], method: str | None
 ) -> tuple[Any, dict[str, Any]]:
-    """The model, and what Transformers says of weights that were not there or not taken."""
+    """The model where it goes, and what Transformers says of weights that were not there or not taken."""
+    cls = _class(config)
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
-    asked |= {"distributed_config": how.parallel} if how.parallel is not None else {}
+    asked |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **attention.options(name, cls, how.attention)}
+    asked |= quantized.options(name, cls, config, how, method)
     with reported(name, method or how.quantize), steady(how.missing):
-        return cls.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **asked)  # type: ignore[no-any-return]
+        if how.parallel is not None:  # each process has its part where it belongs
+            return cls.from_pretrained(folder, distributed_config=how.parallel, **asked)  # type: ignore[no-any-return]
+        found = planned(name, cls, config, folder, how, method)
+        if how.say is not None and found.total >= LARGE:
+            how.say(found.sentence())
+        with one_copy(found.places), spread_over(found, quantized.stays_where_loaded(how, method)) as places:
+            model, info = cls.from_pretrained(folder, **places.options, **asked)
+    return places.kept_for(model), info
 
 
 def _from_hub(name: str, revision: str | None) -> dict[str, Any]:

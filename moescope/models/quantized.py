@@ -5,7 +5,7 @@ routers and experts, or change the model in its first forward. What a model then
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -100,6 +100,13 @@ def _no_gpu(device: torch.device) -> str:
     return "" if device.type == "cuda" else f"has no kernel for a {device.type}: it needs an NVIDIA GPU"
 
 
+_BYTES = {  # a weight, with its scales: 32 bits for every 64 of four bits, one for a row of eight
+    "8bit": 1.0,
+    "4bit": 0.5 + 4 / 64,
+    "int8-torchao": 1.0,
+    "fp8-torchao": 1.0,
+    "int4-torchao": 0.5 + 4 / 128,
+}
 WAYS = {
     "8bit": Way("bitsandbytes", _bits8),
     "4bit": Way("bitsandbytes", _bits4),
@@ -171,7 +178,6 @@ def _missing(packages: list[tuple[str, str]]) -> list[str]:
 
 def options(name: str, cls: Any, config: Any, how: How, method: str | None) -> dict[str, Any]:
     """What `from_pretrained` is told of quantization. InputError for a checkpoint that is quantized already."""
-    placed: dict[str, Any] = {"device_map": {"": how.device}}
     used = [(WAYS[how.quantize].package,) * 2] if how.quantize is not None else _PACKAGES.get(method or "", [])
     for _, module in used:
         import_module(
@@ -185,19 +191,53 @@ def options(name: str, cls: Any, config: Any, how: How, method: str | None) -> d
         way = WAYS[how.quantize]
         with torch.device("meta"):
             bare = cls(config) if issubclass(cls, nn.Module) else cls.from_config(config, trust_remote_code=how.remote)
-        made = placed | {"quantization_config": way.settings(bare, how.device, how.dtype)}
+        made = {"quantization_config": way.settings(bare, how.device, how.dtype)}
         return made | ({"experts_implementation": "eager"} if way.package == "torchao" else {})
     if method == "torchao":  # stacked experts in its tensors know no grouped product, and have a type of their own
-        return placed | {"experts_implementation": "eager", "dtype": "auto"}
+        return {"experts_implementation": "eager", "dtype": "auto"}
     if method in ("mxfp4", "compressed-tensors"):
-        return placed | {"quantization_config": _read_back(method)}
-    return {} if method is None else placed
+        return {"quantization_config": _read_back(method)}
+    return {}
 
 
 def _read_back(method: str) -> Any:
     from transformers import CompressedTensorsConfig, Mxfp4Config
 
     return (Mxfp4Config if method == "mxfp4" else CompressedTensorsConfig)(dequantize=True)
+
+
+def bytes_each(way: str | None, model: nn.Module, device: torch.device) -> Callable[[str, torch.Tensor], float] | None:
+    """Bytes that a weight (path, tensor) of a model without numbers will take once it is quantized that way; None for no way."""
+    if way is None:
+        return None
+    kinds = set(_quantized(way, model, device))
+    share = _BYTES[way]
+    return lambda path, tensor: tensor.numel() * share if path in kinds else float(tensor.nbytes)
+
+
+def _quantized(way: str, model: nn.Module, device: torch.device) -> Iterator[str]:
+    """Paths of the weights that a way quantizes."""
+    if WAYS[way].package == "torchao":
+        patterns = [re.compile(pattern) for pattern in _matrices(model, "int4" not in way)]
+        yield from (name for name, _ in model.named_parameters() if any(p.fullmatch(name) for p in patterns))
+        return
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    odd = _unpackable(model) if way == "4bit" and device.type == "cpu" else None
+    kept = odd or get_keys_to_not_convert(model)
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and not any(name == part or name.endswith(f".{part}") for part in kept):
+            yield f"{name}.weight"
+
+
+def stays_packed(method: str | None, device: torch.device) -> bool:
+    """Whether weights that a checkpoint brings quantized stay so in memory; the others are read back in the model's type."""
+    return not (method is None or method in ("mxfp4", "compressed-tensors") or (method in _ROUNDED and device.type != "cuda"))
+
+
+def stays_where_loaded(how: How, method: str | None) -> bool:
+    """Whether a model must be loaded straight to its device, since its weights cannot be moved afterwards."""
+    return how.quantize is not None or method is not None
 
 
 def settle(name: str, model: Any, how: How, method: str | None) -> list[str]:

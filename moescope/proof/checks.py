@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import decisions
 from ..contracts import Call, Site
 from ..errors import MoescopeError, ProofFailed
+from ..foreign import out_of_memory
 from ..routers.scores import guess_score
 from .causes import cause
 from .tolerance import allowed
@@ -74,6 +75,8 @@ def recomputed(site: Site, call: Call, otherwise: str) -> float:
     except MoescopeError:
         raise
     except Exception as failure:
+        if out_of_memory(failure):
+            raise
         said = f"the output of {site.name} could not be recomputed from its record: {failure}{cause(site, '')}"
         raise ProofFailed(said) from failure
     difference = float((ours - call.output.float()).abs().max())

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .. import hidden_modules
 from ..contracts import Call, Edit, Site
 from ..errors import InputError, MoescopeError, ProofFailed
+from ..foreign import out_of_memory
 from .checks import check_calls, equal, shows, stored, tensors
 from .other_decision import follows
 from .state import State
@@ -111,6 +112,8 @@ def _first(model: nn.Module, run: Run) -> list[Tensor]:
     except MoescopeError:
         raise
     except Exception as failure:
+        if out_of_memory(failure):
+            raise
         said = (str(failure).splitlines() or [""])[0]
         raise InputError(
             f"{type(model).__name__} cannot run on the inputs of its proof ({type(failure).__name__}: {said}); give some that "

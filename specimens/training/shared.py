@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -40,11 +41,14 @@ def optimizer(model: nn.Module, peak: float) -> torch.optim.Optimizer:
 def save(model: PreTrainedModel, folder: Path) -> None:
     """Writes config.json and the weights rounded to bf16. The model itself goes on in float32.
 
-    bf16 values are float32-exact, so a model loaded in float32 computes with just the numbers in the file.
+    bf16 values are float32-exact, so a model loaded in float32, which config.json asks for, computes with just the numbers in
+    the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     full = {name: p.detach().clone() for name, p in model.named_parameters()}
     model.to(torch.bfloat16).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
     model.to(torch.float32)
     with torch.no_grad():
         for name, p in model.named_parameters():

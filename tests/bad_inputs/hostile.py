@@ -68,7 +68,14 @@ TEXTUAL = [
     "texts",
 ]
 PICTURES = ["images", "images.npz", "images/no/0.png"]
+MEMORY = ["cpu=1GB", "cpu=0", "cpu=1KB,disk=0", "cpu", "0=1GB", "cpu=-1", "cpu=4 loaves", "=", "cpu=1GB,cpu=2GB",
+          "disk=9TB", "cpu=9" + "9" * 30 + "GB", "meta=1GB", "cpu=1e9", "a=b=c"]  # fmt: skip
+MAPS = ["auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk", "model/config.json", "data.jsonl", "data.npz"]
+DEVICES = ["auto", "cpu", "cuda", "cuda:77", "cuda:-1", "mps", "meta", "disk", "xla", "cpu:3", "nonsense"]
 BY_NAME = {
+    "device": DEVICES,
+    "device_map": MAPS + PATHS,
+    "max_memory": MEMORY + PAIRS,
     "query": QUERIES,
     "model": MODELS,
     "layers": LISTS,

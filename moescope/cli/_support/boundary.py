@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from ...errors import MoescopeError
-from ...foreign import one_line, said
+from ...foreign import one_line, out_of_memory, said
 
 INTERRUPTED, UNREAD = 130, 141
 _MOST = 2000  # characters of a sentence
@@ -66,7 +66,7 @@ def _explained(error: BaseException, session: Session) -> int:
         return _say("interrupted", INTERRUPTED)  # DuckDB makes a RuntimeError of Ctrl-C
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         return UNREAD
-    hint = "" if isinstance(error, OSError | MemoryError) else " (moescope --debug shows where)"
+    hint = "" if isinstance(error, OSError) or out_of_memory(error) else " (moescope --debug shows where)"
     return _say(f"{said(error)}{hint}", 1)
 
 
