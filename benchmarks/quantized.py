@@ -15,7 +15,7 @@ from moescope.contracts import find
 from moescope.errors import MoescopeError
 from moescope.models import tiny
 from moescope.models.loading import load
-from moescope.models.quantized import WAYS
+from moescope.models.quantized.ways import WAYS
 from moescope.proof import Proved, example_inputs, prove
 
 SHIPPED = ("mixtral", "switch")

@@ -177,8 +177,8 @@ def quantized() -> str:
     import torch
 
     from moescope.models.loading import load
-    from moescope.models.quantization import quantization
-    from moescope.models.quantized import WAYS
+    from moescope.models.quantized.said import quantization
+    from moescope.models.quantized.ways import WAYS
 
     lines = ["| `--quantize` | `mixtral`, experts in one parameter a layer | `switch`, experts as modules |", "|---|---|---|"]
     for way, how in WAYS.items():

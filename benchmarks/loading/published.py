@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from moescope.models.memory_plan import Plan, plan, size, skeleton
-from moescope.models.placement import Device, Placement
-from moescope.models.quantized import bytes_each
+from moescope.models.placing.memory_plan import Plan, plan, size, skeleton
+from moescope.models.placing.placement import Device, Placement
+from moescope.models.quantized.ways import bytes_each
 
 GB = 10**9
 MIXTRAL: dict[str, Any] = {

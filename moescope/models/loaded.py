@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..foreign import doing
-from .placement import Placement
+from .placing.placement import Placement
 
 _TOKENIZERS = (
     "tokenizer.json",

@@ -1,30 +1,27 @@
 """Load what a user names: a specimen, a local folder, an adapter's folder, a V-MoE checkpoint, a model of the hub."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing
-from . import attention, quantized, zoo
+from . import attention, vision, zoo
 from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
 from .guard import config_of, unpickled
+from .hub import HUB_NAME, from_hub
 from .loaded import How, Loaded, dtype_of, tokenizer_of
-from .memory_plan import LARGE, planned
 from .missing import complete, readable, reported, steady
-from .one_copy import one_copy, spread_over
 from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
-from .placement import device_of, placement
+from .placing.memory_plan import LARGE, planned
+from .placing.one_copy import one_copy, spread_over
+from .placing.placement import device_of, placement
+from .quantized import checkpoints, ways
 from .small import load_small
 
 __all__ = ["Loaded", "device_of", "dtype_of", "load", "specimens", "taking"]
-_HUB_NAME = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}", re.ASCII)
 SPECIMENS = Path(__file__).parent / "specimens"
 
 
@@ -57,7 +54,7 @@ def load(
     the model has, holds others or some of another shape, unless `allow_missing`: then they are said in `notes`, and those that
     are missing are the same random numbers each time (a V-MoE must be whole always). `parallel`: tensor or expert, of a model
     that the processes of torchrun run together. `quantize`: a way to quantize a plain checkpoint of Transformers
-    (models.quantized.WAYS). `attn`: its attention (models.attention.WAYS). `adapter`: the folder of an adapter (PEFT) to put
+    (models.quantized.ways). `attn`: its attention (models.attention.WAYS). `adapter`: the folder of an adapter (PEFT) to put
     on. InputError where they cannot be had here.
 
     `dtype`: the checkpoint's own, unless one is named. `device_map` (a strategy, a JSON file, {module: device}) and
@@ -74,7 +71,7 @@ def load(
         allow_pickle,
         allow_missing,
         parallel=processes,
-        quantize=quantized.check_way(quantize, where.device),
+        quantize=ways.check_way(quantize, where.device),
         attention=attention.check_attention(attn, where.device),
         say=say,
     )
@@ -92,11 +89,11 @@ def taking(name: str | Path, **how: Any) -> str:
     ModelError where it would not fit. InputError for what is no model of Transformers, whose size nobody asks for.
     """
     where = placement(how.get("device", "auto"), how.get("device_map"), how.get("max_memory"))
-    way = quantized.check_way(how.get("quantize"), where.device)
+    way = ways.check_way(how.get("quantize"), where.device)
     asked = How(where, dtype_of(how.get("dtype", "auto")), how.get("trust_remote_code", False), True, True, quantize=way)
     folder: Path | str = specimens().get(str(name), Path(name))
     if isinstance(folder, Path) and not (folder / "config.json").exists():
-        if folder.exists() or not _HUB_NAME.fullmatch(str(name)):
+        if folder.exists() or not HUB_NAME.fullmatch(str(name)):
             raise InputError(f"{name} has no config.json, from which its size could be told; name a model of Transformers")
         folder = str(name)
     with doing(f"planning {name}", ModelError):
@@ -119,13 +116,13 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
         return load_small(name, how, SPECIMENS / "mixtral")
     if Path(f"{name}.index").exists():
         _plain(name, how)
-        return _checkpoint(name, how.device, how.dtype)
+        return vision.from_prefix(name, how)
     if folder.exists():
         raise ModelError(
             f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a pipeline's a "
             "model_index.json, a V-MoE checkpoint a file PREFIX.index"
         )
-    if not _HUB_NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         raise InputError(
             f"there is no model {name[:200]!r}: name a folder, owner/name on the hub, one of {', '.join(specimens())}, or a "
             f"small model of a system: {', '.join(zoo.names())}"
@@ -181,14 +178,12 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
         config = config_of(folder, how.remote, how.pickle)
         readable(folder)
         if config.get("model_type") == "vmoe":
-            from .vmoe import VMoE
-
             _plain(name, how)
-            return _vmoe(name, VMoE.from_pretrained(folder), how.device, how.dtype)
+            return vision.from_folder(name, folder, how)
     config, options, method = _configuration(name, folder, how)
     model, info = _weights(name, config, folder, how, options, method)
     tokenizer, reason = tokenizer_of(folder, options)
-    notes = complete(name, model, info, how.missing) + quantized.settle(name, model, how, method)
+    notes = complete(name, model, info, how.missing) + checkpoints.settle(name, model, how, method)
     return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
 
 
@@ -198,12 +193,12 @@ def _configuration(name: str, folder: Path | str, how: How) -> tuple[Any, dict[s
 
     options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
     if not isinstance(folder, Path):
-        options |= _from_hub(folder, how.revision)
+        options |= from_hub(folder, how.revision)
     transformers.utils.logging.disable_progress_bar()
     settings = transformers.PretrainedConfig.get_config_dict(folder, **options)[0]
     if not how.remote and "auto_map" in settings:
         raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
-    method = quantized.brought(name, settings)
+    method = checkpoints.brought(name, settings)
     return transformers.AutoConfig.from_pretrained(folder, **options), options, method
 
 
@@ -214,46 +209,16 @@ def _weights(
     cls = _class(config)
     asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
     asked |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **attention.options(name, cls, how.attention)}
-    asked |= quantized.options(name, cls, config, how, method)
+    asked |= checkpoints.options(name, cls, config, how, method)
     with reported(name, method or how.quantize), steady(how.missing):
         if how.parallel is not None:  # each process has its part where it belongs
             return cls.from_pretrained(folder, distributed_config=how.parallel, **asked)  # type: ignore[no-any-return]
         found = planned(name, cls, config, folder, how, method)
         if how.say is not None and found.total >= LARGE:
             how.say(found.sentence())
-        with one_copy(found.places), spread_over(found, quantized.stays_where_loaded(how, method)) as places:
+        with one_copy(found.places), spread_over(found, checkpoints.stays_where_loaded(how, method)) as places:
             model, info = cls.from_pretrained(folder, **places.options, **asked)
     return places.kept_for(model), info
-
-
-def _from_hub(name: str, revision: str | None) -> dict[str, Any]:
-    """Options for a name of the hub. ModelError where neither the hub nor the cache has it."""
-    if _hub_answers(name):
-        return {}
-    from huggingface_hub import try_to_load_from_cache
-
-    if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        raise ModelError(
-            f"{name} is not here and the hub cannot be reached: check the name or the network, or give a local folder"
-        )
-    return {"local_files_only": True}
-
-
-def _hub_answers(name: str) -> bool:
-    """Ask once, for at most five seconds, where loading would try for half a minute."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-    from huggingface_hub.errors import HfHubHTTPError
-
-    if HF_HUB_OFFLINE:
-        return False
-    try:
-        HfApi().model_info(name, timeout=5)
-    except HfHubHTTPError:
-        return True  # it says no, which loading will explain
-    except Exception:  # each HTTP library has its own
-        return False
-    return True
 
 
 def _class(config: Any) -> Any:
@@ -265,19 +230,3 @@ def _class(config: Any) -> Any:
             return found
     auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     return auto._model_mapping.get(type(config), auto)
-
-
-def _checkpoint(prefix: str, device: torch.device, dtype: Any) -> Loaded:
-    from .vmoe.checkpoint import from_checkpoint
-
-    return _vmoe(prefix, from_checkpoint(prefix), device, dtype)
-
-
-def _vmoe(name: str, model: Any, device: torch.device, dtype: Any) -> Loaded:
-    from .vmoe.images import prepare
-
-    def pixels(images: Sequence[Any] | np.ndarray) -> np.ndarray:
-        return prepare(images, model.config)
-
-    model = model.to(device) if isinstance(dtype, str) else model.to(device, dtype)
-    return Loaded(name, model.eval(), None, pixels)

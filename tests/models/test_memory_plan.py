@@ -5,8 +5,8 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from benchmarks.loading.published import plans
 from moescope.memory import free
-from moescope.models.memory_plan import plan, skeleton
-from moescope.models.placement import Placement
+from moescope.models.placing.memory_plan import plan, skeleton
+from moescope.models.placing.placement import Placement
 
 GB = 10**9
 

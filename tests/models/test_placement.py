@@ -19,7 +19,7 @@ from moescope.errors import InputError, MoescopeError
 from moescope.models import tiny
 from moescope.models.describe import weights_sha256
 from moescope.models.loading import load
-from moescope.models.placement import memory_of
+from moescope.models.placing.placement import memory_of
 
 pytest.importorskip("accelerate")
 FAMILIES = ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"]
@@ -175,8 +175,8 @@ def test_refused_in_one_sentence(small: Path, tmp_path: Path, case: str, command
 def test_what_cannot_fit_is_refused_before_it_is_loaded(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, cure: str
 ) -> None:
-    monkeypatch.setattr("moescope.models.memory_plan.free_ram", lambda: 50_000)
-    monkeypatch.setattr("moescope.models.memory_plan.shutil.disk_usage", lambda _: type("", (), {"free": 10_000}))
+    monkeypatch.setattr("moescope.models.placing.memory_plan.free_ram", lambda: 50_000)
+    monkeypatch.setattr("moescope.models.placing.memory_plan.shutil.disk_usage", lambda _: type("", (), {"free": 10_000}))
     monkeypatch.setattr("transformers.MixtralForCausalLM.from_pretrained", None)
     done = run(small, tmp_path / "no.duckdb", "--device", device, "--dtype", "float32")
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1), done.output
@@ -187,7 +187,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(
 
 
 def test_what_does_not_fit_in_memory_goes_to_the_disk_by_itself(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moescope.models.memory_plan.free_ram", lambda: 300_000)
+    monkeypatch.setattr("moescope.models.placing.memory_plan.free_ram", lambda: 300_000)
     said: list[str] = []
     monkeypatch.setattr("moescope.models.loading.LARGE", 0)
     model = load(small, say=said.append).model

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, TorchAoConfig
 
 import moescope
 from moescope.cli import main
-from moescope.models import quantized
 from moescope.models.loading import load
+from moescope.models.quantized import ways
 from moescope.store.integrity.verify import verify
 
 REASON = "{} is not installed"
@@ -293,8 +293,8 @@ def test_what_cannot_be_read_is_named_before_it_is(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     settings, absent, said = UNREADABLE[case]
-    there = quantized.find_spec
-    monkeypatch.setattr(quantized, "find_spec", lambda name: None if name in absent else there(name))
+    there = ways.find_spec
+    monkeypatch.setattr(ways, "find_spec", lambda name: None if name in absent else there(name))
     refused(plain, told(plain / "mixtral", tmp_path / "told", settings), tmp_path, said)
 
 
@@ -345,8 +345,8 @@ REFUSED: dict[str, tuple[str, list[str], set[str], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_quantized_is_refused(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     model, more, absent, said = REFUSED[case]
-    there = quantized.find_spec
-    monkeypatch.setattr(quantized, "find_spec", lambda name: None if name in absent else there(name))
+    there = ways.find_spec
+    monkeypatch.setattr(ways, "find_spec", lambda name: None if name in absent else there(name))
     refused(plain, model, tmp_path, said, *more)
 
 

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from .. import weights
+from ... import weights
 
 _loaded_as: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()
 

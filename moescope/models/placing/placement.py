@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
-from ..foreign import one_line
-from .guard import read_json
+from ...errors import InputError
+from ...foreign import one_line
+from ..guard import read_json
 
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?i?b?)", re.IGNORECASE | re.ASCII)

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError
-from ..words import listed
+from ...errors import InputError, ModelError
+from ...words import listed
 from .placement import Device
 
 

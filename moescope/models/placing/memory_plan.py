@@ -1,7 +1,7 @@
 """What loading a model will take, before it is loaded: its weights by type, where they go, what is free there.
 
 Sizes come from the model's classes built without any numbers in them (on the meta device), in the type that it will have; of
-weights that come quantized and stay so from the headers of their files. Free memory counts limits: those of containers and ulimit.
+weights that come quantized and stay so from the headers of their files. Free memory counts the limits of containers and ulimit.
 """
 
 import shutil
@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ModelError
-from ..memory import free as free_ram
-from .guard import entries, weight_files
-from .loaded import How
+from ...errors import ModelError
+from ...memory import free as free_ram
+from ..guard import entries, weight_files
+from ..loaded import How
+from ..quantized.checkpoints import stays_packed
+from ..quantized.ways import bytes_each
 from .placement import Device, Placement
-from .quantized import bytes_each, stays_packed
 from .spread import checked, disjoint, made, shares
 
 LARGE = 1 << 30  # bytes of weights from which on something is said
