@@ -12,7 +12,7 @@ GB = 10**9
 
 
 def test_models_that_people_have_on_machines_that_people_have() -> None:
-    """Totals as the model cards say: 46.7 billion weights in bfloat16; 20.9 billion, in MXFP4 13.8 GB."""
+    """Totals as the model cards say: 46.7 billion weights in bfloat16; 20.9 billion, read back from MXFP4."""
     rows = [
         (case.model, case.gpus, f"{found.parameters / GB:.1f}", f"{found.total / GB:.1f}", [*found.places])
         for case, found in plans()
@@ -22,7 +22,9 @@ def test_models_that_people_have_on_machines_that_people_have() -> None:
         ("Mixtral 8x7B", (24,), "46.7", "93.4", [0, "cpu", "disk"]),
         ("Mixtral 8x7B", (80,), "46.7", "93.4", [0, "cpu"]),
         ("Mixtral 8x7B", (80, 80), "46.7", "93.4", [0, 1]),
-        ("gpt-oss-20b", (24,), "20.9", "13.8", [0]),
+        ("Mixtral 8x7B", (80,), "46.7", "46.8", [0]),
+        ("gpt-oss-20b", (24,), "20.9", "41.8", [0, "cpu"]),
+        ("gpt-oss-20b", (80,), "20.9", "41.8", [0]),
         ("gpt-oss-20b", (), "20.9", "41.8", ["cpu"]),
     ]
 

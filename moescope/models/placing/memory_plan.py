@@ -186,7 +186,7 @@ def _cure(found: Plan, where: Placement, place: Device) -> str:
         ways.append("say --device auto, which spreads it over GPUs, memory and the disk, with --max-memory to bound each")
     if {"float32", "float64"} & set(found.types):
         ways.append("--dtype bfloat16")
-    return ", or ".join([*ways, "--quantize 4bit"])
+    return ", or ".join([*ways, "--quantize int8-torchao"])
 
 
 def planned(name: str, cls: Any, config: Any, folder: Path | str, how: How, method: str | None = None) -> Plan:
