@@ -124,7 +124,7 @@ def test_what_loading_takes_is_said_without_loading(small: Path, tmp_path: Path)
     mine = run(tmp_path, tmp_path, "--dry-run", "--max-memory", "cpu=250KB", command="check").stdout
     told = run(small, tmp_path, "--dry-run", "--max-memory", "cpu=250KB", command="check").stdout
     assert mine.partition(" has ")[2].split(" free")[0] == told.partition(" has ")[2].split(" free")[0]
-    assert told.startswith(f"{small} has 0.00 billion weights, 0.00 GB in bfloat16; ")
+    assert told.startswith(f"{small} has 0.2 million weights, 0.33 MB in bfloat16; ")
     assert " to cpu (" in told
     assert " to the disk (" in told
 
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[list[str], Any, str]] = {
     "bounds below nothing": (["--max-memory", "cpu=-1"], None, "'-1' is no size"),
     "bounds of a GPU that is not there": (["--max-memory", "77=1GB"], None, "device 'cuda:77' cannot be used here"),
     "bounds twice": (["--max-memory", "cpu=1GB,cpu=2GB"], None, "names no device, or one twice"),
-    "bounds that nothing fits": (["--max-memory", "cpu=1KB,disk=1KB"], None, "does not fit: 0.00 GB of weights (bfloat16"),
+    "bounds that nothing fits": (["--max-memory", "cpu=1KB,disk=1KB"], None, "does not fit: 0.33 MB of weights (bfloat16"),
 }  # fmt: skip
 
 

@@ -53,12 +53,16 @@ class Plan:
         """What it takes, in one line."""
         types = " and ".join(f"{size(n)} in {name}" for name, n in self.types.items())
         where = ", ".join(f"{size(n)} to {said(p)} ({size(self.free.get(p, 0))} free)" for p, n in self.places.items())
-        return f"{self.name} has {self.parameters / 1e9:,.2f} billion weights, {types}; {where}"
+        count = f"{self.parameters / 1e9:,.2f} billion" if self.parameters >= 1e8 else f"{self.parameters / 1e6:,.1f} million"
+        return f"{self.name} has {count} weights, {types}; {where}"
 
 
 def size(count: float) -> str:
-    """Bytes as people say them: 93.4 GB."""
-    return f"{max(count, 0) / 1e9:,.{2 if count < 1e10 else 1}f} GB"
+    """Bytes as people say them: 93.4 GB, 9.6 MB, 1.0 kB."""
+    for name, unit in (("GB", 1e9), ("MB", 1e6)):
+        if count >= unit / 10:
+            return f"{count / unit:,.{2 if count < 10 * unit else 1}f} {name}"
+    return f"{max(count, 0) / 1e3:,.1f} kB"
 
 
 def said(place: Device) -> str:
@@ -115,7 +119,7 @@ def plan(
     held = {id(t): (n, t) for n, t in [*model.named_parameters(), *model.named_buffers()]}.values()
     types: dict[str, int] = {}
     for path, tensor in held:
-        kind = str(tensor.dtype).removeprefix("torch.") if weigh(path, tensor) == tensor.nbytes else "packed"
+        kind = str(tensor.dtype).removeprefix("torch.") if weigh(path, tensor) == tensor.nbytes else "packed form"
         types[kind] = types.get(kind, 0) + round(weigh(path, tensor))
     count = sum(t.numel() for _, t in held)
     if stored is not None:
