@@ -22,10 +22,7 @@ from moescope.models.loading import load
 from moescope.models.placing.placement import memory_of
 
 pytest.importorskip("accelerate")
-FAMILIES = ["mixtral", "qwen2_moe", "gpt_oss", "deepseek_v3"]
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model on the disk, in several files."""
     found = tmp_path_factory.mktemp(request.param) / "model"
@@ -61,7 +58,11 @@ WAYS: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+SPREAD = [*(("mixtral", way) for way in WAYS),
+          ("qwen2_moe", "a map"), ("gpt_oss", "bounds"), ("gpt_oss", "all on the disk"), ("deepseek_v3", "in order")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("folder", "way"), SPREAD, indirect=["folder"])
 def test_what_is_recorded_is_what_a_plain_copy_executes(folder: Path, way: str, tmp_path: Path) -> None:
     plain = load(folder).model
     decisions, logits = executed(plain)
@@ -79,6 +80,7 @@ def test_what_is_recorded_is_what_a_plain_copy_executes(folder: Path, way: str, 
         assert [row[0] for row in store.rows(query)] == torch.cat(decisions).reshape(-1, decisions[0].shape[-1]).tolist()
 
 
+@pytest.mark.parametrize("folder", ["mixtral"], indirect=True)
 def test_the_folder_of_what_is_on_the_disk_ends_with_the_model(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
