@@ -15,7 +15,7 @@ from .loaded import How, Loaded, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
 from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
-from .placing.memory_plan import LARGE, planned
+from .placing.memory_plan import LARGE, Plan, planned
 from .placing.one_copy import one_copy, spread_over
 from .placing.placement import device_of, placement
 from .quantized import checkpoints, ways
@@ -90,6 +90,9 @@ def taking(name: str | Path, **how: Any) -> str:
     """
     where = placement(how.get("device", "auto"), how.get("device_map"), how.get("max_memory"))
     way = ways.check_way(how.get("quantize"), where.device)
+    attention.check_attention(how.get("attn"), where.device)
+    if how.get("adapter") is not None:
+        check_adapter(Path(how["adapter"]), str(name))
     asked = How(where, dtype_of(how.get("dtype", "auto")), how.get("trust_remote_code", False), True, True, quantize=way)
     folder: Path | str = specimens().get(str(name), Path(name))
     if isinstance(folder, Path) and not (folder / "config.json").exists():
@@ -98,7 +101,7 @@ def taking(name: str | Path, **how: Any) -> str:
         folder = str(name)
     with doing(f"planning {name}", ModelError):
         config, _, method = _configuration(str(name), folder, asked)
-        return planned(str(name), _class(config), config, folder, asked, method).sentence()
+        return _planned(str(name), config, folder, asked, method).sentence()
 
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
@@ -213,12 +216,18 @@ def _weights(
     with reported(name, method or how.quantize), steady(how.missing):
         if how.parallel is not None:  # each process has its part where it belongs
             return cls.from_pretrained(folder, distributed_config=how.parallel, **asked)  # type: ignore[no-any-return]
-        found = planned(name, cls, config, folder, how, method)
+        found = _planned(name, config, folder, how, method)
         if how.say is not None and found.total >= LARGE:
             how.say(found.sentence())
         with one_copy(found.places), spread_over(found, checkpoints.stays_where_loaded(how, method)) as places:
             model, info = cls.from_pretrained(folder, **places.options, **asked)
     return places.kept_for(model), info
+
+
+def _planned(name: str, config: Any, folder: Path | str, how: How, method: str | None) -> Plan:
+    found = planned(name, _class(config), config, folder, how, method)
+    checkpoints.check_spread(name, (found.map or {}).values(), how, method)
+    return found
 
 
 def _class(config: Any) -> Any:

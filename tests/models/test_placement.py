@@ -22,6 +22,8 @@ from moescope.models.loading import load
 from moescope.models.placing.placement import memory_of
 
 pytest.importorskip("accelerate")
+
+
 @pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model on the disk, in several files."""
@@ -58,8 +60,10 @@ WAYS: dict[str, Callable[[Any], dict[str, Any]]] = {
 }
 
 
-SPREAD = [*(("mixtral", way) for way in WAYS),
-          ("qwen2_moe", "a map"), ("gpt_oss", "bounds"), ("gpt_oss", "all on the disk"), ("deepseek_v3", "in order")]  # fmt: skip
+SPREAD = [
+    *(("mixtral", way) for way in WAYS),
+    *(("qwen2_moe", "a map"), ("gpt_oss", "bounds"), ("gpt_oss", "all on the disk"), ("deepseek_v3", "in order")),
+]
 
 
 @pytest.mark.parametrize(("folder", "way"), SPREAD, indirect=["folder"])
@@ -155,6 +159,8 @@ REFUSED: dict[str, tuple[list[str], Any, str]] = {
     "bounds below nothing": (["--max-memory", "cpu=-1"], None, "'-1' is no size"),
     "bounds of a GPU that is not there": (["--max-memory", "77=1GB"], None, "device 'cuda:77' cannot be used here"),
     "bounds twice": (["--max-memory", "cpu=1GB,cpu=2GB"], None, "names no device, or one twice"),
+    "quantized weights on the disk": (["--quantize", "int8-torchao", "--max-memory", "cpu=100KB"], None,
+                                      "quantized by int8-torchao does not fit where it may go, and quantized weights"),
     "bounds that nothing fits": (["--max-memory", "cpu=1KB,disk=1KB"], None, "does not fit: 0.33 MB of weights (bfloat16"),
 }  # fmt: skip
 
@@ -262,3 +268,14 @@ def test_an_adapter_on_a_model_that_is_spread(small: Path, tmp_path: Path) -> No
 def test_a_map_from_python_is_held_to_the_same(small: Path) -> None:
     with pytest.raises(MoescopeError, match="the device map names nothing, which"):
         load(small, device_map={"": "cpu", "nothing": "disk"})
+
+
+@pytest.mark.parametrize(("option", "sentence"), [
+    (["--attn", "foo"], "attention 'foo' is not one of"),
+    (["--adapter", "nowhere"], "nowhere is no adapter"),
+    (["--quantize", "3bit"], "quantization '3bit' is not one of"),
+    (["--quantize", "int8-torchao", "--max-memory", "cpu=100KB"], "quantized weights lie neither on the disk"),
+])  # fmt: skip
+def test_what_is_planned_is_held_to_what_is_loaded(small: Path, option: list[str], sentence: str) -> None:
+    done = CliRunner().invoke(main, ["check", str(small), "--dry-run", *option])
+    assert (done.exit_code in (1, 2), done.stdout, done.stderr.count("\n"), sentence in done.stderr) == (True, "", 1, True)

@@ -4,6 +4,7 @@ MXFP4, compressed-tensors and FP8 without a GPU for it are read back as plain nu
 routers and experts, or change the model in its first forward. What a model then has, `said.py` says.
 """
 
+from collections.abc import Collection
 from importlib import import_module
 from typing import Any
 
@@ -104,6 +105,19 @@ def _read_back(method: str) -> Any:
 def stays_packed(method: str | None, device: torch.device) -> bool:
     """Whether weights that a checkpoint brings quantized stay so in memory; the others are read back in the model's type."""
     return not (method is None or method in ("mxfp4", "compressed-tensors") or (method in _ROUNDED and device.type != "cuda"))
+
+
+def check_spread(name: str, places: Collection[int | str], how: How, method: str | None) -> None:
+    """ModelError where weights that are quantized in memory would go to the disk, or to memory beside a GPU.
+
+    places: where parts of a model that is spread go; none of one that is not.
+    """
+    way = how.quantize or (method if stays_packed(method, how.device) else None)
+    if way is not None and ("disk" in places or ("cpu" in places and len(set(places)) > 1)):
+        raise ModelError(
+            f"{name} quantized by {way} does not fit where it may go, and quantized weights lie neither on the disk nor "
+            "in memory beside a GPU: let it take more (--max-memory, another --device-map), or trace it as it is"
+        )
 
 
 def stays_where_loaded(how: How, method: str | None) -> bool:
