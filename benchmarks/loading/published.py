@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from moescope.models.placing.memory_plan import Plan, plan, size, skeleton
+from moescope.models.placing.memory_plan import Plan, plan, size
 from moescope.models.placing.placement import Device, Placement
 from moescope.models.quantized.ways import bytes_each
+from moescope.models.skeleton import skeleton
 
 GB = 10**9
 MIXTRAL: dict[str, Any] = {

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -112,3 +113,9 @@ def saved(plain: Path, folder: Path, settings: Any, **options: Any) -> Path:
     """Quantized by Transformers on the way in, and saved as it is then."""
     AutoModelForCausalLM.from_pretrained(plain, quantization_config=settings, **options).save_pretrained(folder)
     return folder
+
+
+def without(monkeypatch: pytest.MonkeyPatch, module: Any, *packages: str) -> None:
+    """What `module` looks for with find_spec is not installed, of these packages."""
+    there = module.find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in packages else there(name))

@@ -5,8 +5,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from benchmarks.loading.published import plans
 from moescope.memory import free
-from moescope.models.placing.memory_plan import plan, skeleton
+from moescope.models.placing.memory_plan import plan
 from moescope.models.placing.placement import Placement
+from moescope.models.skeleton import skeleton
 
 GB = 10**9
 

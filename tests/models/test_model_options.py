@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from experts_called import experts_called
+from quantized import without
 from small import ids, mixtral
 
 import moescope
@@ -95,8 +96,7 @@ def test_an_attention_that_is_not_there_is_refused(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     model, asked, said = REFUSED[case]
-    there = attention.find_spec
-    monkeypatch.setattr(attention, "find_spec", lambda name: None if name == "flash_attn" else there(name))
+    without(monkeypatch, attention, "flash_attn")
     refused(made, model, tmp_path, said, "--attn", asked)
 
 

@@ -293,8 +293,7 @@ def test_what_cannot_be_read_is_named_before_it_is(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     settings, absent, said = UNREADABLE[case]
-    there = ways.find_spec
-    monkeypatch.setattr(ways, "find_spec", lambda name: None if name in absent else there(name))
+    made.without(monkeypatch, ways, *absent)
     refused(plain, told(plain / "mixtral", tmp_path / "told", settings), tmp_path, said)
 
 
@@ -345,8 +344,7 @@ REFUSED: dict[str, tuple[str, list[str], set[str], str]] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_quantized_is_refused(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     model, more, absent, said = REFUSED[case]
-    there = ways.find_spec
-    monkeypatch.setattr(ways, "find_spec", lambda name: None if name in absent else there(name))
+    made.without(monkeypatch, ways, *absent)
     refused(plain, model, tmp_path, said, *more)
 
 

@@ -20,6 +20,7 @@ from ..guard import entries, weight_files
 from ..loaded import How
 from ..quantized.checkpoints import stays_packed
 from ..quantized.ways import bytes_each
+from ..skeleton import skeleton
 from .placement import Device, Placement
 from .spread import checked, disjoint, made, shares
 
@@ -68,21 +69,6 @@ def size(count: float) -> str:
 def said(place: Device) -> str:
     """A device by its name."""
     return f"cuda:{place}" if isinstance(place, int) else {"disk": f"the disk ({tempfile.gettempdir()})"}.get(place, place)
-
-
-def skeleton(cls: Any, config: Any, dtype: torch.dtype | str, remote: bool = False) -> nn.Module:
-    """The model without numbers, on the meta device, in the type that it will be loaded in."""
-    from copy import deepcopy
-
-    kind = dtype if isinstance(dtype, torch.dtype) else getattr(config, "dtype", None) or torch.float32
-    own = deepcopy(config)
-    for holder in (own, getattr(own, "text_config", None)):
-        if holder is not None and hasattr(holder, "quantization_config"):
-            del holder.quantization_config
-    with torch.device("meta"):
-        if hasattr(cls, "_from_config"):
-            return cls._from_config(own, dtype=kind)  # type: ignore[no-any-return]
-        return cls.from_config(own, dtype=kind, trust_remote_code=remote)  # type: ignore[no-any-return]
 
 
 def available(most: Mapping[Device, int] | None = None) -> dict[Device, int]:
@@ -148,7 +134,7 @@ def _placed(ready: Plan, model: nn.Module, where: Placement, weigh: Callable[[st
 def _beside(ready: Plan, where: Placement) -> int:
     """Bytes of memory that loading and tracing take beside the weights: to put the largest together, and a part for the rest.
 
-    None where bounds were given: what may be filled is said by them.
+    0 where bounds were given: what may be filled is said by them.
     """
     return 0 if where.most else ready.largest + min(ready.total, LARGE) // 2
 

@@ -9,10 +9,10 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
 
 from ...errors import InputError, ModelError
 from ..loaded import How
+from ..skeleton import skeleton
 from .said import dequantized, quantized_sizes
 from .ways import WAYS, not_installed
 
@@ -85,8 +85,7 @@ def options(name: str, cls: Any, config: Any, how: How, method: str | None) -> d
                 f"{name} holds weights that are quantized by {method} already; leave --quantize {how.quantize} out"
             )
         way = WAYS[how.quantize]
-        with torch.device("meta"):
-            bare = cls(config) if issubclass(cls, nn.Module) else cls.from_config(config, trust_remote_code=how.remote)
+        bare = skeleton(cls, config, how.dtype, how.remote)
         made = {"quantization_config": way.settings(bare, how.device, how.dtype)}
         return made | ({"experts_implementation": "eager"} if way.package == "torchao" else {})
     if method == "torchao":  # stacked experts in its tensors know no grouped product, and have a type of their own
