@@ -67,10 +67,10 @@ def workplace(path: Path) -> Iterator[Path]:
         shutil.move(place, path)
 
 
-def attach(con: duckdb.DuckDBPyConnection, path: Path) -> None:
-    """Attach the file at `path` to `con` as `base`, read-only."""
+def attach(con: duckdb.DuckDBPyConnection, path: Path, database: str = "base") -> None:
+    """Attach the file at `path` to `con` as `database`, read-only."""
     with plainly(path) as name:
-        con.execute(f"attach {quote(str(name))} as base (read_only, type duckdb)")
+        con.execute(f"attach {quote(str(name))} as {database} (read_only, type duckdb)")
 
 
 def roomy(store: Path) -> None:

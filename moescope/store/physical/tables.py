@@ -93,23 +93,16 @@ def _order(name: str) -> tuple[int, str]:
 
 def widths(con: duckdb.DuckDBPyConnection, prefix: str = "routes") -> dict[int, set[str]]:
     """The columns of every <prefix>_<k> table or view that a query in this database would see, by k."""
-    rows = con.execute(
-        "select table_name, column_name from information_schema.columns where regexp_full_match(table_name, ?) "
-        "and table_catalog = current_database()",
-        [prefix + "_[0-9]+"],
-    ).fetchall()
-    found: dict[int, set[str]] = {}
-    for table, column in rows:
-        found.setdefault(int(table.rpartition("_")[2]), set()).add(column)
+    named = " union all ".join(
+        f"select {kind}_name as name from duckdb_{kind}s() where database_name = current_database()" for kind in ("table", "view")
+    )
+    rows = con.execute(f"select name from ({named}) where regexp_full_match(name, ?)", [prefix + "_[0-9]+"]).fetchall()
+    found = {int(table.rpartition("_")[2]): _columns(con, table) for (table,) in rows}
     return dict(sorted(found.items()))
 
 
 def _columns(con: duckdb.DuckDBPyConnection, table: str) -> set[str]:
-    rows = con.execute(
-        "select column_name from information_schema.columns where table_name = ? and table_catalog = current_database()",
-        [table],
-    ).fetchall()
-    return {name for (name,) in rows}
+    return {name for (name,) in con.execute("select name from pragma_table_info(?)", [table]).fetchall()}
 
 
 def iteration_of(there: set[str]) -> str:

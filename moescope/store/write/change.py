@@ -10,7 +10,9 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from glob import escape
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _TRIES = 3
+_numbers = count()
 _known: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # of files, by their state
 _ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
 
@@ -153,14 +156,26 @@ def _state(path: Path) -> tuple[Any, ...]:
 @contextmanager
 def _held(store: Path, path: Path) -> Iterator[None]:
     """While this is open, no other program can open the file to write into it. StoreError if one has."""
-    with duckdb.connect() as con:
-        if path.exists():
-            try:
-                attach(con, path)
-            except duckdb.Error:
-                connect(store).close()  # says why
-                raise
+    if not path.exists():
         yield
+        return
+    with _keeper(os.getpid()).cursor() as con:
+        database = f"held_{next(_numbers)}"
+        try:
+            attach(con, path, database)
+        except duckdb.Error:
+            connect(store).close()  # says why
+            raise
+        try:
+            yield
+        finally:
+            con.execute(f"detach {database}")
+
+
+@cache
+def _keeper(process: int) -> duckdb.DuckDBPyConnection:
+    """A database of this process that holds files: to make one takes longer than to hold one."""
+    return duckdb.connect()
 
 
 def _like(path: Path, temporary: Path) -> None:
