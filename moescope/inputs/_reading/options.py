@@ -10,7 +10,7 @@ from ...errors import InputError
 from .files import shown
 from .types import Example
 
-FLAGS = ("text_column", "label_columns", "split", "sentences")
+FLAGS = ("text_column", "label_columns", "split", "sentences", "chat")
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Options:
     split: str | None = None
     limit: int | None = None
     sentences: bool = False
+    chat: bool = False  # conversations are asked for
     source: str | None = None
     memory: bool = False  # what is read lies in memory: options are said in Python
     pad_id: int | None = None  # the id that fills up rows of ids

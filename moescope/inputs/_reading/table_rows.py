@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from . import conversations
 from .options import Options
 from .types import Example
 
@@ -16,17 +17,20 @@ Row = Mapping[str, Any]
 def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, source: str) -> Iterator[Example]:
     """One example per row with text, each a document of its own; where there is no text but `input_ids`, of ids.
 
-    The text is in the column asked for, else in `text`; an `attention_mask` beside ids says which are no padding. Raises
+    The text is in the column asked for, else in `text`; conversations in a column of their own (conversations.py); an `attention_mask` beside ids says which are no padding. Raises
     InputError for a column that is not there and for a text that is neither a string nor ids.
     """
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
-    column = options.text_column or given
+    column = options.text_column or conversations.column(columns, options) or given
     require([column], columns, source, options, "text_column")
     require(options.label_columns or (), columns, source, options, "label_columns")
     missing = Missing(options, source)
     for row, record in enumerate(rows):
         where = f"{source}, row {row}"
         text = plain(record.get(column))
+        if text is not None and conversations.talks(column, text, options):
+            yield _conversation(record, text, column, source, row, options, missing)
+            continue
         if (
             text is None
             or (isinstance(text, str) and not text.strip())
@@ -41,6 +45,14 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
             )
         else:
             yield Example(source, row, f"{source}:{row}", _string(text, column, where, options), labels=named)
+
+
+def _conversation(record: Row, cell: Any, column: str, source: str, row: int, options: Options, missing: "Missing") -> Example:
+    where = f"{source}, row {row}"
+    said, tools = conversations.messages(cell, column, where), conversations.tools(record, where)
+    rest = {name: value for name, value in record.items() if name != "tools"}
+    named = labels(rest, options.label_columns, column, where, missing)
+    return Example(source, row, f"{source}:{row}", labels=named, messages=said, tools=tools)
 
 
 def require(wanted: Iterable[str], columns: Sequence[str], source: str, options: Options, option: str) -> None:

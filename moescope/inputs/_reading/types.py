@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to trace: a text, an image, or ids that somebody tokenized already."""
+    """One sequence to trace: a text, a conversation, an image, or ids that somebody tokenized already."""
 
     source: str  # the file (relative to the data as given) or the hub's name
     row: int  # running number of the record in the source, from 0; skipped records leave gaps
@@ -34,6 +34,8 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)  # of the whole sequence: domain, class, genre, ...
     words: tuple[Word, ...] = ()  # in the order of the text
     input_ids: np.ndarray | None = None  # (T,) integers, vocabulary ids
+    messages: tuple[Mapping[str, Any], ...] = ()  # of a conversation, which a tokenizer's template makes a text of
+    tools: tuple[Any, ...] = ()  # JSON schemas of what it may call
 
     @property
     def kind(self) -> Kind:

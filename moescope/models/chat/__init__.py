@@ -7,5 +7,6 @@ by character; and where a template does something after which nobody could say w
 """
 
 from .render import Rendered, render
+from .tokens import Tokens, tokens
 
-__all__ = ["Rendered", "render"]
+__all__ = ["Rendered", "Tokens", "render", "tokens"]
