@@ -9,11 +9,11 @@ from typing import Any
 
 from ..errors import InputError
 from ..foreign import doing, one_line
-from ._reading import files, formats, table_rows
+from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
-from ._reading.conversations import COLUMNS
 from ._reading.files import suffix
 from ._reading.options import Options
+from ._reading.part_labels import COLUMNS
 from ._reading.types import Example, Lazy
 from .images import decode
 
@@ -49,7 +49,8 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
                 f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
             )
         return _images(data, image_columns[0], options, source)
-    rows: Iterator[dict[str, Any]] = iter(_Named(data, {options.text_column, "input_ids", "attention_mask", "tools", *COLUMNS}))
+    more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS}
+    rows: Iterator[dict[str, Any]] = iter(_Named(data, {options.text_column, *more}))
     columns = data.column_names
     if columns is None:
         first = next(rows, {})

@@ -142,7 +142,19 @@ def _refused(name: str) -> Any:
 
 for _name in ("lower", "upper", "title", "capitalize", "swapcase", "casefold"):
     setattr(Marked, _name, _turned(_name))
-for _name in ("format", "format_map", "translate", "encode", "zfill", "ljust", "rjust", "center", "expandtabs", "__mod__", "__rmod__"):
+for _name in (
+    "format",
+    "format_map",
+    "translate",
+    "encode",
+    "zfill",
+    "ljust",
+    "rjust",
+    "center",
+    "expandtabs",
+    "__mod__",
+    "__rmod__",
+):
     setattr(Marked, _name, _refused(_name))
 
 

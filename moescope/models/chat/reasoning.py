@@ -7,7 +7,9 @@ from .marks import Marked, Origin
 
 CHANNEL = "<|channel|>analysis<|message|>"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
-_NAMED = re.compile(r"([<\[◁]\|?)/?((?:START_|END_)?(?:\w+:)?(?:think|thinking|thought|reason|reasoning))(\|?[>\]▷])", re.IGNORECASE)
+_NAMED = re.compile(
+    r"([<\[◁]\|?)/?((?:START_|END_)?(?:\w+:)?(?:think|thinking|thought|reason|reasoning))(\|?[>\]▷])", re.IGNORECASE
+)
 
 
 def thought(text: Marked, template: str) -> list[bool]:

@@ -71,9 +71,7 @@ def _joined(message: Message) -> Message:
     return {**message, "content": "".join(part["text"] for part in content)}
 
 
-def _render(
-    tokenizer: Any, template: str, messages: Sequence[Message], tools: Any, where: str, generate: bool
-) -> Rendered:
+def _render(tokenizer: Any, template: str, messages: Sequence[Message], tools: Any, where: str, generate: bool) -> Rendered:
     goes_on = generate and _role(messages[-1]) == "assistant" and bool(messages[-1].get("content"))
     chat = [*messages[:-1], _tagged(messages[-1])] if goes_on else list(messages)
     with doing(f"applying the chat template to {where}", InputError):
