@@ -65,16 +65,6 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
 
 
-def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    """The first windows that hold so many tokens together."""
-    tokens = 0
-    for window in rows:
-        if max_tokens is not None and tokens >= max_tokens:
-            return
-        tokens += len(window)
-        yield window
-
-
 def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
     """One for each line, for a pipeline."""
     if example.text is None:
