@@ -92,12 +92,14 @@ def _parted(name: str) -> tuple[str, str]:
 
 def _sample(key: str, members: Iterator[Member], where: str) -> Mapping[str, Any] | InputError:
     found: dict[str, Any] = {}
-    try:
-        for _, ending, content in members:
+    wrong: InputError | None = None
+    for _, ending, content in members:
+        try:
             found |= {k: v for k, v in _fields(ending, content, key, where).items() if k not in found or ending in _TEXT}
-    except InputError as error:
-        list(members)
-        return error
+        except InputError as error:
+            wrong = wrong or error
+    if wrong is not None:
+        return wrong
     return {"__key__": key, **found}
 
 
