@@ -1,5 +1,7 @@
 """Chat templates of our own in the styles that models have, as small as the style allows."""
 
+# ruff: noqa: E501  (a template breaks no lines that it does not mean)
+
 CHATML = r"""
 {%- if tools %}{{- '<|im_start|>system\n' }}
 {%- if messages[0].role == 'system' %}{{- messages[0].content + '\n\n' }}{%- endif %}
@@ -131,7 +133,8 @@ TEMPLATES = {
     "chatml": CHATML, "llama": LLAMA, "mistral": MISTRAL, "gemma": GEMMA, "deepseek": DEEPSEEK, "harmony": HARMONY,
 }  # fmt: skip
 MARKUP = [
-    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "<start_of_turn>",
+    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]",
+    "<start_of_turn>",
     "<end_of_turn>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<|start|>", "<|channel|>", "<|message|>", "<|end|>",
     "<think>", "</think>", "<|call|>", "<|return|>",
 ]  # fmt: skip

@@ -1,8 +1,12 @@
 """What the templates of chat_templates.py make of a conversation, in plain Python: pieces of text with the labels of each."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 Message = dict[str, Any]
 Segment = tuple[str, str, int | None, bool]
@@ -16,7 +20,8 @@ def markup(text: str) -> Segment:
 
 
 def word(text: str, turn: int, message: Message, thought: bool = False) -> Segment:
-    return text, {"developer": "system"}.get(message["role"], message["role"]), turn, thought
+    role: str = message["role"]
+    return text, {"developer": "system"}.get(role, role), turn, thought
 
 
 def told(message: Message) -> str:
@@ -42,7 +47,10 @@ def chatml(messages: Sequence[Message], ask: bool) -> Iterator[Segment]:
         if m["role"] in ("system", "user"):
             yield from (markup(f"<|im_start|>{m['role']}\n"), word(told(m), n, m), markup("<|im_end|>\n"))
         elif m["role"] == "tool":
-            begins, ends = n == 0 or messages[n - 1]["role"] != "tool", n + 1 == len(messages) or messages[n + 1]["role"] != "tool"
+            begins, ends = (
+                n == 0 or messages[n - 1]["role"] != "tool",
+                n + 1 == len(messages) or messages[n + 1]["role"] != "tool",
+            )
             yield markup(("<|im_start|>user" if begins else "") + "\n<tool_response>\n")
             yield word(told(m), n, m)
             yield markup("\n</tool_response>" + ("<|im_end|>\n" if ends else ""))
@@ -173,3 +181,40 @@ def harmony(messages: Sequence[Message], ask: bool) -> Iterator[Segment]:
 STYLES: dict[str, Callable[[Sequence[Message], bool], Iterator[Segment]]] = {
     "chatml": chatml, "llama": llama, "mistral": mistral, "gemma": gemma, "deepseek": deepseek, "harmony": harmony,
 }  # fmt: skip
+
+
+def segments(style: str, messages: Sequence[Message], ask: bool) -> list[Segment]:
+    """What a style says, pieces without text left out."""
+    return [segment for segment in STYLES[style](messages, ask) if segment[0]]
+
+
+def characters(said: Sequence[Segment]) -> list[tuple[str, str | None, str | None, str | None]]:
+    """Each character with its labels."""
+    return [
+        (c, role, None if turn is None else str(turn), "true" if thought else None)
+        for text, role, turn, thought in said
+        for c in text
+    ]
+
+
+def joined_up(said: Sequence[Segment]) -> list[Segment]:
+    """Neighbours with the same labels as one."""
+    return [("".join(text for text, *_ in run), *key) for key, run in groupby(said, lambda s: s[1:])]
+
+
+def recounted(pieces: Sequence[str], said: Sequence[Segment]) -> list[list[str | None]]:
+    """Labels of byte-level tokens by their own bytes: of the text that has most of a token's characters, the first of several."""
+    table = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    owner = [number for number, (text, *_) in enumerate(said) for _ in text]
+    byte_owner = [place for place, c in enumerate("".join(text for text, *_ in said)) for _ in c.encode()]
+    rows, at = [], 0
+    for piece in pieces:
+        size = len(bytes(table[letter] for letter in piece))
+        places = sorted(set(byte_owner[at : at + size]))
+        counts = Counter(owner[place] for place in places)
+        best = max(counts.values())
+        _, role, turn, thought = said[min(n for n, count in counts.items() if count == best)]
+        rows.append([role, None if turn is None else str(turn), "true" if thought else None])
+        at += size
+    assert at == len(byte_owner)
+    return rows

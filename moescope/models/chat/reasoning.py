@@ -13,8 +13,10 @@ _NAMED = re.compile(
 
 
 def thought(text: Marked, template: str) -> list[bool]:
-    """Of every character, whether the assistant thought it: behind a mark of thought that the template names, and before the one
-    that ends it. The mark is the template's own, or what the assistant said begins with it; in another's word it is none."""
+    """Of every character, whether the assistant thought it: behind a mark of thought that the template names, before its end.
+
+    The mark is the template's own, or what the assistant said begins with it; in another's word it is none.
+    """
     found = [False] * len(text)
     pairs = _pairs(template)
     for begin, end in _turns(text):
@@ -27,7 +29,9 @@ def thought(text: Marked, template: str) -> list[bool]:
 
 def _pairs(template: str) -> set[tuple[str, tuple[str, ...]]]:
     """What begins and what ends a thought, of what the template says."""
-    pairs = {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
+    pairs: set[tuple[str, tuple[str, ...]]] = (
+        {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
+    )
     for open_, name, close in _NAMED.findall(template):
         if name.upper().startswith(("START_", "END_")):
             bare = name.split("_", 1)[1]
