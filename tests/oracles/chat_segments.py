@@ -203,7 +203,7 @@ def joined_up(said: Sequence[Segment]) -> list[Segment]:
 
 
 def recounted(pieces: Sequence[str], said: Sequence[Segment]) -> list[list[str | None]]:
-    """Labels of byte-level tokens by their own bytes: of the text that has most of a token's characters, the first of several."""
+    """Labels of byte-level tokens by their own bytes: the text that has most of a token's characters, or the first."""
     table = {letter: byte for byte, letter in bytes_to_unicode().items()}
     owner = [number for number, (text, *_) in enumerate(said) for _ in text]
     byte_owner = [place for place, c in enumerate("".join(text for text, *_ in said)) for _ in c.encode()]

@@ -28,6 +28,7 @@ class Marked(str):
     marks: tuple[Mark, ...]
 
     def __new__(cls, text: str, marks: Iterable[Mark]) -> "Marked":
+        """The text, with as many marks as it has characters."""
         made = super().__new__(cls, text)
         made.marks = tuple(marks)
         return made
