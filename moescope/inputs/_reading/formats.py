@@ -5,6 +5,7 @@ A format has SUFFIXES (file endings that are surely its own), TAKES (options it 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -36,4 +37,5 @@ def read_examples(path: Path, options: Options) -> Iterable[Example]:
         known = ", ".join(sorted(suffixes()))
         raise InputError(f"{options.name(path)} has no form that moescope reads: it reads {known}, and folders.")
     refuse_foreign(module, options, path)
-    return module.read_examples(path, options)
+    inside = replace(options, folder=options.folder or (path.parent if path.is_file() else path))
+    return module.read_examples(path, inside)

@@ -64,6 +64,8 @@ def digest(examples: Iterable[Example]) -> str:
     for number, e in enumerate(examples):
         found.update(b"\0" if number else b"")
         found.update((e.text or "").encode())
+        for medium in e.media:
+            found.update(medium.digest())
         for array in (e.input_ids, e.image):
             if array is not None:
                 found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())

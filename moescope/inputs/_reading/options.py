@@ -10,7 +10,7 @@ from ...errors import InputError
 from .files import shown
 from .types import Example
 
-FLAGS = ("text_column", "label_columns", "split", "sentences")
+FLAGS = ("text_column", "label_columns", "split", "sentences", "prompt")
 
 
 @dataclass
@@ -49,6 +49,10 @@ class Options:
     split: str | None = None
     limit: int | None = None
     sentences: bool = False
+    prompt: str | None = None  # the text of what has none: of pictures, sound and video
+    media: bool = True  # columns image, video, audio are media
+    folder: Path | None = None  # where paths in the data begin
+    file_name: bool = False  # a column of that name is the path of a medium, as in the metadata of a folder
     source: str | None = None
     memory: bool = False  # what is read lies in memory: options are said in Python
     pad_id: int | None = None  # the id that fills up rows of ids

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from .media_cells import media_columns, media_of, said_of
 from .options import Options
 from .types import Example
 
@@ -21,12 +22,14 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
     """
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
     column = options.text_column or given
-    require([column], columns, source, options, "text_column")
+    if not (options.text_column is None and options.prompt is not None and media_columns(columns, options)):
+        require([column], columns, source, options, "text_column")
     require(options.label_columns or (), columns, source, options, "label_columns")
     missing = Missing(options, source)
     for row, record in enumerate(rows):
         where = f"{source}, row {row}"
-        text = plain(record.get(column))
+        media = media_of(record, where, options)
+        text = said_of(media, plain(record.get(column)), where, options)
         if (
             text is None
             or (isinstance(text, str) and not text.strip())
@@ -34,13 +37,15 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
         ):
             options.report.skip(source, "rows without text")
             continue
-        named = labels(record, options.label_columns, column, where, missing)
+        left = {name: cell for name, cell in record.items() if name not in media_columns(columns, options)}
+        named = labels(left, options.label_columns, column, where, missing)
         if is_ids(text):
             yield Example(
                 source, row, f"{source}:{row}", labels=named, input_ids=ids(text, record.get("attention_mask"), where)
             )
         else:
-            yield Example(source, row, f"{source}:{row}", _string(text, column, where, options), labels=named)
+            string = _string(text, column, where, options)
+            yield Example(source, row, f"{source}:{row}", string, labels=named, media=media)
 
 
 def require(wanted: Iterable[str], columns: Sequence[str], source: str, options: Options, option: str) -> None:

@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar, overload
 import numpy as np
 
 from ...errors import InputError
+from .media import Medium
 
 Kind = Literal["text", "image"]
 Key = TypeVar("Key")
@@ -24,7 +25,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to trace: a text, an image, or ids that somebody tokenized already."""
+    """One sequence to trace: a text (with media or without), an image, or ids that somebody tokenized already."""
 
     source: str  # the file (relative to the data as given) or the hub's name
     row: int  # running number of the record in the source, from 0; skipped records leave gaps
@@ -34,6 +35,7 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)  # of the whole sequence: domain, class, genre, ...
     words: tuple[Word, ...] = ()  # in the order of the text
     input_ids: np.ndarray | None = None  # (T,) integers, vocabulary ids
+    media: tuple[Medium, ...] = ()  # pictures, video and sound beside the text, in the order in which it speaks of them
 
     @property
     def kind(self) -> Kind:
