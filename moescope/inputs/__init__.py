@@ -4,9 +4,10 @@ Each public module of this folder is one format, found by discover (the entry po
 """
 
 from ._reading.align import align
+from ._reading.media import Medium
 from ._reading.read import read
 from ._reading.shipped import shipped
 from ._reading.spelled import spell
 from ._reading.types import Dataset, Example, Lazy, Word, image_shapes, one_shape
 
-__all__ = ["Dataset", "Example", "Lazy", "Word", "align", "image_shapes", "one_shape", "read", "shipped", "spell"]
+__all__ = ["Dataset", "Example", "Lazy", "Medium", "Word", "align", "image_shapes", "one_shape", "read", "shipped", "spell"]
