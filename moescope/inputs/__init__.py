@@ -3,11 +3,14 @@
 Each public module of this folder is one format, found by discover (the entry point group is `moescope.inputs`).
 """
 
-from ._reading.align import align
+from ._reading.align import align, label_tokens
 from ._reading.media import Medium
 from ._reading.read import read
 from ._reading.shipped import shipped
 from ._reading.spelled import spell
-from ._reading.types import Dataset, Example, Lazy, Word, image_shapes, one_shape
+from ._reading.types import Dataset, Example, Lazy, Span, Word, image_shapes, one_shape
 
-__all__ = ["Dataset", "Example", "Lazy", "Medium", "Word", "align", "image_shapes", "one_shape", "read", "shipped", "spell"]
+__all__ = [
+    "Dataset", "Example", "Lazy", "Medium", "Span", "Word",
+    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell",
+]  # fmt: skip

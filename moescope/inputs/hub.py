@@ -15,6 +15,7 @@ from ._reading.bounds import read_bytes
 from ._reading.files import suffix
 from ._reading.media_cells import media_columns
 from ._reading.options import Options
+from ._reading.part_labels import COLUMNS
 from ._reading.types import Example, Lazy
 from .images import decode
 
@@ -51,7 +52,7 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
             )
         return _images(data, image_columns[0], options, source)
     seen = media_columns(data.column_names or (), options)
-    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, "input_ids", "attention_mask", *seen}))
+    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, "input_ids", "attention_mask", *COLUMNS, *seen}))
     columns = data.column_names
     if columns is None:
         first = next(rows, {})

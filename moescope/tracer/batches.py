@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import InputError, StoreError
-from ..inputs import Dataset, Example, read
+from ..inputs import Dataset, Example, Span, read
 from ..models.describe import called, weights_sha256
 from ..models.loading import Loaded, load
 from ..models.sources import unwrap
@@ -25,6 +25,7 @@ from ..store.write.unfinished_run import UnfinishedRun
 from ..weights import precision
 from .feeding import override, pad_id, run_batch
 from .options import Options
+from .sequences.token_rows import SequenceInfo
 from .session import Tracer
 from .together import agree
 from .windows import Window, decoder_info, limited, windows
@@ -221,11 +222,13 @@ def _rows(
     notes = []
     if split := len({(w.info.source, w.info.row) for w in rows if w.info.part and w.ids is not None}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")
-    if lost := len({(w.info.source, w.info.row) for w in rows if w.info.word_labels and not w.info.words}):
+    if lost := len({(w.info.source, w.info.row) for w in rows if w.unplaced}):
         notes.append(
-            f"the words' labels of {lost} texts are left out: the tokenizer does not say where its tokens are in the text, and "
-            "what they spell is not the text"
+            f"the labels of words and spans of {lost} texts are left out: the tokenizer does not say where its tokens are in "
+            "the text, and what they spell is not the text"
         )
+    if bare := [(w.info, span) for w in rows for span in w.bare]:
+        notes.append(f"{len(bare)} spans label no token, which all lie outside them or more in others: {_named(bare)}")
     group = images_per_group(loaded.model)
     if rest := len(rows) % group:
         notes.append(f"the last {rest} images do not fill a group of {group}, which is routed together; they were left out")
@@ -233,6 +236,12 @@ def _rows(
     if not rows:
         raise InputError(f"{data.name} gives nothing to trace" + (f": it needs at least {group} images" if group > 1 else ""))
     return rows, notes
+
+
+def _named(bare: list[tuple[SequenceInfo, Span]], most: int = 5) -> str:
+    """The first spans that label no token."""
+    said = [f"{i.source}, row {i.row}: {s.kind} {s.value!r} of characters {s.start} to {s.end}" for i, s in bare[:most]]
+    return "; ".join(said) + (f"; and {len(bare) - most} more" if len(bare) > most else "")
 
 
 def _batches(rows: list[Window], size: int) -> Iterator[list[Window]]:

@@ -1,13 +1,13 @@
 """Examples → windows of ids or images, each with what is known of it; a long text becomes several windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, align, one_shape, spell
+from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
 from ..models.loading import Loaded
 from ..models.spans import corrupt
 from .sequences.token_rows import SequenceInfo
@@ -24,6 +24,8 @@ class Window:
     image: Any = None
     decoder_ids: list[int] | None = None
     decoder_info: SequenceInfo | None = None
+    unplaced: bool = False  # labels of parts of its text were left out: nobody knows where its tokens are
+    bare: tuple[Span, ...] = ()  # spans of its example that label no token; said of the first part
 
     def __len__(self) -> int:
         """Tokens, of both sides."""
@@ -110,13 +112,17 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
     if example.input_ids is not None:
         ids, offsets = [int(i) for i in example.input_ids], None
     else:
-        ids, offsets = _tokenize(loaded, example.text or "", bool(example.words))
+        ids, offsets = _tokenize(loaded, example.text or "", bool(example.words or example.spans))
     words = align(example.words, offsets) if offsets is not None and example.words else []
     labels = [word.labels for word in example.words]
+    own, bare = label_tokens(example.spans, offsets) if offsets is not None else (example.token_labels, ())
+    unplaced = offsets is None and bool(example.words or example.spans)
     for part, start in enumerate(range(0, len(ids), limit)):
         here = slice(start, start + limit)
         text = _slice(example.text, offsets, here)
-        yield Window(_info(example, part, text=text, words=words[here], word_labels=labels), ids=ids[here])
+        marks = {kind: values[here] for kind, values in own.items()}
+        info = _info(example, part, text=text, words=words[here], word_labels=labels, token_labels=marks)
+        yield Window(info, ids=ids[here], unplaced=unplaced, bare=() if part else bare)
 
 
 def _tokenize(loaded: Loaded, text: str, labelled: bool) -> tuple[list[int], Offsets | None]:
@@ -168,25 +174,28 @@ def _seq2seq(loaded: Loaded, window: Window, seed: int) -> Window:
     sentinels = [vocabulary[f"<extra_id_{i}>"] for i in range(100) if f"<extra_id_{i}>" in vocabulary]
     if not sentinels or len(window.ids) < 3:
         places: list[int | None] = [None, *range(len(window.ids) - 1)]
-        return Window(window.info, window.ids, None, [start, *window.ids[:-1]], _moved(window.info, places))
+        return replace(window, decoder_ids=[start, *window.ids[:-1]], decoder_info=_moved(window.info, places))
     ends = window.ids[-1] == config.eos_token_id
     cut = corrupt(window.ids[:-1] if ends else window.ids, sentinels, config.eos_token_id, np.random.default_rng(seed))
-    return Window(
-        _moved(window.info, cut.source_of),
-        cut.source,
-        None,
-        [start, *cut.target[:-1]],
-        _moved(window.info, [None, *cut.target_of[:-1]]),
+    return replace(
+        window,
+        info=_moved(window.info, cut.source_of),
+        ids=cut.source,
+        decoder_ids=[start, *cut.target[:-1]],
+        decoder_info=_moved(window.info, [None, *cut.target_of[:-1]]),
     )
 
 
 def _moved(info: SequenceInfo, places: list[int | None]) -> SequenceInfo:
-    words = [info.words[p] if p is not None and p < len(info.words) else None for p in places] if info.words else ()
-    return replace(info, words=words)
+    def moved(values: Sequence[Any]) -> list[Any]:
+        return [values[p] if p is not None and p < len(values) else None for p in places]
+
+    marks = {kind: moved(values) for kind, values in info.token_labels.items()}
+    return replace(info, words=moved(info.words) if info.words else (), token_labels=marks)
 
 
 def decoder_info(window: Window, generate: bool) -> SequenceInfo:
-    """What is known of the decoder's side: nothing of the words, where it writes a text of its own."""
+    """What is known of the decoder's side: nothing of its tokens, where it writes a text of its own."""
     if window.decoder_info is not None and generate:
-        return replace(window.decoder_info, words=())
+        return replace(window.decoder_info, words=(), token_labels={})
     return window.decoder_info or window.info

@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import InputError
 from .. import hub, npz, table
 from . import table_rows
+from .cells import checked, plain
 from .options import Options
 from .types import Example
 
@@ -72,6 +73,9 @@ def digest(examples: Iterable[Example]) -> str:
         if e.labels or e.words:
             more = [dict(e.labels), [[w.start, w.end, dict(w.labels)] for w in e.words]]
             found.update(json.dumps(more, sort_keys=True).encode())
+        if e.spans or e.token_labels:
+            marks = [[[s.start, s.end, s.kind, s.value] for s in e.spans], {k: list(v) for k, v in e.token_labels.items()}]
+            found.update(json.dumps(marks, sort_keys=True).encode())
     return found.hexdigest()
 
 
@@ -104,7 +108,7 @@ def _whole(column: Any) -> Any:
 
 def _array(data: Any) -> np.ndarray | None:
     """A NumPy array or a tensor of several dimensions, else None."""
-    data = table_rows.plain(data) if hasattr(data, "detach") else data
+    data = plain(data) if hasattr(data, "detach") else data
     return data if isinstance(data, np.ndarray) and (data.dtype.kind in "iufb" or data.ndim > 1) else None
 
 
@@ -131,22 +135,22 @@ def _unpadded(rows: Sequence[Any] | np.ndarray, options: Options) -> None:
 
 def _columns(data: dict[str, Any], options: Options, source: str) -> Iterable[Example]:
     """A dict of columns; of arrays as .npz has them, those."""
-    plain = {str(column): table_rows.plain(values) for column, values in data.items()}
-    if isinstance(plain.get("images"), np.ndarray):
-        return npz.of_arrays({column: np.asarray(values) for column, values in plain.items()}, options, source)
-    flat = [c for c, values in plain.items() if isinstance(values, str | bytes) or not hasattr(values, "__len__")]
+    whole = {str(column): plain(values) for column, values in data.items()}
+    if isinstance(whole.get("images"), np.ndarray):
+        return npz.of_arrays({column: np.asarray(values) for column, values in whole.items()}, options, source)
+    flat = [c for c, values in whole.items() if isinstance(values, str | bytes) or not hasattr(values, "__len__")]
     if flat:
         raise InputError(
             f"columns hold lists, one cell a row, but {flat[0]!r} is {type(data[flat[0]]).__name__}: give one row as [row]"
         )
-    sizes = {column: len(values) for column, values in plain.items()}
+    sizes = {column: len(values) for column, values in whole.items()}
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{column} {size}" for column, size in sizes.items())
         raise InputError(f"columns are of different lengths ({said}): make them alike")
-    if "text" not in plain and "input_ids" in plain and "attention_mask" not in plain:
-        _even(plain["input_ids"], options)
-    rows = (dict(zip(plain, row)) for row in zip(*plain.values()))
-    return table_rows.examples(rows, list(plain), options, source) if plain else ()
+    if "text" not in whole and "input_ids" in whole and "attention_mask" not in whole:
+        _even(whole["input_ids"], options)
+    rows = (dict(zip(whole, row)) for row in zip(*whole.values()))
+    return table_rows.examples(rows, list(whole), options, source) if whole else ()
 
 
 def _even(rows: Any, options: Options) -> None:
@@ -160,7 +164,7 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
     items = iter(data)
     first = next((item for item in items), None)
     missing = 0
-    while first is not None and table_rows.plain(first) is None:
+    while first is not None and plain(first) is None:
         first, missing = next(items, None), missing + 1
     options.report.skip(source, "missing texts", missing)
     if first is None:
@@ -179,9 +183,9 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
         return table_rows.examples((_same(item, Mapping, source) for item in items), list(known), options, source)
     if isinstance(first, int | np.integer) and not isinstance(first, bool):
         raise InputError("inputs are one row of ids: put it into a list, [ids]")
-    if table_rows.is_ids(table_rows.plain(first)):
+    if table_rows.is_ids(plain(first)):
         if isinstance(data, Sequence):
-            _even([table_rows.plain(row) for row in data], options)
+            _even([plain(row) for row in data], options)
         return _ids(items, options)
     raise InputError(f"inputs hold {type(first).__name__} values, which are nothing that is read: give {FORMS}")
 
@@ -194,17 +198,17 @@ def _same(item: Any, kind: type, source: str) -> Any:
 
 def _texts(items: Iterable[Any], options: Options, first: int) -> Iterator[Example]:
     for row, text in enumerate(items, first):
-        if table_rows.plain(text) is None or (isinstance(text, str) and not text.strip()):
+        if plain(text) is None or (isinstance(text, str) and not text.strip()):
             options.report.skip("texts", "empty texts")
             continue
-        yield Example("texts", row, str(row), table_rows.checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
+        yield Example("texts", row, str(row), checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
 
 
 def _ids(items: Iterable[Any], options: Options) -> Iterator[Example]:
     for row, item in enumerate(items):
-        if not table_rows.is_ids(found := table_rows.plain(item)):
+        if not table_rows.is_ids(found := plain(item)):
             raise InputError(f"ids, row {row}, is {type(item).__name__} and no row of ids, as those before it: give one kind")
         if not len(found):
             options.report.skip("ids", "empty rows")
             continue
-        yield Example("ids", row, f"ids:{row}", input_ids=table_rows.ids(found, None, f"ids, row {row}"))
+        yield Example("ids", row, f"ids:{row}", input_ids=table_rows.ids(found, f"ids, row {row}"))

@@ -2,11 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
+from . import part_labels
+from .cells import checked, label, plain
 from .media_cells import media_columns, media_of, said_of
 from .options import Options
 from .types import Example
@@ -27,9 +30,8 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
     require(options.label_columns or (), columns, source, options, "label_columns")
     missing = Missing(options, source)
     for row, record in enumerate(rows):
-        where = f"{source}, row {row}"
-        media = media_of(record, where, options)
-        text = said_of(media, plain(record.get(column)), where, options)
+        media = media_of(record, f"{source}, row {row}", options)
+        text = said_of(media, plain(record.get(column)), f"{source}, row {row}", options)
         if (
             text is None
             or (isinstance(text, str) and not text.strip())
@@ -38,14 +40,19 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
             options.report.skip(source, "rows without text")
             continue
         left = {name: cell for name, cell in record.items() if name not in media_columns(columns, options)}
-        named = labels(left, options.label_columns, column, where, missing)
-        if is_ids(text):
-            yield Example(
-                source, row, f"{source}:{row}", labels=named, input_ids=ids(text, record.get("attention_mask"), where)
-            )
-        else:
-            string = _string(text, column, where, options)
-            yield Example(source, row, f"{source}:{row}", string, labels=named, media=media)
+        yield replace(_example(left, text, column, source, row, options, missing), media=media)
+
+
+def _example(record: Row, text: Any, column: str, source: str, row: int, options: Options, missing: "Missing") -> Example:
+    """One row; InputError for what cannot be used."""
+    where = f"{source}, row {row}"
+    named = labels(record, options.label_columns, column, where, missing)
+    if is_ids(text):
+        kept = places(text, record.get("attention_mask"), where)
+        parts = part_labels.of_ids(record, kept, where)
+        return Example(source, row, f"{source}:{row}", labels=named, input_ids=ids(text, where)[kept], **parts)
+    string = _string(text, column, where, options)
+    return Example(source, row, f"{source}:{row}", string, labels=named, **part_labels.of_text(record, string, where))
 
 
 def require(wanted: Iterable[str], columns: Sequence[str], source: str, options: Options, option: str) -> None:
@@ -56,15 +63,6 @@ def require(wanted: Iterable[str], columns: Sequence[str], source: str, options:
             raise InputError(f"{source} has no column {column!r} (columns: {there}): name one with {options.flag(option)}.")
 
 
-def plain(value: Any) -> Any:
-    """A cell as Python has it; None for what is missing (None, NaN, NA, NaT)."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value):
-        return None
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
-
-
 def is_ids(value: Any) -> bool:
     """Whether this is a row of vocabulary ids: a list, tuple or array of integers."""
     if isinstance(value, np.ndarray):
@@ -73,19 +71,24 @@ def is_ids(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(i, whole) and not isinstance(i, bool) for i in value)
 
 
-def ids(value: Any, mask: Any, where: str) -> np.ndarray:
-    """(T,) ids, those left out where the mask is 0. Raises InputError for ids below 0 and a mask of another length."""
+def ids(value: Any, where: str) -> np.ndarray:
+    """(T,) ids. Raises InputError for ids below 0."""
     found = np.asarray(value, dtype=np.int64)
     if found.size and found.min() < 0:
         raise InputError(
             f"{where}: {found.min()} is no vocabulary id (labels have such places, inputs do not): give ids from 0."
         )
+    return found
+
+
+def places(value: Any, mask: Any, where: str) -> np.ndarray:
+    """(T,) which ids are no padding, by their mask if there is one. Raises InputError for a mask of another length."""
     if (mask := plain(mask)) is None:
-        return found
+        return np.ones(len(value), bool)
     keep = np.asarray(mask).astype(bool)
-    if keep.shape != found.shape:
-        raise InputError(f"{where}: `attention_mask` has {keep.size} places but there are {found.size} ids: make them alike.")
-    return found[keep]
+    if keep.shape != (len(value),):
+        raise InputError(f"{where}: `attention_mask` has {keep.size} places but there are {len(value)} ids: make them alike.")
+    return keep
 
 
 class Missing:
@@ -111,9 +114,10 @@ def labels(
     record: Row, wanted: Sequence[str] | None, text_column: str | None, where: str, missing: Missing | None = None
 ) -> dict[str, str]:
     """Wanted columns, or every column of strings, integers or truth values but the text; what is missing is left out."""
-    cells = {c: plain(record.get(c)) for c in (record if wanted is None else wanted) if c != text_column or wanted is not None}
+    asked = [c for c in record if c != text_column and not _taken(c, record[c])] if wanted is None else wanted
+    cells = {c: plain(record.get(c)) for c in asked}
     found = {
-        c: _label(v, c, where) for c, v in cells.items() if v is not None and (wanted is not None or isinstance(v, str | int))
+        c: label(v, c, where) for c, v in cells.items() if v is not None and (wanted is not None or isinstance(v, str | int))
     }
     if missing is not None:
         for column, value in cells.items():
@@ -122,14 +126,6 @@ def labels(
             elif column in found:
                 missing.has(column)
     return found
-
-
-def _label(value: Any, column: str, where: str) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list | dict | bytes | np.ndarray):
-        raise InputError(f"{where}: column {column!r} holds {type(value).__name__} values, which cannot be labels.")
-    return checked(str(value), column, where)
 
 
 def _string(value: Any, column: str, where: str, options: Options) -> str:
@@ -141,13 +137,6 @@ def _string(value: Any, column: str, where: str, options: Options) -> str:
     return checked(value, column, where)
 
 
-def checked(value: str, column: str, where: str) -> str:
-    """A string, if UTF-8 can say it; else InputError."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(
-            f"{where}: column {column!r} holds half a surrogate pair at character {error.start}, "
-            f"which is no character; repair the text."
-        ) from None
-    return value
+def _taken(column: str, cell: Any) -> bool:
+    """Whether a cell labels parts of the row, and not the whole."""
+    return column in part_labels.COLUMNS and part_labels.holds_parts(cell)

@@ -24,6 +24,20 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A label of a part of `Example.text`, of whatever length: characters start (inclusive) to end (exclusive).
+
+    `kind` names what is labelled (role, entity, topic ...), `value` is the label. Of the spans of one kind each token has the
+    one that it overlaps most, so those of other kinds may lie inside each other or across.
+    """
+
+    start: int
+    end: int
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Example:
     """One sequence to trace: a text (with media or without), an image, or ids that somebody tokenized already."""
 
@@ -36,6 +50,8 @@ class Example:
     words: tuple[Word, ...] = ()  # in the order of the text
     input_ids: np.ndarray | None = None  # (T,) integers, vocabulary ids
     media: tuple[Medium, ...] = ()  # pictures, video and sound beside the text, in the order in which it speaks of them
+    spans: tuple[Span, ...] = ()  # labels of parts of the text: turns, sentences, phrases, ... joined to tokens by characters
+    token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each of `input_ids`
 
     @property
     def kind(self) -> Kind:

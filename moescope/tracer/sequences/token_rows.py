@@ -1,6 +1,6 @@
 """Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from .streams import Stream
 
 @dataclass(frozen=True)
 class SequenceInfo:
-    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out."""
+    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out, and say
+    nothing of those that come behind."""
 
     source: str | None = None
     row: int = 0
@@ -25,6 +26,22 @@ class SequenceInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     words: Sequence[int | None] = ()
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
+    token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
+
+    @property
+    def told(self) -> int:
+        """Of how many tokens, from the first on, something is known."""
+        return max(map(len, (self.words, *self.token_labels.values())))
+
+    def labels_of(self, token: int) -> Iterator[tuple[str, str]]:
+        """(kind, label) of a token: of its word, and its own."""
+        word = self.words[token] if token < len(self.words) else None
+        if word is not None and word < len(self.word_labels):
+            yield from self.word_labels[word].items()
+        for kind, values in self.token_labels.items():
+            value = values[token] if token < len(values) else None
+            if value is not None:
+                yield kind, value
 
 
 class Identity:
@@ -156,29 +173,29 @@ class Identity:
             self.writer.add("token_labels", {"token": token[frame >= 0], "kind": ["frame"] * len(labels), "label": labels})
 
     def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
-        """The words that prompts' tokens are of, and their labels."""
+        """The words that prompts' tokens are of; their labels and the tokens' own are added."""
         live, position = named.live, named.position[row, place]
         if named.packed is not None:
             infos, which, places = _infos(stream, stream.units)[0], named.unit[row, place], position
-            known = np.array([p < len(infos[n].words) for n, p in zip(which, places)], bool)
+            known = np.array([p < infos[n].told for n, p in zip(which, places)], bool)
         else:
             infos, which, places = live.infos, row, position - live.since[row]
             known = position < live.until[row]
         if not known.any():
             return {}
-        words = [infos[n].words[p] if there else None for there, n, p in zip(known, which, places)]
+        words = [infos[n].words[p] if there and p < len(infos[n].words) else None for there, n, p in zip(known, which, places)]
         labels = [
             (int(t), kind, label)
-            for n, word, t in zip(which, words, token)
-            if word is not None and word < len(infos[n].word_labels)
-            for kind, label in infos[n].word_labels[word].items()
+            for there, n, p, t in zip(known, which, places, token)
+            if there
+            for kind, label in infos[n].labels_of(int(p))
         ]
         if labels:
             tokens, kinds, values = map(list, zip(*labels))
             self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
         import pyarrow as pa
 
-        return {"word": pa.array(words, pa.uint32())}
+        return {"word": pa.array(words, pa.uint32())} if any(word is not None for word in words) else {}
 
     def _vocab(self, ids: np.ndarray) -> None:
         if self.text_of is None:
@@ -200,7 +217,7 @@ def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     infos = stream.infos or []
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
-        bare = {"text": None, "words": (), "word_labels": (), "document": None}
+        bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
         return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
     times = size // len(infos) if infos and size % len(infos) == 0 else 0
     if not times or (rows is not None and times > 1):
