@@ -52,6 +52,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
 @click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
+@click.option("--chat", is_flag=True, help="Conversations (column messages or conversations), by the tokenizer's template.")
 @click.option("--revision", type=TEXT, help="Of a hub model.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
@@ -90,7 +91,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     check_plan(store, **{name: options[name] for name in planned})
     how = loading(options, quiet) | {name: options.pop(name) for name in ("revision", "parallel")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
-    reading |= {"split": options.pop("split"), "sentences": options.pop("sentences")}
+    reading |= {"split": options.pop("split"), "sentences": options.pop("sentences"), "chat": options.pop("chat")}
     capture = Options(
         weights=not options["experts_only"],
         summaries=_summaries(options.pop("summaries"), options.pop("experts_only")),

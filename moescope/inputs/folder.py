@@ -16,7 +16,7 @@ from ._reading.options import Options
 from ._reading.types import Example
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "prompt"})  # handed on to the files
+TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat", "prompt"})  # handed on to the files
 RANK = 1
 T = TypeVar("T")
 

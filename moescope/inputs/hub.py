@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..foreign import doing, one_line
-from ._reading import files, formats, table_rows
+from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
 from ._reading.files import suffix
 from ._reading.media_cells import media_columns
@@ -20,7 +20,7 @@ from ._reading.types import Example, Lazy
 from .images import decode
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "prompt"})
+TAKES = frozenset({"text_column", "label_columns", "split", "chat", "prompt"})
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
@@ -52,7 +52,8 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
             )
         return _images(data, image_columns[0], options, source)
     seen = media_columns(data.column_names or (), options)
-    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, "input_ids", "attention_mask", *COLUMNS, *seen}))
+    more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS, *seen}
+    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, *more}))
     columns = data.column_names
     if columns is None:
         first = next(rows, {})

@@ -13,7 +13,7 @@ from ._reading.options import Options
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
-TAKES = frozenset({"text_column", "label_columns", "prompt"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 
 
 def accepts(path: Path) -> bool:

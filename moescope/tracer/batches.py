@@ -84,14 +84,14 @@ def trace(
     check_plan(store, name=name, seed=seed, **asked)
     loaded, store, overrides = _loaded(model, tokenizer, device, dtype, loading or {}), Path(store), dict(overrides or {})
     batch_size = batch_size if loaded.pipe is None else 1
-    data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed))
+    data = _data(inputs, loaded, limit, reading or {}, _enough(loaded, max_length, max_tokens, seed, generate > 0))
     if overrides:
         override(loaded, overrides)
     chosen = options or Options(**settings)
     key = _key({**asked, "seed": seed, "options": chosen.as_dict(), "overrides": overrides}, loaded, data)
     run = {"name": name, "seed": seed, "command": command, "overrides": overrides, "key": key, **_origin(loaded, data)}
     tracer = Tracer(loaded.pipe or loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
-    rows, notes = _rows(loaded, data, max_length, max_tokens, seed)
+    rows, notes = _rows(loaded, data, max_length, max_tokens, seed, generate > 0)
     agree(loaded.model, resume, {**asked, "seed": seed, "overrides": overrides, "data": data.sha256, "windows": len(rows)})
     tracer.note(notes)
     if resume and (whole := _whole(store, key)) is not None:
@@ -186,7 +186,9 @@ def _data(
     return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
 
 
-def _enough(loaded: Loaded, max_length: int | None, max_tokens: int | None, seed: int) -> Callable[[Example], bool] | None:
+def _enough(
+    loaded: Loaded, max_length: int | None, max_tokens: int | None, seed: int, generate: bool
+) -> Callable[[Example], bool] | None:
     """Whether examples, one after the other, have given `max_tokens` tokens: a generator need not end."""
     if max_tokens is None:
         return None
@@ -194,7 +196,7 @@ def _enough(loaded: Loaded, max_length: int | None, max_tokens: int | None, seed
 
     def enough(example: Example) -> bool:
         one = Dataset("inputs", "", example.kind, [example])
-        tokens[0] += sum(map(len, windows(loaded, one, max_length, seed + next(numbers))))
+        tokens[0] += sum(map(len, windows(loaded, one, max_length, seed + next(numbers), generate)))
         return tokens[0] >= max_tokens
 
     return enough
@@ -215,10 +217,10 @@ def _fitting(store: Path, key: str) -> list[UnfinishedRun]:
 
 
 def _rows(
-    loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int
+    loaded: Loaded, data: Dataset, max_length: int | None, max_tokens: int | None, seed: int, generate: bool
 ) -> tuple[list[Window], list[str]]:
     """All windows, and sentences on what they are not."""
-    rows = list(limited(windows(loaded, data, max_length, seed), max_tokens))
+    rows = list(limited(windows(loaded, data, max_length, seed, generate), max_tokens))
     notes = []
     if split := len({(w.info.source, w.info.row) for w in rows if w.info.part and w.ids is not None}):
         notes.append(f"{split} texts are longer than {max(len(w.ids or ()) for w in rows)} tokens; each was traced in windows")

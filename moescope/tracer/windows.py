@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
+from ..models import chat
 from ..models.loading import Loaded
 from ..models.spans import corrupt
 from .sequences.token_rows import SequenceInfo
@@ -40,8 +41,9 @@ def context(loaded: Loaded) -> int:
     return next((s for s in sizes if isinstance(s, int) and s > 0), 1 << 20)
 
 
-def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) -> Iterator[Window]:
-    """All windows of a data set in order. InputError where data and model do not fit."""
+def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, generate: bool = False) -> Iterator[Window]:
+    """All windows of a data set in order; with `generate`, conversations up to where the model speaks. InputError where data and
+    model do not fit."""
     if loaded.by_hand:
         raise InputError(
             f"{loaded.name} takes more than {data.kind}s, which no data set gives; trace it in Python: with "
@@ -58,7 +60,7 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
         return
     limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
-        for window in _text(loaded, example, limit):
+        for window in _talk(loaded, example, limit, generate) if example.messages else _text(loaded, example, limit):
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
 
@@ -76,7 +78,8 @@ def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
 def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
     """One for each line, for a pipeline."""
     if example.text is None:
-        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")
+        what = "a conversation" if example.messages else "token ids"
+        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is {what}; give texts")
     lines = [line.strip() for line in example.text.splitlines() if line.strip()]
     yield from (Window(_info(example, part, text=line)) for part, line in enumerate(lines))
 
@@ -123,6 +126,24 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
         marks = {kind: values[here] for kind, values in own.items()}
         info = _info(example, part, text=text, words=words[here], word_labels=labels, token_labels=marks)
         yield Window(info, ids=ids[here], unplaced=unplaced, bare=() if part else bare)
+
+
+def _talk(loaded: Loaded, example: Example, limit: int, generate: bool) -> Iterator[Window]:
+    """A conversation, by the tokenizer's template. InputError where a model would go on from the middle of it."""
+    where = f"{example.source}, row {example.row}"
+    rendered = chat.render(loaded.tokenizer, example.messages, example.tools or None, where, generate)
+    found = chat.tokens(loaded.tokenizer, rendered, where)
+    if generate and len(found.ids) > limit:
+        raise InputError(
+            f"{where} is a conversation of {len(found.ids)} tokens, and a window holds {limit}, so the model would go on from its "
+            "middle: give a larger --max-length (as far as the model's own length), or leave it out"
+        )
+    for part, start in enumerate(range(0, len(found.ids), limit)):
+        here = slice(start, start + limit)
+        labels = {kind: values[here] for kind, values in found.labels.items()}
+        text = _slice(rendered.text, found.offsets, here)
+        info = _info(example, part, text=text, token_labels=labels, made_labels=rendered.next if generate else {})
+        yield Window(info, ids=found.ids[here])
 
 
 def _tokenize(loaded: Loaded, text: str, labelled: bool) -> tuple[list[int], Offsets | None]:

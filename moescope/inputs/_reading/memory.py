@@ -7,6 +7,7 @@ No library is loaded to find out what something is: it is known by what it can d
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -14,13 +15,13 @@ import numpy as np
 
 from ...errors import InputError
 from .. import hub, npz, table
-from . import table_rows
+from . import conversations, table_rows
 from .cells import checked, plain
 from .options import Options
 from .types import Example
 
 FORMS = (
-    "a path, a list (or generator) of texts, of dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, or "
+    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars or Arrow table, or "
     "a data set of Hugging Face"
 )
 
@@ -70,6 +71,8 @@ def digest(examples: Iterable[Example]) -> str:
         for array in (e.input_ids, e.image):
             if array is not None:
                 found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        if e.messages:
+            found.update(json.dumps([e.messages, e.tools], sort_keys=True, default=repr).encode())
         if e.labels or e.words:
             more = [dict(e.labels), [[w.start, w.end, dict(w.labels)] for w in e.words]]
             found.update(json.dumps(more, sort_keys=True).encode())
@@ -175,12 +178,17 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
     if isinstance(first, Example):
         return (_same(item, Example, source) for item in items)
     if isinstance(first, Mapping):
+        if {"role", "content"} <= set(first) or {"from", "value"} <= set(first):
+            raise InputError("inputs are the messages of one conversation: put them into a list, [messages]")
         known = (
             dict.fromkeys(str(c) for row in data if isinstance(row, Mapping) for c in row)
             if isinstance(data, Sequence)
             else first
         )
         return table_rows.examples((_same(item, Mapping, source) for item in items), list(known), options, source)
+    if conversations.is_messages(first):
+        rows = ({"messages": item} for item in items)
+        return table_rows.examples(rows, ["messages"], replace(options, chat=True, text_column=None), "conversations")
     if isinstance(first, int | np.integer) and not isinstance(first, bool):
         raise InputError("inputs are one row of ids: put it into a list, [ids]")
     if table_rows.is_ids(plain(first)):

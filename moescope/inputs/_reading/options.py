@@ -10,7 +10,7 @@ from ...errors import InputError
 from .files import shown
 from .types import Example
 
-FLAGS = ("text_column", "label_columns", "split", "sentences", "prompt")
+FLAGS = ("text_column", "label_columns", "split", "sentences", "chat", "prompt")
 
 
 @dataclass
@@ -49,6 +49,7 @@ class Options:
     split: str | None = None
     limit: int | None = None
     sentences: bool = False
+    chat: bool = False  # conversations are asked for
     prompt: str | None = None  # the text of what has none: of pictures, sound and video
     media: bool = True  # columns image, video, audio are media
     folder: Path | None = None  # where paths in the data begin

@@ -49,6 +49,12 @@ def of_ids(row: Mapping[str, Any], kept: Sequence[bool] | np.ndarray, where: str
     return {"token_labels": {k: _each(v, k, kept, where) for k, v in cell.items() if v is not None}}
 
 
+def none(row: Mapping[str, Any], where: str) -> None:
+    """InputError for labels of parts of a conversation, whose text a tokenizer's template makes."""
+    if name := next((name for name in COLUMNS if _cell(row, name, where)), None):
+        raise InputError(f"{where}: `{name}` label parts of a text, but this row is a conversation; its parts have their roles")
+
+
 def _each(values: Any, kind: str, kept: Sequence[bool] | np.ndarray, where: str) -> list[str | None]:
     if isinstance(values, str) or not isinstance(values, list | tuple | np.ndarray):
         raise _form("token_labels", values, where)

@@ -25,6 +25,7 @@ def read(
     split: str | None = None,
     limit: int | None = None,
     sentences: bool = False,
+    chat: bool = False,
     prompt: str | None = None,
     media: bool = True,
     pad_id: int | None = None,
@@ -34,15 +35,17 @@ def read(
     in memory: a list or generator of texts, of dicts or of token ids, a dict of columns, a table, a data set (_memory.py).
 
     limit takes the first examples of a file; of a folder it takes them in turn from each subfolder (or file).
-    sentences makes each sentence of an annotated corpus an example, instead of each document. pad_id: the model's padding,
-    which arrays of ids may hide. prompt: the text of rows and files that are pictures, sound or video alone. media: whether
-    columns image, video and audio are media beside the text, else they are left alone. enough: asked after each example of what lies in memory, whether no more are needed.
+    sentences makes each sentence of an annotated corpus an example, instead of each document. chat takes conversations (column
+    `messages` or `conversations`, else text_column), which are taken too where there is no text. pad_id: the model's padding,
+    which arrays of ids may hide. prompt: the text of rows and files that are pictures,
+    sound or video alone. media: whether columns image, video and audio are media beside the text, else they are left alone.
+    enough: asked after each example of what lies in memory, whether no more are needed.
     Raises InputError for whatever cannot be used as asked; a file that exists goes before a shipped set of its name.
     """
     if limit is not None and limit < 1:
         raise InputError(f"--limit {limit} leaves nothing to trace: give 1 or more.")
     columns = None if label_columns is None else tuple(label_columns)
-    options = Options(text_column, columns, split, limit, sentences, prompt, media, pad_id=pad_id, enough=enough)
+    options = Options(text_column, columns, split, limit, sentences, chat, prompt, media, pad_id=pad_id, enough=enough)
     if isinstance(data, Dataset):
         return data if limit is None else replace(data, examples=data.examples[:limit])
     if not isinstance(data, str | Path):

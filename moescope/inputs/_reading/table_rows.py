@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from . import part_labels
+from . import conversations, part_labels
 from .cells import checked, label, plain
 from .media_cells import media_columns, media_of, said_of
 from .options import Options
@@ -20,26 +20,23 @@ Row = Mapping[str, Any]
 def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, source: str) -> Iterator[Example]:
     """One example per row with text, each a document of its own; where there is no text but `input_ids`, of ids.
 
-    The text is in the column asked for, else in `text`; an `attention_mask` beside ids says which are no padding. Raises
+    The text is in the column asked for, else in `text`; conversations in a column of their own (conversations.py); an `attention_mask` beside ids says which are no padding. Raises
     InputError for a column that is not there and for a text that is neither a string nor ids.
     """
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
-    column = options.text_column or given
-    if not (options.text_column is None and options.prompt is not None and media_columns(columns, options)):
+    column = options.text_column or conversations.column(columns, options) or given
+    seen = media_columns(columns, options)
+    if column in columns or not seen or options.prompt is None or options.text_column is not None:
         require([column], columns, source, options, "text_column")
     require(options.label_columns or (), columns, source, options, "label_columns")
     missing = Missing(options, source)
     for row, record in enumerate(rows):
         media = media_of(record, f"{source}, row {row}", options)
         text = said_of(media, plain(record.get(column)), f"{source}, row {row}", options)
-        if (
-            text is None
-            or (isinstance(text, str) and not text.strip())
-            or (not isinstance(text, str) and is_ids(text) and not len(text))
-        ):
+        if text is None or (_is_empty(text) and not conversations.talks(column, text, options)):
             options.report.skip(source, "rows without text")
             continue
-        left = {name: cell for name, cell in record.items() if name not in media_columns(columns, options)}
+        left = {name: cell for name, cell in record.items() if name not in seen}
         yield replace(_example(left, text, column, source, row, options, missing), media=media)
 
 
@@ -47,12 +44,20 @@ def _example(record: Row, text: Any, column: str, source: str, row: int, options
     """One row; InputError for what cannot be used."""
     where = f"{source}, row {row}"
     named = labels(record, options.label_columns, column, where, missing)
+    if conversations.talks(column, text, options):
+        part_labels.none(record, where)
+        said, tools = conversations.messages(text, column, where), conversations.tools(record, where)
+        return Example(source, row, f"{source}:{row}", labels=named, messages=said, tools=tools)
     if is_ids(text):
         kept = places(text, record.get("attention_mask"), where)
         parts = part_labels.of_ids(record, kept, where)
         return Example(source, row, f"{source}:{row}", labels=named, input_ids=ids(text, where)[kept], **parts)
     string = _string(text, column, where, options)
     return Example(source, row, f"{source}:{row}", string, labels=named, **part_labels.of_text(record, string, where))
+
+
+def _is_empty(text: Any) -> bool:
+    return not text.strip() if isinstance(text, str) else is_ids(text) and not len(text)
 
 
 def require(wanted: Iterable[str], columns: Sequence[str], source: str, options: Options, option: str) -> None:
@@ -139,4 +144,5 @@ def _string(value: Any, column: str, where: str, options: Options) -> str:
 
 def _taken(column: str, cell: Any) -> bool:
     """Whether a cell labels parts of the row, and not the whole."""
-    return column in part_labels.COLUMNS and part_labels.holds_parts(cell)
+    schemas = column == "tools" and isinstance(cell, str) and cell.lstrip()[:1] == "["  # of a conversation
+    return schemas or (column in part_labels.COLUMNS and part_labels.holds_parts(cell))

@@ -16,7 +16,7 @@ from .streams import Stream
 @dataclass(frozen=True)
 class SequenceInfo:
     """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out, and say
-    nothing of those that come behind."""
+    nothing of those that come behind, of which each that the model makes has `made_labels`."""
 
     source: str | None = None
     row: int = 0
@@ -27,6 +27,7 @@ class SequenceInfo:
     words: Sequence[int | None] = ()
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
     token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
+    made_labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def told(self) -> int:
@@ -142,6 +143,7 @@ class Identity:
         else:
             columns |= {"unit": stream.kind, "special": False}
         columns |= self._words(stream, named, row, place, token)
+        self._made(named, row, place, token)
         if named.live.reordered:
             columns["parent"] = _parents(keys, named.live.last, row, place)
         self.writer.add("tokens", columns)
@@ -190,12 +192,23 @@ class Identity:
             if there
             for kind, label in infos[n].labels_of(int(p))
         ]
-        if labels:
-            tokens, kinds, values = map(list, zip(*labels))
-            self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
+        self._label(labels)
         import pyarrow as pa
 
         return {"word": pa.array(words, pa.uint32())} if any(word is not None for word in words) else {}
+
+    def _made(self, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> None:
+        """Labels of tokens that the model made."""
+        infos = named.live.infos
+        if named.packed is None and any(info.made_labels for info in infos):
+            made = named.generated[row, place]
+            self._label([(int(t), *one) for n, t in zip(row[made], token[made]) for one in infos[n].made_labels.items()])
+
+    def _label(self, labels: list[tuple[int, str, str]]) -> None:
+        """Write (token, kind, label)."""
+        if labels:
+            tokens, kinds, values = map(list, zip(*labels))
+            self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
 
     def _vocab(self, ids: np.ndarray) -> None:
         if self.text_of is None:
