@@ -10,6 +10,7 @@ import torch
 from ..errors import InputError
 from ..models.loading import Loaded
 from ..weights import home, precision
+from .media_feeding import asked_inputs
 from .windows import Window
 
 
@@ -31,7 +32,10 @@ def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[
             else:
                 model(pixel_values=pixels.to(device, precision(model)))
             return
-        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
+        if any(w.asked is not None for w in batch):
+            inputs = asked_inputs(loaded, batch, pad_id(loaded) or 0, generate > 0)
+        else:
+            inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
         if generate:
             model.generate(**inputs, max_new_tokens=generate, do_sample=False)
         elif batch[0].decoder_ids is not None:

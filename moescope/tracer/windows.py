@@ -11,6 +11,7 @@ from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spe
 from ..models import chat
 from ..models.loading import Loaded
 from ..models.spans import corrupt
+from .media_windows import seen
 from .sequences.token_rows import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
@@ -26,6 +27,7 @@ class Window:
     decoder_ids: list[int] | None = None
     decoder_info: SequenceInfo | None = None
     unplaced: bool = False  # labels of parts of its text were left out: nobody knows where its tokens are
+    asked: Any = None  # of a text with media: what the model's processor is asked
     bare: tuple[Span, ...] = ()  # spans of its example that label no token; said of the first part
 
     def __len__(self) -> int:
@@ -58,11 +60,22 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
     if loaded.pipe is not None:
         yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
-    limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
+    limit, most = (max_length or 2048, max_length or context(loaded)), _vocabulary(loaded)
     for number, example in enumerate(data.examples):
-        for window in _talk(loaded, example, limit, generate) if example.messages else _text(loaded, example, limit):
+        for window in _windows(loaded, example, limit, generate):
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate: bool) -> Iterator[Window]:
+    """Of one example; `limit`: tokens of a window, and of what cannot be cut."""
+    whole, cut = min(limit[1], context(loaded)), min(limit[0], context(loaded))
+    if example.media:
+        info, ids, asked, unplaced, bare = seen(loaded, example, _info(example, 0), whole, generate)
+        yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
+        return
+    for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
+        yield window
 
 
 def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:

@@ -7,6 +7,6 @@ by character; and where a template does something after which nobody could say w
 """
 
 from .render import Rendered, render
-from .tokens import Tokens, tokens
+from .tokens import Tokens, labels_at, tokens
 
-__all__ = ["Rendered", "Tokens", "render", "tokens"]
+__all__ = ["Rendered", "Tokens", "labels_at", "render", "tokens"]

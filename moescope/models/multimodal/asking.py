@@ -2,35 +2,90 @@
 
 A text that has the processor's own words for media is taken as it is. Else `<image>`, `<video>` and `<audio>` in it say where
 they belong, and where nothing says it they come first; such a text is the user's turn in the processor's chat template, or, where
-it has none, a plain text with its words.
+it has none, a plain text with its words. Conversations have parts for their media already.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import InputError
 from ...foreign import said
 from ...inputs import Example, Medium
+from .. import chat
 from .processor import KINDS, Asked, takes, token_of
 
 _GENERIC = re.compile(r"<(image|video|audio)>")
 Part = dict[str, str]
 
 
-def ask(processor: Any, example: Example, answer: bool) -> Asked:
-    """What to ask for a text with media; with `answer` the template opens the model's turn. InputError where they do not fit."""
+@dataclass(frozen=True)
+class Question:
+    """What is asked, whose each character of it is (None: of a plain text), and where pieces of the record's text stand in it.
+
+    `kept`: (place in the question, place in the record's text, characters) of each; None where nobody knows.
+    """
+
+    asked: Asked
+    rendered: chat.Rendered | None
+    kept: tuple[tuple[int, int, int], ...] | None
+
+
+class _Talker:
+    """A processor as `chat` knows tokenizers."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.special_tokens_map = processor.tokenizer.special_tokens_map
+
+    def get_chat_template(self, tools: Any = None) -> str:
+        """The template's source; ValueError where there is none."""
+        found = self.processor.chat_template
+        found = found.get("tool_use" if tools and "tool_use" in found else "default") if isinstance(found, Mapping) else found
+        if found is None:
+            return str(self.processor.tokenizer.get_chat_template(tools=tools))
+        return str(found)
+
+    def apply_chat_template(self, messages: Any, **asked: Any) -> str:
+        """Messages as the processor renders them."""
+        return str(self.processor.apply_chat_template(messages, **asked))
+
+
+def ask(processor: Any, example: Example, answer: bool) -> Question:
+    """What to ask for a text or conversation with media; with `answer` the template opens the model's turn.
+
+    InputError naming the record where text and media do not fit, the processor does not take them, or its template fails.
+    """
     where, text = f"{example.source}, row {example.row}", example.text or ""
     _check(processor, example, where)
+    if example.messages:
+        rendered = chat.render(_Talker(processor), example.messages, example.tools or None, where, answer)
+        return Question(Asked(rendered.text, example.media, where), rendered, None)
     own = {kind: token for kind in KINDS if (token := token_of(processor, kind)) is not None}
     if any(token in text for token in own.values()):
         fits({kind: text.count(token) for kind, token in own.items()}, example.media, where)
-        return Asked(text, ordered(text, own, example.media), where)
+        return Question(Asked(text, ordered(text, own, example.media), where), None, ((0, 0, len(text)),))
     parts = parts_of(text, example.media, where)
     media = in_order_of([part["type"] for part in parts], example.media)
     if getattr(processor, "chat_template", None) is None:
-        return Asked("".join(part.get("text", own.get(part["type"], "")) for part in parts), media, where)
-    return Asked(rendered(processor, [{"role": "user", "content": parts}], answer, where), media, where)
+        plain = "".join(part.get("text", own.get(part["type"], "")) for part in parts)
+        return Question(Asked(plain, media, where), None, _kept(plain, parts, text))
+    rendered, plain = _turn(processor, parts, answer, where)
+    return Question(Asked(plain, media, where), rendered, _kept(plain, parts, text))
+
+
+def _turn(processor: Any, parts: list[Part], answer: bool, where: str) -> tuple[chat.Rendered | None, str]:
+    """The user's turn in the template, with roles where they can be told."""
+    turn = [{"role": "user", "content": parts}]
+    try:
+        rendered = chat.render(_Talker(processor), turn, None, where, answer)
+        return rendered, rendered.text
+    except InputError:  # a plain text asked for no roles
+        try:
+            return None, str(processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=answer))
+        except Exception as error:  # Jinja's, and what templates raise on purpose
+            raise InputError(f"{where}: the chat template of {type(processor).__name__} fails ({said(error)})") from error
 
 
 def _check(processor: Any, example: Example, where: str) -> None:
@@ -51,7 +106,7 @@ def parts_of(text: str, media: Sequence[Medium], where: str) -> list[Part]:
     return [part for part in found if part.get("text", "-")]
 
 
-def fits(words: dict[str, int], media: Sequence[Medium], where: str) -> None:
+def fits(words: Mapping[str, int], media: Sequence[Medium], where: str) -> None:
     """InputError unless a text speaks of as many media of every kind as there are."""
     for kind, count in words.items():
         there = sum(medium.kind == kind for medium in media)
@@ -59,7 +114,7 @@ def fits(words: dict[str, int], media: Sequence[Medium], where: str) -> None:
             raise InputError(f"{where}: its text speaks of {count} {kind}s and there are {there}; make them alike")
 
 
-def ordered(text: str, own: dict[str, str], media: Sequence[Medium]) -> tuple[Medium, ...]:
+def ordered(text: str, own: Mapping[str, str], media: Sequence[Medium]) -> tuple[Medium, ...]:
     """Media in the order of the words for them."""
     places = sorted((match.start(), kind) for kind, token in own.items() for match in re.finditer(re.escape(token), text))
     return in_order_of([kind for _, kind in places], media)
@@ -71,9 +126,18 @@ def in_order_of(kinds: Sequence[str], media: Sequence[Medium]) -> tuple[Medium, 
     return tuple(next(waiting[kind]) for kind in kinds if kind in waiting)
 
 
-def rendered(processor: Any, messages: list[dict[str, Any]], answer: bool, where: str) -> str:
-    """Messages in a processor's chat template. InputError naming the record for which it fails."""
-    try:
-        return str(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer))
-    except Exception as error:  # Jinja's, and what templates raise on purpose
-        raise InputError(f"{where}: the chat template of {type(processor).__name__} fails ({said(error)})") from error
+def _kept(plain: str, parts: list[Part], text: str) -> tuple[tuple[int, int, int], ...] | None:
+    """Where the pieces of a text stand in what was made of them; white space at their ends may be gone."""
+    found, reached, own = [], 0, 0
+    for part in parts:
+        if "text" not in part:
+            own = text.index(f"<{part['type']}>", own) + len(part["type"]) + 2 if f"<{part['type']}>" in text[own:] else own
+            continue
+        bare = part["text"].strip()
+        at = plain.find(bare, reached)
+        if at < 0:
+            return None
+        start = text.index(bare, own)
+        found.append((at, start, len(bare)))
+        reached, own = at + len(bare), start + len(bare)
+    return tuple(found)

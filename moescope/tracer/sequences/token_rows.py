@@ -11,6 +11,7 @@ from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
 from .naming import Named, Sequences, among
 from .streams import Stream
+from .told_pieces import of_pictures, told
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class SequenceInfo:
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
     token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
     made_labels: Mapping[str, str] = field(default_factory=dict)
+    pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
+    media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
 
     @property
     def told(self) -> int:
@@ -138,7 +141,7 @@ class Identity:
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
-            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
+            columns |= self._pictured(stream, named, columns, ids, arrays, row, place)
             self._vocab(vocab)
         else:
             columns |= {"unit": stream.kind, "special": False}
@@ -150,15 +153,21 @@ class Identity:
         return keys
 
     def _pictured(
-        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
-    ) -> dict[str, Any]:
+        self, stream: Stream, named: Named, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray],
+        row: np.ndarray, place: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        if cells is None:
+        known = told(named, row, place)
+        if cells is None and known is None:
             return {}
         import pyarrow as pa
 
-        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        where = row * named.real.shape[1] + place
+        unit, frame, y, x = known if cells is None else (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if known is not None and cells is not None:
+            unit, frame, y, x = (np.where(known[0] >= 0, one, other) for one, other in zip(known, (unit, frame, y, x)))
+        unit = np.maximum(unit, 0)
         self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],
@@ -228,6 +237,8 @@ def distinct(keys: Sequence[np.ndarray]) -> int:
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
+    if stream.kind == "image":
+        infos = of_pictures(infos, size)
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
         bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
