@@ -8,9 +8,10 @@ from ._reading.media import Medium
 from ._reading.read import read
 from ._reading.shipped import shipped
 from ._reading.spelled import spell
+from ._reading.thumbnail import thumbnail
 from ._reading.types import Dataset, Example, Lazy, Span, Word, image_shapes, one_shape
 
 __all__ = [
     "Dataset", "Example", "Lazy", "Medium", "Span", "Word",
-    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell",
+    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell", "thumbnail",
 ]  # fmt: skip

@@ -44,7 +44,7 @@ def seen(
     found = pieces(processor, getattr(loaded.model, "config", None), question.asked, batch)
     offsets = _offsets(batch) if fast else None
     told = replace(info, text=question.asked.text, pieces=found, media=question.asked.media)
-    told, unplaced, bare = _labelled(told, example, question, offsets)
+    told, unplaced, bare = _labelled(told, example, question, offsets, _words_of(batch))
     made = {"modality": "text", **(question.rendered.next if question.rendered is not None and generate else {})}
     labels = {**told.token_labels, **piece_labels(found)}
     return replace(told, token_labels=labels, made_labels=made), ids, question.asked, unplaced, bare
@@ -80,13 +80,32 @@ def _offsets(batch: Any) -> Offsets | None:
     return [(int(a), int(b)) for a, b in found]
 
 
+def _words_of(batch: Any) -> Offsets:
+    """Where the word for each medium stands in the text that was asked."""
+    return [(int(one["span"][0]), int(one["span"][1])) for one in (batch.get("text_replacement_offsets") or [[]])[0]]
+
+
+def _with_shown(
+    labels: dict[str, list[str | None]], offsets: Offsets, shown: tuple[tuple[str, int], ...], spans: Offsets
+) -> dict[str, list[str | None]]:
+    """Tokens of a medium are of whoever shows it, though the template writes the word for it."""
+    if len(shown) != len(spans):
+        return labels
+    found = {kind: list(labels.get(kind) or [None] * len(offsets)) for kind in ("role", "turn")}
+    for (role, turn), span in zip(shown, spans):
+        for n, pair in enumerate(offsets):
+            if pair == span:
+                found["role"][n], found["turn"][n] = role, str(turn)
+    return {**labels, **found}
+
+
 def _labelled(
-    info: SequenceInfo, example: Example, question: Question, offsets: Offsets | None
+    info: SequenceInfo, example: Example, question: Question, offsets: Offsets | None, spans: Offsets
 ) -> tuple[SequenceInfo, bool, Any]:
     """With labels of roles, words and spans; whether they could not be placed; and spans that label no token."""
     labels: dict[str, list[str | None]] = {}
     if question.rendered is not None and offsets is not None:
-        labels |= chat.labels_at(question.rendered, offsets)
+        labels |= _with_shown(chat.labels_at(question.rendered, offsets), offsets, question.shown, spans)
     if not example.words and not example.spans:
         return replace(info, token_labels=labels), False, ()
     if offsets is None or question.kept is None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
+from ..inputs import Dataset, Example, Lazy, Span, align, label_tokens, one_shape, spell
 from ..models import chat
 from ..models.loading import Loaded
 from ..models.spans import corrupt
@@ -61,10 +61,21 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
         yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
     limit, most = (max_length or 2048, max_length or context(loaded)), _vocabulary(loaded)
+    beside = not isinstance(data.examples, Lazy) and any(example.media for example in data.examples)
     for number, example in enumerate(data.examples):
         for window in _windows(loaded, example, limit, generate):
+            window = _as_text(window) if beside else window
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
+
+
+def _as_text(window: Window) -> Window:
+    """A text alone, among others with media: all of its tokens are text."""
+    if window.asked is not None:
+        return window
+    labels = {**window.info.token_labels, "modality": ["text"] * len(window.ids or ())}
+    made = {**window.info.made_labels, "modality": "text"}
+    return replace(window, info=replace(window.info, token_labels=labels, made_labels=made))
 
 
 def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate: bool) -> Iterator[Window]:

@@ -44,13 +44,13 @@ class Family:
     takes: tuple[str, ...]
 
 
-def tokenizer(**names: str) -> Any:
-    """One token a byte; `names` are what a family calls its special tokens."""
+def tokenizer(spelled: dict[str, str] | None = None, **names: str) -> Any:
+    """One token a byte; `names` are what a family calls its special tokens, `spelled` how it writes them, where that is fixed."""
     alphabet = {symbol: place for place, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     made = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
-    made.add_special_tokens(list(IDS))
+    made.add_special_tokens([(spelled or {}).get(token, token) for token in IDS])
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", extra_special_tokens=names
     )
@@ -81,7 +81,7 @@ def _qwen_sees() -> Any:
         hf.Qwen2VLImageProcessor(**CUT, size=EDGES),
         tokenizer(**SEEN),
         hf.Qwen3VLVideoProcessor(**CUT, size={"shortest_edge": 256, "longest_edge": 4 * 4096}),
-        chat_template=template("<begin>", "<end>").replace("<begin><{{ p.type }}><end>", "<begin><{{ p.type }}><end>"),
+        chat_template=template("<begin>", "<end>"),
     )
 
 
@@ -97,12 +97,15 @@ def _glm() -> Any:
 
 
 def _glm_sees() -> Any:
-    words = tokenizer(image_token="<image>", video_token="<video>")
-    for name, token in (("<|begin_of_image|>", 262), ("<|end_of_image|>", 263), ("<|begin_of_video|>", 264), ("<|end_of_video|>", 265)):
-        pass
+    spelled = {
+        "<begin>": "<|begin_of_image|>", "<end>": "<|end_of_image|>", "<vbegin>": "<|begin_of_video|>",
+        "<vend>": "<|end_of_video|>",
+    }  # fmt: skip
+    words = tokenizer(spelled, image_token="<image>", video_token="<video>")
+    edges = [(spelled["<vbegin>"], spelled["<begin>"]), (spelled["<vend>"], spelled["<end>"])]
     return hf.Glm4vProcessor(
         hf.Glm4vImageProcessor(**CUT, size=EDGES), words, hf.Glm4vVideoProcessor(**CUT, size=EDGES | {"longest_edge": 4 * 4096}),
-        chat_template=template("<begin>", "<end>"),
+        chat_template=template(*(f"{{% if p.type == 'video' %}}{v}{{% else %}}{i}{{% endif %}}" for v, i in edges)),
     )  # fmt: skip
 
 
@@ -147,22 +150,24 @@ def _omni() -> Any:
 def _omni_senses() -> Any:
     names = SEEN | {"audio_token": "<audio>", "audio_bos_token": "<abegin>", "audio_eos_token": "<aend>"}
     words = tokenizer(**names, vision_bos_token="<begin>", vision_eos_token="<end>")
-    return hf.Qwen3OmniMoeProcessor(
+    found = hf.Qwen3OmniMoeProcessor(
         hf.Qwen2VLImageProcessor(**CUT, size=EDGES),
         hf.Qwen2VLVideoProcessor(**CUT, size=EDGES | {"longest_edge": 4 * 4096}),
         hf.WhisperFeatureExtractor(feature_size=16, sampling_rate=16000, chunk_length=2, n_fft=400),
         words,
         chat_template=template("<begin>", "<end>", ("<abegin>", "<aend>")),
     )
+    found.videos_kwargs = {"size": {"shortest_edge": 256, "longest_edge": 4 * 4096}}
+    return found
 
 
 def _kimi() -> Any:
     eyes = {
-        "patch_size": 4, "pos_emb_height": 16, "pos_emb_width": 16, "pos_emb_time": 2, "num_attention_heads": 2,
+        "patch_size": 4, "pos_emb_height": 16, "pos_emb_width": 16, "pos_emb_time": 4, "num_attention_heads": 2,
         "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16,
     }  # fmt: skip
     ids = {"image_token_id": 259, "video_token_id": 260, "vision_start_token_id": 262, "vision_end_token_id": 263}
-    text = DEEPSEEK | {"model_type": "deepseek_v3"}
+    text = {name: value for name, value in DEEPSEEK.items() if name != "head_dim"} | {"model_type": "deepseek_v3"}
     return hf.Kimi_K25ForConditionalGeneration(
         hf.Kimi_K25Config(text_config=text, vision_config=eyes, projection_hidden_size=16, **ids)
     )
@@ -189,8 +194,9 @@ def _llama() -> Any:
 
 
 def _llama_sees() -> Any:
-    words = tokenizer()
-    words.add_special_tokens({"additional_special_tokens": []})
+    words = tokenizer({
+        "<image>": "<|image|>", "<begin>": "<|image_start|>", "<end>": "<|image_end|>", "<patch>": "<|patch|>",
+    })  # fmt: skip
     return hf.Llama4Processor(
         hf.Llama4ImageProcessor(size={"height": 16, "width": 16}, max_patches=4), words, patch_size=4, pixel_shuffle_ratio=0.5,
         chat_template=template().replace("<{{ p.type }}>", "<|image|>"),

@@ -6,7 +6,7 @@ dropping, folding a system message into the user's turn, JSON. What it gives mus
 by character; and where a template does something after which nobody could say whose a character is, it is refused.
 """
 
-from .render import Rendered, render
+from .render import Rendered, render, role_of
 from .tokens import Tokens, labels_at, tokens
 
-__all__ = ["Rendered", "Tokens", "labels_at", "render", "tokens"]
+__all__ = ["Rendered", "Tokens", "labels_at", "render", "role_of", "tokens"]

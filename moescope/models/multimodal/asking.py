@@ -24,11 +24,12 @@ Part = dict[str, str]
 class Question:
     """What is asked, whose each character of it is (None: of a plain text), and where pieces of the record's text stand in it.
 
-    `kept`: (place in the question, place in the record's text, characters) of each; None where nobody knows.
+    `shown`: role and turn of whoever shows each of its media, in order. `kept`: (place in the question, place in the record's text, characters) of each; None where nobody knows.
     """
 
     asked: Asked
     rendered: chat.Rendered | None
+    shown: tuple[tuple[str, int], ...]
     kept: tuple[tuple[int, int, int], ...] | None
 
 
@@ -61,18 +62,27 @@ def ask(processor: Any, example: Example, answer: bool) -> Question:
     _check(processor, example, where)
     if example.messages:
         rendered = chat.render(_Talker(processor), example.messages, example.tools or None, where, answer)
-        return Question(Asked(rendered.text, example.media, where), rendered, None)
+        return Question(Asked(rendered.text, example.media, where), rendered, _shown(example.messages), None)
     own = {kind: token for kind in KINDS if (token := token_of(processor, kind)) is not None}
     if any(token in text for token in own.values()):
         fits({kind: text.count(token) for kind, token in own.items()}, example.media, where)
-        return Question(Asked(text, ordered(text, own, example.media), where), None, ((0, 0, len(text)),))
+        return Question(Asked(text, ordered(text, own, example.media), where), None, (), ((0, 0, len(text)),))
     parts = parts_of(text, example.media, where)
     media = in_order_of([part["type"] for part in parts], example.media)
     if getattr(processor, "chat_template", None) is None:
         plain = "".join(part.get("text", own.get(part["type"], "")) for part in parts)
-        return Question(Asked(plain, media, where), None, _kept(plain, parts, text))
+        return Question(Asked(plain, media, where), None, (), _kept(plain, parts, text))
     rendered, plain = _turn(processor, parts, answer, where)
-    return Question(Asked(plain, media, where), rendered, _kept(plain, parts, text))
+    return Question(Asked(plain, media, where), rendered, _shown([{"role": "user", "content": parts}]), _kept(plain, parts, text))
+
+
+def _shown(messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
+    """(role, turn) of whoever shows each medium of a conversation."""
+    return tuple(
+        (chat.role_of(message), turn)
+        for turn, message in enumerate(messages) if isinstance(message.get("content"), list)
+        for part in message["content"] if part.get("type") in KINDS
+    )  # fmt: skip
 
 
 def _turn(processor: Any, parts: list[Part], answer: bool, where: str) -> tuple[chat.Rendered | None, str]:

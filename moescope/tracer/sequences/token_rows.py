@@ -10,6 +10,7 @@ from ...store import RunWriter
 from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
 from .naming import Named, Sequences, among
+from .pictures import kept_pictures
 from .streams import Stream
 from .told_pieces import of_pictures, told
 
@@ -57,23 +58,24 @@ class Identity:
         text_of: Callable[[Sequence[int]], list[str]] | None,
         special: set[int],
         stops: tuple[set[int], set[int]] = (set(), set()),
+        pictures: int = 0,
     ) -> None:
-        self.writer, self.text_of = writer, text_of
+        self.writer, self.text_of, self._pictures = writer, text_of, pictures
         self.special = np.array(sorted(special), np.int64)
         self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
         self._seen: set[int] = set()
 
     @classmethod
-    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
-        """For a model and its tokenizer, if it has one."""
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any, pictures: int = 0) -> "Identity":
+        """For a model and its tokenizer, if it has one; `pictures`: so many are kept."""
         if tokenizer is None:
-            return cls(writer, None, set(), stops(model))
+            return cls(writer, None, set(), stops(model), pictures)
 
         def texts(ids: Sequence[int]) -> list[str]:
             pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
             return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
 
-        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model), pictures)
 
     def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
         """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
@@ -124,6 +126,9 @@ class Identity:
                 **sizes(stream, arrays),
             },
         )
+        if self._pictures > 0 and (columns := kept_pictures(keys[beams == 0], [i for i, b in zip(infos, beams) if not b], self._pictures))["file"]:
+            self._pictures -= len(columns["file"])
+            self.writer.add("pictures", columns)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
