@@ -1,11 +1,13 @@
 """A batch of which some texts have media, as the model takes it: what the processor makes, and texts alone beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
+from ..foreign import one_line, said
 from ..models.loading import Loaded
 from ..models.multimodal.processor import batch_of
 from ..routers.calls import signature
@@ -30,6 +32,22 @@ def asked_inputs(loaded: Loaded, batch: Sequence[Window], pad: int, left: bool) 
     device, kind = home(loaded.model), precision(loaded.model)
     placed = {name: _placed(value, device, kind) for name, value in inputs.items()}
     return {name: value for name, value in placed.items() if _takes(loaded.model, name)}
+
+
+@contextmanager
+def said_of_media(loaded: Loaded, batch: Sequence[Window]) -> Iterator[None]:
+    """ModelError naming the records where a model fails on what its own processor makes of their media."""
+    if all(window.asked is None for window in batch):
+        yield
+        return
+    try:
+        yield
+    except (ValueError, IndexError, KeyError, TypeError) as error:  # what models raise where features and tokens do not fit
+        rows = ", ".join(f"{window.info.source}, row {window.info.row}" for window in batch if window.asked is not None)
+        more = "; try --batch-size 1" if len(batch) > 1 else ""
+        raise ModelError(
+            f"{loaded.name} fails on what {type(loaded.own_processor()).__name__} makes of {one_line(rows)} ({said(error)}){more}"
+        ) from error
 
 
 def _rows(

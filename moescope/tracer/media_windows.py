@@ -15,6 +15,7 @@ from ..models.multimodal.processor import array, batch_of
 from .sequences.token_rows import SequenceInfo
 
 Offsets = list[tuple[int, int]]
+_ONE = {"image": "an image", "video": "a video", "audio": "sound"}
 
 
 def seen(
@@ -27,11 +28,13 @@ def seen(
     where = f"{example.source}, row {example.row}"
     processor = loaded.own_processor()
     if processor is None:
-        kinds = " and ".join(dict.fromkeys(medium.kind for medium in example.media))
+        kinds = " and ".join(dict.fromkeys(_ONE[medium.kind] for medium in example.media))
         raise InputError(
             f"{where} has {kinds} beside its text, and {loaded.name} {loaded.no_processor}; give its processor, or texts alone "
             "(--no-media)"
         )
+    if example.input_ids is not None:
+        raise InputError(f"{where} has ids and {example.media[0].kind}s, of which no processor makes inputs; give its text")
     question = ask(processor, example, generate)
     fast = bool(getattr(processor.tokenizer, "is_fast", False))
     batch = batch_of(processor, [question.asked], offsets=fast)

@@ -38,6 +38,15 @@ def media_of(record: Mapping[str, Any], where: str, options: Options) -> tuple[M
     return tuple(found)
 
 
+def prompted(columns: list[str], options: Options, source: str) -> None:
+    """InputError unless there is a prompt for records that have media in these columns and no text at all."""
+    if options.prompt is None:
+        raise InputError(
+            f"{source} has media (columns: {', '.join(columns)}) and no text: give {options.flag('prompt')}, which is the text of "
+            f"all rows, or name a column of texts with {options.flag('text_column')}."
+        )
+
+
 def said_of(media: tuple[Medium, ...], text: Any, where: str, options: Options) -> Any:
     """The text of a record, or the prompt where it has media and none. InputError where nothing is said of media."""
     if not media or (text is not None and not (isinstance(text, str) and not text.strip())):

@@ -3,6 +3,7 @@
 WAV is read by SciPy; other files by soundfile, where it is installed (pip install soundfile).
 """
 
+import warnings
 from io import BytesIO
 from math import gcd
 from typing import Any
@@ -71,7 +72,9 @@ def _wav(data: bytes, where: str) -> tuple[np.ndarray, int]:
     from scipy.io import wavfile
 
     try:
-        rate, samples = wavfile.read(BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of chunks that are no sound
+            rate, samples = wavfile.read(BytesIO(data))
     except Exception as error:  # SciPy raises many kinds on damaged files
         raise InputError(f"{where} is no WAV that can be decoded ({one_line(str(error))}): repair it or leave it out.") from error
     if rate <= 0:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from . import conversations, part_labels
+from . import conversations, media_talk, part_labels
 from .cells import checked, label, plain
-from .media_cells import media_columns, media_of, said_of
+from .media_cells import media_columns, media_of, prompted, said_of
 from .options import Options
 from .types import Example
 
@@ -26,7 +26,9 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
     column = options.text_column or conversations.column(columns, options) or given
     seen = media_columns(columns, options)
-    if column in columns or not seen or options.prompt is None or options.text_column is not None:
+    if column not in columns and seen and options.text_column is None:
+        prompted(seen, options, source)
+    else:
         require([column], columns, source, options, "text_column")
     require(options.label_columns or (), columns, source, options, "label_columns")
     missing = Missing(options, source)
@@ -36,6 +38,8 @@ def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, sour
         if text is None or (_is_empty(text) and not conversations.talks(column, text, options)):
             options.report.skip(source, "rows without text")
             continue
+        if conversations.talks(column, text, options):
+            text, media = media_talk.spoken(text, media, f"{source}, row {row}", options)
         left = {name: cell for name, cell in record.items() if name not in seen}
         yield replace(_example(left, text, column, source, row, options, missing), media=media)
 

@@ -102,7 +102,7 @@ def _check(processor: Any, example: Example, where: str) -> None:
     for medium in example.media:
         if not takes(processor, medium.kind):
             known = ", ".join(kind for kind in KINDS if takes(processor, kind))
-            raise InputError(f"{where} has {medium.kind}, which {type(processor).__name__} does not take (it takes {known})")
+            raise InputError(f"{where} has {medium.kind} beside its text, which {type(processor).__name__} does not take (it takes {known})")
 
 
 def parts_of(text: str, media: Sequence[Medium], where: str) -> list[Part]:
