@@ -98,7 +98,7 @@ def _failing(processor: Any, asked: Sequence[Asked]) -> Iterator[None]:
 def _media(processor: Any, asked: Sequence[Asked]) -> dict[str, Any]:
     """Arguments of a call: pictures, videos and sound of all records."""
     found: dict[str, Any] = {}
-    images = [[medium.pixels() for medium in one.of("image")] for one in asked]
+    images = [[medium.pixels().copy() for medium in one.of("image")] for one in asked]
     if any(images):
         found["images"] = images if all(images) else [picture for own in images for picture in own]
     videos = [medium for one in asked for medium in one.of("video")]
@@ -114,7 +114,7 @@ def _videos(videos: list[Medium]) -> dict[str, Any]:
     """Frames as they are; of films, whose rate is known, the processor takes as many as it does."""
     from transformers.video_utils import VideoMetadata
 
-    found = [medium.pixels() for medium in videos]
+    found = [medium.pixels().copy() for medium in videos]
     rates = [medium.rate for medium in videos]
     if any(rate is None for rate in rates):
         return {"videos": found, "do_sample_frames": False}
