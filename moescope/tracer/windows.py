@@ -44,8 +44,10 @@ def context(loaded: Loaded) -> int:
 
 
 def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, generate: bool = False) -> Iterator[Window]:
-    """All windows of a data set in order; with `generate`, conversations up to where the model speaks. InputError where data and
-    model do not fit."""
+    """All windows of a data set in order; with `generate`, conversations up to where the model speaks.
+
+    InputError where data and model do not fit.
+    """
     if loaded.by_hand:
         raise InputError(
             f"{loaded.name} takes more than {data.kind}s, which no data set gives; trace it in Python: with "
@@ -159,8 +161,8 @@ def _talk(loaded: Loaded, example: Example, limit: int, generate: bool) -> Itera
     found = chat.tokens(loaded.tokenizer, rendered, where)
     if generate and len(found.ids) > limit:
         raise InputError(
-            f"{where} is a conversation of {len(found.ids)} tokens, and a window holds {limit}, so the model would go on from its "
-            "middle: give a larger --max-length (as far as the model's own length), or leave it out"
+            f"{where} is a conversation of {len(found.ids)} tokens, and a window holds {limit}, so the model would go on from "
+            "its middle: give a larger --max-length (as far as the model's own length), or leave it out"
         )
     for part, start in enumerate(range(0, len(found.ids), limit)):
         here = slice(start, start + limit)

@@ -20,8 +20,9 @@ Row = Mapping[str, Any]
 def examples(rows: Iterable[Row], columns: Sequence[str], options: Options, source: str) -> Iterator[Example]:
     """One example per row with text, each a document of its own; where there is no text but `input_ids`, of ids.
 
-    The text is in the column asked for, else in `text`; conversations in a column of their own (conversations.py); an `attention_mask` beside ids says which are no padding. Raises
-    InputError for a column that is not there and for a text that is neither a string nor ids.
+    The text is in the column asked for, else in `text`; conversations in a column of their own (conversations.py); an
+    `attention_mask` beside ids says which are no padding. Raises InputError for a column that is not there and for a text that
+    is neither a string nor ids.
     """
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
     column = options.text_column or conversations.column(columns, options) or given

@@ -46,12 +46,16 @@ class _Environment(ImmutableSandboxedEnvironment):
     code_generator_class = _Generator
     concat = staticmethod(joined)  # type: ignore[assignment]
 
-    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Methods of plain texts that are handed marked ones keep their marks."""
-        owner = getattr(__obj, "__self__", None)
-        if type(owner) is str and any(map(carries, [*args, *kwargs.values()])):
-            __obj = getattr(said(owner, None), __obj.__name__)
-        return super().call(__context, __obj, *args, **kwargs)
+        method, handed = getattr(__obj, "__wrapped__", __obj), any(map(carries, [*args, *kwargs.values()]))
+        owner = getattr(method, "__self__", None)
+        if handed and type(owner) is str:
+            __obj = getattr(said(owner, None), method.__name__)
+        found = super().call(__context, __obj, *args, **kwargs)
+        if isinstance(found, str) and not isinstance(found, Marked) and found and (handed or carries(owner)):
+            raise Lost(f"puts it into another text by `{getattr(method, '__name__', 'a call')}`")
+        return found
 
 
 def _keeping(name: str, way: Callable[..., Any]) -> Callable[..., Any]:

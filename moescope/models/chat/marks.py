@@ -28,11 +28,13 @@ class Marked(str):
     marks: tuple[Mark, ...]
 
     def __new__(cls, text: str, marks: Iterable[Mark]) -> "Marked":
+        """The text, with as many marks as it has characters."""
         made = super().__new__(cls, text)
         made.marks = tuple(marks)
         return made
 
     def __str__(self) -> "Marked":
+        """Itself: Python takes it for the text that it is."""
         return self
 
     def __getitem__(self, at: SupportsIndex | slice) -> "Marked":
@@ -54,27 +56,35 @@ class Marked(str):
     __rmul__ = __mul__
 
     def lstrip(self, chars: str | None = None) -> "Marked":
+        """Without white space at its beginning."""
         return self[len(self) - len(super().lstrip(chars)) :]
 
     def rstrip(self, chars: str | None = None) -> "Marked":
+        """Without white space at its end."""
         return self[: len(super().rstrip(chars))]
 
     def strip(self, chars: str | None = None) -> "Marked":
+        """Without white space at both ends."""
         return self.lstrip(chars).rstrip(chars)
 
     def removeprefix(self, prefix: str) -> "Marked":
+        """Without this beginning."""
         return self[len(prefix) if self.startswith(prefix) else 0 :]
 
     def removesuffix(self, suffix: str) -> "Marked":
+        """Without this end."""
         return self[: len(self) - len(suffix)] if suffix and self.endswith(suffix) else self
 
     def split(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> "list[Marked]":  # type: ignore[override]
+        """What stands between separators."""
         return self._pieces(super().split(sep, maxsplit), sep)
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> "list[Marked]":  # type: ignore[override]
+        """The same, from the end."""
         return self._pieces(super().rsplit(sep, maxsplit), sep)
 
     def splitlines(self, keepends: bool = False) -> "list[Marked]":  # type: ignore[override]
+        """Its lines."""
         whole = self._pieces(super().splitlines(True), "")
         return whole if keepends else [w[: len(bare)] for w, bare in zip(whole, super().splitlines())]
 
@@ -88,9 +98,11 @@ class Marked(str):
         return found
 
     def partition(self, sep: str) -> "tuple[Marked, Marked, Marked]":  # type: ignore[override]
+        """What stands before, at and behind the first separator."""
         return self._parted(self.find(sep), len(sep), len(self))
 
     def rpartition(self, sep: str) -> "tuple[Marked, Marked, Marked]":  # type: ignore[override]
+        """The same of the last one."""
         return self._parted(self.rfind(sep), len(sep), 0)
 
     def _parted(self, place: int, size: int, without: int) -> "tuple[Marked, Marked, Marked]":
@@ -102,7 +114,7 @@ class Marked(str):
         if not old:
             raise Lost("puts something between all characters of it")
         pieces = self.split(old, count)
-        found: list[str] = pieces[:1]
+        found: list[str] = [*pieces[:1]]
         place = len(pieces[0])
         for piece in pieces[1:]:
             found += [new if any(getattr(new, "marks", ())) else Marked(new, [self.marks[place]] * len(new)), piece]

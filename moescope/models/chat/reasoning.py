@@ -13,8 +13,10 @@ _NAMED = re.compile(
 
 
 def thought(text: Marked, template: str) -> list[bool]:
-    """Of every character, whether the assistant thought it: behind a mark of thought that the template names, and before the one
-    that ends it. The mark is the template's own, or what the assistant said begins with it; in another's word it is none."""
+    """Of every character, whether the assistant thought it: behind a mark of thought that the template names, before its end.
+
+    The mark is the template's own, or what the assistant said begins with it; in another's word it is none.
+    """
     found = [False] * len(text)
     pairs = _pairs(template)
     for begin, end in _turns(text):
@@ -27,7 +29,9 @@ def thought(text: Marked, template: str) -> list[bool]:
 
 def _pairs(template: str) -> set[tuple[str, tuple[str, ...]]]:
     """What begins and what ends a thought, of what the template says."""
-    pairs = {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
+    pairs: set[tuple[str, tuple[str, ...]]] = (
+        {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
+    )
     for open_, name, close in _NAMED.findall(template):
         if name.upper().startswith(("START_", "END_")):
             bare = name.split("_", 1)[1]
@@ -54,8 +58,19 @@ def _between(text: Marked, opens: str, closes: tuple[str, ...]) -> Iterator[tupl
     place = text.find(opens)
     while place >= 0:
         begin = place + len(opens)
-        end = min((at for one in closes if (at := text.find(one, begin)) >= 0), default=len(text))
-        spoken = any(mark and not c.isspace() for c, mark in zip(str.__str__(text[:place]), text.marks))
-        if not any(text.marks[place:begin]) or not spoken:
-            yield begin, end
-        place = text.find(opens, end)
+        if not any(text.marks[place:begin]):
+            yield begin, _closed(text, begin, closes)
+        elif not any(mark and not c.isspace() for c, mark in zip(str.__str__(text), text.marks[:place])):
+            own = next((at for at in range(begin, len(text)) if text.marks[at] is None), len(text))
+            yield begin, min(_found(text[:own], begin, closes), default=own)
+        place = text.find(opens, begin)
+
+
+def _closed(text: Marked, begin: int, closes: tuple[str, ...]) -> int:
+    """Where the template ends what it began; else where the assistant does."""
+    every = sorted(_found(text, begin, closes))
+    return next((at for at in every if text.marks[at] is None), every[0] if every else len(text))
+
+
+def _found(text: Marked, begin: int, some: tuple[str, ...]) -> list[int]:
+    return [at for one in some for at in range(begin, len(text)) if text.startswith(one, at)]

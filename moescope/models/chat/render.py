@@ -37,17 +37,25 @@ def render(
 ) -> Rendered:
     """The conversation by the tokenizer's template; with `generate`, up to where the model speaks.
 
-    There a last message of the assistant's is gone on with, as in Transformers' pipelines; else the template asks for a new one.
+    There a last message of the assistant's is gone on with, as in Transformers' pipelines; else the template asks for a new
+    one. A list of parts that are texts is one text for templates that read no lists.
     InputError where there is no template, where it fails, and where roles cannot be told.
     """
     template = _template(tokenizer, tools, where)
-    try:
+    plain = [_joined(message) for message in messages]
+    if plain == list(messages):
         return _render(tokenizer, template, messages, tools, where, generate)
+    joined_up = _render(tokenizer, template, plain, tools, where, generate)
+    try:
+        found = _render(tokenizer, template, messages, tools, where, generate)
     except InputError:
-        plain = [_joined(message) for message in messages]
-        if plain == list(messages):
-            raise
-        return _render(tokenizer, template, plain, tools, where, generate)  # a template that reads no lists of parts
+        return joined_up
+    return found if _turns(found) >= _turns(joined_up) else joined_up  # some templates read no lists of parts
+
+
+def _turns(rendered: Rendered) -> set[str | None]:
+    """Of whose messages something is there."""
+    return {span.labels.get("turn") for span in rendered.spans}
 
 
 def _template(tokenizer: Any, tools: Sequence[Any] | None, where: str) -> str:

@@ -23,8 +23,11 @@ class Tokens:
 
 
 def tokens(tokenizer: Any, rendered: Rendered, where: str) -> Tokens:
-    """What the tokenizer makes of a rendered conversation. A token that lies in several spans is of the one that has most of its
-    characters, of the first of several that have as many. InputError where nobody knows where tokens are."""
+    """What the tokenizer makes of a rendered conversation.
+
+    A token that lies in several spans is of the one that has most of its characters, of the first of several that have as many.
+    InputError where nobody knows where tokens are.
+    """
     ids, offsets = _encoded(tokenizer, rendered.text)
     if offsets is None:
         raise InputError(
