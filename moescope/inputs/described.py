@@ -15,7 +15,7 @@ from ._reading.types import Example
 from .folder import enter_split
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "prompt"})
+TAKES = frozenset({"text_column", "label_columns", "split", "chat", "prompt"})
 RANK = -1
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 

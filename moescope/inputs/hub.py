@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,11 @@ from ..foreign import doing, one_line
 from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
 from ._reading.files import suffix
+from ._reading.media_cells import COLUMNS as MEDIA
 from ._reading.media_cells import media_columns
 from ._reading.options import Options
 from ._reading.part_labels import COLUMNS
+from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy
 from .images import decode
 
@@ -36,8 +37,8 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterable[Example]:
     """Rows with a text column, or, where there is none but a column of images, its images; each is a document."""
     source = options.name(path) if path.exists() else path.as_posix()
-    data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source), options, source)
-    if not path.exists():
+    data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source, options), options, source)
+    if not path.exists() and not options.stream:
         options.report.sha256 = _digest(data)
     return of_data(data, options, source)
 
@@ -51,14 +52,10 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
                 f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
             )
         return _images(data, image_columns[0], options, source)
-    seen = media_columns(data.column_names or (), options)
+    seen = media_columns(data.column_names or MEDIA, options)
     more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS, *seen}
     rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, *more}))
-    columns = data.column_names
-    if columns is None:
-        first = next(rows, {})
-        columns, rows = list(first), chain([first] if first else [], rows)
-    return table_rows.examples(rows, columns, options, source) if columns else ()
+    return table_rows.examples(rows, data.column_names, options, source) if data.column_names != [] else ()
 
 
 def _undecoded(data: Any) -> Any:
@@ -96,13 +93,13 @@ def _from_disk(path: Path, source: str) -> Any:
         raise InputError(f"{source} cannot be loaded as a saved data set ({_first_line(error)}): save it again.") from error
 
 
-def _from_hub(name: str) -> Any:
+def _from_hub(name: str, options: Options) -> Any:
     import datasets
 
     repository, _, config = name.partition(":")
     try:
         _ask_for(repository)
-        return datasets.load_dataset(repository, config or None)
+        return datasets.load_dataset(repository, config or None, **({"streaming": True} if options.stream else {}))
     except Exception as error:  # network, names, permissions, formats: each library has its own
         raise InputError(
             f"There is no file or folder {name!r}, and as a data set of the hub it cannot be loaded "
@@ -167,7 +164,7 @@ def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
         cell = raw[row][column] or {}
         with doing(f"reading {where}", InputError):
             content = cell.get("bytes") or (read_bytes(Path(cell["path"]), where) if cell.get("path") else b"")
-            labels = table_rows.labels(named[row], options.label_columns, None, where)
+            labels = RowLabels(options, source).of(named[row], None, where)
             return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
 
     return Lazy(range(len(data)), make)

@@ -4,8 +4,6 @@ A frame's rows, a list of dicts and the rows of a file are read by the same rule
 No library is loaded to find out what something is: it is known by what it can do.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -14,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from .. import hub, npz, table
+from .. import arrow, hub, npz
 from . import conversations, table_rows
 from .cells import checked, plain
 from .options import Options
 from .types import Example
 
 FORMS = (
-    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars "
-    "or Arrow table, or a data set of Hugging Face"
+    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars or "
+    "Arrow table, or a data set of Hugging Face"
 )
 
 
@@ -60,31 +58,9 @@ def read_examples(data: Any, options: Options) -> Iterable[Example]:
     return _items(data, options, source)
 
 
-def digest(examples: Iterable[Example]) -> str:
-    """SHA-256 over what the examples hold, in order."""
-    found = hashlib.sha256()
-    for number, e in enumerate(examples):
-        found.update(b"\0" if number else b"")
-        found.update((e.text or "").encode())
-        for medium in e.media:
-            found.update(medium.digest())
-        for array in (e.input_ids, e.image):
-            if array is not None:
-                found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        if e.messages:
-            found.update(json.dumps([e.messages, e.tools], sort_keys=True, default=repr).encode())
-        if e.labels or e.words:
-            more = [dict(e.labels), [[w.start, w.end, dict(w.labels)] for w in e.words]]
-            found.update(json.dumps(more, sort_keys=True).encode())
-        if e.spans or e.token_labels:
-            marks = [[[s.start, s.end, s.kind, s.value] for s in e.spans], {k: list(v) for k, v in e.token_labels.items()}]
-            found.update(json.dumps(marks, sort_keys=True).encode())
-    return found.hexdigest()
-
-
 def _is_table(data: Any) -> bool:
     """pandas, polars, Arrow, Hugging Face."""
-    own = ("iterrows", "iter_rows", "to_pylist", "column_names", "collect_schema")
+    own = ("iterrows", "iter_rows", "to_pylist", "column_names", "collect_schema", "read_next_batch")
     said = ("columns", "column_names", "schema")
     return any(hasattr(type(data), way) for way in own) and any(hasattr(type(data), name) for name in said)
 
@@ -93,8 +69,9 @@ def _table(data: Any) -> tuple[Iterable[Mapping[str, Any]], list[str]]:
     """Rows and column names of a frame."""
     if hasattr(data, "iter_rows"):
         return data.iter_rows(named=True), list(data.columns)
-    if hasattr(data, "to_pylist"):
-        return table.rows(data), list(data.schema.names)
+    if hasattr(data, "to_pylist") or hasattr(data, "read_next_batch"):  # a table, a batch, a reader of batches
+        batches = data.to_batches() if hasattr(data, "to_batches") else [data] if hasattr(data, "to_pylist") else data
+        return arrow.rows(batches), list(data.schema.names)
     columns = [str(column) for column in data.columns]
     cells = [_whole(data.iloc[:, place]) for place in range(len(columns))]
     return (dict(zip(columns, row)) for row in zip(*cells)), columns
@@ -180,12 +157,7 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
     if isinstance(first, Mapping):
         if {"role", "content"} <= set(first) or {"from", "value"} <= set(first):
             raise InputError("inputs are the messages of one conversation: put them into a list, [messages]")
-        known = (
-            dict.fromkeys(str(c) for row in data if isinstance(row, Mapping) for c in row)
-            if isinstance(data, Sequence)
-            else first
-        )
-        return table_rows.examples((_same(item, Mapping, source) for item in items), list(known), options, source)
+        return table_rows.examples((_row(item, source) for item in items), None, options, source)
     if conversations.is_messages(first):
         rows = ({"messages": item} for item in items)
         return table_rows.examples(rows, ["messages"], replace(options, chat=True, text_column=None), "conversations")
@@ -204,19 +176,37 @@ def _same(item: Any, kind: type, source: str) -> Any:
     return item
 
 
+def _row(item: Any, source: str) -> Mapping[str, Any] | InputError:
+    try:
+        return _same(item, Mapping, source)
+    except InputError as error:
+        return error
+
+
 def _texts(items: Iterable[Any], options: Options, first: int) -> Iterator[Example]:
     for row, text in enumerate(items, first):
         if plain(text) is None or (isinstance(text, str) and not text.strip()):
             options.report.skip("texts", "empty texts")
             continue
-        yield Example("texts", row, str(row), checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
+        try:
+            yield Example("texts", row, str(row), checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
+        except InputError as error:
+            options.report.bad("texts", error)
 
 
 def _ids(items: Iterable[Any], options: Options) -> Iterator[Example]:
     for row, item in enumerate(items):
-        if not table_rows.is_ids(found := plain(item)):
-            raise InputError(f"ids, row {row}, is {type(item).__name__} and no row of ids, as those before it: give one kind")
-        if not len(found):
+        found = plain(item)
+        if table_rows.is_ids(found) and not len(found):
             options.report.skip("ids", "empty rows")
             continue
-        yield Example("ids", row, f"ids:{row}", input_ids=table_rows.ids(found, f"ids, row {row}"))
+        try:
+            yield Example("ids", row, f"ids:{row}", input_ids=_checked_ids(item, found, row))
+        except InputError as error:
+            options.report.bad("ids", error)
+
+
+def _checked_ids(item: Any, found: Any, row: int) -> np.ndarray:
+    if not table_rows.is_ids(found):
+        raise InputError(f"ids, row {row}, is {type(item).__name__} and no row of ids, as those before it: give one kind")
+    return table_rows.ids(found, f"ids, row {row}")

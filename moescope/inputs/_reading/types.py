@@ -1,7 +1,7 @@
 """What a data set is once it is read: words in examples in a data set."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import InputError
 from .media import Medium
+from .report import Report
 
 Kind = Literal["text", "image"]
 Key = TypeVar("Key")
@@ -91,9 +92,20 @@ class Dataset:
     kind: Kind
     examples: Sequence[Example]
     warnings: tuple[str, ...] = ()  # one sentence for each kind of thing that was skipped
+    report: Report = field(default_factory=Report, compare=False, repr=False)  # what is left out later
 
     def __len__(self) -> int:
         return len(self.examples)
+
+
+@dataclass
+class Stream:
+    """A data set that is gone through once, and of which nothing is held; what was skipped is known when it is through."""
+
+    name: str
+    kind: Kind
+    examples: Iterator[Example]
+    report: Report
 
 
 def image_shapes(dataset: Dataset) -> Counter[tuple[int, ...]]:
