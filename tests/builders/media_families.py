@@ -268,7 +268,7 @@ FAMILIES = {
     "glm4v_moe": Family(_glm, _glm_sees, ("image", "video")),
     "ernie4_5_vl_moe": Family(_ernie, _ernie_sees, ("image", "video")),
     "qwen3_omni_moe": Family(_omni, _omni_senses, ("image", "video", "audio")),
-    "kimi_k25": Family(_kimi, _kimi_sees, ("image", "video")),
+    "kimi_k25": Family(_kimi, _kimi_sees, ("image",)),  # of films Transformers itself loses frames
     "llama4": Family(_llama, _llama_sees, ("image",)),
     "aria": Family(_aria, _aria_sees, ("image",)),
     "internvl": Family(_intern, _intern_sees, ("image", "video")),
