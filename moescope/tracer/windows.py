@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, Lazy, Span, align, label_tokens, one_shape, spell
+from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
 from ..models import chat
 from ..models.loading import Loaded
+from ..models.multimodal.places import media_ids
 from ..models.spans import corrupt
 from .media_windows import seen
 from .sequences.token_rows import SequenceInfo
@@ -54,7 +55,10 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
             "moescope.Tracer(model, store): model(**moescope.models.zoo.example_of(model))"
         )
     if data.kind != loaded.reads:
-        raise InputError(f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s")
+        more = " (pictures alone with --prompt, the text beside each)" if data.kind == "image" and loaded.processor else ""
+        raise InputError(
+            f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s{more}"
+        )
     if data.kind == "image":
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
@@ -63,7 +67,7 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
         yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
     limit, most = (max_length or 2048, max_length or context(loaded)), _vocabulary(loaded)
-    beside = not isinstance(data.examples, Lazy) and any(example.media for example in data.examples)
+    beside = loaded.processor is not None and bool(media_ids(getattr(loaded.model, "config", None)))
     for number, example in enumerate(data.examples):
         for window in _windows(loaded, example, limit, generate):
             window = _as_text(window) if beside else window
@@ -72,7 +76,7 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
 
 
 def _as_text(window: Window) -> Window:
-    """A text alone, among others with media: all of its tokens are text."""
+    """A text alone, for a model that takes media: all of its tokens are text."""
     if window.asked is not None:
         return window
     labels = {**window.info.token_labels, "modality": ["text"] * len(window.ids or ())}
@@ -88,16 +92,6 @@ def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate:
         yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
         return
     for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
-        yield window
-
-
-def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    """The first windows that hold so many tokens together."""
-    tokens = 0
-    for window in rows:
-        if max_tokens is not None and tokens >= max_tokens:
-            return
-        tokens += len(window)
         yield window
 
 

@@ -51,11 +51,16 @@ class Medium:
         return _frames(self)[1] if self.kind == "video" else None
 
     def digest(self) -> bytes:
-        """SHA-256 of what it holds, as it is given."""
+        """SHA-256 of what it holds, as it is given: of a path the path itself and the file's size."""
         found = hashlib.sha256(self.kind.encode())
         for piece in _pieces(self.cell):
-            plain = _plain(piece, self)
-            found.update(plain if isinstance(plain, bytes) else _array(plain).tobytes())
+            said = _of_dict(piece, self) if isinstance(piece, Mapping) else piece
+            if isinstance(said, str | Path) and not DATA.match(str(said)):
+                path = (self.folder or Path()) / str(said)
+                found.update(f"{said}\0{path.stat().st_size if path.is_file() else None}".encode(errors="backslashreplace"))
+            else:
+                plain = _plain(said, self)
+                found.update(plain if isinstance(plain, bytes) else _array(plain).tobytes())
         return found.digest()
 
 

@@ -35,14 +35,17 @@ def processor_of(folder: Path | str, options: Mapping[str, Any]) -> tuple[Any, s
     """A model's own processor; or None and why there is none, which only media need."""
     import transformers
 
-    if isinstance(folder, Path) and not any((folder / name).exists() for name in _FILES):
-        return None, f"comes without a processor (none of {', '.join(_FILES)})"
     try:
         with doing("loading its processor", InputError):
             found = transformers.AutoProcessor.from_pretrained(folder, **options)
     except InputError as error:
         return None, f"comes with a processor that cannot be used ({_needed(error)})"
     return (found, "") if is_processor(found) else (None, "comes with a processor of texts alone")
+
+
+def has_processor(folder: Path) -> bool:
+    """Whether a model's folder has the files of a processor."""
+    return any((folder / name).exists() for name in _FILES)
 
 
 def is_processor(found: Any) -> bool:
