@@ -10,6 +10,7 @@ from ..errors import InputError, ModelError
 from ..foreign import one_line, said
 from ..models.loading import Loaded
 from ..models.multimodal.processor import batch_of
+from ..models.multimodal.shown import shown
 from ..routers.calls import signature
 from ..weights import home, precision
 from .windows import Window
@@ -26,6 +27,9 @@ def asked_inputs(loaded: Loaded, batch: Sequence[Window], pad: int, left: bool) 
             raise InputError(
                 f"{info.source}, row {info.row}: the processor makes other ids of it in a batch than alone; use --batch-size 1"
             )
+    told = [(batch[n].info.pieces, batch[n].info.media) for n in seen]
+    for n, pictures in zip(seen, shown(loaded.own_processor(), made, told)):
+        batch[n].info.shown.update(pictures)
     fill = {name: 0 for name, value in made.items() if torch.is_tensor(value) and value.shape == ids.shape} | {"input_ids": pad}
     rows = _rows(batch, seen, {name: made[name] for name in fill}, fill, left)
     inputs = {**{name: value for name, value in made.items() if name not in fill}, **rows}

@@ -76,10 +76,11 @@ def test_pictures_are_kept(family: str, traced: Path) -> None:
     if not (traced / f"{family}.duckdb").exists():
         pytest.skip("torchvision is not beside the environment: make lays it there")
     with moescope.open(traced / f"{family}.duckdb") as store:
-        kept = store.rows("select sequence, medium, frame from pictures order by all")
+        kept = store.rows('select sequence, medium, frame, "view" from pictures order by all')
         there = store.rows(
-            "select distinct t.sequence, m.label, try_cast(f.label as int) from tokens t join token_labels m on m.token = t.token "
+            "select distinct t.sequence, m.label, try_cast(f.label as int), v.label from tokens t join token_labels m on m.token = t.token "
             "and m.kind = 'medium' left join token_labels f on f.token = t.token and f.kind = 'frame' "
+            "left join token_labels v on v.token = t.token and v.kind = 'view' "
             "where t.unit <> 'audio' order by all"
         )
     assert kept == there

@@ -13,7 +13,7 @@ from PIL import Image
 from moescope import inputs
 from moescope.app.queries import store_access
 
-PICTURES = "select medium, frame, file from pictures where sequence = ? order by all"
+PICTURES = 'select medium, frame, "view", file from pictures where sequence = ?'
 PANELS = """
 select m.label as medium, try_cast(f.label as integer) as frame, v.label as view, max(t.y) + 1 as height, max(t.x) + 1 as width
 from tokens t join token_labels m on m.token = t.token and m.kind = 'medium'
@@ -45,11 +45,12 @@ def data_url(dataset: str | None, row: Any) -> str | None:
 
 def panels(sequence: int) -> dict[Key, dict[str, Any]]:
     """Of every picture that a sequence speaks of, by medium, frame and view: its image, and tokens down and across."""
-    files = {(row["medium"], _whole(row["frame"])): _url(row["file"]) for row in store_access.rows(PICTURES, sequence)}
+    kept = store_access.rows(PICTURES, sequence)
+    files = {(row["medium"], _whole(row["frame"]), row["view"] or None): _url(row["file"]) for row in kept}
     found = {}
     for row in store_access.rows(PANELS, sequence):
         medium, frame, view = row["medium"], _whole(row["frame"]), row["view"] or None
-        image = files.get((medium, frame))
+        image = files.get((medium, frame, view), files.get((medium, frame, None)))
         name = " · ".join([medium, *([] if frame is None else [f"frame {frame}"]), *([view] if view else [])])
         found[medium, frame, view] = {"image": image, "height": int(row["height"]), "width": int(row["width"]), "name": name}
     return found

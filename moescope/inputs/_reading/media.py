@@ -54,7 +54,7 @@ class Medium:
         """SHA-256 of what it holds, as it is given: of a path the path itself and the file's size."""
         found = hashlib.sha256(self.kind.encode())
         for piece in _pieces(self.cell):
-            said = _of_dict(piece, self) if isinstance(piece, Mapping) else piece
+            said = piece.get("bytes") or piece.get("array") or piece.get("path") if isinstance(piece, Mapping) else piece
             if isinstance(said, str | Path) and not DATA.match(str(said)):
                 path = (self.folder or Path()) / str(said)
                 found.update(f"{said}\0{path.stat().st_size if path.is_file() else None}".encode(errors="backslashreplace"))
