@@ -8,7 +8,7 @@ Pillow, an array, or a list of these. Nothing is decoded before it is needed; th
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -53,22 +53,23 @@ class Medium:
     def digest(self) -> bytes:
         """SHA-256 of what it holds, as it is given: of a path the path itself and the file's size."""
         found = hashlib.sha256(self.kind.encode())
-        for piece in _pieces(self.cell):
-            said = piece.get("bytes") or piece.get("array") or piece.get("path") if isinstance(piece, Mapping) else piece
-            if isinstance(said, str | Path) and not DATA.match(str(said)):
-                path = (self.folder or Path()) / str(said)
-                found.update(f"{said}\0{path.stat().st_size if path.is_file() else None}".encode(errors="backslashreplace"))
-            else:
-                plain = _plain(said, self)
-                found.update(plain if isinstance(plain, bytes) else _array(plain).tobytes())
+        pieces = self.cell if self.kind == "video" and isinstance(self.cell, list | tuple) else [self.cell]
+        for piece in pieces:
+            found.update(_given(piece, self))
         return found.digest()
 
 
-def _pieces(cell: Any) -> Iterator[Any]:
-    if isinstance(cell, list | tuple):
-        yield from cell
-    else:
-        yield cell
+def _given(cell: Any, medium: Medium) -> bytes:
+    """What a cell holds, without decoding it; of what nothing can be made, its type."""
+    try:
+        said = _of_dict(cell, medium) if isinstance(cell, Mapping) else cell
+        if isinstance(said, str | Path) and not DATA.match(str(said)):
+            path = (medium.folder or Path()) / str(said)
+            return f"{said}\0{path.stat().st_size if path.is_file() else None}".encode(errors="backslashreplace")
+        plain = _plain(said, medium)
+        return plain if isinstance(plain, bytes) else _array(plain).tobytes()
+    except (InputError, ValueError, OSError):
+        return type(cell).__name__.encode()
 
 
 def _array(plain: Any) -> np.ndarray:
