@@ -55,6 +55,9 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--text-column", type=TEXT, help="The column that holds the text (JSONL, tables, data sets).")
 @click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
+@click.option("--prompt", type=TEXT, help="The text of pictures, sound and video that have none: \"Describe this.\"")
+@click.option("--no-media", is_flag=True, help="Leave columns image, video and audio alone: trace their texts only.")
+@click.option("--pictures", type=Whole(0, 2**31), default=1000, show_default=True, help="Pictures beside texts that are kept, small.")
 @click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
 @click.option("--chat", is_flag=True, help="Conversations (column messages or conversations), by the tokenizer's template.")
@@ -101,6 +104,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     how = loading(options, quiet) | {name: options.pop(name) for name in ("revision", "parallel")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences"), "chat": options.pop("chat")}
+    reading |= {"prompt": options.pop("prompt"), "media": not options.pop("no_media")}
     reading |= {"skip_bad": options.pop("skip_bad")}
     capture = Options(
         weights=not options["experts_only"],
@@ -110,6 +114,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
         layers=options.pop("layers"),
         activations=options.pop("activations"),
         every=options.pop("every"),
+        pictures=options.pop("pictures"),
         **({"commit_rows": rows} if (rows := options.pop("commit_rows")) else {}),
     )
     options.pop("append")

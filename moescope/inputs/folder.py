@@ -18,7 +18,7 @@ from ._reading.options import Options
 from ._reading.types import Example
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat"})  # handed on to the files
+TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat", "prompt"})  # handed on to the files
 RANK = 1
 _NUMBERS = re.compile(r"[-_.]*\d+([-_.]*of[-_.]*\d+)?")
 T = TypeVar("T")

@@ -1,4 +1,4 @@
-"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file.
+"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file; with --prompt beside it.
 
 Grey stays (H, W); everything else becomes RGB (H, W, 3), turned as its EXIF orientation says, without its alpha.
 """
@@ -16,12 +16,13 @@ from ..errors import InputError
 from ..foreign import doing, one_line
 from ._reading.bounds import read_bytes
 from ._reading.files import list_files, shown
+from ._reading.media import Medium
 from ._reading.options import Options
 from ._reading.types import Example, Lazy
 from .folder import by_subfolder, enter_split, in_turn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-TAKES = frozenset({"split"})
+TAKES = frozenset({"split", "prompt"})
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, and runs programs for some
 DEEP = ("I", "F")  # 16 and 32 bits: no way to 8 bits is right for all
 EXIF_ORIENTATION = 0x0112
@@ -59,6 +60,8 @@ def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Pa
         row, path = key
         source = shown(path.relative_to(root).as_posix())
         labels = {"class": source.partition("/")[0]} if "/" in source else {}
+        if options.prompt is not None:
+            return Example(source, row, source, options.prompt, labels=labels, media=(Medium("image", path.resolve(), source),))
         with doing(f"reading {source}", InputError):
             return Example(source, row, source, image=decode(read_bytes(path, source), source), labels=labels)
 
@@ -69,7 +72,7 @@ def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Pa
             keys.append(key)
         except InputError as error:
             options.report.bad(shown(key[1].relative_to(root).as_posix()), error)
-    return Lazy(keys, make, shapes)
+    return Lazy(keys, make, None if options.prompt is not None else shapes)
 
 
 def decode(data: bytes, source: str) -> np.ndarray:

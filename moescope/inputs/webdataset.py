@@ -19,7 +19,7 @@ from ._reading.raw.byte_streams import ByteStream
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".tar"})
-TAKES = frozenset({"text_column", "label_columns", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 MEDIA = {
     "image": {"jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"},
     "audio": {"wav", "flac", "mp3", "ogg", "opus", "m4a"},

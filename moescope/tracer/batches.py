@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..inputs import Dataset, Example, Stream, read, stream
 from ..models.describe import called
 from ..models.loading import Loaded, load
+from ..models.multimodal.processor import is_processor
 from ..models.sources import unwrap
 from ..store import column_fit
 from ..store.write.change import check_target, try_clean_up
@@ -35,6 +36,7 @@ def trace(
     store: str | Path,
     *,
     tokenizer: Any = None,
+    processor: Any = None,
     batch_size: int = 8,
     batch_tokens: int | None = None,
     max_tokens: int | None = None,
@@ -58,7 +60,7 @@ def trace(
 ) -> int:
     """Trace `model` over `inputs` into `store`; gives the run's number there.
 
-    `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`). `inputs`: what
+    `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`, or its `processor`). `inputs`: what
     `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in memory a list or generator of texts, of
     dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
     run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
@@ -74,7 +76,7 @@ def trace(
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
     plan |= {} if batch_tokens is None else {"batch_tokens": batch_tokens}
     check_plan(store, name=name, seed=seed, **plan)
-    loaded, store, overrides = _loaded(model, tokenizer, device, dtype, loading or {}), Path(store), dict(overrides or {})
+    loaded, store, overrides = _loaded(model, tokenizer, processor, device, dtype, loading or {}), Path(store), dict(overrides or {})
     asked = _asked(loaded, plan, seed)
     data = _data(inputs, loaded, limit, reading or {}, asked, stream)
     if overrides:
@@ -175,12 +177,17 @@ def check_plan(store: str | Path, **asked: Any) -> None:
     check_target(Path(store))
 
 
-def _loaded(model: Any, tokenizer: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
+def _loaded(model: Any, tokenizer: Any, processor: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
+    if is_processor(tokenizer):
+        processor, tokenizer = tokenizer, None
+    if processor is not None and not is_processor(processor):
+        raise InputError(f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own")
     if isinstance(model, Loaded):
         return model
     if isinstance(model, nn.Module):
         inner = unwrap(model)
-        return Loaded(called(inner), inner.eval(), tokenizer)
+        words = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
+        return Loaded(called(inner), inner.eval(), words, processor=processor, no_processor="was given without a processor")
     return load(model, device=device, dtype=dtype, **loading)
 
 

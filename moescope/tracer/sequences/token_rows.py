@@ -10,7 +10,9 @@ from ...store import RunWriter
 from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
 from .naming import Named, Sequences, among
+from .pictures import kept_pictures
 from .streams import Stream
+from .told_pieces import of_pictures, told
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class SequenceInfo:
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
     token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
     made_labels: Mapping[str, str] = field(default_factory=dict)
+    pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
+    media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
+    shown: dict[Any, Any] = field(default_factory=dict)  # them as the model saw them, where they were cropped or cut: once it is fed
 
     @property
     def told(self) -> int:
@@ -54,23 +59,24 @@ class Identity:
         text_of: Callable[[Sequence[int]], list[str]] | None,
         special: set[int],
         stops: tuple[set[int], set[int]] = (set(), set()),
+        pictures: int = 0,
     ) -> None:
-        self.writer, self.text_of = writer, text_of
+        self.writer, self.text_of, self._pictures = writer, text_of, pictures
         self.special = np.array(sorted(special), np.int64)
         self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
         self._seen: set[int] = set()
 
     @classmethod
-    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
-        """For a model and its tokenizer, if it has one."""
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any, pictures: int = 0) -> "Identity":
+        """For a model and its tokenizer, if it has one; `pictures`: so many are kept."""
         if tokenizer is None:
-            return cls(writer, None, set(), stops(model))
+            return cls(writer, None, set(), stops(model), pictures)
 
         def texts(ids: Sequence[int]) -> list[str]:
             pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
             return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
 
-        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model), pictures)
 
     def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
         """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
@@ -121,6 +127,9 @@ class Identity:
                 **sizes(stream, arrays),
             },
         )
+        if self._pictures > 0 and (columns := kept_pictures(keys[beams == 0], [i for i, b in zip(infos, beams) if not b], self._pictures))["file"]:
+            self._pictures -= len(columns["file"])
+            self.writer.add("pictures", columns)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
@@ -138,7 +147,7 @@ class Identity:
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
-            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
+            columns |= self._pictured(stream, named, columns, ids, arrays, row, place)
             self._vocab(vocab)
         else:
             columns |= {"unit": stream.kind, "special": False}
@@ -150,15 +159,21 @@ class Identity:
         return keys
 
     def _pictured(
-        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
-    ) -> dict[str, Any]:
+        self, stream: Stream, named: Named, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray],
+        row: np.ndarray, place: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        if cells is None:
+        known = told(named, row, place)
+        if cells is None and known is None:
             return {}
         import pyarrow as pa
 
-        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        where = row * named.real.shape[1] + place
+        unit, frame, y, x = known if cells is None else (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if known is not None and cells is not None:
+            unit, frame, y, x = (np.where(known[0] >= 0, one, other) for one, other in zip(known, (unit, frame, y, x)))
+        unit = np.maximum(unit, 0)
         self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],
@@ -228,6 +243,8 @@ def distinct(keys: Sequence[np.ndarray]) -> int:
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
+    if stream.kind == "image":
+        infos = of_pictures(infos, size)
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
         bare: dict[str, Any] = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
