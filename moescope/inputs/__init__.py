@@ -3,10 +3,16 @@
 Each public module of this folder is one format, found by discover (the entry point group is `moescope.inputs`).
 """
 
-from ._reading.align import align
-from ._reading.read import read
+from ._reading.align import align, label_tokens
+from ._reading.digest import Digest
+from ._reading.media import Medium
+from ._reading.read import read, stream
 from ._reading.shipped import shipped
 from ._reading.spelled import spell
-from ._reading.types import Dataset, Example, Lazy, Word, image_shapes, one_shape
+from ._reading.thumbnail import thumbnail
+from ._reading.types import Dataset, Example, Lazy, Span, Stream, Word, image_shapes, one_shape
 
-__all__ = ["Dataset", "Example", "Lazy", "Word", "align", "image_shapes", "one_shape", "read", "shipped", "spell"]
+__all__ = [
+    "Dataset", "Digest", "Example", "Lazy", "Medium", "Span", "Stream", "Word",
+    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell", "stream", "thumbnail",
+]  # fmt: skip

@@ -13,10 +13,11 @@ from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path
 
-from ._reading.files import read_lines, suffix
+from ._reading.files import suffix
 from ._reading.options import Options
+from ._reading.raw.byte_streams import lines, texts
+from ._reading.raw.ud import Sentence, Token, malformed, sentences
 from ._reading.types import Example, Word
-from ._reading.ud import Sentence, Token, malformed, sentences
 
 SUFFIXES = frozenset({".conllu", ".conllulex"})
 TAKES = frozenset({"sentences"})
@@ -32,7 +33,7 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """Documents, or sentences, in order; raises InputError naming the line that is malformed."""
     source = options.name(path)
     row = 0
-    for document, group in _documents(sentences(read_lines(path, source), source), source):
+    for document, group in _documents(sentences(texts(lines(path, source, options)), source), source):
         shared, unit = _labels(document, group), group[0].comments.get("source_document") or document
         for part in [[s] for s in group] if options.sentences else [group]:
             text, words = _join(part, source)
@@ -43,15 +44,17 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
 
 def _documents(found: Iterator[Sentence], source: str) -> Iterator[tuple[str, list[Sentence]]]:
     """Sentences by document; each sentence before the first `# newdoc` is its own."""
-    current, started = "", False
-    numbered: list[tuple[str, Sentence]] = []
-    for number, sentence in enumerate(found):
-        new = {"newdoc", "newdoc id"} & sentence.comments.keys()
-        started = started or bool(new)
-        if new or not started:
-            current = sentence.comments.get("newdoc id") or f"{source}:{number}"
-        numbered.append((current, sentence))
-    for document, group in groupby(numbered, key=lambda pair: pair[0]):
+
+    def numbered() -> Iterator[tuple[str, Sentence]]:
+        current, started = "", False
+        for number, sentence in enumerate(found):
+            new = {"newdoc", "newdoc id"} & sentence.comments.keys()
+            started = started or bool(new)
+            if new or not started:
+                current = sentence.comments.get("newdoc id") or f"{source}:{number}"
+            yield current, sentence
+
+    for document, group in groupby(numbered(), key=lambda pair: pair[0]):
         yield document, [sentence for _, sentence in group]
 
 

@@ -3,6 +3,8 @@
 (Plain text files beside each other get no domain: there a file is a document.) What a file says itself goes first.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, groupby
@@ -16,8 +18,9 @@ from ._reading.options import Options
 from ._reading.types import Example
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "sentences"})  # handed on to the files
+TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat", "prompt"})  # handed on to the files
 RANK = 1
+_NUMBERS = re.compile(r"[-_.]*\d+([-_.]*of[-_.]*\d+)?")
 T = TypeVar("T")
 
 
@@ -29,10 +32,23 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """Subfolder by subfolder, or in turn where there is a limit."""
     root, inner = enter_split(path, options)
-    groups = by_subfolder(root, list_files(root))
-    one = len(groups) == 1 and len(groups[0]) == 1
-    streams = [chain.from_iterable(_read_file(root, p, inner, not one) for p in group) for group in groups]
+    yield from read_files(root, list_files(root), inner)
+
+
+def read_files(root: Path, files: Sequence[Path], options: Options) -> Iterator[Example]:
+    """The same of files below a folder."""
+    groups, domains = by_subfolder(root, files), _domains(root, files)
+    streams = [chain.from_iterable(_read_file(root, p, options, domains[p]) for p in group) for group in groups]
     yield from in_turn(streams) if options.limit else chain.from_iterable(streams)
+
+
+def _domains(root: Path, files: Sequence[Path]) -> dict[Path, str]:
+    """What the name of each file says of it: that of a file alone nothing, nor those of shards, which differ in numbers."""
+    names = {path: _NUMBERS.sub("", stem(path)) for path in files}
+    shards = {key for key, n in Counter((p.parent, name) for p, name in names.items()).items() if n > 1}
+    if len(files) == 1 or (len(shards) == 1 and len(set(names.values())) == 1):
+        return dict.fromkeys(files, "")
+    return {path: name if (path.parent, name) in shards else stem(path) for path, name in names.items()}
 
 
 def enter_split(path: Path, options: Options) -> tuple[Path, Options]:
@@ -61,10 +77,10 @@ def in_turn(streams: Iterable[Iterable[T]]) -> Iterator[T]:
                 waiting.remove(stream)
 
 
-def _read_file(root: Path, path: Path, options: Options, named: bool) -> Iterator[Example]:
+def _read_file(root: Path, path: Path, options: Options, name: str) -> Iterator[Example]:
     source = shown(path.relative_to(root).as_posix())
     options.report.skip(source, "empty files", int(path.stat().st_size == 0))
-    folder, _, _ = source.rpartition("/")
+    folder = source.rpartition("/")[0].partition("/")[0]
     for example in formats.read_examples(path, replace(options, source=source)):
-        domain = folder.partition("/")[0] or ("" if example.document == source else stem(path))
-        yield replace(example, labels={"domain": domain, **example.labels}) if named and domain else example
+        domain = folder or ("" if example.document == source else name)
+        yield replace(example, labels={"domain": domain, **example.labels}) if domain else example

@@ -2,22 +2,26 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..foreign import doing, one_line
-from ._reading import files, formats, table_rows
+from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
 from ._reading.files import suffix
+from ._reading.media_cells import COLUMNS as MEDIA
+from ._reading.media_cells import media_columns
 from ._reading.options import Options
+from ._reading.part_labels import COLUMNS
+from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy
 from .images import decode
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split"})
+TAKES = frozenset({"text_column", "label_columns", "split", "chat", "prompt"})
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
@@ -33,8 +37,8 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterable[Example]:
     """Rows with a text column, or, where there is none but a column of images, its images; each is a document."""
     source = options.name(path) if path.exists() else path.as_posix()
-    data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source), options, source)
-    if not path.exists():
+    data = pick_split(_from_disk(path, source) if path.exists() else _from_hub(source, options), options, source)
+    if not path.exists() and not options.stream:
         options.report.sha256 = _digest(data)
     return of_data(data, options, source)
 
@@ -42,18 +46,26 @@ def read_examples(path: Path, options: Options) -> Iterable[Example]:
 def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
     """Examples of a data set that is loaded, or that streams."""
     image_columns = [name for name, kind in (data.features or {}).items() if type(kind).__name__ == "Image"]
-    if image_columns and options.text_column is None and "text" not in data.column_names:
+    if image_columns and options.text_column is options.prompt is None and "text" not in data.column_names:
         if not hasattr(data, "__len__"):
             raise InputError(
                 f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
             )
         return _images(data, image_columns[0], options, source)
-    rows: Iterator[dict[str, Any]] = iter(_Named(data, {options.text_column, "input_ids", "attention_mask"}))
-    columns = data.column_names
-    if columns is None:
-        first = next(rows, {})
-        columns, rows = list(first), chain([first] if first else [], rows)
-    return table_rows.examples(rows, columns, options, source) if columns else ()
+    seen = media_columns(data.column_names or MEDIA, options)
+    more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS, *seen}
+    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, *more}))
+    return table_rows.examples(rows, data.column_names, options, source) if data.column_names != [] else ()
+
+
+def _undecoded(data: Any) -> Any:
+    """With pictures, sound and video as bytes or paths: they are decoded when they are asked for."""
+    for name, kind in (data.features or {}).items():
+        for inner in (kind, getattr(kind, "feature", None)):
+            if type(inner).__name__ in ("Image", "Audio", "Video") and inner.decode:
+                plain = replace(inner, decode=False)
+                data = data.cast_column(name, plain if inner is kind else type(kind)(plain))
+    return data
 
 
 def pick_split(data: Any, options: Options, source: str) -> Any:
@@ -81,13 +93,13 @@ def _from_disk(path: Path, source: str) -> Any:
         raise InputError(f"{source} cannot be loaded as a saved data set ({_first_line(error)}): save it again.") from error
 
 
-def _from_hub(name: str) -> Any:
+def _from_hub(name: str, options: Options) -> Any:
     import datasets
 
     repository, _, config = name.partition(":")
     try:
         _ask_for(repository)
-        return datasets.load_dataset(repository, config or None)
+        return datasets.load_dataset(repository, config or None, **({"streaming": True} if options.stream else {}))
     except Exception as error:  # network, names, permissions, formats: each library has its own
         raise InputError(
             f"There is no file or folder {name!r}, and as a data set of the hub it cannot be loaded "
@@ -152,7 +164,7 @@ def _images(data: Any, column: str, options: Options, source: str) -> Lazy[int]:
         cell = raw[row][column] or {}
         with doing(f"reading {where}", InputError):
             content = cell.get("bytes") or (read_bytes(Path(cell["path"]), where) if cell.get("path") else b"")
-            labels = table_rows.labels(named[row], options.label_columns, None, where)
+            labels = RowLabels(options, source).of(named[row], None, where)
             return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=labels)
 
     return Lazy(range(len(data)), make)

@@ -1,9 +1,9 @@
-"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file.
+"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file; with --prompt beside it.
 
 Grey stays (H, W); everything else becomes RGB (H, W, 3), turned as its EXIF orientation says, without its alpha.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -16,12 +16,13 @@ from ..errors import InputError
 from ..foreign import doing, one_line
 from ._reading.bounds import read_bytes
 from ._reading.files import list_files, shown
+from ._reading.media import Medium
 from ._reading.options import Options
 from ._reading.types import Example, Lazy
 from .folder import by_subfolder, enter_split, in_turn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-TAKES = frozenset({"split"})
+TAKES = frozenset({"split", "prompt"})
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, and runs programs for some
 DEEP = ("I", "F")  # 16 and 32 bits: no way to 8 bits is right for all
 EXIF_ORIENTATION = 0x0112
@@ -36,30 +37,42 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Lazy[tuple[int, Path]]:
     """Every header is checked now, every image is decoded when asked for; each image is a document."""
     if path.is_file():
-        return _lazy(path.parent, [path])
+        return _lazy(path.parent, [path], options)
     root, options = enter_split(path, options)
-    files = list_files(root)
+    return read_files(root, list_files(root), options, options.name(path))
+
+
+def read_files(root: Path, files: Sequence[Path], options: Options, name: str = "") -> Lazy[tuple[int, Path]]:
+    """The same of files below a folder."""
     images = [p for p in files if _is_image(p)]
-    options.report.skip(options.name(path), "files that are not images", len(files) - len(images))
+    options.report.skip(name, "files that are not images", len(files) - len(images))
     groups = by_subfolder(root, images)
     ordered = list(in_turn(groups) if options.limit else chain.from_iterable(groups))
-    return _lazy(root, ordered[: options.limit])
+    return _lazy(root, ordered[: options.limit], options)
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def _lazy(root: Path, paths: list[Path]) -> Lazy[tuple[int, Path]]:
+def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Path]]:
     def make(key: tuple[int, Path]) -> Example:
         row, path = key
         source = shown(path.relative_to(root).as_posix())
         labels = {"class": source.partition("/")[0]} if "/" in source else {}
+        if options.prompt is not None:
+            return Example(source, row, source, options.prompt, labels=labels, media=(Medium("image", path.resolve(), source),))
         with doing(f"reading {source}", InputError):
             return Example(source, row, source, image=decode(read_bytes(path, source), source), labels=labels)
 
-    shapes = [shape(path.open("rb"), shown(path.relative_to(root).as_posix())) for path in paths]
-    return Lazy(list(enumerate(paths)), make, shapes)
+    keys, shapes = [], []
+    for key in enumerate(paths):
+        try:
+            shapes.append(shape(key[1].open("rb"), shown(key[1].relative_to(root).as_posix())))
+            keys.append(key)
+        except InputError as error:
+            options.report.bad(shown(key[1].relative_to(root).as_posix()), error)
+    return Lazy(keys, make, None if options.prompt is not None else shapes)
 
 
 def decode(data: bytes, source: str) -> np.ndarray:

@@ -1,18 +1,20 @@
-"""JSON lines: one object per line."""
+"""JSON lines, one object per line; and JSON files: an array of objects, or objects one after the other."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ._reading import table_rows
-from ._reading.files import read_lines, suffix
+from ._reading.files import suffix
 from ._reading.options import Options
+from ._reading.raw.byte_streams import ByteStream, lines, pieces
+from ._reading.raw.json_values import values
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-TAKES = frozenset({"text_column", "label_columns"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 
 
 def accepts(path: Path) -> bool:
@@ -21,28 +23,46 @@ def accepts(path: Path) -> bool:
 
 
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
-    """One example per object; a column exists if any object has it."""
+    """One example per object; a column exists if one of the first objects has it (table_rows.py)."""
     source = options.name(path)
-    records = list(_records(path, source, options))
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    if records:
-        yield from table_rows.examples(records, columns, options, source)
+    if suffix(path) == ".json" and not _has_lines(path, source, options):
+        found = _objects(values(pieces(path, source, options), source), source)
+    else:
+        found = _records(lines(path, source, options), source, options)
+    return table_rows.examples(found, None, options, source)
 
 
-def _records(path: Path, source: str, options: Options) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(read_lines(path, source), start=1):
-        if line.strip():
-            yield _record(line, number, source)
+def _has_lines(path: Path, source: str, options: Options) -> bool:
+    """Whether the first line is an object of its own."""
+    with ByteStream(path, source, options) as stream:
+        if stream.read(1 << 12).decode(errors="replace").lstrip("\ufeff \t\r\n").startswith("["):
+            return False
+    first = next((line for line in lines(path, source, options) if isinstance(line, InputError) or line.strip()), "{}")
+    return isinstance(first, InputError) or not isinstance(_record(first, source), InputError)
+
+
+def _records(found: Iterable[str | InputError], source: str, options: Options) -> Iterator[Mapping[str, Any] | InputError]:
+    for number, line in enumerate(found, start=1):
+        if isinstance(line, InputError):
+            yield line
+        elif line.strip():
+            yield _record(line, f"{source}, line {number}")
         else:
             options.report.skip(source, "empty lines")
 
 
-def _record(line: str, number: int, source: str) -> dict[str, Any]:
+def _record(line: str, where: str) -> Mapping[str, Any] | InputError:
     try:
-        record = json.loads(line)
+        return _object(json.loads(line), where, "write one object per line")
     except (ValueError, RecursionError) as error:
         what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"{source}, line {number} is not JSON ({what}): write one object per line.") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{source}, line {number} is a JSON {type(record).__name__}: write one object per line.")
-    return record
+        return InputError(f"{where} is not JSON ({what}): write one object per line.")
+
+
+def _objects(found: Iterable[Any], source: str) -> Iterator[Mapping[str, Any] | InputError]:
+    for row, value in enumerate(found):
+        yield _object(value, f"{source}, row {row}", "write an array of objects")
+
+
+def _object(value: Any, where: str, cure: str) -> Mapping[str, Any] | InputError:
+    return value if isinstance(value, dict) else InputError(f"{where} is a JSON {type(value).__name__}: {cure}.")

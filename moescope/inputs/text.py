@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from ._reading.files import read_lines
 from ._reading.options import Options
+from ._reading.raw.byte_streams import lines, texts
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".txt", ".text", ".md", ".rst", ".log"})
@@ -24,9 +24,11 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """Blocks in order; line breaks and indentation inside a block are kept."""
     source = options.name(path)
-    lines = read_lines(path, source)
-    blocks = ["\n".join(group) for filled, group in groupby(lines, key=lambda line: bool(line.strip())) if filled]
-    empty = sum(not line.strip() for line in lines)
-    options.report.skip(source, "empty lines", empty - max(len(blocks) - 1, 0))  # one between blocks is no loss
-    for row, text in enumerate(blocks):
-        yield Example(source, row, options.source or f"{source}:{row}", text)
+    row = empty = 0
+    for filled, group in groupby(texts(lines(path, source, options)), key=lambda line: bool(line.strip())):
+        if filled:
+            yield Example(source, row, options.source or f"{source}:{row}", "\n".join(group))
+            row += 1
+        else:
+            empty += sum(1 for _ in group)
+    options.report.skip(source, "empty lines", empty - max(row - 1, 0))  # one between blocks is no loss

@@ -1,15 +1,18 @@
 """Examples → windows of ids or images, each with what is known of it; a long text becomes several windows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, align, one_shape, spell
+from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
+from ..models import chat
 from ..models.loading import Loaded
+from ..models.multimodal.places import media_ids
 from ..models.spans import corrupt
+from .media_windows import seen
 from .sequences.token_rows import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
@@ -24,6 +27,9 @@ class Window:
     image: Any = None
     decoder_ids: list[int] | None = None
     decoder_info: SequenceInfo | None = None
+    unplaced: bool = False  # labels of parts of its text were left out: nobody knows where its tokens are
+    asked: Any = None  # of a text with media: what the model's processor is asked
+    bare: tuple[Span, ...] = ()  # spans of its example that label no token; said of the first part
 
     def __len__(self) -> int:
         """Tokens, of both sides."""
@@ -38,15 +44,21 @@ def context(loaded: Loaded) -> int:
     return next((s for s in sizes if isinstance(s, int) and s > 0), 1 << 20)
 
 
-def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) -> Iterator[Window]:
-    """All windows of a data set in order. InputError where data and model do not fit."""
+def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, generate: bool = False) -> Iterator[Window]:
+    """All windows of a data set in order; with `generate`, conversations up to where the model speaks.
+
+    InputError where data and model do not fit.
+    """
     if loaded.by_hand:
         raise InputError(
             f"{loaded.name} takes more than {data.kind}s, which no data set gives; trace it in Python: with "
             "moescope.Tracer(model, store): model(**moescope.models.zoo.example_of(model))"
         )
     if data.kind != loaded.reads:
-        raise InputError(f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s")
+        more = " (pictures alone with --prompt, the text beside each)" if data.kind == "image" and loaded.processor else ""
+        raise InputError(
+            f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s{more}"
+        )
     if data.kind == "image":
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
@@ -54,27 +66,40 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int) ->
     if loaded.pipe is not None:
         yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
-    limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
+    limit, most = (max_length or 2048, max_length or context(loaded)), _vocabulary(loaded)
+    beside = loaded.processor is not None and bool(media_ids(getattr(loaded.model, "config", None)))
     for number, example in enumerate(data.examples):
-        for window in _text(loaded, example, limit):
+        for window in _windows(loaded, example, limit, generate):
+            window = _as_text(window) if beside else window
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
 
 
-def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    """The first windows that hold so many tokens together."""
-    tokens = 0
-    for window in rows:
-        if max_tokens is not None and tokens >= max_tokens:
-            return
-        tokens += len(window)
+def _as_text(window: Window) -> Window:
+    """A text alone, for a model that takes media: all of its tokens are text."""
+    if window.asked is not None:
+        return window
+    labels = {**window.info.token_labels, "modality": ["text"] * len(window.ids or ())}
+    made = {**window.info.made_labels, "modality": "text"}
+    return replace(window, info=replace(window.info, token_labels=labels, made_labels=made))
+
+
+def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate: bool) -> Iterator[Window]:
+    """Of one example; `limit`: tokens of a window, and of what cannot be cut."""
+    whole, cut = min(limit[1], context(loaded)), min(limit[0], context(loaded))
+    if example.media:
+        info, ids, asked, unplaced, bare = seen(loaded, example, _info(example, 0), whole, generate)
+        yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
+        return
+    for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
         yield window
 
 
 def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
     """One for each line, for a pipeline."""
     if example.text is None:
-        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is token ids; give texts")
+        what = "a conversation" if example.messages else "token ids"
+        raise InputError(f"{loaded.name} takes prompts, and {example.source}, row {example.row} is {what}; give texts")
     lines = [line.strip() for line in example.text.splitlines() if line.strip()]
     yield from (Window(_info(example, part, text=line)) for part, line in enumerate(lines))
 
@@ -110,13 +135,35 @@ def _text(loaded: Loaded, example: Example, limit: int) -> Iterator[Window]:
     if example.input_ids is not None:
         ids, offsets = [int(i) for i in example.input_ids], None
     else:
-        ids, offsets = _tokenize(loaded, example.text or "", bool(example.words))
+        ids, offsets = _tokenize(loaded, example.text or "", bool(example.words or example.spans))
     words = align(example.words, offsets) if offsets is not None and example.words else []
     labels = [word.labels for word in example.words]
+    own, bare = label_tokens(example.spans, offsets) if offsets is not None else (example.token_labels, ())
+    unplaced = offsets is None and bool(example.words or example.spans)
     for part, start in enumerate(range(0, len(ids), limit)):
         here = slice(start, start + limit)
         text = _slice(example.text, offsets, here)
-        yield Window(_info(example, part, text=text, words=words[here], word_labels=labels), ids=ids[here])
+        marks = {kind: values[here] for kind, values in own.items()}
+        info = _info(example, part, text=text, words=words[here], word_labels=labels, token_labels=marks)
+        yield Window(info, ids=ids[here], unplaced=unplaced, bare=() if part else bare)
+
+
+def _talk(loaded: Loaded, example: Example, limit: int, generate: bool) -> Iterator[Window]:
+    """A conversation, by the tokenizer's template. InputError where a model would go on from the middle of it."""
+    where = f"{example.source}, row {example.row}"
+    rendered = chat.render(loaded.tokenizer, example.messages, example.tools or None, where, generate)
+    found = chat.tokens(loaded.tokenizer, rendered, where)
+    if generate and len(found.ids) > limit:
+        raise InputError(
+            f"{where} is a conversation of {len(found.ids)} tokens, and a window holds {limit}, so the model would go on from "
+            "its middle: give a larger --max-length (as far as the model's own length), or leave it out"
+        )
+    for part, start in enumerate(range(0, len(found.ids), limit)):
+        here = slice(start, start + limit)
+        labels = {kind: values[here] for kind, values in found.labels.items()}
+        text = _slice(rendered.text, found.offsets, here)
+        info = _info(example, part, text=text, token_labels=labels, made_labels=rendered.next if generate else {})
+        yield Window(info, ids=found.ids[here])
 
 
 def _tokenize(loaded: Loaded, text: str, labelled: bool) -> tuple[list[int], Offsets | None]:
@@ -168,25 +215,28 @@ def _seq2seq(loaded: Loaded, window: Window, seed: int) -> Window:
     sentinels = [vocabulary[f"<extra_id_{i}>"] for i in range(100) if f"<extra_id_{i}>" in vocabulary]
     if not sentinels or len(window.ids) < 3:
         places: list[int | None] = [None, *range(len(window.ids) - 1)]
-        return Window(window.info, window.ids, None, [start, *window.ids[:-1]], _moved(window.info, places))
+        return replace(window, decoder_ids=[start, *window.ids[:-1]], decoder_info=_moved(window.info, places))
     ends = window.ids[-1] == config.eos_token_id
     cut = corrupt(window.ids[:-1] if ends else window.ids, sentinels, config.eos_token_id, np.random.default_rng(seed))
-    return Window(
-        _moved(window.info, cut.source_of),
-        cut.source,
-        None,
-        [start, *cut.target[:-1]],
-        _moved(window.info, [None, *cut.target_of[:-1]]),
+    return replace(
+        window,
+        info=_moved(window.info, cut.source_of),
+        ids=cut.source,
+        decoder_ids=[start, *cut.target[:-1]],
+        decoder_info=_moved(window.info, [None, *cut.target_of[:-1]]),
     )
 
 
 def _moved(info: SequenceInfo, places: list[int | None]) -> SequenceInfo:
-    words = [info.words[p] if p is not None and p < len(info.words) else None for p in places] if info.words else ()
-    return replace(info, words=words)
+    def moved(values: Sequence[Any]) -> list[Any]:
+        return [values[p] if p is not None and p < len(values) else None for p in places]
+
+    marks = {kind: moved(values) for kind, values in info.token_labels.items()}
+    return replace(info, words=moved(info.words) if info.words else (), token_labels=marks)
 
 
 def decoder_info(window: Window, generate: bool) -> SequenceInfo:
-    """What is known of the decoder's side: nothing of the words, where it writes a text of its own."""
+    """What is known of the decoder's side: nothing of its tokens, where it writes a text of its own."""
     if window.decoder_info is not None and generate:
-        return replace(window.decoder_info, words=())
+        return replace(window.decoder_info, words=(), token_labels={})
     return window.decoder_info or window.info

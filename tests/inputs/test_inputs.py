@@ -98,7 +98,7 @@ def test_jsonl(tmp_path: Path) -> None:
         Example("a.jsonl", 0, "a.jsonl:0", "a", labels={"lang": "en", "n": "3", "ok": "true"}),
         Example("a.jsonl", 2, "a.jsonl:2", "b"),
     )
-    assert data.warnings == ("Empty lines skipped: 1 in a.jsonl.", "Rows without text skipped: 1 in a.jsonl.")
+    assert data.warnings == ("Rows without text skipped: 1 in a.jsonl.", "Empty lines skipped: 1 in a.jsonl.")
     chosen = read(path, text_column="lang", label_columns=["text", "score"])
     assert chosen.examples == (Example("a.jsonl", 0, "a.jsonl:0", "en", labels={"text": "a", "score": "0.5"}),)
 
@@ -135,15 +135,14 @@ BAD = {
                      "blank2.jsonl."),
     "comma.jsonl": (b'{"text": "a"}\n{"text": }\n', "comma.jsonl, line 2 is not JSON (Expecting value): write one "
                     "object per line."),
-    "list.json": (b'["a"]', "list.json, line 1 is a JSON list: write one object per line."),
+    "list.json": (b'["a"]', "list.json, row 0 is a JSON str: write an array of objects."),
     "column.jsonl": (b'{"body": "a", "n": 1}', "column.jsonl has no column 'text' (columns: body, n): name one with "
                      "--text-column."),
     "number.jsonl": (b'{"text": 1}', "number.jsonl, row 0: column 'text' holds int values, not texts; name a column of "
                      "texts with --text-column."),
     "half.jsonl": (b'{"text": "a\\ud800"}', "half.jsonl, row 0: column 'text' holds half a surrogate pair at character "
                    "1, which is no character; repair the text."),
-    "rows.csv": (b"text,n\na,1\nb\n", "rows.csv is not a readable csv table (CSV parse error: Row #3: Expected 2 "
-                 "columns, got 1: b): repair it."),
+    "rows.csv": (b"text,n\na,1\nb\n", "rows.csv, row 1 is of another length than the header (1 and 2 cells): repair it."),
     "fake.parquet": (b"PAR?", "fake.parquet is not a readable parquet table ("
                      "Parquet file size is 4 bytes, smaller than the minimum file footer (8 bytes)): "
                      "repair it."),
@@ -161,7 +160,9 @@ def test_bad_options(tmp_path: Path) -> None:
         "a.jsonl has no column 'lang' (columns: text, tags): name one with --label-column."
     )
     assert refusal(rows, label_columns=["tags"]) == ("a.jsonl, row 0: column 'tags' holds list values, which cannot be labels.")
-    assert refusal(rows, split="x") == "a.jsonl takes no --split (options that it takes: --label-column, --text-column)."
+    assert (
+        refusal(rows, split="x") == "a.jsonl takes no --split (options that it takes: --chat, --label-column, --prompt, --text-column)."
+    )
     assert refusal(rows, limit=0) == "--limit 0 leaves nothing to trace: give 1 or more."
 
 

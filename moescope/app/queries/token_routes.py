@@ -32,8 +32,9 @@ where router = ? and token between ? and ? and iteration = 0{step}
 qualify row_number() over (partition by token order by forward desc) = 1"""
 LABELS = """
 select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels,
-       max(case when kind = 'frame' then try_cast(label as integer) end) as frame from token_labels
-where token between ? and ? group by token"""
+       max(case when kind = 'frame' then try_cast(label as integer) end) as frame,
+       max(case when kind = 'medium' then label end) as medium, max(case when kind = 'view' then label end) as view
+from token_labels where token between ? and ? group by token"""
 _ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
 from assignments a join routers r using (router) where a.token = ? and a.run = ?{step} order by r.layer, a.iteration, a.rank"""

@@ -55,6 +55,7 @@ def draw(
         image=image,
         size=size,
         selected=url_state.number("token"),
+        pictures=None if size else pictures.panels(sequence["sequence"]),
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(

@@ -1,13 +1,13 @@
-"""Which word does each subword token belong to?"""
+"""Which word does each subword token belong to, and which span of each kind?"""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 
-from .types import Word
+from .types import Span, Word
 
 
-def align(words: Sequence[Word], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
+def align(words: Sequence[Word | Span], offsets: Sequence[tuple[int, int]]) -> list[int | None]:
     """The index of the word that each token overlaps most, ties to the first; None where it overlaps none.
 
     `offsets` are (start, end) in characters of the same text, as fast tokenizers give them: special tokens (0, 0) and
@@ -29,3 +29,23 @@ def align(words: Sequence[Word], offsets: Sequence[tuple[int, int]]) -> list[int
         return found
 
     return [best(int(start), int(end)) for start, end in offsets]
+
+
+def label_tokens(
+    spans: Sequence[Span], offsets: Sequence[tuple[int, int]]
+) -> tuple[dict[str, list[str | None]], tuple[Span, ...]]:
+    """{kind: the value that each token has, or None} by the rule of `align`, and the spans that label no token at all.
+
+    Such a span holds white space alone, lies in what the tokenizer drops, or each of its tokens belongs more to another span of
+    its kind.
+    """
+    kinds: dict[str, list[Span]] = {}
+    for span in spans:
+        kinds.setdefault(span.kind, []).append(span)
+    found: dict[str, list[str | None]] = {}
+    covered: set[int] = set()
+    for kind, some in kinds.items():
+        places = align(some, offsets)
+        found[kind] = [None if place is None else some[place].value for place in places]
+        covered |= {id(some[place]) for place in places if place is not None}
+    return found, tuple(span for span in spans if id(span) not in covered)

@@ -11,12 +11,10 @@ GROWS = 4  # bytes of memory that a byte of text fills: lines, examples, tokens
 _SYSTEM = ("/proc", "/sys", "/dev")
 
 
-def allow(size: int, source: str, what: str = "it would fill") -> None:
+def allow(size: int, source: str, what: str = "it would fill", cure: str = "give a part of it") -> None:
     """InputError for more bytes than there is room for."""
     if size > room():
-        raise InputError(
-            f"{source} is too large: {what} {size:,} bytes of memory, and {room():,} are there for it; give a part of it."
-        )
+        raise InputError(f"{source} is too large: {what} {size:,} bytes of memory, and {room():,} are there for it; {cure}.")
 
 
 def not_the_system(path: Path) -> None:

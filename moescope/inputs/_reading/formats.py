@@ -4,14 +4,15 @@ A format has SUFFIXES (file endings that are surely its own), TAKES (options it 
 `read_examples(path, options) -> Iterable[Example]`; an optional RANK over 0 lets more special formats go first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from ... import discover
 from ...errors import InputError
 from .options import Options, refuse_foreign
-from .types import Example
+from .types import Example, Lazy
 
 
 def formats() -> list[ModuleType]:
@@ -30,10 +31,27 @@ def find(path: Path) -> ModuleType | None:
 
 
 def read_examples(path: Path, options: Options) -> Iterable[Example]:
-    """Examples of a file, folder or hub name; raises InputError where no format accepts it."""
+    """Examples of a file, folder or hub name; raises InputError where no format accepts it.
+
+    Where bad input is left out, a file ends where it can be read no further.
+    """
     module = find(path)
     if module is None:
         known = ", ".join(sorted(suffixes()))
         raise InputError(f"{options.name(path)} has no form that moescope reads: it reads {known}, and folders.")
     refuse_foreign(module, options, path)
-    return module.read_examples(path, options)
+    source = options.name(path)
+    inside = replace(options, folder=options.folder or (path.parent if path.is_file() else path))
+    try:
+        found = module.read_examples(path, inside)
+    except InputError as error:
+        options.report.bad(source, error)
+        return ()
+    return found if isinstance(found, Lazy) else _readable(found, options, source)
+
+
+def _readable(found: Iterable[Example], options: Options, source: str) -> Iterator[Example]:
+    try:
+        yield from found
+    except InputError as error:
+        options.report.bad(source, error)

@@ -4,23 +4,23 @@ A frame's rows, a list of dicts and the rows of a file are read by the same rule
 No library is loaded to find out what something is: it is known by what it can do.
 """
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from ...errors import InputError
-from .. import hub, npz, table
-from . import table_rows
+from .. import arrow, hub, npz
+from . import conversations, table_rows
+from .cells import checked, plain
 from .options import Options
 from .types import Example
 
 FORMS = (
-    "a path, a list (or generator) of texts, of dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, or "
-    "a data set of Hugging Face"
+    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars "
+    "or Arrow table, or a data set of Hugging Face"
 )
 
 
@@ -58,24 +58,9 @@ def read_examples(data: Any, options: Options) -> Iterable[Example]:
     return _items(data, options, source)
 
 
-def digest(examples: Iterable[Example]) -> str:
-    """SHA-256 over what the examples hold, in order."""
-    found = hashlib.sha256()
-    for number, e in enumerate(examples):
-        found.update(b"\0" if number else b"")
-        found.update((e.text or "").encode())
-        for array in (e.input_ids, e.image):
-            if array is not None:
-                found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-        if e.labels or e.words:
-            more = [dict(e.labels), [[w.start, w.end, dict(w.labels)] for w in e.words]]
-            found.update(json.dumps(more, sort_keys=True).encode())
-    return found.hexdigest()
-
-
 def _is_table(data: Any) -> bool:
     """pandas, polars, Arrow, Hugging Face."""
-    own = ("iterrows", "iter_rows", "to_pylist", "column_names", "collect_schema")
+    own = ("iterrows", "iter_rows", "to_pylist", "column_names", "collect_schema", "read_next_batch")
     said = ("columns", "column_names", "schema")
     return any(hasattr(type(data), way) for way in own) and any(hasattr(type(data), name) for name in said)
 
@@ -84,8 +69,9 @@ def _table(data: Any) -> tuple[Iterable[Mapping[str, Any]], list[str]]:
     """Rows and column names of a frame."""
     if hasattr(data, "iter_rows"):
         return data.iter_rows(named=True), list(data.columns)
-    if hasattr(data, "to_pylist"):
-        return table.rows(data), list(data.schema.names)
+    if hasattr(data, "to_pylist") or hasattr(data, "read_next_batch"):  # a table, a batch, a reader of batches
+        batches = data.to_batches() if hasattr(data, "to_batches") else [data] if hasattr(data, "to_pylist") else data
+        return arrow.rows(batches), list(data.schema.names)
     columns = [str(column) for column in data.columns]
     cells = [_whole(data.iloc[:, place]) for place in range(len(columns))]
     return (dict(zip(columns, row)) for row in zip(*cells)), columns
@@ -102,7 +88,7 @@ def _whole(column: Any) -> Any:
 
 def _array(data: Any) -> np.ndarray | None:
     """A NumPy array or a tensor of several dimensions, else None."""
-    data = table_rows.plain(data) if hasattr(data, "detach") else data
+    data = plain(data) if hasattr(data, "detach") else data
     return data if isinstance(data, np.ndarray) and (data.dtype.kind in "iufb" or data.ndim > 1) else None
 
 
@@ -129,22 +115,22 @@ def _unpadded(rows: Sequence[Any] | np.ndarray, options: Options) -> None:
 
 def _columns(data: dict[str, Any], options: Options, source: str) -> Iterable[Example]:
     """A dict of columns; of arrays as .npz has them, those."""
-    plain = {str(column): table_rows.plain(values) for column, values in data.items()}
-    if isinstance(plain.get("images"), np.ndarray):
-        return npz.of_arrays({column: np.asarray(values) for column, values in plain.items()}, options, source)
-    flat = [c for c, values in plain.items() if isinstance(values, str | bytes) or not hasattr(values, "__len__")]
+    whole = {str(column): plain(values) for column, values in data.items()}
+    if isinstance(whole.get("images"), np.ndarray):
+        return npz.of_arrays({column: np.asarray(values) for column, values in whole.items()}, options, source)
+    flat = [c for c, values in whole.items() if isinstance(values, str | bytes) or not hasattr(values, "__len__")]
     if flat:
         raise InputError(
             f"columns hold lists, one cell a row, but {flat[0]!r} is {type(data[flat[0]]).__name__}: give one row as [row]"
         )
-    sizes = {column: len(values) for column, values in plain.items()}
+    sizes = {column: len(values) for column, values in whole.items()}
     if len(set(sizes.values())) > 1:
         said = ", ".join(f"{column} {size}" for column, size in sizes.items())
         raise InputError(f"columns are of different lengths ({said}): make them alike")
-    if "text" not in plain and "input_ids" in plain and "attention_mask" not in plain:
-        _even(plain["input_ids"], options)
-    rows = (dict(zip(plain, row)) for row in zip(*plain.values()))
-    return table_rows.examples(rows, list(plain), options, source) if plain else ()
+    if "text" not in whole and "input_ids" in whole and "attention_mask" not in whole:
+        _even(whole["input_ids"], options)
+    rows = (dict(zip(whole, row)) for row in zip(*whole.values()))
+    return table_rows.examples(rows, list(whole), options, source) if whole else ()
 
 
 def _even(rows: Any, options: Options) -> None:
@@ -158,7 +144,7 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
     items = iter(data)
     first = next((item for item in items), None)
     missing = 0
-    while first is not None and table_rows.plain(first) is None:
+    while first is not None and plain(first) is None:
         first, missing = next(items, None), missing + 1
     options.report.skip(source, "missing texts", missing)
     if first is None:
@@ -169,17 +155,17 @@ def _items(data: Iterable[Any], options: Options, source: str) -> Iterable[Examp
     if isinstance(first, Example):
         return (_same(item, Example, source) for item in items)
     if isinstance(first, Mapping):
-        known = (
-            dict.fromkeys(str(c) for row in data if isinstance(row, Mapping) for c in row)
-            if isinstance(data, Sequence)
-            else first
-        )
-        return table_rows.examples((_same(item, Mapping, source) for item in items), list(known), options, source)
+        if {"role", "content"} <= set(first) or {"from", "value"} <= set(first):
+            raise InputError("inputs are the messages of one conversation: put them into a list, [messages]")
+        return table_rows.examples((_row(item, source) for item in items), None, options, source)
+    if conversations.is_messages(first):
+        rows = ({"messages": item} for item in items)
+        return table_rows.examples(rows, ["messages"], replace(options, chat=True, text_column=None), "conversations")
     if isinstance(first, int | np.integer) and not isinstance(first, bool):
         raise InputError("inputs are one row of ids: put it into a list, [ids]")
-    if table_rows.is_ids(table_rows.plain(first)):
+    if table_rows.is_ids(plain(first)):
         if isinstance(data, Sequence):
-            _even([table_rows.plain(row) for row in data], options)
+            _even([plain(row) for row in data], options)
         return _ids(items, options)
     raise InputError(f"inputs hold {type(first).__name__} values, which are nothing that is read: give {FORMS}")
 
@@ -190,19 +176,37 @@ def _same(item: Any, kind: type, source: str) -> Any:
     return item
 
 
+def _row(item: Any, source: str) -> Mapping[str, Any] | InputError:
+    try:
+        return _same(item, Mapping, source)
+    except InputError as error:
+        return error
+
+
 def _texts(items: Iterable[Any], options: Options, first: int) -> Iterator[Example]:
     for row, text in enumerate(items, first):
-        if table_rows.plain(text) is None or (isinstance(text, str) and not text.strip()):
+        if plain(text) is None or (isinstance(text, str) and not text.strip()):
             options.report.skip("texts", "empty texts")
             continue
-        yield Example("texts", row, str(row), table_rows.checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
+        try:
+            yield Example("texts", row, str(row), checked(_same(text, str, "inputs"), "text", f"texts, row {row}"))
+        except InputError as error:
+            options.report.bad("texts", error)
 
 
 def _ids(items: Iterable[Any], options: Options) -> Iterator[Example]:
     for row, item in enumerate(items):
-        if not table_rows.is_ids(found := table_rows.plain(item)):
-            raise InputError(f"ids, row {row}, is {type(item).__name__} and no row of ids, as those before it: give one kind")
-        if not len(found):
+        found = plain(item)
+        if table_rows.is_ids(found) and not len(found):
             options.report.skip("ids", "empty rows")
             continue
-        yield Example("ids", row, f"ids:{row}", input_ids=table_rows.ids(found, None, f"ids, row {row}"))
+        try:
+            yield Example("ids", row, f"ids:{row}", input_ids=_checked_ids(item, found, row))
+        except InputError as error:
+            options.report.bad("ids", error)
+
+
+def _checked_ids(item: Any, found: Any, row: int) -> np.ndarray:
+    if not table_rows.is_ids(found):
+        raise InputError(f"ids, row {row}, is {type(item).__name__} and no row of ids, as those before it: give one kind")
+    return table_rows.ids(found, f"ids, row {row}")

@@ -1,6 +1,5 @@
-"""What the user asked of a format, and what a format says beside its examples."""
+"""What the user asked of a format."""
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,36 +7,10 @@ from types import ModuleType
 
 from ...errors import InputError
 from .files import shown
+from .report import Report
 from .types import Example
 
-FLAGS = ("text_column", "label_columns", "split", "sentences")
-
-
-@dataclass
-class Report:
-    """What was passed over (by file and reason), and a digest where the files give none."""
-
-    skipped: Counter[tuple[str, str]] = field(default_factory=Counter)
-    sha256: str | None = None
-
-    def skip(self, source: str, what: str, n: int = 1) -> None:
-        """Count n things skipped in source; `what` names the kind in the plural: 'empty lines'."""
-        if n:
-            self.skipped[source, what] += n
-
-    def warnings(self) -> tuple[str, ...]:
-        """One sentence for each reason: how many, and in which files."""
-        sources: dict[str, dict[str, int]] = {}
-        for (source, what), n in self.skipped.items():
-            if n:
-                sources.setdefault(what, {})[source] = n
-        return tuple(f"{what[:1].upper()}{what[1:]} skipped: {_where(counts)}." for what, counts in sources.items())
-
-
-def _where(counts: dict[str, int]) -> str:
-    names = list(counts)
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{sum(counts.values())} in {shown}"
+FLAGS = ("text_column", "label_columns", "split", "sentences", "chat", "prompt")
 
 
 @dataclass(frozen=True)
@@ -49,7 +22,13 @@ class Options:
     split: str | None = None
     limit: int | None = None
     sentences: bool = False
+    chat: bool = False  # conversations are asked for
+    prompt: str | None = None  # the text of what has none: of pictures, sound and video
+    media: bool = True  # columns image, video, audio are media
+    folder: Path | None = None  # where paths in the data begin
+    file_name: bool = False  # a column of that name is the path of a medium, as in the metadata of a folder
     source: str | None = None
+    stream: bool = False  # nothing is held whole, so files may be larger than memory
     memory: bool = False  # what is read lies in memory: options are said in Python
     pad_id: int | None = None  # the id that fills up rows of ids
     enough: Callable[[Example], bool] | None = None  # asked after each example: whether no more are needed

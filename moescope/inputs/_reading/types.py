@@ -1,13 +1,15 @@
 """What a data set is once it is read: words in examples in a data set."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
 
 from ...errors import InputError
+from .media import Medium
+from .report import Report
 
 Kind = Literal["text", "image"]
 Key = TypeVar("Key")
@@ -23,8 +25,22 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A label of a part of `Example.text`, of whatever length: characters start (inclusive) to end (exclusive).
+
+    `kind` names what is labelled (role, entity, topic ...), `value` is the label. Of the spans of one kind each token has the
+    one that it overlaps most, so those of other kinds may lie inside each other or across.
+    """
+
+    start: int
+    end: int
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Example:
-    """One sequence to trace: a text, an image, or ids that somebody tokenized already."""
+    """One sequence to trace: a text or a conversation (with media or without), an image, or ids that somebody tokenized already."""
 
     source: str  # the file (relative to the data as given) or the hub's name
     row: int  # running number of the record in the source, from 0; skipped records leave gaps
@@ -34,6 +50,11 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)  # of the whole sequence: domain, class, genre, ...
     words: tuple[Word, ...] = ()  # in the order of the text
     input_ids: np.ndarray | None = None  # (T,) integers, vocabulary ids
+    media: tuple[Medium, ...] = ()  # pictures, video and sound beside the text, in the order in which it speaks of them
+    messages: tuple[Mapping[str, Any], ...] = ()  # of a conversation, which a tokenizer's template makes a text of
+    tools: tuple[Any, ...] = ()  # JSON schemas of what it may call
+    spans: tuple[Span, ...] = ()  # labels of parts of the text: turns, sentences, phrases, ... joined to tokens by characters
+    token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each of `input_ids`
 
     @property
     def kind(self) -> Kind:
@@ -71,9 +92,20 @@ class Dataset:
     kind: Kind
     examples: Sequence[Example]
     warnings: tuple[str, ...] = ()  # one sentence for each kind of thing that was skipped
+    report: Report = field(default_factory=Report, compare=False, repr=False)  # what is left out later
 
     def __len__(self) -> int:
         return len(self.examples)
+
+
+@dataclass
+class Stream:
+    """A data set that is gone through once, and of which nothing is held; what was skipped is known when it is through."""
+
+    name: str
+    kind: Kind
+    examples: Iterator[Example]
+    report: Report
 
 
 def image_shapes(dataset: Dataset) -> Counter[tuple[int, ...]]:

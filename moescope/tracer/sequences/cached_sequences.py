@@ -41,7 +41,7 @@ class CachedSequences:
         """What is fed from here on is what each row's info is of."""
         self.said, self.infos = said, list(infos)
         self.since = self.counts.copy()
-        self.until = self.counts + [len(info.words) for info in infos]
+        self.until = self.counts + [info.told for info in infos]
 
     def fed(self, keys: np.ndarray) -> None:
         """(rows, places) token keys were fed, -1 for padding."""

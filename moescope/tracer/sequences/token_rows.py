@@ -1,6 +1,6 @@
 """Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,12 +10,15 @@ from ...store import RunWriter
 from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
 from .naming import Named, Sequences, among
+from .pictures import kept_pictures
 from .streams import Stream
+from .told_pieces import of_pictures, told
 
 
 @dataclass(frozen=True)
 class SequenceInfo:
-    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out."""
+    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out, and say
+    nothing of those that come behind, of which each that the model makes has `made_labels`."""
 
     source: str | None = None
     row: int = 0
@@ -25,6 +28,26 @@ class SequenceInfo:
     labels: Mapping[str, str] = field(default_factory=dict)
     words: Sequence[int | None] = ()
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
+    token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
+    made_labels: Mapping[str, str] = field(default_factory=dict)
+    pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
+    media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
+    shown: dict[Any, Any] = field(default_factory=dict)  # them as the model saw them, where they were cropped or cut: once it is fed
+
+    @property
+    def told(self) -> int:
+        """Of how many tokens, from the first on, something is known."""
+        return max(map(len, (self.words, *self.token_labels.values())))
+
+    def labels_of(self, token: int) -> Iterator[tuple[str, str]]:
+        """(kind, label) of a token: of its word, and its own."""
+        word = self.words[token] if token < len(self.words) else None
+        if word is not None and word < len(self.word_labels):
+            yield from self.word_labels[word].items()
+        for kind, values in self.token_labels.items():
+            value = values[token] if token < len(values) else None
+            if value is not None:
+                yield kind, value
 
 
 class Identity:
@@ -36,23 +59,24 @@ class Identity:
         text_of: Callable[[Sequence[int]], list[str]] | None,
         special: set[int],
         stops: tuple[set[int], set[int]] = (set(), set()),
+        pictures: int = 0,
     ) -> None:
-        self.writer, self.text_of = writer, text_of
+        self.writer, self.text_of, self._pictures = writer, text_of, pictures
         self.special = np.array(sorted(special), np.int64)
         self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
         self._seen: set[int] = set()
 
     @classmethod
-    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
-        """For a model and its tokenizer, if it has one."""
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any, pictures: int = 0) -> "Identity":
+        """For a model and its tokenizer, if it has one; `pictures`: so many are kept."""
         if tokenizer is None:
-            return cls(writer, None, set(), stops(model))
+            return cls(writer, None, set(), stops(model), pictures)
 
         def texts(ids: Sequence[int]) -> list[str]:
             pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
             return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
 
-        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model), pictures)
 
     def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
         """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
@@ -103,6 +127,9 @@ class Identity:
                 **sizes(stream, arrays),
             },
         )
+        if self._pictures > 0 and (columns := kept_pictures(keys[beams == 0], [i for i, b in zip(infos, beams) if not b], self._pictures))["file"]:
+            self._pictures -= len(columns["file"])
+            self.writer.add("pictures", columns)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
@@ -120,26 +147,33 @@ class Identity:
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
-            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
+            columns |= self._pictured(stream, named, columns, ids, arrays, row, place)
             self._vocab(vocab)
         else:
             columns |= {"unit": stream.kind, "special": False}
         columns |= self._words(stream, named, row, place, token)
+        self._made(named, row, place, token)
         if named.live.reordered:
             columns["parent"] = _parents(keys, named.live.last, row, place)
         self.writer.add("tokens", columns)
         return keys
 
     def _pictured(
-        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
-    ) -> dict[str, Any]:
+        self, stream: Stream, named: Named, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray],
+        row: np.ndarray, place: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        if cells is None:
+        known = told(named, row, place)
+        if cells is None and known is None:
             return {}
         import pyarrow as pa
 
-        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        where = row * named.real.shape[1] + place
+        unit, frame, y, x = known if cells is None else (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if known is not None and cells is not None:
+            unit, frame, y, x = (np.where(known[0] >= 0, one, other) for one, other in zip(known, (unit, frame, y, x)))
+        unit = np.maximum(unit, 0)
         self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],
@@ -156,29 +190,40 @@ class Identity:
             self.writer.add("token_labels", {"token": token[frame >= 0], "kind": ["frame"] * len(labels), "label": labels})
 
     def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
-        """The words that prompts' tokens are of, and their labels."""
+        """The words that prompts' tokens are of; their labels and the tokens' own are added."""
         live, position = named.live, named.position[row, place]
         if named.packed is not None:
             infos, which, places = _infos(stream, stream.units)[0], named.unit[row, place], position
-            known = np.array([p < len(infos[n].words) for n, p in zip(which, places)], bool)
+            known = np.array([p < infos[n].told for n, p in zip(which, places)], bool)
         else:
             infos, which, places = live.infos, row, position - live.since[row]
             known = position < live.until[row]
         if not known.any():
             return {}
-        words = [infos[n].words[p] if there else None for there, n, p in zip(known, which, places)]
+        words = [infos[n].words[p] if there and p < len(infos[n].words) else None for there, n, p in zip(known, which, places)]
         labels = [
             (int(t), kind, label)
-            for n, word, t in zip(which, words, token)
-            if word is not None and word < len(infos[n].word_labels)
-            for kind, label in infos[n].word_labels[word].items()
+            for there, n, p, t in zip(known, which, places, token)
+            if there
+            for kind, label in infos[n].labels_of(int(p))
         ]
+        self._label(labels)
+        import pyarrow as pa
+
+        return {"word": pa.array(words, pa.uint32())} if any(word is not None for word in words) else {}
+
+    def _made(self, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> None:
+        """Labels of tokens that the model made."""
+        infos = named.live.infos
+        if named.packed is None and any(info.made_labels for info in infos):
+            made = named.generated[row, place]
+            self._label([(int(t), *one) for n, t in zip(row[made], token[made]) for one in infos[n].made_labels.items()])
+
+    def _label(self, labels: list[tuple[int, str, str]]) -> None:
+        """Write (token, kind, label)."""
         if labels:
             tokens, kinds, values = map(list, zip(*labels))
             self.writer.add("token_labels", {"token": tokens, "kind": kinds, "label": values})
-        import pyarrow as pa
-
-        return {"word": pa.array(words, pa.uint32())}
 
     def _vocab(self, ids: np.ndarray) -> None:
         if self.text_of is None:
@@ -198,9 +243,11 @@ def distinct(keys: Sequence[np.ndarray]) -> int:
 def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
+    if stream.kind == "image":
+        infos = of_pictures(infos, size)
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
-        bare = {"text": None, "words": (), "word_labels": (), "document": None}
+        bare: dict[str, Any] = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
         return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
     times = size // len(infos) if infos and size % len(infos) == 0 else 0
     if not times or (rows is not None and times > 1):

@@ -5,11 +5,11 @@ https://github.com/nert-nlp/streusle/blob/master/CONLLULEX.md
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from ...errors import InputError
+from ....errors import InputError
 
 UD = ("form", "lemma", "upos", "xpos", "feats", "", "deprel", "", "")
 LEX = ("smwe", "lexcat", "lexlemma", "supersense", "supersense2", "wmwe", "wcat", "wlemma", "lextag")
@@ -37,7 +37,7 @@ class Sentence:
     tokens: list[Token]
 
 
-def sentences(lines: list[str], source: str) -> Iterator[Sentence]:
+def sentences(lines: Iterable[str], source: str) -> Iterator[Sentence]:
     """Sentences in order; raises InputError naming the first malformed line."""
     numbered = enumerate(lines, start=1)
     for filled, group in groupby(numbered, key=lambda pair: bool(pair[1].strip())):
