@@ -27,10 +27,12 @@ from ..errors import AnalysisError
 from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
 from ..words import RunNumber
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap, layers
 from ._shared.routing_matrices import Sample, measured, sample
 from ._shared.scope import scope
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
 PERMUTATIONS = 99
@@ -101,15 +103,11 @@ def run(store: Store, run: int | None = None, control: RunNumber | None = None) 
     notes += few_units(frame)
     if found.empty:
         notes.append("No hidden states were summed up in this run: trace with --measure dimensionality to have them here.")
-    reading = (
-        "Dimensions in use. Compare the unbiased values; the naive ones grow with the number of samples. A value below "
-        "its null means that experts (or layers) vary together."
-    )
     if len(found):
         runs = [here.run] if control is None else [here.run, control]
         sql["states"] = f"from measures where run in ({', '.join(map(str, runs))}) and name in {SUMMED}"
     sql["figures"] = queries(*sql.values())
-    return Answer("dimensionality", "Dimensionality hierarchy", reading, here.run, {"figures": frame}, sql, notes, charts)
+    return Answer("dimensionality", "Dimensionality hierarchy", _verdict(frame), here.run, {"figures": frame}, sql, notes, charts)
 
 
 def _cycles(found: pd.DataFrame) -> list[str]:
@@ -181,6 +179,22 @@ def by_cycle(figures: pd.DataFrame) -> pd.DataFrame:
     """The figures that are of one firing of a module, with the `module` (and whose, for a control's) and its `cycle` from 1."""
     parts = figures["subset"].str.extract(r"^(?P<module>.*), cycle (?P<cycle>\d+)(?P<control>.*)$").dropna()
     return figures.loc[parts.index].assign(module=parts["module"] + parts["control"], cycle=parts["cycle"].astype(int))
+
+
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    unbiased = frame[frame["estimator"] == "unbiased"]
+    index = unbiased[unbiased["name"].isin(["hierarchy_index", "slow_over_fast"])]
+    ratios = clearest(unbiased[unbiased["name"] == "participation_ratio"])
+    limits = "it does not show that training made it so: give an untrained model's run as `control`"
+    said = [f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}" for _, row in index.head(2).iterrows()]
+    row = index.iloc[0] if len(index) else ratios.iloc[0] if len(ratios) else frame.iloc[0]
+    if len(ratios):
+        best = ratios.iloc[0]
+        fewer = f", where independent parts use {saying.number(best['null_mean'])}" if best["q"] <= saying.FDR else ""
+        said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{fewer}")
+        row = best if pd.notna(best["p"]) else row
+    follows = "; ".join(said) or f"{saying.named(row, frame)} is {saying.amount(row, 'dimensions')} by the naive form, which grows"
+    return verdict(follows[0].upper() + follows[1:], row, frame, limits, pd.concat([index, ratios]), analyze("structure"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -24,11 +24,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.document_counts import Table, tables
 from ._shared.routing_matrices import measured
 from ._shared.scope import Scope, scope
+from ._shared.verdict import Verdict, verdict
 
 Floats = np.ndarray
 ACTIVATIONS = ("ean", "weighted_ean", "reap", "max_down_proj")
@@ -64,11 +66,8 @@ def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
         ]
     frames += _activations(here, notes)
     found = {"figures": gather(frames + agreement), "chosen": pd.DataFrame(chosen)}
-    reading = (
-        "Scores of experts from one trace; where they disagree, read which question each answers. "
-        f"`chosen` lists what ESFT would train at {top_p:g}, by the paper and by the released code."
-    )
-    return Answer("importance", "Expert importance", reading, here.run, found, sql, notes + few_units(found["figures"]), charts)
+    said = _verdict(found["figures"], found["chosen"], top_p)
+    return Answer("importance", "Expert importance", said, here.run, found, sql, notes + few_units(found["figures"]), charts)
 
 
 def _sql(here: Scope) -> str:
@@ -226,6 +225,19 @@ def _super(here: Scope, largest: pd.DataFrame) -> list[pd.DataFrame]:
     flag = (value > np.percentile(value, 99.5)) & (value > value.max() / 10) & early
     where = {key: largest[key].to_numpy() for key in ("stack", "layer", "router", "expert")}
     return [figures(where, "super expert", flag.astype(float), source="Super experts, 2507.23279")]
+
+
+def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict:
+    mass = frame[(frame["name"] == "gate mass") & frame["value"].notna()].sort_values("value", ascending=False, kind="stable")
+    best, paper = mass.iloc[0], chosen[(chosen["form"] == "paper") & (chosen["score"] == "ESFT average gate")]
+    follows = (
+        f"By gate mass {saying.expert(best, frame)} matters most, with {saying.amount(best, '%')} of its router's weight against "
+        f"{saying.number(100 * best['chance'])} % for even weights; ESFT's average gate would train "
+        f"{int(paper['experts'].sum())} of {len(mass)} experts at {top_p:g}"
+    )
+    limits = "scores count how often and how strongly experts run, and do not show what the model loses without them"
+    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
+    return verdict(follows, best, frame, limits, mass, ask)
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -22,13 +22,14 @@ import pandas as pd
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
-from ._shared import probabilities
+from ._shared import probabilities, saying
 from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
 from ._shared.document_counts import Table, tables
 from ._shared.modality_entropies import global_, local
 from ._shared.scope import Scope, scope
 from ._shared.value_figures import ByValue, corrected, share
+from ._shared.verdict import MOST, Verdict, analyze, clearest, verdict
 
 MODALITY = "case t.unit when 'patch' then 'image' else t.unit end"
 KNOWN = "t.unit in ('text', 'patch', 'image', 'video', 'audio')"
@@ -55,8 +56,8 @@ def run(store: Store, run: int | None = None, fdr: Portion = 0.05) -> Answer:
         )
     loads = frame[frame["name"] == share("modality")].reset_index(drop=True)
     frames, sql["loads"] = {"figures": frame, "loads": loads}, sql["figures"]
-    reading = _reading(frame, there, fdr)
-    return Answer("modality", "Modalities", reading, here.run, frames, sql, notes + few_units(frame), charts)
+    said = _verdict(frame, there, fdr)
+    return Answer("modality", "Modalities", said, here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def _modalities(here: Scope) -> list[str]:
@@ -121,19 +122,23 @@ def _local(here: Scope, sql: str, notes: list[str]) -> list[pd.DataFrame]:
     return rows
 
 
-def _reading(frame: pd.DataFrame, there: list[str], fdr: float) -> str:
-    told, names = corrected(frame, "modality"), ", ".join(there)
+def _verdict(frame: pd.DataFrame, there: list[str], fdr: float) -> Verdict:
+    told, names = clearest(corrected(frame, "modality")), ", ".join(there)
+    limits = "it does not show that an expert is needed for a modality"
     if told.empty:
-        return f"Every router sees one modality only ({names}), so none divides them."
-    best, found = told.loc[told["value"].idxmax()], int((told["q"] <= fdr).sum())
-    if not found:
-        return (
-            f"The modality ({names}) tells no more of the experts than modalities dealt anew (least p {told['p'].min():.2g})."
-        )
-    return (
-        f"The modality ({names}) tells up to {best['value']:.3f} bits of an assignment beyond chance ({best['stack']} layer "
-        f"{best['layer']}), and something in {found} of {len(told)} routers."
+        loads = frame[frame["name"] == share("modality")]
+        follows = f"Every router sees one modality only ({names}), so none divides them"
+        return Verdict(follows, saying.evidence(loads.iloc[0], frame), limits, loads.head(MOST), analyze("load"))
+    found = told[told["q"] <= fdr]
+    if found.empty:
+        follows = f"The modality ({names}) tells no more of the experts than modalities dealt anew: {saying.most(told)}"
+        return verdict(follows, told.iloc[0], frame, saying.NOTHING, told, analyze("load"))
+    best = found.loc[found["value"].idxmax()]
+    follows = (
+        f"Experts divide the modalities ({names}) in {saying.share_of(len(found), len(told), 'router')}, most in "
+        f"{saying.layer(best, frame)}, where the modality tells {saying.amount(best)} of an assignment beyond chance"
     )
+    return verdict(follows, best, frame, limits, found, analyze("load"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -21,11 +21,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import bars
 from ._shared.label_questions import choose
 from ._shared.scope import scope
 from ._shared.token_table import Kind, Tokens, tokens
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -59,7 +61,7 @@ def run(store: Store, run: int | None = None, kinds: str = "upos", limit: Count 
         )
     found = {"figures": gather(frames), "by label": pd.concat(confusion, ignore_index=True)}
     sql = dict.fromkeys(found, read.sql)
-    return Answer("path_probe", "Path to part of speech", _reading(found["figures"]), here.run, found, sql,
+    return Answer("path_probe", "Path to part of speech", _verdict(found["figures"]), here.run, found, sql,
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -147,15 +149,18 @@ def _by_label(kind: Kind, stack: str, label: Ints, right: dict[str, Floats], pai
     return means.reset_index().assign(kind=kind.name, stack=stack)
 
 
-def _reading(frame: pd.DataFrame) -> str:
-    row = frame[frame["name"] == "path beyond the token"].iloc[0]
-    frame = frame[(frame["name"] == "accuracy") & (frame["subset"] == row["subset"]) & (frame["stack"] == row["stack"])]
-    said = dict(zip(frame["estimator"], frame["value"]))
-    return (
-        f"The path tells {row['subset']} for {said['path']:.1%} of tokens, the word form alone for {said['word form']:.1%}, "
-        f"the path of another token of the same id for {said['path of another token']:.1%}: "
-        f"{row['value']:+.1%} is known in context."
-    )
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    rows = clearest(frame[frame["name"].str.startswith("path beyond the token")])
+    best = rows.iloc[0]
+    accuracy = frame[(frame["name"] == "accuracy") & (frame["subset"] == best["subset"]) & (frame["stack"] == best["stack"])]
+    said = {name: saying.number(100 * value) for name, value in zip(accuracy["estimator"], accuracy["value"])}
+    limits = "it does not show that the model uses what its path tells"
+    names = f"the path tells it for {said['path']} % of tokens and the word form alone for {said['word form']} %"
+    if not best["q"] <= saying.FDR:
+        follows = f"A token's path tells no more of its {best['subset']} than the token does: {saying.most(rows, '%')}; {names}"
+        return verdict(follows, best, frame, saying.NOTHING, pd.concat([rows, accuracy]), analyze("syntax"))
+    follows = f"A token's path tells its {best['subset']} in context for {saying.amount(best, '%')} of tokens more; {names}"
+    return verdict(follows, best, frame, limits, pd.concat([rows, accuracy]), analyze("syntax"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -23,11 +23,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import choose
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, Kind, tokens
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -87,8 +89,8 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: C
             "sense (supersense, sense, upos)"
         )
     found = {"figures": gather(frames), "words": pd.concat(tables, ignore_index=True)}
-    reading = _reading(found["figures"])
-    return Answer("senses", "Same word, different sense", reading, here.run, found, dict.fromkeys(found, read.sql),
+    said = _verdict(found["figures"])
+    return Answer("senses", "Same word, different sense", said, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -215,13 +217,24 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
     return [*rows, difference]
 
 
-def _reading(frame: pd.DataFrame) -> str:
-    said = []
-    for form, rows in frame[frame["name"] == NAME].groupby("estimator"):
-        best = rows.loc[rows["value"].idxmax()]
-        most = f"most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}"
-        said.append(f"{form}: in {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons (q ≤ 0.05; {most})")
-    return "Two uses of a token share more experts where they have the same label " + ", ".join(said) + "."
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    """Of the uses in one document where there are some: there a topic cannot be the reason."""
+    rows = frame[frame["name"] == NAME]
+    form = "within documents" if (rows["estimator"] == "within documents").any() else "between documents"
+    rows = clearest(rows[rows["estimator"] == form])
+    found, limits = rows[rows["q"] <= saying.FDR], "it does not show that the label is what the router reads"
+    if form == "between documents":
+        limits = "it does not show that this is more than the topic, for no word changes its label within a document"
+    if found.empty:
+        follows = f"Two uses of a token share no more experts where they have the same label: {saying.most(rows, '%')}"
+        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "comparison")
+    best = found.loc[found["value"].idxmax()]
+    follows = (
+        f"Two uses of a token {'in one document' if form.startswith('within') else 'in different documents'} share more experts "
+        f"where they have the same label, in {saying.share_of(len(found), len(rows), 'comparison')}, most for {best['subset']} in "
+        f"{saying.layer(best, frame)}: {saying.amount(best, '%')} more of their experts"
+    )
+    return verdict(follows, best, frame, limits, found, analyze("syntax"), "comparison")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

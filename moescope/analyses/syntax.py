@@ -14,6 +14,7 @@ interval, from the same documents. Sources: POS sensitivity 2412.16971; conditio
 Theil 1970.
 """
 
+import re
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,13 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Information, label_entropy
 from ..store import Store
 from ..words import Count
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import GIVEN, Question, ask, choose
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, tokens
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 SOURCE = "I(E; L | S) = Σ P log2 P(e,l|s) / P(e|s)P(l|s)"
 KNOWN = "share of label known (of what the token leaves open)"
@@ -67,7 +70,7 @@ def run(
     return Answer(
         "syntax",
         "Syntactic versus semantic",
-        _reading(frame),
+        _verdict(frame),
         here.run,
         answer,
         dict.fromkeys(answer, read.sql),
@@ -146,15 +149,40 @@ def _describe(q: Question) -> dict[str, Any]:
     }
 
 
-def _reading(frame: pd.DataFrame) -> str:
-    known = frame[(frame["name"] == "I(expert; label | token) (bits)") & (frame["estimator"] == "corrected")]
-    parts = []
-    for kind, rows in known.groupby("subset", sort=False):
-        best = rows.loc[rows["value"].idxmax()]
-        found, most = int((rows["q"] <= 0.05).sum()), f"{best['value']:.3f} bits in layer {best['layer']}"
-        parts.append(f"{kind}: {found} of {len(rows)} routers (most: {most})")
-    head = "Beyond the token's identity, routing tells (q ≤ 0.05) "
-    return head + "; ".join(parts) + "." if parts else "Information by router."
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    """Of every kind the strictest condition: token and document, or the token where documents have one label each."""
+    corrected = frame[frame["estimator"] == "corrected"]
+    kinds = {kind: _strictest(rows) for kind, rows in corrected.groupby("subset", sort=False)}
+    every = clearest(pd.concat(kinds.values()))
+    found, nothing = every[every["q"] <= saying.FDR], [kind for kind, rows in kinds.items() if not (rows["q"] <= saying.FDR).any()]
+    limits = "it does not show that a router reads the label, for labels of one token go with its neighbours"
+    if found.empty:
+        follows = f"Beyond the token, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"
+        return verdict(follows, every.iloc[0], frame, saying.NOTHING, every, analyze("senses"))
+    said = [_kind(kind, rows, frame) for kind, rows in kinds.items() if kind not in nothing]
+    follows = f"Routing tells {'; '.join(said)}" + (f"; nothing of {', '.join(nothing)}" if nothing else "")
+    inside = found[found["name"].str.contains("and document")]
+    best = (inside if len(inside) else found).sort_values("value").iloc[-1]
+    rows = pd.concat([rows[rows["q"] <= saying.FDR].head(2) for rows in kinds.values()])
+    return verdict(follows, best, frame, limits, rows, analyze("syntax_experts"))
+
+
+def _strictest(rows: pd.DataFrame) -> pd.DataFrame:
+    names = [f"I(expert; label | {given}) (bits)" for given in ("token and document", "token")] + ["I(expert; label) (bits)"]
+    return next(rows[rows["name"] == name] for name in names if (rows["name"] == name).any() or name == names[-1])
+
+
+def _kind(kind: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
+    """What the strictest condition leaves of a kind, beside what the token alone would have said."""
+    found = rows[rows["q"] <= saying.FDR]
+    best = found.loc[found["value"].idxmax()]
+    given = re.search(r"\| (.*)\)", best["name"].removesuffix(" (bits)"))
+    said = f"{saying.amount(best)} of {kind} beyond the {given[1] if given else 'chance level'} in {saying.layer(best, frame)}"
+    loose = frame[(frame["name"] == "I(expert; label | token) (bits)") & (frame["estimator"] == "corrected")]
+    loose = loose[(loose["subset"] == kind) & (loose["router"] == best["router"])]
+    if given is None or given[1] == "token" or loose.empty:
+        return said
+    return f"{said} (given the token alone {saying.number(loose['value'].iloc[0])}, topics included)"
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

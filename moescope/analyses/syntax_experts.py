@@ -20,11 +20,13 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Cells, Labelled, labelled, tail
 from ..store import Store
 from ..words import Count
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.label_questions import choose, given_stratum
 from ._shared.scope import scope
 from ._shared.token_table import FORM, MEANING, Kind, tokens
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -57,13 +59,9 @@ def run(
     if not frames:
         raise AnalysisError(f"in run {here.run} no token id occurs with two labels: nothing can be told apart; trace more text")
     found = {"figures": gather(frames)}
-    table = found["experts"] = _table(found["figures"])
-    inside = int((table["q within documents"] <= 0.05).sum())
-    reading = (
-        f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens "
-        "of one document, where a topic cannot be the reason; `experts` lists them, the clearest first."
-    )
-    return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, dict.fromkeys(found, read.sql),
+    found["experts"] = _table(found["figures"])
+    said = _verdict(found["figures"], int(here.routers["experts"].sum()))
+    return Answer("syntax_experts", "Experts of form and meaning", said, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -153,6 +151,24 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _kind(subset: pd.Series) -> pd.Series:
     return subset.str.replace("=.*", "", regex=True)
+
+
+def _verdict(frame: pd.DataFrame, experts: int) -> Verdict:
+    """Of the tokens of one id in one document where any were asked: there a topic cannot be the reason."""
+    given = next(g for g in reversed(CONDITIONS) if (frame["name"] == NAME.format(g)).any())
+    rows = clearest(frame[frame["name"] == NAME.format(given)])
+    found, limits = rows[rows["q"] <= saying.FDR], "it does not show that the model needs the expert for that label"
+    limits += ", and experts of one router hang together" if len(found) > 1 else ""
+    if found.empty:
+        follows = f"No expert of {experts} follows a label beyond the {given}: {saying.most(rows)}"
+        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "figure")
+    best, count = found.loc[found["value"].idxmax()], len(found[["router", "expert"]].drop_duplicates())
+    follows = (
+        f"{count} of {saying.counted(experts, 'expert')} follow a label beyond the {given}, most {saying.expert(best, frame)} with "
+        f"{saying.amount(best)} of {best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
+    )
+    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
+    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask, "figure")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

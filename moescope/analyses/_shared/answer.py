@@ -1,7 +1,7 @@
-"""What an analysis answers with: tidy frames, their SQL, a sentence, notes and charts."""
+"""What an analysis answers with: a verdict, tidy frames, their SQL, notes and charts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,9 +9,10 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
+from .verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
-NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
+NUMBERS = ["value", "chance", "null_mean", "p", "q", "draws", "ci_low", "ci_high", "n", "units"]
 COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "null", "source"]
 WORDS = {
     "name": "what is measured, with its unit",
@@ -25,6 +26,7 @@ WORDS = {
     "chance": "what chance gives by the definition alone",
     "null_mean": "mean of the figure under the null",
     "p": "share of the null at least as far out",
+    "draws": "draws of the null behind p, which counted cannot be below 1 / (draws + 1)",
     "q": "p after Benjamini-Hochberg over all rows of this name and estimator",
     "ci_low": "95 % bootstrap interval over documents",
     "ci_high": "95 % bootstrap interval over documents",
@@ -50,29 +52,38 @@ class Answer:
 
     `frames["figures"]` has COLUMNS (words in WORDS), one row per figure; other frames are tables to read.
     `sql[name]` is the query that frame `name` is computed from, and every frame has one (else AnalysisError); there may be
-    others. `notes` say limits, and how to get what is missing.
+    others. `notes` say limits, and how to get what is missing. `verdict` is what was `said`; of a sentence alone, the figures
+    with the least q are what carries it.
     """
 
     name: str
     title: str
-    reading: str
+    said: InitVar[Verdict | str]
     run: int
     frames: dict[str, pd.DataFrame]
     sql: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     draw: Callable[["Answer"], dict[str, Chart]] | None = field(default=None, repr=False)
     groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
+    verdict: Verdict = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, said: Verdict | str) -> None:
+        known = self.frames.get("figures", pd.DataFrame())
+        self.verdict = of_figures(said, known) if isinstance(said, str) else said
         if missing := sorted(set(self.frames) - set(self.sql)):
             raise AnalysisError(
                 f"the analysis {self.name} says for {missing[0]!r} not which query it is computed from: it has to give that as "
                 f"sql[{missing[0]!r}]"
             )
 
+    @property
+    def reading(self) -> str:
+        """The verdict's sentence."""
+        return self.verdict.sentence
+
     def charts(self) -> dict[str, Chart]:
         """Charts by a name that is read beside them; the routers of a layer that has two stand apart."""
-        shown = replace(self, frames={name: self._apart(frame) for name, frame in self.frames.items()})
+        shown = replace(self, said=self.verdict, frames={name: self._apart(frame) for name, frame in self.frames.items()})
         return self.draw(shown) if self.draw else {}
 
     def _apart(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +101,9 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts; missing numbers are null."""
         frames = {name: _records(frame) for name, frame in self.frames.items()}
-        words = {"name": self.name, "title": self.title, "reading": self.reading, "run": self.run}
+        verdict = {key: getattr(self.verdict, key) for key in ("sentence", "follows", "evidence", "limits", "ask")}
+        verdict["rows"] = _records(self.verdict.rows)
+        words = {"name": self.name, "title": self.title, "run": self.run, "verdict": verdict}
         return words | {"notes": self.notes, "sql": self.sql, "frames": frames}
 
 
@@ -137,12 +150,12 @@ def figures(
     columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
     columns |= {"ci_low": np.clip(low, *bounds), "ci_high": np.clip(high, *bounds), "n": n, "units": units}
-    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan}
+    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "draws": pd.NA}
     if null is not None:
         null = _rows(null, value)
-        columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
+        columns |= {"null_mean": null.mean(axis=0), "draws": len(null), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
-    plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
+    plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "draws", "n", "units")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
 
 

@@ -25,9 +25,11 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from ...words import Portion
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import bars, layers
 from .._shared.scope import Scope, place, scope
+from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .tokens import MOST, Deep, Labels, read
 
 SHUFFLES = 199
@@ -55,7 +57,7 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, fdr: Por
     ours = by["subset"].str.startswith("token=")
     frames = {"figures": frame, "labels": by[~ours].reset_index(drop=True), "tokens": _ranked(by[ours])}
     sql = dict.fromkeys(frames, sql_depths) | {"skipped": sql_skipped}
-    return Answer("depth", "Depth", _reading(frame, fdr), here.run, frames, sql, notes + few_units(frame), charts)
+    return Answer("depth", "Depth", _verdict(frame, fdr), here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def _kinds(here: Scope, wanted: str | None, notes: list[str]) -> dict[str, str]:
@@ -171,17 +173,21 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(text=text).sort_values(["value", "n"], ascending=False, ignore_index=True)
 
 
-def _reading(frame: pd.DataFrame, fdr: float) -> str:
+def _verdict(frame: pd.DataFrame, fdr: float) -> Verdict:
     mean = frame[frame["name"] == "mean depth"]
-    of = {row.stack: f"{row.value:.2f} blocks and recursions run for a token{f' of the {row.stack}' * (len(mean) > 1)}"
-          for row in mean.itertuples()}  # fmt: skip
-    said = f"On average {'; '.join(of.values())}"
-    told = frame[(frame["name"] == "I(label; depth) (bits)") & (frame["estimator"] == "less null mean")]
+    of = [f"{saying.amount(row, 'blocks and recursions')} run for a token{f' of the {row.stack}' * (len(mean) > 1)}"
+          for _, row in mean.iterrows()]  # fmt: skip
+    told = clearest(frame[(frame["name"] == "I(label; depth) (bits)") & (frame["estimator"] == "less null mean")])
     found = told[told["q"] <= fdr].sort_values("value", ascending=False)
+    said = f"On average {' and '.join(of)}"
+    limits = "it does not show that a token needed the blocks that ran for it"
     if found.empty:
-        return f"{said}; no label, position or token tells more of it than its null."
-    best = ", ".join(f"the {row.subset} {row.value:.3f}" for row in found.head(4).itertuples())
-    return f"{said}. Beyond its null, bits of a token's depth are told by: {best}."
+        least = told if len(told) else mean
+        more = f"; no label, position or token tells more of it than its null, {saying.most(told)}" if len(told) else ""
+        return verdict(f"{said}{more}", least.iloc[0], frame, saying.NOTHING, least, analyze("load"))
+    best = ", ".join(f"the {row['subset']} {saying.amount(row)}" for _, row in found.head(3).iterrows())
+    follows = f"{said}; beyond its null a token's depth is told by {best}"
+    return verdict(follows, found.iloc[0], frame, limits, found, analyze("load"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -21,11 +21,13 @@ import pandas as pd
 
 from ... import statistics as st
 from ...store import Store
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
+from .._shared.verdict import Verdict, analyze, verdict
 from . import balancing_losses, capacity
 from .decisions import decision_figures
 
@@ -67,7 +69,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     rows += capacities
     frame = gather(rows)
     frames = {"figures": frame, "experts": gather(experts), "capacity": table}
-    return Answer("load", "Load and entropy", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
+    return Answer("load", "Load and entropy", _verdict(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def balance(table: Table, label: int, subset: str, draws: Any) -> pd.DataFrame:
@@ -177,16 +179,20 @@ def _bucket(label: str) -> str:
     return "0" if number == 0 else f"{4 ** (number - 1)}-{4**number - 1}"
 
 
-def _reading(frame: pd.DataFrame) -> str:
+def _verdict(frame: pd.DataFrame) -> Verdict:
     whole = frame[frame["subset"] == ""]
-    even = whole[whole["name"] == "normalized load entropy"]
-    least = even.loc[even["value"].idxmin()]
-    dead = int(whole.loc[whole["name"] == "dead experts", "value"].sum())
-    never = f"{dead} experts" if dead else "no expert"
-    return (
-        f"Load reaches {even['value'].mean():.1%} of the entropy of even load on average over {len(even)} routers, least in "
-        f"{least['stack']} layer {least['layer']} ({least['value']:.1%}); {never} never ran."
-    )
+    even = whole[whole["name"] == "normalized load entropy"].sort_values("value")
+    least, uneven = even.iloc[0], int((even["q"] <= saying.FDR).sum())
+    how = f"{saying.amount(least, '%')} of the entropy of even load in {saying.layer(least, frame)}"
+    dead = whole[whole["name"] == "dead experts"]
+    never = int(dead["value"].sum())
+    ran = f"{saying.counted(never, 'expert')} never ran" if never else "every expert ran"
+    follows = (
+        f"Load is uneven in {saying.share_of(uneven, len(even), 'router')}, most with {how}, and {ran}" if uneven
+        else f"Load is as even as where experts are shuffled within documents, least with {how}, and {ran}"
+    )  # fmt: skip
+    limits = "it does not show that an uneven load costs the model anything, nor what its experts are for"
+    return verdict(follows, least, frame, limits, even, analyze("specialization"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

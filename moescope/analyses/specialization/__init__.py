@@ -13,16 +13,19 @@ import pandas as pd
 from ... import statistics as st
 from ...store import Store
 from ...words import Portion
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.contexts import contexts, words
 from .._shared.decision_sample import Sample, sample
 from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
+from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .labels import by_label
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization
 
+SHARE = "share of load by label"
 CELLS = 200  # rows kept per router and attribute
 
 
@@ -39,9 +42,9 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
     sql["specialists"] = sql["figures"]
     frame = gather([*labelled, *rows])
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
-    reading = _reading(frame, specialists, fdr)
+    said = _verdict(frame, specialists, fdr)
     return Answer(
-        "specialization", "Token-expert specialization", reading, here.run, frames, sql, notes + few_units(frame), charts
+        "specialization", "Token-expert specialization", said, here.run, frames, sql, notes + few_units(frame), charts
     )
 
 
@@ -95,28 +98,52 @@ def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str
     return rows, best.assign(null=SHUFFLE)
 
 
-def _reading(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
-    info = frame[(frame["name"] == "I(label; expert) (bits)") & (frame["estimator"] == "less null mean")]
+def _verdict(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> Verdict:
+    info = clearest(frame[(frame["name"] == "I(label; expert) (bits)") & (frame["estimator"] == "less null mean")])
     if info.empty:
-        ids = frame[(frame["name"] == "I(attribute; expert) (bits)") & (frame["estimator"] == "less null mean")]
-        most = (
-            f"token attributes tell up to {ids['value'].max():.2f} bits of the first choice" if len(ids) else "nothing varies"
-        )
-        return f"No labels to compare; {most}."
-    best = info.loc[info["value"].idxmax()]
-    where = f"{best['stack']} layer {best['layer']}"
-    if not (info["q"] <= fdr).any():
-        least = info["p"].min()
-        return f"The {best['subset']} tells no more of routing than labels dealt anew to the documents (least p {least:.2g})."
-    said = f"The {best['subset']} tells {best['value']:.3f} bits of an assignment beyond chance ({where}, p = {best['p']:.2g})"
-    if specialists.empty:
-        return f"{said}; no expert is a specialist at a false discovery rate of {fdr:.0%}."
-    top = specialists.iloc[0]
-    count = len(specialists[["router", "expert"]].drop_duplicates())
-    return (
-        f"{said}; {count} experts are specialists at FDR {fdr:.0%}, foremost expert {top['expert']} of layer {top['layer']} "
-        f"for {top['subset']} ({top['lift']:.1f} x)."
+        return _of_tokens(frame, fdr)
+    best, found = info.loc[info["value"].idxmax()], info[info["q"] <= fdr]
+    kind = best["subset"]
+    limits = f"it does not show that experts read the {kind} rather than the words that go with it"
+    if found.empty:
+        follows = f"The {kind} tells no more of routing than {kind}s dealt anew to the documents: {saying.most(info)}"
+        return verdict(follows, info.iloc[0], frame, saying.NOTHING, info, analyze("structure"))
+    best = found.loc[found["value"].idxmax()]
+    follows = (
+        f"Routing follows the {kind} in {saying.share_of(len(found), len(info), 'router')}, most in {saying.layer(best, frame)}, "
+        f"where it tells {saying.amount(best)} of an assignment beyond chance; {_specialists(frame, specialists, fdr)}"
     )
+    return verdict(follows, best, frame, limits, pd.concat([found.head(3), _rows(frame, specialists)]), analyze("syntax"))
+
+
+def _specialists(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
+    """How many experts, of how many, and the foremost."""
+    every, cells = len(frame.dropna(subset=["expert"]).groupby(["router", "expert"])), int((frame["name"] == SHARE).sum())
+    of = f"at a false discovery rate of {saying.number(100 * fdr)} % over {cells:,} cells of expert and label"
+    if specialists.empty:
+        return f"none of its {saying.counted(every, 'expert')} is a specialist {of}"
+    top, count = specialists.iloc[0], len(specialists[["router", "expert"]].drop_duplicates())
+    return (
+        f"{saying.share_of(count, every, 'expert')} are specialists {of}, foremost {saying.expert(top, frame)} for "
+        f"{top['subset'].partition('=')[2]}, with {saying.number(top['lift'])} times its share of all"
+    )
+
+
+def _rows(frame: pd.DataFrame, specialists: pd.DataFrame) -> pd.DataFrame:
+    """The figures of the foremost specialists."""
+    keys = ["router", "expert", "subset"]
+    return specialists[keys].head(5).merge(frame[frame["name"] == SHARE], on=keys)[list(frame)]
+
+
+def _of_tokens(frame: pd.DataFrame, fdr: float) -> Verdict:
+    """Where no document has a label: what tokens tell by themselves."""
+    ids = clearest(frame[(frame["name"] == "I(attribute; expert) (bits)") & (frame["estimator"] == "less null mean")])
+    ids = ids if len(ids) else clearest(frame)
+    best, limits = ids.iloc[0], "it does not show what experts do for topics or classes, of which this run has no label"
+    told = f"a token's {best['subset']} tells {saying.amount(best)} of its first choice in {saying.layer(best, frame)}"
+    nothing = f"No attribute of tokens tells more of routing than its null: {saying.most(ids)}"
+    follows = f"No document has a label to compare; {told}" if best["q"] <= fdr else nothing
+    return verdict(follows, best, frame, limits, ids, analyze("structure"), "figure")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:
