@@ -107,7 +107,14 @@ def run(store: Store, run: int | None = None, control: RunNumber | None = None) 
         runs = [here.run] if control is None else [here.run, control]
         sql["states"] = f"from measures where run in ({', '.join(map(str, runs))}) and name in {SUMMED}"
     sql["figures"] = queries(*sql.values())
-    return Answer("dimensionality", "Dimensionality hierarchy", _verdict(frame), here.run, {"figures": frame}, sql, notes, charts)
+    return Answer(
+        "dimensionality", "Dimensionality hierarchy", _verdict(frame), here.run, {"figures": frame}, sql, notes, charts
+    )
+
+
+def beside(store: Store, run: int, control: int | None = None) -> list[int]:
+    """The run that is the control, if there is one."""
+    return [] if control is None else [control]
 
 
 def _cycles(found: pd.DataFrame) -> list[str]:
@@ -186,14 +193,19 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     index = unbiased[unbiased["name"].isin(["hierarchy_index", "slow_over_fast"])]
     ratios = clearest(unbiased[unbiased["name"] == "participation_ratio"])
     limits = "it does not show that training made it so: give an untrained model's run as `control`"
-    said = [f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}" for _, row in index.head(2).iterrows()]
+    said = [
+        f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}"
+        for _, row in index.head(2).iterrows()
+    ]
     row = index.iloc[0] if len(index) else ratios.iloc[0] if len(ratios) else frame.iloc[0]
     if len(ratios):
         best = ratios.iloc[0]
         fewer = f", where independent parts use {saying.number(best['null_mean'])}" if best["q"] <= saying.FDR else ""
         said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{fewer}")
         row = best if pd.notna(best["p"]) else row
-    follows = "; ".join(said) or f"{saying.named(row, frame)} is {saying.amount(row, 'dimensions')} by the naive form, which grows"
+    follows = (
+        "; ".join(said) or f"{saying.named(row, frame)} is {saying.amount(row, 'dimensions')} by the naive form, which grows"
+    )
     return verdict(follows[0].upper() + follows[1:], row, frame, limits, pd.concat([index, ratios]), analyze("structure"))
 
 

@@ -22,7 +22,7 @@ from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap
 from ._shared.decision_sample import Sample, shuffles
 from ._shared.matched_tokens import twins
-from ._shared.scope import Scope, place
+from ._shared.scope import Scope, place, scope
 from ._shared.verdict import Verdict, analyze, verdict
 
 NAME = "shared grouping (of the mean entropy)"
@@ -44,6 +44,11 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
     sql = {"figures": mine.sql, "figures, other run": others.sql}
     said = _verdict(frame, here.run, there.run)
     return Answer("grouping", "Shared grouping", said, here.run, {"figures": frame}, sql, notes + few_units(frame), charts)
+
+
+def beside(store: Store, run: int, other: int | None = None) -> list[int]:
+    """The run that is compared with."""
+    return [other if other is not None else _partner(scope(store, run))]
 
 
 def _partner(here: Scope) -> int:

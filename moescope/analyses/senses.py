@@ -230,9 +230,9 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
         return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "comparison")
     best = found.loc[found["value"].idxmax()]
     follows = (
-        f"Two uses of a token {'in one document' if form.startswith('within') else 'in different documents'} share more experts "
-        f"where they have the same label, in {saying.share_of(len(found), len(rows), 'comparison')}, most for {best['subset']} in "
-        f"{saying.layer(best, frame)}: {saying.amount(best, '%')} more of their experts"
+        f"Two uses of a token {'in one document' if form.startswith('within') else 'in different documents'} share more "
+        f"experts where they have the same label, in {saying.share_of(len(found), len(rows), 'comparison')}, most for "
+        f"{best['subset']} in {saying.layer(best, frame)}: {saying.amount(best, '%')} more of their experts"
     )
     return verdict(follows, best, frame, limits, found, analyze("syntax"), "comparison")
 

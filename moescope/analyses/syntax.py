@@ -154,7 +154,10 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     corrected = frame[frame["estimator"] == "corrected"]
     kinds = {kind: _strictest(rows) for kind, rows in corrected.groupby("subset", sort=False)}
     every = clearest(pd.concat(kinds.values()))
-    found, nothing = every[every["q"] <= saying.FDR], [kind for kind, rows in kinds.items() if not (rows["q"] <= saying.FDR).any()]
+    found, nothing = (
+        every[every["q"] <= saying.FDR],
+        [kind for kind, rows in kinds.items() if not (rows["q"] <= saying.FDR).any()],
+    )
     limits = "it does not show that a router reads the label, for labels of one token go with its neighbours"
     if found.empty:
         follows = f"Beyond the token, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"

@@ -161,14 +161,14 @@ def _verdict(frame: pd.DataFrame, experts: int) -> Verdict:
     limits += ", and experts of one router hang together" if len(found) > 1 else ""
     if found.empty:
         follows = f"No expert of {experts} follows a label beyond the {given}: {saying.most(rows)}"
-        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "figure")
+        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"))
     best, count = found.loc[found["value"].idxmax()], len(found[["router", "expert"]].drop_duplicates())
     follows = (
-        f"{count} of {saying.counted(experts, 'expert')} follow a label beyond the {given}, most {saying.expert(best, frame)} with "
-        f"{saying.amount(best)} of {best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
+        f"{count} of {saying.counted(experts, 'expert')} {'follows' if count == 1 else 'follow'} a label beyond the {given}, "
+        f"most {saying.expert(best, frame)} with {saying.amount(best)} of {best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
     )
     ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
-    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask, "figure")
+    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask)
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -66,6 +66,7 @@ class Answer:
     draw: Callable[["Answer"], dict[str, Chart]] | None = field(default=None, repr=False)
     groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
     verdict: Verdict = field(init=False)
+    chosen: str = ""  # which run was taken where nobody named one, and which others there are
 
     def __post_init__(self, said: Verdict | str) -> None:
         known = self.frames.get("figures", pd.DataFrame())
@@ -103,7 +104,7 @@ class Answer:
         frames = {name: _records(frame) for name, frame in self.frames.items()}
         verdict = {key: getattr(self.verdict, key) for key in ("sentence", "follows", "evidence", "limits", "ask")}
         verdict["rows"] = _records(self.verdict.rows)
-        words = {"name": self.name, "title": self.title, "run": self.run, "verdict": verdict}
+        words = {"name": self.name, "title": self.title, "run": self.run, "chosen": self.chosen, "verdict": verdict}
         return words | {"notes": self.notes, "sql": self.sql, "frames": frames}
 
 
@@ -153,7 +154,11 @@ def figures(
     columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "draws": pd.NA}
     if null is not None:
         null = _rows(null, value)
-        columns |= {"null_mean": null.mean(axis=0), "draws": len(null), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
+        columns |= {
+            "null_mean": null.mean(axis=0),
+            "draws": len(null),
+            "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side),
+        }
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
     plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "draws", "n", "units")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))

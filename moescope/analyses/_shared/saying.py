@@ -1,7 +1,6 @@
 """Numbers, units, intervals, places and q values as verdicts say them: one form for all analyses."""
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,20 +8,24 @@ import pandas as pd
 
 from ... import statistics as st
 
-Row = Mapping[str, Any] | pd.Series
+Row = Any  # a row of figures
 FDR = 0.05
 NOTHING = "it does not show that there is nothing, for more documents can show smaller effects"
 
 
-def number(value: float, *others: float) -> str:
-    """With so many decimals that the largest of `value` and `others` has three digits; never -0, never 1e-05."""
-    decimals = _decimals(value, *others)
+def number(value: float, low: float = np.nan, high: float = np.nan) -> str:
+    """With three digits, or as many decimals as its interval knows; never -0, never 1e-05."""
+    decimals = decimals_of(value, low, high)
     return f"{round(float(value), decimals) + 0.0:.{decimals}f}"
 
 
-def _decimals(*values: float) -> int:
-    largest = max((abs(float(v)) for v in values if np.isfinite(v)), default=0.0)
-    return int(np.clip(2 - np.floor(np.log10(largest)), 0, 4)) if largest > 0 else 0
+def decimals_of(value: float, low: float = np.nan, high: float = np.nan) -> int:
+    """Decimals, at most four: of half the interval one digit, or two where its first is 1 or 2 (as physics rounds errors)."""
+    half = abs(float(high) - float(low)) / 2
+    if np.isfinite(half) and half > 0:
+        place = np.floor(np.log10(half))
+        return int(np.clip((half < 3 * 10**place) - place, 0, 4))
+    return int(np.clip(2 - np.floor(np.log10(abs(value))), 0, 4)) if np.isfinite(value) and value else 0
 
 
 def unit_of(name: str) -> str:
@@ -42,8 +45,13 @@ def amount(row: Row, unit: str | None = None) -> str:
     said = f"{number(value, low, high)} {unit}".strip()
     if not (np.isfinite(low) and np.isfinite(high)):
         return f"{said} ({no_interval(row)})"
-    ends = [number(end, value, low, high) for end in (low, high)]
-    return f"{said} [{', '.join(ends)}]"
+    return f"{said} {interval(value, low, high)}"
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Both ends, with the decimals of `value`."""
+    decimals = decimals_of(value, low, high)
+    return f"[{', '.join(f'{round(end, decimals) + 0.0:.{decimals}f}' for end in (low, high))}]"
 
 
 def no_interval(row: Row) -> str:
@@ -70,13 +78,15 @@ def most(rows: pd.DataFrame, unit: str | None = None) -> str:
     if ends.empty:
         top = max(float(rows["value"].max()), 0.0) * scale
         return f"{number(top)} {unit}".strip() + f" at most ({no_interval(rows.iloc[0])})"
-    return f"at most {number(max(float(ends.max()), 0.0) * scale)} {unit}".strip() + " (largest upper end of the 95 % intervals)"
+    return (
+        f"at most {number(max(float(ends.max()), 0.0) * scale)} {unit}".strip() + " (largest upper end of the 95 % intervals)"
+    )
 
 
 def layer(row: Row, frame: pd.DataFrame) -> str:
     """As in "layer 2"; with its stack where the frame has several, and its router where a layer has two."""
     if pd.isna(row["layer"]):
-        return f"the {row['stack']}" if row["stack"] else "the whole model"
+        return f"the {row['stack']} stack" if row["stack"] else "the whole model"
     routers = frame[["stack", "layer", "router"]].dropna().drop_duplicates()
     stack = f"{row['stack']} " if routers["stack"].nunique() > 1 else ""
     mine = (routers["stack"] == row["stack"]) & (routers["layer"] == row["layer"])
@@ -93,7 +103,7 @@ def named(row: Row, frame: pd.DataFrame) -> str:
     what = re.sub(r" \((bits|nats)\)", "", str(row["name"])) + (f" of {row['subset']}" if row["subset"] else "")
     if pd.isna(row["layer"]) and not row["stack"]:
         return what
-    return f"{what}, {expert(row, frame) if pd.notna(row['expert']) else layer(row, frame)}"
+    return f"{what} ({expert(row, frame) if pd.notna(row['expert']) else layer(row, frame)})"
 
 
 def counted(n: int, noun: str) -> str:
@@ -128,10 +138,9 @@ def _short(value: float) -> str:
 def family(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
     """Over what q is controlled: all rows of the figure's name and estimator that have a p."""
     same = frame[(frame["name"] == row["name"]) & (frame["estimator"] == row["estimator"]) & frame["p"].notna()]
-    if noun:
-        return counted(len(same), noun)
     routers = same["router"].notna().all() and same["router"].is_unique
-    return counted(len(same), "router" if routers else "figure")
+    noun = noun or ("router" if routers else "")
+    return counted(len(same), noun) if noun else f"the {counted(len(same), 'figure')} of its name and form"
 
 
 def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
@@ -141,4 +150,6 @@ def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
         why = null.removeprefix("none").lstrip(": ") or "a level, beside its chance"
         return f"{documents(row)}; no null: {why}"
     q = chance_of(row, "q" if pd.notna(row["q"]) else "p")
-    return f"{documents(row)}; null: {null}; {q} over {family(row, frame, noun)}".replace(" over 1 figure", ", the only one")
+    return f"{documents(row)}; null: {null}; {q} over {family(row, frame, noun)}".replace(
+        " over the 1 figure", ", the only figure"
+    )

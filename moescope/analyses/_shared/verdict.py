@@ -1,12 +1,12 @@
 """The verdict of an answer: one sentence that can be signed, the few figures that carry it, and what to ask next."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from ...store import Store
 from . import saying
 
 MOST = 8  # rows that carry a verdict
@@ -33,9 +33,12 @@ class Verdict:
         said = f"{self.follows} ({self.evidence})" if self.evidence else self.follows
         return f"{said}; {self.limits}." if self.limits else f"{said.removesuffix('.')}."
 
-    def command(self, known: Mapping[str, Any]) -> str:
-        """What to ask next, as it can be typed; `known` has store, run, model and data."""
-        return self.ask.format(**{name: shlex.quote(str(value)) for name, value in known.items()})
+    def ready(self, store: Store, run: int) -> "Verdict":
+        """The same with a command that can be typed."""
+        rows = store.rows("select m.name, r.dataset from runs r left join models m using (model) where run = ?", [run])
+        model, data = rows[0] if rows else (None, None)
+        known = {"store": store.path, "run": run, "model": model or "MODEL", "data": data or "DATA"}
+        return replace(self, ask=self.ask.format(**{name: shlex.quote(str(value)) for name, value in known.items()}))
 
 
 def verdict(
@@ -47,12 +50,16 @@ def verdict(
 
 def analyze(name: str, **options: Any) -> str:
     """The command that asks an analysis of the same run."""
-    return f"moescope analyze {name} {{store}} --run {{run}}" + "".join(f" -p {key}={value}" for key, value in options.items())
+    return f"moescope analyze {name} {{store}} --run {{run}}" + "".join(
+        f" -p {key}={value}".replace("{", "{{").replace("}", "}}") for key, value in options.items()
+    )
 
 
 def clearest(frame: pd.DataFrame) -> pd.DataFrame:
-    """Findings first: by q, then by size."""
-    return frame.sort_values(["q", "value"], ascending=[True, False], kind="stable", na_position="last")
+    """Findings first: by q, as far as the draws of its null know it, then by size."""
+    known = frame["q"].clip(lower=pd.Series([saying.least(row) for _, row in frame.iterrows()], frame.index, dtype=float))
+    ranked = frame.assign(known=known).sort_values(["known", "value"], ascending=[True, False], kind="stable")
+    return ranked.drop(columns="known")
 
 
 def of_figures(said: str, frame: pd.DataFrame) -> Verdict:
@@ -64,5 +71,5 @@ def of_figures(said: str, frame: pd.DataFrame) -> Verdict:
     if rows.empty:
         return Verdict(said)
     row = rows.iloc[0]
-    return Verdict(said.removesuffix("."), f"{saying.named(row, frame)}: {saying.amount(row)}; {saying.evidence(row, frame)}", "",
-                   rows)  # fmt: skip
+    evidence = f"{saying.named(row, frame)}: {saying.amount(row)}; {saying.evidence(row, frame)}"
+    return Verdict(said.removesuffix("."), evidence, "", rows)

@@ -26,8 +26,8 @@ from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
-from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .._shared.value_figures import ByValue, corrected, share
+from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .told import Told, choose, gated, names
 
 LIMITS = "it does not show that an expert is needed for any of them"
@@ -100,16 +100,18 @@ def _verdict(frame: pd.DataFrame, fdr: float) -> Verdict:
     found = bits[bits["q"] <= fdr]
     if found.empty:
         told = ", ".join(f"the {kind}" for kind in bits["subset"].unique())
-        follows = f"Nothing that forwards were told ({told}) tells more of the experts than values dealt anew: {saying.most(bits)}"
+        follows = (
+            f"Nothing that forwards were told ({told}) tells more of the experts than values dealt anew: {saying.most(bits)}"
+        )
         return verdict(follows, bits.iloc[0], frame, saying.NOTHING, bits, analyze("load"))
     best = found.loc[found["value"].idxmax()]
     said = [f"the {kind} in {saying.share_of(int((part['q'] <= fdr).sum()), len(part), 'router')}"
             for kind, part in bits.groupby("subset", sort=True)]  # fmt: skip
     follows = (
-        f"Routing follows what forwards were told ({'; '.join(said)}), most the {best['subset']} in {saying.layer(best, frame)}: "
-        f"{saying.amount(best)} of an assignment beyond chance"
+        f"Routing follows what forwards were told ({'; '.join(said)}), most the {best['subset']} in "
+        f"{saying.layer(best, frame)}: {saying.amount(best)} of an assignment beyond chance"
     )
-    return verdict(follows, best, frame, LIMITS, found, analyze("load"), "figure")
+    return verdict(follows, best, frame, LIMITS, found, analyze("load"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

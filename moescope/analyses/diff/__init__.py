@@ -18,7 +18,7 @@ from .._shared.chart_forms import bars, layers
 from .._shared.contexts import words
 from .._shared.decision_sample import MOST, Sample
 from .._shared.matched_tokens import twins
-from .._shared.scope import Scope
+from .._shared.scope import Scope, scope
 from .._shared.verdict import Verdict, analyze, verdict
 from .changes import Pair
 
@@ -39,6 +39,11 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
     sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
     said = _verdict(frame, here.run, there.run)
     return Answer("diff", "Router diff", said, here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def beside(store: Store, run: int, other: int | None = None) -> list[int]:
+    """The run that is compared with."""
+    return [other if other is not None else _partner(scope(store, run))]
 
 
 def _partner(here: Scope) -> int:

@@ -182,7 +182,8 @@ def _bucket(label: str) -> str:
 def _verdict(frame: pd.DataFrame) -> Verdict:
     whole = frame[frame["subset"] == ""]
     even = whole[whole["name"] == "normalized load entropy"].sort_values("value")
-    least, uneven = even.iloc[0], int((even["q"] <= saying.FDR).sum())
+    found = even[even["q"] <= saying.FDR]
+    least, uneven = (found if len(found) else even).iloc[0], len(found)
     how = f"{saying.amount(least, '%')} of the entropy of even load in {saying.layer(least, frame)}"
     dead = whole[whole["name"] == "dead experts"]
     never = int(dead["value"].sum())

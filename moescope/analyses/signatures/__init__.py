@@ -182,7 +182,9 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
         follows = "Token types are placed by the experts that ran for them; no partition of them could be compared"
         return verdict(follows, rows.iloc[0], frame, limits, rows, analyze("syntax"))
     found = rows[rows["q"] <= saying.FDR]
-    said = ", ".join(f"{r['subset'].split(' by ')[1]} {saying.amount(r, 'of 1')}" for _, r in (found if len(found) else rows).iterrows())
+    said = ", ".join(
+        f"{r['subset'].split(' by ')[1]} {saying.amount(r, 'of 1')}" for _, r in (found if len(found) else rows).iterrows()
+    )
     agree = "agree" if len(found) else "agree no more than shuffled labels do"
     follows = f"Clusters of token types that are routed alike {agree} with their labels (adjusted mutual information: {said})"
     return verdict(follows, rows.iloc[0], frame, limits, rows, analyze("syntax"), "partition")

@@ -104,22 +104,23 @@ def _verdict(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> Verd
         return _of_tokens(frame, fdr)
     best, found = info.loc[info["value"].idxmax()], info[info["q"] <= fdr]
     kind = best["subset"]
-    limits = f"it does not show that experts read the {kind} rather than the words that go with it"
+    limits = f"it does not show that experts read the {kind} rather than what goes with it, such as words"
+    ask = analyze("syntax" if (frame["subset"] == "input id").any() else "structure")
     if found.empty:
         follows = f"The {kind} tells no more of routing than {kind}s dealt anew to the documents: {saying.most(info)}"
         return verdict(follows, info.iloc[0], frame, saying.NOTHING, info, analyze("structure"))
     best = found.loc[found["value"].idxmax()]
     follows = (
-        f"Routing follows the {kind} in {saying.share_of(len(found), len(info), 'router')}, most in {saying.layer(best, frame)}, "
-        f"where it tells {saying.amount(best)} of an assignment beyond chance; {_specialists(frame, specialists, fdr)}"
+        f"Routing follows the {kind} in {saying.share_of(len(found), len(info), 'router')}, most in "
+        f"{saying.layer(best, frame)}, where it tells {saying.amount(best)} of an assignment beyond chance; {_specialists(frame, specialists, fdr)}"
     )
-    return verdict(follows, best, frame, limits, pd.concat([found.head(3), _rows(frame, specialists)]), analyze("syntax"))
+    return verdict(follows, best, frame, limits, pd.concat([found.head(3), _rows(frame, specialists)]), ask)
 
 
 def _specialists(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
     """How many experts, of how many, and the foremost."""
     every, cells = len(frame.dropna(subset=["expert"]).groupby(["router", "expert"])), int((frame["name"] == SHARE).sum())
-    of = f"at a false discovery rate of {saying.number(100 * fdr)} % over {cells:,} cells of expert and label"
+    of = f"at a false discovery rate of {100 * fdr:g} % over {cells:,} cells of expert and label"
     if specialists.empty:
         return f"none of its {saying.counted(every, 'expert')} is a specialist {of}"
     top, count = specialists.iloc[0], len(specialists[["router", "expert"]].drop_duplicates())
@@ -143,7 +144,7 @@ def _of_tokens(frame: pd.DataFrame, fdr: float) -> Verdict:
     told = f"a token's {best['subset']} tells {saying.amount(best)} of its first choice in {saying.layer(best, frame)}"
     nothing = f"No attribute of tokens tells more of routing than its null: {saying.most(ids)}"
     follows = f"No document has a label to compare; {told}" if best["q"] <= fdr else nothing
-    return verdict(follows, best, frame, limits, ids, analyze("structure"), "figure")
+    return verdict(follows, best, frame, limits, ids, analyze("structure"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -84,9 +84,7 @@ order by stack, layer, surprise desc"""
 def _verdict(frame: Any) -> Verdict:
     whole = frame[frame["subset"] == ""]
     first = clearest(whole[(whole["name"] == "repetition, first choice") & (whole["estimator"] == "against load")])
-    flow = clearest(
-        frame[(frame["name"].str.startswith("I(expert; expert in")) & (frame["estimator"] == "less null mean")]
-    )
+    flow = clearest(frame[(frame["name"].str.startswith("I(expert; expert in")) & (frame["estimator"] == "less null mean")])
     pairs = clearest(frame[(frame["name"] == "co-activation, mean of closest partners") & (frame["estimator"] == "paper")])
     said = [*_repeats(first, frame), *_flows(flow, frame)]
     rows = pd.concat([first.head(4), flow.head(4), *([pairs.head(4)] if not said else [])])
@@ -103,8 +101,8 @@ def _repeats(first: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         return ["neighbouring tokens share their first expert no more often than tokens shuffled within documents"]
     top = first[first["q"] <= saying.FDR].sort_values("value").iloc[-1]
     return [
-        f"neighbouring tokens share their first expert in {saying.amount(top, '%')} of cases in {saying.layer(top, frame)}, where "
-        f"load alone gives {saying.number(100 * top['chance'])} %"
+        f"neighbouring tokens share their first expert in {saying.amount(top, '%')} of cases in {saying.layer(top, frame)}, "
+        f"where load alone gives {saying.number(100 * top['chance'])} %"
     ]
 
 
