@@ -37,7 +37,7 @@ from ._shared import kept
 from ._shared.answer import Answer, Chart
 from ._shared.scope import candidates, chosen, groups, scope
 
-__all__ = ["Answer", "Chart", "catalogue", "known", "run", "run_all"]
+__all__ = ["Answer", "Chart", "catalogue", "depends", "known", "run", "run_all"]
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -105,8 +105,17 @@ def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any], 
 
 def known(name: str, store: Store, run: int, **options: Any) -> bool:
     """Whether this answer was computed before, so that `run` reads it."""
+    return kept.there(*_question(name, store, run, options))
+
+
+def depends(name: str, store: Store, run: int, **options: Any) -> str:
+    """What the answer depends on, as a name: the content of the run, options and code; changes whenever one of these does."""
+    return kept.key(*_question(name, store, run, options)) or f"{name} {run} {store.opened}"
+
+
+def _question(name: str, store: Store, run: int, options: dict[str, Any]) -> tuple[Any, Store, int, dict[str, Any]]:
     module = modules("analyses")[name]
-    return kept.there(module, store, run, _entry(name, module)["options"] | options)
+    return module, store, run, _entry(name, module)["options"] | options
 
 
 def run_all(store: Store, run: int | None = None, fresh: bool = False) -> Iterator[tuple[str, Answer | AnalysisError]]:

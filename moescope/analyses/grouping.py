@@ -130,10 +130,10 @@ def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
     follows = (
         f"The layers of runs {run} and {other} put tokens together {beyond} documents alone would give: most "
         f"{saying.layer(top, frame)} of run {run} and {best} of run {other}, which share {saying.amount(top, '%')} of their "
-        f"information, against {saying.number(100 * top['null_mean'])} % by documents alone"
+        f"information, against {saying.number(100 * max(top['null_mean'], 0.0))} % by documents alone"
     )
     limits = "it does not show that experts of one number are alike, and the interval leaves out the choice of the pair"
-    return verdict(follows, top, frame, limits, ranked, analyze("specialization"), "pair of layers")
+    return verdict(follows, top, frame, limits, ranked, analyze("specialization"), "layer pair")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -231,7 +231,7 @@ def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict
     mass = frame[(frame["name"] == "gate mass") & frame["value"].notna()].sort_values("value", ascending=False, kind="stable")
     best, paper = mass.iloc[0], chosen[(chosen["form"] == "paper") & (chosen["score"] == "ESFT average gate")]
     follows = (
-        f"By gate mass {saying.expert(best, frame)} matters most, with {saying.amount(best, '%')} of its router's weight "
+        f"Of a router's weight {saying.expert(best, frame)} takes the largest share, {saying.amount(best, '%')} "
         f"against {saying.number(100 * best['chance'])} % for even weights; ESFT's average gate would train "
         f"{int(paper['experts'].sum())} of {len(mass)} experts at {top_p:g}"
     )

@@ -165,7 +165,8 @@ def _verdict(frame: pd.DataFrame, experts: int) -> Verdict:
     best, count = found.loc[found["value"].idxmax()], len(found[["router", "expert"]].drop_duplicates())
     follows = (
         f"{count} of {saying.counted(experts, 'expert')} {'follows' if count == 1 else 'follow'} a label beyond the {given}, "
-        f"most {saying.expert(best, frame)} with {saying.amount(best)} of {best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
+        f"most {saying.expert(best, frame)} with {saying.amount(best)} of "
+        f"{best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
     )
     ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
     return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask)

@@ -14,7 +14,7 @@ from .reader import Store
 _OWN = ("routers", "sequences", "tokens", "forwards", "conditions", "pools", "logits", "decisions", "assignments", "decided")
 _SHOWN = "r.run, r.name, r.dataset, r.status, r.capture, r.overrides, r.warnings, r.progress, m.name as traced, m.family"
 _OF_RUN = {
-    "runs": f"select {_SHOWN}, m.weights_sha256, m.dtype from runs r left join models m on m.model = r.model where run = {{run}}",
+    "runs": f"select {_SHOWN}, m.weights_sha256 from runs r left join models m on m.model = r.model where run = {{run}}",
     "experts": "from experts where router in (select router from routers where run = {run})",
     "sequence_labels": "from sequence_labels where sequence in (select sequence from sequences where run = {run})",
     "token_labels": "from token_labels where token in (select token from tokens where run = {run})",

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
+from . import saying
 from .verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
@@ -154,6 +155,7 @@ def figures(
     columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "draws": pd.NA}
     if null is not None:
         null = _rows(null, value)
+        columns["null"] = f"{null_name}, {saying.FITTED} {len(null)} draws" if tail == "t" else null_name
         columns |= {
             "null_mean": null.mean(axis=0),
             "draws": len(null),

@@ -10,6 +10,7 @@ from ... import statistics as st
 
 Row = Any  # a row of figures
 FDR = 0.05
+FITTED = "Student's t about"  # how a null says that p is of a curve fitted to its draws
 NOTHING = "it does not show that there is nothing, for more documents can show smaller effects"
 
 
@@ -114,13 +115,13 @@ def counted(n: int, noun: str) -> str:
 def share_of(found: int, of: int, noun: str) -> str:
     """As in "3 of 4 routers", "the only router", "all 4 routers"."""
     if found == of:
-        return f"the only {noun}" if of == 1 else f"all {of:,} {noun}s"
+        return f"the only {noun}" if of == 1 else f"both {noun}s" if of == 2 else f"all {of:,} {noun}s"
     return f"{found:,} of {counted(of, noun)}"
 
 
 def least(row: Row) -> float:
-    """The smallest p that the draws of its null allow, 1 / (draws + 1); 0 where none are counted."""
-    return 0.0 if pd.isna(row["draws"]) else 1 / (int(row["draws"]) + 1)
+    """The smallest p that the draws of its null allow, 1 / (draws + 1); 0 where none are counted, or a curve goes on."""
+    return 0.0 if pd.isna(row["draws"]) or FITTED in str(row["null"]) else 1 / (int(row["draws"]) + 1)
 
 
 def chance_of(row: Row, column: str = "q") -> str:

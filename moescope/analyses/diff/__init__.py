@@ -101,7 +101,7 @@ def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
     top, limits = sets.iloc[0], "it does not show whether an output changed with them"
     ask = analyze("grouping", other=other)
     if not (sets["value"].any() or order["value"].any()):
-        follows = f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions"
+        follows = f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions, {saying.amount(top, '%')} in another set"
         return verdict(follows, top, frame, limits, sets, ask)
     follows = (
         f"Between runs {run} and {other} another set of experts was chosen in {saying.number(100 * sets['value'].mean())} % of "

@@ -112,7 +112,8 @@ def _verdict(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> Verd
     best = found.loc[found["value"].idxmax()]
     follows = (
         f"Routing follows the {kind} in {saying.share_of(len(found), len(info), 'router')}, most in "
-        f"{saying.layer(best, frame)}, where it tells {saying.amount(best)} of an assignment beyond chance; {_specialists(frame, specialists, fdr)}"
+        f"{saying.layer(best, frame)}, where it tells {saying.amount(best)} of an assignment beyond "
+        f"chance; {_specialists(frame, specialists, fdr)}"
     )
     return verdict(follows, best, frame, limits, pd.concat([found.head(3), _rows(frame, specialists)]), ask)
 

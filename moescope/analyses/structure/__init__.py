@@ -90,8 +90,10 @@ def _verdict(frame: Any) -> Verdict:
     rows = pd.concat([first.head(4), flow.head(4), *([pairs.head(4)] if not said else [])])
     rows = rows if len(rows) else clearest(frame)
     follows = "; ".join(said) or f"Experts go together by co-activation only: {saying.amount(rows.iloc[0], '%')} at the closest"
-    limits = "it does not show whether experts follow each other or both follow the words"
-    return verdict(follows[0].upper() + follows[1:], rows.iloc[0], frame, limits, rows, analyze("dimensionality"))
+    found = rows[rows["q"] <= saying.FDR]
+    limits = "it does not show whether experts follow each other or both follow the words" if len(found) else saying.NOTHING
+    row = (found if len(found) else rows).iloc[0]
+    return verdict(follows[0].upper() + follows[1:], row, frame, limits, rows, analyze("dimensionality"))
 
 
 def _repeats(first: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
