@@ -19,7 +19,7 @@ from .._shared.contexts import contexts, words
 from .._shared.decision_sample import Sample, sample
 from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
-from .labels import by_label
+from .labels import Found, by_label, cells
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization
 
@@ -55,17 +55,16 @@ def _labels(here: Scope, by: str | None, fdr: float, sql: dict[str, str], notes:
 select units.unit, router, 0 as expert, label, count(*) as n
 from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
     looked = {t.where["router"]: t.counts[:, :, 0].sum(1) for t in tables(here, sql["tokens"])}
-    all_tables = list(tables(here, sql["figures"]))
-    draws = int(np.clip(20 * sum(t.total.size for t in all_tables), 999, 9999))
-    rows: list[pd.DataFrame] = []
-    cells: list[pd.DataFrame] = []
-    for table in all_tables:
-        if (single := [label for i, label in enumerate(table.labels) if (table.home == i).sum() < 2]) and not rows:
+    kinds = here.kinds()[kind]
+    special, share = ([st.Pool() for _ in range(kinds)] for _ in range(2))
+    made: list[Found] = []
+    for table in tables(here, sql["figures"]):
+        if (single := [label for i, label in enumerate(table.labels) if (table.home == i).sum() < 2]) and not made:
             notes.append(f"{kind} {', '.join(single)}: one document only, so the document and the {kind} cannot be told apart.")
-        figured, cell = by_label(table, looked[table.where["router"]], kind, draws)
-        rows += figured
-        cells.append(cell)
-    found = pd.concat(cells, ignore_index=True)
+        made.append(by_label(table, looked[table.where["router"]], kind, special, share))
+    shares = [one.share.tested() for one in made]
+    rows = [*(one.special.tested() for one in made), *shares, *(row for one in made for row in one.whole)]
+    found = pd.concat([cells(figured, one.overall) for figured, one in zip(shares, made)], ignore_index=True)
     found["q"] = st.fdr(found["p"].to_numpy(float))
     special = found[(found["q"] <= fdr) & (found["lift"] > 1)].sort_values(["pmi", "n"], ascending=False, ignore_index=True)
     return rows, special

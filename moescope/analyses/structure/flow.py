@@ -67,13 +67,12 @@ def _informed(
         "draws": draws,
         "null_name": NULL,
         "tail": "t",
-        "bounds": (0, np.inf),
         "n": int(known.sum()),
         "units": len(np.unique(sample.unit[known])),
     }
     name = "I(expert; expert in the next layer) (bits)"
     return [
-        figures(where, name, value, estimator="plug-in", null=null, **common),
+        figures(where, name, value, estimator="plug-in", null=null, bounds=(0, np.inf), **common),
         figures(where, name, value - null.mean(), estimator="less null mean", null=null - null.mean(), **common),
     ]
 
