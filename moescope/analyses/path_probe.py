@@ -122,9 +122,7 @@ def _by_form(word: Ints, label: Ints, train: Ints, test: Ints) -> tuple[Floats, 
     return form == label[test], most == label[test]
 
 
-def _rows(
-    subset: str, stack: str, right: dict[str, Floats], paired: dict[str, Floats], document: Ints
-) -> list[pd.DataFrame]:
+def _rows(subset: str, stack: str, right: dict[str, Floats], paired: dict[str, Floats], document: Ints) -> list[pd.DataFrame]:
     units = int(document.max()) + 1
     weights = st.bootstrap_weights(units)
     size = np.bincount(document).astype(float)

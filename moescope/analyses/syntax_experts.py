@@ -79,7 +79,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     weights = st.bootstrap_weights(len(shared.total))
     scale = (weights @ shared.total / total)[:, None]
     noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)
-    draws = weights @ sums / np.maximum(scale, 1e-9) + noise
+    draws = st.without_noise(weights @ sums / np.maximum(scale, 1e-9) + noise, null)
     best, share = measure.excess(shared.label)
     names = [f"{kind.name}={kind.names[label]}" for label in best]
     common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
@@ -151,7 +151,9 @@ def _table(frame: pd.DataFrame) -> pd.DataFrame:
     """Experts with a finding, the clearest first; beside it, for contrast, what the token alone leaves."""
     keys = ["stack", "layer", "router", "expert"]
     bits = frame[frame["name"] != "excess share"].assign(kind=_kind(frame["subset"]))
-    token, claimed = (rows.rename(columns={"value": "bits"}) for rows in (bits[bits["name"] == NAME.format("token")], _claimed(bits)))
+    token, claimed = (
+        rows.rename(columns={"value": "bits"}) for rows in (bits[bits["name"] == NAME.format("token")], _claimed(bits))
+    )
     share = frame[frame["name"] == "excess share"][[*keys, "subset", "value"]].rename(columns={"value": "excess share"})
     contrast = token[["router", "expert", "kind", "bits", "q"]]
     contrast = contrast.rename(columns={"bits": "bits given the token", "q": "q given the token"})

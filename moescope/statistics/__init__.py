@@ -18,6 +18,7 @@ from .resampling import (
     over_documents,
     permuted,
     resampled,
+    without_noise,
 )
 from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, t_tail
 from .studentized import Grouped, Pool, Rates, omnibus
@@ -25,5 +26,5 @@ from .studentized import Grouped, Pool, Rates, omnibus
 __all__ = [
     "DRAWS", "FLOOR", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini",
     "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus", "orders",
-    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
+    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation", "without_noise",
 ]  # fmt: skip

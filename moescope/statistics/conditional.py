@@ -119,7 +119,7 @@ class Information:
         """
         linear = (weights @ self.sums) / np.maximum(weights @ self.total, 1)
         noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
-        return np.asarray(linear + noise)
+        return resampling.without_noise(linear + noise, self.null)
 
     @property
     def p(self) -> float:

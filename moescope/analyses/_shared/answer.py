@@ -163,16 +163,23 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
+def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.DataFrame:
     """One frame of figures; q: `statistics.fdr` with name and estimator as the family.
 
-    AnalysisError where there is not one figure.
+    `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
+    figure.
     """
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    family = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str)
-    return frame.assign(q=st.fdr(frame["p"].to_numpy(float), family))
+    family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
+    more = cells is not None and len(cells) > 0
+    if more and cells is not None:
+        family, p = np.concatenate([family, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
+    q = st.fdr(p, family)
+    if more and cells is not None:
+        cells["q"] = q[len(frame) :]
+    return frame.assign(q=q[: len(frame)])
 
 
 def queries(*sql: str) -> str:

@@ -58,12 +58,20 @@ class ByValue:
     def information(self) -> list[pd.DataFrame]:
         """Plug-in, and less its mean under the null."""
         value, drawn, null = (st.mutual_information(x) for x in (self.table.total, self.draws, self.null))
-        common: dict[str, Any] = {"source": "Shannon 1948", "draws": drawn, "null_name": NULL, "chance": 0.0,
+        common: dict[str, Any] = {"source": "Shannon 1948", "null_name": NULL, "chance": 0.0,
                                   "n": round(self.table.total.sum()), "units": self.units}  # fmt: skip
         where, name, bias = self.table.where | {"subset": self.kind}, bits(self.noun), null.mean()
         rows = [
-            figures(where, name, value, estimator="plug-in", null=null, bounds=(0, np.inf), **common),
-            figures(where, name, value - bias, estimator="less null mean", null=null - bias, **common),
+            figures(where, name, value, estimator="plug-in", draws=drawn, null=null, bounds=(0, np.inf), **common),
+            figures(
+                where,
+                name,
+                value - bias,
+                estimator="less null mean",
+                draws=st.without_noise(drawn, null),
+                null=null - bias,
+                **common,
+            ),
         ]
         return [row.assign(p=float(self.dealt.p()[0]), p_from=self.dealt.p_from) for row in rows]
 

@@ -145,12 +145,20 @@ def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: 
     value, drawn, base = (st.mutual_information(x) for x in (counts.sum(0), draws, null))
     where, name, bias = {"stack": stack, "subset": labels.kind}, "I(label; depth) (bits)", base.mean()
     common: dict[str, Any] = {
-        "draws": drawn, "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
+        "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
         "n": int(counts.sum()), "units": int(counts.any(axis=(1, 2)).sum()),
     }  # fmt: skip
     return [
-        figures(where, name, value, estimator="plug-in", null=base, bounds=(0, np.inf), **common),
-        figures(where, name, value - bias, estimator="less null mean", null=base - bias, **common),
+        figures(where, name, value, estimator="plug-in", draws=drawn, null=base, bounds=(0, np.inf), **common),
+        figures(
+            where,
+            name,
+            value - bias,
+            estimator="less null mean",
+            draws=st.without_noise(drawn, base),
+            null=base - bias,
+            **common,
+        ),
     ]
 
 

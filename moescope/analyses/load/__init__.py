@@ -81,7 +81,9 @@ def balance(table: Table, label: int, subset: str, draws: Any) -> pd.DataFrame:
     frames = []
     for side, names in (("less", [*EVEN]), ("greater", [m for m in MEASURES if m not in EVEN])):
         value, drawn, shuffled = (np.stack([MEASURES[m][1](x) for m in names], axis=-1) for x in (total, draws, null))
-        even = np.array([EVEN[m](len(total)) if m in EVEN else unlucky(SEEN[m], len(total), n) if m in SEEN else 0.0 for m in names])
+        even = np.array(
+            [EVEN[m](len(total)) if m in EVEN else unlucky(SEEN[m], len(total), n) if m in SEEN else 0.0 for m in names]
+        )
         top = even if side == "less" else np.full(len(names), np.inf)
         sources = np.array([MEASURES[m][0] for m in names], dtype=object)
         where = table.where | {"subset": subset}

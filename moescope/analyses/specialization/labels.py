@@ -78,7 +78,7 @@ def _tokens(by_token: Dealt, dropped: bool, counts: Array, tokens: Array) -> Arr
 _CELL = ["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "ci_low", "ci_high", "p", "n"]
 
 
-def cells(share: pd.DataFrame, overall: Array) -> pd.DataFrame:
+def lifted(share: pd.DataFrame, overall: Array) -> pd.DataFrame:
     """A label's share of an expert's load beside the expert's share `overall` (cells,), by every label."""
     cells = share.assign(overall=overall, lift=share["value"] / np.where(overall > 0, overall, np.nan))
     cells["pmi"] = np.log2(cells["lift"].clip(lower=1e-12))
@@ -95,9 +95,8 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     rows = [
         figures(where, name, plug, estimator="plug-in", source="Shannon 1948", draws=draws, null=base, bounds=most, **common),
         figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2], **common),
-        figures(
-            where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=draws, null=base - bias, **common
-        ),
+        figures(where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=st.without_noise(draws, base),
+                null=base - bias, **common),
         figures(where, "NMI(label; expert)", norm[0], source="over the mean entropy", draws=norm[1], null=norm[2], bounds=(0, 1),
                 **common),
     ]  # fmt: skip

@@ -46,7 +46,7 @@ def together(chosen: Array, experts: int, neighbours: bool = False) -> Array:
 
 
 def coactivation_rows(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]:
-    """Figures per router, and the pairs that stand out most."""
+    """Figures per router, and all pairs."""
     rows, cells = [], []
     for where, experts, there, chosen in sample.routers():
         if chosen.shape[1] < 2:
@@ -56,12 +56,15 @@ def coactivation_rows(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]
         found = _cells(where, chosen, experts, expected)
         rows.append(_figures(where, chosen, experts, by_unit, expected, found["p"].to_numpy()))
         cells.append(found)
-    if not cells:
-        return rows, pd.DataFrame()
-    pairs = pd.concat(cells, ignore_index=True)
-    pairs["q"] = st.fdr(pairs["p"].to_numpy(float))
-    best = pairs.sort_values(["p", "value"], ascending=[True, False]).groupby("router", sort=False).head(KEPT)
-    return rows, best.sort_values(["stack", "layer", "router", "p"], ignore_index=True)
+    return rows, pd.concat(cells, ignore_index=True) if cells else pd.DataFrame()
+
+
+def closest_pairs(cells: pd.DataFrame) -> pd.DataFrame:
+    """The KEPT pairs of each router that stand out most."""
+    if cells.empty:
+        return cells
+    best = cells.sort_values(["p", "value"], ascending=[True, False]).groupby("router", sort=False).head(KEPT)
+    return best.sort_values(["stack", "layer", "router", "p"], ignore_index=True)
 
 
 def expected_meetings(chosen: Array, unit: Array, experts: int) -> Array:
@@ -107,7 +110,11 @@ def _figures(where: Any, chosen: Array, experts: int, by_unit: Array, expected: 
     deviates[np.triu_indices(experts, 1)] = stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-12))
     closest = st.t_tail(_closest(_both(deviates)), _closest(normal))
     tested = {
-        "co-activation, largest": (_largest, float(np.clip(p.min() * len(p), st.FLOOR, 1)), "of the clearest pair, times the pairs"),
+        "co-activation, largest": (
+            _largest,
+            float(np.clip(p.min() * len(p), st.FLOOR, 1)),
+            "of the clearest pair, times the pairs",
+        ),
         "co-activation, mean of closest partners": (_closest, float(closest), f"Student's t through {DRAWS} normal draws"),
     }
     rows = []
