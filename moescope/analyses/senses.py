@@ -7,9 +7,10 @@ same sense: pairs with the same label; different sense: pairs with different lab
 counts only where it has both. Source: semantic routing 2502.10928 (p < .001, most in the middle layers).
 Chance: the overlap of two tokens drawn at random: what load alone gives.
 Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
-Texts of one topic share senses and routing alike. Estimator `within documents` holds the document constant too: pairs of
-uses of one id in one document (at most 8 of each id drawn there), with labels permuted among them; interval: documents.
-It takes words that change their label within a text; where there are few, use sentences made for it, as in `probes/`.
+Texts of one topic share senses and routing alike, so this (`between documents`) is for contrast. What is claimed is
+`within documents`, which holds the document constant too: pairs of uses of one id in one document (at most 8 of each id drawn
+there), with labels permuted among them; interval: documents. It takes words that change their label within a text; where there
+are few, use sentences made for it, as in `probes/`.
 """
 
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ Floats = np.ndarray
 SENSES = ("sense", "supersense", "upos")
 NAME = "overlap, same minus different"
 PERMUTATIONS = 199
+WITHIN, BETWEEN = " and document", "; for contrast: topics are not held constant"
 EACH = 8  # uses of one id drawn in one document
 
 
@@ -212,28 +214,33 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
     rows = [figures(where, f"overlap, {name} label", mean[i], draws=draws[:, i], chance=chance, bounds=(0, 1), **common)
             for i, name in enumerate(("same", "different"))]  # fmt: skip
     difference = figures(where, NAME, mean[0] - mean[1], draws=draws[:, 0] - draws[:, 1], chance=0.0, null=np.array(null),
-                         null_name=f"labels permuted among tokens of one id{' and document' if 'within' in form else ''}",
+                         null_name=f"labels permuted among tokens of one id{WITHIN if 'within' in form else BETWEEN}",
                          **common)  # fmt: skip
     return [*rows, difference]
 
 
 def _verdict(frame: pd.DataFrame) -> Verdict:
-    """Of the uses in one document where there are some: there a topic cannot be the reason."""
-    rows = frame[frame["name"] == NAME]
-    form = "within documents" if (rows["estimator"] == "within documents").any() else "between documents"
-    rows = clearest(rows[rows["estimator"] == form])
-    found, limits = rows[rows["q"] <= saying.FDR], "it does not show that the label is what the router reads"
-    if form == "between documents":
-        limits = "it does not show that this is more than the topic, for no word changes its label within a document"
+    """Of the uses in one document: there a topic cannot be the reason."""
+    every, between = (
+        frame[(frame["name"] == NAME) & (frame["estimator"] == f"{form} documents")] for form in ("within", "between")
+    )
+    if every.empty:
+        follows = "No word has two labels in one document, so that whether routing tells its senses apart cannot be said here"
+        limits = "pairs of different documents stand here for contrast, and do not show it, for topics move them"
+        return verdict(follows, between.iloc[0], frame, limits, clearest(between), analyze("syntax"), "comparison")
+    rows = clearest(every)
+    found = rows[rows["q"] <= saying.FDR]
     if found.empty:
-        follows = f"Two uses of a token share no more experts where they have the same label: {saying.most(rows, '%')}"
+        alike = "Two uses of a token in one document share no more experts where their labels are the same"
+        follows = f"{alike}: {saying.most(rows, '%')}"
         return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "comparison")
     best = found.loc[found["value"].idxmax()]
     follows = (
-        f"Two uses of a token {'in one document' if form.startswith('within') else 'in different documents'} share more "
-        f"experts where they have the same label, in {saying.share_of(len(found), len(rows), 'comparison')}, most for "
-        f"{best['subset']} in {saying.layer(best, frame)}: {saying.amount(best, '%')} more of their experts"
+        f"Two uses of a token in one document share more experts where their labels are the same, in "
+        f"{saying.share_of(len(found), len(rows), 'comparison')}, most for {best['subset']} in {saying.layer(best, frame)}: "
+        f"{saying.amount(best, '%')} more of their experts"
     )
+    limits = "it does not show that the label is what the router reads"
     return verdict(follows, best, frame, limits, found, analyze("syntax"), "comparison")
 
 

@@ -10,7 +10,6 @@ from ... import statistics as st
 
 Row = Any  # a row of figures
 FDR = 0.05
-FITTED = "Student's t about"  # how a null says that p is of a curve fitted to its draws
 NOTHING = "it does not show that there is nothing, for more documents can show smaller effects"
 
 
@@ -120,16 +119,23 @@ def share_of(found: int, of: int, noun: str) -> str:
 
 
 def least(row: Row) -> float:
-    """The smallest p that the draws of its null allow, 1 / (draws + 1); 0 where none are counted, or a curve goes on."""
-    return 0.0 if pd.isna(row["draws"]) or FITTED in str(row["null"]) else 1 / (int(row["draws"]) + 1)
+    """The smallest p that its draws allow where they are counted, 1 / (draws + 1); 0 where a fitted tail goes on."""
+    found = re.fullmatch(r"count of (\d+) draws", str(row["p_from"]))
+    return 1 / (int(found[1]) + 1) if found else 0.0
 
 
 def chance_of(row: Row, column: str = "q") -> str:
-    """p or q of a figure, as in "q = 0.012"; never below what the draws allow ("q < 0.005")."""
+    """p or q of a figure, as in "q = 0.012"; never below what the draws allow ("q < 0.005"), nor below 0.001."""
     value, floor = float(row[column]), max(least(row), 0.001)
     if value <= floor * (1 + 1e-9):
         return f"{column} {'≤' if value >= floor else '<'} {_short(floor)}"
     return f"{column} = {_short(value)}"
+
+
+def tail_of(row: Row) -> str:
+    """How p was had, where a tail was fitted, as in " (Student's t through 99 draws)"."""
+    said = str(row["p_from"] or "")
+    return "" if not said or re.fullmatch(r"count of \d+ draws", said) else f" ({said})"
 
 
 def _short(value: float) -> str:
@@ -137,11 +143,13 @@ def _short(value: float) -> str:
 
 
 def family(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
-    """Over what q is controlled: all rows of the figure's name and estimator that have a p."""
-    same = frame[(frame["name"] == row["name"]) & (frame["estimator"] == row["estimator"]) & frame["p"].notna()]
+    """Over what q is controlled: rows of the figure's name and estimator that have a p, and the other kinds of the answer."""
+    tested = frame[frame["p"].notna()]
+    same = tested[(tested["name"] == row["name"]) & (tested["estimator"] == row["estimator"])]
     routers = same["router"].notna().all() and same["router"].is_unique
-    noun = noun or ("router" if routers else "")
-    return counted(len(same), noun) if noun else f"the {counted(len(same), 'figure')} of its name and form"
+    kinds = tested.groupby(["name", "estimator"]).ngroups
+    said = f"over {counted(len(same), noun or ('router' if routers else 'figure'))}"
+    return said + (f" and {kinds} kinds of figure" if kinds > 1 else "")
 
 
 def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
@@ -151,6 +159,4 @@ def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
         why = null.removeprefix("none").lstrip(": ") or "a level, beside its chance"
         return f"{documents(row)}; no null: {why}"
     q = chance_of(row, "q" if pd.notna(row["q"]) else "p")
-    return f"{documents(row)}; null: {null}; {q} over {family(row, frame, noun)}".replace(
-        " over the 1 figure", ", the only figure"
-    )
+    return f"{documents(row)}; null: {null}; {q}{tail_of(row)} {family(row, frame, noun)}"
