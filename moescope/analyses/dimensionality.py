@@ -225,7 +225,9 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     row = index.iloc[0] if len(index) else ratios.iloc[0] if len(ratios) else frame.iloc[0]
     if len(ratios):
         best = ratios.iloc[0]
-        fewer = f", where independent parts use {saying.number(best['null_mean'])}" if best["q"] <= saying.FDR else ""
+        fewer = (
+            f", {'' if best['q'] <= saying.FDR else 'no '}fewer than if its parts were independent" if best["q"] <= 1 else ""
+        )
         said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{fewer}")
         row = best if pd.notna(best["p"]) else row
     follows = (

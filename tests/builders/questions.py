@@ -60,9 +60,9 @@ def lacking(path: Path, what: str) -> Path:
     if what == "empty":
         RunWriter.create(path, synthetic._head((0, 2), 4, 2, what)).close({"status": "complete"}, {"batches": 0})
     elif what == "one document":
-        labelled.make(path, upos=3.0, documents=1, tokens=80)
+        labelled.make(path, upos=3.0, documents=1, tokens=40)
     else:
-        labelled.make(path, upos=3.0, documents=DOCUMENTS)
+        labelled.make(path, upos=3.0, documents=8, tokens=20)
         bare = ("delete from sequence_labels", "delete from token_labels", "delete from label_rollup",
                 "update sequences set domain = null")  # fmt: skip
         change_store(path, lambda con: [con.execute(sql) for sql in bare])

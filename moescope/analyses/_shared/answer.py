@@ -190,8 +190,8 @@ def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.
     if more and cells is not None:
         family, p = np.concatenate([family, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
     q = st.fdr(p, family)
-    if more and cells is not None:
-        cells["q"] = q[len(frame) :]
+    if cells is not None:
+        cells["q"] = q[len(frame) :] if more else np.zeros(0)
     return frame.assign(q=q[: len(frame)])
 
 
