@@ -5,7 +5,10 @@ underscore are helpers. An analysis is a module with
 
 * a docstring: first line `Title: the question`, then formulas, their sources, and what the nulls hold constant;
 * `run(store, run=None, **options) -> Answer`; every option has a default, unless it cannot (then `--all` leaves it out);
-* `charts(answer) -> dict[str, Chart]`, given to the Answer as `draw`; each holds what it draws, and the SQL behind that.
+* a verdict, given to the Answer: one sentence of what follows, how large, with which interval, on how many documents, against
+  which null and over which family of q, and what it does not show (`verdict.verdict`, in the words of `saying`);
+* `charts(answer) -> dict[str, Chart]`, given to the Answer as `draw`; each holds what it draws, and the SQL behind that;
+* `beside(store, run, **options) -> list[int]`, if it compares runs: those that its answer depends on (`kept`).
 
 What it takes from `_shared` and from `moescope.statistics`:
 
@@ -30,10 +33,11 @@ from ..errors import AnalysisError
 from ..foreign import doing
 from ..store import Store, open_store
 from ..words import check
+from ._shared import kept
 from ._shared.answer import Answer, Chart
-from ._shared.scope import groups
+from ._shared.scope import candidates, chosen, groups, scope
 
-__all__ = ["Answer", "Chart", "catalogue", "run", "run_all"]
+__all__ = ["Answer", "Chart", "catalogue", "depends", "known", "run", "run_all"]
 
 
 def catalogue() -> list[dict[str, Any]]:
@@ -57,39 +61,69 @@ def _entry(name: str, module: Any) -> dict[str, Any]:
     }
 
 
-def run(name: str, store: Store | str | Path, run: int | None = None, **options: Any) -> Answer:
-    """Ask one analysis. AnalysisError if there is none of that name, no such option, or the store cannot say; InputError if an
-    option is of another type or out of range."""
-    known = modules("analyses")
-    if name not in known:
-        raise AnalysisError(f"there is no analysis {name!r}; there are: {', '.join(known)}")
-    entry = _entry(name, known[name])
+def run(name: str, store: Store | str | Path, run: int | None = None, *, fresh: bool = False, **options: Any) -> Answer:
+    """Ask one analysis, of `run` or of the newest run that can answer (`chosen` then says which, and which others there are).
+
+    What was computed before is read (see `_shared/kept.py`), unless `fresh`. AnalysisError if there is none of that name, no
+    such option, or the store cannot say; InputError if an option is of another type or out of range.
+    """
+    there = modules("analyses")
+    if name not in there:
+        raise AnalysisError(f"there is no analysis {name!r}; there are: {', '.join(there)}")
+    entry = _entry(name, there[name])
     if wrong := set(options) - set(entry["options"]) - set(entry["required"]):
         raise AnalysisError(f"{name} has no option {sorted(wrong)[0]!r}; it has: {', '.join(entry['options']) or 'none'}")
     if missing := [option for option in entry["required"] if option not in options]:
         raise AnalysisError(f"{name} needs the option {missing[0]!r}; give it")
-    hints = get_type_hints(known[name].run, include_extras=True)
+    hints = get_type_hints(there[name].run, include_extras=True)
     for option, value in options.items():
         check(f"the option {option} of {name}", value, hints.get(option))
+    options = entry["options"] | options
     if isinstance(store, Store):
-        return _asked(known[name], store, run, options)
+        return _asked(there[name], store, run, options, fresh)
     with open_store(store) as opened:
-        return _asked(known[name], opened, run, options)
+        return _asked(there[name], opened, run, options, fresh)
 
 
-def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any]) -> Answer:
-    with doing(f"asking {module.__name__.rpartition('.')[2]} about {store.path}"):
-        answer: Answer = module.run(store, run, **options)
-        answer.groups = groups(store, answer.run)
-        return answer
+def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any], fresh: bool) -> Answer:
+    """Of the run that is meant, or of the newest that can answer."""
+    refused: dict[int, AnalysisError] = {}
+    runs = candidates(store)
+    for one in [scope(store, run).run] if run is not None else runs:
+        with doing(f"asking {module.__name__.rpartition('.')[2]} about {store.path}"):
+            try:
+                answer = kept.answered(module, store, one, options, fresh)
+            except AnalysisError as refusal:
+                refused[one] = refusal
+                continue
+            answer.groups = groups(store, one)
+            answer.verdict = answer.verdict.ready(store, one)
+            answer.chosen = chosen(runs, one, refused) if run is None else ""
+            return answer
+    raise next(iter(refused.values()))
 
 
-def run_all(store: Store, run: int | None = None) -> Iterator[tuple[str, Answer | AnalysisError]]:
+def known(name: str, store: Store, run: int, **options: Any) -> bool:
+    """Whether this answer was computed before, so that `run` reads it."""
+    return kept.there(*_question(name, store, run, options))
+
+
+def depends(name: str, store: Store, run: int, **options: Any) -> str:
+    """What the answer depends on, as a name: the content of the run, options and code; changes whenever one of these does."""
+    return kept.key(*_question(name, store, run, options)) or f"{name} {run} {store.opened}"
+
+
+def _question(name: str, store: Store, run: int, options: dict[str, Any]) -> tuple[Any, Store, int, dict[str, Any]]:
+    module = modules("analyses")[name]
+    return module, store, run, _entry(name, module)["options"] | options
+
+
+def run_all(store: Store, run: int | None = None, fresh: bool = False) -> Iterator[tuple[str, Answer | AnalysisError]]:
     """Ask every analysis that needs no option; a refusal comes as the AnalysisError that says why."""
     for entry in catalogue():
         if entry["required"]:
             continue
         try:
-            yield entry["name"], _asked(modules("analyses")[entry["name"]], store, run, {})
+            yield entry["name"], _asked(modules("analyses")[entry["name"]], store, run, entry["options"], fresh)
         except AnalysisError as refusal:
             yield entry["name"], refusal

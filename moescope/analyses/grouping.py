@@ -17,11 +17,13 @@ from ..errors import AnalysisError
 from ..statistics import Array
 from ..store import Store
 from ..words import RunNumber
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap
 from ._shared.decision_sample import Sample, shuffles
 from ._shared.matched_tokens import twins
-from ._shared.scope import Scope, place
+from ._shared.scope import Scope, place, scope
+from ._shared.verdict import Verdict, analyze, verdict
 
 NAME = "shared grouping (of the mean entropy)"
 SOURCE = "NMI, arithmetic mean, Miller 1955 corrected"
@@ -40,8 +42,13 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
         raise AnalysisError(f"runs {here.run} and {there.run} have no token about which routers of both decided")
     frame = gather(rows)
     sql = {"figures": mine.sql, "figures, other run": others.sql}
-    reading = _reading(frame, here.run, there.run)
-    return Answer("grouping", "Shared grouping", reading, here.run, {"figures": frame}, sql, notes + few_units(frame), charts)
+    said = _verdict(frame, here.run, there.run)
+    return Answer("grouping", "Shared grouping", said, here.run, {"figures": frame}, sql, notes + few_units(frame), charts)
+
+
+def beside(store: Store, run: int, other: int | None = None) -> list[int]:
+    """The run that is compared with."""
+    return [other if other is not None else _partner(scope(store, run))]
 
 
 def _partner(here: Scope) -> int:
@@ -115,15 +122,18 @@ def _draws(mine: Array, other: Array, unit: Array) -> Array:
     return normalized(st.resampled(st.bootstrap_weights(len(tables), DRAWS), tables))[:, None]
 
 
-def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
-    top = frame.loc[frame["value"].idxmax()]
-    span = "" if pd.isna(top["ci_low"]) else f" [{top['ci_low']:.1%}, {top['ci_high']:.1%}]"
+def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
+    ranked = frame.sort_values("value", ascending=False, kind="stable")
+    top, found = ranked.iloc[0], int((frame["q"] <= saying.FDR).sum())
     best = top["subset"].partition(" of ")[0]
-    return (
-        f"Of run {run}, {top['stack']} layer {top['layer']} puts tokens together most like {best} "
-        f"of run {other}: they share {top['value']:.1%}{span} of their information, where documents alone would give "
-        f"{top['null_mean']:.1%}."
+    beyond = "more than" if found else "no more than"
+    follows = (
+        f"The layers of runs {run} and {other} put tokens together {beyond} documents alone would give: most "
+        f"{saying.layer(top, frame)} of run {run} and {best} of run {other}, which share {saying.amount(top, '%')} of their "
+        f"information, against {saying.number(100 * max(top['null_mean'], 0.0))} % by documents alone"
     )
+    limits = "it does not show that experts of one number are alike, and the interval leaves out the choice of the pair"
+    return verdict(follows, top, frame, limits, ranked, analyze("specialization"), "layer pair")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

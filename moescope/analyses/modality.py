@@ -20,15 +20,18 @@ import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
+from ..statistics import Pool
 from ..store import Store
 from ..words import Portion
-from ._shared import probabilities
+from ._shared import probabilities, saying
 from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
+from ._shared.dealt_labels import Pooled, settled
 from ._shared.document_counts import Table, tables
 from ._shared.modality_entropies import global_, local
 from ._shared.scope import Scope, scope
 from ._shared.value_figures import ByValue, corrected, share
+from ._shared.verdict import MOST, Verdict, analyze, clearest, verdict
 
 MODALITY = "case t.unit when 'patch' then 'image' else t.unit end"
 KNOWN = "t.unit in ('text', 'patch', 'image', 'video', 'audio')"
@@ -39,24 +42,28 @@ def run(store: Store, run: int | None = None, fdr: Portion = 0.05) -> Answer:
     here = scope(store, run)
     notes, there = list(here.notes), _modalities(here)
     sql = {"figures": _counts(here), "entropies": _entropies(here)}
-    rows, alone = [], 0
+    rows: list[pd.DataFrame | Pooled] = []
+    alone, pools = 0, dict[str, Pool]()
     for table in tables(here, sql["figures"]):
         if table.counts.any():
             alone += int((table.total.sum(1) > 0).sum() < 2)
-            rows += _figures(table)
+            found = _seen(table)
+            several = len(found.table.labels) > 1
+            rows += [*(found.information() if several else ()), found.loads(pools)]
+            rows += found.divergences([*combinations(range(len(found.table.labels)), 2)], "pairs")
             rows += _global(here, table, there)
     rows += _local(here, sql["entropies"], notes)
     if alone:
         notes.append(f"{alone} routers see one modality only: their entropies are given, and there is nothing to compare.")
-    frame = gather(rows)
+    frame = gather(settled(rows))
     if (frame["estimator"] == "of the load").any():
         notes.append(
             "Where no router logits are stored the global entropy is of the load: trace with `--logits 1` for the other."
         )
     loads = frame[frame["name"] == share("modality")].reset_index(drop=True)
     frames, sql["loads"] = {"figures": frame, "loads": loads}, sql["figures"]
-    reading = _reading(frame, there, fdr)
-    return Answer("modality", "Modalities", reading, here.run, frames, sql, notes + few_units(frame), charts)
+    said = _verdict(frame, there, fdr)
+    return Answer("modality", "Modalities", said, here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def _modalities(here: Scope) -> list[str]:
@@ -89,12 +96,10 @@ def _places(here: Scope) -> str:
 select t.token, u.unit, {MODALITY} as label from tokens t join units u using (sequence) where t.run = {here.run} and {KNOWN}"""
 
 
-def _figures(table: Table) -> list[pd.DataFrame]:
+def _seen(table: Table) -> ByValue:
+    """Of the modalities that the router saw."""
     known = np.flatnonzero(table.total.sum(1) > 0)
-    found = ByValue(Table(table.router, [table.labels[i] for i in known], table.counts[:, known]), "modality", "modality")
-    if len(known) < 2:
-        return [found.loads()]
-    return [*found.information(), found.loads(), *found.divergences([*combinations(range(len(known)), 2)], "pairs")]
+    return ByValue(Table(table.router, [table.labels[i] for i in known], table.counts[:, known]), "modality", "modality")
 
 
 def _global(here: Scope, table: Table, there: list[str]) -> list[pd.DataFrame]:
@@ -121,19 +126,23 @@ def _local(here: Scope, sql: str, notes: list[str]) -> list[pd.DataFrame]:
     return rows
 
 
-def _reading(frame: pd.DataFrame, there: list[str], fdr: float) -> str:
-    told, names = corrected(frame, "modality"), ", ".join(there)
+def _verdict(frame: pd.DataFrame, there: list[str], fdr: float) -> Verdict:
+    told, names = clearest(corrected(frame, "modality")), ", ".join(there)
+    limits = "it does not show that an expert is needed for a modality"
     if told.empty:
-        return f"Every router sees one modality only ({names}), so none divides them."
-    best, found = told.loc[told["value"].idxmax()], int((told["q"] <= fdr).sum())
-    if not found:
-        return (
-            f"The modality ({names}) tells no more of the experts than modalities dealt anew (least p {told['p'].min():.2g})."
-        )
-    return (
-        f"The modality ({names}) tells up to {best['value']:.3f} bits of an assignment beyond chance ({best['stack']} layer "
-        f"{best['layer']}), and something in {found} of {len(told)} routers."
+        loads = frame[frame["name"] == share("modality")]
+        follows = f"Every router sees one modality only ({names}), so none divides them"
+        return Verdict(follows, saying.evidence(loads.iloc[0], frame), limits, loads.head(MOST), analyze("load"))
+    found = told[told["q"] <= fdr]
+    if found.empty:
+        follows = f"The modality ({names}) tells no more of the experts than modalities dealt anew: {saying.most(told)}"
+        return verdict(follows, told.iloc[0], frame, saying.NOTHING, told, analyze("load"))
+    best = found.loc[found["value"].idxmax()]
+    follows = (
+        f"Experts divide the modalities ({names}) in {saying.share_of(len(found), len(told), 'router')}, most in "
+        f"{saying.layer(best, frame)}, where the modality tells {saying.amount(best)} of an assignment beyond chance"
     )
+    return verdict(follows, best, frame, limits, found, analyze("load"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

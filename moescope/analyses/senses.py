@@ -7,9 +7,10 @@ same sense: pairs with the same label; different sense: pairs with different lab
 counts only where it has both. Source: semantic routing 2502.10928 (p < .001, most in the middle layers).
 Chance: the overlap of two tokens drawn at random: what load alone gives.
 Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
-Texts of one topic share senses and routing alike. Estimator `within documents` holds the document constant too: pairs of
-uses of one id in one document (at most 8 of each id drawn there), with labels permuted among them; interval: documents.
-It takes words that change their label within a text; where there are few, use sentences made for it, as in `probes/`.
+Texts of one topic share senses and routing alike, so this (`between documents`) is for contrast. What is claimed is
+`within documents`, which holds the document constant too: pairs of uses of one id in one document (at most 8 of each id drawn
+there), with labels permuted among them; interval: documents. It takes words that change their label within a text; where there
+are few, use sentences made for it, as in `probes/`.
 """
 
 from dataclasses import dataclass
@@ -23,17 +24,20 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
+from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import choose
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, Kind, tokens
+from ._shared.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
 SENSES = ("sense", "supersense", "upos")
 NAME = "overlap, same minus different"
 PERMUTATIONS = 199
+WITHIN, BETWEEN = " and document", "; for contrast: topics are not held constant"
 EACH = 8  # uses of one id drawn in one document
 
 
@@ -87,8 +91,8 @@ def run(store: Store, run: int | None = None, kinds: str | None = None, limit: C
             "sense (supersense, sense, upos)"
         )
     found = {"figures": gather(frames), "words": pd.concat(tables, ignore_index=True)}
-    reading = _reading(found["figures"])
-    return Answer("senses", "Same word, different sense", reading, here.run, found, dict.fromkeys(found, read.sql),
+    said = _verdict(found["figures"])
+    return Answer("senses", "Same word, different sense", said, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
 
 
@@ -210,18 +214,34 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
     rows = [figures(where, f"overlap, {name} label", mean[i], draws=draws[:, i], chance=chance, bounds=(0, 1), **common)
             for i, name in enumerate(("same", "different"))]  # fmt: skip
     difference = figures(where, NAME, mean[0] - mean[1], draws=draws[:, 0] - draws[:, 1], chance=0.0, null=np.array(null),
-                         null_name=f"labels permuted among tokens of one id{' and document' if 'within' in form else ''}",
+                         null_name=f"labels permuted among tokens of one id{WITHIN if 'within' in form else BETWEEN}",
                          **common)  # fmt: skip
     return [*rows, difference]
 
 
-def _reading(frame: pd.DataFrame) -> str:
-    said = []
-    for form, rows in frame[frame["name"] == NAME].groupby("estimator"):
-        best = rows.loc[rows["value"].idxmax()]
-        most = f"most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}"
-        said.append(f"{form}: in {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons (q ≤ 0.05; {most})")
-    return "Two uses of a token share more experts where they have the same label " + ", ".join(said) + "."
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    """Of the uses in one document: there a topic cannot be the reason."""
+    every, between = (
+        frame[(frame["name"] == NAME) & (frame["estimator"] == f"{form} documents")] for form in ("within", "between")
+    )
+    if every.empty:
+        follows = "No word has two labels in one document, so that whether routing tells its senses apart cannot be said here"
+        limits = "pairs of different documents stand here for contrast, and do not show it, for topics move them"
+        return verdict(follows, between.iloc[0], frame, limits, clearest(between), analyze("syntax"), "comparison")
+    rows = clearest(every)
+    found = rows[rows["q"] <= saying.FDR]
+    if found.empty:
+        alike = "Two uses of a token in one document share no more experts where their labels are the same"
+        follows = f"{alike}: {saying.most(rows, '%')}"
+        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "comparison")
+    best = found.loc[found["value"].idxmax()]
+    follows = (
+        f"Two uses of a token in one document share more experts where their labels are the same, in "
+        f"{saying.share_of(len(found), len(rows), 'comparison')}, most for {best['subset']} in {saying.layer(best, frame)}: "
+        f"{saying.amount(best, '%')} more of their experts"
+    )
+    limits = "it does not show that the label is what the router reads"
+    return verdict(follows, best, frame, limits, found, analyze("syntax"), "comparison")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

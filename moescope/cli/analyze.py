@@ -13,8 +13,9 @@ from ._support.options import FILE, RUN, SETTINGS, TEXT
 @click.argument("names", nargs=-1, type=TEXT, metavar="[NAME] [STORE]")
 @click.option("--list", "listed", is_flag=True, help="Say which analyses there are.")
 @click.option("--all", "every", is_flag=True, help="Ask every analysis that needs no option.")
+@click.option("--table", is_flag=True, help="Every figure, in place of those that carry the verdict.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
-@click.option("--run", type=RUN, help="Which run; default: the newest complete one.")
+@click.option("--run", type=RUN, help="Which run; default: the newest that can answer.")
 @click.option(
     "--option",
     "-p",
@@ -24,11 +25,20 @@ from ._support.options import FILE, RUN, SETTINGS, TEXT
     metavar="KEY=VALUE",
     help="An option of the analysis, e.g. by=genre.",
 )
-@click.option("--save", is_flag=True, help="Keep the figures in the store's table measures.")
+@click.option("--save", is_flag=True, help="Write the figures into the store, as rows of its table measures.")
+@click.option("--fresh", is_flag=True, help="Compute again what was computed before (MOESCOPE_CACHE=off keeps nothing).")
 def command(
-    names: tuple[str, ...], listed: bool, every: bool, as_json: bool, run: int | None, options: dict[str, Any], save: bool
+    names: tuple[str, ...],
+    listed: bool,
+    every: bool,
+    table: bool,
+    as_json: bool,
+    run: int | None,
+    options: dict[str, Any],
+    save: bool,
+    fresh: bool,
 ) -> None:
-    """Ask the analysis NAME about STORE, with chance, null and interval beside every figure.
+    """Ask the analysis NAME about STORE: a verdict, and the figures that carry it with null, interval and q.
 
     \b
     moescope analyze --list
@@ -38,11 +48,12 @@ def command(
     from ..analyses import Answer
     from ..analyses._shared.saving import save as keep
     from ..errors import AnalysisError
+    from ._support.answers import show
 
     if listed:
         _list(as_json)
         return
-    store, asked = _ask(names, every, run, options)
+    store, asked = _ask(names, every, run, options, fresh)
     answers = {name: answer for name, answer in asked if isinstance(answer, Answer)}
     refused = {name: str(why) for name, why in asked if not isinstance(why, Answer)}
     if as_json:
@@ -50,7 +61,7 @@ def command(
         click.echo(json.dumps({"answers": found, "refused": refused} if every else next(iter(found.values())), default=str))
     else:
         for answer in answers.values():
-            _print(answer)
+            show(answer, store, table)
         for name, why in refused.items():
             click.echo(f"\n{name}: {why}")
     for answer in answers.values() if save else []:
@@ -72,7 +83,9 @@ def _list(as_json: bool) -> None:
         click.echo(f"{entry['name']:{width}}  {entry['title']}: {entry['question']}{f' [{options}]' if options else ''}")
 
 
-def _ask(names: tuple[str, ...], every: bool, run: int | None, options: dict[str, Any]) -> tuple[Path, list[tuple[str, Any]]]:
+def _ask(
+    names: tuple[str, ...], every: bool, run: int | None, options: dict[str, Any], fresh: bool
+) -> tuple[Path, list[tuple[str, Any]]]:
     from ..analyses import catalogue, run_all
     from ..analyses import run as ask
     from ..errors import InputError
@@ -81,26 +94,10 @@ def _ask(names: tuple[str, ...], every: bool, run: int | None, options: dict[str
     if len(names) != (1 if every else 2):
         known = ", ".join(entry["name"] for entry in catalogue())
         raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
-    if own := options.keys() & {"name", "store", "run"}:
+    if own := options.keys() & {"name", "store", "run", "fresh"}:
         raise InputError(f"{min(own)} is no option of an analysis; the store is an argument, and the run is --run")
     store = FILE.convert(names[-1], None, None)
     with reading(store) as opened:
         if every:
-            return store, list(run_all(opened, run))
-        return store, [(names[0], ask(names[0], opened, run, **options))]
-
-
-def _print(answer: Any, most: int = 60) -> None:
-    figures = answer.frames["figures"]
-    whole = figures[figures["expert"].isna()]
-    single = [] if len(whole) else ["expert"]
-    whole = figures.sort_values(["q", "p"]) if single else whole
-    where = ["name", "estimator", "stack", "layer", *single, "subset"]
-    columns = [*where, "value", "chance", "null_mean", "p", "q", "ci_low", "ci_high"]
-    shown = whole[[*columns, "n", "units"]].head(most)
-    click.echo(f"\n{answer.title}, run {answer.run}\n{answer.reading}\n")
-    click.echo(shown.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
-    if len(shown) < len(figures):
-        click.echo(f"({len(shown)} of {len(figures)} figures; --json gives all, and {', '.join(answer.frames)})")
-    for note in answer.notes:
-        click.echo(f"* {note}")
+            return store, list(run_all(opened, run, fresh))
+        return store, [(names[0], ask(names[0], opened, run, fresh=fresh, **options))]

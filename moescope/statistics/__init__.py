@@ -18,11 +18,13 @@ from .resampling import (
     over_documents,
     permuted,
     resampled,
+    without_noise,
 )
-from .significance import fdr, p_value, t_tail
+from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, t_tail
+from .studentized import Grouped, Pool, Rates, omnibus
 
 __all__ = [
-    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "dealt", "document_draws", "entropy", "fdr", "gini",
-    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "orders",
-    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
+    "DRAWS", "FLOOR", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini",
+    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus", "orders",
+    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation", "without_noise",
 ]  # fmt: skip

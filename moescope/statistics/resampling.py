@@ -11,6 +11,7 @@ from ._types import Array
 MIN_UNITS = 5  # documents below which no interval is given
 DRAWS = 400  # bootstrap replications
 LEVEL = 0.95
+MOST_UNITS = 4096  # documents beyond which a bootstrap draws groups of them: the same interval, in bounded memory
 
 
 def bootstrap_weights(units: int, draws: int = DRAWS, seed: int = 0, strata: Array | None = None) -> Array:
@@ -42,7 +43,25 @@ def document_draws(counts: Array, strata: Array | None = None, draws: int = DRAW
     some = _known(counts)
     if not some.any():
         return np.zeros((draws, *counts.shape[1:]))
-    return resampled(bootstrap_weights(int(some.sum()), draws, seed, None if strata is None else strata[some]), counts[some])
+    counts, strata = grouped(counts[some], None if strata is None else strata[some])
+    return resampled(bootstrap_weights(len(counts), draws, seed, strata), counts)
+
+
+def grouped(counts: Array, strata: Array | None = None, most: int = MOST_UNITS) -> tuple[Array, Array | None]:
+    """Counts (documents, ...) and their strata; where documents are more than `most`, summed by groups of them.
+
+    Groups are of documents of one stratum, none where it has few: a stratum of up to `most` / 8 keeps its documents.
+    """
+    if len(counts) <= most:
+        return counts, strata
+    home = np.zeros(len(counts), dtype=int) if strata is None else np.asarray(strata, dtype=int)
+    place = np.zeros(len(counts), dtype=int)
+    for stratum in np.unique(home):
+        place[home == stratum] = np.arange((home == stratum).sum()) % (most // 8)
+    names, group = np.unique(np.stack([home, place]), axis=1, return_inverse=True)
+    flat = np.zeros((names.shape[1], int(np.prod(counts.shape[1:]))))
+    np.add.at(flat, group.ravel(), counts.reshape(len(counts), -1))
+    return flat.reshape(-1, *counts.shape[1:]), None if strata is None else names[0]
 
 
 def _known(counts: Array) -> Array:
@@ -63,14 +82,29 @@ def over_documents(
     The one recipe, for analyses, interventions and the dashboard. As many documents as have counts are drawn from these with
     replacement (Efron 1979), within `strata` (documents,) where these are given, and the statistic of each draw's sums goes
     into `interval`, which knows few documents. `statistic` is vectorised over leading axes; NaN in a draw is left out.
-    `units`: documents behind each value, if not all that have counts. The interval is cut to `bounds`.
+    `units`: documents behind each value, if not all that have counts. The interval is cut to `bounds`,
+    never so that the value is outside of it.
     """
     counts = np.asarray(counts, dtype=float)
     known = int(_known(counts).sum()) if units is None else units
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.asarray(statistic(counts.sum(0)), dtype=float)
         low, high = interval(value, statistic(document_draws(counts, strata)), known)
-    return value, np.clip(low, *bounds), np.clip(high, *bounds)
+    return value, np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
+
+
+def without_noise(draws: Array, null: Array, share: float = 3.0) -> Array:
+    """Bootstrap `draws` (first axis) of an information, narrowed to what the figure less its null mean really varies by.
+
+    Information is a sum of squares: of T = |a + e|² with noise e the variance is that of the null plus 4 |a|², but a bootstrap
+    starts from a + e and finds `share` null variances and 4 |a|² (1 less where draws are linear, without the square of their own
+    noise). What is too much is taken out; never is it less than the null's.
+    """
+    own, found = np.var(null, axis=0, ddof=1), np.var(draws, axis=0)
+    wanted = own + np.maximum(found - share * own, 0)
+    narrow = np.sqrt(np.divide(wanted, found, out=np.ones(np.shape(found)), where=found > 0))
+    middle = draws.mean(axis=0)
+    return np.asarray(middle + (draws - middle) * narrow)
 
 
 def interval(value: Array, draws: Array | None, units: Array | int, level: float = LEVEL) -> tuple[Array, Array]:

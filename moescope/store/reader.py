@@ -35,6 +35,7 @@ class Store:
     bring theirs, which takes a tenth of a second.
     """
 
+    opened: tuple[Any, ...] | None = None  # `state` as of the opening; None if it changed meanwhile
     _leases: tuple[Lock, ...] = ()
     aside: tuple[Aside, ...] = ()
 
@@ -84,6 +85,18 @@ class Store:
         self.close()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
+        before = self._state()
+        con = self._opened()
+        self.opened = before if before == self._state() else None
+        return con
+
+    def _state(self) -> tuple[Any, ...] | None:
+        try:
+            return self.state()
+        except OSError:
+            return None  # what is wrong, opening says
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
         folder = parts_folder(self.path)
         looked = look(self.path) if self._unfinished else []
         leased = {part.path: part.lease() for part in looked if isinstance(part, UnfinishedRun)}

@@ -138,7 +138,8 @@ def test_newest_complete_run_and_said(tmp_path):
         synthetic.make(path, seed=seed, documents=6, name=f"seed {seed}")
     with moescope.open(path) as store:
         answer = analyses.run("load", store)
-    assert (answer.run, answer.notes[0]) == (1, "2 runs are in the store; this is run 1 (seed 2), the newest complete one.")
+    said = "2 runs are in the store; this is run 1 (seed 2), the newest that can answer. There is also run 0 (seed 1)."
+    assert (answer.run, answer.chosen) == (1, said)
 
 
 def test_diff_finds_what_changed(tmp_path):

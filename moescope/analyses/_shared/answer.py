@@ -1,7 +1,7 @@
-"""What an analysis answers with: tidy frames, their SQL, a sentence, notes and charts."""
+"""What an analysis answers with: a verdict, tidy frames, their SQL, notes and charts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
+from .verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
-COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "null", "source"]
+COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "p_from", "null", "source"]
 WORDS = {
     "name": "what is measured, with its unit",
     "estimator": "which form of it",
@@ -24,15 +25,17 @@ WORDS = {
     "value": "the figure",
     "chance": "what chance gives by the definition alone",
     "null_mean": "mean of the figure under the null",
-    "p": "share of the null at least as far out",
-    "q": "p after Benjamini-Hochberg over all rows of this name and estimator",
+    "p": "share of the null at least as far out; never below what `p_from` can give",
+    "q": "p after Benjamini-Hochberg over this name and estimator, times the tests of other names and estimators in the answer",
     "ci_low": "95 % bootstrap interval over documents",
     "ci_high": "95 % bootstrap interval over documents",
+    "p_from": "how p was had from the null: a count of so many draws, or a fitted tail by its name",
     "n": "tokens, decisions or assignments behind it",
     "units": "documents (or images) behind it",
     "null": "what was permuted and what was held constant",
     "source": "where the definition is from",
 }
+TAILS = {"count": "count of", "t": "Student's t through", "curve": "Pearson III through"}
 
 
 @dataclass(frozen=True)
@@ -50,29 +53,39 @@ class Answer:
 
     `frames["figures"]` has COLUMNS (words in WORDS), one row per figure; other frames are tables to read.
     `sql[name]` is the query that frame `name` is computed from, and every frame has one (else AnalysisError); there may be
-    others. `notes` say limits, and how to get what is missing.
+    others. `notes` say limits, and how to get what is missing. `verdict` is what was `said`; of a sentence alone, the figures
+    with the least q are what carries it.
     """
 
     name: str
     title: str
-    reading: str
+    said: InitVar[Verdict | str]
     run: int
     frames: dict[str, pd.DataFrame]
     sql: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     draw: Callable[["Answer"], dict[str, Chart]] | None = field(default=None, repr=False)
     groups: Mapping[int, str] = field(default_factory=dict, repr=False)  # see `_scope.groups`
+    verdict: Verdict = field(init=False)
+    chosen: str = ""  # which run was taken where nobody named one, and which others there are
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, said: Verdict | str) -> None:
+        known = self.frames.get("figures", pd.DataFrame())
+        self.verdict = of_figures(said, known) if isinstance(said, str) else said
         if missing := sorted(set(self.frames) - set(self.sql)):
             raise AnalysisError(
                 f"the analysis {self.name} says for {missing[0]!r} not which query it is computed from: it has to give that as "
                 f"sql[{missing[0]!r}]"
             )
 
+    @property
+    def reading(self) -> str:
+        """The verdict's sentence."""
+        return self.verdict.sentence
+
     def charts(self) -> dict[str, Chart]:
         """Charts by a name that is read beside them; the routers of a layer that has two stand apart."""
-        shown = replace(self, frames={name: self._apart(frame) for name, frame in self.frames.items()})
+        shown = replace(self, said=self.verdict, frames={name: self._apart(frame) for name, frame in self.frames.items()})
         return self.draw(shown) if self.draw else {}
 
     def _apart(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -90,7 +103,9 @@ class Answer:
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dicts; missing numbers are null."""
         frames = {name: _records(frame) for name, frame in self.frames.items()}
-        words = {"name": self.name, "title": self.title, "reading": self.reading, "run": self.run}
+        verdict = {key: getattr(self.verdict, key) for key in ("sentence", "follows", "evidence", "limits", "ask")}
+        verdict["rows"] = _records(self.verdict.rows)
+        words = {"name": self.name, "title": self.title, "run": self.run, "chosen": self.chosen, "verdict": verdict}
         return words | {"notes": self.notes, "sql": self.sql, "frames": frames}
 
 
@@ -128,19 +143,22 @@ def figures(
     """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
-    the interval is cut to `bounds`, which the measure cannot leave; `tail` is how p is had from the null: `count` of draws,
-    or `t` where there are too few to count (see `_statistics.t_tail`).
+    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how p is had from the null: `count` of draws,
+    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for "greater").
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
     low, high = st.interval(value, None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel())
     columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
-    columns |= {"ci_low": np.clip(low, *bounds), "ci_high": np.clip(high, *bounds), "n": n, "units": units}
-    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan}
+    low, high = np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
+    columns |= {"ci_low": low, "ci_high": high, "n": n, "units": units}
+    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "p_from": ""}
     if null is not None:
         null = _rows(null, value)
-        columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
+        p = st.curve_tail(value, null) if tail == "curve" else {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)
+        columns |= {"null_mean": null.mean(axis=0), "p": p}
+        columns["p_from"] = f"{TAILS[tail]} {len(null)} draws"
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
     plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
@@ -158,17 +176,23 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator.
+def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One frame of figures; q: `statistics.fdr` with name and estimator as the family.
 
-    AnalysisError where there is not one figure.
+    `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
+    figure.
     """
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    for _, rows in frame.groupby(["name", "estimator"]).groups.items():
-        frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
-    return frame
+    family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
+    more = cells is not None and len(cells) > 0
+    if more and cells is not None:
+        family, p = np.concatenate([family, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
+    q = st.fdr(p, family)
+    if cells is not None:
+        cells["q"] = q[len(frame) :] if more else np.zeros(0)
+    return frame.assign(q=q[: len(frame)])
 
 
 def queries(*sql: str) -> str:

@@ -54,7 +54,7 @@ def _words() -> str:
 def _section(entry: dict[str, Any], answer: Answer) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
     parts = [f'<h2 id="{escape(entry["name"])}">{escape(answer.title)}</h2>']
-    parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{_coded(answer.reading)}</p>')
+    parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{_coded(answer.verdict.sentence)}</p>')
     parts.append(f"<ul>{notes}</ul>" if notes else "")
     parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details>")
     parts += [

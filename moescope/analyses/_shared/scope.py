@@ -1,5 +1,6 @@
 """Which run is meant, its routers, and its documents."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ from ...store import Store
 from ...store.groups import GROUPS
 from ...store.schema import quote
 
-MAX_UNITS = 512  # more documents than this are dealt into as many groups, at random by hash: same interval, bounded memory
+MANY = 5  # other runs that are named
 DOCUMENT = "coalesce(document, source || ' ' || source_row, 'sequence ' || sequence)"
 
 
@@ -98,9 +99,6 @@ class Scope:
             labels = f"sequence_labels l on l.sequence = s.sequence and l.kind = {quote(kind)}"
             source = f"sequences s join {labels} where run = {self.run}"
         document = DOCUMENT.replace("|| sequence", "|| s.sequence")
-        if self.documents > MAX_UNITS:
-            groups = max(16, MAX_UNITS // (self.kinds()[kind] if kind else 1))
-            document = f"hash({document}) % {groups}"
         unit = f"(dense_rank() over (order by {label}, {document}) - 1)::int"
         return f"select s.sequence, {label} as label, {unit} as unit from {source}"
 
@@ -117,18 +115,35 @@ def groups(store: Store, run: int) -> dict[int, str]:
 
 def scope(store: Store, run: int | None = None) -> Scope:
     """The run asked for, or the newest complete one (or the newest of all, where none is). AnalysisError if there is none."""
-    rows = store.rows("select run, name, status from runs order by started desc nulls last, run desc")
-    if not rows:
-        raise AnalysisError(f"{store.path} holds no run; make one with: moescope trace MODEL --data DATA --store {store.path}")
-    known = {number: (name, status) for number, name, status in rows}
+    known = candidates(store)
     if run is not None and run not in known:
         raise AnalysisError(
             f"{store.path} has no run {run}; it has: {', '.join(f'{n} ({v[0]})' for n, v in sorted(known.items()))}"
         )
-    chosen = run if run is not None else next((n for n, _, status in rows if status == "complete"), rows[0][0])
-    notes = []
-    if run is None and len(rows) > 1:
-        notes.append(f"{len(rows)} runs are in the store; this is run {chosen} ({known[chosen][0]}), the newest complete one.")
-    if known[chosen][1] != "complete":
-        notes.append(f"Run {chosen} is {known[chosen][1]}: the figures hold for what it recorded so far.")
-    return Scope(store, chosen, notes)
+    taken = run if run is not None else next(iter(known))
+    status = known[taken][1]
+    notes = [] if status == "complete" else [f"Run {taken} is {status}: the figures hold for what it recorded so far."]
+    return Scope(store, taken, notes)
+
+
+def candidates(store: Store) -> dict[int, tuple[str, str]]:
+    """{run: name, status}, the complete ones first, and of them the newest. AnalysisError if there is none."""
+    rows = store.rows(
+        "select run, name, status from runs order by (status = 'complete') desc, started desc nulls last, run desc"
+    )
+    if not rows:
+        raise AnalysisError(f"{store.path} holds no run; make one with: moescope trace MODEL --data DATA --store {store.path}")
+    return {number: (name, status) for number, name, status in rows}
+
+
+def chosen(runs: dict[int, tuple[str, str]], taken: int, refused: Mapping[int, AnalysisError]) -> str:
+    """Which of several runs was taken, which others there are, and why those that were asked before it could not answer."""
+    if len(runs) == 1:
+        return ""
+    others = [f"run {n} ({name})" for n, (name, _) in runs.items() if n != taken and n not in refused]
+    said = f"{len(runs)} runs are in the store; this is run {taken} ({runs[taken][0]}), the newest that can answer."
+    said += f" There {'is' if len(others) == 1 else 'are'} also {', '.join(others[:MANY])}" if others else ""
+    said += f" and {len(others) - MANY} more." if len(others) > MANY else "." if others else ""
+    for n, why in list(refused.items())[:MANY]:
+        said += f" Run {n} ({runs[n][0]}) cannot: {str(why).partition(';')[0]}."
+    return said

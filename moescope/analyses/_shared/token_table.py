@@ -142,7 +142,7 @@ select token, sequence, unit as document, stack, vocab_id from kept join documen
 where so_far <= {limit} order by token"""
     frame = scope.store.sql(sql).df()
     if frame.empty:
-        raise AnalysisError(f"run {scope.run} holds no text tokens (images have none); this question is about text")
+        raise AnalysisError(f"run {scope.run} holds no text tokens (images have none); this question is about text: trace some")
     everything = scope.store.rows(
         f"select count(*) from tokens where run = {scope.run} and unit = 'text' and not coalesce(special, false)"
     )

@@ -19,14 +19,20 @@ routing of each document are held. Intervals: documents drawn anew (`statistics.
 import pandas as pd
 
 from ...errors import AnalysisError
+from ...statistics import Pool
 from ...store import Store
 from ...words import Portion
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import bars, heatmap, layers
+from .._shared.dealt_labels import Pooled, settled
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
 from .._shared.value_figures import ByValue, corrected, share
+from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .told import Told, choose, gated, names
+
+LIMITS = "it does not show that an expert is needed for any of them"
 
 
 def run(store: Store, run: int | None = None, kind: str | None = None, fdr: Portion = 0.05) -> Answer:
@@ -47,8 +53,8 @@ def run(store: Store, run: int | None = None, kind: str | None = None, fdr: Port
     sites = _sites(frame, names(here), fdr)
     sql = dict.fromkeys(("figures", "loads", "sites"), next(iter(sql.values()))) | sql
     frames = {"figures": frame, "sites": sites, "loads": loads}
-    reading = _reading(frame, names(here), fdr)
-    return Answer("conditions", "Specialization by condition", reading, here.run, frames, sql, notes + few_units(frame), charts)
+    said = _verdict(frame, fdr)
+    return Answer("conditions", "Specialization by condition", said, here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def _by(here: Scope, told: Told, notes: list[str]) -> list[pd.DataFrame]:
@@ -58,12 +64,15 @@ def _by(here: Scope, told: Told, notes: list[str]) -> list[pd.DataFrame]:
     notes.extend([said] if alone and said not in notes else [])
     counted = tables(here, told.sql)
     gates = tables(here, told.sql, "weight") if weighed else counted
-    rows = []
+    rows: list[pd.DataFrame | Pooled] = []
+    pools: dict[str, Pool] = {}
     for table, gate in zip(counted, gates) if weighed else ((t, t) for t in counted):
         chosen = gate if table.where["router"] in weighed else table
         if table.router["experts"] > 1 and chosen.counts.any():
-            rows += _figures(told, _ordered(told, chosen))
-    return rows
+            found, pairs = _compared(told, _ordered(told, chosen))
+            rows += [*found.information(), found.loads(pools)]
+            rows += found.divergences(pairs, "neighbours" if told.numbers else "pairs")
+    return settled(rows)
 
 
 def _ordered(told: Told, table: Table) -> Table:
@@ -72,12 +81,11 @@ def _ordered(told: Told, table: Table) -> Table:
     return Table(table.router, known, table.counts[:, [table.labels.index(value) for value in known], :])
 
 
-def _figures(told: Told, table: Table) -> list[pd.DataFrame]:
-    """Figures of one router, from counts or sums of weights (units, values, experts)."""
+def _compared(told: Told, table: Table) -> tuple[ByValue, list[tuple[int, int]]]:
+    """One router's counts or sums of weights (units, values, experts), and the pairs of values that are set side by side."""
     found, at = ByValue(table, "condition", told.kind), {name: i for i, name in enumerate(table.labels)}
     sides = [(told.values[i], told.values[j]) for i, j in told.pairs]
-    pairs = [(at[one], at[other]) for one, other in sides if one in at and other in at]
-    return [*found.information(), found.loads(), *found.divergences(pairs, "neighbours" if told.numbers else "pairs")]
+    return found, [(at[one], at[other]) for one, other in sides if one in at and other in at]
 
 
 def _sites(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> pd.DataFrame:
@@ -91,19 +99,23 @@ def _sites(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> pd.DataFrame
     return pd.DataFrame(made, columns=["kind", "block_type", "routers", "found", "mean_bits", "most_bits", "most_in"])
 
 
-def _reading(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> str:
-    bits = corrected(frame, "condition")
-    said = []
-    for kind, part in bits.groupby("subset", sort=True):
-        best, found = part.loc[part["value"].idxmax()], int((part["q"] <= fdr).sum())
-        if not found:
-            said.append(f"The {kind} tells no more of the experts than values dealt anew (least p {part['p'].min():.2g})")
-            continue
-        said.append(
-            f"The {kind} tells up to {best['value']:.3f} bits of an assignment beyond chance ({best['stack']} layer "
-            f"{best['layer']}), and something in {found} of {len(part)} routers"
+def _verdict(frame: pd.DataFrame, fdr: float) -> Verdict:
+    bits = clearest(corrected(frame, "condition"))
+    found = bits[bits["q"] <= fdr]
+    if found.empty:
+        told = ", ".join(f"the {kind}" for kind in bits["subset"].unique())
+        follows = (
+            f"Nothing that forwards were told ({told}) tells more of the experts than values dealt anew: {saying.most(bits)}"
         )
-    return "; ".join([said[0], *(s[0].lower() + s[1:] for s in said[1:])]) + "."
+        return verdict(follows, bits.iloc[0], frame, saying.NOTHING, bits, analyze("load"))
+    best = found.loc[found["value"].idxmax()]
+    said = [f"the {kind} in {saying.share_of(int((part['q'] <= fdr).sum()), len(part), 'router')}"
+            for kind, part in bits.groupby("subset", sort=True)]  # fmt: skip
+    follows = (
+        f"Routing follows what forwards were told ({'; '.join(said)}), most the {best['subset']} in "
+        f"{saying.layer(best, frame)}: {saying.amount(best)} of an assignment beyond chance"
+    )
+    return verdict(follows, best, frame, LIMITS, found, analyze("load"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

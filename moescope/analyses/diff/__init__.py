@@ -1,23 +1,24 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
 Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, block type and layer do. What is
-measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
+measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in (binomial tail, FDR).
 """
 
 import numpy as np
 import pandas as pd
 
-from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from ...words import RunNumber
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather, queries
 from .._shared.chart_forms import bars, layers
 from .._shared.contexts import words
 from .._shared.decision_sample import MOST, Sample
 from .._shared.matched_tokens import twins
-from .._shared.scope import Scope
+from .._shared.scope import Scope, scope
+from .._shared.verdict import Verdict, analyze, verdict
 from .changes import Pair
 
 
@@ -32,11 +33,17 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
         tokens.append(pair.tokens())
     if not rows:
         raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, block type and layer)")
-    frame = gather(rows)
-    frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True))}
+    changed = pd.concat(tokens, ignore_index=True)
+    frame = gather(rows, changed)
+    frames = {"figures": frame, "tokens": _words(here, changed)}
     sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
-    reading = _reading(frame, here.run, there.run)
-    return Answer("diff", "Router diff", reading, here.run, frames, sql, notes + few_units(frame), charts)
+    said = _verdict(frame, here.run, there.run)
+    return Answer("diff", "Router diff", said, here.run, frames, sql, notes + few_units(frame), charts)
+
+
+def beside(store: Store, run: int, other: int | None = None) -> list[int]:
+    """The run that is compared with."""
+    return [other if other is not None else _partner(scope(store, run))]
 
 
 def _partner(here: Scope) -> int:
@@ -79,7 +86,6 @@ def _margins(here: Scope, mine: Sample) -> dict[int, Array]:
 
 
 def _words(here: Scope, tokens: pd.DataFrame) -> pd.DataFrame:
-    tokens["q"] = st.fdr(tokens["p"].to_numpy(float))
     frame = tokens.merge(words(here), on="vocab_id", how="left").sort_values(["p", "n"], ascending=[True, False])
     return (
         frame[["stack", "layer", "router", "vocab_id", "text", "value", "chance", "n", "p", "q"]]
@@ -88,16 +94,21 @@ def _words(here: Scope, tokens: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _reading(frame: pd.DataFrame, run: int, other: int) -> str:
+def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
     sets, order = (frame[(frame["name"] == name) & (frame["subset"] == "")] for name in ("set changed", "order changed"))
-    top = sets.loc[sets["value"].idxmax()]
+    sets = sets.sort_values("value", ascending=False, kind="stable")
+    top, limits = sets.iloc[0], "it does not show whether an output changed with them"
+    ask = analyze("grouping", other=other)
     if not (sets["value"].any() or order["value"].any()):
-        return f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions."
-    return (
-        f"Between runs {run} and {other}, {sets['value'].mean():.2%} of decisions chose another set of experts and "
-        f"{order['value'].mean():.2%} the same set in another order; most in {top['stack']} layer {top['layer']} "
-        f"({top['value']:.2%})."
+        follows = f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions, "
+        follows += f"{saying.amount(top, '%')} in another set"
+        return verdict(follows, top, frame, limits, sets, ask)
+    follows = (
+        f"Between runs {run} and {other} another set of experts was chosen in {saying.number(100 * sets['value'].mean())} % of "
+        f"decisions and the same set in another order in {saying.number(100 * order['value'].mean())} %, most in "
+        f"{saying.layer(top, frame)} with {saying.amount(top, '%')} in another set"
     )
+    return verdict(follows, top, frame, limits, sets, ask)
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -24,11 +24,13 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...store import Store
 from ...words import Count, Some
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import chart
 from .._shared.label_questions import choose
 from .._shared.scope import scope
 from .._shared.token_table import LIMIT, Kind, Tokens, tokens
+from .._shared.verdict import Verdict, analyze, clearest, verdict
 from .maps import Agreement, cut, map_rows, tree
 
 Ints = np.ndarray
@@ -71,7 +73,7 @@ def run(
             frames.append(rows)
     figure = gather(frames)
     found = {"figures": figure, **found} | {k: v for k, v in items.items() if f"map of {k}" not in found}
-    return Answer("signatures", "Routing signatures", _reading(figure), here.run, found, dict.fromkeys(found, read.sql),
+    return Answer("signatures", "Routing signatures", _verdict(figure), here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(figure), charts)  # fmt: skip
 
 
@@ -172,17 +174,20 @@ def _alike(size: Floats) -> Ints:
     return np.asarray(np.argsort(np.argsort(size, kind="stable")) * parts // len(size))
 
 
-def _reading(frame: pd.DataFrame) -> str:
-    rows = frame[(frame["name"] == "adjusted mutual information") & frame["subset"].str.startswith("token types")]
-    said = [
-        f"{r['subset'].split(' by ')[1]} {r['value']:.2f} against {r['null_mean']:.2f} (q {r['q']:.3f})"
-        for _, r in rows.iterrows()
-    ]
-    return (
-        "Clusters of token types routed alike agree with (adjusted mutual information against its null): "
-        + ", ".join(said)
-        + "."
+def _verdict(frame: pd.DataFrame) -> Verdict:
+    rows = clearest(frame[frame["name"] == "adjusted mutual information"])
+    limits = "it does not show that a word changes experts with its label, and words of a label are alike in spelling too"
+    if rows.empty:
+        rows = frame[frame["name"].str.startswith("map")] if frame["name"].str.startswith("map").any() else frame
+        follows = "Token types are placed by the experts that ran for them; no partition of them could be compared"
+        return verdict(follows, rows.iloc[0], frame, limits, rows, analyze("syntax"))
+    found = rows[rows["q"] <= saying.FDR]
+    said = ", ".join(
+        f"{r['subset'].split(' by ')[1]} {saying.amount(r, 'of 1')}" for _, r in (found if len(found) else rows).iterrows()
     )
+    agree = "agree" if len(found) else "agree no more than shuffled labels do"
+    follows = f"Clusters of token types that are routed alike {agree} with their labels (adjusted mutual information: {said})"
+    return verdict(follows, rows.iloc[0], frame, limits, rows, analyze("syntax"), "partition")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

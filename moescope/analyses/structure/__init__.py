@@ -11,15 +11,18 @@ Each says its formulas, sources, and what its null holds constant. Router satura
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
+from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
-from .coactivation import coactivation_rows
+from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .coactivation import closest_pairs, coactivation_rows
 from .consistency import consistency_rows
 from .flow import paths, transitions
 from .repetition import repetition_rows
@@ -34,7 +37,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     notes = list(here.notes)
     taken = sample(here, notes, MOST)
     _kind, masks = _subsets(here, taken, by, notes)
-    pair_rows, pairs = coactivation_rows(taken)
+    pair_rows, cells = coactivation_rows(taken)
     path_rows, frequent = paths(taken)
     moves_sql = _moves_sql(here)
     alike, similar = likeness(here, taken, notes)
@@ -45,7 +48,8 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         )
     if not pair_rows:
         notes.append("No co-activation: no router chooses more than one expert per token.")
-    frame = gather(rows + alike)
+    frame = gather(rows + alike, cells)
+    pairs = closest_pairs(cells)
     frames = {
         "figures": frame,
         "pairs": pairs,
@@ -54,7 +58,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         "similarity": similar,
     }
     sql = dict.fromkeys(frames, taken.sql) | {"transitions": moves_sql, "similarity": similarity_sql(here)}
-    return Answer("structure", "Structure", _reading(frame), here.run, frames, sql, notes + few_units(frame), charts)
+    return Answer("structure", "Structure", _verdict(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
 
 def _subsets(here: Scope, taken: Sample, by: str | None, notes: list[str]) -> tuple[str, dict[str, Array]]:
@@ -78,22 +82,40 @@ select * exclude surprise from surprise qualify row_number() over (partition by 
 order by stack, layer, surprise desc"""
 
 
-def _reading(frame: Any) -> str:
-    first = frame[
-        (frame["name"] == "repetition, first choice") & (frame["estimator"] == "against load") & (frame["subset"] == "")
+def _verdict(frame: Any) -> Verdict:
+    whole = frame[frame["subset"] == ""]
+    first = clearest(whole[(whole["name"] == "repetition, first choice") & (whole["estimator"] == "against load")])
+    flow = clearest(frame[(frame["name"].str.startswith("I(expert; expert in")) & (frame["estimator"] == "less null mean")])
+    pairs = clearest(frame[(frame["name"] == "co-activation, mean of closest partners") & (frame["estimator"] == "paper")])
+    said = [*_repeats(first, frame), *_flows(flow, frame)]
+    rows = pd.concat([first.head(4), flow.head(4), *([pairs.head(4)] if not said else [])])
+    rows = rows if len(rows) else clearest(frame)
+    follows = "; ".join(said) or f"Experts go together by co-activation only: {saying.amount(rows.iloc[0], '%')} at the closest"
+    found = rows[rows["q"] <= saying.FDR]
+    limits = "it does not show whether experts follow each other or both follow the words" if len(found) else saying.NOTHING
+    row = (found if len(found) else rows).iloc[0]
+    return verdict(follows[0].upper() + follows[1:], row, frame, limits, rows, analyze("dimensionality"))
+
+
+def _repeats(first: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    if first.empty:
+        return []
+    if not (first["q"] <= saying.FDR).any():
+        return ["neighbouring tokens share their first expert no more often than tokens shuffled within documents"]
+    top = first[first["q"] <= saying.FDR].sort_values("value").iloc[-1]
+    return [
+        f"neighbouring tokens share their first expert in {saying.amount(top, '%')} of cases in {saying.layer(top, frame)}, "
+        f"where load alone gives {saying.number(100 * top['chance'])} %"
     ]
-    flow = frame[(frame["name"].str.startswith("I(expert; expert in")) & (frame["estimator"] == "less null mean")]
-    said = []
-    if len(first):
-        top = first.loc[first["value"].idxmax()]
-        said.append(
-            f"neighbouring tokens share their first expert in {first['value'].mean():.1%} of cases (load alone: "
-            f"{first['chance'].mean():.1%}; most in {top['stack']} layer {top['layer']}: {top['value']:.1%})"
-        )
-    if len(flow):
-        said.append(f"a layer's first choice tells {flow['value'].mean():.3f} bits of the next layer's beyond chance")
-    text = "; ".join(said) or "co-activation only: the run has no neighbouring tokens and one layer"
-    return text[0].upper() + text[1:] + "."
+
+
+def _flows(flow: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    if flow.empty:
+        return []
+    if not (flow["q"] <= saying.FDR).any():
+        return [f"a layer's first choice tells nothing of the next layer's, {saying.most(flow)}"]
+    top = flow[flow["q"] <= saying.FDR].sort_values("value").iloc[-1]
+    return [f"the first choice in {saying.layer(top, frame)} tells {saying.amount(top)} of the next layer's beyond chance"]
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

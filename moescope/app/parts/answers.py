@@ -14,9 +14,16 @@ from moescope.errors import MoescopeError
 BIG = 1_000_000  # decisions from which on an analysis waits for a click
 
 
-@st.cache_data(max_entries=40, show_spinner=False)
-def _answer(where: str, state: tuple[Any, ...], name: str, run: int, options: tuple[tuple[str, Any], ...]) -> tuple[Any, str]:
+def _answer(name: str, run: int, options: dict[str, Any]) -> tuple[Any, str]:
     """The answer, or the sentence of a refusal."""
+    from moescope import analyses
+
+    return _computed(analyses.depends(name, store_access.reader(), run, **options), name, run, tuple(sorted(options.items())))
+
+
+@st.cache_data(max_entries=40, show_spinner=False)
+def _computed(depends: str, name: str, run: int, options: tuple[tuple[str, Any], ...]) -> tuple[Any, str]:
+    """As `_answer`; in memory by what it depends on, so that no page draws it anew from the disk."""
     from moescope import analyses
 
     try:
@@ -62,22 +69,37 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     panels.section(entry["title"], entry["question"][:1].upper() + entry["question"][1:])
     label = f"Compute with nulls and intervals, over {wording.count(run['decisions'])} decisions"
     big = (run["decisions"] or 0) > BIG
-    if (wait or big or not url_state.attended) and not url_state.asked(label, f"ask-{name}", big):
+    later = (wait or big or not url_state.attended) and not _known(name, run["run"], options)
+    if later and not url_state.asked(label, f"ask-{name}", big):
         return
     with st.spinner("Counting, resampling and permuting …", show_time=True):
-        answer, refusal = _answer(
-            str(store_access.path()), store_access.held().look(), name, run["run"], tuple(sorted(options.items()))
-        )
+        answer, refusal = _answer(name, run["run"], options)
     if answer is None:
         panels.empty(f"{entry['title']} cannot be said of this run", refusal)
         return
-    panels.reading(answer.reading)
+    panels.reading(answer.verdict.sentence)
     (draw or show)(answer)
     for note in answer.notes[:6]:
         st.caption(f":material/info: {panels.plain(note, 400)}")
     with url_state.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
         if box.open:
             _tables(answer, entry)
+
+
+def _known(name: str, run: int, options: dict[str, Any]) -> bool:
+    """Whether it was computed before, here or at a terminal."""
+    from moescope import analyses
+
+    return analyses.known(name, store_access.reader(), run, **options)
+
+
+@panels.part
+def verdict(name: str, run: dict[str, Any], **options: Any) -> None:
+    """On top of a page what an analysis found, where that is known already."""
+    if known(name) and _known(name, run["run"], options):
+        answer, _ = _answer(name, run["run"], options)
+        if answer is not None:
+            panels.reading(answer.verdict.sentence)
 
 
 def show(answer: Any) -> None:

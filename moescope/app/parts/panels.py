@@ -106,7 +106,7 @@ def reading(text: str) -> None:
 
 def coded(text: str) -> str:
     """Safe inside HTML, what is in backquotes as code."""
-    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(markup(text, 900).split("`")))
+    return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(markup(text, 2000).split("`")))
 
 
 def small_count_note(n: float | None) -> None:

@@ -28,8 +28,8 @@ PAUSE_S = 3.0  # a growing store is not re-opened more often than this, or than 
 class Reader(Store):
     """A Store over one cursor of the locked connection: what analyses take."""
 
-    def __init__(self, path: Path, con: duckdb.DuckDBPyConnection) -> None:
-        self.path, self.con, self._unfinished = path, con, True
+    def __init__(self, path: Path, con: duckdb.DuckDBPyConnection, state: tuple[Any, ...] | None = None) -> None:
+        self.path, self.con, self._unfinished, self.opened = path, con, True, state
 
 
 class SharedStore:
@@ -132,7 +132,9 @@ def _rows(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _
 def reader() -> Reader:
     """The store as analyses take it."""
     here = held()
-    return Reader(here.path, here.cursor())
+    state = here.look()
+    cursor = here.cursor()
+    return Reader(here.path, cursor, state if here.state == state else None)
 
 
 def has(table: str) -> bool:

@@ -62,6 +62,7 @@ def render() -> None:
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)
         return
+    answers.verdict("importance", run)
     panels.guarded(measured, run)
     panels.guarded(ablation_form.show, run)
     answers.ask("importance", run)

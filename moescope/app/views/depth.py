@@ -88,6 +88,7 @@ def render() -> None:
             "Every token goes through every block; one that skips: `moescope trace mor --data text --store STORE`",
         )
         return
+    answers.verdict("depth", run)
     text(run, stacks)
     answers.ask("depth", run, draw=figures)
 

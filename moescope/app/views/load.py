@@ -138,6 +138,7 @@ def render() -> None:
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)
         return
+    answers.verdict("load", run)
     heat(run)
     leaves.show(run)
     by_layer(run)

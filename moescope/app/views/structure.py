@@ -153,6 +153,7 @@ def render() -> None:
     if run is None or layer is None:
         panels.unrouted(run)
         return
+    answers.verdict("structure", run)
     left, right = st.columns([3, 2], gap="large")
     with left:
         flow(run, layer)
