@@ -4,6 +4,7 @@ Arrays of counts carry their cells on the last axes; everything is vectorised ov
 """
 
 from ._types import Array
+from .common_mean import common_draws
 from .dealing import dealt
 from .information import entropy, jensen_shannon, miller_madow, mutual_information, normalized_information
 from .loads import gini, max_violation, shares, variation
@@ -22,7 +23,7 @@ from .resampling import (
 from .significance import fdr, p_value, t_tail
 
 __all__ = [
-    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "dealt", "document_draws", "entropy", "fdr", "gini",
-    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "orders",
-    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
+    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "common_draws", "dealt", "document_draws", "entropy", "fdr",
+    "gini", "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information",
+    "orders", "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
 ]  # fmt: skip
