@@ -1,6 +1,6 @@
 """What an analysis answers with: tidy frames, their SQL, a sentence, notes and charts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -158,15 +158,16 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator.
+def gather(frames: list[pd.DataFrame], family: Sequence[str] = ("name", "estimator")) -> pd.DataFrame:
+    """One frame of figures; q is Benjamini-Hochberg over all rows that agree in `family` (name and estimator; (): all rows).
 
     AnalysisError where there is not one figure.
     """
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    for _, rows in frame.groupby(["name", "estimator"]).groups.items():
+    groups = frame.groupby(list(family)).groups.values() if family else [frame.index]
+    for rows in groups:
         frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
     return frame
 

@@ -11,10 +11,10 @@ it was given. At a budget of n experts a domain's n experts of most mass have ra
 
 Nulls. Coverage: expert numbers shifted in each document by a number of its own, which holds each document's unevenness and asks
 whether it is the same experts in all: of as many experts as are in the committee, those that take most are counted, so that
-having chosen them explains nothing. The overlap lies between two: its chance is random sets of the same sizes, its null mean what
-domains alike would give (documents drawn again within their domain about the distribution of all, which holds how well each is
-known). It has no p: whether domains differ is asked by `specialization`. Intervals hold the committee and draw documents within
-domains.
+having chosen them explains nothing. The overlap lies between two: its chance is random sets of the same sizes, its null mean
+what domains alike would give (documents drawn again within their domain about the distribution of all, which holds how well
+each is known). It has no p: whether domains differ is asked by `specialization`. Intervals hold the committee and draw
+documents within domains. q is over all rows of the answer.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ def run(
             rows += figured
             committees += found
     written, sql["phases"] = by_phase(here, top_p, notes)
-    frame = gather([*rows, *written])
+    frame = gather([*rows, *written], family=())
     frames = {"figures": frame, "committees": pd.DataFrame(committees)}
     sql = {"figures": sql.get("committees", sql["phases"]), "committees": sql["phases"]} | sql
     said = reading(frame, frames["committees"], top_p, SHIFTED)

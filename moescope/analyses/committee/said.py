@@ -11,7 +11,7 @@ def reading(frame: pd.DataFrame, committees: pd.DataFrame, top_p: float, null: s
     if cover.empty:
         return _of_phases(frame[frame["name"] == "prompt and continuation"])
     standing, routers = cover[cover["q"] <= 0.05], cover["router"].nunique()
-    family = f"q over {len(cover)} routers and budgets"
+    family = "q over all figures here"
     if standing.empty:
         return (
             f"No committee stands in any of {routers} routers: leading experts take no more of every domain than experts whose "
@@ -30,8 +30,8 @@ def _takes(best: Any, committees: pd.DataFrame, null: str, family: str) -> str:
     experts = f"expert {who['experts']} takes" if who["size"] == 1 else f"experts {who['experts']} take"
     span = "" if pd.isna(best["ci_low"]) else f" [{best['ci_low']:.1%}, {best['ci_high']:.1%}]"
     return (
-        f"{experts} {best['value']:.1%}{span} of the routing weight, each {who['kind']} counting alike ({best['chance']:.1%} at "
-        f"even load, {best['null_mean']:.1%} under the null: {null}; {best['units']} documents; {family})."
+        f"{experts} {best['value']:.1%}{span} of the routing weight, each {who['kind']} counting alike ({best['chance']:.1%} "
+        f"at even load, {best['null_mean']:.1%} under the null: {null}; {best['units']} documents; {family})."
     )
 
 
