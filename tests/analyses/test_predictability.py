@@ -28,7 +28,7 @@ def stores(tmp_path_factory):
     folder = tmp_path_factory.mktemp("predictability")
     plants = {"verbs": [synthetic.verbs(3)], "follows": [follows()], "chance": [], "tilt": [synthetic.tilt(2.0)]}
     for name, planted in plants.items():
-        synthetic.make(folder / f"{name}.duckdb", *planted, documents=10, tokens=30)
+        synthetic.make(folder / f"{name}.duckdb", *planted, documents=24 if name == "follows" else 10, tokens=30)
     return folder
 
 

@@ -19,6 +19,7 @@ Megatron's analyze_routing_predictability.py applies a layer's router to the hid
 hidden states, so that is asked of the live model: `moescope experiment lookahead`.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -39,7 +40,7 @@ from .active import RANDOM, SHUFFLED, active
 from .guesses import BOTH, Contexts, by_document, guessed
 
 MOST = 2_000_000  # assignments in memory
-FLIPS, SHUFFLES = 999, 19
+FLIPS, SHUFFLES = 4999, 19
 GUESSED, BITS, BEYOND = "assignments guessed", "known of an assignment (bits)", "known beyond the token (bits)"
 FLIPPED = "signs of the documents' gains over {} flipped"
 MEGATRON = "Megatron-LM tools/moe_routing/analyze_routing_jaccard.py"
@@ -115,9 +116,10 @@ def _gain(
                    draws=(weights @ gain) / np.maximum(weights @ total, 1), **common)  # fmt: skip
 
 
+@lru_cache(maxsize=2)
 def _signs(units: int) -> Array:
     """(FLIPS, documents) of ±1."""
-    return np.random.default_rng(0).choice([-1.0, 1.0], (FLIPS, units))
+    return np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.float32), (FLIPS, units))
 
 
 def _jaccard(taken: Sample, where: dict[str, Any], last: int, experts: int, orders: list[Array]) -> list[pd.DataFrame]:
@@ -163,8 +165,8 @@ def _reading(frame: pd.DataFrame) -> str:
     return (
         f"From the {best['estimator']} {best['value']:.2f} bits{span} of an assignment are known beyond load in "
         f"{best['stack']} layer {best['layer']}, and {share['value']:.1%} of its experts guessed ({share['null_mean']:.1%} "
-        f"from load, {share['chance']:.1%} by chance; {best['units']} documents, each guessed from others); some guess is better "
-        f"than load in {known['router'].nunique()} of {routers} routers (q <= 0.05 over all figures here)."
+        f"from load, {share['chance']:.1%} by chance; {best['units']} documents, each guessed from others); some guess is "
+        f"better than load in {known['router'].nunique()} of {routers} routers (q <= 0.05 over all figures here)."
     )
 
 
