@@ -3,8 +3,8 @@
 * risk difference (SteerMoE, arXiv 2509.09660): share of the tokens of the first set for which an expert ran, less that of the
   second: see `contrast.py` for its null. The authors change the experts of largest absolute difference.
 * experts by the two-fold rule (Monet, arXiv 2412.04139): an expert is a domain's if the domain gives it at least twice the
-  share that any other domain does; how many a router has. Null: domains alike, each with its own number and length of documents,
-  redrawn about the distribution of all. With few tokens, chance alone doubles many shares.
+  share that any other domain does; how many a router has. Null: domains alike, each with its own number and length of
+  documents, redrawn about the distribution of all. With few tokens, chance alone doubles many shares.
 * effects: what forcing or barring those experts did to the loss of each set, from `moescope experiment steer` (docs there);
   without it this says what goes together, not what causes what.
 q of the risk differences is over all experts of all routers. Intervals draw documents within their set.

@@ -1,0 +1,81 @@
+"""Experiments with a live model: what is planted is found, what is alike is not, and analyses read what was kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planted import planted, texts, upcycled
+
+import moescope
+from moescope import analyses
+from moescope.errors import AnalysisError, InputError
+from moescope.interventions import experiments
+from moescope.models.loading import Loaded
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Loaded, Path]]:
+    folder, found = tmp_path_factory.mktemp("experiments"), {}
+    for name, model in {"planted": planted(), "upcycled": upcycled()}.items():
+        found[name] = Loaded(name, model), folder / f"{name}.duckdb"
+        moescope.trace(found[name][0], texts(3), found[name][1], batch_size=12)
+    return found
+
+
+def made(stores: Any, which: str, name: str, **options: Any) -> Any:
+    loaded, store = stores[which]
+    experiments.experiment(name, loaded, store, **options)
+    return analyses.run(experiments.checked(name, {}).ANALYSIS, store)
+
+
+@pytest.mark.parametrize("entry", experiments.catalogue(), ids=lambda entry: entry["name"])
+def test_every_experiment_says_what_it_asks_and_who_shows_it(entry: dict[str, Any]) -> None:
+    assert entry["title"]
+    assert entry["question"].endswith("?")
+    assert len(entry["method"]) > 100
+    assert entry["analysis"] in {a["name"] for a in analyses.catalogue()}
+
+
+def test_a_router_that_is_needed_regrets_less_than_a_draw_and_one_that_is_not_does_not(stores: Any) -> None:
+    answer = made(stores, "planted", "regret", tokens=48, alternatives=3)
+    whole = answer.figures("regret (nats)", subset="").iloc[0]
+    assert whole["value"] < whole["null_mean"]
+    assert whole["q"] <= 0.05
+    assert whole["ci_low"] <= whole["value"] <= whole["ci_high"]
+    assert "In 1 of 1 layers the executed experts are better" in answer.reading
+    tokens = answer.frames["tokens"]
+    assert len(tokens) == 48
+    assert tokens["regret"].is_monotonic_decreasing
+    answer = made(stores, "upcycled", "regret", tokens=24, alternatives=4)
+    whole = answer.figures("regret (nats)", subset="")
+    assert whole["value"].max() < 1e-4
+    assert not (whole["q"] <= 0.05).any()
+
+
+def test_an_experiment_takes_the_place_of_the_one_before(stores: Any) -> None:
+    loaded, store = stores["upcycled"]
+    for tokens in (4, 3):
+        experiments.experiment("regret", loaded, store, tokens=tokens, alternatives=2, layers="1")
+    with moescope.open(store) as opened:
+        rows = opened.rows("select layer, n, extra from measures where extra->>'experiment' = 'regret' and subset = ''")
+    assert [(layer, n) for layer, n, _ in rows] == [(1, 3), (1, 3)]
+    assert json.loads(rows[0][2])["null"].startswith("the executed set drawn evenly")
+
+
+def test_refusals(stores: Any, tmp_path: Path) -> None:
+    loaded, store = stores["planted"]
+    for name, options, words in (
+        ("dreams", {}, "there is no experiment 'dreams'; there are: "),
+        ("regret", {"depth": 3}, "regret has no option 'depth'; it has: layers, tokens"),
+        ("regret", {"tokens": 0}, "must be a whole number from 1"),
+        ("regret", {"layers": "7"}, "no router in layer 7"),
+    ):
+        with pytest.raises(InputError, match=words):
+            experiments.experiment(name, loaded, store, **options)
+    other = tmp_path / "other.duckdb"
+    moescope.trace(stores["upcycled"][0], texts(1), other)
+    with pytest.raises(InputError, match="no complete run of this model"):
+        experiments.experiment("regret", loaded, other)
+    with pytest.raises(AnalysisError, match="moescope experiment regret MODEL"):
+        analyses.run("regret", other)
