@@ -19,7 +19,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Loaded, 
     folder, found = tmp_path_factory.mktemp("experiments"), {}
     for name, model in {"planted": planted(), "upcycled": upcycled()}.items():
         found[name] = Loaded(name, model), folder / f"{name}.duckdb"
-        moescope.trace(found[name][0], texts(3), found[name][1], batch_size=12)
+        moescope.trace(found[name][0], texts(8), found[name][1], batch_size=32)
     return found
 
 
@@ -79,3 +79,43 @@ def test_refusals(stores: Any, tmp_path: Path) -> None:
         experiments.experiment("regret", loaded, other)
     with pytest.raises(AnalysisError, match="moescope experiment regret MODEL"):
         analyses.run("regret", other)
+
+
+def test_the_expert_that_says_the_next_word_writes_it_and_the_others_do_not(stores: Any) -> None:
+    answer = made(stores, "planted", "writes")
+    direct = answer.figures("direct attribution to the next token (logits)")
+    each = direct[direct["expert"].notna()].set_index("expert")
+    assert each.index[each["q"] <= 0.05].tolist() == [0]
+    assert each["value"][0] > each["ci_low"][0] > each["null_mean"][0]
+    peaks = answer.figures("peak of the mean update (z)").set_index("expert")
+    assert answer.frames["dictionary"].iloc[0]["expert"] == 0
+    words = {int(w) for w in answer.frames["dictionary"].iloc[0]["promotes"].split(", ")[:8]}
+    assert words == set(range(4, 12))  # domain a's
+    assert peaks["value"].idxmax() == 0
+
+
+def test_attribution_is_the_change_of_the_logit_where_nothing_else_is_in_between(stores: Any) -> None:
+    """In a model of one layer the direct path is all there is: with the norm held, attributions sum to what experts add."""
+    import torch
+
+    from moescope.contracts import find
+    from moescope.interventions.experiments._unembedding import unembedding
+    from moescope.proof import observed
+    from moescope.routers.contribution import contribution
+
+    model: Any = stores["upcycled"][0].model
+    ids = torch.arange(4, 16)[None]
+    with torch.no_grad():
+        out, final = unembedding(model, lambda: model(input_ids=ids))
+        with final, observed(find(model)) as calls:
+            logits = model(input_ids=ids).logits[0]
+        call = next(reversed(calls.values()))[0]
+        added = sum(contribution(call, expert) for expert in range(4))
+        rest = final.states[0] - added
+        through = (out.scaled(added, final.states[0]) + out.scaled(rest, final.states[0])) @ out.weight.T
+    assert torch.allclose(through, logits.float(), atol=1e-4)
+
+
+def test_random_experts_write_nothing_in_particular(stores: Any) -> None:
+    answer = made(stores, "upcycled", "writes")
+    assert not (answer.figures("direct attribution to the next token (logits)")["q"] <= 0.05).any()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pandas as pd
+import torch
 
 from ...analyses._shared.experiments import KEY, rows_of
 from ...discover import modules
@@ -71,7 +72,7 @@ def experiment(
     """
     module, path = checked(name, options), Path(store)
     check_alone(loaded.model, "experiment with it")
-    with open_store(path) as opened:
+    with open_store(path) as opened, torch.no_grad():
         here = setting(loaded, opened, run, report)
         found: Found = module.run(here, **options)
     rows = rows_of(name, here.run, found.figures, found.more)

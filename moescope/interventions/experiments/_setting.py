@@ -54,7 +54,7 @@ class Setting:
         return {"stack": stack, "layer": layer, "router": router}
 
     def routers(self, layers: str | int | None, kinds: Sequence[str] = ("token_choice",)) -> list[Site]:
-        """Routers of the decoder in these layers ("3,5-7"; None: all) that were traced. InputError or ModelError if none fits."""
+        """Routers of the decoder in these layers ("3,5-7"; None: all) that were traced; an error if none fits."""
         wanted = None if layers is None else numbers(str(layers))
         found = [s for s in chosen(self.sites, wanted) if s.path in self.keys and s.stack == "decoder"]
         fitting = [s for s in found if s.kind in kinds]
