@@ -65,8 +65,8 @@ def _reading(frame: pd.DataFrame, dictionary: pd.DataFrame) -> str:
     span = "" if pd.isna(best["ci_low"]) else f" [{best['ci_low']:+.2f}, {best['ci_high']:+.2f}]"
     return (
         f"{said}; in {len(writing)} of {len(whole)} layers experts write for the token that comes, most in layer "
-        f"{best['layer']}: {best['value']:+.2f} logits{span} on the direct path ({best['null_mean']:+.2f} for their other tokens' next ones; "
-        f"{best['units']} documents; q <= 0.05 over all figures here)."
+        f"{best['layer']}: {best['value']:+.2f} logits{span} on the direct path ({best['null_mean']:+.2f} for their other "
+        f"tokens' next ones; {best['units']} documents; q <= 0.05 over all figures here)."
     )
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from planted import planted, texts, upcycled
 
@@ -86,7 +87,7 @@ def test_the_expert_that_says_the_next_word_writes_it_and_the_others_do_not(stor
     direct = answer.figures("direct attribution to the next token (logits)")
     each = direct[direct["expert"].notna()].set_index("expert")
     assert each.index[each["q"] <= 0.05].tolist() == [0]
-    assert each["value"][0] > each["ci_low"][0] > each["null_mean"][0]
+    assert each["value"][0] >= each["ci_low"][0] > each["null_mean"][0]
     peaks = answer.figures("peak of the mean update (z)").set_index("expert")
     assert answer.frames["dictionary"].iloc[0]["expert"] == 0
     words = {int(w) for w in answer.frames["dictionary"].iloc[0]["promotes"].split(", ")[:8]}
@@ -119,3 +120,27 @@ def test_attribution_is_the_change_of_the_logit_where_nothing_else_is_in_between
 def test_random_experts_write_nothing_in_particular(stores: Any) -> None:
     answer = made(stores, "upcycled", "writes")
     assert not (answer.figures("direct attribution to the next token (logits)")["q"] <= 0.05).any()
+
+
+def test_barring_the_expert_that_a_set_needs_acts_on_that_set_alone(stores: Any) -> None:
+    answer = made(stores, "planted", "steer", first="a", second="b", experts=1)
+    rows = answer.figures("change of loss (nats per token)").set_index(["estimator", "subset"])
+    barred = rows.xs("deactivated: experts of the first")
+    assert barred["value"]["domain=a"] > 1
+    assert barred["value"]["domain=b"] == pytest.approx(0, abs=1e-9)
+    only = barred.loc["domain=a less b"]
+    assert only["p"] <= 0.05  # four documents of each set are left, and of 70 splits two are as far apart
+    assert np.isnan(only["ci_low"])
+    other = rows.xs("deactivated: experts of the second")
+    assert other["value"].abs().max() < 1e-6  # domain b's expert does nothing, whatever its control does
+    risk = answer.figures("risk difference")
+    assert risk.loc[risk["value"].idxmax(), "expert"] == 0
+
+
+def test_steering_experts_that_are_alike_does_nothing(stores: Any) -> None:
+    answer = made(stores, "upcycled", "steer", first="a", second="b")
+    rows = answer.figures("change of loss (nats per token)")
+    assert len(rows) == 24  # two sides and their controls, two ways, two sets and their difference
+    assert rows["value"].abs().max() < 1e-4
+    with pytest.raises(InputError, match="two sets of four documents"):
+        made(stores, "upcycled", "steer", first="a", second="z")

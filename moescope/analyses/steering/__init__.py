@@ -20,7 +20,7 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
-from .._shared.chart_forms import heatmap, layers
+from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.experiments import kept, sql_of
 from .._shared.scope import Scope, scope
@@ -28,6 +28,7 @@ from .contrast import Contrast
 
 STEERMOE, MONET = "SteerMoE 2509.09660, risk difference", "Monet 2412.04139"
 RISK, TWICE = "risk difference", "experts by the two-fold rule"
+CHANGE = "change of loss (nats per token)"  # of `moescope experiment steer`
 DEALT = "documents dealt anew among the two sets, differences over their errors"
 ALIKE = "documents drawn within their domain about the distribution of all"
 DRAWS, TIMES = 199, 2.0
@@ -54,7 +55,7 @@ def run(
     effects, _ = kept(store, here.run, "steer")
     if effects.empty:
         notes.append("What forcing or barring them does is not known yet: make it with moescope experiment steer MODEL STORE.")
-    frame = gather([*rows, *([effects] if len(effects) else [])])
+    frame = gather([*rows, *([effects] if len(effects) else [])], family=("name",))
     frames = {"figures": frame, "two-fold": pd.DataFrame(monosemantic)}
     every = {"figures": sql, "two-fold": sql, "tokens": tokens, "effects": sql_of(here.run, "steer")}
     return Answer("steering", "Steering by experts", _reading(frame, kind), here.run, frames, every,
@@ -140,7 +141,25 @@ def _reading(frame: pd.DataFrame, kind: str) -> str:
     return (
         f"{len(known)} of {len(risks)} experts run oftener in one set than in the other (q <= 0.05 over all experts), foremost "
         f"expert {top['expert']} of {top['stack']} layer {top['layer']} ({top['subset']}: {top['value']:+.1%} of tokens{span}, "
-        f"{top['units']} documents); {beyond}. That they cause what differs is for moescope experiment steer to show."
+        f"{top['units']} documents); {beyond}. {_effects(frame[frame['name'] == CHANGE])}"
+    )
+
+
+def _effects(rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "That they cause what differs is for moescope experiment steer to show."
+    own = rows[rows["subset"].str.contains(" less ")]
+    control = own[own["estimator"].str.contains("control ")].set_index("estimator")["value"]
+    own = own[own["estimator"].str.contains("experts ")]
+    only = own[own["q"] <= 0.05]
+    if only.empty:
+        return f"Forcing or barring them is not seen to act on one set more than on the other ({own['units'].max()} documents)."
+    best = only.loc[only["value"].abs().idxmax()]
+    like = control.get(best["estimator"].replace("experts", "control"), float("nan"))
+    return (
+        f"{best['estimator'].capitalize()}: the loss of {best['subset']} changes by {best['value']:+.3f} nats per token "
+        f"(experts of like load: {like:+.3f}; q {best['q']:.2g} over all effects; {best['units']} documents left out of the "
+        "choice)."
     )
 
 
@@ -148,5 +167,7 @@ def charts(answer: Answer) -> dict[str, Chart]:
     """Risk differences by layer and expert; effects by what was done, where there are some."""
     sql = answer.sql["figures"]
     drawn = {"risk difference by layer and expert": heatmap(answer.figures(RISK), "Risk difference", sql)}
+    if len(effects := answer.figures(CHANGE)):
+        drawn["change of loss"] = bars(effects, "Change of loss (nats per token)", sql, "estimator", "subset")
     drawn["two-fold rule by layer"] = layers(answer.figures(TWICE), "Experts by the two-fold rule", sql)
     return drawn

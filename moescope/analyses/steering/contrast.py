@@ -17,11 +17,15 @@ DEALS = 999
 
 @dataclass(frozen=True)
 class Contrast:
-    """`ran` (documents, experts) and `tokens` (documents,) of both sets; `first` (documents,) bool."""
+    """`ran` (documents, experts) and `tokens` (documents,) of both sets; `first` (documents,) bool.
+
+    `counts`: `ran` counts tokens; False where it is a sum of anything else, such as changes of a loss.
+    """
 
     ran: Array
     tokens: Array
     first: Array
+    counts: bool = True
 
     def difference(self, first: Array) -> tuple[Array, Array]:
         """(..., experts) risk differences and their squared errors, for sets `first` (..., documents) as floats.
@@ -38,7 +42,7 @@ class Contrast:
             off = off + rate**2 * (member @ self.tokens**2)[..., None]
             value = value + sign * rate
             seen = np.maximum(off, 0) * (count / np.maximum(count - 1, 1) / np.maximum(n, 1) ** 2)[..., None]
-            error = error + np.maximum(seen, pooled * (1 - pooled) / np.maximum(n, 1)[..., None])
+            error = error + (np.maximum(seen, pooled * (1 - pooled) / np.maximum(n, 1)[..., None]) if self.counts else seen)
         return np.asarray(value), np.asarray(error)
 
     def tested(self, seed: int = 0) -> tuple[Array, Array, Array]:
@@ -48,7 +52,7 @@ class Contrast:
         value, error = self.difference(self.first.astype(float))
         null, null_error = self.difference(dealt)
         seen, under = (np.abs(v) / np.sqrt(np.maximum(e, 1e-18)) for v, e in ((value, error), (null, null_error)))
-        alive = self.ran.sum(0) > 0
+        alive = (self.ran != 0).any(0)
         under = np.sort(under[:, alive].ravel())
         above = len(under) - np.searchsorted(under, seen - 1e-9, "left")
         return value, null, np.where(alive, (1 + above) / (1 + len(under)), np.nan)

@@ -35,7 +35,7 @@ class Unembedding:
 
 
 def unembedding(model: Any, run: Any) -> tuple[Unembedding, "Final"]:
-    """Found in one forward `run()`: the norm is the module whose output the head takes. ModelError where there is no such pair."""
+    """Found in one forward `run()`: the norm is the module whose output the head takes. ModelError without a head."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
     if head is None or not hasattr(head, "weight"):
         raise ModelError("the model has no unembedding that can be found (get_output_embeddings), so nothing is read as logits")
