@@ -27,7 +27,8 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Loaded, 
 def made(stores: Any, which: str, name: str, **options: Any) -> Any:
     loaded, store = stores[which]
     experiments.experiment(name, loaded, store, **options)
-    return analyses.run(experiments.checked(name, {}).ANALYSIS, store)
+    shows = {entry["name"]: entry["analysis"] for entry in experiments.catalogue()}
+    return analyses.run(shows[name], store)
 
 
 @pytest.mark.parametrize("entry", experiments.catalogue(), ids=lambda entry: entry["name"])
@@ -144,3 +145,51 @@ def test_steering_experts_that_are_alike_does_nothing(stores: Any) -> None:
     assert rows["value"].abs().max() < 1e-4
     with pytest.raises(InputError, match="two sets of four documents"):
         made(stores, "upcycled", "steer", first="a", second="z")
+
+
+def pairs(path: Path, count: int = 8, **more: Any) -> str:
+    """Prompts of domain a whose last word decides the next one; corrupted by a word of domain b in its place."""
+    lines = []
+    for n in range(count):
+        word = 4 + n % 7
+        lines.append({"prompt": [4, 5, word], "true": word + 1, "foil": 40, "corrupted": [4, 5, 13]} | more)
+    path.write_text("\n".join(json.dumps(line) for line in lines))
+    return str(path)
+
+
+def test_the_expert_that_knows_brings_the_word_back(stores: Any, tmp_path: Path) -> None:
+    answer = made(stores, "planted", "tracing", cases=pairs(tmp_path / "c.jsonl"), positions="all")
+    layer = answer.figures("rescue by the layer (logits)").set_index("subset")["value"]
+    expert = answer.figures("rescue by an expert's update (logits)").set_index(["expert", "subset"])["value"]
+    assert layer[""] > 1
+    assert expert[0, ""] == pytest.approx(layer[""], abs=1e-4)  # top-1: the block's update is its expert's
+    assert abs(layer["position -2"]) < 1e-5  # attention gives nothing
+    assert answer.figures("rescue by the layer (logits)").set_index("subset")["q"][""] <= 0.05
+    assert answer.notes[-1] == "8 of 8 cases had the margin and the drop that were asked for."
+
+
+def test_noise_on_the_subject_corrupts_and_the_whole_update_of_every_layer_restores(stores: Any, tmp_path: Path) -> None:
+    loaded, store = stores["planted"]
+    path = pairs(tmp_path / "c.jsonl", subject=[2])
+    lines = [{k: v for k, v in json.loads(line).items() if k != "corrupted"} for line in Path(path).read_text().splitlines()]
+    Path(path).write_text("\n".join(map(json.dumps, lines)))
+    figures = experiments.experiment("tracing", loaded, store, cases=path, noise=8.0)
+    rescue = figures[figures["name"] == "rescue by the layer (logits)"].iloc[0]
+    assert rescue["value"] > 0
+    assert rescue["units"] >= 1
+
+
+def test_cases_that_cannot_be_used_are_refused_with_their_line(stores: Any, tmp_path: Path) -> None:
+    loaded, store = stores["planted"]
+    for more, words in (
+        ({"corrupted": [4, 5]}, "line 1 of .*the prompts have 3 and 2 tokens"),
+        ({"prompt": "Paris is in"}, "without a tokenizer"),
+        ({"true": None}, "line 1 of .* is no case"),
+        ({"true": 40}, "none of 1 cases .* has a margin"),
+    ):
+        with pytest.raises(InputError, match=words):
+            experiments.experiment("tracing", loaded, store, cases=pairs(tmp_path / "c.jsonl", 1, **more))
+    with pytest.raises(InputError, match="there is no file"):
+        experiments.experiment("tracing", loaded, store, cases=str(tmp_path / "none.jsonl"))
+    with pytest.raises(InputError, match="tracing needs the option 'cases'"):
+        experiments.experiment("tracing", loaded, store)

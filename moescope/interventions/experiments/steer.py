@@ -123,8 +123,8 @@ def _ranked(
     con.register("steered", frame)
     try:
         ran = con.execute(
-            "select router, expert, side, count(*) as n from assignments join tokens using (token) join steered using (sequence)"
-            " where assignments.run = ? and not dropped group by all", [here.run]
+            "select router, expert, side, count(*) as n from assignments join tokens using (token) join steered using "
+            "(sequence) where assignments.run = ? and not dropped group by all", [here.run]
         ).df()  # fmt: skip
         looked = dict(con.execute(
             "select side, count(*) from tokens join steered using (sequence) where run = ? group by side", [here.run]
