@@ -57,11 +57,12 @@ def command(
         raise InputError(f"there is no store {store}; make it with moescope trace {model} --data DATA --store {store}")
     check_target(store)
     loaded = load_model(model, **loading(load, quiet))
-    figures = _made(experiments, name, loaded, store, run, options, quiet)
+    found = _made(experiments, name, loaded, store, run, options, quiet)
     if as_json:
-        click.echo(figures.to_json(orient="records"))
+        click.echo(found.figures.to_json(orient="records"))
     elif not quiet:
-        click.echo(f"{len(figures)} figures are kept:  moescope analyze {module.ANALYSIS} {store}")
+        kept = f"{len(found.figures)} figures are kept:  moescope analyze {module.ANALYSIS} {store}"
+        click.echo(found.said or kept)
 
 
 def _made(experiments: Any, name: str, loaded: Any, store: Path, run: int | None, options: dict[str, Any], quiet: bool) -> Any:

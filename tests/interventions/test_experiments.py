@@ -173,7 +173,7 @@ def test_noise_on_the_subject_corrupts_and_the_whole_update_of_every_layer_resto
     path = pairs(tmp_path / "c.jsonl", subject=[2])
     lines = [{k: v for k, v in json.loads(line).items() if k != "corrupted"} for line in Path(path).read_text().splitlines()]
     Path(path).write_text("\n".join(map(json.dumps, lines)))
-    figures = experiments.experiment("tracing", loaded, store, cases=path, noise=8.0)
+    figures = experiments.experiment("tracing", loaded, store, cases=path, noise=8.0).figures
     rescue = figures[figures["name"] == "rescue by the layer (logits)"].iloc[0]
     assert rescue["value"] > 0
     assert rescue["units"] >= 1
@@ -193,3 +193,17 @@ def test_cases_that_cannot_be_used_are_refused_with_their_line(stores: Any, tmp_
         experiments.experiment("tracing", loaded, store, cases=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match="tracing needs the option 'cases'"):
         experiments.experiment("tracing", loaded, store)
+
+
+def test_router_inputs_are_written_and_tell_of_the_router_that_takes_them(stores: Any, tmp_path: Path) -> None:
+    loaded, store = stores["planted"]
+    found = experiments.experiment("states", loaded, store, path=str(tmp_path / "x.npz"), layer=0)
+    assert found.said.startswith("768 tokens of 48 features are in")
+    with np.load(tmp_path / "x.npz") as written, moescope.open(store) as opened:
+        ids = dict(opened.rows("select token, vocab_id from tokens"))
+        largest = written["features"].argmax(1)  # embeddings are one-hot
+        assert largest.tolist() == [ids[int(token)] for token in written["token"]]
+    answer = analyses.run("features", store, path=str(tmp_path / "x.npz"), k=8)
+    assert answer.figures("F1 of a sparse probe", estimator="k=8")["value"].min() > 0.9
+    with pytest.raises(InputError, match=r"a new \.npz file"):
+        experiments.experiment("states", loaded, store, path=str(tmp_path / "x.npz"), layer=0)

@@ -1,8 +1,9 @@
 """Predictability: how much of a router's choices is known without the model, and how many experts does a batch wake?
 
 * known of an assignment, in bits: held-out log likelihood of the experts that ran under a guess, over that under the guess from
-  load alone. What guesses know (position, token id, bigram, who ran in the layer before), and how, is in `guesses.py`. Other
-  documents teach, so that nothing is learned by heart, and a guess that knows nothing loses a little.
+  load alone. What guesses know (position, token id, bigram, who ran in the layer before), and how, is in
+  `_shared/guesses.py`. Other documents teach, so that nothing is learned by heart, and a guess that knows nothing loses a
+  little.
 * known beyond the token: the same of guesses that know more, less that from token id.
 * assignments guessed: share of the experts that ran that are among the k of highest score. Chance: k / E. It moves little where
   the experts that always run are the best guess anyhow.
@@ -34,10 +35,10 @@ from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import layers
 from .._shared.decision_sample import Sample, bits, by_unit, one_hot, sample, shuffles
+from .._shared.guesses import BOTH, Contexts, by_document, guessed
 from .._shared.scope import scope
 from .active import NAME as ACTIVE
 from .active import RANDOM, SHUFFLED, active
-from .guesses import BOTH, Contexts, by_document, guessed
 
 MOST = 2_000_000  # assignments in memory
 FLIPS, SHUFFLES = 4999, 19

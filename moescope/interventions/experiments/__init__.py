@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import pandas as pd
 import torch
 
 from ...analyses._shared.experiments import KEY, rows_of
@@ -64,7 +63,7 @@ def experiment(
     run: int | None = None,
     report: Callable[[int, int], None] | None = None,
     **options: Any,
-) -> pd.DataFrame:
+) -> Found:
     """Make one experiment on the inputs of a run (else the last complete one of this model); its figures go into the store.
 
     They take the place of what the same experiment left of that run. `report(done, of)` is called as it goes on. InputError,
@@ -75,6 +74,8 @@ def experiment(
     with open_store(path) as opened, torch.no_grad():
         here = setting(loaded, opened, run, report)
         found: Found = module.run(here, **options)
+    if found.figures.empty:
+        return found
     rows = rows_of(name, here.run, found.figures, found.more)
 
     def change(con: Any) -> None:
@@ -84,4 +85,4 @@ def experiment(
         con.unregister("experiment_rows")
 
     change_store(path, change)
-    return found.figures
+    return found

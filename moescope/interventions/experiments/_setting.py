@@ -22,10 +22,11 @@ from ..rows import baseline
 
 @dataclass
 class Found:
-    """Figures (columns of answers) and, for each row, what else is to be kept of it (`extra` of `measures`)."""
+    """Figures (columns of answers; none where nothing is measured), and what else is kept of each row (`extra`)."""
 
     figures: pd.DataFrame
     more: list[dict[str, Any]] | None = None
+    said: str = ""  # of what was made beside figures
 
 
 @dataclass

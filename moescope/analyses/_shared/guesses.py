@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...statistics import Array
-from .._shared.decision_sample import Sample, by_unit, one_hot
+from .decision_sample import Sample, by_unit, one_hot
 
 FOLDS = 5
 BEFORE, BOTH = "layer before", "token id and layer before"
@@ -64,6 +64,20 @@ def guessed(contexts: Contexts, rows: Array, chosen: Array, experts: int, before
         for name, score in scores.items():
             bits = (np.log2(score / scores["load"]) * ran[test]).sum(1)
             found.setdefault(name, np.zeros((2, len(rows))))[:, test] = _hits(score, ran[test], k[test]), bits
+    return found
+
+
+def held_out(contexts: Contexts, rows: Array, chosen: Array, experts: int, name: str) -> Array:
+    """(tokens, E) of one guess over the guess from load: above 1 where the expert is likelier than it is at large."""
+    ran, fold = one_hot(chosen, experts), contexts.fold[rows]
+    codes = {n: np.unique(code[rows], return_inverse=True)[1] for n, code in contexts.code.items()}
+    known = {n: contexts.code[n][rows] >= 0 for n in codes}
+    found = np.ones((len(rows), experts))
+    for number in range(FOLDS):
+        (test,), train = np.nonzero(fold == number), fold != number
+        if len(test) and train.any():
+            scores = _scores(codes, known, ran, train, test, None)
+            found[test] = scores[name] / scores["load"]
     return found
 
 
