@@ -207,3 +207,36 @@ def test_router_inputs_are_written_and_tell_of_the_router_that_takes_them(stores
     assert answer.figures("F1 of a sparse probe", estimator="k=8")["value"].min() > 0.9
     with pytest.raises(InputError, match=r"a new \.npz file"):
         experiments.experiment("states", loaded, store, path=str(tmp_path / "x.npz"), layer=0)
+
+
+def test_a_router_looks_ahead_where_the_states_hardly_change(stores: Any, tmp_path: Path) -> None:
+    """Two layers with one router and experts that add nothing: the layer before says it all; other routers say nothing."""
+    import torch
+    from planted import mixtral
+
+    models = {"same": mixtral(1, k=2, layers=2), "other": mixtral(1, k=2, layers=2)}
+    for name, model in models.items():
+        first, second = model.model.layers
+        with torch.no_grad():
+            for layer in (first, second):
+                layer.mlp.experts.down_proj.zero_()
+                layer.self_attn.o_proj.weight.zero_()
+            if name == "same":
+                second.mlp.gate.weight.copy_(first.mlp.gate.weight)
+            else:
+                first.mlp.gate.weight.normal_()
+                second.mlp.gate.weight.normal_()
+    found = {}
+    for name, model in models.items():
+        loaded, store = Loaded(name, model), tmp_path / f"{name}.duckdb"
+        moescope.trace(loaded, texts(3), store, batch_size=12)
+        experiments.experiment("lookahead", loaded, store)
+        found[name] = analyses.run("predictability", store)
+    each = found["same"].figures("assignments predicted from the layer before").set_index("estimator")
+    assert each["value"].to_dict() == {"definition": 1.0, "own input": 1.0}
+    assert each["q"]["definition"] <= 0.05
+    load = found["same"].figures("load predicted from the layer before").set_index("estimator")["value"]
+    assert load["cosine"] == pytest.approx(1.0)
+    assert load["Spearman"] == pytest.approx(1.0)
+    each = found["other"].figures("assignments predicted from the layer before").set_index("estimator")
+    assert each["value"]["own input"] == 1.0

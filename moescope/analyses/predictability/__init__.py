@@ -17,7 +17,7 @@
 q is over all rows of the answer.
 
 Megatron's analyze_routing_predictability.py applies a layer's router to the hidden states of the layer before; a store holds no
-hidden states, so that is asked of the live model: `moescope experiment lookahead`.
+hidden states, so that is asked of the live model by `moescope experiment lookahead MODEL STORE`, whose figures stand here then.
 """
 
 from functools import lru_cache
@@ -35,6 +35,7 @@ from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import layers
 from .._shared.decision_sample import Sample, bits, by_unit, one_hot, sample, shuffles
+from .._shared.experiments import kept, sql_of
 from .._shared.guesses import BOTH, Contexts, by_document, guessed
 from .._shared.scope import scope
 from .active import NAME as ACTIVE
@@ -62,8 +63,9 @@ def run(store: Store, run: int | None = None) -> Answer:
         rows += _guesses(taken, contexts, where, experts, there, chosen, last)
         rows += [] if last is None else _jaccard(taken, where, last, experts, orders)
         rows += active(taken, where, experts, there, chosen, orders)
-    frame = gather(rows, family=())
-    sql = {"figures": taken.sql}
+    ahead, _ = kept(store, here.run, "lookahead")
+    frame = gather([*rows, *([ahead] if len(ahead) else [])], family=())
+    sql = {"figures": taken.sql, "lookahead": sql_of(here.run, "lookahead")}
     return Answer("predictability", "Predictability", _reading(frame), here.run, {"figures": frame}, sql,
                   notes + few_units(frame), charts)  # fmt: skip
 
@@ -180,6 +182,8 @@ def charts(answer: Answer) -> dict[str, Chart]:
     }
     batches = answer.figures(ACTIVE, estimator=RANDOM)
     drawn["experts active by batch"] = layers(batches, "Share of experts active, tokens at random", sql, "subset")
+    if len(ahead := answer.figures("load predicted from the layer before")):
+        drawn["load predicted from the layer before"] = layers(ahead, "Load predicted from the layer before", sql, "estimator")
     if len(frame := answer.figures("Jaccard with the layer before")):
         drawn["Jaccard with the layer before"] = layers(frame, "Jaccard with the layer before", sql)
     return drawn
