@@ -1,6 +1,6 @@
 """What an analysis answers with: a verdict, tidy frames, their SQL, notes and charts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
@@ -176,8 +176,10 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One frame of figures; q: `statistics.fdr` with name and estimator as the family.
+def gather(
+    frames: list[pd.DataFrame], cells: pd.DataFrame | None = None, family: Sequence[str] = ("name", "estimator")
+) -> pd.DataFrame:
+    """One frame of figures; q: `statistics.fdr` with the columns `family` as the family (name and estimator; (): all rows).
 
     `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
     figure.
@@ -185,11 +187,12 @@ def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
+    named = frame[list(family)].astype(str).agg("\n".join, axis=1) if family else pd.Series("", frame.index)
+    families, p = named.to_numpy(str), frame["p"].to_numpy(float)
     more = cells is not None and len(cells) > 0
     if more and cells is not None:
-        family, p = np.concatenate([family, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
-    q = st.fdr(p, family)
+        families, p = np.concatenate([families, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
+    q = st.fdr(p, families)
     if cells is not None:
         cells["q"] = q[len(frame) :] if more else np.zeros(0)
     return frame.assign(q=q[: len(frame)])
