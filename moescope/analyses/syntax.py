@@ -90,7 +90,14 @@ def _rows(q: Question, where: dict[str, Any], found: Information, read: Tokens) 
     draws = found.draws(st.bootstrap_weights(len(found.total)))
     first = figures(where, name, found.plugin, estimator="plug-in", null=found.null, **common)
     second = figures(
-        where, name, found.value, estimator="corrected", null=found.null - found.null.mean(), draws=draws, **common
+        where,
+        name,
+        found.value,
+        estimator="corrected",
+        null=found.null - found.null.mean(),
+        draws=draws,
+        information=True,
+        **common,
     )
     p, said = _tested(q, found, read.chosen[int(where["router"])][:, :1])
     rows = [first.assign(p=p, p_from=said), second.assign(p=p, p_from=said)]
@@ -98,7 +105,8 @@ def _rows(q: Question, where: dict[str, Any], found: Information, read: Tokens) 
     if q.given in ("token", "token and document") and entropy > 0:
         more = common | {"source": f"corrected {name} / H(label | {q.given}), Theil 1970", "null_name": "", "n": common["n"]}
         form = f"given {q.given}"
-        rows.append(figures(where, KNOWN, found.value / entropy, estimator=form, draws=draws / entropy, **more))
+        known = figures(where, KNOWN, found.value / entropy, estimator=form, **more)
+        rows.append(known.assign(ci_low=second["ci_low"] / entropy, ci_high=second["ci_high"] / entropy))
     return rows
 
 
@@ -123,7 +131,7 @@ def _versus(asked: list[Question]) -> list[pd.DataFrame]:
         return []
     for (where, a), (_, b) in zip(form.found, meaning.found):
         weights = st.bootstrap_weights(len(a.total))
-        draws = a.draws(weights) / h_form - b.draws(weights, seed=2) / h_meaning
+        draws = a.settled(weights) / h_form - b.settled(weights, seed=2) / h_meaning
         value = a.value / h_form - b.value / h_meaning
         units = int(((a.total > 0) & (b.total > 0)).sum())
         p = st.document_tail(draws, value, units)

@@ -78,7 +78,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     weights = st.bootstrap_weights(len(shared.total))
     scale = (weights @ shared.total / total)[:, None]
     noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)
-    draws = st.without_noise(weights @ sums / np.maximum(scale, 1e-9) + noise, null)
+    draws = weights @ sums / np.maximum(scale, 1e-9) + noise
     best, share = measure.excess(shared.label)
     names = [f"{kind.name}={kind.names[label]}" for label in best]
     common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
@@ -87,7 +87,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     place = where | {"expert": np.arange(experts), "subset": np.array(names)}
     source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
     null = null - null.mean(0)
-    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
+    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name, information=True,
                     source=source, **common)  # fmt: skip
     first = first.assign(**dict(zip(("p", "p_from"), _tested(value, null + mean, chosen, experts, shared))))
     if given != beyond(kind.held):

@@ -119,7 +119,13 @@ class Information:
         """
         linear = (weights @ self.sums) / np.maximum(weights @ self.total, 1)
         noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
-        return resampling.without_noise(linear + noise, self.null)
+        return np.asarray(linear + noise)
+
+    def settled(self, weights: Floats, seed: int = 1) -> Floats:
+        """The same, of the spread that the value has (see `resampling.information_interval`), for differences of two."""
+        draws, own = self.draws(weights, seed), float(np.var(self.null, ddof=1))
+        wide = max(float(draws.var()), 1e-300)
+        return np.asarray(self.value + (draws - draws.mean()) * np.sqrt((own + max(wide - 3 * own, 0)) / wide))
 
     @property
     def p(self) -> float:

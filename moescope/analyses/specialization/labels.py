@@ -95,8 +95,8 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     rows = [
         figures(where, name, plug, estimator="plug-in", source="Shannon 1948", draws=draws, null=base, bounds=most, **common),
         figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2], **common),
-        figures(where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=st.without_noise(draws, base),
-                null=base - bias, **common),
+        figures(where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=draws, null=base - bias,
+                information=True, **common),
         figures(where, "NMI(label; expert)", norm[0], source="over the mean entropy", draws=norm[1], null=norm[2], bounds=(0, 1),
                 **common),
     ]  # fmt: skip
