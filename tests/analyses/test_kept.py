@@ -41,8 +41,8 @@ def computed(monkeypatch, tmp_path):
         frame = answer.gather([answer.figures(where, "made", [0.5, 0.25], source="made", n=7, units=3)])
         words = pd.DataFrame({"text": ["a", None], "n": pd.array([1, None], dtype="Int64")})
         frames = {"figures": frame, "words": words}
-        return Answer(name, "Made", f"Made of {times[name]}.", scope(store, run).run, frames, dict.fromkeys(frames, "from runs"),
-                      ["a note"], LOAD.charts)  # fmt: skip
+        sql, sentence = dict.fromkeys(frames, "from runs"), f"Made of {times[name]}."
+        return Answer(name, "Made", sentence, scope(store, run).run, frames, sql, ["a note"], charts)
 
     def load(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         return said("load", store, run)
@@ -146,6 +146,15 @@ def test_options_and_code_matter_and_a_default_is_no_other(computed, store, monk
     assert computed["load"] == 3
     analyses.run("load", store, 1, fresh=True)
     assert computed["load"] == 4
+
+
+def test_a_file_that_an_option_names_matters(computed, store, tmp_path):
+    file = tmp_path / "features.npz"
+    for content, times in (("a", 1), (None, 1), ("bb", 2)):
+        if content:
+            file.write_text(content)
+        analyses.run("load", store, 1, by=str(file))
+        assert computed["load"] == times
 
 
 def test_a_comparison_depends_on_both_runs(computed, store):

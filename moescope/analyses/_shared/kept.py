@@ -55,8 +55,18 @@ def key(module: ModuleType, store: Store, run: int, options: Mapping[str, Any]) 
     if store.rows("select count(*) from runs where status = 'running' and list_contains(?, run)", [runs])[0][0]:
         return None
     contents = [digest(store, one, reads_ablations(module)) for one in runs]
-    said = [FORM, module.__name__, code_of(module), runs, contents, sorted(options.items())]
+    said = [FORM, module.__name__, code_of(module), runs, contents, sorted(options.items()), _files(options)]
     return hashlib.sha256(json.dumps(said, default=str).encode()).hexdigest()
+
+
+def _files(options: Mapping[str, Any]) -> list[Any]:
+    """The states of files that options name."""
+    found: list[Any] = []
+    for named in filter(None, (value for _, value in sorted(options.items()) if isinstance(value, str | Path))):
+        with suppress(OSError, ValueError):
+            stat = Path(named).stat()
+            found.append([str(Path(named).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])
+    return found
 
 
 def _beside(module: ModuleType, store: Store, run: int, options: Mapping[str, Any]) -> list[int]:
