@@ -240,3 +240,36 @@ def test_a_router_looks_ahead_where_the_states_hardly_change(stores: Any, tmp_pa
     assert load["Spearman"] == pytest.approx(1.0)
     each = found["other"].figures("assignments predicted from the layer before").set_index("estimator")
     assert each["value"]["own input"] == 1.0
+
+
+def test_the_command_line(stores: Any, tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from moescope.cli import main
+
+    loaded, store = stores["planted"]
+    loaded.model.save_pretrained(tmp_path / "model")
+
+    def say(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["experiment", *words], standalone_mode=False)
+        return int(isinstance(result.exception, Exception)), str(result.exception or result.output)
+
+    failed, text = say("--list")
+    assert not failed
+    assert [line.split("  ")[0] for line in text.splitlines()] == [e["name"] for e in experiments.catalogue()]
+    failed, text = say(
+        "regret", str(tmp_path / "model"), str(store), "-p", "tokens=2", "-p", "alternatives=1", "-p", "layers=0"
+    )
+    assert not failed, text
+    assert f"figures are kept:  moescope analyze regret {store}" in text
+    failed, text = say("regret", str(tmp_path / "model"), str(store), "-q", "--json", "-p", "tokens=2", "-p", "alternatives=1")
+    assert {row["name"] for row in json.loads(text)} >= {"regret (nats)", "regret of a token (nats)"}
+    for words, why in (
+        (("regret", "model"), "say moescope experiment NAME MODEL STORE"),
+        (("dreams", "model", str(store)), "there is no experiment 'dreams'"),
+        (("regret", "model", str(tmp_path / "none.duckdb")), "there is no store"),
+        (("regret", "model", str(store), "-p", "run=1"), "run is no option of an experiment"),
+    ):
+        failed, text = say(*words)
+        assert failed
+        assert why in text
