@@ -148,7 +148,7 @@ class Tracer:
         if status == "complete":
             self.run = self._together.shared(self.run)
             if self.run is None:
-                raise ModelError(why_nothing(self.model, self._recorder.left_out.outside))
+                raise ModelError(self._recorder.refused or why_nothing(self.model, self._recorder.left_out.outside))
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
