@@ -199,7 +199,8 @@ def _data(
         raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
     if streams and not isinstance(inputs, Dataset):
         return stream(inputs, limit=limit, pad_id=pad_id(loaded), **reading)
-    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=_enough(loaded, asked, bool(reading.get("skip_bad"))), **reading)
+    enough = _enough(loaded, asked, bool(reading.get("skip_bad")))
+    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
 
 
 def _enough(loaded: Loaded, asked: Asked, skip_bad: bool) -> Callable[[Example], bool] | None:
