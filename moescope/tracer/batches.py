@@ -199,10 +199,11 @@ def _data(
         raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
     if streams and not isinstance(inputs, Dataset):
         return stream(inputs, limit=limit, pad_id=pad_id(loaded), **reading)
-    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=_enough(loaded, asked), **reading)
+    enough = _enough(loaded, asked, bool(reading.get("skip_bad")))
+    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
 
 
-def _enough(loaded: Loaded, asked: Asked) -> Callable[[Example], bool] | None:
+def _enough(loaded: Loaded, asked: Asked, skip_bad: bool) -> Callable[[Example], bool] | None:
     """Whether examples, one after the other, have given `max_tokens` tokens: a generator need not end."""
     if asked.max_tokens is None:
         return None
@@ -211,7 +212,11 @@ def _enough(loaded: Loaded, asked: Asked) -> Callable[[Example], bool] | None:
     def enough(example: Example) -> bool:
         one = Dataset("inputs", "", example.kind, [example])
         seed = asked.seed + next(numbers)
-        tokens[0] += sum(map(len, windows(loaded, one, asked.max_length, seed, asked.generate > 0)))
+        try:
+            tokens[0] += sum(map(len, windows(loaded, one, asked.max_length, seed, asked.generate > 0)))
+        except InputError:  # which is counted when its windows are drawn
+            if not skip_bad:
+                raise
         return tokens[0] >= most
 
     return enough

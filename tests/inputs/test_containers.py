@@ -1,14 +1,20 @@
 """The same rows are the same examples in every container, by path or by object, whole or as a stream."""
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import containers
+import datasets
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import moescope
 from moescope.cli import main
+from moescope.errors import InputError
 from moescope.inputs import Dataset, Example, Span, read, stream
 from moescope.models.loading import load
 
@@ -144,3 +150,38 @@ def test_a_name_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = stream("some/set:en")
     assert told(found.examples) == WANTED
     assert (found.name, asked) == ("some/set:en", [(("some/set", "en"), {"streaming": True})])
+
+
+def _png(n: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.full((4, 6), n, np.uint8)).save(out, "png")
+    return out.getvalue()
+
+
+def _shard(members: list[tuple[str, bytes]]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def test_pictures_alone_are_images(tmp_path: Path) -> None:
+    """Of a shard with classes, and of a data set that streams; a broken one is said, or left out."""
+    members = [(f"{n:03}.{ending}", content) for n in range(3) for ending, content in (("png", _png(n)), ("cls", b"%d\n" % n))]
+    (tmp_path / "a.tar").write_bytes(_shard(members))
+    features = datasets.Features({"image": datasets.Image(), "class": datasets.Value("string")})
+    kept = datasets.Dataset.from_list([{"image": {"bytes": _png(n)}, "class": str(n)} for n in range(3)], features=features)
+    for data in (tmp_path / "a.tar", kept, kept.to_iterable_dataset()):
+        for way in (read, stream):
+            found = way(data)
+            assert found.kind == "image"
+            assert [(e.row, dict(e.labels), e.image.tolist() if e.image is not None else None) for e in found.examples] == [
+                (n, {"class": str(n)}, [[n] * 6] * 4) for n in range(3)
+            ]
+    (tmp_path / "b.tar").write_bytes(_shard([*members[:2], ("001.png", b"no picture"), *members[3:]]))
+    with pytest.raises(InputError, match=r"b.tar, row 1 is not an image that Pillow can read"):
+        read(tmp_path / "b.tar")
+    assert [e.row for e in stream(tmp_path / "b.tar", skip_bad=True).examples] == [0, 2]

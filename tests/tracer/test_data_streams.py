@@ -202,6 +202,16 @@ def test_what_ran_before_a_bad_row_is_kept(tmp_path: Path, model: Any, row: int)
             assert opened.rows("select status, sequences from runs") == [("complete", 59 + repair)]
 
 
+def test_max_tokens_count_what_is_left(tmp_path: Path, model: Any) -> None:
+    data = [{"input_ids": [3, 200]}, *rows()]
+    for number, streams in enumerate((False, True)):
+        moescope.trace(model, iter(data), tmp_path / "a.duckdb", max_tokens=9, stream=streams, reading={"skip_bad": True})
+        with moescope.open(tmp_path / "a.duckdb") as store:
+            ran = store.rows("select source_row, tokens from sequences where run = ? order by 1", [number])
+        lengths = [len(row["input_ids"]) for row in rows()]
+        assert ran == [(n + 1, size) for n, size in enumerate(lengths) if sum(lengths[:n]) < 9]
+
+
 def test_the_first_row_is_bad(tmp_path: Path, model: Any) -> None:
     """Nothing is written, and nothing said of what is kept."""
     with pytest.raises(InputError) as caught:
