@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..store.write.change import check_target, try_clean_up
 from .batching import Batch, Reached, all_rows, batches_of
 from .drawing import Asked, Drawn
 from .feeding import override, pad_id, run_batch
+from .media_feeding import to_prove_on
 from .going_on import go_on, key_of, origin, resumable, whole_run
 from .options import Options
 from .session import Tracer
@@ -109,6 +110,10 @@ def _traced(
     tracer: Tracer, loaded: Loaded, drawn: Drawn, batches: Iterator[Batch], report: Report | None, overrides: Mapping[str, Any]
 ) -> int:
     """Run all batches; what there is to say of the data is kept however it ends."""
+    first = next(batches, None)
+    if first is not None and (inputs := to_prove_on(loaded, first.windows, pad_id(loaded) or 0)) is not None:
+        tracer.prove_on(inputs)
+    batches = chain([first] if first is not None else [], batches)
     with tracer:
         try:
             for reached in _run(tracer, loaded, drawn, batches, overrides):

@@ -46,5 +46,7 @@ def _pixels(info: Any) -> Iterator[tuple[tuple[str, int | None, str | None], np.
 def _frames(info: Any, number: int) -> int:
     """How many frames a film's tokens have."""
     pieces = info.pieces
+    if pieces is None:
+        return 1
     own = pieces.frame[(pieces.unit == 2) & (pieces.medium == number)]
     return int(own.max()) + 1 if own.size and own.max() >= 0 else 1

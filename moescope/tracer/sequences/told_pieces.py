@@ -35,6 +35,6 @@ def of_pictures(infos: Sequence[Any], size: int) -> list[Any]:
     """What is known of the pictures and films of texts, one for each, where a tower sees so many of them; else the texts' own."""
     if not any(info.media for info in infos):
         return list(infos)
-    bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "made_labels": {}, "pieces": None, "media": ()}
-    each = [replace(info, **bare) for info in infos for medium in info.media if medium.kind != "audio"]
+    bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "made_labels": {}, "pieces": None, "shown": {}}
+    each = [replace(info, media=(medium,), **bare) for info in infos for medium in info.media if medium.kind != "audio"]
     return each if len(each) == size else []
