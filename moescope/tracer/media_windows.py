@@ -12,7 +12,7 @@ from ..models.loading import Loaded
 from ..models.multimodal.asking import Question, ask
 from ..models.multimodal.places import UNITS, VIEWS, Pieces, pieces
 from ..models.multimodal.processor import array, batch_of
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]
 _ONE = {"image": "an image", "video": "a video", "audio": "sound"}

@@ -148,7 +148,7 @@ class Tracer:
         if status == "complete":
             self.run = self._together.shared(self.run)
             if self.run is None:
-                raise ModelError(why_nothing(self.model, self._recorder.left_out.outside))
+                raise ModelError(self._recorder.refused or why_nothing(self.model, self._recorder.left_out.outside))
 
     def prove_on(self, inputs: Mapping[str, Any]) -> None:
         """Prove the routers on these, instead of on made-up tokens."""

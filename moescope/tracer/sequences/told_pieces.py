@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .naming import Named
+from .named import Named
 
 
-def told(named: Named, row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, ...] | None:
+def told_pieces(named: Named, row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, ...] | None:
     """(tokens,) unit, frame, y and x; unit -1 where nothing is said. None where nothing is said of any.
 
     Frames are labels that come with the sequence, and so they are -1 here.
