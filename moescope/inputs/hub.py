@@ -18,7 +18,7 @@ from ._reading.options import Options
 from ._reading.part_labels import COLUMNS
 from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy
-from .images import decode
+from .images import decode, of_rows
 
 SUFFIXES: frozenset[str] = frozenset()
 TAKES = frozenset({"text_column", "label_columns", "split", "chat", "prompt"})
@@ -47,10 +47,8 @@ def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
     """Examples of a data set that is loaded, or that streams."""
     image_columns = [name for name, kind in (data.features or {}).items() if type(kind).__name__ == "Image"]
     if image_columns and options.text_column is options.prompt is None and "text" not in data.column_names:
-        if not hasattr(data, "__len__"):
-            raise InputError(
-                f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
-            )
+        if options.stream or not hasattr(data, "__len__"):
+            return of_rows(_Named(_undecoded(data), {image_columns[0]}), image_columns[0], options, source)
         return _images(data, image_columns[0], options, source)
     seen = media_columns(data.column_names or MEDIA, options)
     more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS, *seen}

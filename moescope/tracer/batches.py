@@ -77,7 +77,11 @@ def trace(
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
     plan |= {} if batch_tokens is None else {"batch_tokens": batch_tokens}
     check_plan(store, name=name, seed=seed, **plan)
-    loaded, store, overrides = _loaded(model, tokenizer, processor, device, dtype, loading or {}), Path(store), dict(overrides or {})
+    loaded, store, overrides = (
+        _loaded(model, tokenizer, processor, device, dtype, loading or {}),
+        Path(store),
+        dict(overrides or {}),
+    )
     asked = _asked(loaded, plan, seed)
     data = _data(inputs, loaded, limit, reading or {}, asked, stream)
     if overrides:
@@ -186,7 +190,9 @@ def _loaded(model: Any, tokenizer: Any, processor: Any, device: str, dtype: str,
     if is_processor(tokenizer):
         processor, tokenizer = tokenizer, None
     if processor is not None and not is_processor(processor):
-        raise InputError(f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own")
+        raise InputError(
+            f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own"
+        )
     if isinstance(model, Loaded):
         return model
     if isinstance(model, nn.Module):
@@ -204,10 +210,11 @@ def _data(
         raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
     if streams and not isinstance(inputs, Dataset):
         return stream(inputs, limit=limit, pad_id=pad_id(loaded), **reading)
-    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=_enough(loaded, asked), **reading)
+    enough = _enough(loaded, asked, bool(reading.get("skip_bad")))
+    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
 
 
-def _enough(loaded: Loaded, asked: Asked) -> Callable[[Example], bool] | None:
+def _enough(loaded: Loaded, asked: Asked, skip_bad: bool) -> Callable[[Example], bool] | None:
     """Whether examples, one after the other, have given `max_tokens` tokens: a generator need not end."""
     if asked.max_tokens is None:
         return None
@@ -216,7 +223,11 @@ def _enough(loaded: Loaded, asked: Asked) -> Callable[[Example], bool] | None:
     def enough(example: Example) -> bool:
         one = Dataset("inputs", "", example.kind, [example])
         seed = asked.seed + next(numbers)
-        tokens[0] += sum(map(len, windows(loaded, one, asked.max_length, seed, asked.generate > 0)))
+        try:
+            tokens[0] += sum(map(len, windows(loaded, one, asked.max_length, seed, asked.generate > 0)))
+        except InputError:  # which is counted when its windows are drawn
+            if not skip_bad:
+                raise
         return tokens[0] >= most
 
     return enough

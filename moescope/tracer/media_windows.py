@@ -116,9 +116,7 @@ def _labelled(
     own = [_back(pair, question.kept) for pair in offsets]
     words = align(example.words, own) if example.words else ()
     marks, bare = label_tokens(example.spans, own)
-    told = replace(
-        info, words=words, word_labels=[word.labels for word in example.words], token_labels={**labels, **marks}
-    )
+    told = replace(info, words=words, word_labels=[word.labels for word in example.words], token_labels={**labels, **marks})
     return told, False, bare
 
 

@@ -37,9 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return found
 
 
-def test_pieces_are_laid_over_their_picture(
-    store: Path, drawn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pieces_are_laid_over_their_picture(store: Path, drawn: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     opened(store, "tokens", monkeypatch, sequence="0")
     (data,) = [one for one in drawn if "panels" in one]
     names = [(panel["name"], panel["height"], panel["width"]) for panel in data["panels"]]

@@ -83,6 +83,12 @@ def _shards(path: Path, write: Callable[[Path, list[dict[str, Any]]], Any], endi
         write(path / f"part-{number:05}-of-00003{ending}", ROWS[first : first + 4])
 
 
+def _parquet() -> bytes:
+    out = io.BytesIO()
+    parquet.write_table(table(), out)
+    return out.getvalue()
+
+
 FILES: dict[str, Callable[[Path], Any]] = {
     "a.jsonl": lambda path: path.write_bytes(JSONL),
     "a.ndjson": lambda path: path.write_bytes(b"\xef\xbb\xbf" + JSONL.replace(b"\n", b"\r\n")),
@@ -99,7 +105,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "a.tsv": lambda path: _csv(path, "\t"),
     "a.parquet": lambda path: parquet.write_table(table(), path, row_group_size=3),
     "polars.parquet": lambda path: pl.DataFrame(ROWS).write_parquet(path),
-    "a.parquet.gz": lambda path: path.write_bytes(gzip.compress(pl.DataFrame(ROWS).write_parquet(b := io.BytesIO()) or b.getvalue())),
+    "a.parquet.gz": lambda path: path.write_bytes(gzip.compress(_parquet())),
     "stream.arrow": _stream,
     "file.arrow": _file,
     "a.feather": lambda path: feather.write_feather(table(), path, compression="zstd"),

@@ -83,7 +83,9 @@ def test_pictures_are_kept(family: str, traced: Path) -> None:
             "left join token_labels v on v.token = t.token and v.kind = 'view' "
             "where t.unit <> 'audio' order by all"
         )
-        towers = store.rows("select p.sequence, medium, frame, \"view\" from pictures p join sequences using (sequence) where stack = 'vision'")
+        towers = store.rows(
+            "select p.sequence, medium, frame, \"view\" from pictures p join sequences using (sequence) where stack = 'vision'"
+        )
     assert [row for row in kept if row not in towers] == there
     assert kept
 
@@ -93,7 +95,9 @@ def test_a_tower_with_routers_sees_each_picture(traced: Path) -> None:
     if not (traced / "dots3_note.duckdb").exists():
         pytest.skip("torchvision is not beside the environment: make lays it there")
     with moescope.open(traced / "dots3_note.duckdb") as store:
-        seen = store.rows("select sequence, source_row, height, width, tokens from sequences where stack = 'vision' and run = 0 order by 1")
+        seen = store.rows(
+            "select sequence, source_row, height, width, tokens from sequences where stack = 'vision' and run = 0 order by 1"
+        )
         first = store.rows("select y, x from tokens where sequence = ? order by position limit 8", [seen[0][0]])
         labels = store.rows("select count(*) from token_labels join tokens using (token) where unit = 'patch'")
         kept = store.rows("select sequence, height, width from pictures where sequence <= ? order by 1", [seen[-1][0]])

@@ -123,7 +123,9 @@ def test_batches_of_any_kind(more: dict[str, Any], traced: Callable[..., Any], l
     """Rows of each record are the same, whatever it is padded with; from a generator too."""
     records = [{"text": "one", "image": WIDE}, {"text": "none"}, {"text": "two", "images": [SMALL, WIDE]}, {"text": "no"}]
     with traced((row for row in records), **more) as store:
-        found = dict(zip((n for (n,) in store.rows("select source_row from sequences order by sequence")), rows(store, "medium")))
+        found = dict(
+            zip((n for (n,) in store.rows("select source_row from sequences order by sequence")), rows(store, "medium"))
+        )
         experts = store.rows(
             "select source_row, position, r.layer, expert from assignments join tokens t using (token) join sequences s using "
             "(sequence) join routers r on r.router = assignments.router where rank = 0 order by all"
@@ -237,7 +239,9 @@ BAD: dict[str, tuple[list[dict[str, Any]], Callable[[Any], dict[str, Any]], str]
 
 
 @pytest.mark.parametrize("form", BAD)
-def test_one_sentence_and_nothing_written(form: str, llava: tuple[Any, Any], traced: Callable[..., Any], tmp_path: Path) -> None:
+def test_one_sentence_and_nothing_written(
+    form: str, llava: tuple[Any, Any], traced: Callable[..., Any], tmp_path: Path
+) -> None:
     records, more, said = BAD[form]
     with pytest.raises(MoescopeError) as caught:
         traced(records, **more(llava[1]))
@@ -255,7 +259,9 @@ def test_bad_ones_are_left_out_and_counted(form: str, llava: tuple[Any, Any], tr
     assert any(said.rstrip(".")[:60] in one for one in json.loads(warnings))
 
 
-def test_a_model_that_fails_names_the_rows(llava: tuple[Any, Any], traced: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_fails_names_the_rows(
+    llava: tuple[Any, Any], traced: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(self: Any, *_: Any, **__: Any) -> Any:
         raise ValueError("Image features and image tokens do not match")
 

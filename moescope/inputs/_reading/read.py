@@ -51,7 +51,9 @@ def read(
         return data if limit is None else replace(data, examples=data.examples[:limit])
     columns = None if label_columns is None else tuple(label_columns)
     report = Report(skip_bad=skip_bad)
-    options = Options(text_column, columns, split, limit, sentences, chat, prompt, media, pad_id=pad_id, enough=enough, report=report)
+    options = Options(
+        text_column, columns, split, limit, sentences, chat, prompt, media, pad_id=pad_id, enough=enough, report=report
+    )
     with _reading(data):
         opened = _opened(data, options)
         examples = _take(opened.examples, limit, enough if opened.in_memory else None)
@@ -84,7 +86,9 @@ def stream(
     """
     columns = None if label_columns is None else tuple(label_columns)
     report = Report(skip_bad=skip_bad)
-    options = Options(text_column, columns, split, limit, sentences, chat, prompt, media, stream=True, pad_id=pad_id, report=report)
+    options = Options(
+        text_column, columns, split, limit, sentences, chat, prompt, media, stream=True, pad_id=pad_id, report=report
+    )
     with _reading(data):
         opened = _opened(data, options)
         found = _drawn(data, opened.examples, report, limit)

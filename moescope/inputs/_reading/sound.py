@@ -76,7 +76,9 @@ def _wav(data: bytes, where: str) -> tuple[np.ndarray, int]:
             warnings.simplefilter("ignore")  # of chunks that are no sound
             rate, samples = wavfile.read(BytesIO(data))
     except Exception as error:  # SciPy raises many kinds on damaged files
-        raise InputError(f"{where} is no WAV that can be decoded ({one_line(str(error))}): repair it or leave it out.") from error
+        raise InputError(
+            f"{where} is no WAV that can be decoded ({one_line(str(error))}): repair it or leave it out."
+        ) from error
     if rate <= 0:
         raise InputError(f"{where} says that it has {rate} samples a second; repair it or leave it out")
     return samples, int(rate)

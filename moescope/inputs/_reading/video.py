@@ -29,7 +29,9 @@ def frames(plain: Any, name: str, where: str) -> tuple[np.ndarray, float | None]
         plain, rate = _decoded(plain, name, where)
     array = np.asarray(plain)
     if array.ndim != 4 or array.shape[3] not in (1, 3, 4) or array.dtype != np.uint8:
-        raise InputError(f"{where} is an array {array.shape} {array.dtype}; give (frames, H, W, 3) uint8, or a list of pictures")
+        raise InputError(
+            f"{where} is an array {array.shape} {array.dtype}; give (frames, H, W, 3) uint8, or a list of pictures"
+        )
     if 0 in array.shape:
         raise InputError(f"{where} has no pixels: it is {array.shape[0]} frames of {array.shape[2]} × {array.shape[1]}")
     return np.ascontiguousarray(np.broadcast_to(array[..., :3], (*array.shape[:3], 3))), rate
@@ -61,7 +63,9 @@ def _of_numpy(data: bytes, where: str) -> np.ndarray:
         names = [n for n in ("frames", "video", *found.files) if n in found.files]
         return np.asarray(found[names[0]])
     except Exception as error:  # of zip files, of their compression, of headers
-        raise InputError(f"{where} is no array of frames that NumPy can read ({one_line(str(error))}): save it again.") from error
+        raise InputError(
+            f"{where} is no array of frames that NumPy can read ({one_line(str(error))}): save it again."
+        ) from error
 
 
 def _animated(data: bytes, kind: str, where: str) -> tuple[np.ndarray, float | None]:

@@ -31,7 +31,9 @@ class SequenceInfo:
     made_labels: Mapping[str, str] = field(default_factory=dict)
     pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
     media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
-    shown: dict[Any, Any] = field(default_factory=dict)  # them as the model saw them, where they were cropped or cut: once it is fed
+    shown: dict[Any, Any] = field(
+        default_factory=dict
+    )  # them as the model saw them, where they were cropped or cut: once it is fed
 
     @property
     def told(self) -> int:
