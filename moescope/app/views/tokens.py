@@ -46,7 +46,9 @@ def draw(
         panels.empty("This sequence has no token", "Choose another one.")
         return
     size = (int(sequence["height"]), int(sequence["width"])) if sequence["height"] and sequence["width"] else None
-    image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
+    image = None
+    if size:
+        image = pictures.data_url(run["dataset"], sequence["source_row"]) or pictures.kept_url(sequence["sequence"])
     data = colored_tokens.data_of(
         frame,
         colored_tokens.paint(frame, by, layer.experts, expert),
