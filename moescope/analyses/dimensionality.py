@@ -30,12 +30,12 @@ from ..errors import AnalysisError
 from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
 from ..words import RunNumber
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap, layers
 from ._shared.routing_matrices import Sample, measured, sample
 from ._shared.scope import scope
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 
 SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
 PERMUTATIONS = 99
@@ -216,24 +216,19 @@ def by_cycle(figures: pd.DataFrame) -> pd.DataFrame:
 def _verdict(frame: pd.DataFrame) -> Verdict:
     unbiased = frame[frame["estimator"] == "unbiased"]
     index = unbiased[unbiased["name"].isin(["hierarchy_index", "slow_over_fast"])]
-    ratios = clearest(unbiased[unbiased["name"] == "participation_ratio"])
-    limits = "it does not show that training made it so: give an untrained model's run as `control`"
-    said = [
-        f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}"
-        for _, row in index.head(2).iterrows()
-    ]
-    row = index.iloc[0] if len(index) else ratios.iloc[0] if len(ratios) else frame.iloc[0]
+    ratios = clearest((unbiased if len(unbiased) else frame).query("name == 'participation_ratio'"))
+    said = [f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}" for _, row in index.iterrows()]
+    rows = pd.concat([ratios, index])
     if len(ratios):
         best = ratios.iloc[0]
-        fewer = (
-            f", {'' if best['q'] <= saying.FDR else 'no '}fewer than if its parts were independent" if best["q"] <= 1 else ""
-        )
-        said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{fewer}")
-        row = best if pd.notna(best["p"]) else row
-    follows = (
-        "; ".join(said) or f"{saying.named(row, frame)} is {saying.amount(row, 'dimensions')} by the naive form, which grows"
+        fewer = ", fewer" if best["q"] <= saying.FDR else ", no fewer" if best["q"] <= 1 else ""
+        than = f"{fewer} than if its parts were independent" if fewer else ""
+        said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{than}")
+    follows, limits = (
+        "; ".join(said[:3]),
+        "it does not show that training made it so: give an untrained model's run as `control`",
     )
-    return verdict(follows[0].upper() + follows[1:], row, frame, limits, pd.concat([index, ratios]), analyze("structure"))
+    return verdict(follows[0].upper() + follows[1:], rows.iloc[0], frame, limits, rows, analyze("structure"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

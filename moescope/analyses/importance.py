@@ -26,13 +26,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.document_counts import Table, tables
 from ._shared.routing_matrices import measured
 from ._shared.scope import Scope, scope
-from ._shared.verdict import Verdict, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, ablate, verdict
 
 Floats = np.ndarray
 ACTIVATIONS = ("ean", "weighted_ean", "reap", "max_down_proj")
@@ -232,7 +232,7 @@ def _super(here: Scope, largest: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict:
-    mass = frame[(frame["name"] == "gate mass") & frame["value"].notna()].sort_values("value", ascending=False, kind="stable")
+    mass = frame[frame["name"] == "gate mass"].sort_values("value", ascending=False, kind="stable")
     best, paper = mass.iloc[0], chosen[(chosen["form"] == "paper") & (chosen["score"] == "ESFT average gate")]
     follows = (
         f"Of a router's weight {saying.expert(best, frame)} takes the largest share, {saying.amount(best, '%')} "
@@ -240,8 +240,7 @@ def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict
         f"{int(paper['experts'].sum())} of {len(mass)} experts at {top_p:g}"
     )
     limits = "scores count how often and how strongly experts run, and do not show what the model loses without them"
-    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
-    return verdict(follows, best, frame, limits, mass, ask)
+    return verdict(follows, best, frame, limits, mass, ablate(best))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

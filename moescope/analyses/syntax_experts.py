@@ -21,14 +21,14 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Cells, Labelled, beyond_stratum, labelled
 from ..store import Store
 from ..words import Count
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.dealt_labels import deal
 from ._shared.label_questions import beyond, choose, contrast, given_stratum
 from ._shared.scope import scope
 from ._shared.token_table import FORM, MEANING, Kind, tokens
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, ablate, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -187,8 +187,7 @@ def _verdict(frame: pd.DataFrame, experts: int) -> Verdict:
         f"document, most {saying.expert(best, frame)} with {saying.amount(best)} of "
         f"{best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
     )
-    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
-    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask)
+    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ablate(best))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
-from .verdict import Verdict, of_figures
+from .verdicts.verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]

@@ -26,12 +26,12 @@ from ...statistics import Array
 from ...statistics.dealing import studentized
 from ...store import Store
 from ...words import Portion
-from .._shared import saying
 from .._shared.answer import TAILS, Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import bars, layers
 from .._shared.dealt_labels import Dealt
 from .._shared.scope import Scope, place, scope
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .tokens import MOST, Deep, Labels, read
 
 SHUFFLES = 199

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 import moescope
 from moescope import analyses
 from moescope.analyses import Answer
-from moescope.analyses._shared import answer, kept, saving
+from moescope.analyses._shared import answer, saving
+from moescope.analyses._shared.keeping import kept
 from moescope.analyses._shared.scope import scope
 from moescope.cli import main
 from moescope.discover import modules
