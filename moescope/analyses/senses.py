@@ -222,8 +222,9 @@ def _reading(frame: pd.DataFrame) -> str:
     if rows.empty:
         return "No word is used with two labels within a document: whether routing tells its senses apart cannot be said here."
     best = rows.loc[rows["value"].idxmax()]
+    found = int((rows["q"] <= 0.05).sum())
     return (
-        f"Two uses of a token in one document share more experts where they have the same label in {(rows['q'] <= 0.05).sum()} of "
+        f"Two uses of a token in one document share more experts where they have the same label in {found} of "
         f"{len(rows)} comparisons (q ≤ 0.05; most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f} of the "
         "experts); pairs of different documents, which topics move, stand beside it for contrast."
     )

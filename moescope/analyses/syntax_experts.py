@@ -2,7 +2,7 @@
 
 For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id, document) in bits, plug-in
 less the mean of its null (labels permuted among the tokens of one id in one document). Labels of whole documents cannot be told
-from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ in length.
+from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ.
 `label` is the one with the largest excess: tokens of that label that e took, less Σ_s n_sl m_s / n_s, what it would take if
 labels did not matter for what is held constant; `excess share` is that over the tokens of the label.
 Given the token alone stands beside it for contrast: a topic can move routing and labels together, and shows there.
@@ -61,8 +61,8 @@ def run(
     found = {"figures": gather(frames)}
     table = found["experts"] = _table(found["figures"])
     reading = (
-        f"{len(table)} experts follow a label beyond the token's identity and its document (q ≤ 0.05); `experts` lists them, the "
-        "clearest first."
+        f"{len(table)} experts follow a label beyond the token's identity and its document (q ≤ 0.05); `experts` lists "
+        "them, the clearest first."
     )
     return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
@@ -88,8 +88,8 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     place = where | {"expert": np.arange(experts), "subset": np.array(names)}
     source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
     null = null - null.mean(0)
-    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name, information=True,
-                    source=source, **common)  # fmt: skip
+    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
+                    information=True, source=source, **common)  # fmt: skip
     first = first.assign(**dict(zip(("p", "p_from"), _tested(value, null + mean, chosen, experts, shared))))
     if given != beyond(kind.held):
         return first

@@ -7,7 +7,6 @@ By token id, next id, predicted id, patch position and modality: see `vocabulary
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ... import statistics as st
