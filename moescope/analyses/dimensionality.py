@@ -11,10 +11,11 @@ experts take and give, and of modules that fire more than once in a forward pass
 slow_over_fast: of such modules, unbiased PR of the one that fires least over that of the one that fires most, each at its last
 cycle, paired by sequence; 1 = no hierarchy. HRM's own figures are of the naive form.
 Null, for router logits: every expert's column shuffled (no two experts vary together). For the routing matrix: every router's
-rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as many
-rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the form in
-which every row is a sample, in the data as in the null. The routing weights of one router have none: k of E weights that sum
-to one never vary independently.
+rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as
+many rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the
+form in which every row is a sample, in the data as in the null: counted, and where that is too coarse a Pearson III curve of
+1 / PR.
+The routing weights of one router have no null: k of E weights that sum to one never vary independently.
 Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
 1 = flat. A depth profile of an untrained model is no less a profile, and so with cycles: give its run as `control` and read
 both. What was summed up in both runs then stands side by side.
@@ -147,18 +148,19 @@ def _both(where: dict[str, Any], x: Floats, units: Floats, shuffle: Any, blocks:
         return []
     blocks_of = _blocks_of(units)
     mixed = [_ratios(shuffle(x, blocks, blocks_of, rng)) for _ in range(PERMUTATIONS)] if shuffle else []
-    common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents, "tail": "t"}
-    common["null_name"] = NULLS[shuffle]
+    common: dict[str, Any] = {"source": SOURCE, "n": len(x), "units": documents, "null_name": NULLS[shuffle]}
     plain = _ratios(x)
-    null = [both["naive"] for both in mixed]
-    flat = 1 / (1 / len(x) + 1 / x.shape[1])
-    first = figures(where, "participation_ratio", plain["naive"], estimator="naive", null=null or None, chance=flat, **common)
     value, low, high = spread(Grouped(x, units))
-    null = [both["unbiased"] for both in mixed]
-    second = figures(where, "participation_ratio", value, estimator="unbiased", null=null or None, chance=x.shape[1], **common)
-    if null:
-        second = second.assign(p=float(st.t_tail(np.array([plain["unbiased"]]), np.array(null)[:, None], "less")[0]))
-    return [first, second.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else [first]
+    forms = {"naive": (plain["naive"], 1 / (1 / len(x) + 1 / x.shape[1])), "unbiased": (value, float(x.shape[1]))}
+    rows = []
+    for form, (ratio, chance) in forms.items():
+        null = np.array([both[form] for both in mixed])[:, None] if mixed else None
+        row = figures(where, "participation_ratio", ratio, estimator=form, null=null, chance=chance, **common)
+        if null is not None:
+            p = float(st.curve_tail(1 / np.array([plain[form]]), 1 / null)[0])
+            row = row.assign(p=p, p_from=f"count of {len(null)} draws, Pearson III beyond")
+        rows.append(row)
+    return [rows[0], rows[1].assign(ci_low=low, ci_high=high)] if np.isfinite(value) else rows[:1]
 
 
 def _blocks_of(units: Floats) -> list[Floats]:

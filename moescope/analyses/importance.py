@@ -10,8 +10,8 @@ By router, over tokens t that chose expert e with weight g, of sequences j with 
 * where a trace measured activations: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (2510.13999), super experts (2507.23279):
   max |down_proj| above the 99.5th percentile of all experts and a tenth of the largest, in the first three quarters of layers.
 `chosen`: the smallest set of experts whose scores reach `top_p`, as ESFT trains them (the paper's as shares of the layer).
-Agreement: Spearman's rank correlation over the experts of a router. It has no p: scores are made of the same counts and weights,
-so that they agree by arithmetic, and no null without that is to be had. Intervals: documents.
+Agreement: Spearman's rank correlation over the experts of a router. It has no p: scores are made of the same counts and
+weights, so that they agree by arithmetic, and no null without that is to be had. Intervals: documents.
 Frequency is not importance: what an expert does for the loss is asked by ablation, not by counting.
 """
 
@@ -74,7 +74,7 @@ def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
 
 def _sql(here: Scope) -> str:
     """Sums by document, router and expert; `_by_length`: every sequence's sum over its tokens divided by their number."""
-    return f"""with units as ({here.units_sql()}),
+    return f"""with units as ({here.units_sql(groups=st.GROUPS)}),
 of_run as (select token, sequence from tokens where run = {here.run}),
 lengths as (
   select router, sequence, count(*) as length from decisions join of_run using (token) where run = {here.run} group by all),

@@ -6,7 +6,8 @@ over documents. Accuracy stands beside
 * the word-form baseline: the most frequent label of that token id in the training documents (2412.16971: .91 for part of
   speech, where paths reach .75 to .89, so that a path that tells the token tells the label);
 * path of another token: the same probe fed with the path of another token of the same id in the same document, drawn at random:
-  what paths say through the token's identity and the document's topic alone. `path beyond token and document` is path less this:
+  what paths say through the token's identity and the document's topic alone. `path beyond token and document` is path less
+  this:
   the figure that says whether routing knows the label in context. Tokens alone of their id in a document add nothing to it.
 * for contrast `path beyond the token`: the other token from any document of the fold. A topic moves labels and paths alike, and
   shows here without any knowledge of the word in its sentence.

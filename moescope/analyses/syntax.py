@@ -90,7 +90,14 @@ def _rows(q: Question, where: dict[str, Any], found: Information, read: Tokens) 
     draws = found.draws(st.bootstrap_weights(len(found.total)))
     first = figures(where, name, found.plugin, estimator="plug-in", null=found.null, **common)
     second = figures(
-        where, name, found.value, estimator="corrected", null=found.null - found.null.mean(), draws=draws, **common
+        where,
+        name,
+        found.value,
+        estimator="corrected",
+        null=found.null - found.null.mean(),
+        draws=draws,
+        information=True,
+        **common,
     )
     p, said = _tested(q, found, read.chosen[int(where["router"])][:, :1])
     rows = [first.assign(p=p, p_from=said), second.assign(p=p, p_from=said)]
@@ -98,7 +105,8 @@ def _rows(q: Question, where: dict[str, Any], found: Information, read: Tokens) 
     if q.given in ("token", "token and document") and entropy > 0:
         more = common | {"source": f"corrected {name} / H(label | {q.given}), Theil 1970", "null_name": "", "n": common["n"]}
         form = f"given {q.given}"
-        rows.append(figures(where, KNOWN, found.value / entropy, estimator=form, draws=draws / entropy, **more))
+        known = figures(where, KNOWN, found.value / entropy, estimator=form, **more)
+        rows.append(known.assign(ci_low=second["ci_low"] / entropy, ci_high=second["ci_high"] / entropy))
     return rows
 
 
@@ -123,7 +131,7 @@ def _versus(asked: list[Question]) -> list[pd.DataFrame]:
         return []
     for (where, a), (_, b) in zip(form.found, meaning.found):
         weights = st.bootstrap_weights(len(a.total))
-        draws = a.draws(weights) / h_form - b.draws(weights, seed=2) / h_meaning
+        draws = a.settled(weights) / h_form - b.settled(weights, seed=2) / h_meaning
         value = a.value / h_form - b.value / h_meaning
         units = int(((a.total > 0) & (b.total > 0)).sum())
         p = st.document_tail(draws, value, units)
@@ -166,7 +174,7 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     nothing = [kind for kind, mine in kinds.items() if not (mine["q"] <= saying.FDR).any()]
     limits = "it does not show that a router reads the label, for labels of one token go with its neighbours"
     if found.empty:
-        follows = f"Beyond the token, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"
+        follows = f"Beyond token and document, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"
         return verdict(follows, every.iloc[0], frame, saying.NOTHING, every, analyze("senses"))
     said = [_kind(kind, rows, frame) for kind, rows in kinds.items() if kind not in nothing]
     follows = f"Routing tells {'; '.join(said)}" + (f"; nothing of {', '.join(nothing)}" if nothing else "")
@@ -181,7 +189,8 @@ def _kind(kind: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     found = rows[rows["q"] <= saying.FDR]
     best = found.loc[found["value"].idxmax()]
     given = re.search(r"\| (.*)\)", best["name"].removesuffix(" (bits)"))
-    said = f"{saying.amount(best)} of {kind} beyond the {given[1] if given else 'chance level'} in {saying.layer(best, frame)}"
+    what = f"{saying.amount(best)} of {kind} beyond the {given[1] if given else 'chance level'}"
+    said = f"{what} in {saying.layer(best, frame)}, and something in {saying.share_of(len(found), len(rows), 'router')}"
     loose = frame[(frame["name"] == name_of("token")) & (frame["estimator"] == "corrected")]
     loose = loose[(loose["subset"] == kind) & (loose["router"] == best["router"])]
     if given is None or given[1] == "token" or loose.empty:

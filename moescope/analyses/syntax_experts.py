@@ -2,7 +2,7 @@
 
 For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id, document) in bits, plug-in
 less the mean of its null (labels permuted among the tokens of one id in one document). Labels of whole documents cannot be told
-from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ in length.
+from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ.
 `label` is the one with the largest excess: tokens of that label that e took, less Σ_s n_sl m_s / n_s, what it would take if
 labels did not matter for what is held constant; `excess share` is that over the tokens of the label.
 Given the token alone stands beside it for contrast: a topic can move routing and labels together, and shows there.
@@ -78,7 +78,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     weights = st.bootstrap_weights(len(shared.total))
     scale = (weights @ shared.total / total)[:, None]
     noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)
-    draws = st.without_noise(weights @ sums / np.maximum(scale, 1e-9) + noise, null)
+    draws = weights @ sums / np.maximum(scale, 1e-9) + noise
     best, share = measure.excess(shared.label)
     names = [f"{kind.name}={kind.names[label]}" for label in best]
     common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
@@ -88,7 +88,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
     null = null - null.mean(0)
     first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
-                    source=source, **common)  # fmt: skip
+                    information=True, source=source, **common)  # fmt: skip
     first = first.assign(**dict(zip(("p", "p_from"), _tested(value, null + mean, chosen, experts, shared))))
     if given != beyond(kind.held):
         return first

@@ -119,7 +119,13 @@ class Information:
         """
         linear = (weights @ self.sums) / np.maximum(weights @ self.total, 1)
         noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
-        return resampling.without_noise(linear + noise, self.null)
+        return np.asarray(linear + noise)
+
+    def settled(self, weights: Floats, seed: int = 1) -> Floats:
+        """The same, of the spread that the value has (see `resampling.information_interval`), for differences of two."""
+        draws, own = self.draws(weights, seed), float(np.var(self.null, ddof=1))
+        wide = max(float(draws.var()), 1e-300)
+        return np.asarray(self.value + (draws - draws.mean()) * np.sqrt((own + max(wide - 3 * own, 0)) / wide))
 
     @property
     def p(self) -> float:
@@ -157,8 +163,8 @@ def beyond_stratum(tokens: Labelled, chosen: Ints, experts: int) -> Rates:
     row, rank = np.nonzero((chosen[tokens.rows] >= 0) & (chosen[tokens.rows] < experts))
     expert = chosen[tokens.rows][row, rank].astype(np.int64)
     strata, blocks = int(tokens.stratum.max()) + 1, len(tokens.home)
-    share = np.bincount(tokens.stratum[row] * experts + expert, minlength=strata * experts).reshape(strata, experts)
-    share = share / np.maximum(np.bincount(tokens.stratum, minlength=strata), 1)[:, None]
+    ran = np.bincount(tokens.stratum[row] * experts + expert, minlength=strata * experts).reshape(strata, experts)
+    share = ran / np.maximum(np.bincount(tokens.stratum, minlength=strata), 1)[:, None]
     taken = np.bincount(tokens.block[row] * experts + expert, minlength=blocks * experts).reshape(blocks, experts)
     of_strata = sparse.csr_matrix((np.ones(len(tokens.block)), (tokens.block, tokens.stratum)), shape=(blocks, strata))
     size = np.asarray(of_strata.sum(1)).ravel()

@@ -1,8 +1,8 @@
 """How often two experts meet by chance, where every token takes k different ones and every group of tokens its loads.
 
 The distribution of least assumptions with given loads is that of independent choices given their number (conditional Bernoulli;
-Chen & Liu 1997, Statist. Sinica 7): a set S has the weight Π_{e in S} w_e. Swapping experts between tokens draws from it, to order
-1 / n² for n tokens; here its pairs are computed, without an error of their own.
+Chen & Liu 1997, Statist. Sinica 7): a set S has the weight Π_{e in S} w_e. Swapping experts between tokens draws from it, to
+order 1 / n² for n tokens; here its pairs are computed, without an error of their own.
 """
 
 import numpy as np
@@ -15,9 +15,13 @@ STEPS, NEAR = 200, 1e-6
 
 def meetings(load: Array, tokens: Array, k: int) -> Array:
     """(E, E): tokens expected to hold both experts, 0 on the diagonal; `load` (groups, E) sums to k `tokens` (groups,)."""
-    share = np.clip(load / np.maximum(tokens, 1)[:, None], 0, 1 - 1e-9)
     if k < 2:
         return np.zeros((load.shape[1],) * 2)
+    if 2 * k > load.shape[1]:  # those left out are fewer, and meet by the same rule
+        missed = tokens[:, None] - load
+        both = tokens.sum() - missed.sum(0)[:, None] - missed.sum(0) + meetings(missed, tokens, load.shape[1] - k)
+        return np.asarray(both * (1 - np.eye(len(both))))
+    share = np.clip(load / np.maximum(tokens, 1)[:, None], 0, 1 - 1e-9)
     if k > MANY:
         return _hajek(share, tokens)
     weight = weights(share, k)

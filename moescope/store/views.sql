@@ -186,7 +186,7 @@ select
   a.experts, -- the set: {router path: [experts]}
   a.mode, -- zero | mean | route-around
   a.load, -- share of the assignments that the set had
-  a.control, -- none: against the baseline; load, random: minus what control sets of equal load, or random ones, change
+  a.control, -- none: against the baseline; load, random: minus what control sets change; router: more than in other groups, and more than without the router's other experts
   a.group_kind, -- all | position | token | a kind of label
   a."group", -- its value
   a.counted_at, -- target: the token predicted; input: the token read

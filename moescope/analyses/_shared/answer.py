@@ -136,6 +136,7 @@ def figures(
     null_name: str = "",
     side: str = "greater",
     tail: str = "count",
+    information: bool = False,
     bounds: tuple[Any, Any] = (-np.inf, np.inf),
     n: Any = pd.NA,
     units: Any = pd.NA,
@@ -143,12 +144,18 @@ def figures(
     """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
-    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how p is had from the null: `count` of draws,
-    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for "greater").
+    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how
+    p is had from the null: `count` of draws,
+    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for
+    "greater"); `information`: less its null mean, so that its interval is `statistics.information_interval`.
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
-    low, high = st.interval(value, None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel())
+    drawn, known = None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel()
+    if information and drawn is not None:
+        low, high = st.information_interval(value, drawn, _rows(null, value), known)
+    else:
+        low, high = st.interval(value, drawn, known)
     columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
     low, high = np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
@@ -186,12 +193,14 @@ def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
     family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
-    more = cells is not None and len(cells) > 0
-    if more and cells is not None:
-        family, p = np.concatenate([family, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
+    if cells is not None:
+        family, p = (
+            np.concatenate([family, np.full(len(cells), "cells")]),
+            np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)]),
+        )
     q = st.fdr(p, family)
     if cells is not None:
-        cells["q"] = q[len(frame) :] if more else np.zeros(0)
+        cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])
 
 

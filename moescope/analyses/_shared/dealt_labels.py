@@ -1,4 +1,5 @@
-"""Labels of whole documents dealt anew, and what a router's groups of documents differ by, in the data and in every permutation."""
+"""Labels of whole documents dealt anew, and what a router's groups of documents differ by, in the data and in every
+permutation."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def settled(rows: Sequence[pd.DataFrame | Pooled]) -> list[pd.DataFrame]:
 
 
 def deal(home: Array, labels: int, rates: Rates) -> Dealt:
-    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to MOST, in parts that fit in memory."""
+    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to MOST."""
     columns = rates.columns
     draws = int(np.clip(WORK // max(1, labels * columns.size), FEWEST, MOST))
     parts = _permutations(home.astype(np.int32).tobytes(), labels, draws)

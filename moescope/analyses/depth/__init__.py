@@ -11,8 +11,8 @@ Mixture-of-Recursions, arXiv 2507.10524). A token's depth is the number of block
 * `I(label; depth)` in bits: plug-in (Shannon 1948), and less its mean under the null.
 
 Null: labels, positions and ids shuffled among the tokens of their sequence, which holds how deep each sequence went; labels
-that whole documents have are dealt anew to documents, and their p studentized, as documents are not equally long. p of single labels by Student's t about the null's draws. Intervals:
-documents drawn anew.
+that whole documents have are dealt anew to documents, and their p studentized, as documents are not equally long. p of
+single labels by Student's t about the null's draws. Intervals: documents drawn anew.
 """
 
 from typing import Any
@@ -157,7 +157,8 @@ def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: 
             name,
             value - bias,
             estimator="less null mean",
-            draws=st.without_noise(drawn, base),
+            draws=drawn,
+            information=True,
             null=base - bias,
             **common,
         ),

@@ -1,7 +1,8 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
 Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, block type and layer do. What is
-measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in (binomial tail, FDR).
+measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in
+(binomial tail, FDR).
 """
 
 import numpy as np

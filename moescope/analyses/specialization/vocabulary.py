@@ -149,8 +149,7 @@ def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
     if often.any():
         add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=drawn[1][1])
         value, *null = (_bits(table[often], codes.counts[often]) for table in tables[1])
-        narrow = st.without_noise(drawn[1][1], np.array(null)[:, None])
-        low, high = st.interval(np.array([value - np.mean(null)]), narrow, common["units"])
+        low, high = st.information_interval(value - np.mean(null, keepdims=True), drawn[1][1], np.array(null), common["units"])
         row = rows[-1].assign(estimator="less null mean", value=value - np.mean(null), null_mean=0.0)
         rows.append(row.assign(ci_low=low, ci_high=high))
     return pd.concat(rows, ignore_index=True)
