@@ -12,12 +12,12 @@ from moescope.analyses.specialization.labels import by_label
 LABELS, NAMES = 5, 8  # names that `specialization` tests, by which q is multiplied there
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0)  # what a planted expert has beyond the even share, of that share
 CASES: dict[str, dict[str, Any]] = {
-    "4 routers of 32, 60 documents of 400": {"routers": 4, "experts": 32, "documents": 60, "lengths": (400,) * 5, "worlds": 20},
+    "4 routers of 32, 60 documents of 400": {"routers": 4, "experts": 32, "documents": 60, "lengths": (400,) * 5, "worlds": 8},
     "the same, the label's documents of 40": {
-        "routers": 4, "experts": 32, "documents": 60, "lengths": (40, 400, 400, 400, 400), "worlds": 20,
+        "routers": 4, "experts": 32, "documents": 60, "lengths": (40, 400, 400, 400, 400), "worlds": 8,
     },
     "48 routers of 128, 100 documents of 400": {
-        "routers": 48, "experts": 128, "documents": 100, "lengths": (400,) * 5, "worlds": 2, "shares": (1.0, 2.0),
+        "routers": 48, "experts": 128, "documents": 100, "lengths": (400,) * 5, "worlds": 1, "shares": (1.0, 2.0),
     },
 }  # fmt: skip
 
