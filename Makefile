@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check fuzz mutants bench bench-peers megatron specimens docs browser clean
+.PHONY: setup demo test check fuzz mutants bench calibrate bench-peers megatron specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -58,6 +58,11 @@ lint: .venv/.test
 
 bench: .venv/.test  ## every performance figure, as ratios in one run
 	$(BIN)/python -m benchmarks.speed
+
+calibrate: .venv/.test  ## does anything claim what is not there? worlds without structure, 200 of each kind (hours; it goes on where it was)
+	PYTHONPATH=tests/builders $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
+	$(BIN)/python -m benchmarks.calibration.table
+	$(BIN)/python -m docs.update_readme calibration
 
 bench-peers: .venv/.test  ## the same model and inputs through other tools, installed into a folder of their own
 	$(BIN)/python -m benchmarks.peers --install build/peers

@@ -197,7 +197,16 @@ def memory() -> str:
     return table()
 
 
+def calibration() -> str:
+    """The table of `make calibrate`: in how many worlds without structure an analysis finds some."""
+    from benchmarks.calibration.kept import kept
+    from benchmarks.calibration.table import levels
+
+    return levels(kept())
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
+    "calibration": calibration,
     "commands": commands,
     "families": families,
     "gpu": gpu,

@@ -117,7 +117,7 @@ def pictures(ask: Asked) -> dict[str, Any]:
         ),
         "part-of-speech": lines(
             three(ask, "syntax", lambda a: a.figures(GIVEN, estimator="corrected", subset="upos"), kinds="upos"),
-            "I(part of speech; expert | token), bits beyond chance",
+            "I(part of speech; expert | token and document), bits beyond chance",
         ),
         "saturation": lines(saturation(ask), "Overlap with the choices of step 2400"),
         "switch-load": ask("switch", "load", 0).charts()["share of load"].chart,

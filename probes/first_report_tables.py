@@ -12,7 +12,7 @@ from moescope.errors import AnalysisError
 
 PATCH = "I(attribute; expert) (bits)"
 LABEL = "I(label; expert) (bits)"
-GIVEN = "I(expert; label | token) (bits)"
+GIVEN = "I(expert; label | token and document) (bits)"
 BEYOND = "less null mean"
 UNTRAINED, TRAINED = 3, 4  # runs of the store of Mixtrals, behind those of steps 24, 240 and 960
 RUNS = (("trained", "mixtral", TRAINED), ("untrained", "mixtral", UNTRAINED), ("labels dealt anew", "shuffled", TRAINED))

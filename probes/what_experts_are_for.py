@@ -111,7 +111,7 @@ def _for_what(effects: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
     found = effects[(effects["control"] == "router") & (effects["delta_nll"] >= WORTH)]
     found = found[(found["q"] < 0.05) & (found["units"] >= 5)].merge(own, on=keys)
     lines = [
-        f"| expert | load | Δ loss, nats [95 %] | what for: beyond other groups and the router's other experts, q < 0.05, ≥ {WORTH} |",
+        "| expert | load | Δ loss, nats [95 %] | what for: beyond other groups and the router's other experts, q < 0.05 |",
         "| --- | --- | --- | --- |",
     ]
     for row in whole.sort_values("delta_nll", ascending=False).itertuples():
@@ -231,8 +231,8 @@ domain, part of speech or class of what is predicted. `route-around`: the router
 `zero`: nothing runs in its place (Switch, whose next best could overflow). Intervals draw documents (for V-MoE images) with
 replacement. An expert counts as *for* a group where taking it away costs more there than in the other groups, beyond what the
 same holds for the other experts of its router (the interaction of expert and group: what is hard for everyone, or needed
-everywhere, drops out), by {worth} nats a token or more, at a false discovery rate of 5 % against groups dealt anew to documents,
-and where the effect itself is above 0. Made by `python
+everywhere, drops out), by {worth} nats a token or more, at a false discovery rate of 5 % against groups dealt anew to
+documents, and where the effect itself is above 0. Made by `python
 probes/what_experts_are_for.py`; models of a few million parameters, one seed each: read it as what the method shows, not as
 a law. Part-of-speech labels of the shipped text are silver."""
 

@@ -13,10 +13,9 @@ LEVEL = 0.05
 CONTRAST = "for contrast"
 TRUE: dict[str, tuple[str, ...]] = {  # what is so in a world, by words of the figure, its subset or frame
     "tilt": ("load", "CV", "Gini", "MaxVio", "experts", "importance"),
-    "tokens": ("load", "CV", "Gini", "MaxVio", "experts", "importance", "input id", "in the next layer", "path", "co-activation", "pairs"),
-    "topics": ("load", "CV", "Gini", "MaxVio", "experts", "importance", "input id", "in the next layer", "path", "co-activation", "pairs",
-               "token and upos"),
-}  # fmt: skip
+    "tokens": ("input id", "in the next layer", "distinct paths", "path entropy", "co-activation", "pairs"),
+    "topics": ("input id", "in the next layer", "distinct paths", "path entropy", "co-activation", "pairs"),
+}
 
 
 def claims(answer: analyses.Answer, world: str) -> list[str]:

@@ -33,8 +33,8 @@ from ..errors import AnalysisError
 from ..foreign import doing
 from ..store import Store, open_store
 from ..words import check
-from ._shared import kept
 from ._shared.answer import Answer, Chart
+from ._shared.keeping import kept
 from ._shared.scope import candidates, chosen, groups, scope
 
 __all__ = ["Answer", "Chart", "catalogue", "depends", "known", "run", "run_all"]
@@ -64,7 +64,7 @@ def _entry(name: str, module: Any) -> dict[str, Any]:
 def run(name: str, store: Store | str | Path, run: int | None = None, *, fresh: bool = False, **options: Any) -> Answer:
     """Ask one analysis, of `run` or of the newest run that can answer (`chosen` then says which, and which others there are).
 
-    What was computed before is read (see `_shared/kept.py`), unless `fresh`. AnalysisError if there is none of that name, no
+    What was computed before is read (see `_shared/keeping`), unless `fresh`. AnalysisError if there is none of that name, no
     such option, or the store cannot say; InputError if an option is of another type or out of range.
     """
     there = modules("analyses")

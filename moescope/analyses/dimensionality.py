@@ -11,10 +11,11 @@ experts take and give, and of modules that fire more than once in a forward pass
 slow_over_fast: of such modules, unbiased PR of the one that fires least over that of the one that fires most, each at its last
 cycle, paired by sequence; 1 = no hierarchy. HRM's own figures are of the naive form.
 Null, for router logits: every expert's column shuffled (no two experts vary together). For the routing matrix: every router's
-rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as many
-rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the form in
-which every row is a sample, in the data as in the null. The routing weights of one router have none: k of E weights that sum
-to one never vary independently.
+rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as
+many rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the
+form in which every row is a sample, in the data as in the null: counted, and where that is too coarse a Pearson III curve of
+1 / PR.
+The routing weights of one router have no null: k of E weights that sum to one never vary independently.
 Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
 1 = flat. A depth profile of an untrained model is no less a profile, and so with cycles: give its run as `control` and read
 both. What was summed up in both runs then stands side by side.
@@ -30,12 +31,12 @@ from ..errors import AnalysisError
 from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
 from ..words import RunNumber
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap, layers
 from ._shared.routing_matrices import Sample, measured, sample
 from ._shared.scope import scope
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 
 SOURCE = "HRM, arXiv 2506.21734; Chun et al., ICLR 2026"
 PERMUTATIONS = 99
@@ -147,18 +148,19 @@ def _both(where: dict[str, Any], x: Floats, units: Floats, shuffle: Any, blocks:
         return []
     blocks_of = _blocks_of(units)
     mixed = [_ratios(shuffle(x, blocks, blocks_of, rng)) for _ in range(PERMUTATIONS)] if shuffle else []
-    common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents, "tail": "t"}
-    common["null_name"] = NULLS[shuffle]
+    common: dict[str, Any] = {"source": SOURCE, "n": len(x), "units": documents, "null_name": NULLS[shuffle]}
     plain = _ratios(x)
-    null = [both["naive"] for both in mixed]
-    flat = 1 / (1 / len(x) + 1 / x.shape[1])
-    first = figures(where, "participation_ratio", plain["naive"], estimator="naive", null=null or None, chance=flat, **common)
     value, low, high = spread(Grouped(x, units))
-    null = [both["unbiased"] for both in mixed]
-    second = figures(where, "participation_ratio", value, estimator="unbiased", null=null or None, chance=x.shape[1], **common)
-    if null:
-        second = second.assign(p=float(st.t_tail(np.array([plain["unbiased"]]), np.array(null)[:, None], "less")[0]))
-    return [first, second.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else [first]
+    forms = {"naive": (plain["naive"], 1 / (1 / len(x) + 1 / x.shape[1])), "unbiased": (value, float(x.shape[1]))}
+    rows = []
+    for form, (ratio, chance) in forms.items():
+        null = np.array([both[form] for both in mixed])[:, None] if mixed else None
+        row = figures(where, "participation_ratio", ratio, estimator=form, null=null, chance=chance, **common)
+        if null is not None:
+            p = float(st.curve_tail(1 / np.array([plain[form]]), 1 / null)[0])
+            row = row.assign(p=p, p_from=f"count of {len(null)} draws, Pearson III beyond")
+        rows.append(row)
+    return [rows[0], rows[1].assign(ci_low=low, ci_high=high)] if np.isfinite(value) else rows[:1]
 
 
 def _blocks_of(units: Floats) -> list[Floats]:
@@ -216,24 +218,19 @@ def by_cycle(figures: pd.DataFrame) -> pd.DataFrame:
 def _verdict(frame: pd.DataFrame) -> Verdict:
     unbiased = frame[frame["estimator"] == "unbiased"]
     index = unbiased[unbiased["name"].isin(["hierarchy_index", "slow_over_fast"])]
-    ratios = clearest(unbiased[unbiased["name"] == "participation_ratio"])
-    limits = "it does not show that training made it so: give an untrained model's run as `control`"
-    said = [
-        f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}"
-        for _, row in index.head(2).iterrows()
-    ]
-    row = index.iloc[0] if len(index) else ratios.iloc[0] if len(ratios) else frame.iloc[0]
+    ratios = clearest((unbiased if len(unbiased) else frame).query("name == 'participation_ratio'"))
+    said = [f"the {saying.named(row, frame).replace('_', ' ')} is {saying.amount(row, 'times')}" for _, row in index.iterrows()]
+    rows = pd.concat([ratios, index])
     if len(ratios):
         best = ratios.iloc[0]
-        fewer = (
-            f", {'' if best['q'] <= saying.FDR else 'no '}fewer than if its parts were independent" if best["q"] <= 1 else ""
-        )
-        said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{fewer}")
-        row = best if pd.notna(best["p"]) else row
-    follows = (
-        "; ".join(said) or f"{saying.named(row, frame)} is {saying.amount(row, 'dimensions')} by the naive form, which grows"
+        fewer = ", fewer" if best["q"] <= saying.FDR else ", no fewer" if best["q"] <= 1 else ""
+        than = f"{fewer} than if its parts were independent" if fewer else ""
+        said.insert(0, f"the {best['subset']} of {saying.layer(best, frame)} used {saying.amount(best, 'dimensions')}{than}")
+    follows, limits = (
+        "; ".join(said[:3]),
+        "it does not show that training made it so: give an untrained model's run as `control`",
     )
-    return verdict(follows[0].upper() + follows[1:], row, frame, limits, pd.concat([index, ratios]), analyze("structure"))
+    return verdict(follows[0].upper() + follows[1:], rows.iloc[0], frame, limits, rows, analyze("structure"))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

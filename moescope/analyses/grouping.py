@@ -17,13 +17,13 @@ from ..errors import AnalysisError
 from ..statistics import Array
 from ..store import Store
 from ..words import RunNumber
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap
 from ._shared.decision_sample import Sample, shuffles
 from ._shared.matched_tokens import twins
 from ._shared.scope import Scope, place, scope
-from ._shared.verdict import Verdict, analyze, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, verdict
 
 NAME = "shared grouping (of the mean entropy)"
 SOURCE = "NMI, arithmetic mean, Miller 1955 corrected"

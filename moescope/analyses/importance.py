@@ -10,8 +10,8 @@ By router, over tokens t that chose expert e with weight g, of sequences j with 
 * where a trace measured activations: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (2510.13999), super experts (2507.23279):
   max |down_proj| above the 99.5th percentile of all experts and a tenth of the largest, in the first three quarters of layers.
 `chosen`: the smallest set of experts whose scores reach `top_p`, as ESFT trains them (the paper's as shares of the layer).
-Agreement: Spearman's rank correlation over the experts of a router. It has no p: scores are made of the same counts and weights,
-so that they agree by arithmetic, and no null without that is to be had. Intervals: documents.
+Agreement: Spearman's rank correlation over the experts of a router. It has no p: scores are made of the same counts and
+weights, so that they agree by arithmetic, and no null without that is to be had. Intervals: documents.
 Frequency is not importance: what an expert does for the loss is asked by ablation, not by counting.
 """
 
@@ -26,13 +26,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.document_counts import Table, tables
 from ._shared.routing_matrices import measured
 from ._shared.scope import Scope, scope
-from ._shared.verdict import Verdict, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, ablate, verdict
 
 Floats = np.ndarray
 ACTIVATIONS = ("ean", "weighted_ean", "reap", "max_down_proj")
@@ -74,7 +74,7 @@ def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
 
 def _sql(here: Scope) -> str:
     """Sums by document, router and expert; `_by_length`: every sequence's sum over its tokens divided by their number."""
-    return f"""with units as ({here.units_sql()}),
+    return f"""with units as ({here.units_sql(groups=st.GROUPS)}),
 of_run as (select token, sequence from tokens where run = {here.run}),
 lengths as (
   select router, sequence, count(*) as length from decisions join of_run using (token) where run = {here.run} group by all),
@@ -232,7 +232,7 @@ def _super(here: Scope, largest: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict:
-    mass = frame[(frame["name"] == "gate mass") & frame["value"].notna()].sort_values("value", ascending=False, kind="stable")
+    mass = frame[frame["name"] == "gate mass"].sort_values("value", ascending=False, kind="stable")
     best, paper = mass.iloc[0], chosen[(chosen["form"] == "paper") & (chosen["score"] == "ESFT average gate")]
     follows = (
         f"Of a router's weight {saying.expert(best, frame)} takes the largest share, {saying.amount(best, '%')} "
@@ -240,8 +240,7 @@ def _verdict(frame: pd.DataFrame, chosen: pd.DataFrame, top_p: float) -> Verdict
         f"{int(paper['experts'].sum())} of {len(mass)} experts at {top_p:g}"
     )
     limits = "scores count how often and how strongly experts run, and do not show what the model loses without them"
-    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
-    return verdict(follows, best, frame, limits, mass, ask)
+    return verdict(follows, best, frame, limits, mass, ablate(best))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

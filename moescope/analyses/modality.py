@@ -23,7 +23,7 @@ from ..errors import AnalysisError
 from ..statistics import Pool
 from ..store import Store
 from ..words import Portion
-from ._shared import probabilities, saying
+from ._shared import probabilities
 from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
 from ._shared.dealt_labels import Pooled, settled
@@ -31,7 +31,8 @@ from ._shared.document_counts import Table, tables
 from ._shared.modality_entropies import global_, local
 from ._shared.scope import Scope, scope
 from ._shared.value_figures import ByValue, corrected, share
-from ._shared.verdict import MOST, Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import MOST, Verdict, analyze, clearest, verdict
 
 MODALITY = "case t.unit when 'patch' then 'image' else t.unit end"
 KNOWN = "t.unit in ('text', 'patch', 'image', 'video', 'audio')"

@@ -6,7 +6,8 @@ over documents. Accuracy stands beside
 * the word-form baseline: the most frequent label of that token id in the training documents (2412.16971: .91 for part of
   speech, where paths reach .75 to .89, so that a path that tells the token tells the label);
 * path of another token: the same probe fed with the path of another token of the same id in the same document, drawn at random:
-  what paths say through the token's identity and the document's topic alone. `path beyond token and document` is path less this:
+  what paths say through the token's identity and the document's topic alone. `path beyond token and document` is path less
+  this:
   the figure that says whether routing knows the label in context. Tokens alone of their id in a document add nothing to it.
 * for contrast `path beyond the token`: the other token from any document of the fold. A topic moves labels and paths alike, and
   shows here without any knowledge of the word in its sentence.
@@ -23,13 +24,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import bars
 from ._shared.label_questions import choose
 from ._shared.scope import scope
 from ._shared.token_table import Kind, Tokens, tokens
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray

@@ -24,13 +24,13 @@ from .. import statistics as st
 from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.label_questions import choose
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, Kind, tokens
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -221,27 +221,23 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
 
 def _verdict(frame: pd.DataFrame) -> Verdict:
     """Of the uses in one document: there a topic cannot be the reason."""
-    every, between = (
-        frame[(frame["name"] == NAME) & (frame["estimator"] == f"{form} documents")] for form in ("within", "between")
-    )
-    if every.empty:
+    forms = dict(list(frame[frame["name"] == NAME].groupby("estimator")))
+    rows = clearest(forms.get("within documents", forms.get("between documents")))
+    found, ask = rows[rows["q"] <= saying.FDR], analyze("syntax")
+    if "within documents" not in forms:
         follows = "No word has two labels in one document, so that whether routing tells its senses apart cannot be said here"
         limits = "pairs of different documents stand here for contrast, and do not show it, for topics move them"
-        return verdict(follows, between.iloc[0], frame, limits, clearest(between), analyze("syntax"), "comparison")
-    rows = clearest(every)
-    found = rows[rows["q"] <= saying.FDR]
+        return verdict(follows, rows.iloc[0], frame, limits, rows, ask, "comparison")
     if found.empty:
         alike = "Two uses of a token in one document share no more experts where their labels are the same"
-        follows = f"{alike}: {saying.most(rows, '%')}"
-        return verdict(follows, rows.iloc[0], frame, saying.NOTHING, rows, analyze("syntax"), "comparison")
+        return verdict(f"{alike}: {saying.most(rows, '%')}", rows.iloc[0], frame, saying.NOTHING, rows, ask, "comparison")
     best = found.loc[found["value"].idxmax()]
     follows = (
         f"Two uses of a token in one document share more experts where their labels are the same, in "
         f"{saying.share_of(len(found), len(rows), 'comparison')}, most for {best['subset']} in {saying.layer(best, frame)}: "
         f"{saying.amount(best, '%')} more of their experts"
     )
-    limits = "it does not show that the label is what the router reads"
-    return verdict(follows, best, frame, limits, found, analyze("syntax"), "comparison")
+    return verdict(follows, best, frame, "it does not show that the label is what the router reads", found, ask, "comparison")
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -26,14 +26,14 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Information, beyond_stratum, label_entropy
 from ..store import Store
 from ..words import Count
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
 from ._shared.dealt_labels import deal
 from ._shared.label_questions import GIVEN, Question, ask, beyond, choose, contrast, headline, name_of
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, Tokens, tokens
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 
 SOURCE = "I(E; L | S) = Σ P log2 P(e,l|s) / P(e|s)P(l|s)"
 KNOWN = "share of label known (of what is left open)"
@@ -174,7 +174,7 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     nothing = [kind for kind, mine in kinds.items() if not (mine["q"] <= saying.FDR).any()]
     limits = "it does not show that a router reads the label, for labels of one token go with its neighbours"
     if found.empty:
-        follows = f"Beyond the token, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"
+        follows = f"Beyond token and document, routing tells nothing of {', '.join(kinds)}: {saying.most(every)}"
         return verdict(follows, every.iloc[0], frame, saying.NOTHING, every, analyze("senses"))
     said = [_kind(kind, rows, frame) for kind, rows in kinds.items() if kind not in nothing]
     follows = f"Routing tells {'; '.join(said)}" + (f"; nothing of {', '.join(nothing)}" if nothing else "")
@@ -189,7 +189,8 @@ def _kind(kind: str, rows: pd.DataFrame, frame: pd.DataFrame) -> str:
     found = rows[rows["q"] <= saying.FDR]
     best = found.loc[found["value"].idxmax()]
     given = re.search(r"\| (.*)\)", best["name"].removesuffix(" (bits)"))
-    said = f"{saying.amount(best)} of {kind} beyond the {given[1] if given else 'chance level'} in {saying.layer(best, frame)}"
+    what = f"{saying.amount(best)} of {kind} beyond the {given[1] if given else 'chance level'}"
+    said = f"{what} in {saying.layer(best, frame)}, and something in {saying.share_of(len(found), len(rows), 'router')}"
     loose = frame[(frame["name"] == name_of("token")) & (frame["estimator"] == "corrected")]
     loose = loose[(loose["subset"] == kind) & (loose["router"] == best["router"])]
     if given is None or given[1] == "token" or loose.empty:

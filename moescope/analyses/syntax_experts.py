@@ -2,7 +2,7 @@
 
 For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id, document) in bits, plug-in
 less the mean of its null (labels permuted among the tokens of one id in one document). Labels of whole documents cannot be told
-from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ in length.
+from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ.
 `label` is the one with the largest excess: tokens of that label that e took, less Σ_s n_sl m_s / n_s, what it would take if
 labels did not matter for what is held constant; `excess share` is that over the tokens of the label.
 Given the token alone stands beside it for contrast: a topic can move routing and labels together, and shows there.
@@ -21,14 +21,14 @@ from ..errors import AnalysisError
 from ..statistics.conditional import Cells, Labelled, beyond_stratum, labelled
 from ..store import Store
 from ..words import Count
-from ._shared import saying
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
 from ._shared.dealt_labels import deal
 from ._shared.label_questions import beyond, choose, contrast, given_stratum
 from ._shared.scope import scope
 from ._shared.token_table import FORM, MEANING, Kind, tokens
-from ._shared.verdict import Verdict, analyze, clearest, verdict
+from ._shared.verdicts import saying
+from ._shared.verdicts.verdict import Verdict, ablate, analyze, clearest, verdict
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -87,8 +87,8 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     place = where | {"expert": np.arange(experts), "subset": np.array(names)}
     source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
     null = null - null.mean(0)
-    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name, information=True,
-                    source=source, **common)  # fmt: skip
+    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
+                    information=True, source=source, **common)  # fmt: skip
     first = first.assign(**dict(zip(("p", "p_from"), _tested(value, null + mean, chosen, experts, shared))))
     if given != beyond(kind.held):
         return first
@@ -187,8 +187,7 @@ def _verdict(frame: pd.DataFrame, experts: int) -> Verdict:
         f"document, most {saying.expert(best, frame)} with {saying.amount(best)} of "
         f"{best['subset'].partition('=')[0]}, foremost {best['subset'].partition('=')[2]}"
     )
-    ask = f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {best['layer']}:{best['expert']}"
-    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ask)
+    return verdict(follows, best, frame, limits, found.sort_values("value", ascending=False), ablate(best))
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -20,7 +20,8 @@ def effects(sums: pd.DataFrame, sets: Sequence[Experts], jobs: Sequence[Job], na
 
     delta_nll: nats per token, over the tokens of the group: ablated minus baseline; under a control minus the control's own
     change (the mean of the random sets). Interval: over documents (`over_documents`). p: the signs of the documents'
-    sums flipped, two-sided, which needs them symmetric about 0 under the null. `router`: see `interaction.py`. q: Benjamini-Hochberg over a control and kind.
+    sums flipped, two-sided, which needs them symmetric about 0 under the null. `router`: see `interaction.py`. q:
+    Benjamini-Hochberg over a control and kind.
     """
     index = {experts: n for n, experts in enumerate(sets)}
     frames = [
@@ -46,8 +47,8 @@ def _kind(part: pd.DataFrame, index: Mapping[Experts, int], jobs: Sequence[Job],
             table = _table(own, other, count, signs)
             rows.append(pd.DataFrame(table).assign(job=number, control=control, group_kind=kind, group=names))
     for row in interactions(cube[0], count, dict(index), jobs, names) if kind != "all" else ():
-        own = _table(cube[:, index[jobs[row["job"]].target]], np.zeros_like(cube[:, 0]), count, signs)
-        rows.append(pd.DataFrame(own | row).assign(control=CONTROL, group_kind=kind, group=names))
+        plain = _table(cube[:, index[jobs[row["job"]].target]], np.zeros_like(cube[:, 0]), count, signs)
+        rows.append(pd.DataFrame(plain | row).assign(control=CONTROL, group_kind=kind, group=names))
     found = pd.concat(rows, ignore_index=True)
     return found[found["n"] > 0]
 

@@ -2,7 +2,8 @@
 
 The interaction of expert and group, over all experts of a router that were each taken away alone. For document u, group g and
 expert e let a_ueg be the change of the summed loss without e less the mean change without each other expert of the router. The
-figure is the rate Σ a / Σ tokens of the group less that of all other groups: what is hard for everyone, or needed everywhere, drops
+figure is the rate Σ a / Σ tokens of the group less that of all other groups: what is hard for everyone, or needed
+everywhere, drops
 out. Null: groups dealt anew to what documents did at one group (`statistics.dealing`), studentized, as documents and groups are
 not equally precise; p by count among the permuted values of all experts and routers. Intervals: documents.
 """
@@ -12,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from .. import statistics as st
 from ..statistics.dealing import studentized

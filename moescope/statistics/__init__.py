@@ -10,10 +10,12 @@ from .information import entropy, jensen_shannon, miller_madow, mutual_informati
 from .loads import gini, max_violation, shares, variation
 from .resampling import (
     DRAWS,
+    GROUPS,
     LEVEL,
     MIN_UNITS,
     bootstrap_weights,
     document_draws,
+    grouped,
     information_interval,
     interval,
     orders,
@@ -25,8 +27,9 @@ from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, t_tail
 from .studentized import Grouped, Pool, Rates, omnibus
 
 __all__ = [
-    "DRAWS", "FLOOR", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "common_draws",
-    "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "information_interval", "interval",
-    "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus", "orders",
-    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
+    "DRAWS", "FLOOR", "GROUPS", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights",
+    "common_draws", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "grouped",
+    "information_interval", "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information",
+    "normalized_information", "omnibus", "orders", "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail",
+    "variation",
 ]  # fmt: skip

@@ -163,8 +163,8 @@ def beyond_stratum(tokens: Labelled, chosen: Ints, experts: int) -> Rates:
     row, rank = np.nonzero((chosen[tokens.rows] >= 0) & (chosen[tokens.rows] < experts))
     expert = chosen[tokens.rows][row, rank].astype(np.int64)
     strata, blocks = int(tokens.stratum.max()) + 1, len(tokens.home)
-    share = np.bincount(tokens.stratum[row] * experts + expert, minlength=strata * experts).reshape(strata, experts)
-    share = share / np.maximum(np.bincount(tokens.stratum, minlength=strata), 1)[:, None]
+    ran = np.bincount(tokens.stratum[row] * experts + expert, minlength=strata * experts).reshape(strata, experts)
+    share = ran / np.maximum(np.bincount(tokens.stratum, minlength=strata), 1)[:, None]
     taken = np.bincount(tokens.block[row] * experts + expert, minlength=blocks * experts).reshape(blocks, experts)
     of_strata = sparse.csr_matrix((np.ones(len(tokens.block)), (tokens.block, tokens.stratum)), shape=(blocks, strata))
     size = np.asarray(of_strata.sum(1)).ravel()

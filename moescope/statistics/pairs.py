@@ -1,8 +1,8 @@
 """How often two experts meet by chance, where every token takes k different ones and every group of tokens its loads.
 
 The distribution of least assumptions with given loads is that of independent choices given their number (conditional Bernoulli;
-Chen & Liu 1997, Statist. Sinica 7): a set S has the weight Π_{e in S} w_e. Swapping experts between tokens draws from it, to order
-1 / n² for n tokens; here its pairs are computed, without an error of their own.
+Chen & Liu 1997, Statist. Sinica 7): a set S has the weight Π_{e in S} w_e. Swapping experts between tokens draws from it, to
+order 1 / n² for n tokens; here its pairs are computed, without an error of their own.
 """
 
 import numpy as np

@@ -11,6 +11,7 @@ from ._types import Array
 MIN_UNITS = 5  # documents below which no interval is given
 DRAWS = 400  # bootstrap replications
 LEVEL = 0.95
+GROUPS = 512
 MOST_UNITS = 4096  # documents beyond which a bootstrap draws groups of them: the same interval, in bounded memory
 
 
@@ -20,11 +21,11 @@ def bootstrap_weights(units: int, draws: int = DRAWS, seed: int = 0, strata: Arr
     return _weights(strata.tobytes(), draws, seed)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _weights(stratum_of: bytes, draws: int, seed: int) -> Array:
     strata, rng = np.frombuffer(stratum_of, dtype=int), np.random.default_rng(seed)
     units = len(strata)
-    weights = np.zeros((draws, units))
+    weights = np.zeros((draws, units), dtype=np.float32)
     for stratum in np.unique(strata):
         (members,) = np.nonzero(strata == stratum)
         weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
@@ -47,17 +48,19 @@ def document_draws(counts: Array, strata: Array | None = None, draws: int = DRAW
     return resampled(bootstrap_weights(len(counts), draws, seed, strata), counts)
 
 
-def grouped(counts: Array, strata: Array | None = None, most: int = MOST_UNITS) -> tuple[Array, Array | None]:
+def grouped(
+    counts: Array, strata: Array | None = None, most: int = MOST_UNITS, groups: int = GROUPS
+) -> tuple[Array, Array | None]:
     """Counts (documents, ...) and their strata; where documents are more than `most`, summed by groups of them.
 
-    Groups are of documents of one stratum, none where it has few: a stratum of up to `most` / 8 keeps its documents.
+    Documents of one stratum are dealt into `groups`: a stratum of up to so many keeps its documents.
     """
     if len(counts) <= most:
         return counts, strata
     home = np.zeros(len(counts), dtype=int) if strata is None else np.asarray(strata, dtype=int)
     place = np.zeros(len(counts), dtype=int)
     for stratum in np.unique(home):
-        place[home == stratum] = np.arange((home == stratum).sum()) % (most // 8)
+        place[home == stratum] = np.arange((home == stratum).sum()) % groups
     names, group = np.unique(np.stack([home, place]), axis=1, return_inverse=True)
     flat = np.zeros((names.shape[1], int(np.prod(counts.shape[1:]))))
     np.add.at(flat, group.ravel(), counts.reshape(len(counts), -1))
@@ -96,10 +99,11 @@ def over_documents(
 def information_interval(value: Array, draws: Array, null: Array, units: Array | int) -> tuple[Array, Array]:
     """Interval of an information less its null mean, from bootstrap `draws` of it and its `null` (first axis of both).
 
-    Information is a sum of squares: T = |a + e|² with noise e, signal a. Its variance is that of the null plus a part that grows
-    as |a|². A bootstrap starts from a + e, not a, and finds two null variances too much; and where the truth is 0 the variance is
-    the null's, however large the value came out. So the interval holds all truths x with |value - x| <= t sqrt(null + slope x),
-    as Wilson's does for shares, t Student's for units - 1. Empty (NaN) under MIN_UNITS documents.
+    Information is a sum of squares: T = |a + e|² with noise e, signal a. Its variance is that of the null plus a part that
+    grows as |a|². A bootstrap starts from a + e, not a, and finds two null variances too much; and where the truth is 0 the
+    variance is the null's, however large the value came out. So the interval holds all truths x with
+    |value - x| <= t sqrt(null + slope x), as Wilson's does for shares, t Student's for units - 1. Empty (NaN) under MIN_UNITS
+    documents.
     """
     from scipy import stats  # half a second to load, and tracing needs none of it
 

@@ -22,7 +22,7 @@ def p_value(value: Array, null: Array, side: str = "greater") -> Array:
 
 
 def t_tail(value: Array, null: Array, side: str = "greater") -> Array:
-    """p of `value` as one more draw of a normal null known by few draws: Student's t with len(null) - 1 degrees; from FLOOR up."""
+    """p of `value` as one more draw of a normal null known by few draws: Student's t with len(null) - 1 degrees; >= FLOOR."""
     from scipy import stats  # half a second to load, and tracing needs none of it
 
     sd = np.std(null, axis=0, ddof=1) * np.sqrt(1 + 1 / len(null))
@@ -45,9 +45,9 @@ def document_tail(draws: Array, value: float, units: int) -> float:
 def curve_tail(value: Array, null: Array) -> Array:
     """P(null ≥ value) by a Pearson III (shifted gamma) curve with the null's mean, variance and skewness, for skewed nulls.
 
-    The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. The curve's quantile is
-    read on Student's t with len(null) - 1 degrees, as mean and variance are known by so many draws only. Where ten draws or more
-    reach `value` they are counted instead. From FLOOR up; 1 where the null does not vary.
+    The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. The curve's quantile
+    is read on Student's t with len(null) - 1 degrees, as mean and variance are known by so many draws only. Where ten draws or
+    more reach `value` they are counted instead. From FLOOR up; 1 where the null does not vary.
     """
     from scipy import stats  # half a second to load, and tracing needs none of it
 

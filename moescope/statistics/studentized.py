@@ -1,14 +1,14 @@
 """Differences between groups of documents in units of their own error, so that documents may differ in length and in kind.
 
 Labels dealt anew to documents make every group as precise as the next. Where one label's documents are short, or few, the plain
-difference of that label varies more than such a null says. Divided by its own standard error, in the data as in every permutation,
-it keeps its level (Janssen 1997; Chung & Romano 2013, Ann. Statist. 41).
+difference of that label varies more than such a null says. Divided by its own standard error, in the data as in every
+permutation, it keeps its level (Janssen 1997; Chung & Romano 2013, Ann. Statist. 41).
 
-`rate` is a ratio over documents, Σ x_u / Σ n_u; its variance that of a ratio, Σ (x_u − rate n_u)² / N² · m / (m − 1) for m documents,
-and no less than a quarter of the binomial one, so that few documents that agree by luck are not taken for certain.
+`rate` is a ratio over documents, Σ x_u / Σ n_u; its variance that of a ratio, Σ (x_u − rate n_u)² / N² · m / (m − 1) for m
+documents, and no less than a quarter of the binomial one, so that few documents that agree by luck are not taken for certain.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Rates:
 class Paired(Rates):
     """The same where a document has several rows, in different groups: `unit` (rows,) numbers the document of each."""
 
-    unit: Array | None = None
+    unit: Array = field(default_factory=lambda: np.zeros(0, dtype=int))
 
     @property
     def columns(self) -> Array:
@@ -63,7 +63,7 @@ class Paired(Rates):
     @property
     def _whole(self) -> tuple[Array, Array]:
         """(documents, E) and (documents, 1): off and n of whole documents."""
-        documents = int(np.max(self.unit)) + 1 if self.unit is not None and len(self.unit) else 0
+        documents = int(np.max(self.unit, initial=-1)) + 1
         both = np.zeros((documents, self.x.shape[1] + 1))
         np.add.at(both, self.unit, np.c_[self.x - self.overall * self.n[:, None], self.n])
         return both[:, :-1], both[:, -1:]
@@ -78,7 +78,8 @@ class Paired(Rates):
 
 @dataclass(frozen=True)
 class Grouped:
-    """Sums over groups of documents, (..., groups, columns); `whole` (3, E): squares of whole documents, where rows are paired."""
+    """Sums over groups of documents, (..., groups, columns); `whole` (3, E): squares of whole documents, where rows are
+    paired."""
 
     sums: Array
     overall: Array

@@ -9,7 +9,7 @@ from moescope import statistics
 from moescope.analyses._shared import decision_sample
 from moescope.analyses.diff import changes
 from moescope.analyses.load import balancing_losses
-from moescope.analyses.specialization import labels, vocabulary
+from moescope.analyses.specialization import vocabulary
 from moescope.analyses.structure import coactivation, consistency, flow, repetition
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}

@@ -38,7 +38,9 @@ def test_other_names_are_the_same_groups(store):
         assert (row["ci_low"] > 0.99, row["q"] < 0.01, row["n"], row["units"]) == (True, True, 1920, 24)
     rest = figures.drop([(layer, f"decoder {layer} of run 0") for layer in (0, 2)])
     assert (len(rest), rest["value"].abs().max() < 0.01, rest["q"].min() > 0.05) == (7, True, True)
-    assert "decoder layer 0 puts tokens together most like decoder 0 of run 0" in answer.reading
+    said = "The layers of runs 1 and 0 put tokens together more than documents alone would give: most layer "
+    assert answer.verdict.sentence.startswith(said)
+    assert "which share 100 % [100, 100] of their information, against 0" in answer.verdict.sentence
     assert list(answer.charts()) == ["layer by layer"]
 
 

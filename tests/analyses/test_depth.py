@@ -92,8 +92,8 @@ def test_planted_is_found_and_chance_is_not(planted: str | None, tmp_path: Path)
     assert {kind for kind, row in found.iterrows() if row["q"] <= 0.05} == ({planted} if planted else set())
     if planted:
         assert found.loc[planted, "ci_low"] > 0
-        assert f"the {planted} " in said.reading
-    assert "no label, position or token" in said.reading or planted
+        assert f"the {planted} " in said.verdict.follows
+    assert "no label, position or token" in said.verdict.follows or planted
 
 
 REFUSED = {

@@ -9,7 +9,7 @@ import synthetic
 
 from moescope import analyses
 from moescope.errors import AnalysisError, InputError
-from moescope.store import RunWriter
+from moescope.store import RunWriter, open_store
 from moescope.store.write.change import change_store
 
 # router: per token, experts and weights by rank; sequence 0 has tokens 0 and 1, sequence 1 has 2, 3, 4 and 5
@@ -71,6 +71,7 @@ def tables() -> dict[tuple[str, str], np.ndarray]:
             ("mean gate", "definition"): np.nan_to_num(gate / n),
             ("ESFT average gate", "paper"): paper_gate,
             ("ESFT token selection", "paper"): paper_token,
+            ("ESFT average gate", "released gate_scores"): gate / 6,
             ("ESFT average gate", "released code"): np.nan_to_num(gate / gate.sum(axis=0)),
             ("ESFT token selection", "released code"): np.nan_to_num(n / n.sum(axis=0)),
             ("ESFT average gate", "released code, axis set right"): gate / gate.sum(axis=1, keepdims=True),
@@ -102,6 +103,14 @@ def test_released_code_chooses_other_experts(path: Path) -> None:
         tables()["ESFT average gate", "released code"][0].sum()
     )
     assert chosen.loc[(0, "ESFT average gate", "paper"), "layer_sum"] == pytest.approx(1, abs=1e-6)
+
+
+def test_sums_are_double(path: Path) -> None:
+    """Values are summed as they are stored, not in single precision, whatever a bootstrap does."""
+    with open_store(path) as store:
+        sums = store.rows("select sum(weight::double) / 6 from assignments where router = 0 group by expert order by expert")
+        rows = analyses.run("importance", store).figures("ESFT average gate", estimator="released gate_scores", router=0)
+    assert rows["value"].tolist()[:3] == pytest.approx([value for (value,) in sums], rel=1e-14)
 
 
 def test_agreement(tmp_path: Path) -> None:

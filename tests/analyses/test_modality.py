@@ -64,7 +64,7 @@ def test_planted_is_found_and_chance_is_not(case: str, planted: bool, tmp_path: 
     assert (row["q"] <= 0.05) == planted
     if planted:
         assert row["ci_low"] > 0
-    assert ("tells up to" in said.reading) == planted
+    assert ("Experts divide" in said.verdict.follows) == planted
 
 
 def test_global_entropy_of_mean_probabilities_where_logits_are_stored(tmp_path: Path) -> None:

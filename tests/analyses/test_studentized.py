@@ -33,8 +33,8 @@ def test_differences_document_by_document(paired: bool) -> None:
         else:
             parts = [(own, rate, size), (rest, beside, other)]
             spread = np.sum([
-                np.maximum(((x - r * s[:, None]) ** 2).sum(0) / s.sum() ** 2 * (s > 0).sum() / ((s > 0).sum() - 1), least / s.sum())
-                for x, r, s in parts
+                np.maximum(((x - r * s[:, None]) ** 2).sum(0) / s.sum() ** 2 * m / (m - 1), least / s.sum())
+                for x, r, s in parts for m in [(s > 0).sum()]
             ], axis=0)  # fmt: skip
         assert found[value] == pytest.approx((rate - beside) / np.sqrt(spread), rel=1e-4)
 
@@ -119,7 +119,7 @@ def test_pairs_of_independent_routers_are_standard(experts: int, k: int, length:
         expected = pairs.meetings(load, np.full(len(load), float(length)), k)
         left = pairs.left_variance(expected, load.sum(0), 6000)
         error = np.sqrt(expected * (1 - expected / 6000) * left)
-        found.append(((hot.T @ hot - expected)[upper] / error[upper]))
+        found.append((hot.T @ hot - expected)[upper] / error[upper])
     assert abs(np.mean(found)) < 0.02
     assert (0.9 if k < 10 else 0.75) < np.std(found) < 1.1
 

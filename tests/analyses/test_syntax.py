@@ -51,7 +51,8 @@ def test_planted(path: Path, run: int, kind: str, sign: int) -> None:
     assert (versus["q"] <= 0.05).all()
     contrast = "for contrast: given the token, topics included"
     assert set(answer.charts()) == {"information given token and document", contrast, "share of label known"}
-    assert f"{kind}: 2 of 2 routers" in answer.reading
+    assert f" of {kind} beyond the token and document in layer " in answer.verdict.follows
+    assert "in both routers" in answer.verdict.follows
 
 
 def test_conditions_and_kinds(path: Path) -> None:

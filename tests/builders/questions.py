@@ -23,7 +23,9 @@ def written(path: Path, planted: bool) -> Path:
     for noise in (0.0, 0.3):
         synthetic.make(path, seed=1, noise=noise if planted else 0.0, documents=DOCUMENTS, logits=True, name=f"noise {noise}")
     strength = 3.0 if planted else 0.0
-    labelled.make(path, upos=strength, sense=strength / 2, document=strength / 2, token=1.0, documents=DOCUMENTS, seed=2)
+    labelled.make(
+        path, upos=strength, sense=strength / 2, document=strength / 2, token=1.0, documents=DOCUMENTS, tokens=48, seed=2
+    )
     change_store(path, lambda con: con.execute("update sequences set source = 'text' where run = 5"))
     return path
 

@@ -62,3 +62,17 @@ def test_released_decisions_have_the_released_scores(shared, tmp_path):
     info = answer.figures("I(label; expert) (bits)", estimator="less null mean")
     assert (info["p"] < 0.01).all()
     assert np.isfinite(info["ci_low"]).all()
+
+
+@pytest.mark.slow
+def test_released_gate_scores_by_name(shared, tmp_path):
+    """summary.json's gate_scores are sums of gates over tokens, by layer, to the four places that were released."""
+    import_esft(shared / "data" / "esft" / "summary", tmp_path / "esft.duckdb", "summary")
+    released = json.loads((shared / "data" / "esft" / "summary" / "summary.json").read_text())
+    answer = analyses.run("importance", tmp_path / "esft.duckdb")
+    for name, form, key in (("ESFT average gate", "released gate_scores", "gate_scores"),
+                            ("ESFT token selection", "released code, axis set right", "token_scores")):  # fmt: skip
+        rows = answer.figures(name, estimator=form)
+        off = [abs(row.value - released[key][str(row.layer)][str(row.expert)]) for row in rows.itertuples()]
+        assert len(off) == 26 * 64
+        assert max(off) <= 5e-5, form

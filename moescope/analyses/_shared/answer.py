@@ -9,7 +9,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
-from .verdict import Verdict, of_figures
+from .verdicts.verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
@@ -144,9 +144,10 @@ def figures(
     """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
-    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how p is had from the null: `count` of draws,
-    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for "greater"); `information`: less its null mean, so
-    that its interval is `statistics.information_interval`.
+    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how
+    p is had from the null: `count` of draws,
+    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for
+    "greater"); `information`: less its null mean, so that its interval is `statistics.information_interval`.
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0

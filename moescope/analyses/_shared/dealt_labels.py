@@ -1,8 +1,9 @@
-"""Labels of whole documents dealt anew, and what a router's groups of documents differ by, in the data and in every permutation."""
+"""Labels of whole documents dealt anew, and what a router's groups of documents differ by, in the data and in every
+permutation."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import pandas as pd
@@ -24,37 +25,39 @@ class Dealt:
     observed: Grouped
     null: Grouped
 
-    @property
+    @cached_property
     def t(self) -> Array:
         """(labels, E): studentized differences from all other documents."""
         return self.observed.against_rest()
 
+    @cached_property
+    def t_null(self) -> Array:
+        """(draws, labels, E): the same with labels dealt anew."""
+        return self.null.against_rest()
+
     def add_to(self, pools: list[Pool]) -> None:
         """The permuted differences of every label to its pool."""
-        for pool, null in zip(pools, np.moveaxis(self.null.against_rest(), 1, 0)):
+        for pool, null in zip(pools, np.moveaxis(self.t_null, 1, 0)):
             pool.add(null)
 
     def p(self, first: list[int] | None = None, second: list[int] | None = None) -> Array:
         """Of the sum of squared differences: (1,) of all labels from their rests, or (pairs,) of pairs of labels."""
-        value, null = (self._squares(x, first, second) for x in (self.observed, self.null))
+        if first is None or second is None:
+            value, null = (st.omnibus(t)[..., None] for t in (self.t, self.t_null))
+        else:
+            value, null = (np.nansum(x.between(first, second) ** 2, axis=-1) for x in (self.observed, self.null))
         known = np.isfinite(value)
         return np.where(known, st.curve_tail(np.where(known, value, 0.0), np.nan_to_num(null)), np.nan)
 
     def p_by_expert(self) -> Array:
         """(E,): of the sum over labels of an expert's squared differences."""
-        value, null = (np.nansum(x.against_rest() ** 2, axis=-2) for x in (self.observed, self.null))
+        value, null = (np.nansum(t**2, axis=-2) for t in (self.t, self.t_null))
         return np.asarray(st.curve_tail(value, null))
 
     @property
     def p_from(self) -> str:
         """How `p` is had."""
         return f"count of {len(self.null.sums)} draws, Pearson III beyond"
-
-    @staticmethod
-    def _squares(groups: Grouped, first: list[int] | None, second: list[int] | None) -> Array:
-        if first is None or second is None:
-            return st.omnibus(groups.against_rest())[..., None]
-        return np.asarray(np.nansum(groups.between(first, second) ** 2, axis=-1))
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def settled(rows: Sequence[pd.DataFrame | Pooled]) -> list[pd.DataFrame]:
 
 
 def deal(home: Array, labels: int, rates: Rates) -> Dealt:
-    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to MOST, in parts that fit in memory."""
+    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to MOST."""
     columns = rates.columns
     draws = int(np.clip(WORK // max(1, labels * columns.size), FEWEST, MOST))
     parts = _permutations(home.astype(np.int32).tobytes(), labels, draws)

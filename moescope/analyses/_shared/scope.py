@@ -88,10 +88,12 @@ class Scope:
             notes.append(f"{without}: {reason}.")
             return None
 
-    def units_sql(self, kind: str | None = None) -> str:
+    def units_sql(self, kind: str | None = None, groups: int | None = None) -> str:
         """SQL with one row per sequence: sequence, unit (documents from 0), label (of the sequence label `kind`, or '').
 
-        Documents never share a unit with those of another label; a document with two labels is two units.
+        Documents never share a unit with those of another label; a document with two labels is two units. `groups`: deal the
+        documents by hash into so many units, where they are more. That is for intervals alone, which stay as they are; whatever
+        permutes documents, or tokens within them, takes the documents themselves.
         """
         label = "''" if kind is None else "l.label"
         source = f"sequences s where run = {self.run}"
@@ -99,6 +101,8 @@ class Scope:
             labels = f"sequence_labels l on l.sequence = s.sequence and l.kind = {quote(kind)}"
             source = f"sequences s join {labels} where run = {self.run}"
         document = DOCUMENT.replace("|| sequence", "|| s.sequence")
+        if groups is not None and self.documents > groups:
+            document = f"hash({document}) % {groups}"
         unit = f"(dense_rank() over (order by {label}, {document}) - 1)::int"
         return f"select s.sequence, {label} as label, {unit} as unit from {source}"
 

@@ -1,8 +1,9 @@
 """Figures of a table of loads by value (of a condition, a modality), against values dealt anew to what documents did at one.
 
-The null is that of `statistics.dealing`: it fits values that change within a document and those that do not. As documents do not
-weigh the same, p is of studentized differences (`statistics.studentized`): of a value's share of an expert from that of the other
-values, counted among all experts and routers, and of information and divergence of the sum of their squares. In bits.
+The null is that of `statistics.dealing`: it fits values that change within a document and those that do not. As documents do
+not
+weigh the same, p is of studentized differences (`statistics.studentized`): of a value's share of an expert from that of the
+other values, counted among all experts and routers, and of information and divergence of the sum of their squares. In bits.
 """
 
 from collections.abc import Sequence

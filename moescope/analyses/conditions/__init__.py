@@ -22,14 +22,14 @@ from ...errors import AnalysisError
 from ...statistics import Pool
 from ...store import Store
 from ...words import Portion
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.dealt_labels import Pooled, settled
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
 from .._shared.value_figures import ByValue, corrected, share
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .told import Told, choose, gated, names
 
 LIMITS = "it does not show that an expert is needed for any of them"

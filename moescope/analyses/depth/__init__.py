@@ -11,8 +11,8 @@ Mixture-of-Recursions, arXiv 2507.10524). A token's depth is the number of block
 * `I(label; depth)` in bits: plug-in (Shannon 1948), and less its mean under the null.
 
 Null: labels, positions and ids shuffled among the tokens of their sequence, which holds how deep each sequence went; labels
-that whole documents have are dealt anew to documents, and their p studentized, as documents are not equally long. p of single labels by Student's t about the null's draws. Intervals:
-documents drawn anew.
+that whole documents have are dealt anew to documents, and their p studentized, as documents are not equally long. p of
+single labels by Student's t about the null's draws. Intervals: documents drawn anew.
 """
 
 from typing import Any
@@ -26,12 +26,12 @@ from ...statistics import Array
 from ...statistics.dealing import studentized
 from ...store import Store
 from ...words import Portion
-from .._shared import saying
 from .._shared.answer import TAILS, Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import bars, layers
 from .._shared.dealt_labels import Dealt
 from .._shared.scope import Scope, place, scope
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .tokens import MOST, Deep, Labels, read
 
 SHUFFLES = 199

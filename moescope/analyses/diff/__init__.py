@@ -1,7 +1,8 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
 Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, block type and layer do. What is
-measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in (binomial tail, FDR).
+measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in
+(binomial tail, FDR).
 """
 
 import numpy as np
@@ -11,14 +12,14 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from ...words import RunNumber
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather, queries
 from .._shared.chart_forms import bars, layers
 from .._shared.contexts import words
 from .._shared.decision_sample import MOST, Sample
 from .._shared.matched_tokens import twins
 from .._shared.scope import Scope, scope
-from .._shared.verdict import Verdict, analyze, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, verdict
 from .changes import Pair
 
 

@@ -22,18 +22,19 @@ import pandas as pd
 
 from ... import statistics as st
 from ...store import Store
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
-from .._shared.verdict import Verdict, analyze, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, verdict
 from . import balancing_losses, capacity
 from .decisions import decision_figures
 
 COLD = 0.1  # of the even share
 SHUFFLES = 199
+DOCUMENTS = 1024  # more are shuffled in as many groups
 MOST = 10_000_000  # assignments by phase and position
 MEASURES: dict[str, tuple[str, Any]] = {
     "load entropy (bits)": ("Shannon entropy of the load", st.entropy),
@@ -104,15 +105,16 @@ def unlucky(share: float, experts: int, n: int) -> float:
 
 def _shuffled(counts: Any) -> Any:
     """(SHUFFLES, experts): totals after shuffling expert numbers within each document."""
-    counts = counts[counts.sum(1) > 0].astype(np.float32)
-    return np.stack([counts.ravel()[order].sum(0) for order in _orders(*counts.shape)]).astype(float)
+    counts, _ = st.grouped(counts[counts.sum(1) > 0], None, DOCUMENTS, DOCUMENTS)
+    counts = counts.astype(np.float32)
+    return np.stack([np.take_along_axis(counts, order, axis=1).sum(0) for order in _orders(*counts.shape)]).astype(float)
 
 
 @lru_cache(maxsize=4)
 def _orders(units: int, experts: int) -> list[Any]:
-    """Places of a (units, experts) array with the columns of every row shuffled, SHUFFLES times."""
-    rng, start = np.random.default_rng(0), experts * np.arange(units)[:, None]
-    return [start + rng.random((units, experts)).argsort(axis=1) for _ in range(SHUFFLES)]
+    """(units, experts): columns of every row shuffled, SHUFFLES times."""
+    rng = np.random.default_rng(0)
+    return [rng.random((units, experts), dtype=np.float32).argsort(axis=1).astype(np.int16) for _ in range(SHUFFLES)]
 
 
 def _experts(table: Table, draws: Any) -> pd.DataFrame:

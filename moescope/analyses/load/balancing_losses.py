@@ -46,7 +46,7 @@ def figures_of(here: Scope, notes: list[str]) -> list[pd.DataFrame]:
 
 def _places(here: Scope) -> str:
     """A row per token: its document, and its modality."""
-    return f"""with units as ({here.units_sql()})
+    return f"""with units as ({here.units_sql(groups=st.GROUPS)})
 select token, units.unit, t.unit as modality from tokens t join units using (sequence) where t.run = {here.run}"""
 
 

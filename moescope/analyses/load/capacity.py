@@ -153,7 +153,7 @@ by_token as (
   select router, ratio, "order", token, count(*) as n, count(*) filter (lost) as lost, sum(weight) as weight,
     coalesce(sum(weight) filter (lost), 0) as lost_weight, sum(even) as even
   from dealt group by router, ratio, "order", forward, iteration, token),
-units as ({here.units_sql()}),
+units as ({here.units_sql(groups=st.GROUPS)}),
 by_unit as (
   select units.unit, router, ratio, "order", sum(lost) as lost, sum(n) as n, sum(lost_weight) as lost_weight,
     sum(weight) as weight, sum(even) as even, count(*) filter (lost = n) as unrouted, count(*) as tokens

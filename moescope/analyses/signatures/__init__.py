@@ -24,13 +24,13 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...store import Store
 from ...words import Count, Some
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import chart
 from .._shared.label_questions import choose
 from .._shared.scope import scope
 from .._shared.token_table import LIMIT, Kind, Tokens, tokens
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .maps import Agreement, cut, map_rows, tree
 
 Ints = np.ndarray

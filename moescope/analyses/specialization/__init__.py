@@ -12,14 +12,14 @@ import pandas as pd
 from ... import statistics as st
 from ...store import Store
 from ...words import Portion
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.contexts import contexts, words
 from .._shared.decision_sample import Sample, sample
 from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .labels import Found, by_label, lifted
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization

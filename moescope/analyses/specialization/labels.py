@@ -10,7 +10,8 @@
 Null: the labels dealt anew to the documents, which keeps each document's routing whole. As documents differ in length, p is not
 of the plain figure but of the label's share less that of all other documents, over the error of that difference
 (`statistics.studentized`); of information and divergence, of the sum of these squared. A cell is counted among the permuted
-values of its label's cells in all routers, so that a lone specialist can be told. Intervals: documents drawn anew within labels.
+values of its label's cells in all routers, so that a lone specialist can be told. Intervals: documents drawn anew within
+labels.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ OLMOE = "OLMoE 2409.02060, section 5.3"
 
 @dataclass(frozen=True)
 class Found:
-    """Of one router: figures that are whole, its cells as shares of tokens and of assignments, `overall` (cells,) of all labels."""
+    """Of one router: figures that are whole, its cells as shares of tokens and of assignments, `overall` (cells,) of all
+    labels."""
 
     whole: list[pd.DataFrame]
     special: Pooled
@@ -94,11 +96,12 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     bias, most = base.mean(), (0, np.inf)
     rows = [
         figures(where, name, plug, estimator="plug-in", source="Shannon 1948", draws=draws, null=base, bounds=most, **common),
-        figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2], **common),
+        figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2],
+                **common),
         figures(where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=draws, null=base - bias,
                 information=True, **common),
-        figures(where, "NMI(label; expert)", norm[0], source="over the mean entropy", draws=norm[1], null=norm[2], bounds=(0, 1),
-                **common),
+        figures(where, "NMI(label; expert)", norm[0], source="over the mean entropy", draws=norm[1], null=norm[2],
+                bounds=(0, 1), **common),
     ]  # fmt: skip
     p = float(dealt.p()[0])
     return [row.assign(p=p, p_from=dealt.p_from) for row in rows]

@@ -16,12 +16,12 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
-from .._shared import saying
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
-from .._shared.verdict import Verdict, analyze, clearest, verdict
+from .._shared.verdicts import saying
+from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .coactivation import closest_pairs, coactivation_rows
 from .consistency import consistency_rows
 from .flow import paths, transitions

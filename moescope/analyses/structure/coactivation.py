@@ -119,8 +119,9 @@ def _figures(where: Any, chosen: Array, experts: int, by_unit: Array, expected: 
     }
     rows = []
     for name, (pick, said, how) in tested.items():
-        ours = figures(where, name, pick(paper), estimator="paper", source=OLMOE, chance=chance, draws=pick(boot), null=pick(null),
-                       null_name="experts swapped between tokens of a document", bounds=(0, 1), **common)  # fmt: skip
+        swap: dict[str, Any] = {"null": pick(null), "null_name": "experts swapped between tokens of a document"}
+        ours = figures(where, name, pick(paper), estimator="paper", source=OLMOE, chance=chance, draws=pick(boot),
+                       bounds=(0, 1), **swap, **common)  # fmt: skip
         released = figures(where, name, pick(code), estimator="released code", source=CODE, chance=chance * 2 / max(k, 2),
                            null_name="none: given to compare with the paper's figure", **common)  # fmt: skip
         rows += [ours.assign(p=said, p_from=how), released]

@@ -60,6 +60,11 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
         st.caption(f"The {MOST} largest effects of {frame['name'].nunique()}; choose a layer to see all of its experts.")
 
 
+def between(low: float, high: float, digits: int) -> str:
+    """An interval with a space before it, or nothing where documents were too few for one."""
+    return "" if pd.isna(low) or pd.isna(high) else f" [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
 def said(own: pd.DataFrame, beyond: pd.DataFrame) -> str:
     """The bars in a sentence."""
     if own.empty:
@@ -69,7 +74,7 @@ def said(own: pd.DataFrame, beyond: pd.DataFrame) -> str:
     most = "the model misses" if sure else "none does surely; it misses"
     return (
         f"Of {len(own)} sets of experts {sure} change the loss (q < 0.05), {out} more or less than experts of equal load do; "
-        f"{most} {top['name']} most: {top['delta_nll']:+.4f} [{top['ci_low']:+.4f}, {top['ci_high']:+.4f}] nats, "
+        f"{most} {top['name']} most: {top['delta_nll']:+.4f}{between(top['ci_low'], top['ci_high'], 4)} nats, "
         f"with {top['load']:.1%} of the load."
     )
 
@@ -129,7 +134,7 @@ def against(run: Row, frame: pd.DataFrame, params: list[Any]) -> None:
     rho, low, high = effects.rank_correlation(known[use], known["delta_nll"])
     chart = charts.scatter(
         known, use, "delta_nll", "layer", title=f"{USES[use].capitalize()} against effect",
-        subtitle=f"rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}], 95 % bootstrap over {len(known)} experts; chance: 0",
+        subtitle=f"rank correlation {rho:+.2f}{between(low, high, 2)}, 95 % bootstrap over {len(known)} experts; chance: 0",
         tooltip=["name", "ci_low", "ci_high", *MORE],
     )  # fmt: skip
     panels.figure(chart, effects.ROWS, params, name=f"against-{use}")

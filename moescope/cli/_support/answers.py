@@ -40,7 +40,7 @@ def _handful(answer: Any, store: Path) -> None:
 
 def _carrying(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     """What a reader needs of figures; columns that would say nothing are left out."""
-    from ...analyses._shared import saying
+    from ...analyses._shared.verdicts import saying
 
     made = pd.DataFrame([_row(row, frame, saying) for _, row in rows.iterrows()])
     return made.loc[:, (made != "").any()]

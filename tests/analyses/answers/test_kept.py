@@ -10,7 +10,8 @@ from click.testing import CliRunner
 import moescope
 from moescope import analyses
 from moescope.analyses import Answer
-from moescope.analyses._shared import answer, kept, saving
+from moescope.analyses._shared import answer, saving
+from moescope.analyses._shared.keeping import kept
 from moescope.analyses._shared.scope import scope
 from moescope.cli import main
 from moescope.discover import modules
@@ -73,13 +74,18 @@ def store(made, tmp_path):
 def test_terminal_report_and_dashboard_read_one_answer(computed, store, monkeypatch):
     from moescope.app.parts import answers
 
-    monkeypatch.setattr(analyses, "modules", lambda package: {"load": LOAD})
-    said = CliRunner().invoke(main, ["analyze", "load", str(store), "--run", "1"])
-    assert said.exit_code == 0, said.output
-    page = store.with_suffix(".html")
-    assert CliRunner().invoke(main, ["report", str(store), "--run", "1", "-o", str(page)]).exit_code == 0
+    page, on_top = store.with_suffix(".html"), []
+    with monkeypatch.context() as patch:
+        patch.setattr(analyses, "modules", lambda package: {"load": LOAD})
+        said = CliRunner().invoke(main, ["analyze", "load", str(store), "--run", "1"])
+        assert said.exit_code == 0, said.output
+        assert CliRunner().invoke(main, ["report", str(store), "--run", "1", "-o", str(page)]).exit_code == 0
     monkeypatch.setenv("MOESCOPE_STORE", str(store))
+    monkeypatch.setattr(answers.panels, "reading", on_top.append)
     shown, _ = answers._answer("load", 1, {})
+    for run in (0, 1):
+        answers.verdict.__wrapped__("load", {"run": run})
+    assert on_top == [shown.verdict.sentence]
     assert computed["load"] == 1
     for text in (said.output, page.read_text(), shown.verdict.sentence):
         assert "Made of 1 (made (expert 0 of layer 1): 0.500 (no interval: 3 documents, and 5 are needed); " in text

@@ -50,7 +50,7 @@ def _files(module: ModuleType) -> frozenset[Path]:
         if mine and name not in seen and (path := _source(name)) is not None:
             seen[name] = path
             waiting += _imported(name, path)
-    store = Path(__file__).parents[2] / "store"
+    store = Path(__file__).parents[3] / "store"
     return frozenset([*seen.values(), *(store / view for view in _VIEWS)])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ...store import Store
+from ....store import Store
 from . import saying
 
 MOST = 8  # rows that carry a verdict
@@ -53,6 +53,11 @@ def analyze(name: str, **options: Any) -> str:
     return f"moescope analyze {name} {{store}} --run {{run}}" + "".join(
         f" -p {key}={value}".replace("{", "{{").replace("}", "}}") for key, value in options.items()
     )
+
+
+def ablate(row: saying.Row) -> str:
+    """The command that takes the expert of a figure away."""
+    return f"moescope ablate {{model}} --data {{data}} --store {{store}} --experts {row['layer']}:{row['expert']}"
 
 
 def clearest(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ... import statistics as st
+from .... import statistics as st
 
 Row = Any  # a row of figures
 FDR = 0.05

@@ -10,8 +10,8 @@ import questions
 import moescope
 from moescope import analyses
 from moescope.analyses._shared import answer as _answer
-from moescope.analyses._shared import saying
-from moescope.analyses._shared.verdict import MOST, of_figures
+from moescope.analyses._shared.verdicts import saying
+from moescope.analyses._shared.verdicts.verdict import MOST, of_figures
 from moescope.discover import modules
 from moescope.errors import AnalysisError
 

@@ -23,13 +23,13 @@ from typing import Any, get_type_hints
 import pandas as pd
 import pyarrow as pa
 
-from ...errors import AnalysisError
-from ...store import Store
-from ...store.content import digest
-from ...words import RunNumber
-from .answer import Answer
+from ....errors import AnalysisError
+from ....store import Store
+from ....store.content import digest
+from ....words import RunNumber
+from ..answer import Answer
+from ..verdicts.verdict import Verdict
 from .source import code_of, reads_ablations
-from .verdict import Verdict
 
 FORM = 1  # of the files
 LIMIT = 1 << 30  # bytes of all files together
@@ -62,7 +62,7 @@ def key(module: ModuleType, store: Store, run: int, options: Mapping[str, Any]) 
 def _files(options: Mapping[str, Any]) -> list[Any]:
     """The states of files that options name."""
     found: list[Any] = []
-    for named in filter(None, (value for _, value in sorted(options.items()) if isinstance(value, str | Path))):
+    for named in (str(value) for _, value in sorted(options.items()) if isinstance(value, str | Path) and value):
         with suppress(OSError, ValueError):
             stat = Path(named).stat()
             found.append([str(Path(named).resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino])

@@ -1,0 +1,1 @@
+"""Answers that were computed before, and what makes them stale."""

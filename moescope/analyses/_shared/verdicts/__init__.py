@@ -1,0 +1,1 @@
+"""What an answer says in a sentence, and in which words."""
