@@ -28,6 +28,8 @@ def run(store: Store, run: int | None = None) -> Answer:
     frame = gather([found], family=())
     counted = extra.iloc[0]
     notes = [*here.notes, f"{counted['cases']} of {counted['of']} cases had the margin and the drop that were asked for."]
+    if counted.get("longer"):
+        notes.append(f"{counted['longer']} more were left out: their right or wrong word is not one token.")
     notes += few_units(frame)
     sql = {"figures": sql_of(here.run, "tracing")}
     return Answer("tracing", "Causal tracing", _reading(frame), here.run, {"figures": frame}, sql, notes, charts)

@@ -93,7 +93,9 @@ def _scores(
         below = score["token id" if name == "bigram" else "load"]
         score[name] = (counts + prior * below) / (counts.sum(1, keepdims=True) + prior)
     if before is not None:
-        score[BEFORE] = 0.99 * _normal(_moved(before, ran, train, test)) + 0.01 * load
+        moved = _moved(before, ran, train, test)
+        known_before = moved.sum(1, keepdims=True) > 0
+        score[BEFORE] = np.where(known_before, 0.99 * _normal(moved) + 0.01 * load, load)
         if "token id" in score:
             score[BOTH] = _normal(score["token id"] * score[BEFORE] / load)
     return score
@@ -144,7 +146,7 @@ def _moved(before: Array, ran: Array, train: Array, test: Array) -> Array:
     """(test tokens, E): shares of this router's experts given each expert of the one before, summed."""
     there = before[train].astype(np.float32)
     shares = there.T @ ran[train].astype(np.float32) / np.maximum(there.sum(0), 1)[:, None]
-    return np.asarray(before[test].astype(np.float32) @ shares)
+    return np.asarray(before[test].astype(np.float32) @ shares, dtype=float)
 
 
 def _hits(score: Array, ran: Array, k: Array) -> Array:

@@ -128,16 +128,15 @@ def _at(
     where = table.where | {"subset": f"{kind}, budget {budget}"}
     value, draws = audit.coverage(mass, chosen), audit.coverage(drawn, chosen)
     shared: dict[str, Any] = {"null_name": SHIFTED, **common}
-    ratios = [_ratio(v, size, experts) for v in (value, draws, null)]
-    rows = [
-        figures(where, "committee coverage", value, source=SOURCE, chance=size / experts, draws=draws, null=null,
-                bounds=(0, 1), **shared),
-        figures(where, "committee coverage", audit.coverage(mass, chosen, budget), estimator="released code", source=CODE,
-                chance=min(1.0, size / budget), draws=audit.coverage(drawn, chosen, budget), bounds=(0, 1),
-                null_name="none: given to compare with the paper's figure", **common),
-        figures(where, "committee against others", ratios[0], source=SOURCE, chance=1.0, draws=ratios[1], null=ratios[2],
-                bounds=(0, np.inf), **shared),
-    ]  # fmt: skip
+    cover = figures(where, "committee coverage", value, source=SOURCE, chance=size / experts, draws=draws, null=null,
+                    bounds=(0, 1), **shared)  # fmt: skip
+    code = figures(where, "committee coverage", audit.coverage(mass, chosen, budget), estimator="released code", source=CODE,
+                   chance=min(1.0, size / budget), draws=audit.coverage(drawn, chosen, budget), bounds=(0, 1),
+                   null_name="none: given to compare with the paper's figure", **common)  # fmt: skip
+    times = figures(where, "committee against others", _ratio(value, size, experts), source=SOURCE, chance=1.0,
+                    null=_ratio(null, size, experts), **shared)  # fmt: skip
+    ends = {end: _ratio(cover[end].to_numpy(), size, experts) for end in ("ci_low", "ci_high")}  # as it grows with coverage
+    rows = [cover, code, times.assign(**ends)]
     said = table.where | {"kind": kind, "budget": budget, "size": size, "experts": ", ".join(map(str, chosen))}
     said |= {"mean rank": float(mean.mean()) if size else np.nan, "variance of rank": float(spread.mean()) if size else np.nan}
     return rows, said | {"coverage": float(value), "null_mean": float(null.mean())}

@@ -41,7 +41,7 @@ from .._shared.scope import scope
 from .active import NAME as ACTIVE
 from .active import RANDOM, SHUFFLED, active
 
-MOST = 2_000_000  # assignments in memory
+MOST = 600_000  # assignments in memory
 FLIPS, SHUFFLES = 4999, 19
 GUESSED, BITS, BEYOND = "assignments guessed", "known of an assignment (bits)", "known beyond the token (bits)"
 FLIPPED = "signs of the documents' gains over {} flipped"

@@ -29,7 +29,7 @@ def active(taken: Sample, where: dict[str, Any], experts: int, rows: Array, chos
         by_unit(unit, taken.units, one_hot(chosen, experts).astype(float)), by_unit(unit, taken.units, np.ones(len(unit)))
     ]
     sums = sums[sums[:, -1] > 0]
-    drawn = st.resampled(st.bootstrap_weights(len(sums)), sums)
+    drawn = st.bootstrap_weights(len(sums)) @ sums
     every = np.full((len(taken.tokens), chosen.shape[1]), -1, dtype=chosen.dtype)
     every[rows] = chosen
     words = bits(every, experts)

@@ -43,12 +43,12 @@ def run(
     kind = here.kind(by)
     sql = load_sql(here, kind)
     tokens = _tokens_sql(here, kind)
-    looked = {t.where["router"]: t.counts[:, :, 0] for t in tables(here, tokens)}
+    looked = {t.where["router"]: t for t in tables(here, tokens)}  # also of documents in which everything was dropped
     rows, monosemantic = [], []
     pair: tuple[int, int] | None = None
     for table in tables(here, sql):
         pair = pair or _pair(table, kind, first, second)
-        rows.append(_risks(table, kind, looked[table.where["router"]], *pair))
+        rows.append(_risks(table, kind, _looked(looked[table.where["router"]], table.labels), *pair))
         figured, found = _twofold(table, kind)
         rows.append(figured)
         monosemantic += found
@@ -66,6 +66,12 @@ def _tokens_sql(here: Scope, kind: str) -> str:
     return f"""with units as ({here.units_sql(kind)})
 select units.unit, router, 0 as expert, label, count(*) as n
 from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
+
+
+def _looked(tokens: Table, labels: list[str]) -> Array:
+    """(documents, labels) decisions, with the labels in this order."""
+    at = {label: number for number, label in enumerate(tokens.labels)}
+    return np.stack([tokens.counts[:, at[label], 0] for label in labels], 1)
 
 
 def _pair(table: Table, kind: str, first: str | None, second: str | None) -> tuple[int, int]:
@@ -88,7 +94,9 @@ def _pair(table: Table, kind: str, first: str | None, second: str | None) -> tup
 def _risks(table: Table, kind: str, looked: Array, a: int, b: int) -> pd.DataFrame:
     """Risk difference of every expert of one router."""
     mine = (looked[:, [a, b]] > 0).any(1)
-    ran, tokens = table.counts[mine][:, [a, b]].sum(1), looked[mine][:, [a, b]].sum(1)
+    counts = np.zeros((len(looked), *table.counts.shape[1:]))
+    counts[: len(table.counts)] = table.counts
+    ran, tokens = counts[mine][:, [a, b]].sum(1), looked[mine][:, [a, b]].sum(1)
     contrast = Contrast(ran, tokens, looked[mine, a] > 0)
     value, null, p = contrast.tested()
     home = np.where(contrast.first, 0, 1)

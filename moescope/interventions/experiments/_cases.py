@@ -26,23 +26,34 @@ class Case:
     foil: int
 
 
-def cases(path: str, tokenizer: Any, model: Any, noise: float, seed: int) -> list[Case]:
-    """The cases of a JSONL file, one object a line; text, or ids. InputError with the line that cannot be used."""
+class Longer(ValueError):
+    """A word that is more than one token."""
+
+
+def cases(path: str, tokenizer: Any, model: Any, noise: float, seed: int) -> tuple[list[Case], int]:
+    """The cases of a JSONL file, one object a line; text, or ids; and how many are left out.
+
+    Left out are those whose right or wrong word does not continue the prompt by one token. InputError with the line of any
+    other that cannot be used.
+    """
     file = Path(path)
     if not file.is_file():
         raise InputError(f"there is no file {path} of cases; give one JSON object a line with {FIELDS}")
-    found = []
+    found, longer = [], 0
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             found.append(_case(row, tokenizer, model, noise, seed + number))
+        except Longer:
+            longer += 1
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"line {number} of {path} is no case ({error}); it takes {FIELDS}") from error
     if not found:
-        raise InputError(f"{path} holds no case; give one JSON object a line with {FIELDS}")
-    return found
+        why = f"in none of its {longer} cases are both words one token" if longer else "it is empty"
+        raise InputError(f"{path} holds no case that can be used ({why}); give one JSON object a line with {FIELDS}")
+    return found, longer
 
 
 def _case(row: dict[str, Any], tokenizer: Any, model: Any, noise: float, seed: int) -> Case:
@@ -75,7 +86,7 @@ def _next(prompt: Any, clean: Tensor, word: Any, tokenizer: Any) -> int:
         return word
     longer = tokenizer(f"{prompt} {word.strip()}")["input_ids"]
     if longer[:-1] != clean.tolist():
-        raise ValueError(f"{word!r} does not continue the prompt by one token")
+        raise Longer(f"{word!r} does not continue the prompt by one token")
     return int(longer[-1])
 
 

@@ -20,9 +20,9 @@ class Unembedding:
 
     def scaled(self, update: Tensor, final: Tensor) -> Tensor:
         """(n, H) updates as they go into the unembedding, the norm held at what it was for the final states (n, H)."""
+        x, update = final.to(self.gain.device).float(), update.to(self.gain.device).float()
         if self.norm is None:
-            return update.float()
-        x, update = final.float(), update.float()
+            return update
         if self.centred:
             x, update = x - x.mean(-1, keepdim=True), update - update.mean(-1, keepdim=True)
         eps = float(getattr(self.norm, "variance_epsilon", getattr(self.norm, "eps", None)) or 1e-6)
@@ -30,8 +30,8 @@ class Unembedding:
 
     def direction(self, update: Tensor) -> Tensor:
         """(n, H) updates with the gain alone: their logits are known but for one factor, which no order depends on."""
-        update = update.float() - update.float().mean(-1, keepdim=True) if self.centred else update.float()
-        return update * self.gain
+        update = update.to(self.gain.device).float()
+        return (update - update.mean(-1, keepdim=True) if self.centred else update) * self.gain
 
 
 def unembedding(model: Any, run: Any) -> tuple[Unembedding, "Final"]:
@@ -52,7 +52,9 @@ def unembedding(model: Any, run: Any) -> tuple[Unembedding, "Final"]:
         s for s in seen if torch.is_tensor(s[2]) and taken and s[2].shape == taken[-1].shape and torch.equal(s[2], taken[-1])
     ]
     if not last:
-        return Unembedding(head.weight.detach().float(), None, torch.ones(width), False), Final(head, None)
+        return Unembedding(head.weight.detach().float(), None, torch.ones(width, device=head.weight.device), False), Final(
+            head, None
+        )
     norm, before, after = last[-1]
     return _norm(head, norm, before.detach().float(), after.detach().float()), Final(head, norm)
 

@@ -8,7 +8,8 @@ times its output, 0 where it does not run. D = logit of the right token less tha
   expert does not run in the clean prompt counts as 0.
 * specificity: an expert's rescue less the mean rescue of the other experts that ran in the clean prompt there; over the cases
   where it ran. Any clean update may help a little: an expert is in question where this is above 0.
-Cases are kept where D is at least `margin` in the clean run and falls by at least `drop` (the paper's 1.0 and 0.5); experts
+Cases are left out whose words are not one token each. Cases are kept where D is at least `margin` in the clean run and falls
+by at least `drop` (the paper's 1.0 and 0.5); experts
 where they run in at least half of them. `positions`: last (the paper's), or all, counted from the end of the prompt.
 Null: the signs of the cases flipped, two-sided. Intervals draw cases. `cases` names a file with one JSON object a line.
 """
@@ -55,7 +56,7 @@ def run(
 ) -> Found:  # fmt: skip
     """Of the decoder's routers in `layers`, over at most `limit` cases that pass."""
     sites, rows = here.routers(layers), []
-    given = _read(here, cases, noise, seed)
+    given, longer = _read(here, cases, noise, seed)
     passed = 0
     for number, case in enumerate(given):
         here.report(number, len(given))
@@ -72,10 +73,10 @@ def run(
     frame = pd.DataFrame(rows)
     frames = [made for _, part in frame.groupby(["router", "position"], sort=True) for made in _figures(part, passed)]
     found = gather(frames, family=())
-    return Found(found, [{"cases": passed, "of": len(given)}] * len(found))
+    return Found(found, [{"cases": passed, "of": len(given), "longer": longer}] * len(found))
 
 
-def _read(here: Setting, path: str, noise: float, seed: int) -> list[Case]:
+def _read(here: Setting, path: str, noise: float, seed: int) -> tuple[list[Case], int]:
     return cases(path, here.loaded.tokenizer, here.model, noise, seed)
 
 

@@ -80,7 +80,7 @@ def _add(
     key = batch.read[rows, places]
     document = documents[0][key - batches.first_token]
     target = batch.targets[rows, places]
-    wanted = out.weight[target] - out.weight.mean(0)
+    wanted = out.weight[target.to(out.weight.device)] - out.weight.mean(0)
     states = final.reshape(-1, final.shape[-1])[at]
     for call in calls[:1]:
         for expert in range(site.n_experts):
@@ -93,7 +93,7 @@ def _add(
             group = torch.from_numpy(document[hit] % GROUPS).to(update.device)
             mine.update[:, expert].index_add_(0, group.cpu(), update.float().cpu())
             mine.count[:, expert] += torch.bincount(group.cpu(), minlength=GROUPS)
-            _direct(mine, expert, out.scaled(update, states[ran]), wanted[ran], document[hit], key[hit])
+            _direct(mine, expert, out.scaled(update, states[hit]), wanted[hit], document[hit], key[hit])
 
 
 def _empty(site: Site, width: int, documents: int) -> Sums:
@@ -153,7 +153,7 @@ def _peaks(directions: Tensor, out: Unembedding) -> np.ndarray:
     """(n,) largest value over the vocabulary, in standard deviations from their mean."""
     found = []
     for part in directions.split(64):
-        logits = part @ out.weight.T
+        logits = part.to(out.weight.device) @ out.weight.T
         found.append(((logits.amax(-1) - logits.mean(-1)) / logits.std(-1).clamp(min=1e-30)).cpu().numpy())
     return np.concatenate(found).astype(float)
 
