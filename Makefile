@@ -15,6 +15,7 @@ setup: .venv/.setup
 
 .venv/.test: .venv/.setup
 	$(PIP) --editable '.[test]'
+	$(PIP) --upgrade --no-deps --target .venv/torchvision torchvision  # beside the rest: see tests/builders/torchvision_beside.py
 	touch $@
 
 demo: setup  ## trace the three shipped models on shipped inputs into demo.duckdb

@@ -54,6 +54,6 @@ def _line(run: dict[str, Any]) -> str:
     text = f"  run {run['run']}  {run['model']} on {run['dataset']}: {counts}"
     if run["status"] == "complete":
         return text
-    how_far = f", {progress['sequences']} of {progress['total']} sequences" if "total" in progress else ""
+    how_far = f", {progress['sequences']} of {progress['total']} sequences" if progress.get("total") else ""
     rest = "still being traced" if run["status"] == "running" else "go on with --resume, or keep it: moescope recover"
     return f"{text} — {run['status']}{how_far}; {rest}"

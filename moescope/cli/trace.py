@@ -19,7 +19,10 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.command(name="trace")
 @click.argument("model", type=TEXT)
 @click.option(
-    "--data", required=True, type=TEXT, help="A file, folder, hub name or shipped set: text, JSONL, CoNLL-U, images, npz."
+    "--data",
+    required=True,
+    type=TEXT,
+    help="A file, folder, pattern, hub name or shipped set: text, JSON, tables, shards, images.",
 )
 @click.option("--store", required=True, type=FILE, help="The DuckDB file; made, or given one more run.")
 @click.option("--name", type=TEXT, help="Your name for the run.")
@@ -27,7 +30,9 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")
 @click.option("--expert-parallel", is_flag=True, help="Under torchrun: the same, and each process has whole experts.")
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
-@click.option("--batch-size", default=8, show_default=True, type=BATCH)
+@click.option("--stream", is_flag=True, help="Hold nothing of the data, which may be of any size; works for hub data too.")
+@click.option("--batch-size", type=BATCH, help="Sequences in a batch.  [default: 8]")
+@click.option("--batch-tokens", type=Whole(1, 2**32 - 1), help="Tokens in a batch, padding included; similar lengths together.")
 @click.option("--max-tokens", type=COUNT, help="Stop after about so many tokens.")
 @click.option("--max-length", type=Whole(2, 2**32), help="Tokens per window; longer texts become several windows.")
 @click.option("--limit", type=COUNT, help="Only the first so many examples.")
@@ -50,9 +55,15 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--text-column", type=TEXT, help="The column that holds the text (JSONL, tables, data sets).")
 @click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
+@click.option("--prompt", type=TEXT, help='The text of pictures, sound and video that have none: "Describe this."')
+@click.option("--no-media", is_flag=True, help="Leave columns image, video and audio alone: trace their texts only.")
+@click.option(
+    "--pictures", type=Whole(0, 2**31), default=1000, show_default=True, help="Pictures beside texts that are kept, small."
+)
 @click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
 @click.option("--chat", is_flag=True, help="Conversations (column messages or conversations), by the tokenizer's template.")
+@click.option("--skip-bad", is_flag=True, help="Leave out rows and files that cannot be used, and count them.")
 @click.option("--revision", type=TEXT, help="Of a hub model.")
 @click.option("--resume", is_flag=True, help="Go on with the same trace where it was cut off.")
 @click.option("--overwrite", is_flag=True, help="Begin the store anew.")
@@ -70,6 +81,9 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
 
     if options["resume"] and options["overwrite"]:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    if options["batch_size"] and options["batch_tokens"]:
+        raise click.UsageError("--batch-size and --batch-tokens exclude each other")
+    options["batch_size"] = options["batch_size"] or 8
     with many(model, data, options) as first, Bar(quiet or not first) as bar:
         try:
             run = _trace(model, data, store, options, bar, quiet)
@@ -88,10 +102,12 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     from ..weights import size, weights
 
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
-    check_plan(store, **{name: options[name] for name in planned})
+    check_plan(store, **{name: options[name] for name in planned}, batch_tokens=options["batch_tokens"])
     how = loading(options, quiet) | {name: options.pop(name) for name in ("revision", "parallel")}
     reading = {"text_column": options.pop("text_column"), "label_columns": list(options.pop("label_columns")) or None}
     reading |= {"split": options.pop("split"), "sentences": options.pop("sentences"), "chat": options.pop("chat")}
+    reading |= {"prompt": options.pop("prompt"), "media": not options.pop("no_media")}
+    reading |= {"skip_bad": options.pop("skip_bad")}
     capture = Options(
         weights=not options["experts_only"],
         summaries=_summaries(options.pop("summaries"), options.pop("experts_only")),
@@ -100,6 +116,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
         layers=options.pop("layers"),
         activations=options.pop("activations"),
         every=options.pop("every"),
+        pictures=options.pop("pictures"),
         **({"commit_rows": rows} if (rows := options.pop("commit_rows")) else {}),
     )
     options.pop("append")

@@ -4,12 +4,15 @@ Each public module of this folder is one format, found by discover (the entry po
 """
 
 from ._reading.align import align, label_tokens
+from ._reading.digest import Digest
+from ._reading.media import Medium
 from ._reading.read import read, stream
 from ._reading.shipped import shipped
 from ._reading.spelled import spell
+from ._reading.thumbnail import thumbnail
 from ._reading.types import Dataset, Example, Lazy, Span, Stream, Word, image_shapes, one_shape
 
 __all__ = [
-    "Dataset", "Example", "Lazy", "Span", "Stream", "Word",
-    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell", "stream",
+    "Dataset", "Digest", "Example", "Lazy", "Medium", "Span", "Stream", "Word",
+    "align", "image_shapes", "label_tokens", "one_shape", "read", "shipped", "spell", "stream", "thumbnail",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from ._reading.raw.byte_streams import ByteStream
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".parquet", ".pq", ".arrow", ".feather", ".ipc"})
-TAKES = frozenset({"text_column", "label_columns", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 _ROWS = 256  # of a batch of Parquet
 _BUFFER = 1 << 20
 

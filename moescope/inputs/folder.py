@@ -18,7 +18,7 @@ from ._reading.options import Options
 from ._reading.types import Example
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat"})  # handed on to the files
+TAKES = frozenset({"text_column", "label_columns", "split", "sentences", "chat", "prompt"})  # handed on to the files
 RANK = 1
 _NUMBERS = re.compile(r"[-_.]*\d+([-_.]*of[-_.]*\d+)?")
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def read_files(root: Path, files: Sequence[Path], options: Options) -> Iterator[
 
 
 def _domains(root: Path, files: Sequence[Path]) -> dict[Path, str]:
-    """What the name of each file says of what is in it; of a file alone, and of shards (names that differ in numbers), nothing."""
+    """What the name of each file says of it: that of a file alone nothing, nor those of shards, which differ in numbers."""
     names = {path: _NUMBERS.sub("", stem(path)) for path in files}
     shards = {key for key, n in Counter((p.parent, name) for p, name in names.items()).items() if n > 1}
     if len(files) == 1 or (len(shards) == 1 and len(set(names.values())) == 1):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ from ..foreign import doing, one_line
 from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
 from ._reading.files import suffix
+from ._reading.media_cells import COLUMNS as MEDIA
+from ._reading.media_cells import media_columns
 from ._reading.options import Options
 from ._reading.part_labels import COLUMNS
 from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy
-from .images import decode
+from .images import decode, of_rows
 
 SUFFIXES: frozenset[str] = frozenset()
-TAKES = frozenset({"text_column", "label_columns", "split", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "split", "chat", "prompt"})
 NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 ON_DISK = ("dataset_dict.json", "dataset_info.json")
 
@@ -43,15 +46,24 @@ def read_examples(path: Path, options: Options) -> Iterable[Example]:
 def of_data(data: Any, options: Options, source: str) -> Iterable[Example]:
     """Examples of a data set that is loaded, or that streams."""
     image_columns = [name for name, kind in (data.features or {}).items() if type(kind).__name__ == "Image"]
-    if image_columns and options.text_column is None and "text" not in data.column_names:
-        if not hasattr(data, "__len__"):
-            raise InputError(
-                f"{source} streams images, which are counted before they are traced: give a data set that is loaded."
-            )
+    if image_columns and options.text_column is options.prompt is None and "text" not in data.column_names:
+        if options.stream or not hasattr(data, "__len__"):
+            return of_rows(_Named(_undecoded(data), {image_columns[0]}), image_columns[0], options, source)
         return _images(data, image_columns[0], options, source)
-    more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS}
-    rows: Iterator[dict[str, Any]] = iter(_Named(data, {options.text_column, *more}))
+    seen = media_columns(data.column_names or MEDIA, options)
+    more = {"input_ids", "attention_mask", "tools", *COLUMNS, *conversations.COLUMNS, *seen}
+    rows: Iterator[dict[str, Any]] = iter(_Named(_undecoded(data), {options.text_column, *more}))
     return table_rows.examples(rows, data.column_names, options, source) if data.column_names != [] else ()
+
+
+def _undecoded(data: Any) -> Any:
+    """With pictures, sound and video as bytes or paths: they are decoded when they are asked for."""
+    for name, kind in (data.features or {}).items():
+        for inner in (kind, getattr(kind, "feature", None)):
+            if type(inner).__name__ in ("Image", "Audio", "Video") and inner.decode:
+                plain = replace(inner, decode=False)
+                data = data.cast_column(name, plain if inner is kind else type(kind)(plain))
+    return data
 
 
 def pick_split(data: Any, options: Options, source: str) -> Any:

@@ -1,27 +1,30 @@
-"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file.
+"""Images, decoded when asked for: a folder of them (the label `class` is the subfolder), or one file; with --prompt beside it.
 
 Grey stays (H, W); everything else becomes RGB (H, W, 3), turned as its EXIF orientation says, without its alpha.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import InputError
 from ..foreign import doing, one_line
+from ._reading import bounds
 from ._reading.bounds import read_bytes
 from ._reading.files import list_files, shown
+from ._reading.media import Medium
 from ._reading.options import Options
+from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy
 from .folder import by_subfolder, enter_split, in_turn
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
-TAKES = frozenset({"split"})
+TAKES = frozenset({"split", "prompt"})
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, and runs programs for some
 DEEP = ("I", "F")  # 16 and 32 bits: no way to 8 bits is right for all
 EXIF_ORIENTATION = 0x0112
@@ -59,6 +62,8 @@ def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Pa
         row, path = key
         source = shown(path.relative_to(root).as_posix())
         labels = {"class": source.partition("/")[0]} if "/" in source else {}
+        if options.prompt is not None:
+            return Example(source, row, source, options.prompt, labels=labels, media=(Medium("image", path.resolve(), source),))
         with doing(f"reading {source}", InputError):
             return Example(source, row, source, image=decode(read_bytes(path, source), source), labels=labels)
 
@@ -69,7 +74,37 @@ def _lazy(root: Path, paths: list[Path], options: Options) -> Lazy[tuple[int, Pa
             keys.append(key)
         except InputError as error:
             options.report.bad(shown(key[1].relative_to(root).as_posix()), error)
-    return Lazy(keys, make, shapes)
+    return Lazy(keys, make, None if options.prompt is not None else shapes)
+
+
+def of_rows(rows: Iterable[Mapping[str, Any] | InputError], column: str, options: Options, source: str) -> Iterator[Example]:
+    """One image a row, decoded when it is drawn; each is a document. The cell is bytes, or an object with bytes or a path."""
+    labels, held = RowLabels(options, source), 0
+    for row, record in enumerate(rows):
+        where = f"{source}, row {row}"
+        try:
+            example = _of_row(record, column, labels, source, row, where)
+        except InputError as error:
+            options.report.bad(source, error)
+            continue
+        if example.image is not None and not options.stream:
+            held += example.image.nbytes
+            bounds.allow(held, source, "decoded it would fill", "give a part of it, or stream it with --stream")
+        yield example
+
+
+def _of_row(
+    record: Mapping[str, Any] | InputError, column: str, labels: RowLabels, source: str, row: int, where: str
+) -> Example:
+    if isinstance(record, InputError):
+        raise record
+    cell = record.get(column)
+    content, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, Mapping) else (cell, None)
+    with doing(f"reading {where}", InputError):
+        if not isinstance(content, bytes):
+            content = read_bytes(Path(path), where) if path else b""
+        named = labels.of({name: value for name, value in record.items() if name != column}, None, where)
+        return Example(source, row, f"{source}:{row}", image=decode(content, where), labels=named)
 
 
 def decode(data: bytes, source: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from ._reading.raw.json_values import values
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json"})
-TAKES = frozenset({"text_column", "label_columns", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 
 
 def accepts(path: Path) -> bool:

@@ -11,7 +11,7 @@ from ._reading.raw.byte_streams import lines
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".csv", ".tsv"})
-TAKES = frozenset({"text_column", "label_columns", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 
 
 def accepts(path: Path) -> bool:

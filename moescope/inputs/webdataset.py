@@ -1,25 +1,26 @@
 """Shards of WebDataset: tar files whose neighbouring members of one name are a sample, and whose endings are its fields.
 
 `.txt` is the text, `.json` an object of columns, `.cls` the label `class`; a picture, sound or video is the column `image`,
-`audio` or `video`, as {"bytes", "path"}. Layout: https://github.com/webdataset/webdataset#the-webdataset-format
+`audio` or `video`, as {"bytes", "path"}; pictures without any text are images to look at. Layout: https://github.com/webdataset/webdataset#the-webdataset-format
 """
 
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ._reading import bounds, table_rows
+from ._reading import bounds, conversations, table_rows
 from ._reading.files import shown, suffix
 from ._reading.options import Options
 from ._reading.raw.byte_streams import ByteStream
 from ._reading.types import Example
+from .images import of_rows
 
 SUFFIXES = frozenset({".tar"})
-TAKES = frozenset({"text_column", "label_columns", "chat"})
+TAKES = frozenset({"text_column", "label_columns", "chat", "prompt"})
 MEDIA = {
     "image": {"jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "tif", "tiff"},
     "audio": {"wav", "flac", "mp3", "ogg", "opus", "m4a"},
@@ -38,7 +39,13 @@ def accepts(path: Path) -> bool:
 def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """One example per sample; raises InputError for what is no tar, and for one that is cut off or broken."""
     source = options.name(path)
-    return table_rows.examples(_samples(path, source, options), None, options, source)
+    rows = _samples(path, source, options)
+    drawn = list(islice(rows, 1))
+    first = drawn[0] if drawn and not isinstance(drawn[0], InputError) else {}
+    alone = "image" in first and not {"text", "input_ids", *conversations.COLUMNS} & first.keys()
+    if alone and options.prompt is options.text_column is None:
+        return of_rows(chain(drawn, rows), "image", options, source)
+    return table_rows.examples(chain(drawn, rows), None, options, source)
 
 
 def _samples(path: Path, source: str, options: Options) -> Iterator[Mapping[str, Any] | InputError]:
@@ -92,12 +99,14 @@ def _parted(name: str) -> tuple[str, str]:
 
 def _sample(key: str, members: Iterator[Member], where: str) -> Mapping[str, Any] | InputError:
     found: dict[str, Any] = {}
-    try:
-        for _, ending, content in members:
+    wrong: InputError | None = None
+    for _, ending, content in members:
+        try:
             found |= {k: v for k, v in _fields(ending, content, key, where).items() if k not in found or ending in _TEXT}
-    except InputError as error:
-        list(members)
-        return error
+        except InputError as error:
+            wrong = wrong or error
+    if wrong is not None:
+        return wrong
     return {"__key__": key, **found}
 
 

@@ -24,6 +24,17 @@ _TOKENIZERS = (
 )
 
 
+@dataclass(frozen=True)
+class Unloaded:
+    """A processor that nobody has asked for yet."""
+
+    load: Callable[[], tuple[Any, str]]
+
+    def __call__(self) -> tuple[Any, str]:
+        """The processor; or None and why there is none."""
+        return self.load()
+
+
 @dataclass(eq=False)
 class Loaded:
     """A model ready to run: with its tokenizer, or for images with `prepare` (pictures → float array of a batch)."""
@@ -36,7 +47,16 @@ class Loaded:
     no_tokenizer: str = "comes without a tokenizer"
     times: tuple[float, ...] = ()  # a denoiser's: timesteps at which pictures are shown to it, with so much noise
     by_hand: bool = False  # takes more than a data set gives, such as pictures and texts at once
+    processor: Any = None  # what makes inputs of texts with media; or a call that loads it and says why there is none
+    no_processor: str = "comes without a processor"
     pipe: Any = None  # a pipeline of diffusers, which takes a prompt; `model` is its denoiser
+
+    def own_processor(self) -> Any:
+        """The processor, loaded when it is first asked for; None, and `no_processor` says why, where there is none."""
+        if isinstance(self.processor, Unloaded):
+            self.processor, reason = self.processor()
+            self.no_processor = reason or self.no_processor
+        return self.processor
 
     @property
     def reads(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from . import attention, vision, zoo
 from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
 from .guard import config_of, unpickled
 from .hub import HUB_NAME, from_hub
-from .loaded import How, Loaded, dtype_of, tokenizer_of
+from .loaded import How, Loaded, Unloaded, dtype_of, tokenizer_of
 from .missing import complete, readable, reported, steady
+from .multimodal.processor import has_processor, processor_of
 from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
 from .placing.memory_plan import LARGE, Plan, planned
@@ -187,7 +189,10 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
     model, info = _weights(name, config, folder, how, options, method)
     tokenizer, reason = tokenizer_of(folder, options)
     notes = complete(name, model, info, how.missing) + checkpoints.settle(name, model, how, method)
-    return Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    loaded = Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
+    if not isinstance(folder, Path) or has_processor(folder):
+        loaded.processor = Unloaded(partial(processor_of, folder, options))
+    return loaded
 
 
 def _configuration(name: str, folder: Path | str, how: How) -> tuple[Any, dict[str, Any], str | None]:

@@ -17,7 +17,7 @@ _WHOLE = {
     for sign in ("", "U")
 }
 _ARROW = {"VARCHAR": pa.string(), "JSON": pa.string(), "FLOAT": pa.float32(), "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_()}
-_ARROW |= {"FLOAT[]": pa.list_(pa.float32())}
+_ARROW |= {"FLOAT[]": pa.list_(pa.float32()), "BLOB": pa.binary()}
 _ARROW |= {name: getattr(pa, f"{'u' * (name[0] == 'U')}int{bits}")() for name, bits in _WHOLE.items()}
 
 

@@ -131,6 +131,18 @@ create table token_labels (
   label varchar -- its value
 );
 
+-- Pictures, and frames of films, that sequences speak of: small, so that pages can lay tokens over them
+create table pictures (
+  run uinteger, -- runs.run
+  sequence uinteger, -- sequences.sequence
+  medium varchar, -- 'image 0', 'video 1': its kind and number in the sequence, as in the token label `medium`
+  frame usmallint, -- of a film, as in the token label `frame`; null of a picture
+  "view" varchar, -- overview | tiles, of a picture that is cut into tiles, as in the token label `view`; else null
+  height uinteger, -- pixels down: of the picture as it was given, or as the model saw it where it was cropped, padded or cut
+  width uinteger, -- pixels across
+  file blob -- PNG or JPEG, no side longer than 512 pixels
+);
+
 -- Vocabulary ids met in the runs
 create table vocab (
   model uinteger, -- models.model

@@ -10,6 +10,7 @@ import torch
 from ..errors import InputError
 from ..models.loading import Loaded
 from ..weights import home, precision
+from .media_feeding import asked_inputs, said_of_media
 from .windows import Window
 
 
@@ -31,14 +32,24 @@ def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[
             else:
                 model(pixel_values=pixels.to(device, precision(model)))
             return
-        inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
-        if generate:
-            model.generate(**inputs, max_new_tokens=generate, do_sample=False)
-        elif batch[0].decoder_ids is not None:
-            decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
-            model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
+        if any(w.asked is not None for w in batch):
+            inputs = asked_inputs(loaded, batch, pad_id(loaded) or 0, generate > 0)
         else:
-            model(**inputs)
+            inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
+        with said_of_media(loaded, batch):
+            _run(loaded, batch, inputs, generate, device)
+
+
+def _run(loaded: Loaded, batch: list[Window], inputs: Mapping[str, Any], generate: int, device: torch.device) -> None:
+    """One forward of a batch of texts, or so many generated tokens."""
+    model: Any = loaded.model
+    if generate:
+        model.generate(**inputs, max_new_tokens=generate, do_sample=False)
+    elif batch[0].decoder_ids is not None:
+        decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
+        model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})
+    else:
+        model(**inputs)
 
 
 def _noised(model: Any, pixels: torch.Tensor, times: tuple[float, ...], seed: int) -> None:

@@ -24,7 +24,8 @@ class Options:
     recorded step (see handover/health.py, training_steps.py), into `measures` and view `training`. activations: importance,
     dimensionality (see activations/observers.py). commit_rows, commit_seconds: a shard is made durable at the first forward (or
     batch) after either. max_bytes: what may wait to be written before the model is made to wait. hold: so many small forwards
-    (decode steps) are handed over together.
+    (decode steps) are handed over together. pictures: so many pictures and frames that texts speak of are kept, made small, for
+    pages to show.
     """
 
     weights: bool = True
@@ -40,6 +41,7 @@ class Options:
     commit_seconds: float = 10.0
     max_bytes: int = 256 << 20
     hold: int = 64
+    pictures: int = 1000
 
     def __post_init__(self) -> None:
         asked = SUMMARIES if self.summaries is True else tuple(self.summaries or ())

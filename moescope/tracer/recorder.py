@@ -29,7 +29,7 @@ from .progress import RunProgress
 from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
 from .sequences.streams import in_order
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 from .training_steps import TrainingSteps
 
 

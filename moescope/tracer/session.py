@@ -70,6 +70,7 @@ class Tracer:
         self._writer: RunWriter | None = None
         self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
         self._notes: list[str] = list(self._run.pop("warnings", []))
+        self._told: dict[str, Any] = {}
 
     def __enter__(self) -> "Tracer":
         if self._pipeline is None:
@@ -104,7 +105,9 @@ class Tracer:
         if self._writer is None:
             self._writer = self._together.writer(self.store, self._head(), self._replace)
         self._progress.start(self._writer.part.progress.get("resume", {}))
-        self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer), self.options)
+        self._sink = Sink(
+            self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options
+        )
         self.steps = TrainingSteps(self.model, self.options, self._ended)
         structure = Structure(self.model, self.sites, routers)
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
@@ -148,6 +151,10 @@ class Tracer:
             self.run = self._together.shared(self.run)
             if self.run is None:
                 raise ModelError(self._recorder.refused or why_nothing(self.model, self._recorder.left_out.outside))
+
+    def prove_on(self, inputs: Mapping[str, Any]) -> None:
+        """Prove the routers on these, instead of on made-up tokens."""
+        self._inputs = inputs
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""
@@ -219,6 +226,10 @@ class Tracer:
         """Add sentences to the run's warnings."""
         self._notes += sentences
 
+    def tell(self, **columns: Any) -> None:
+        """Say columns of `runs` that are known only when the run ends."""
+        self._told |= columns
+
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
         count = self._writer.next if self._writer is not None else {}
@@ -244,6 +255,7 @@ class Tracer:
     def _final(self, status: str) -> dict[str, Any]:
         said = self._sink.notes() + proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
         return {
+            **self._told,
             "status": status,
             "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
             "warnings": self._notes + contract_warnings(self.sites, self._progress.fired) + self._recorder.notes() + said,

@@ -10,8 +10,10 @@ from ..errors import InputError
 from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
 from ..models import chat
 from ..models.loading import Loaded
+from ..models.multimodal.places import media_ids
 from ..models.spans import corrupt
-from .sequences.token_rows import SequenceInfo
+from .media_windows import seen
+from .sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
 
@@ -26,6 +28,7 @@ class Window:
     decoder_ids: list[int] | None = None
     decoder_info: SequenceInfo | None = None
     unplaced: bool = False  # labels of parts of its text were left out: nobody knows where its tokens are
+    asked: Any = None  # of a text with media: what the model's processor is asked
     bare: tuple[Span, ...] = ()  # spans of its example that label no token; said of the first part
 
     def __len__(self) -> int:
@@ -52,7 +55,10 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
             "moescope.Tracer(model, store): model(**moescope.models.zoo.example_of(model))"
         )
     if data.kind != loaded.reads:
-        raise InputError(f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s")
+        more = " (pictures alone with --prompt, the text beside each)" if data.kind == "image" and loaded.processor else ""
+        raise InputError(
+            f"{loaded.name} reads {loaded.reads}s, but {data.name} holds {data.kind}s; give it {loaded.reads}s{more}"
+        )
     if data.kind == "image":
         one_shape(data)
         yield from (Window(_info(example, 0), image=example.image) for example in data.examples)
@@ -60,20 +66,32 @@ def windows(loaded: Loaded, data: Dataset, max_length: int | None, seed: int, ge
     if loaded.pipe is not None:
         yield from (prompt for example in data.examples for prompt in _prompts(loaded, example))
         return
-    limit, most = min(max_length or 2048, context(loaded)), _vocabulary(loaded)
+    limit, most = (max_length or 2048, max_length or context(loaded)), _vocabulary(loaded)
+    beside = loaded.processor is not None and bool(media_ids(getattr(loaded.model, "config", None)))
     for number, example in enumerate(data.examples):
-        for window in _talk(loaded, example, limit, generate) if example.messages else _text(loaded, example, limit):
+        for window in _windows(loaded, example, limit, generate):
+            window = _as_text(window) if beside else window
             _known(loaded, window, most)
             yield _seq2seq(loaded, window, seed + number) if _is_seq2seq(loaded) else window
 
 
-def limited(rows: Iterator[Window], max_tokens: int | None) -> Iterator[Window]:
-    """The first windows that hold so many tokens together."""
-    tokens = 0
-    for window in rows:
-        if max_tokens is not None and tokens >= max_tokens:
-            return
-        tokens += len(window)
+def _as_text(window: Window) -> Window:
+    """A text alone, for a model that takes media: all of its tokens are text."""
+    if window.asked is not None:
+        return window
+    labels = {**window.info.token_labels, "modality": ["text"] * len(window.ids or ())}
+    made = {**window.info.made_labels, "modality": "text"}
+    return replace(window, info=replace(window.info, token_labels=labels, made_labels=made))
+
+
+def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate: bool) -> Iterator[Window]:
+    """Of one example; `limit`: tokens of a window, and of what cannot be cut."""
+    whole, cut = min(limit[1], context(loaded)), min(limit[0], context(loaded))
+    if example.media:
+        info, ids, asked, unplaced, bare = seen(loaded, example, _info(example, 0), whole, generate)
+        yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
+        return
+    for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
         yield window
 
 

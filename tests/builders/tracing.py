@@ -67,6 +67,31 @@ def run(store: Path, witness: Path | None = None, point: str = "", **settings: A
     trace(tiny(), ids(), store, batch_size=2, options=Options(commit_rows=1), **settings)
 
 
+def stream(store: Path, dies: int | None = None, **settings: Any) -> None:
+    """Trace a stream of the same, in batches by tokens; with `dies`, killed in the middle of that commit."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    settings = {"batch_tokens": 24, "max_length": 7, "stream": True, "options": Options(commit_rows=1), **settings}
+    if dies is not None:
+        _die_in_commit(dies)
+    trace(tiny(), iter(ids().examples), store, **settings)
+
+
+def _die_in_commit(number: int) -> None:
+    import signal
+
+    from moescope.store.write import writer
+
+    real, sync = RunWriter.commit, writer.sync
+
+    def commit(self: RunWriter, progress: Any) -> None:
+        if self._shard == number:
+            writer.sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        real(self, progress)
+        writer.sync = sync
+
+    RunWriter.commit = commit  # type: ignore[method-assign]
+
+
 def _count_commits(witness: Path) -> None:
     commit = RunWriter.commit
 

@@ -161,7 +161,8 @@ def test_bad_options(tmp_path: Path) -> None:
     )
     assert refusal(rows, label_columns=["tags"]) == ("a.jsonl, row 0: column 'tags' holds list values, which cannot be labels.")
     assert (
-        refusal(rows, split="x") == "a.jsonl takes no --split (options that it takes: --chat, --label-column, --text-column)."
+        refusal(rows, split="x")
+        == "a.jsonl takes no --split (options that it takes: --chat, --label-column, --prompt, --text-column)."
     )
     assert refusal(rows, limit=0) == "--limit 0 leaves nothing to trace: give 1 or more."
 

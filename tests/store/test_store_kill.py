@@ -120,6 +120,24 @@ def test_kill_at_the_worst_instants(server: ForkServerContext, whole: dict[str, 
 
 
 @pytest.mark.slow
+def test_a_stream_that_is_killed_goes_on_at_the_same_place(server: ForkServerContext, tmp_path: Path) -> None:
+    """Twice, in the middle of a commit, each time within batches that were drawn together."""
+    store = tmp_path / "run.duckdb"
+    tracing.stream(tmp_path / "whole.duckdb")
+    for dies, resume in ((3, False), (11, True), (None, True)):
+        process = server.Process(target=tracing.stream, args=(store, dies), kwargs={"resume": resume})
+        process.start()
+        process.join()
+        assert process.exitcode == (0 if dies is None else -signal.SIGKILL)
+        found = far(store)
+        assert found is not None
+        assert found["status"] == ("interrupted" if dies else "complete")
+        assert (found["progress"]["batches"] == dies) or dies is None
+    assert tracing.differences(store, tracing.told(tmp_path / "whole.duckdb")) == {}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.duckdb", "whole.duckdb"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_interrupt_closes_the_store_and_going_on_gives_the_same(
     server: ForkServerContext, whole: dict[str, list[str]], tmp_path: Path, seed: int

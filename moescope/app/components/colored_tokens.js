@@ -30,7 +30,26 @@ export default function ({ parentElement, data, setStateValue }) {
   if (data.mode === "grid") grid(); else text()
 
   function text() {
-    cells.forEach((cell, i) => { box.appendChild(cell); if (data.breaks[i]) box.appendChild(el("br")) })
+    const laid = data.panels.map(() => null)
+    cells.forEach((cell, i) => {
+      const number = data.panel[i]
+      if (number === null) { box.appendChild(cell); if (data.breaks[i]) box.appendChild(el("br")); return }
+      if (laid[number] === null) box.appendChild((laid[number] = picture(data.panels[number])).parentElement)
+      cell.textContent = data.numbers && data.experts[i].length ? data.experts[i][0] : ""
+      cell.style.gridColumn = data.x[i] + 1
+      cell.style.gridRow = data.y[i] + 1
+      laid[number].appendChild(cell)
+    })
+  }
+  function picture(panel) {  // in the text where its first piece stands
+    const figure = el("figure", "picture"), laid = el("div", "laid")
+    figure.style.width = `min(100%, ${(20 * Math.min(1, 1.1 * panel.width / panel.height)).toFixed(1)}rem)`
+    laid.style.aspectRatio = panel.width + " / " + panel.height
+    laid.style.gridTemplateColumns = `repeat(${panel.width}, 1fr)`
+    laid.style.gridTemplateRows = `repeat(${panel.height}, 1fr)`
+    if (panel.image) laid.style.backgroundImage = `url(${panel.image})`
+    figure.append(laid, el("figcaption", "", panel.name))
+    return laid
   }
   function grid() {
     box.style.aspectRatio = data.width + " / " + data.height

@@ -1,7 +1,7 @@
 """The coloured tokens: a component of the browser that gets plain arrays and gives back the token that was clicked."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -121,10 +121,14 @@ def data_of(
     image: str | None = None,
     size: tuple[int, int] | None = None,
     selected: int | None = None,
+    pictures: Mapping[tuple[str, int | None, str | None], dict[str, Any]] | None = None,
     label: str = "tokens",
     noun: str = "expert",
 ) -> dict[str, Any]:
-    """What the browser needs, as plain lists; `noun` is what `experts` of the tokens are called."""
+    """What the browser needs, as plain lists; `noun` is what `experts` of the tokens are called.
+
+    `pictures`: those that a text speaks of, by medium, frame and view: their pieces are laid over them.
+    """
     grid = size is not None
     x, y, size = _laid(tokens, size, alone=image is None)
     texts = tokens["text"].fillna("").tolist()
@@ -149,8 +153,23 @@ def data_of(
         "width": size[1] if size else None,
         "x": x,
         "y": y,
+        "panels": list((pictures or {}).values()),
+        "panel": _panel(tokens, pictures or {}),
     }
     return data | colour
+
+
+def _panel(tokens: pd.DataFrame, pictures: Mapping[tuple[str, int | None, str | None], Any]) -> list[int | None]:
+    """The number of the picture that each token is laid over; None for text, and for pieces whose place nothing says."""
+    if not pictures or "medium" not in tokens:
+        return [None] * len(tokens)
+    number = {key: n for n, key in enumerate(pictures)}
+    return [
+        number.get((row.medium, None if pd.isna(row.frame) else int(row.frame), None if pd.isna(row.view) else row.view))
+        if isinstance(row.medium, str) and pd.notna(row.y)
+        else None
+        for row in tokens.itertuples()
+    ]
 
 
 def _laid(

@@ -32,8 +32,9 @@ where router = ? and token between ? and ? and iteration = 0{step}
 qualify row_number() over (partition by token order by forward desc) = 1"""
 LABELS = """
 select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels,
-       max(case when kind = 'frame' then try_cast(label as integer) end) as frame from token_labels
-where token between ? and ? group by token"""
+       max(case when kind = 'frame' then try_cast(label as integer) end) as frame,
+       max(case when kind = 'medium' then label end) as medium, max(case when kind = 'view' then label end) as view
+from token_labels where token between ? and ? group by token"""
 KINDS = """
 select kind, list(distinct label order by label) as labels from token_labels
 where token in (select token from tokens where run = ?) and label is not null and kind not in ('frame', 'predicted_id')

@@ -78,7 +78,9 @@ def draw(
         panels.empty("This sequence has no token", "Choose another one.")
         return
     size = (int(sequence["height"]), int(sequence["width"])) if sequence["height"] and sequence["width"] else None
-    image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
+    image = None
+    if size:
+        image = pictures.data_url(run["dataset"], sequence["source_row"]) or pictures.kept_url(sequence["sequence"])
     data = colored_tokens.data_of(
         frame,
         painted(run, frame, by, layer, expert),
@@ -87,6 +89,7 @@ def draw(
         image=image,
         size=size,
         selected=url_state.number("token"),
+        pictures=None if size else pictures.panels(sequence["sequence"]),
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(

@@ -45,7 +45,7 @@ def is_messages(value: Any) -> bool:
 
 def messages(cell: Any, column: str, where: str) -> tuple[Message, ...]:
     """The messages of a cell; InputError naming the first that is none."""
-    given = _parsed(cell)
+    given = parsed(cell)
     if isinstance(given, Mapping) and given and all(isinstance(v, list | tuple | np.ndarray) for v in given.values()):
         given = [dict(zip(given, row)) for row in zip(*given.values())]  # how data sets keep lists of dicts
     if not isinstance(given, list | tuple | np.ndarray):
@@ -60,7 +60,7 @@ def messages(cell: Any, column: str, where: str) -> tuple[Message, ...]:
 
 def tools(record: Mapping[str, Any], where: str) -> tuple[Any, ...]:
     """What a row says of tools beside its messages: JSON schemas, in the column `tools`."""
-    given = _parsed(record.get("tools"))
+    given = parsed(record.get("tools"))
     if given is None or (isinstance(given, float) and given != given):
         return ()
     if not isinstance(given, list | tuple | np.ndarray) or not all(isinstance(tool, Mapping) for tool in given):
@@ -68,7 +68,7 @@ def tools(record: Mapping[str, Any], where: str) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def _parsed(cell: Any) -> Any:
+def parsed(cell: Any) -> Any:
     """A cell, or what it says in JSON, as tables of texts have it."""
     if isinstance(cell, str) and cell.lstrip()[:1] in ("[", "{"):
         try:

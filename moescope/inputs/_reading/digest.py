@@ -22,6 +22,8 @@ class Digest:
         for array in (e.input_ids, e.image):
             if array is not None:
                 found.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+        for medium in e.media:
+            found.update(medium.digest())
         if e.messages:
             found.update(json.dumps([e.messages, e.tools], sort_keys=True, default=repr).encode())
         if e.labels or e.words:

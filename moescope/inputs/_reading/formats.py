@@ -5,6 +5,7 @@ A format has SUFFIXES (file endings that are surely its own), TAKES (options it 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -40,8 +41,9 @@ def read_examples(path: Path, options: Options) -> Iterable[Example]:
         raise InputError(f"{options.name(path)} has no form that moescope reads: it reads {known}, and folders.")
     refuse_foreign(module, options, path)
     source = options.name(path)
+    inside = replace(options, folder=options.folder or (path.parent if path.is_file() else path))
     try:
-        found = module.read_examples(path, options)
+        found = module.read_examples(path, inside)
     except InputError as error:
         options.report.bad(source, error)
         return ()

@@ -10,7 +10,7 @@ from .files import shown
 from .report import Report
 from .types import Example
 
-FLAGS = ("text_column", "label_columns", "split", "sentences", "chat")
+FLAGS = ("text_column", "label_columns", "split", "sentences", "chat", "prompt")
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Options:
     limit: int | None = None
     sentences: bool = False
     chat: bool = False  # conversations are asked for
+    prompt: str | None = None  # the text of what has none: of pictures, sound and video
+    media: bool = True  # columns image, video, audio are media
+    folder: Path | None = None  # where paths in the data begin
+    file_name: bool = False  # a column of that name is the path of a medium, as in the metadata of a folder
     source: str | None = None
     stream: bool = False  # nothing is held whole, so files may be larger than memory
     memory: bool = False  # what is read lies in memory: options are said in Python

@@ -29,6 +29,8 @@ def read(
     limit: int | None = None,
     sentences: bool = False,
     chat: bool = False,
+    prompt: str | None = None,
+    media: bool = True,
     skip_bad: bool = False,
     pad_id: int | None = None,
     enough: Callable[[Example], bool] | None = None,
@@ -40,15 +42,18 @@ def read(
     limit takes the first examples of a file; of a folder it takes them in turn from each subfolder (or file).
     sentences makes each sentence of an annotated corpus an example, instead of each document. chat takes conversations (column
     `messages` or `conversations`, else text_column), which are taken too where there is no text. skip_bad leaves out rows that
-    cannot be used, and files from where they are broken on, and counts them. pad_id: the model's padding, which arrays of ids
-    may hide. enough: asked after each example of what lies in memory, whether no more are needed.
+    cannot be used, and files from where they are broken on, and counts them. prompt: the text of rows and
+    files that are pictures, sound or video alone. media: whether columns image, video and audio are media beside the text, else
+    they are left alone. pad_id: the model's padding, which arrays of ids may hide. enough: asked after each example of what lies in memory, whether no more are needed.
     Raises InputError for whatever cannot be used as asked; a file that exists goes before a shipped set of its name.
     """
     if isinstance(data, Dataset):
         return data if limit is None else replace(data, examples=data.examples[:limit])
     columns = None if label_columns is None else tuple(label_columns)
     report = Report(skip_bad=skip_bad)
-    options = Options(text_column, columns, split, limit, sentences, chat, pad_id=pad_id, enough=enough, report=report)
+    options = Options(
+        text_column, columns, split, limit, sentences, chat, prompt, media, pad_id=pad_id, enough=enough, report=report
+    )
     with _reading(data):
         opened = _opened(data, options)
         examples = _take(opened.examples, limit, enough if opened.in_memory else None)
@@ -70,6 +75,8 @@ def stream(
     limit: int | None = None,
     sentences: bool = False,
     chat: bool = False,
+    prompt: str | None = None,
+    media: bool = True,
     skip_bad: bool = False,
     pad_id: int | None = None,
 ) -> Stream:
@@ -79,7 +86,9 @@ def stream(
     """
     columns = None if label_columns is None else tuple(label_columns)
     report = Report(skip_bad=skip_bad)
-    options = Options(text_column, columns, split, limit, sentences, chat, stream=True, pad_id=pad_id, report=report)
+    options = Options(
+        text_column, columns, split, limit, sentences, chat, prompt, media, stream=True, pad_id=pad_id, report=report
+    )
     with _reading(data):
         opened = _opened(data, options)
         found = _drawn(data, opened.examples, report, limit)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from . import conversations, part_labels
+from . import conversations, media_talk, part_labels
 from .cells import checked, plain
+from .media_cells import COLUMNS, media_columns, media_of, prompted, said_of
 from .options import Options
 from .row_labels import RowLabels
 from .types import Example
@@ -34,7 +35,11 @@ def examples(
             return
     given = "input_ids" if "text" not in columns and "input_ids" in columns else "text"
     column = options.text_column or conversations.column(columns, options) or given
-    require([column], columns, source, options, "text_column")
+    seen = media_columns(columns, options)
+    if column not in columns and seen and options.text_column is None:
+        prompted(seen, options, source)
+    else:
+        require([column], columns, source, options, "text_column")
     require(options.label_columns or (), columns, source, options, "label_columns")
     labels = RowLabels(options, source)
     for row, record in numbered:
@@ -60,6 +65,7 @@ def _look(rows: Iterator[tuple[int, Row]], options: Options) -> tuple[list[str],
     drawn: list[tuple[int, Row]] = []
     columns: dict[str, None] = {}
     texts = {options.text_column} if options.text_column else {"text", "input_ids", *conversations.COLUMNS}
+    texts = {*COLUMNS, *texts} if options.prompt is not None and options.text_column is None else texts
     asked = set(options.label_columns or ())
     for number, row in islice(rows, _LOOK):
         drawn.append((number, row))
@@ -71,21 +77,26 @@ def _look(rows: Iterator[tuple[int, Row]], options: Options) -> tuple[list[str],
 
 def _example(record: Row, column: str, source: str, row: int, options: Options, labels: RowLabels) -> Example | None:
     """One row, None where it has no text; InputError for what cannot be used."""
-    where, text = f"{source}, row {row}", plain(record.get(column))
+    where = f"{source}, row {row}"
+    media = media_of(record, where, options)
+    text = said_of(media, plain(record.get(column)), where, options)
     if text is None or (_is_empty(text) and not conversations.talks(column, text, options)):
         options.report.skip(source, "rows without text")
         return None
-    named = labels.of(record, column, where)
+    left = media_columns(record, options)
+    named = labels.of({name: cell for name, cell in record.items() if name not in left}, column, where)
     if conversations.talks(column, text, options):
         part_labels.none(record, where)
+        text, media = media_talk.spoken(text, media, where, options)
         said, tools = conversations.messages(text, column, where), conversations.tools(record, where)
-        return Example(source, row, f"{source}:{row}", labels=named, messages=said, tools=tools)
+        return Example(source, row, f"{source}:{row}", labels=named, messages=said, tools=tools, media=media)
     if is_ids(text):
         kept = places(text, record.get("attention_mask"), where)
         parts = part_labels.of_ids(record, kept, where)
-        return Example(source, row, f"{source}:{row}", labels=named, input_ids=ids(text, where)[kept], **parts)
+        return Example(source, row, f"{source}:{row}", labels=named, input_ids=ids(text, where)[kept], media=media, **parts)
     string = _string(text, column, where, options)
-    return Example(source, row, f"{source}:{row}", string, labels=named, **part_labels.of_text(record, string, where))
+    parts = part_labels.of_text(record, string, where)
+    return Example(source, row, f"{source}:{row}", string, labels=named, media=media, **parts)
 
 
 def _is_empty(text: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from ...errors import InputError
+from .media import Medium
 from .report import Report
 
 Kind = Literal["text", "image"]
@@ -39,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to trace: a text, a conversation, an image, or ids that somebody tokenized already."""
+    """One sequence to trace: a text or a conversation (with media or without), an image, or ids that somebody tokenized already."""
 
     source: str  # the file (relative to the data as given) or the hub's name
     row: int  # running number of the record in the source, from 0; skipped records leave gaps
@@ -49,6 +50,7 @@ class Example:
     labels: Mapping[str, str] = field(default_factory=dict)  # of the whole sequence: domain, class, genre, ...
     words: tuple[Word, ...] = ()  # in the order of the text
     input_ids: np.ndarray | None = None  # (T,) integers, vocabulary ids
+    media: tuple[Medium, ...] = ()  # pictures, video and sound beside the text, in the order in which it speaks of them
     messages: tuple[Mapping[str, Any], ...] = ()  # of a conversation, which a tokenizer's template makes a text of
     tools: tuple[Any, ...] = ()  # JSON schemas of what it may call
     spans: tuple[Span, ...] = ()  # labels of parts of the text: turns, sentences, phrases, ... joined to tokens by characters

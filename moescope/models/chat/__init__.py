@@ -7,7 +7,7 @@ renders, character by character; and where a template does something after which
 refused.
 """
 
-from .render import Rendered, render
-from .tokens import Tokens, tokens
+from .render import Rendered, render, role_of
+from .tokens import Tokens, labels_at, tokens
 
-__all__ = ["Rendered", "Tokens", "render", "tokens"]
+__all__ = ["Rendered", "Tokens", "labels_at", "render", "role_of", "tokens"]

@@ -80,7 +80,7 @@ def _joined(message: Message) -> Message:
 
 
 def _render(tokenizer: Any, template: str, messages: Sequence[Message], tools: Any, where: str, generate: bool) -> Rendered:
-    goes_on = generate and _role(messages[-1]) == "assistant" and bool(messages[-1].get("content"))
+    goes_on = generate and role_of(messages[-1]) == "assistant" and bool(messages[-1].get("content"))
     chat = [*messages[:-1], _tagged(messages[-1])] if goes_on else list(messages)
     with doing(f"applying the chat template to {where}", InputError):
         try:
@@ -121,7 +121,8 @@ def _cut(text: Marked, where: str) -> Marked:
     return text[:place] if text.startswith(_TAG, place) else text[:place].rstrip()
 
 
-def _role(message: Message) -> str:
+def role_of(message: Message) -> str:
+    """Who speaks, by the names that labels have."""
     return ROLES.get(str(message.get("role")), str(message.get("role")))
 
 
@@ -135,7 +136,7 @@ def _marked(tokenizer: Any, template: str, messages: Sequence[Message], tools: A
 
 def _message(message: Message, turn: int) -> dict[str, Any]:
     """A message's fields, marked, as Transformers hands them on: none that is None, thoughts under each of their names."""
-    own = Origin(_role(message), turn)
+    own = Origin(role_of(message), turn)
     thinks = Origin(own.role, turn, reasoning=True)
     fields = {key: value for key, value in message.items() if value is not None}
     if (thoughts := next((fields[key] for key in THOUGHTS if key in fields), None)) is not None:

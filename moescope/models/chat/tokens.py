@@ -34,10 +34,15 @@ def tokens(tokenizer: Any, rendered: Rendered, where: str) -> Tokens:
             f"{where}: roles cannot be told, for {type(tokenizer).__name__} does not say where its tokens are in the text, and "
             "what they spell is not the text: give texts instead, or a fast tokenizer"
         )
+    return Tokens(ids, offsets, labels_at(rendered, offsets))
+
+
+def labels_at(rendered: Rendered, offsets: Offsets) -> dict[str, list[str | None]]:
+    """{kind: the label of each token} of tokens of a rendered conversation; kinds that none has are left out."""
     places = filled(offsets, rendered.text)
     spans = [rendered.spans[place].labels for place in _most(rendered, places)]
     labels = {kind: [span.get(kind) for span in spans] for kind in KINDS}
-    return Tokens(ids, offsets, {kind: values for kind, values in labels.items() if any(v is not None for v in values)})
+    return {kind: values for kind, values in labels.items() if any(v is not None for v in values)}
 
 
 def _encoded(tokenizer: Any, text: str) -> tuple[list[int], Offsets | None]:

@@ -7,6 +7,7 @@ from ..reader import Store
 _REFERENCES = [
     ("runs", "model", "models"), ("routers", "run", "runs"), ("experts", "router", "routers"),
     ("sequences", "run", "runs"), ("tokens", "sequence", "sequences"), ("sequence_labels", "sequence", "sequences"),
+    ("pictures", "sequence", "sequences"),
     ("token_labels", "token", "tokens"), ("forwards", "run", "runs"), ("decisions", "forward", "forwards"),
     ("decisions", "router", "routers"), ("decisions", "token", "tokens"), ("assignments", "router", "routers"),
     ("pools", "forward", "forwards"), ("conditions", "forward", "forwards"), ("load_rollup", "router", "routers"),

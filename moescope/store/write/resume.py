@@ -40,10 +40,10 @@ def adopt(store: Path, part: UnfinishedRun) -> UnfinishedRun:
     return UnfinishedRun(part.path)
 
 
-def planned(store: Path, key: str) -> tuple[int, str] | None:
-    """(run, status) of the last run in the file whose plan has this key."""
+def planned(store: Path, key: str) -> tuple[int, str, str | None] | None:
+    """(run, status, hash of its data) of the last run in the file whose plan has this key."""
     with connect(store) as con:
-        sql = "select run, status from base.main.runs where progress->>'key' = ? order by run desc limit 1"
+        sql = "select run, status, dataset_sha256 from base.main.runs where progress->>'key' = ? order by run desc limit 1"
         return next(iter(con.execute(sql, [key]).fetchall()), None)
 
 

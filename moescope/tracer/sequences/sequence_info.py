@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from .named import Named
 from .streams import Stream
+from .told_pieces import of_pictures
 
 Labels = list[tuple[int, str, str]]
 """(token, kind, label)"""
@@ -27,6 +29,11 @@ class SequenceInfo:
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
     token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
     made_labels: Mapping[str, str] = field(default_factory=dict)
+    pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
+    media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
+    shown: dict[Any, Any] = field(
+        default_factory=dict
+    )  # them as the model saw them, where they were cropped or cut: once it is fed
 
     @property
     def told(self) -> int:
@@ -81,6 +88,7 @@ def made(named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) ->
 def infos_of(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
     """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
     infos = stream.infos or []
+    infos = of_pictures(infos, size) if stream.kind == "image" else infos
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
         bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}

@@ -10,9 +10,11 @@ from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
 from .named import Named
 from .naming import Sequences, among
+from .pictures import kept_pictures
 from .requests import OfRequests
 from .sequence_info import SequenceInfo, infos_of, made, told
 from .streams import Stream
+from .told_pieces import told_pieces
 
 
 class Identity:
@@ -24,23 +26,24 @@ class Identity:
         text_of: Callable[[Sequence[int]], list[str]] | None,
         special: set[int],
         stops: tuple[set[int], set[int]] = (set(), set()),
+        pictures: int = 0,
     ) -> None:
-        self.writer, self.text_of = writer, text_of
+        self.writer, self.text_of, self._pictures = writer, text_of, pictures
         self.special = np.array(sorted(special), np.int64)
         self.sequences = Sequences(lambda count: writer.take("sequence", count), stops)
         self._seen: set[int] = set()
 
     @classmethod
-    def of(cls, writer: RunWriter, model: Any, tokenizer: Any) -> "Identity":
-        """For a model and its tokenizer, if it has one."""
+    def of(cls, writer: RunWriter, model: Any, tokenizer: Any, pictures: int = 0) -> "Identity":
+        """For a model and its tokenizer, if it has one; `pictures`: so many are kept."""
         if tokenizer is None:
-            return cls(writer, None, set(), stops(model))
+            return cls(writer, None, set(), stops(model), pictures)
 
         def texts(ids: Sequence[int]) -> list[str]:
             pairs = zip((tokenizer.decode([i]) for i in ids), tokenizer.convert_ids_to_tokens(list(ids)))
             return [piece if "\ufffd" in decoded or not decoded else decoded for decoded, piece in pairs]
 
-        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model))
+        return cls(writer, texts, set(tokenizer.all_special_ids), stops(model), pictures)
 
     def rows(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, Named]:
         """(sequences, places) token key of every row, -1 for padding; and what else its places are."""
@@ -94,6 +97,10 @@ class Identity:
                 **sizes(stream, arrays),
             },
         )
+        if self._pictures > 0 and any(info.media for info in infos):
+            shown = kept_pictures([(key, info) for key, info, beam in zip(keys, infos, beams) if beam == 0], self._pictures)
+            self._pictures -= len(shown["file"])
+            self.writer.add("pictures", shown)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
@@ -111,7 +118,7 @@ class Identity:
         elif ids is not None:
             vocab = ids[row, place].astype(np.int64)
             columns |= {"unit": "text", "vocab_id": vocab, "special": among(vocab, self.special)}
-            columns |= self._pictured(stream, columns, ids, arrays, row * named.real.shape[1] + place)
+            columns |= self._pictured(stream, named, columns, ids, arrays, row, place)
             self._vocab(vocab)
         else:
             columns |= {"unit": stream.kind, "special": False}
@@ -135,15 +142,21 @@ class Identity:
             self._vocab(vocab)
 
     def _pictured(
-        self, stream: Stream, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray], where: np.ndarray
-    ) -> dict[str, Any]:
+        self, stream: Stream, named: Named, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray],
+        row: np.ndarray, place: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        if cells is None:
+        known = told_pieces(named, row, place)
+        if cells is None and known is None:
             return {}
         import pyarrow as pa
 
-        unit, frame, y, x = (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        where = row * named.real.shape[1] + place
+        unit, frame, y, x = known if cells is None else (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
+        if known is not None and cells is not None:
+            unit, frame, y, x = (np.where(known[0] >= 0, one, other) for one, other in zip(known, (unit, frame, y, x)))
+        unit = np.maximum(unit, 0)
         self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],

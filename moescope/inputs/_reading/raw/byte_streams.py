@@ -17,7 +17,7 @@ from .. import bounds
 from ..files import packing
 from ..options import Options
 
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # of a file that is broken, no more than this is lost before the break
 
 
 class ByteStream:
