@@ -91,8 +91,7 @@ def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate:
         info, ids, asked, unplaced, bare = seen(loaded, example, _info(example, 0), whole, generate)
         yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
         return
-    for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
-        yield window
+    yield from _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut)
 
 
 def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:
@@ -163,6 +162,8 @@ def _talk(loaded: Loaded, example: Example, limit: int, generate: bool) -> Itera
         labels = {kind: values[here] for kind, values in found.labels.items()}
         text = _slice(rendered.text, found.offsets, here)
         info = _info(example, part, text=text, token_labels=labels, made_labels=rendered.next if generate else {})
+        if generate:
+            info = replace(info, following=chat.following(loaded.tokenizer, rendered.marks, rendered.thinking))
         yield Window(info, ids=found.ids[here])
 
 

@@ -1,7 +1,7 @@
 """Token-expert specialization: which experts are for what: domains, classes, modalities, token ids, patch positions?
 
-By a label of sequences (domain, class, language, ...): see `labels.py`. `specialists`: cells that pass the false discovery
-rate, the largest PMI first.
+By a label of sequences (domain, class, language, ...): see `labels.py`; of tokens (role, upos, ...): `token_labels.py`.
+`specialists`: cells that pass the false discovery rate, the largest PMI first.
 By token id, next id, predicted id, patch position and modality: see `vocabulary.py`.
 """
 
@@ -21,6 +21,7 @@ from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 from .labels import Found, by_label, lifted
+from .token_labels import by_token_label, counts_sql, kind_of_tokens
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization
 
@@ -29,7 +30,8 @@ CELLS = 200  # rows kept per router and attribute
 
 
 def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
-    """Specialization by sequence label `by` (default: domain, class, or the first there is), and by token attributes."""
+    """Specialization by the label `by` of sequences (default: domain, class, or the first there is) or of tokens, and by token
+    attributes."""
     here = scope(store, run)
     notes = list(here.notes)
     sql: dict[str, str] = {}
@@ -49,6 +51,9 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
 
 
 def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> tuple[Any, pd.DataFrame]:
+    if (of_tokens := kind_of_tokens(here, by)) is not None:
+        sql["figures"] = counts_sql(here, of_tokens)
+        return by_token_label(here, of_tokens, sql["figures"])
     if (kind := here.kind_or_note(by, notes, "Nothing by label")) is None:
         return [], pd.DataFrame(
             columns=["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "n"]
@@ -163,8 +168,10 @@ def charts(answer: Answer) -> dict[str, Chart]:
     made = {}
     if len(info):
         made["information of the label"] = layers(info, "I(label; expert), bits beyond chance", answer.sql["figures"])
-        for subset, part in answer.figures("domain specialization").groupby("subset"):
-            made[f"specialization, {subset}"] = heatmap(part, f"Share of tokens of {subset} by expert", answer.sql["figures"])
+        shown = answer.figures("domain specialization")
+        what = "tokens" if len(shown) else "load"  # of labels of tokens the load is given
+        for subset, part in (shown if len(shown) else answer.figures("share of load by label")).groupby("subset"):
+            made[f"specialization, {subset}"] = heatmap(part, f"Share of {what} of {subset} by expert", answer.sql["figures"])
             if len(made) > 12:
                 break
     if len(ids):
