@@ -32,6 +32,7 @@ PLAN: dict[str, dict[str, Any]] = {
     "switch": {"data": "text", "limit": 60, "mode": "zero", "by": ["domain"], "batch": 8},
     "vmoe": {"data": "fashion-mnist", "limit": None, "mode": "route-around", "by": ["class"], "batch": 40},
 }
+WORTH = 0.01  # nats a token: the smallest interaction that is named
 NAMES = {"mixtral": "Mixtral", "switch": "Switch", "vmoe": "V-MoE"}
 
 
@@ -104,11 +105,13 @@ def _groups(name: str, effects: pd.DataFrame) -> Any:
 
 
 def _for_what(effects: pd.DataFrame, whole: pd.DataFrame) -> list[str]:
-    """A row per expert: its effect, and the groups it stands out in."""
-    found = effects[(effects["control"] == "load") & (effects["group_kind"] != "all") & (effects["delta_nll"] > 0)]
-    found = found[(found["q"] < 0.05) & (found["units"] >= 5)]
+    """A row per expert: its effect, and the groups it is for."""
+    keys = ["place", "group_kind", "group"]
+    own = effects[(effects["control"] == "none") & (effects["ci_low"] > 0)][keys]
+    found = effects[(effects["control"] == "router") & (effects["delta_nll"] >= WORTH)]
+    found = found[(found["q"] < 0.05) & (found["units"] >= 5)].merge(own, on=keys)
     lines = [
-        "| expert | load | Δ loss, nats [95 %] | what for: beyond an expert of equal load, q < 0.05 |",
+        f"| expert | load | Δ loss, nats [95 %] | what for: beyond other groups and the router's other experts, q < 0.05, ≥ {WORTH} |",
         "| --- | --- | --- | --- |",
     ]
     for row in whole.sort_values("delta_nll", ascending=False).itertuples():
@@ -215,7 +218,7 @@ def main() -> None:
     """Make the report."""
     torch.set_num_threads(1)
     store = Path(sys.argv[1] if len(sys.argv) > 1 else "what-experts-are-for.duckdb")
-    lines = ["# What experts are for", "", INTRODUCTION, ""]
+    lines = ["# What experts are for", "", INTRODUCTION.format(worth=WORTH), ""]
     for name in PLAN:
         lines += section(name, store)
     lines += pruned(store) + regretted(store)
@@ -226,8 +229,10 @@ def main() -> None:
 INTRODUCTION = """Each expert of the shipped models is taken away alone, and the change of the loss is counted by group: by
 domain, part of speech or class of what is predicted. `route-around`: the router cannot choose it and takes the next best;
 `zero`: nothing runs in its place (Switch, whose next best could overflow). Intervals draw documents (for V-MoE images) with
-replacement; q is the false discovery rate of sign-flip tests over documents. An expert counts as *for* a group where its
-effect there exceeds that of another expert of the same router with the nearest load. Made by `python
+replacement. An expert counts as *for* a group where taking it away costs more there than in the other groups, beyond what the
+same holds for the other experts of its router (the interaction of expert and group: what is hard for everyone, or needed
+everywhere, drops out), by {worth} nats a token or more, at a false discovery rate of 5 % against groups dealt anew to documents,
+and where the effect itself is above 0. Made by `python
 probes/what_experts_are_for.py`; models of a few million parameters, one seed each: read it as what the method shows, not as
 a law. Part-of-speech labels of the shipped text are silver."""
 

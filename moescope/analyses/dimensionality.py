@@ -10,9 +10,11 @@ Streams: router logits of a router (where stored), its routing weights (0 where 
 experts take and give, and of modules that fire more than once in a forward pass, one figure per firing ("H_module, cycle 2").
 slow_over_fast: of such modules, unbiased PR of the one that fires least over that of the one that fires most, each at its last
 cycle, paired by sequence; 1 = no hierarchy. HRM's own figures are of the naive form.
-Null, for router logits: every expert's column shuffled over tokens (no two experts vary together). For the routing matrix:
-every router's rows shuffled (each layer keeps its own structure, layers are independent). p is for "fewer". The routing weights
-of one router have none: k of E weights that sum to one never vary independently.
+Null, for router logits: every expert's column shuffled (no two experts vary together). For the routing matrix: every router's
+rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as many
+rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the form in
+which every row is a sample, in the data as in the null. The routing weights of one router have none: k of E weights that sum
+to one never vary independently.
 Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
 1 = flat. A depth profile of an untrained model is no less a profile, and so with cycles: give its run as `control` and read
 both. What was summed up in both runs then stands side by side.
@@ -23,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import statistics as st
 from ..errors import AnalysisError
 from ..statistics.participation import Floats, Grouped, from_sums, quotient, spread, sums
 from ..store import Store
@@ -137,28 +140,50 @@ def _both(where: dict[str, Any], x: Floats, units: Floats, shuffle: Any, blocks:
     documents, rng = len(np.unique(units)), np.random.default_rng(0)
     if documents < 4 or not np.ptp(x, axis=0).any():
         return []
-    mixed = [_ratios(shuffle(x, blocks, rng)) for _ in range(PERMUTATIONS)] if shuffle else []
-    common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents}
+    blocks_of = _blocks_of(units)
+    mixed = [_ratios(shuffle(x, blocks, blocks_of, rng)) for _ in range(PERMUTATIONS)] if shuffle else []
+    common: dict[str, Any] = {"source": SOURCE, "side": "less", "n": len(x), "units": documents, "tail": "t"}
     common["null_name"] = NULLS[shuffle]
-    naive = _ratio(x, "naive", None)
+    plain = _ratios(x)
     null = [both["naive"] for both in mixed]
     flat = 1 / (1 / len(x) + 1 / x.shape[1])
-    first = figures(where, "participation_ratio", naive, estimator="naive", null=null or None, chance=flat, **common)
+    first = figures(where, "participation_ratio", plain["naive"], estimator="naive", null=null or None, chance=flat, **common)
     value, low, high = spread(Grouped(x, units))
     null = [both["unbiased"] for both in mixed]
     second = figures(where, "participation_ratio", value, estimator="unbiased", null=null or None, chance=x.shape[1], **common)
+    if null:
+        second = second.assign(p=float(st.t_tail(np.array([plain["unbiased"]]), np.array(null)[:, None], "less")[0]))
     return [first, second.assign(ci_low=low, ci_high=high)] if np.isfinite(value) else [first]
 
 
-def _columns(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
-    return np.asarray(rng.permuted(x, axis=0))
+def _blocks_of(units: Floats) -> list[Floats]:
+    """Rows of documents with equally many: arrays (documents, rows of each)."""
+    order = np.argsort(units, kind="stable")
+    _, start, many = np.unique(units[order], return_index=True, return_counts=True)
+    return [order[start[many == m][:, None] + np.arange(m)] for m in np.unique(many)]
 
 
-def _blocks(x: Floats, blocks: Floats, rng: np.random.Generator) -> Floats:
-    return np.concatenate([x[:, blocks == block][rng.permutation(len(x))] for block in np.unique(blocks)], axis=1)
+def _moved(rows: int, blocks_of: list[Floats], rng: np.random.Generator) -> Floats:
+    """(rows,): where each row comes from when whole documents are shuffled."""
+    source = np.arange(rows)
+    for places in blocks_of:
+        source[places] = rng.permutation(places)
+    return source
 
 
-NULLS = {None: "", _columns: "columns shuffled over tokens", _blocks: "rows of every router shuffled over tokens"}
+def _columns(x: Floats, blocks: Floats, blocks_of: list[Floats], rng: np.random.Generator) -> Floats:
+    return np.stack([column[_moved(len(x), blocks_of, rng)] for column in x.T], axis=1)
+
+
+def _blocks(x: Floats, blocks: Floats, blocks_of: list[Floats], rng: np.random.Generator) -> Floats:
+    return np.concatenate([x[:, blocks == block][_moved(len(x), blocks_of, rng)] for block in np.unique(blocks)], axis=1)
+
+
+NULLS = {
+    None: "",
+    _columns: "whole documents shuffled, every column on its own",
+    _blocks: "whole documents shuffled, every router on its own",
+}
 
 
 def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataFrame]:

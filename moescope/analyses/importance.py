@@ -4,12 +4,14 @@ By router, over tokens t that chose expert e with weight g, of sequences j with 
 * frequency Σ1 / all assignments, chance 1/E; gate mass Σg / all weights; mean gate Σg / Σ1.
 * ESFT average gate, paper (2407.01906): mean_j (1/L_j) Σ_t g; released code (generate_expert_config.py): Σ g over all tokens
   over the sum of that over layers, for one expert number (`axis=0`; issue 17 of that repository), so that a layer's scores do
-  not sum to 1; the same with the axis set right, by layer.
+  not sum to 1; the same with the axis set right, by layer; released gate_scores (summary.json): Σ g / tokens, by layer, which
+  weighs tokens alike where the paper weighs samples alike.
 * ESFT token selection: paper mean_j (1/L_j) Σ_t 1(g > 0) / K; the same two forms of the code.
 * where a trace measured activations: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (2510.13999), super experts (2507.23279):
   max |down_proj| above the 99.5th percentile of all experts and a tenth of the largest, in the first three quarters of layers.
 `chosen`: the smallest set of experts whose scores reach `top_p`, as ESFT trains them (the paper's as shares of the layer).
-Agreement: Spearman's rank correlation over the experts of a router; null: expert numbers permuted. Intervals: documents.
+Agreement: Spearman's rank correlation over the experts of a router. It has no p: scores are made of the same counts and weights,
+so that they agree by arithmetic, and no null without that is to be had. Intervals: documents.
 Frequency is not importance: what an expert does for the loss is asked by ablation, not by counting.
 """
 
@@ -39,7 +41,7 @@ SOURCES = {
     "gate mass": "sum of routing weights",
     "mean gate": "routing weight where chosen",
 }
-PERMUTATIONS = 199
+NONE = "none: scores of the same counts agree by arithmetic"
 
 
 def run(store: Store, run: int | None = None, top_p: Portion = 0.2) -> Answer:
@@ -105,9 +107,8 @@ def _counts(here: Scope, sql: str) -> dict[str, dict[int, Table]]:
 def _scores(counts: dict[str, dict[int, Table]], router: int) -> dict[tuple[str, str], Floats]:
     """(1 + draws, experts) by name and form: the value first, then bootstrap draws over documents."""
     found = {column: table[router].counts[:, 0, :] for column, table in counts.items()}
-    weights = np.vstack([np.ones(len(found["n"])), st.bootstrap_weights(len(found["n"]))])
-    n, gate, gates, tokens = (st.resampled(weights, found[c]) for c in ("n", "weight", "gate_by_length", "tokens_by_length"))
-    sequences, decisions = (st.resampled(weights, found[c].max(1, keepdims=True)) for c in ("sequences", "decisions"))
+    n, gate, gates, tokens = (_drawn(found[c]) for c in ("n", "weight", "gate_by_length", "tokens_by_length"))
+    sequences, decisions = (_drawn(found[c].max(1, keepdims=True)) for c in ("sequences", "decisions"))
     k, lengths = n.sum(1, keepdims=True) / np.maximum(decisions, 1), np.maximum(sequences, 1)
     return {
         ("frequency", "definition"): st.shares(n),
@@ -115,11 +116,17 @@ def _scores(counts: dict[str, dict[int, Table]], router: int) -> dict[tuple[str,
         ("mean gate", "definition"): np.divide(gate, n, out=np.zeros_like(n), where=n > 0),
         ("ESFT average gate", "paper"): gates / lengths,
         ("ESFT token selection", "paper"): tokens / lengths / np.maximum(k, 1e-9),
+        ("ESFT average gate", "released gate_scores"): gate / np.maximum(decisions, 1),
         ("ESFT average gate", "released code"): gate,
         ("ESFT token selection", "released code"): n,
         ("ESFT average gate", "released code, axis set right"): st.shares(gate),
         ("ESFT token selection", "released code, axis set right"): st.shares(n),
     }
+
+
+def _drawn(counts: Floats) -> Floats:
+    """(1 + draws, ...): counts (documents, ...) summed as they are, then over documents drawn again."""
+    return np.concatenate([counts.sum(0)[None], st.resampled(st.bootstrap_weights(len(counts)), counts)])
 
 
 def _released(here: Scope, scores: dict[int, dict[tuple[str, str], Floats]], notes: list[str]) -> None:
@@ -156,13 +163,12 @@ def _figure(table: Any, name: str, form: str, draws: Floats, units: int) -> pd.D
 
 
 def _agreement(where: dict[str, Any], forms: dict[tuple[str, str], Floats], units: int) -> list[pd.DataFrame]:
-    rng, rows = np.random.default_rng(0), []
+    rows = []
     ranks = {key: stats.rankdata(values, axis=1) for key, values in forms.items() if "axis set right" not in key[1]}
     for a, b in combinations(ranks, 2):
         value = _correlation(ranks[a], ranks[b])
         if np.isnan(value[0]):
             continue
-        mixed = rng.permuted(np.repeat(ranks[b][:1], PERMUTATIONS, axis=0), axis=1)
         names = [name if form == "definition" else f"{name} ({form})" for name, form in (a, b)]
         rows.append(
             figures(
@@ -172,10 +178,8 @@ def _agreement(where: dict[str, Any], forms: dict[tuple[str, str], Floats], unit
                 source="Spearman 1904",
                 chance=0.0,
                 draws=np.nan_to_num(value[1:]),
-                null=_correlation(ranks[a][:1], mixed),
-                side="both",
                 bounds=(-1, 1),
-                null_name="expert numbers permuted",
+                null_name=NONE,
                 n=ranks[a].shape[1],
                 units=units,
             )

@@ -20,11 +20,13 @@ import numpy as np
 import pandas as pd
 
 from ..errors import AnalysisError
+from ..statistics import Pool
 from ..store import Store
 from ..words import Portion
 from ._shared import probabilities
 from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
+from ._shared.dealt_labels import Pooled, settled
 from ._shared.document_counts import Table, tables
 from ._shared.modality_entropies import global_, local
 from ._shared.scope import Scope, scope
@@ -39,16 +41,20 @@ def run(store: Store, run: int | None = None, fdr: Portion = 0.05) -> Answer:
     here = scope(store, run)
     notes, there = list(here.notes), _modalities(here)
     sql = {"figures": _counts(here), "entropies": _entropies(here)}
-    rows, alone = [], 0
+    rows: list[pd.DataFrame | Pooled] = []
+    alone, pools = 0, dict[str, Pool]()
     for table in tables(here, sql["figures"]):
         if table.counts.any():
             alone += int((table.total.sum(1) > 0).sum() < 2)
-            rows += _figures(table)
+            found = _seen(table)
+            several = len(found.table.labels) > 1
+            rows += [*(found.information() if several else ()), found.loads(pools)]
+            rows += found.divergences([*combinations(range(len(found.table.labels)), 2)], "pairs")
             rows += _global(here, table, there)
     rows += _local(here, sql["entropies"], notes)
     if alone:
         notes.append(f"{alone} routers see one modality only: their entropies are given, and there is nothing to compare.")
-    frame = gather(rows)
+    frame = gather(settled(rows))
     if (frame["estimator"] == "of the load").any():
         notes.append(
             "Where no router logits are stored the global entropy is of the load: trace with `--logits 1` for the other."
@@ -89,12 +95,10 @@ def _places(here: Scope) -> str:
 select t.token, u.unit, {MODALITY} as label from tokens t join units u using (sequence) where t.run = {here.run} and {KNOWN}"""
 
 
-def _figures(table: Table) -> list[pd.DataFrame]:
+def _seen(table: Table) -> ByValue:
+    """Of the modalities that the router saw."""
     known = np.flatnonzero(table.total.sum(1) > 0)
-    found = ByValue(Table(table.router, [table.labels[i] for i in known], table.counts[:, known]), "modality", "modality")
-    if len(known) < 2:
-        return [found.loads()]
-    return [*found.information(), found.loads(), *found.divergences([*combinations(range(len(known)), 2)], "pairs")]
+    return ByValue(Table(table.router, [table.labels[i] for i in known], table.counts[:, known]), "modality", "modality")
 
 
 def _global(here: Scope, table: Table, there: list[str]) -> list[pd.DataFrame]:

@@ -5,10 +5,12 @@ over documents. Accuracy stands beside
 * the majority: the most frequent label of the training documents, always;
 * the word-form baseline: the most frequent label of that token id in the training documents (2412.16971: .91 for part of
   speech, where paths reach .75 to .89, so that a path that tells the token tells the label);
-* path of another token: the same probe fed with the path of another token of the same id, drawn at random from the same fold:
-  what paths say through the token's identity alone. `path beyond the token` is path less this: the figure that says whether
-  routing knows the label in context.
-Null of `path beyond the token`: other pairings of paths among tokens of one id. Intervals: documents.
+* path of another token: the same probe fed with the path of another token of the same id in the same document, drawn at random:
+  what paths say through the token's identity and the document's topic alone. `path beyond token and document` is path less this:
+  the figure that says whether routing knows the label in context. Tokens alone of their id in a document add nothing to it.
+* for contrast `path beyond the token`: the other token from any document of the fold. A topic moves labels and paths alike, and
+  shows here without any knowledge of the word in its sentence.
+Null of both: other pairings of such paths. Intervals: documents.
 """
 
 from typing import Any
@@ -30,6 +32,9 @@ from ._shared.token_table import Kind, Tokens, tokens
 Ints = np.ndarray
 Floats = np.ndarray
 SOURCE = "POS sensitivity, 2412.16971"
+BEYOND = {"document": "path beyond token and document", "fold": "path beyond the token"}
+OTHER = {"document": "path of another token", "fold": "path of another token, any document"}
+CONTRAST = {"document": "", "fold": "; for contrast: topics are not held constant"}
 PAIRINGS = 199
 FOLDS = 5
 LIMIT = 8_000
@@ -70,15 +75,16 @@ def _probe(
     document = np.unique(read.document[keep], return_inverse=True)[1]
     features = _one_hot(path)
     folds = np.random.default_rng(0).permutation(np.arange(document.max() + 1) % FOLDS)[document]
-    others = _others(word, folds)
+    others = {name: _others(word, within) for name, within in (("document", document), ("fold", folds))}
     right = {name: np.zeros(len(label)) for name in ("path", "word form", "majority")}
-    paired = np.zeros((PAIRINGS, len(label)), dtype=bool)
+    paired = {name: np.zeros((PAIRINGS, len(label)), dtype=bool) for name in others}
     for fold in range(FOLDS):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
         says = _fit(features[train], label[train])
         said = says(features)
         right["path"][test] = said[test] == label[test]
-        paired[:, test] = said[others[:, test]] == label[test]
+        for name, other in others.items():
+            paired[name][:, test] = said[other[:, test]] == label[test]
         right["word form"][test], right["majority"][test] = _by_form(word, label, train, test)
     return _rows(subset, stack, right, paired, document), _by_label(kind, stack, label, right, paired)
 
@@ -101,9 +107,9 @@ def _fit(features: Any, label: Ints) -> Any:
     return LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(features, label).predict
 
 
-def _others(word: Ints, folds: Ints) -> Ints:
-    """(PAIRINGS, tokens): another token of the same id and fold, by a random permutation within both."""
-    within = np.unique(np.stack([word, folds]), axis=1, return_inverse=True)[1].ravel()
+def _others(word: Ints, group: Ints) -> Ints:
+    """(PAIRINGS, tokens): another token of the same id and group, by a random permutation within both."""
+    within = np.unique(np.stack([word, group]), axis=1, return_inverse=True)[1].ravel()
     return st.permuted(np.arange(len(word)), PAIRINGS + 1, within=within)[1:]
 
 
@@ -116,7 +122,7 @@ def _by_form(word: Ints, label: Ints, train: Ints, test: Ints) -> tuple[Floats, 
     return form == label[test], most == label[test]
 
 
-def _rows(subset: str, stack: str, right: dict[str, Floats], paired: Floats, document: Ints) -> list[pd.DataFrame]:
+def _rows(subset: str, stack: str, right: dict[str, Floats], paired: dict[str, Floats], document: Ints) -> list[pd.DataFrame]:
     units = int(document.max()) + 1
     weights = st.bootstrap_weights(units)
     size = np.bincount(document).astype(float)
@@ -127,33 +133,35 @@ def _rows(subset: str, stack: str, right: dict[str, Floats], paired: Floats, doc
     where = {"stack": stack, "subset": subset}
     common: dict[str, Any] = {"n": len(document), "units": units, "source": SOURCE}
     majority = float(right["majority"].mean())
-    every = right | {"path of another token": paired.mean(0)}
+    every = right | {OTHER[name]: other.mean(0) for name, other in paired.items()}
     rows = []
     for name, correct in every.items():
         value, draws = accuracy(correct)
         rows.append(figures(where, "accuracy", value, estimator=name, chance=majority, draws=draws, bounds=(0, 1), **common))
-    value, draws = accuracy(right["path"] - paired.mean(0))
-    null = paired.mean(1) - paired.mean()
-    beyond = figures(where, "path beyond the token", value, chance=0.0, draws=draws, null=null,
-                     null_name="paths permuted among tokens of one id and fold", **common)  # fmt: skip
+    for name, other in paired.items():
+        value, draws = accuracy(right["path"] - other.mean(0))
+        null = other.mean(1) - other.mean()
+        said = f"paths permuted among tokens of one id and {name}"
+        rows.append(figures(where, BEYOND[name], value, chance=0.0, draws=draws, null=null, tail="t",
+                            null_name=said + CONTRAST[name], **common))  # fmt: skip
     value, draws = accuracy(right["path"] - right["word form"])
-    return [*rows, beyond, figures(where, "path less word form", value, chance=0.0, draws=draws, **common)]
+    return [*rows, figures(where, "path less word form", value, chance=0.0, draws=draws, **common)]
 
 
-def _by_label(kind: Kind, stack: str, label: Ints, right: dict[str, Floats], paired: Floats) -> pd.DataFrame:
-    frame = pd.DataFrame({"label": np.array(kind.names)[label], "path of another token": paired.mean(0)} | right)
+def _by_label(kind: Kind, stack: str, label: Ints, right: dict[str, Floats], paired: dict[str, Floats]) -> pd.DataFrame:
+    frame = pd.DataFrame({"label": np.array(kind.names)[label], OTHER["document"]: paired["document"].mean(0)} | right)
     means = frame.groupby("label").mean()
     means.insert(0, "tokens", frame["label"].value_counts())
     return means.reset_index().assign(kind=kind.name, stack=stack)
 
 
 def _reading(frame: pd.DataFrame) -> str:
-    row = frame[frame["name"] == "path beyond the token"].iloc[0]
+    row = frame[frame["name"] == BEYOND["document"]].iloc[0]
     frame = frame[(frame["name"] == "accuracy") & (frame["subset"] == row["subset"]) & (frame["stack"] == row["stack"])]
     said = dict(zip(frame["estimator"], frame["value"]))
     return (
         f"The path tells {row['subset']} for {said['path']:.1%} of tokens, the word form alone for {said['word form']:.1%}, "
-        f"the path of another token of the same id for {said['path of another token']:.1%}: "
+        f"the path of another token of the same id and document for {said['path of another token']:.1%}: "
         f"{row['value']:+.1%} is known in context."
     )
 

@@ -7,9 +7,10 @@ same sense: pairs with the same label; different sense: pairs with different lab
 counts only where it has both. Source: semantic routing 2502.10928 (p < .001, most in the middle layers).
 Chance: the overlap of two tokens drawn at random: what load alone gives.
 Null: labels permuted among the tokens of one id. Interval: documents, to first order (influence function).
-Texts of one topic share senses and routing alike. Estimator `within documents` holds the document constant too: pairs of
-uses of one id in one document (at most 8 of each id drawn there), with labels permuted among them; interval: documents.
-It takes words that change their label within a text; where there are few, use sentences made for it, as in `probes/`.
+Texts of one topic share senses and routing alike, so this (`between documents`) is for contrast. What is claimed is
+`within documents`, which holds the document constant too: pairs of uses of one id in one document (at most 8 of each id drawn
+there), with labels permuted among them; interval: documents. It takes words that change their label within a text; where there
+are few, use sentences made for it, as in `probes/`.
 """
 
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ Floats = np.ndarray
 SENSES = ("sense", "supersense", "upos")
 NAME = "overlap, same minus different"
 PERMUTATIONS = 199
+WITHIN, BETWEEN = " and document", "; for contrast: topics are not held constant"
 EACH = 8  # uses of one id drawn in one document
 
 
@@ -210,18 +212,21 @@ def _figures(where: dict[str, Any], form: str, chosen: Ints, experts: int, uses:
     rows = [figures(where, f"overlap, {name} label", mean[i], draws=draws[:, i], chance=chance, bounds=(0, 1), **common)
             for i, name in enumerate(("same", "different"))]  # fmt: skip
     difference = figures(where, NAME, mean[0] - mean[1], draws=draws[:, 0] - draws[:, 1], chance=0.0, null=np.array(null),
-                         null_name=f"labels permuted among tokens of one id{' and document' if 'within' in form else ''}",
+                         null_name=f"labels permuted among tokens of one id{WITHIN if 'within' in form else BETWEEN}",
                          **common)  # fmt: skip
     return [*rows, difference]
 
 
 def _reading(frame: pd.DataFrame) -> str:
-    said = []
-    for form, rows in frame[frame["name"] == NAME].groupby("estimator"):
-        best = rows.loc[rows["value"].idxmax()]
-        most = f"most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f}"
-        said.append(f"{form}: in {(rows['q'] <= 0.05).sum()} of {len(rows)} comparisons (q ≤ 0.05; {most})")
-    return "Two uses of a token share more experts where they have the same label " + ", ".join(said) + "."
+    rows = frame[(frame["name"] == NAME) & (frame["estimator"] == "within documents")]
+    if rows.empty:
+        return "No word is used with two labels within a document: whether routing tells its senses apart cannot be said here."
+    best = rows.loc[rows["value"].idxmax()]
+    return (
+        f"Two uses of a token in one document share more experts where they have the same label in {(rows['q'] <= 0.05).sum()} of "
+        f"{len(rows)} comparisons (q ≤ 0.05; most for {best['subset']} in layer {best['layer']}: {best['value']:+.3f} of the "
+        "experts); pairs of different documents, which topics move, stand beside it for contrast."
+    )
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

@@ -1,37 +1,39 @@
 """Syntactic versus semantic: does routing follow form or meaning, once it is known which token it is?
 
 For every router, first choice E and kind of label L: mutual information I(E; L) in bits
-* given nothing: what is usually printed; mostly the identity of tokens, as a word has few parts of speech and few experts;
-* given token: I(E; L | vocabulary id), Σ_v n_v/N I_v;
-* given token and document: labels are permuted within both, so that a topic cannot make routing and labels move together;
+* given token and document, Σ_vd n_vd/N I_vd: what is claimed. Labels are permuted among the tokens of one id in one document;
+* given token, I(E; L | vocabulary id), for contrast: a topic that moves the words' labels and their routing shows here alone.
+  For labels of whole documents (domain, genre), which cannot be told from their topic, this is what is claimed;
+* given nothing, for contrast: what is usually printed; mostly the identity of tokens, as a word has few parts of speech;
 * given token and upos, of meaning: what is not part of speech in it (n.FOOD and v.motion differ in both).
 `plug-in` is the value of the counts, `corrected` that less the mean of its null. Null: labels permuted within what is given,
-which keeps every token id's experts and labels; labels that hold for a whole document (domain, genre) or sequence are
-permuted over documents or sequences. p: tail of a Pearson III curve with the null's moments; q over routers and kinds.
+which keeps every token id's experts and labels; labels that hold for a whole document or sequence are permuted over these, and
+their p is of what each took beyond its tokens, studentized (documents are not equally long). p: counted, and where that is too
+coarse a Pearson III curve with the null's moments.
 Interval: bootstrap over documents, of the corrected value to first order (influence function), and the null's spread.
-`share of label known`: corrected I(E; L | token) / H(L | token), comparable between kinds; form minus meaning has its own
+`share of label known`: corrected I(E; L | ...) / H(L | ...), comparable between kinds; form minus meaning has its own
 interval, from the same documents. Sources: POS sensitivity 2412.16971; conditional form: field's own; uncertainty coefficient,
 Theil 1970.
 """
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from .. import statistics as st
 from ..errors import AnalysisError
-from ..statistics.conditional import Information, label_entropy
+from ..statistics.conditional import Information, beyond_stratum, label_entropy
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
-from ._shared.label_questions import GIVEN, Question, ask, choose
+from ._shared.dealt_labels import deal
+from ._shared.label_questions import GIVEN, Question, ask, beyond, choose, contrast, headline, name_of
 from ._shared.scope import scope
-from ._shared.token_table import LIMIT, tokens
+from ._shared.token_table import LIMIT, Tokens, tokens
 
 SOURCE = "I(E; L | S) = Σ P log2 P(e,l|s) / P(e|s)P(l|s)"
-KNOWN = "share of label known (of what the token leaves open)"
+KNOWN = "share of label known (of what is left open)"
 PERMUTATIONS = 99
 
 
@@ -56,7 +58,7 @@ def run(
         raise AnalysisError(f"nothing is known about `given` {given!r}; there are: {', '.join(GIVEN)}")
     conditions = [given] if given else list(GIVEN)
     asked = [q for kind in wanted for q in ask(read, kind, conditions, permutations, notes)]
-    frames = [row for q in asked for where, found in q.found for row in _rows(q, where, found)]
+    frames = [row for q in asked for where, found in q.found for row in _rows(q, where, found, read)]
     if not frames:
         raise AnalysisError(
             f"run {here.run} has labels, but no token id occurs with two of them: nothing can be told apart; trace more text"
@@ -76,47 +78,60 @@ def run(
     )
 
 
-def _rows(q: Question, where: dict[str, Any], found: Information) -> list[pd.DataFrame]:
+def _rows(q: Question, where: dict[str, Any], found: Information, read: Tokens) -> list[pd.DataFrame]:
     documents = int((found.total > 0).sum())
-    name = f"I(expert; label | {q.given}) (bits)" if q.given != "nothing" else "I(expert; label) (bits)"
     common: dict[str, Any] = {"source": SOURCE, "n": int(found.total.sum()), "units": documents, "chance": 0.0}
     within = "" if q.tokens.whole or q.given == "nothing" else f" of one {q.given}"
-    common["null_name"] = f"labels permuted over {q.kind.held}s{within}"
-    where = where | {"subset": q.kind.name}
+    common["null_name"] = f"labels permuted over {q.kind.held}s{within}{contrast(q.given, q.kind.held)}"
+    where, name = where | {"subset": q.kind.name}, name_of(q.given)
     draws = found.draws(st.bootstrap_weights(len(found.total)))
     first = figures(where, name, found.plugin, estimator="plug-in", null=found.null, **common)
     second = figures(
-        where, name, found.value, estimator="corrected", null=found.null - found.null.mean(), draws=draws, **common
+        where,
+        name,
+        found.value,
+        estimator="corrected",
+        null=found.null - found.null.mean(),
+        draws=draws,
+        information=True,
+        **common,
     )
-    rows = [first.assign(p=found.p), second.assign(p=found.p)]
+    p, said = _tested(q, found, read.chosen[int(where["router"])][:, :1])
+    rows = [first.assign(p=p, p_from=said), second.assign(p=p, p_from=said)]
     entropy = label_entropy(q.tokens)
-    if q.given == "token" and entropy > 0:
-        source = "corrected I(E; L | token) / H(L | token), Theil 1970"
-        rows.append(
-            figures(
-                where,
-                KNOWN,
-                found.value / entropy,
-                draws=draws / entropy,
-                **common | {"source": source, "null_name": ""},
-            )
-        )
+    if q.given in ("token", "token and document") and entropy > 0:
+        more = common | {"source": f"corrected {name} / H(label | {q.given}), Theil 1970", "null_name": "", "n": common["n"]}
+        form = f"given {q.given}"
+        known = figures(where, KNOWN, found.value / entropy, estimator=form, **more)
+        rows.append(known.assign(ci_low=second["ci_low"] / entropy, ci_high=second["ci_high"] / entropy))
     return rows
 
 
+def _tested(q: Question, found: Information, first: Any) -> tuple[float, str]:
+    """p of one router, and how it was had; of whole documents by what each took beyond its tokens."""
+    if q.tokens.home is None:
+        return found.p, f"count of {len(found.null)} draws, Pearson III beyond"
+    rates = beyond_stratum(q.tokens, first, max(int(first.max()) + 1, 1))
+    dealt = deal(q.tokens.home, q.tokens.labels, rates)
+    return float(dealt.p()[0]), dealt.p_from
+
+
 def _versus(asked: list[Question]) -> list[pd.DataFrame]:
-    """Form minus meaning: the first kind of either side, as shares of what the token leaves open, by router."""
-    sides = {side: next((q for q in asked if q.kind.side == side and q.given == "token"), None) for side in ("form", "meaning")}
-    form, meaning = sides["form"], sides["meaning"]
+    """Form minus meaning: the first kind of either side, as shares of what is left open, by router."""
+    claimed = [q for q in asked if q.given == beyond(q.kind.held)]
+    form, meaning = (next((q for q in claimed if q.kind.side == side), None) for side in ("form", "meaning"))
     if form is None or meaning is None:
         return []
     rows = []
     h_form, h_meaning = label_entropy(form.tokens), label_entropy(meaning.tokens)
+    if not h_form or not h_meaning:
+        return []
     for (where, a), (_, b) in zip(form.found, meaning.found):
         weights = st.bootstrap_weights(len(a.total))
-        draws = a.draws(weights) / h_form - b.draws(weights, seed=2) / h_meaning
+        draws = a.settled(weights) / h_form - b.settled(weights, seed=2) / h_meaning
         value = a.value / h_form - b.value / h_meaning
-        p = st.p_value(np.zeros(1), draws[:, None] - draws.mean() + value, "both")
+        units = int(((a.total > 0) & (b.total > 0)).sum())
+        p = st.document_tail(draws, value, units)
         row = figures(
             where | {"subset": f"{form.kind.name} - {meaning.kind.name}"},
             "form minus meaning (shares known)",
@@ -125,10 +140,10 @@ def _versus(asked: list[Question]) -> list[pd.DataFrame]:
             chance=0.0,
             draws=draws,
             n=int(a.total.sum()),
-            units=int(((a.total > 0) & (b.total > 0)).sum()),
+            units=units,
             null_name="none: two-sided from the bootstrap",
         )
-        rows.append(row.assign(p=p))
+        rows.append(row.assign(p=p, p_from="Student's t over documents"))
     return rows
 
 
@@ -147,20 +162,23 @@ def _describe(q: Question) -> dict[str, Any]:
 
 
 def _reading(frame: pd.DataFrame) -> str:
-    known = frame[(frame["name"] == "I(expert; label | token) (bits)") & (frame["estimator"] == "corrected")]
     parts = []
-    for kind, rows in known.groupby("subset", sort=False):
+    for kind, rows in headline(frame).groupby("subset", sort=False):
         best = rows.loc[rows["value"].idxmax()]
         found, most = int((rows["q"] <= 0.05).sum()), f"{best['value']:.3f} bits in layer {best['layer']}"
         parts.append(f"{kind}: {found} of {len(rows)} routers (most: {most})")
-    head = "Beyond the token's identity, routing tells (q ≤ 0.05) "
+    head = "Beyond the token's identity and its document, routing tells (q ≤ 0.05) "
     return head + "; ".join(parts) + "." if parts else "Information by router."
 
 
 def charts(answer: Answer) -> dict[str, Chart]:
-    """Conditional information by layer and kind."""
-    conditional = answer.figures("I(expert; label | token) (bits)", estimator="corrected")
-    share = answer.figures(KNOWN)
-    titles = {"information given the token": conditional, "share of label known": share}
+    """What is claimed, by layer and kind, and for contrast what the token alone leaves."""
+    frame = answer.frames["figures"]
+    corrected = frame[frame["estimator"] == "corrected"]
+    shown = {
+        "information given token and document": headline(frame),
+        "for contrast: given the token, topics included": corrected[corrected["name"] == name_of("token")],
+        "share of label known": frame[(frame["name"] == KNOWN) & (frame["estimator"] == "given token and document")],
+    }
     sql = answer.sql["figures"]
-    return {title: layers(frame, f"{title}, by layer", sql, "subset") for title, frame in titles.items() if len(frame)}
+    return {title: layers(rows, f"{title}, by layer", sql, "subset") for title, rows in shown.items() if len(rows)}

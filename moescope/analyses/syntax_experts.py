@@ -1,11 +1,12 @@
 """Experts of form and meaning: which experts follow which label, once it is known which token it is?
 
-For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id) in bits, plug-in less the
-mean of its null (labels permuted within token id; over documents or sequences where a label holds for a whole one).
-`label` is the one with the largest excess: tokens of that label that e took, less Σ_v n_vl m_v / n_v, what it would take if
-labels did not matter for any token id; `excess share` is that over the tokens of the label.
-p: tail of a Pearson III curve with the null's moments; q over experts, routers and kinds. Intervals: documents.
-Given token and document, the same within both: a topic can move routing and labels together, and then it is no finding there.
+For expert e of a router with M_t = 1 where e ran for token t: mutual information I(M; L | token id, document) in bits, plug-in
+less the mean of its null (labels permuted among the tokens of one id in one document). Labels of whole documents cannot be told
+from their topic: there I(M; L | token id), with labels dealt anew to documents and p studentized, as documents differ in length.
+`label` is the one with the largest excess: tokens of that label that e took, less Σ_s n_sl m_s / n_s, what it would take if
+labels did not matter for what is held constant; `excess share` is that over the tokens of the label.
+Given the token alone stands beside it for contrast: a topic can move routing and labels together, and shows there.
+p: counted, and where that is too coarse a Pearson III curve with the null's moments. Intervals: documents.
 With k experts per token the memberships of a router's experts hang together: read one finding with its router.
 """
 
@@ -17,12 +18,13 @@ from scipy import sparse
 
 from .. import statistics as st
 from ..errors import AnalysisError
-from ..statistics.conditional import Cells, Labelled, labelled, tail
+from ..statistics.conditional import Cells, Labelled, beyond_stratum, labelled
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
-from ._shared.label_questions import choose, given_stratum
+from ._shared.dealt_labels import deal
+from ._shared.label_questions import beyond, choose, contrast, given_stratum
 from ._shared.scope import scope
 from ._shared.token_table import FORM, MEANING, Kind, tokens
 
@@ -58,10 +60,9 @@ def run(
         raise AnalysisError(f"in run {here.run} no token id occurs with two labels: nothing can be told apart; trace more text")
     found = {"figures": gather(frames)}
     table = found["experts"] = _table(found["figures"])
-    inside = int((table["q within documents"] <= 0.05).sum())
     reading = (
-        f"{len(table)} experts follow a label beyond the token's identity (q ≤ 0.05), {inside} of them also among the tokens "
-        "of one document, where a topic cannot be the reason; `experts` lists them, the clearest first."
+        f"{len(table)} experts follow a label beyond the token's identity and its document (q ≤ 0.05); `experts` lists them, the "
+        "clearest first."
     )
     return Answer("syntax_experts", "Experts of form and meaning", reading, here.run, found, dict.fromkeys(found, read.sql),
                   notes + few_units(found["figures"]), charts)  # fmt: skip
@@ -83,17 +84,25 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     names = [f"{kind.name}={kind.names[label]}" for label in best]
     common: dict[str, Any] = {"n": int(total), "units": int((shared.total > 0).sum()), "chance": 0.0}
     mean = null.mean(0)
-    null_name = f"labels permuted over {kind.held}s" + ("" if shared.whole else f" of one {given}")
+    null_name = f"labels permuted over {kind.held}s" + ("" if shared.whole else f" of one {given}") + contrast(given, kind.held)
     place = where | {"expert": np.arange(experts), "subset": np.array(names)}
     source = "I(M; L | S) = Σ P log2 P(m,l|s) / P(m|s)P(l|s)"
     null = null - null.mean(0)
-    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name,
+    first = figures(place, NAME.format(given), value - mean, estimator="corrected", draws=draws, null=null, null_name=null_name, information=True,
                     source=source, **common)  # fmt: skip
-    first["p"] = tail(value, null + mean)
-    if given != "token":
+    first = first.assign(**dict(zip(("p", "p_from"), _tested(value, null + mean, chosen, experts, shared))))
+    if given != beyond(kind.held):
         return first
     source = "tokens of the label beyond Σ_v n_vl m_v / n_v, over its tokens"
     return pd.concat([first, figures(place, "excess share", share, source=source, **common)], ignore_index=True)
+
+
+def _tested(value: Floats, null: Floats, chosen: Ints, experts: int, shared: Labelled) -> tuple[Floats, str]:
+    """p of every expert, and how it was had; of labels of whole documents by what each took beyond its tokens."""
+    if shared.home is None:
+        return np.asarray(st.curve_tail(value, null)), f"count of {len(null)} draws, Pearson III beyond"
+    dealt = deal(shared.home, shared.labels, beyond_stratum(shared, chosen, experts))
+    return dealt.p_by_expert(), dealt.p_from
 
 
 class _Membership:
@@ -139,16 +148,25 @@ class _Membership:
 
 
 def _table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Experts with a finding, the clearest first; whether it also holds among the tokens of one document (null: not asked)."""
-    keys = ["stack", "layer", "router", "expert", "subset"]
-    found = frame[(frame["name"] == NAME.format("token")) & (frame["q"] <= 0.05)]
-    share = frame[frame["name"] == "excess share"][[*keys, "value"]].rename(columns={"value": "excess share"})
-    inside = frame[frame["name"] == NAME.format("token and document")].assign(kind=_kind(frame["subset"]))
-    inside = inside[["router", "expert", "kind", "q"]].rename(columns={"q": "q within documents"})
-    table = found.rename(columns={"value": "bits"})[[*keys, "bits", "ci_low", "ci_high", "q"]].merge(share, on=keys)
-    table = table.assign(kind=_kind(table["subset"])).merge(inside, how="left", on=["router", "expert", "kind"])
+    """Experts with a finding, the clearest first; beside it, for contrast, what the token alone leaves."""
+    keys = ["stack", "layer", "router", "expert"]
+    bits = frame[frame["name"] != "excess share"].assign(kind=_kind(frame["subset"]))
+    token, claimed = (
+        rows.rename(columns={"value": "bits"}) for rows in (bits[bits["name"] == NAME.format("token")], _claimed(bits))
+    )
+    share = frame[frame["name"] == "excess share"][[*keys, "subset", "value"]].rename(columns={"value": "excess share"})
+    contrast = token[["router", "expert", "kind", "bits", "q"]]
+    contrast = contrast.rename(columns={"bits": "bits given the token", "q": "q given the token"})
+    table = claimed[claimed["q"] <= 0.05][[*keys, "subset", "kind", "bits", "ci_low", "ci_high", "q"]]
+    table = table.merge(share, on=[*keys, "subset"]).merge(contrast, how="left", on=["router", "expert", "kind"])
     table = table.sort_values("bits", ascending=False, ignore_index=True)
     return table.drop(columns="kind").rename(columns={"subset": "label"})
+
+
+def _claimed(bits: pd.DataFrame) -> pd.DataFrame:
+    """Given token and document, and of labels of whole documents given the token."""
+    whole = bits["null"].str.contains("over documents", regex=False)
+    return bits[(bits["name"] == NAME.format("token and document")) | ((bits["name"] == NAME.format("token")) & whole)]
 
 
 def _kind(subset: pd.Series) -> pd.Series:
@@ -157,10 +175,10 @@ def _kind(subset: pd.Series) -> pd.Series:
 
 def charts(answer: Answer) -> dict[str, Chart]:
     """Bits by layer and expert, for each kind."""
-    frame = answer.figures(NAME.format("token"))
+    frame = _claimed(answer.frames["figures"])
     return {
         f"experts by {kind}": heatmap(
-            rows, f"Information on {kind} beyond the token, by layer and expert", answer.sql["figures"]
+            rows, f"Information on {kind} beyond token and document, by layer and expert", answer.sql["figures"]
         )
         for kind, rows in frame.groupby(_kind(frame["subset"]))
     }

@@ -16,6 +16,7 @@ FORGET = {  # what a change of the first makes meaningless
     "map": ("brush",),
     "seed": ("brush",),
     "expert": ("word",),
+    "marked": ("only",),
     "sequence": ("token", "step", *PAGES),
 }
 T = TypeVar("T")

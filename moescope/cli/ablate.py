@@ -136,14 +136,29 @@ def _summary(rows: Any, store: Path, most: int = 12) -> None:
     whole = plain[plain["group_kind"] == "all"].sort_values("delta_nll", ascending=False)
     click.echo(f"{len(whole)} sets, {rows['mode'].iloc[0]}; change of the loss in nats per token, 95 % over documents")
     for row in whole.head(most).itertuples():
-        click.echo(
-            f"  {row.experts}  {row.delta_nll:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]  load {row.load:.1%}  q {row.q:.2g}"
-        )
-    groups = rows[(rows["control"] == "load") & (rows["group_kind"] != "all") & (rows["q"] < 0.05)]
+        click.echo(f"  {row.experts}  {_said(row.delta_nll, row.ci_low, row.ci_high)}  load {row.load:.1%}  q {row.q:.2g}")
+    groups = _needed(rows)
     if len(groups):
-        click.echo("beyond experts of equal load (q < 0.05):")
-    for row in groups.sort_values("delta_nll", ascending=False).head(most).itertuples():
-        click.echo(
-            f"  {row.experts}  {row.group_kind} {row.group}: {row.delta_nll:+.4f} [{row.ci_low:+.4f}, {row.ci_high:+.4f}]"
-        )
+        click.echo("needed by a group, and more than experts of equal load are (both q < 0.05):")
+    for row in groups.head(most).itertuples():
+        own = _said(row.delta_nll_own, row.ci_low_own, row.ci_high_own)
+        beyond = _said(row.delta_nll, row.ci_low, row.ci_high)
+        click.echo(f"  {row.experts}  {row.group_kind} {row.group}: {own}, of which beyond equal load {beyond}")
     click.echo(f"{len(rows)} rows:  moescope sql {store} \"from ablation_effects where control = 'none'\"")
+
+
+def _needed(rows: Any) -> Any:
+    """Sets and groups whose own effect is above 0, and above that of experts of equal load; the largest own effect first.
+
+    A difference from a control says as much when nothing happens to the set itself and its control was the needed one.
+    """
+    keys = ["experts", "group_kind", "group"]
+    some = rows[(rows["group_kind"] != "all") & (rows["q"] < 0.05) & (rows["delta_nll"] > 0)]
+    own, beyond = (some[some["control"] == control] for control in ("none", "load"))
+    both = beyond.merge(own[[*keys, "delta_nll", "ci_low", "ci_high"]], on=keys, suffixes=("", "_own"))
+    return both.sort_values("delta_nll_own", ascending=False)
+
+
+def _said(value: float, low: float, high: float) -> str:
+    """A change with its interval, where there are documents enough for one."""
+    return f"{value:+.4f} [{low:+.4f}, {high:+.4f}]" if low == low else f"{value:+.4f} (too few documents for an interval)"

@@ -55,9 +55,11 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--text-column", type=TEXT, help="The column that holds the text (JSONL, tables, data sets).")
 @click.option("--label-column", "label_columns", multiple=True, type=TEXT, help="A column that holds a label; may be repeated.")
-@click.option("--prompt", type=TEXT, help="The text of pictures, sound and video that have none: \"Describe this.\"")
+@click.option("--prompt", type=TEXT, help='The text of pictures, sound and video that have none: "Describe this."')
 @click.option("--no-media", is_flag=True, help="Leave columns image, video and audio alone: trace their texts only.")
-@click.option("--pictures", type=Whole(0, 2**31), default=1000, show_default=True, help="Pictures beside texts that are kept, small.")
+@click.option(
+    "--pictures", type=Whole(0, 2**31), default=1000, show_default=True, help="Pictures beside texts that are kept, small."
+)
 @click.option("--split", type=TEXT, help="Which split of a data set.")
 @click.option("--sentences", is_flag=True, help="CoNLL-U: one sequence per sentence instead of one per document.")
 @click.option("--chat", is_flag=True, help="Conversations (column messages or conversations), by the tokenizer's template.")

@@ -86,6 +86,11 @@ class Batches:
             np.ma.getmaskarray(self._tokens["vocab_id"])[np.asarray(self._tokens["unit"]) == "text"].any()
         ):
             raise InputError(f"run {self.run} of {store.path} was given no token ids, so its inputs cannot be made again")
+        if seen := sorted(units & {"image", "video", "audio"}):
+            raise InputError(
+                f"run {self.run} of {store.path} is of texts with {' and '.join(seen)}, which a store does not hold; ablate a run "
+                "of texts alone"
+            )
         if "patch" in units and data is None:
             raise InputError(f"run {self.run} of {store.path} is of images, which a store does not hold: say which with --data")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from .. import statistics as st
+from .interaction import CONTROL, interactions
 from .plan import Experts, Job
 from .scores import NAMES
 
@@ -15,11 +16,11 @@ Floats = np.ndarray[Any, Any]
 
 
 def effects(sums: pd.DataFrame, sets: Sequence[Experts], jobs: Sequence[Job], names: Mapping[str, list[str]]) -> pd.DataFrame:
-    """One row per job, control (none, load, random), group kind and group.
+    """One row per job, control (none, load, random, router), group kind and group.
 
     delta_nll: nats per token, over the tokens of the group: ablated minus baseline; under a control minus the control's own
     change (the mean of the random sets). Interval: over documents (`over_documents`). p: the signs of the documents'
-    sums flipped, two-sided, which needs them symmetric about 0 under the null. q: Benjamini-Hochberg over a control and kind.
+    sums flipped, two-sided, which needs them symmetric about 0 under the null. `router`: see `interaction.py`. q: Benjamini-Hochberg over a control and kind.
     """
     index = {experts: n for n, experts in enumerate(sets)}
     frames = [
@@ -44,6 +45,9 @@ def _kind(part: pd.DataFrame, index: Mapping[Experts, int], jobs: Sequence[Job],
             other = np.mean([cube[:, index[s]] for s in sets], axis=0) if sets else np.zeros_like(own)
             table = _table(own, other, count, signs)
             rows.append(pd.DataFrame(table).assign(job=number, control=control, group_kind=kind, group=names))
+    for row in interactions(cube[0], count, dict(index), jobs, names) if kind != "all" else ():
+        own = _table(cube[:, index[jobs[row["job"]].target]], np.zeros_like(cube[:, 0]), count, signs)
+        rows.append(pd.DataFrame(own | row).assign(control=CONTROL, group_kind=kind, group=names))
     found = pd.concat(rows, ignore_index=True)
     return found[found["n"] > 0]
 

@@ -13,16 +13,18 @@ from .resampling import (
     MIN_UNITS,
     bootstrap_weights,
     document_draws,
+    information_interval,
     interval,
     orders,
     over_documents,
     permuted,
     resampled,
 )
-from .significance import fdr, p_value, t_tail
+from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, t_tail
+from .studentized import Grouped, Pool, Rates, omnibus
 
 __all__ = [
-    "DRAWS", "LEVEL", "MIN_UNITS", "Array", "bootstrap_weights", "dealt", "document_draws", "entropy", "fdr", "gini",
-    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "orders",
+    "DRAWS", "FLOOR", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini",
+    "information_interval", "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus", "orders",
     "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
 ]  # fmt: skip

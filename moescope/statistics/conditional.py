@@ -6,14 +6,15 @@ Labels that hold for a whole document or sequence are permuted as wholes, over d
 independent. Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
 """
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from . import resampling
+from .significance import curve_tail
+from .studentized import Rates
 
 Ints = np.ndarray
 Floats = np.ndarray
@@ -29,7 +30,13 @@ class Labelled:
     document: Ints
     total: Floats  # (documents,): labelled tokens, those that can say nothing included
     permutations: list[Ints]  # label of every row, permuted
-    whole: bool  # labels were permuted over documents or sequences
+    block: Ints | None = None  # the document or sequence of every row, where labels were permuted over these
+    home: Ints | None = None  # (blocks,) the label of each
+
+    @property
+    def whole(self) -> bool:
+        """Whether labels were permuted over documents or sequences."""
+        return self.block is not None
 
     @property
     def labels(self) -> int:
@@ -74,14 +81,13 @@ def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, dra
     rows = np.flatnonzero(known & _varies(label, stratum, known, block))
     s, lab = np.unique(stratum[rows], return_inverse=True)[1], label[rows]
     if block is None:
-        permutations = list(resampling.permuted(lab, draws, seed, within=s))
-    else:
-        ids, at = np.unique(block[known], return_inverse=True)
-        of_block = np.zeros(len(ids), dtype=lab.dtype)
-        of_block[at] = label[known]
-        home, rng = np.searchsorted(ids, block[rows]), np.random.default_rng(seed)
-        permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
-    return Labelled(rows, lab, s, document[rows], total, permutations, block is not None)
+        return Labelled(rows, lab, s, document[rows], total, list(resampling.permuted(lab, draws, seed, within=s)))
+    ids, at = np.unique(block[known], return_inverse=True)
+    of_block = np.zeros(len(ids), dtype=lab.dtype)
+    of_block[at] = label[known]
+    home, rng = np.searchsorted(ids, block[rows]), np.random.default_rng(seed)
+    permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
+    return Labelled(rows, lab, s, document[rows], total, permutations, home, of_block)
 
 
 def _varies(label: Ints, stratum: Ints, known: Ints, block: Ints | None) -> Ints:
@@ -115,28 +121,16 @@ class Information:
         noise = np.random.default_rng(seed).standard_normal(len(weights)) * self.null.std()
         return np.asarray(linear + noise)
 
+    def settled(self, weights: Floats, seed: int = 1) -> Floats:
+        """The same, of the spread that the value has (see `resampling.information_interval`), for differences of two."""
+        draws, own = self.draws(weights, seed), float(np.var(self.null, ddof=1))
+        wide = max(float(draws.var()), 1e-300)
+        return np.asarray(self.value + (draws - draws.mean()) * np.sqrt((own + max(wide - 3 * own, 0)) / wide))
+
     @property
     def p(self) -> float:
-        """Upper tail of a curve through the null's moments: finer than 1 / permutations."""
-        return float(tail(self.plugin, self.null))
-
-
-def tail(value: Floats | float, null: Floats) -> Any:
-    """P(null ≥ value) by a Pearson III (shifted gamma) curve with the null's mean, variance and skewness.
-
-    The skewness is that of the draws (first axis), but no less than a gamma's of that mean and variance. Never under 1e-12, and
-    1 where the null does not vary.
-    """
-    from scipy import stats  # half a second to load, and tracing needs none of it
-
-    mean, deviation = np.mean(null, axis=0), np.std(null, axis=0, ddof=1)
-    flat = (deviation <= 1e-10) | (mean <= 0)
-    mean, deviation = np.where(flat, 1.0, mean), np.where(flat, 1.0, deviation)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of nulls that do not vary, which are 1 below
-        skew = np.nan_to_num(stats.skew(null, axis=0))
-    p = stats.pearson3.sf(value, np.maximum(skew, 2 * deviation / mean), mean, deviation)
-    return np.where(flat, 1.0, np.clip(p, 1e-12, 1.0))[()]
+        """Upper tail, see `curve_tail`: finer than 1 / permutations."""
+        return float(curve_tail(np.asarray(self.plugin), self.null))
 
 
 def information(tokens: Labelled, expert: Ints) -> Information:
@@ -157,6 +151,25 @@ def information(tokens: Labelled, expert: Ints) -> Information:
         expected += point / len(null)
     sums = np.bincount(document, observed - expected, minlength=len(total))
     return Information(float(observed.sum() / total.sum()), null, sums, total)
+
+
+def beyond_stratum(tokens: Labelled, chosen: Ints, experts: int) -> Rates:
+    """What whole blocks took of each expert beyond what their strata give, for `chosen` (all tokens, k), −1 for none.
+
+    Counts (blocks, E) of experts less Σ_t m_se / n_s, of so many rows; to be compared between groups of blocks.
+    """
+    assert tokens.block is not None
+    assert tokens.home is not None
+    row, rank = np.nonzero((chosen[tokens.rows] >= 0) & (chosen[tokens.rows] < experts))
+    expert = chosen[tokens.rows][row, rank].astype(np.int64)
+    strata, blocks = int(tokens.stratum.max()) + 1, len(tokens.home)
+    share = np.bincount(tokens.stratum[row] * experts + expert, minlength=strata * experts).reshape(strata, experts)
+    share = share / np.maximum(np.bincount(tokens.stratum, minlength=strata), 1)[:, None]
+    taken = np.bincount(tokens.block[row] * experts + expert, minlength=blocks * experts).reshape(blocks, experts)
+    of_strata = sparse.csr_matrix((np.ones(len(tokens.block)), (tokens.block, tokens.stratum)), shape=(blocks, strata))
+    size = np.asarray(of_strata.sum(1)).ravel()
+    within = np.asarray(of_strata.sum(0)).ravel() @ (share * (1 - share)) / max(float(size.sum()), 1)
+    return Rates(taken - of_strata @ share, size, within)
 
 
 def _pointwise(cells: Cells, e: Ints, experts: int, log: Floats) -> Floats:

@@ -252,7 +252,7 @@ create table ablations (
   experts json, -- the set: {router path: [experts]}
   mode varchar, -- zero | mean | route-around
   load double, -- share of its routers' assignments that the set had in the baseline
-  control varchar, -- none: against the baseline; load, random: minus the change that control sets make
+  control varchar, -- none: against the baseline; load, random: minus the change of control sets; router: group × expert
   controls json, -- the control sets
   group_kind varchar, -- all | position | token | domain, upos, ... (a label)
   "group" varchar, -- its value

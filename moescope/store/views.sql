@@ -98,6 +98,25 @@ select
   coalesce(l.assignments, 0) / sum(l.assignments) over (partition by x.router, x.kind, x.label) as overall, -- the expert's share of the tokens of every label: what `share` is by chance
 from label_rollup x join routers r using (router) left join load_rollup l on l.router = x.router and l.expert = x.expert;
 
+-- Load by token label (modality, role, upos, supersense, ...), with its chance level; counted when it is asked for
+create view token_label_load as
+with met as (
+  select a.run, a.router, l.kind, l.label, a.expert, count(*) as assignments
+  from assignments a join token_labels l using (token) where not a.dropped group by all
+)
+select
+  m.run, -- runs.run
+  m.router, -- routers.router
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  m.kind, -- which label
+  m.label, -- its value
+  m.expert, -- expert
+  m.assignments, -- times it ran for tokens with this label
+  m.assignments / sum(m.assignments) over (partition by m.router, m.kind, m.label) as share, -- of the label's assignments
+  sum(m.assignments) over (partition by m.router, m.kind, m.expert) / sum(m.assignments) over (partition by m.router, m.kind) as overall, -- the expert's share of all tokens with a label of this kind: what `share` is by chance
+from met m join routers r using (router);
+
 -- Load by vocabulary id, with its chance level: which tokens an expert takes
 create view vocab_load as
 select
@@ -186,7 +205,7 @@ select
   a.experts, -- the set: {router path: [experts]}
   a.mode, -- zero | mean | route-around
   a.load, -- share of the assignments that the set had
-  a.control, -- none: against the baseline; load, random: minus what control sets of equal load, or random ones, change
+  a.control, -- none: against the baseline; load, random: minus what control sets change; router: more than in other groups, and more than without the router's other experts
   a.group_kind, -- all | position | token | a kind of label
   a."group", -- its value
   a.counted_at, -- target: the token predicted; input: the token read

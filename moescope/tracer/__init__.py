@@ -2,7 +2,7 @@
 
 from .batches import check_plan, trace
 from .options import Options
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 from .session import Tracer
 
 __all__ = ["Options", "SequenceInfo", "Tracer", "check_plan", "trace"]

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..store.write.change import check_target, try_clean_up
 from .batching import Batch, Reached, all_rows, batches_of
 from .drawing import Asked, Drawn
 from .feeding import override, pad_id, run_batch
+from .media_feeding import to_prove_on
 from .going_on import go_on, key_of, origin, resumable, whole_run
 from .options import Options
 from .session import Tracer
@@ -62,7 +63,7 @@ def trace(
 
     `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`, or its `processor`). `inputs`: what
     `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in memory a list or generator of texts, of
-    dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
+    dicts, of conversations or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
     run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
     alone if it is complete.
     A folder of a diffusers pipeline takes texts as prompts, one at a time.
@@ -76,7 +77,11 @@ def trace(
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
     plan |= {} if batch_tokens is None else {"batch_tokens": batch_tokens}
     check_plan(store, name=name, seed=seed, **plan)
-    loaded, store, overrides = _loaded(model, tokenizer, processor, device, dtype, loading or {}), Path(store), dict(overrides or {})
+    loaded, store, overrides = (
+        _loaded(model, tokenizer, processor, device, dtype, loading or {}),
+        Path(store),
+        dict(overrides or {}),
+    )
     asked = _asked(loaded, plan, seed)
     data = _data(inputs, loaded, limit, reading or {}, asked, stream)
     if overrides:
@@ -109,6 +114,10 @@ def _traced(
     tracer: Tracer, loaded: Loaded, drawn: Drawn, batches: Iterator[Batch], report: Report | None, overrides: Mapping[str, Any]
 ) -> int:
     """Run all batches; what there is to say of the data is kept however it ends."""
+    first = next(batches, None)
+    if first is not None and (inputs := to_prove_on(loaded, first.windows, pad_id(loaded) or 0)) is not None:
+        tracer.prove_on(inputs)
+    batches = chain([first] if first is not None else [], batches)
     with tracer:
         try:
             for reached in _run(tracer, loaded, drawn, batches, overrides):
@@ -181,7 +190,9 @@ def _loaded(model: Any, tokenizer: Any, processor: Any, device: str, dtype: str,
     if is_processor(tokenizer):
         processor, tokenizer = tokenizer, None
     if processor is not None and not is_processor(processor):
-        raise InputError(f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own")
+        raise InputError(
+            f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own"
+        )
     if isinstance(model, Loaded):
         return model
     if isinstance(model, nn.Module):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ..contracts import find
 from ..errors import InputError, ModelError
 from ..foreign import one_line, said
 from ..models.loading import Loaded
@@ -36,6 +37,17 @@ def asked_inputs(loaded: Loaded, batch: Sequence[Window], pad: int, left: bool) 
     device, kind = home(loaded.model), precision(loaded.model)
     placed = {name: _placed(value, device, kind) for name, value in inputs.items()}
     return {name: value for name, value in placed.items() if _takes(loaded.model, name)}
+
+
+def to_prove_on(loaded: Loaded, batch: Sequence[Window], pad: int) -> dict[str, Any] | None:
+    """A text with a picture as the proof's inputs, for a model whose tower for pictures has routers; None if it has none.
+
+    Made-up tokens never reach those.
+    """
+    seen = [window for window in batch if window.asked is not None]
+    if not seen or all(site.stack != "vision" for site in find(loaded.model)):
+        return None
+    return asked_inputs(loaded, seen[:2], pad, False)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ..models.loading import Loaded
 from ..models.multimodal.asking import Question, ask
 from ..models.multimodal.places import UNITS, VIEWS, Pieces, pieces
 from ..models.multimodal.processor import array, batch_of
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]
 _ONE = {"image": "an image", "video": "a video", "audio": "sound"}
@@ -116,9 +116,7 @@ def _labelled(
     own = [_back(pair, question.kept) for pair in offsets]
     words = align(example.words, own) if example.words else ()
     marks, bare = label_tokens(example.spans, own)
-    told = replace(
-        info, words=words, word_labels=[word.labels for word in example.words], token_labels={**labels, **marks}
-    )
+    told = replace(info, words=words, word_labels=[word.labels for word in example.words], token_labels={**labels, **marks})
     return told, False, bare
 
 

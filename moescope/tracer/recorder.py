@@ -29,7 +29,7 @@ from .progress import RunProgress
 from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
 from .sequences.streams import in_order
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 from .training_steps import TrainingSteps
 
 
@@ -113,10 +113,16 @@ class Recorder:
         """Inside, pictures of one shape are the same pictures, step after step."""
         return self._frames.of_one_picture()
 
+    @property
+    def refused(self) -> str | None:
+        """Why a forward was not recorded, if one was refused."""
+        return self._frames.refused
+
     def notes(self) -> list[str]:
         """Sentences on what was left out."""
-        said = self.left_out.sentences(type(self.model).__name__)
-        return said + list(self._frames.notes) + self.observers.notes() + self._uncompiled.said
+        said = [*self.left_out.sentences(type(self.model).__name__), *self._frames.notes]
+        said += [self.refused] if self.refused else []
+        return said + self.observers.notes() + self._uncompiled.said
 
     def _emit(self, record: Record) -> None:
         frame = self._frames.mine()

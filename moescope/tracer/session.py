@@ -105,7 +105,9 @@ class Tracer:
         if self._writer is None:
             self._writer = self._together.writer(self.store, self._head(), self._replace)
         self._progress.start(self._writer.part.progress.get("resume", {}))
-        self._sink = Sink(self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options)
+        self._sink = Sink(
+            self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options
+        )
         self.steps = TrainingSteps(self.model, self.options, self._ended)
         structure = Structure(self.model, self.sites, routers)
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
@@ -148,7 +150,11 @@ class Tracer:
         if status == "complete":
             self.run = self._together.shared(self.run)
             if self.run is None:
-                raise ModelError(why_nothing(self.model, self._recorder.left_out.outside))
+                raise ModelError(self._recorder.refused or why_nothing(self.model, self._recorder.left_out.outside))
+
+    def prove_on(self, inputs: Mapping[str, Any]) -> None:
+        """Prove the routers on these, instead of on made-up tokens."""
+        self._inputs = inputs
 
     def resume(self, writer: RunWriter) -> "Tracer":
         """Go on with a run that was cut off instead of beginning one."""

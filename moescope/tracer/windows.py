@@ -13,7 +13,7 @@ from ..models.loading import Loaded
 from ..models.multimodal.places import media_ids
 from ..models.spans import corrupt
 from .media_windows import seen
-from .sequences.token_rows import SequenceInfo
+from .sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import pairwise
-from math import ceil
+from math import ceil, comb
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +45,18 @@ def measures(c: list[int]) -> dict[str, tuple[float, float]]:
     """{name: (value, chance)} of one load, by their formulas."""
     n, e = sum(c), len(c)
     p, mean = np.array(c) / n, n / e
+
+    def binomial(trials: int, x: int) -> float:
+        return comb(trials, x) * (1 / e) ** x * (1 - 1 / e) ** (trials - x)
+
     return {
         "load entropy (bits)": (entropy(c), np.log2(e)),
         "normalized load entropy": (entropy(c, e), 1.0),
         "Gini of load": (float(np.abs(p[:, None] - p).sum() / (2 * e)), 0.0),
         "CV of load": (float(np.sqrt(((np.array(c) - mean) ** 2).mean()) / mean), 0.0),
         "MaxVio": (max(c) / mean - 1, 0.0),
-        "dead experts": (float(c.count(0)), 0.0),
-        "cold experts": (float(sum(x < 0.1 * mean for x in c)), 0.0),
+        "dead experts": (float(c.count(0)), e * (1 - 1 / e) ** n),
+        "cold experts": (float(sum(x < 0.1 * mean for x in c)), e * sum(binomial(n, x) for x in range(n) if x < 0.1 * mean)),
     }
 
 

@@ -74,7 +74,7 @@ def test_documents_that_are_alike_show_nothing_by_their_label(tmp_path: Path) ->
     )
     row = said.figures(BITS, subset="domain", estimator="less null mean").iloc[0]
     assert row["p"] > 1 / 30
-    assert row["null"] == "labels dealt anew to documents"
+    assert row["null"] == "labels dealt anew to documents, studentized"
 
 
 @pytest.mark.parametrize("planted", ["upos", "position", None])

@@ -8,6 +8,7 @@ import pytest
 import synthetic
 
 from moescope import analyses
+from moescope import statistics as st
 from moescope.analyses.dimensionality import participation_ratio
 from moescope.errors import AnalysisError
 from moescope.statistics.moments import Drawn, Moments, States, at_equal_n
@@ -190,7 +191,8 @@ def test_over_a_store(tmp_path: Path) -> None:
     row, planted = free.figures(**where).iloc[0], bound.figures(**where).iloc[0]
     assert row["p"] > 0.01
     assert row["chance"] == 24
-    assert planted["p"] == 0.01
+    assert planted["p"] == st.FLOOR
+    assert planted["p_from"] == "Student's t through 99 draws"
     assert planted["ci_high"] < row["value"]
     control = bound.figures(name="participation_ratio", estimator="unbiased", subset="routing matrix, control run 0").iloc[0]
     assert control["value"] == row["value"]

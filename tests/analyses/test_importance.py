@@ -113,7 +113,8 @@ def test_agreement(tmp_path: Path) -> None:
     rows = answer.figures("rank correlation of scores", subset="frequency ~ gate mass")
     assert len(rows) == 3
     assert (rows["value"] > 0.9).all()
-    assert (rows["p"] <= 0.02).all()
+    assert rows["p"].isna().all()  # made of the same counts: no null to be had
+    assert rows["null"].str.startswith("none").all()
     assert ((rows["ci_low"] <= rows["value"]) & (rows["ci_high"] <= 1)).all()
     assert set(answer.charts()) == {"gate mass", "ESFT average gate"}
 

@@ -11,7 +11,7 @@ from moescope import statistics as st
 from moescope.analyses._shared.document_counts import Table
 from moescope.analyses.specialization import labels
 
-EXPERTS, LABELS, DRAWS = 3, ["a", "b"], 500
+EXPERTS, LABELS, DRAWS = 3, ["a", "b"], 1999
 HOME = np.array([0, 1, 0, 0, 1, 1, 0, 1, 0, 1, 0, 0])  # seven documents of a, five of b
 RNG = np.random.default_rng(4)
 COUNTS = RNG.integers(0, 9, (12, EXPERTS)) + np.array([[6, 0, 0], [0, 4, 0]])[HOME]
@@ -23,8 +23,10 @@ def found() -> tuple[pd.DataFrame, pd.DataFrame]:
     counts = np.zeros((12, 2, EXPERTS))
     counts[np.arange(12), HOME] = COUNTS
     table = Table(pd.Series({"stack": "decoder", "layer": 3, "router": 7, "top_k": 2}), LABELS, counts)
-    figures, cells = labels.by_label(table, TOKENS.astype(float), "domain", DRAWS)
-    return pd.concat(figures, ignore_index=True), cells
+    special, share = ([st.Pool() for _ in LABELS] for _ in range(2))
+    made = labels.by_label(table, TOKENS.astype(float), "domain", special, share)
+    figures = [made.special.tested(), made.share.tested(), *made.whole]
+    return pd.concat(figures, ignore_index=True), labels.lifted(figures[1], made.overall)
 
 
 def totals(weights: np.ndarray, home: np.ndarray = HOME) -> tuple[np.ndarray, np.ndarray]:
@@ -34,13 +36,43 @@ def totals(weights: np.ndarray, home: np.ndarray = HOME) -> tuple[np.ndarray, np
 
 
 BOOT = [totals(w) for w in st.bootstrap_weights(12, strata=HOME)]
-NULL = [totals(np.ones(12), home) for home in st.permuted(HOME, DRAWS)]
+DEALT = np.random.default_rng(0).permuted(np.tile(HOME, (DRAWS, 1)), axis=1)
+NULL = [totals(np.ones(12), home) for home in DEALT]
 VALUE, N = totals(np.ones(12))
 
 
-def p_both(value: float, null: list[float]) -> float:
-    above, below = (1 + sum(x >= value - 1e-9 for x in null)) / 501, (1 + sum(x <= value + 1e-9 for x in null)) / 501
-    return min(2 * min(above, below), 1.0)
+def studentized(home: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(labels, experts): share of a label's documents less that of the others, over its error; document by document."""
+    found = np.zeros((2, EXPERTS))
+    for e in range(EXPERTS):
+        x, overall = COUNTS[:, e], COUNTS[:, e].sum() / size.sum()
+        rates, errors = [], []
+        for label in range(2):
+            mine = home == label
+            n, m = size[mine].sum(), mine.sum()
+            rate = x[mine].sum() / n
+            spread = sum((x[u] - rate * size[u]) ** 2 for u in np.flatnonzero(mine)) / n**2 * m / (m - 1)
+            rates.append(rate)
+            errors.append(max(spread, overall * (1 - overall) / n / 4))
+        found[0, e] = (rates[0] - rates[1]) / np.sqrt(sum(errors))
+        found[1, e] = -found[0, e]
+    return found
+
+
+SIZES = {"domain specialization": TOKENS, "share of load by label": COUNTS.sum(1)}
+OWN = {name: studentized(HOME, size) for name, size in SIZES.items()}
+MIXED = {name: np.array([studentized(home, size) for home in DEALT]) for name, size in SIZES.items()}
+
+
+def p_cell(name: str, label: int, e: int) -> float:
+    """Among the permuted values of all of the label's experts."""
+    null = np.abs(MIXED[name][:, label]).ravel()
+    return (1 + (null >= abs(OWN[name][label, e])).sum()) / (1 + null.size)
+
+
+def p_table() -> float:
+    value, null = ((x**2).sum((-2, -1)) for x in (OWN["share of load by label"], MIXED["share of load by label"]))
+    return float(st.curve_tail(value, null))
 
 
 def share(sums: np.ndarray, _: np.ndarray) -> np.ndarray:
@@ -63,9 +95,9 @@ def test_cells(found: Any, name: str, measure: Any) -> None:
         low, high = spread(value, boot[:, label, e], (7, 5)[label])
         assert (row.subset, row.expert, row.n, row.units) == (f"domain={LABELS[label]}", e, N[label], (7, 5)[label])
         assert (row.value, row.chance) == pytest.approx((value, chance), rel=1e-6)
-        assert (row.ci_low, row.ci_high) == pytest.approx((np.clip(low, 0, 1), np.clip(high, 0, 1)), rel=1e-5)
+        assert (row.ci_low, row.ci_high) == pytest.approx((np.clip(low, 0, 1), max(np.clip(high, 0, 1), value)), rel=1e-5)
         assert row.null_mean == pytest.approx(null[:, label, e].mean(), rel=1e-5)
-        assert row.p == pytest.approx(p_both(value, null[:, label, e].tolist()))
+        assert row.p == pytest.approx(p_cell(name, label, e), rel=0.02)
 
 
 def test_lift_and_pointwise_information(found: Any) -> None:
@@ -102,7 +134,8 @@ def test_information_and_divergence(found: Any) -> None:
         low, high = spread(value, boot, 12)
         assert (row["value"], row["units"], row["chance"], row["n"]) == pytest.approx((value, 12, 0, N.sum()), rel=1e-6), key
         assert (row["ci_low"], row["ci_high"]) == pytest.approx((max(low, 0), high), rel=1e-4, abs=1e-6), key
-        assert row["p"] == pytest.approx((1 + (null >= value - 1e-9).sum()) / 501), key
+        assert row["null_mean"] == pytest.approx(null.mean(), rel=1e-4), key
+        assert row["p"] == pytest.approx(p_table(), rel=0.01), key
     bias = np.mean([information(sums) for sums, _ in NULL])
     assert figures.loc[("I(label; expert) (bits)", "less null mean"), "value"] == pytest.approx(
         information(VALUE) - bias, rel=1e-5

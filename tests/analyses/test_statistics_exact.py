@@ -64,7 +64,7 @@ def test_tail_by_t() -> None:
     said = [float(st.t_tail(np.array(3.5), null, side)) for side in ("greater", "less", "both")]
     assert said == pytest.approx([upper, 1 - upper, 2 * upper], **EXACT)
     flat = np.array([2.0, 2.0, 2.0])
-    assert [float(st.t_tail(np.array(v), flat)) for v in (3.0, 2.0, 1.0)] == [0.0, 0.5, 1.0]
+    assert [float(st.t_tail(np.array(v), flat)) for v in (3.0, 2.0, 1.0)] == [st.FLOOR, 0.5, 1.0]
 
 
 def test_false_discovery() -> None:
@@ -146,17 +146,23 @@ def test_chance_that_two_sets_meet(experts: int, k: int, chance: float) -> None:
 
 
 def test_tail_of_fixed_nulls() -> None:
-    """A shifted gamma of the null's mean, variance (over n − 1) and skewness, but no less skewed than a gamma."""
+    """A shifted gamma of the null's mean, variance (over n − 1) and skewness, but no less skewed than a gamma; four draws."""
+
+    def read(curve: float) -> float:
+        return float(stats.t.sf(stats.norm.isf(curve) / np.sqrt(1.25), 3))
+
     null = np.array([1.0, 2.0, 3.0, 6.0])
     skew = float(stats.skew(null))
     assert skew < 2 * null.std(ddof=1) / 3  # the gamma's floor
-    expected = stats.pearson3.sf(4.0, 2 * null.std(ddof=1) / 3, 3.0, null.std(ddof=1))
-    assert float(conditional.tail(4.0, null)) == pytest.approx(float(expected), **EXACT)
+    expected = read(stats.pearson3.sf(4.0, 2 * null.std(ddof=1) / 3, 3.0, null.std(ddof=1)))
+    assert float(st.curve_tail(4.0, null)) == pytest.approx(expected, **EXACT)
     far = np.array([100.0, 100.1, 100.2, 130.0])
     assert stats.skew(far) > 2 * far.std(ddof=1) / far.mean()
-    expected = stats.pearson3.sf(115.0, stats.skew(far), far.mean(), far.std(ddof=1))
-    assert float(conditional.tail(115.0, far)) == pytest.approx(float(expected), **EXACT)
-    assert conditional.tail(np.array([5.0, 5.0]), np.array([[0.0, 5.0], [0.0, 5.0]])).tolist() == [1.0, 1.0]
+    expected = read(stats.pearson3.sf(115.0, stats.skew(far), far.mean(), far.std(ddof=1)))
+    assert float(st.curve_tail(115.0, far)) == pytest.approx(expected, **EXACT)
+    many = np.arange(1.0, 31.0)
+    assert float(st.curve_tail(21.0, many)) == pytest.approx(11 / 31, **EXACT)  # ten reach it, and are counted
+    assert st.curve_tail(np.array([5.0, 5.0]), np.array([[0.0, 5.0], [0.0, 5.0]])).tolist() == [1.0, 1.0]
 
 
 def test_influence_of_documents() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from moescope.models import tiny
 
 IDS = {  # after 256 bytes
     "<pad>": 256, "<s>": 257, "</s>": 258, "<image>": 259, "<video>": 260, "<audio>": 261, "<begin>": 262, "<end>": 263,
@@ -263,12 +264,36 @@ def _llava_sees() -> Any:
     )  # fmt: skip
 
 
+def _dots() -> Any:
+    """Routers in the tower for pictures as well."""
+    text, eyes = (tiny.build(f"dots3_note_{part}").model.config.to_dict() for part in ("text", "vision_encoder"))
+    text |= {"vocab_size": 288, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 258}
+    ears = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "feature_size": 16,
+        "downsample_hidden_size": 8, "head_dim": 8, "adapter_input_size": 16, "adapter_out_dim": 32,
+    }  # fmt: skip
+    ids = {"image_token_id": 259, "video_token_id": 260, "audio_token_id": 261}
+    torch.manual_seed(0)
+    config = hf.Dots3NoteConfig(text_config=text, vision_config=eyes | {"adapter_out_dim": 32}, audio_config=ears, **ids)
+    return hf.Dots3NoteForConditionalGeneration(config)
+
+
+def _dots_sees() -> Any:
+    spelled = {"<image>": "<|imgpad|>", "<video>": "<|video_pad|>", "<audio>": "<|audio_comp_pad|>"}
+    return hf.Dots3NoteProcessor(
+        hf.Qwen2VLImageProcessor(**CUT, temporal_patch_size=1, size=EDGES), tokenizer(spelled),
+        hf.Qwen3VLVideoProcessor(**CUT), hf.Dots3NoteFeatureExtractor(feature_size=16),
+        chat_template=template("<begin>", "<end>").replace("<{{ p.type }}>", "<|imgpad|>"),
+    )  # fmt: skip
+
+
 FAMILIES = {
     "qwen3_vl_moe": Family(_qwen, _qwen_sees, ("image", "video")),
     "glm4v_moe": Family(_glm, _glm_sees, ("image", "video")),
     "ernie4_5_vl_moe": Family(_ernie, _ernie_sees, ("image", "video")),
     "qwen3_omni_moe": Family(_omni, _omni_senses, ("image", "video", "audio")),
     "kimi_k25": Family(_kimi, _kimi_sees, ("image",)),  # of films Transformers itself loses frames
+    "dots3_note": Family(_dots, _dots_sees, ("image",)),
     "llama4": Family(_llama, _llama_sees, ("image",)),
     "aria": Family(_aria, _aria_sees, ("image",)),
     "internvl": Family(_intern, _intern_sees, ("image", "video")),

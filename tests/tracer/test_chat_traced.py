@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 import moescope
 from moescope.cli import main
-from moescope.errors import InputError
+from moescope.errors import InputError, StoreError
 from moescope.inputs import read
 from moescope.models.loading import Loaded
 
@@ -252,3 +252,28 @@ def test_refused_from_python_and_nothing_is_written(folder: Path, template: Any,
     with pytest.raises(InputError, match=sentence):
         moescope.trace(reads, data, store, reading={"sentences": "--sentences" in more}, **settings)
     assert not store.exists()
+
+
+def test_bad_conversations_can_be_left_out(tmp_path: Path) -> None:
+    """What the reader refuses and what the template refuses; the others are what they are alone."""
+    reads = loaded(style="mistral")
+    bad: list[dict[str, Any]] = [{"messages": []}, {"messages": PLAIN[1][:1] * 2}, {"messages": [{"role": "user"}]}]
+    data = _jsonl(tmp_path, [{"messages": PLAIN[1]}, *bad, {"messages": PLAIN[1]}])
+    moescope.trace(reads, data, tmp_path / "a.duckdb", reading={"skip_bad": True})
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        assert store.rows("select source_row from sequences order by 1") == [(0,), (4,)]
+        ((said,),) = store.rows("select warnings from runs")
+    for sentence in (
+        "talks.jsonl, row 1: the conversation is empty",
+        "row 2: the chat template refuses",
+        "row 3: message 0, of user",
+    ):
+        assert sentence in said
+
+
+def test_another_template_is_another_trace(tmp_path: Path) -> None:
+    """It is not gone on with."""
+    moescope.trace(loaded(), PLAIN[:1], tmp_path / "a.duckdb")
+    assert moescope.trace(loaded(), PLAIN[:1], tmp_path / "a.duckdb", resume=True) == 0
+    with pytest.raises(StoreError, match="there is nothing to resume"):
+        moescope.trace(loaded(style="gemma"), PLAIN[:1], tmp_path / "a.duckdb", resume=True)

@@ -12,7 +12,7 @@ from ...errors import AnalysisError
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
-COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "null", "source"]
+COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "p_from", "null", "source"]
 WORDS = {
     "name": "what is measured, with its unit",
     "estimator": "which form of it",
@@ -24,15 +24,17 @@ WORDS = {
     "value": "the figure",
     "chance": "what chance gives by the definition alone",
     "null_mean": "mean of the figure under the null",
-    "p": "share of the null at least as far out",
-    "q": "p after Benjamini-Hochberg over all rows of this name and estimator",
+    "p": "share of the null at least as far out; never below what `p_from` can give",
+    "q": "p after Benjamini-Hochberg over this name and estimator, times the tests of other names and estimators in the answer",
     "ci_low": "95 % bootstrap interval over documents",
     "ci_high": "95 % bootstrap interval over documents",
+    "p_from": "how p was had from the null: a count of so many draws, or a fitted tail by its name",
     "n": "tokens, decisions or assignments behind it",
     "units": "documents (or images) behind it",
     "null": "what was permuted and what was held constant",
     "source": "where the definition is from",
 }
+TAILS = {"count": "count of", "t": "Student's t through", "curve": "Pearson III through"}
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def figures(
     null_name: str = "",
     side: str = "greater",
     tail: str = "count",
+    information: bool = False,
     bounds: tuple[Any, Any] = (-np.inf, np.inf),
     n: Any = pd.NA,
     units: Any = pd.NA,
@@ -128,19 +131,27 @@ def figures(
     """Figure rows, one per element of `value` (flattened); `where` gives KEYS as columns or single values, as do the others.
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
-    the interval is cut to `bounds`, which the measure cannot leave; `tail` is how p is had from the null: `count` of draws,
-    or `t` where there are too few to count (see `_statistics.t_tail`).
+    the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how p is had from the null: `count` of draws,
+    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for "greater"); `information`: less its null mean, so
+    that its interval is `statistics.information_interval`.
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
-    low, high = st.interval(value, None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel())
+    drawn, known = None if draws is None else _rows(draws, value), np.asarray(known, dtype=int).ravel()
+    if information and drawn is not None:
+        low, high = st.information_interval(value, drawn, _rows(null, value), known)
+    else:
+        low, high = st.interval(value, drawn, known)
     columns: dict[str, Any] = {key: where.get(key, "" if key in ("stack", "subset") else pd.NA) for key in KEYS}
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
-    columns |= {"ci_low": np.clip(low, *bounds), "ci_high": np.clip(high, *bounds), "n": n, "units": units}
-    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan}
+    low, high = np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
+    columns |= {"ci_low": low, "ci_high": high, "n": n, "units": units}
+    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "p_from": ""}
     if null is not None:
         null = _rows(null, value)
-        columns |= {"null_mean": null.mean(axis=0), "p": {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)}
+        p = st.curve_tail(value, null) if tail == "curve" else {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)
+        columns |= {"null_mean": null.mean(axis=0), "p": p}
+        columns["p_from"] = f"{TAILS[tail]} {len(null)} draws"
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
     plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
@@ -158,17 +169,25 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame]) -> pd.DataFrame:
-    """One frame of figures; q is Benjamini-Hochberg over all rows with the same name and estimator.
+def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.DataFrame:
+    """One frame of figures; q: `statistics.fdr` with name and estimator as the family.
 
-    AnalysisError where there is not one figure.
+    `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
+    figure.
     """
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    for _, rows in frame.groupby(["name", "estimator"]).groups.items():
-        frame.loc[rows, "q"] = st.fdr(frame.loc[rows, "p"].to_numpy(float))
-    return frame
+    family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
+    if cells is not None:
+        family, p = (
+            np.concatenate([family, np.full(len(cells), "cells")]),
+            np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)]),
+        )
+    q = st.fdr(p, family)
+    if cells is not None:
+        cells["q"] = q[len(frame) :]
+    return frame.assign(q=q[: len(frame)])
 
 
 def queries(*sql: str) -> str:

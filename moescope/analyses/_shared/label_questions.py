@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ...errors import AnalysisError
 from ...statistics.conditional import Information, Labelled, information, labelled
@@ -65,6 +66,33 @@ def ask(read: Tokens, kind: Kind, given: list[str], draws: int, notes: list[str]
         found = [(where, information(shared, expert)) for where, expert in read.first()]
         asked.append(Question(kind, condition, shared, found))
     return asked
+
+
+def beyond(held: str) -> str:
+    """What is held constant where a finding is claimed, for labels that hold for a whole `held`.
+
+    A topic moves the labels of a document's tokens and their routing alike: given the token alone, that looks like routing by
+    label. A label of whole documents cannot be told from their topic: there it is the token, with documents dealt anew.
+    """
+    return "token" if held == "document" else "token and document"
+
+
+def contrast(given: str, held: str) -> str:
+    """What is to be said of the null where topics are not held constant, so that a small p is no finding."""
+    return "" if given == beyond(held) else "; for contrast: topics are not held constant"
+
+
+def name_of(given: str) -> str:
+    """The figure's name."""
+    return f"I(expert; label | {given}) (bits)" if given != "nothing" else "I(expert; label) (bits)"
+
+
+def headline(frame: pd.DataFrame) -> pd.DataFrame:
+    """The corrected figures that a finding may be claimed from: of every kind those with what `beyond` says held constant."""
+    rows = frame[frame["estimator"] == "corrected"]
+    inside = rows[rows["name"] == name_of("token and document")]
+    whole = rows[(rows["name"] == name_of("token")) & rows["null"].str.contains("over documents", regex=False)]
+    return pd.concat([inside, whole]).sort_index()
 
 
 def given_stratum(read: Tokens, kind: Kind, condition: str) -> np.ndarray | None:

@@ -144,6 +144,6 @@ def measured(store: Store, run: int, names: Sequence[str], analysis: str) -> pd.
     frame = store.sql(sql, [list(names), analysis]).df()
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
-    frame = frame.assign(null_mean=np.nan, q=np.nan, null="", source="summed up while tracing")
+    frame = frame.assign(null_mean=np.nan, q=np.nan, null="", p_from="", source="summed up while tracing")
     frame = frame.fillna({"stack": "", "subset": "", "estimator": ""})[COLUMNS]
     return frame.astype(dict.fromkeys(("layer", "router", "expert", "n", "units"), "Int64"))

@@ -11,7 +11,6 @@ from ...store import Store
 from ...store.groups import GROUPS
 from ...store.schema import quote
 
-MAX_UNITS = 512  # more documents than this are dealt into as many groups, at random by hash: same interval, bounded memory
 DOCUMENT = "coalesce(document, source || ' ' || source_row, 'sequence ' || sequence)"
 
 
@@ -98,9 +97,6 @@ class Scope:
             labels = f"sequence_labels l on l.sequence = s.sequence and l.kind = {quote(kind)}"
             source = f"sequences s join {labels} where run = {self.run}"
         document = DOCUMENT.replace("|| sequence", "|| s.sequence")
-        if self.documents > MAX_UNITS:
-            groups = max(16, MAX_UNITS // (self.kinds()[kind] if kind else 1))
-            document = f"hash({document}) % {groups}"
         unit = f"(dense_rank() over (order by {label}, {document}) - 1)::int"
         return f"select s.sequence, {label} as label, {unit} as unit from {source}"
 

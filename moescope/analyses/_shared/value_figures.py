@@ -1,6 +1,8 @@
 """Figures of a table of loads by value (of a condition, a modality), against values dealt anew to what documents did at one.
 
-The null is `statistics.dealt`: it fits values that change within a document and those that do not. Information in bits.
+The null is that of `statistics.dealing`: it fits values that change within a document and those that do not. As documents do not
+weigh the same, p is of studentized differences (`statistics.studentized`): of a value's share of an expert from that of the other
+values, counted among all experts and routers, and of information and divergence of the sum of their squares. In bits.
 """
 
 from collections.abc import Sequence
@@ -12,11 +14,13 @@ import numpy as np
 import pandas as pd
 
 from ... import statistics as st
-from ...statistics import Array
+from ...statistics import Array, Pool
+from ...statistics.dealing import studentized
 from .answer import figures
+from .dealt_labels import Dealt, Pooled
 from .document_counts import Table
 
-NULL = "values dealt anew to what documents did at one value"
+NULL = "values dealt anew to what documents did at one value, studentized"
 DRAWS = 499
 CELLS = 4_000_000  # of permuted tables in memory
 
@@ -37,9 +41,14 @@ class ByValue:
         return st.document_draws(counts, self.table.home if one else None)
 
     @cached_property
+    def dealt(self) -> Dealt:
+        """Values dealt anew."""
+        return Dealt(*studentized(self.table.counts, int(np.clip(CELLS // self.table.counts[0].size, 199, DRAWS))))
+
+    @property
     def null(self) -> Array:
-        """(draws, values, experts): values dealt anew."""
-        return st.dealt(self.table.counts, int(np.clip(CELLS // self.table.counts[0].size, 199, DRAWS)))
+        """(draws, values, experts): the loads of values dealt anew."""
+        return self.dealt.null.counts
 
     @property
     def units(self) -> int:
@@ -49,25 +58,38 @@ class ByValue:
     def information(self) -> list[pd.DataFrame]:
         """Plug-in, and less its mean under the null."""
         value, drawn, null = (st.mutual_information(x) for x in (self.table.total, self.draws, self.null))
-        common: dict[str, Any] = {"source": "Shannon 1948", "draws": drawn, "null_name": NULL, "chance": 0.0,
-                                  "bounds": (0, np.inf), "n": round(self.table.total.sum()), "units": self.units}  # fmt: skip
+        common: dict[str, Any] = {"source": "Shannon 1948", "null_name": NULL, "chance": 0.0,
+                                  "n": round(self.table.total.sum()), "units": self.units}  # fmt: skip
         where, name, bias = self.table.where | {"subset": self.kind}, bits(self.noun), null.mean()
-        return [
-            figures(where, name, value, estimator="plug-in", null=null, **common),
-            figures(where, name, value - bias, estimator="less null mean", null=null - bias, **common),
+        rows = [
+            figures(where, name, value, estimator="plug-in", draws=drawn, null=null, bounds=(0, np.inf), **common),
+            figures(
+                where,
+                name,
+                value - bias,
+                estimator="less null mean",
+                draws=drawn,
+                information=True,
+                null=null - bias,
+                **common,
+            ),
         ]
+        return [row.assign(p=float(self.dealt.p()[0]), p_from=self.dealt.p_from) for row in rows]
 
-    def loads(self) -> pd.DataFrame:
-        """The share of every expert at every value; chance: its share at all of them."""
+    def loads(self, pools: dict[str, Pool]) -> Pooled:
+        """The share of every expert at every value, its null added to the value's pool; chance: its share at all of them."""
         total = self.table.total
         value, expert = (x.ravel() for x in np.indices(total.shape))
         subset = np.array([f"{self.kind}={name}" for name in self.table.labels], dtype=object)[value]
         units, n = self.table.counts.any(axis=2).sum(axis=0), total.sum(axis=1).round().astype(int)
-        return figures(
+        own = [pools.setdefault(name, Pool()) for name in self.table.labels]
+        self.dealt.add_to(own)
+        found = figures(
             self.table.where | {"expert": expert, "subset": subset}, share(self.noun), st.shares(total),
             source="share of the value's assignments", chance=st.shares(total.sum(0))[expert], draws=st.shares(self.draws),
-            null=st.shares(self.null), null_name=NULL, side="both", tail="t", bounds=(0, 1), n=n[value], units=units[value],
+            null=st.shares(self.null), null_name=NULL, bounds=(0, 1), n=n[value], units=units[value],
         )  # fmt: skip
+        return Pooled(found, self.dealt.t, own)
 
     def divergences(self, pairs: Sequence[tuple[int, int]], estimator: str) -> list[pd.DataFrame]:
         """Jensen-Shannon divergence of the loads of pairs of values."""
@@ -80,10 +102,9 @@ class ByValue:
         n = self.table.total.sum(axis=1)
         common: dict[str, Any] = {"n": (n[a] + n[b]).round().astype(int), "units": (there[:, a] | there[:, b]).sum(axis=0)}
         where = self.table.where | {"subset": np.array(names, dtype=object)}
-        return [
-            figures(where, "JSD (bits)", value, source="Lin 1991", chance=0.0, estimator=estimator, draws=drawn, null=null,
-                    null_name=NULL, tail="t", bounds=(0, 1), **common)
-        ]  # fmt: skip
+        found = figures(where, "JSD (bits)", value, source="Lin 1991", chance=0.0, estimator=estimator, draws=drawn, null=null,
+                        null_name=NULL, bounds=(0, 1), **common)  # fmt: skip
+        return [found.assign(p=self.dealt.p(a, b), p_from=self.dealt.p_from)]
 
 
 def bits(noun: str) -> str:

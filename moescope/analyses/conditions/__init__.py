@@ -19,10 +19,12 @@ routing of each document are held. Intervals: documents drawn anew (`statistics.
 import pandas as pd
 
 from ...errors import AnalysisError
+from ...statistics import Pool
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import bars, heatmap, layers
+from .._shared.dealt_labels import Pooled, settled
 from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
 from .._shared.value_figures import ByValue, corrected, share
@@ -58,12 +60,15 @@ def _by(here: Scope, told: Told, notes: list[str]) -> list[pd.DataFrame]:
     notes.extend([said] if alone and said not in notes else [])
     counted = tables(here, told.sql)
     gates = tables(here, told.sql, "weight") if weighed else counted
-    rows = []
+    rows: list[pd.DataFrame | Pooled] = []
+    pools: dict[str, Pool] = {}
     for table, gate in zip(counted, gates) if weighed else ((t, t) for t in counted):
         chosen = gate if table.where["router"] in weighed else table
         if table.router["experts"] > 1 and chosen.counts.any():
-            rows += _figures(told, _ordered(told, chosen))
-    return rows
+            found, pairs = _compared(told, _ordered(told, chosen))
+            rows += [*found.information(), found.loads(pools)]
+            rows += found.divergences(pairs, "neighbours" if told.numbers else "pairs")
+    return settled(rows)
 
 
 def _ordered(told: Told, table: Table) -> Table:
@@ -72,12 +77,11 @@ def _ordered(told: Told, table: Table) -> Table:
     return Table(table.router, known, table.counts[:, [table.labels.index(value) for value in known], :])
 
 
-def _figures(told: Told, table: Table) -> list[pd.DataFrame]:
-    """Figures of one router, from counts or sums of weights (units, values, experts)."""
+def _compared(told: Told, table: Table) -> tuple[ByValue, list[tuple[int, int]]]:
+    """One router's counts or sums of weights (units, values, experts), and the pairs of values that are set side by side."""
     found, at = ByValue(table, "condition", told.kind), {name: i for i, name in enumerate(table.labels)}
     sides = [(told.values[i], told.values[j]) for i, j in told.pairs]
-    pairs = [(at[one], at[other]) for one, other in sides if one in at and other in at]
-    return [*found.information(), found.loads(), *found.divergences(pairs, "neighbours" if told.numbers else "pairs")]
+    return found, [(at[one], at[other]) for one, other in sides if one in at and other in at]
 
 
 def _sites(frame: pd.DataFrame, known: pd.DataFrame, fdr: float) -> pd.DataFrame:

@@ -11,7 +11,7 @@ Mixture-of-Recursions, arXiv 2507.10524). A token's depth is the number of block
 * `I(label; depth)` in bits: plug-in (Shannon 1948), and less its mean under the null.
 
 Null: labels, positions and ids shuffled among the tokens of their sequence, which holds how deep each sequence went; labels
-that whole documents have are dealt anew to documents. p of single labels by Student's t about the null's draws. Intervals:
+that whole documents have are dealt anew to documents, and their p studentized, as documents are not equally long. p of single labels by Student's t about the null's draws. Intervals:
 documents drawn anew.
 """
 
@@ -23,16 +23,19 @@ import pandas as pd
 from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
+from ...statistics.dealing import studentized
 from ...store import Store
 from ...words import Portion
-from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.answer import TAILS, Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import bars, layers
+from .._shared.dealt_labels import Dealt
 from .._shared.scope import Scope, place, scope
 from .tokens import MOST, Deep, Labels, read
 
 SHUFFLES = 199
 WITHIN = "labels shuffled among the tokens of a sequence"
-WHOLE = "labels dealt anew to documents"
+DEALT = 499
+WHOLE = "labels dealt anew to documents, studentized"
 NONE = "none: a count"
 SOURCES = {"depth": "blocks that ran, Mixture-of-Depths 2404.02258", "mean": "mean over tokens and forwards"}
 
@@ -122,19 +125,41 @@ def _by(deep: Deep, labels: Labels) -> list[pd.DataFrame]:
         return []
     null = st.dealt(counts, SHUFFLES) if labels.whole else deep.shuffled(labels.code, len(labels.names), SHUFFLES)
     draws = _draws(counts, labels.whole)
-    return [*_information(deep.stack, labels, counts, draws, null), _means(deep.stack, labels, counts, draws, null)]
+    rows = [*_information(deep.stack, labels, counts, draws, null), _means(deep.stack, labels, counts, draws, null)]
+    return _of_documents(rows, counts, total.sum(1) > 0) if labels.whole else rows
+
+
+def _of_documents(rows: list[pd.DataFrame], counts: Array, there: Array) -> list[pd.DataFrame]:
+    """Their p studentized, as whole documents are dealt, which are not equally long."""
+    told, depth = Dealt(*studentized(counts, DEALT)), counts @ np.arange(counts.shape[2])
+    share = st.shares(counts.sum((0, 1)))
+    spread = np.array([share @ np.arange(len(share)) ** 2 - (share @ np.arange(len(share))) ** 2])
+    mean = Dealt(*studentized(depth[:, :, None], DEALT, totals=counts.sum(2), binomial=spread))
+    p = st.t_tail(np.nan_to_num(mean.t[:, 0]), np.nan_to_num(mean.null.against_rest()[..., 0]), "both")
+    p = np.where(np.isnan(mean.t[:, 0]), np.nan, p)
+    found = [row.assign(p=float(told.p()[0]), p_from=told.p_from) for row in rows[:-1]]
+    return [*found, rows[-1].assign(p=p[there], p_from=f"{TAILS['t']} {DEALT} draws")]
 
 
 def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> list[pd.DataFrame]:
     value, drawn, base = (st.mutual_information(x) for x in (counts.sum(0), draws, null))
     where, name, bias = {"stack": stack, "subset": labels.kind}, "I(label; depth) (bits)", base.mean()
     common: dict[str, Any] = {
-        "draws": drawn, "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
-        "n": int(counts.sum()), "bounds": (0, np.inf), "units": int(counts.any(axis=(1, 2)).sum()),
+        "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
+        "n": int(counts.sum()), "units": int(counts.any(axis=(1, 2)).sum()),
     }  # fmt: skip
     return [
-        figures(where, name, value, estimator="plug-in", null=base, **common),
-        figures(where, name, value - bias, estimator="less null mean", null=base - bias, **common),
+        figures(where, name, value, estimator="plug-in", draws=drawn, null=base, bounds=(0, np.inf), **common),
+        figures(
+            where,
+            name,
+            value - bias,
+            estimator="less null mean",
+            draws=drawn,
+            information=True,
+            null=base - bias,
+            **common,
+        ),
     ]
 
 

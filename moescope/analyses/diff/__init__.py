@@ -1,13 +1,12 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
 Tokens are the same when source, row, part, beam, stack and position agree; routers when stack, block type and layer do. What is
-measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the rest (binomial tail, FDR).
+measured per router: see `changes.py`. The frame `tokens` says which ids change more often than the documents they stand in (binomial tail, FDR).
 """
 
 import numpy as np
 import pandas as pd
 
-from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
@@ -32,8 +31,9 @@ def run(store: Store, run: int | None = None, other: RunNumber | None = None) ->
         tokens.append(pair.tokens())
     if not rows:
         raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, block type and layer)")
-    frame = gather(rows)
-    frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True))}
+    changed = pd.concat(tokens, ignore_index=True)
+    frame = gather(rows, changed)
+    frames = {"figures": frame, "tokens": _words(here, changed)}
     sql = {"figures": mine.sql, "tokens": mine.sql, "figures, other run": others.sql}
     reading = _reading(frame, here.run, there.run)
     return Answer("diff", "Router diff", reading, here.run, frames, sql, notes + few_units(frame), charts)
@@ -79,7 +79,6 @@ def _margins(here: Scope, mine: Sample) -> dict[int, Array]:
 
 
 def _words(here: Scope, tokens: pd.DataFrame) -> pd.DataFrame:
-    tokens["q"] = st.fdr(tokens["p"].to_numpy(float))
     frame = tokens.merge(words(here), on="vocab_id", how="left").sort_values(["p", "n"], ascending=[True, False])
     return (
         frame[["stack", "layer", "router", "vocab_id", "text", "value", "chance", "n", "p", "q"]]

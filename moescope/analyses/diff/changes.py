@@ -113,13 +113,16 @@ class Pair:
         )
 
     def tokens(self) -> pd.DataFrame:
-        """Per vocabulary id that occurs 10 times: how often its set changed, against the router's share."""
+        """Per vocabulary id that occurs 10 times: how often its set changed, against what its documents give it."""
+        changed = self.changes["set changed"].astype(float)
+        seen = np.maximum(np.bincount(self.unit, minlength=self.taken.units), 1)
+        of_document = (np.bincount(self.unit, changed, minlength=self.taken.units) / seen)[self.unit]
         frame = pd.DataFrame(
-            {"vocab_id": self.taken.tokens["vocab_id"].to_numpy()[self.rows], "changed": self.changes["set changed"]}
+            {"vocab_id": self.taken.tokens["vocab_id"].to_numpy()[self.rows], "changed": changed, "chance": of_document}
         )
-        found = frame.dropna().groupby("vocab_id")["changed"].agg(["sum", "count"]).query("count >= 10").reset_index()
-        overall = float(self.changes["set changed"].mean()) if len(frame) else 0.0
-        p = stats.binom.sf(found["sum"] - 1, found["count"], overall)
-        return found.assign(**self.where, value=found["sum"] / found["count"], chance=overall, p=p).rename(
-            columns={"count": "n"}
+        found = (
+            frame.dropna().groupby("vocab_id").agg(sum=("changed", "sum"), n=("changed", "count"), chance=("chance", "mean"))
         )
+        found = found.query("n >= 10").reset_index()
+        p = stats.binom.sf(found["sum"] - 1, found["n"], found["chance"])
+        return found.assign(**self.where, value=found["sum"] / found["n"], p=p)

@@ -4,7 +4,8 @@ Load c_e counts the assignments of expert e that ran; its share is p_e = c_e / s
 sequence label, by phase and by position (0, 1-3, 4-15, ...):
 
 * load entropy H = -sum p log2 p bits, and H / log2 E; Gini; CV = sd(c) / mean(c); MaxVio = max(c) / mean(c) - 1
-  (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share).
+  (DeepSeek, arXiv 2408.15664); dead experts (c = 0) and cold ones (under a tenth of the even share), beside how many there
+  would be among as many even and independent assignments: few assignments leave some experts unused by luck.
 * routing entropy, margin, z-loss: see `decisions.py`; entropies per modality, importance, dropped share:
   `_shared/modality_entropies.py`; balancing losses: `balancing_losses.py`; other capacities: `capacity.py`.
 
@@ -44,6 +45,7 @@ MEASURES: dict[str, tuple[str, Any]] = {
         lambda c: (st.shares(c) * c.shape[-1] < COLD).sum(-1).astype(float),
     ),
 }
+SEEN: dict[str, Any] = {"dead experts": 0.0, "cold experts": COLD}  # share of the even load that an expert stays under
 EVEN: dict[str, Any] = {"load entropy (bits)": np.log2, "normalized load entropy": lambda e: 1.0}
 NULL = "expert numbers shuffled within each document"
 
@@ -79,13 +81,23 @@ def balance(table: Table, label: int, subset: str, draws: Any) -> pd.DataFrame:
     frames = []
     for side, names in (("less", [*EVEN]), ("greater", [m for m in MEASURES if m not in EVEN])):
         value, drawn, shuffled = (np.stack([MEASURES[m][1](x) for m in names], axis=-1) for x in (total, draws, null))
-        even = np.array([EVEN[m](len(total)) if m in EVEN else 0.0 for m in names])
+        even = np.array(
+            [EVEN[m](len(total)) if m in EVEN else unlucky(SEEN[m], len(total), n) if m in SEEN else 0.0 for m in names]
+        )
         top = even if side == "less" else np.full(len(names), np.inf)
         sources = np.array([MEASURES[m][0] for m in names], dtype=object)
         where = table.where | {"subset": subset}
         frames.append(figures(where, np.array(names, dtype=object), value, source=sources, chance=even, draws=drawn,
                               null=shuffled, null_name=NULL, side=side, bounds=(0, top), n=n, units=units))  # fmt: skip
     return pd.concat(frames, ignore_index=True)
+
+
+def unlucky(share: float, experts: int, n: int) -> float:
+    """Experts expected at no more than (0), or under, `share` of the even load among n assignments that all take alike."""
+    from scipy import stats  # half a second to load
+
+    most = 0 if not share else np.ceil(share * n / experts) - 1
+    return float(experts * stats.binom.cdf(most, n, 1 / experts))
 
 
 def _shuffled(counts: Any) -> Any:

@@ -1,13 +1,12 @@
 """Token-expert specialization: which experts are for what: domains, classes, modalities, token ids, patch positions?
 
-By a label of sequences (domain, class, language, ...): see `labels.py`. `specialists`: cells that pass the false discovery
-rate, the largest PMI first.
+By a label of sequences (domain, class, language, ...): see `labels.py`; of tokens (role, upos, ...): `token_labels.py`.
+`specialists`: cells that pass the false discovery rate, the largest PMI first.
 By token id, next id, predicted id, patch position and modality: see `vocabulary.py`.
 """
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ... import statistics as st
@@ -19,7 +18,8 @@ from .._shared.contexts import contexts, words
 from .._shared.decision_sample import Sample, sample
 from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
-from .labels import by_label
+from .labels import Found, by_label, lifted
+from .token_labels import by_token_label, counts_sql, kind_of_tokens
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization
 
@@ -27,17 +27,19 @@ CELLS = 200  # rows kept per router and attribute
 
 
 def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
-    """Specialization by sequence label `by` (default: domain, class, or the first there is), and by token attributes."""
+    """Specialization by the label `by` of sequences (default: domain, class, or the first there is) or of tokens, and by token
+    attributes."""
     here = scope(store, run)
     notes = list(here.notes)
     sql: dict[str, str] = {}
-    labelled, specialists = _labels(here, by, fdr, sql, notes)
+    labelled, found = _labels(here, by, sql, notes)
     taken = sample(here, notes)
-    rows, cells = _attributes(here, taken, sql, notes)
+    rows, every = _attributes(taken, sql, notes)
     said, sql["contexts"] = contexts(here, taken.sql)
     sql = {"figures": taken.sql} | sql
     sql["specialists"] = sql["figures"]
-    frame = gather([*labelled, *rows])
+    frame = gather([*labelled, *rows], every)
+    specialists, cells = _specialists(found, frame, fdr), _surprising(here, every)
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
     reading = _reading(frame, specialists, fdr)
     return Answer(
@@ -45,33 +47,39 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
     )
 
 
-def _labels(here: Scope, by: str | None, fdr: float, sql: dict[str, str], notes: list[str]) -> tuple[Any, pd.DataFrame]:
+def _labels(here: Scope, by: str | None, sql: dict[str, str], notes: list[str]) -> tuple[Any, pd.DataFrame]:
+    if (of_tokens := kind_of_tokens(here, by)) is not None:
+        sql["figures"] = counts_sql(here, of_tokens)
+        return by_token_label(here, of_tokens, sql["figures"])
     if (kind := here.kind_or_note(by, notes, "Nothing by label")) is None:
         return [], pd.DataFrame(
-            columns=["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "q"]
+            columns=["stack", "layer", "router", "expert", "subset", "value", "overall", "lift", "pmi", "n"]
         )
     sql["figures"] = load_sql(here, kind)
     sql["tokens"] = f"""with units as ({here.units_sql(kind)})
 select units.unit, router, 0 as expert, label, count(*) as n
 from decisions join tokens using (token) join units using (sequence) where decisions.run = {here.run} group by all"""
     looked = {t.where["router"]: t.counts[:, :, 0].sum(1) for t in tables(here, sql["tokens"])}
-    all_tables = list(tables(here, sql["figures"]))
-    draws = int(np.clip(20 * sum(t.total.size for t in all_tables), 999, 9999))
-    rows: list[pd.DataFrame] = []
-    cells: list[pd.DataFrame] = []
-    for table in all_tables:
-        if (single := [label for i, label in enumerate(table.labels) if (table.home == i).sum() < 2]) and not rows:
+    kinds = here.kinds()[kind]
+    special, share = ([st.Pool() for _ in range(kinds)] for _ in range(2))
+    made: list[Found] = []
+    for table in tables(here, sql["figures"]):
+        if (single := [label for i, label in enumerate(table.labels) if (table.home == i).sum() < 2]) and not made:
             notes.append(f"{kind} {', '.join(single)}: one document only, so the document and the {kind} cannot be told apart.")
-        figured, cell = by_label(table, looked[table.where["router"]], kind, draws)
-        rows += figured
-        cells.append(cell)
-    found = pd.concat(cells, ignore_index=True)
-    found["q"] = st.fdr(found["p"].to_numpy(float))
-    special = found[(found["q"] <= fdr) & (found["lift"] > 1)].sort_values(["pmi", "n"], ascending=False, ignore_index=True)
-    return rows, special
+        made.append(by_label(table, looked[table.where["router"]], kind, special, share))
+    shares = [one.share.tested() for one in made]
+    rows = [*(one.special.tested() for one in made), *shares, *(row for one in made for row in one.whole)]
+    return rows, pd.concat([lifted(figured, one.overall) for figured, one in zip(shares, made)], ignore_index=True)
 
 
-def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+def _specialists(cells: pd.DataFrame, frame: pd.DataFrame, fdr: float) -> pd.DataFrame:
+    """Cells above their share that pass, with the q that their figures have."""
+    found = cells.assign(q=frame.loc[frame["name"] == "share of load by label", "q"].to_numpy(float))
+    best = found[(found["q"] <= fdr) & (found["lift"] > 1)]
+    return best.sort_values(["pmi", "n"], ascending=False, ignore_index=True)
+
+
+def _attributes(taken: Sample, sql: dict[str, str], notes: list[str]) -> tuple[list[pd.DataFrame], pd.DataFrame]:
     sql["vocabulary"] = taken.sql
     rows, cells = [], []
     for name, code in attributes(taken).items():
@@ -81,18 +89,24 @@ def _attributes(here: Scope, taken: Sample, sql: dict[str, str], notes: list[str
     if not cells:
         return rows, pd.DataFrame()
     every = pd.concat(cells, ignore_index=True)
-    every["q"] = st.fdr(every["p"].to_numpy(float))
-    best = every.sort_values(["p", "value"], ascending=[True, False]).groupby(["router", "attribute"], sort=False).head(CELLS)
-    texts = words(here).rename(columns={"vocab_id": "value_id"})
-    order = ["stack", "layer", "router", "attribute", "expert", "p"]
-    best = best.merge(texts, on="value_id", how="left").sort_values(order, ignore_index=True)
-    best.loc[~best["attribute"].isin(["input id", "next id", "predicted id"]), "text"] = None
     if "input id" in set(every["attribute"]) and "predicted id" not in set(every["attribute"]):
         notes.append(
             "Nothing by predicted id: what the model predicted after each token is not in this run. Trace with --predictions "
             f"(token labels of the kind {PREDICTED}) to have it; where the model generated greedily, the next id is that."
         )
-    return rows, best.assign(null=SHUFFLE)
+    return rows, every
+
+
+def _surprising(here: Scope, every: pd.DataFrame) -> pd.DataFrame:
+    """The CELLS of each router and attribute with the least p, with the text of the ids."""
+    if every.empty:
+        return every
+    best = every.sort_values(["p", "value"], ascending=[True, False]).groupby(["router", "attribute"], sort=False).head(CELLS)
+    texts = words(here).rename(columns={"vocab_id": "value_id"})
+    order = ["stack", "layer", "router", "attribute", "expert", "p"]
+    best = best.merge(texts, on="value_id", how="left").sort_values(order, ignore_index=True)
+    best.loc[~best["attribute"].isin(["input id", "next id", "predicted id"]), "text"] = None
+    return best.assign(null=SHUFFLE)
 
 
 def _reading(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
@@ -105,7 +119,7 @@ def _reading(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
         return f"No labels to compare; {most}."
     best = info.loc[info["value"].idxmax()]
     where = f"{best['stack']} layer {best['layer']}"
-    if not (info["q"] <= fdr).any():
+    if not (info["q"] <= fdr).any() and specialists.empty:
         least = info["p"].min()
         return f"The {best['subset']} tells no more of routing than labels dealt anew to the documents (least p {least:.2g})."
     said = f"The {best['subset']} tells {best['value']:.3f} bits of an assignment beyond chance ({where}, p = {best['p']:.2g})"
@@ -126,8 +140,10 @@ def charts(answer: Answer) -> dict[str, Chart]:
     made = {}
     if len(info):
         made["information of the label"] = layers(info, "I(label; expert), bits beyond chance", answer.sql["figures"])
-        for subset, part in answer.figures("domain specialization").groupby("subset"):
-            made[f"specialization, {subset}"] = heatmap(part, f"Share of tokens of {subset} by expert", answer.sql["figures"])
+        shown = answer.figures("domain specialization")
+        what = "tokens" if len(shown) else "load"  # of labels of tokens the load is given
+        for subset, part in (shown if len(shown) else answer.figures("share of load by label")).groupby("subset"):
+            made[f"specialization, {subset}"] = heatmap(part, f"Share of {what} of {subset} by expert", answer.sql["figures"])
             if len(made) > 12:
                 break
     if len(ids):

@@ -148,10 +148,10 @@ def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
     add(name, "released code", 1, every, largest, source=code, chance=1 / experts)
     if often.any():
         add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=drawn[1][1])
-        row = rows[-1].copy()
-        row["estimator"] = "less null mean"
-        row[["value", "ci_low", "ci_high"]] = row[["value", "ci_low", "ci_high"]].sub(row["null_mean"], axis=0)
-        rows.append(row.assign(null_mean=0.0))
+        value, *null = (_bits(table[often], codes.counts[often]) for table in tables[1])
+        low, high = st.information_interval(value - np.mean(null, keepdims=True), drawn[1][1], np.array(null), common["units"])
+        row = rows[-1].assign(estimator="less null mean", value=value - np.mean(null), null_mean=0.0)
+        rows.append(row.assign(ci_low=low, ci_high=high))
     return pd.concat(rows, ignore_index=True)
 
 

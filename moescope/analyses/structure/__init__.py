@@ -19,7 +19,7 @@ from .._shared.answer import Answer, Chart, few_units, gather
 from .._shared.chart_forms import heatmap, layers
 from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
-from .coactivation import coactivation_rows
+from .coactivation import closest_pairs, coactivation_rows
 from .consistency import consistency_rows
 from .flow import paths, transitions
 from .repetition import repetition_rows
@@ -34,7 +34,7 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     notes = list(here.notes)
     taken = sample(here, notes, MOST)
     _kind, masks = _subsets(here, taken, by, notes)
-    pair_rows, pairs = coactivation_rows(taken)
+    pair_rows, cells = coactivation_rows(taken)
     path_rows, frequent = paths(taken)
     moves_sql = _moves_sql(here)
     alike, similar = likeness(here, taken, notes)
@@ -45,7 +45,8 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         )
     if not pair_rows:
         notes.append("No co-activation: no router chooses more than one expert per token.")
-    frame = gather(rows + alike)
+    frame = gather(rows + alike, cells)
+    pairs = closest_pairs(cells)
     frames = {
         "figures": frame,
         "pairs": pairs,

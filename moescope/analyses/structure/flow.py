@@ -64,17 +64,24 @@ def _informed(
     common: dict[str, Any] = {
         "source": "Shannon 1948; ExFlow 2401.08383",
         "chance": 0.0,
-        "draws": draws,
         "null_name": NULL,
         "tail": "t",
-        "bounds": (0, np.inf),
         "n": int(known.sum()),
         "units": len(np.unique(sample.unit[known])),
     }
     name = "I(expert; expert in the next layer) (bits)"
     return [
-        figures(where, name, value, estimator="plug-in", null=null, **common),
-        figures(where, name, value - null.mean(), estimator="less null mean", null=null - null.mean(), **common),
+        figures(where, name, value, estimator="plug-in", draws=draws, null=null, bounds=(0, np.inf), **common),
+        figures(
+            where,
+            name,
+            value - null.mean(),
+            estimator="less null mean",
+            draws=draws,
+            information=True,
+            null=null - null.mean(),
+            **common,
+        ),
     ]
 
 

@@ -35,6 +35,27 @@ def paint(tokens: pd.DataFrame, by: str, known: int, expert: int = 0) -> dict[st
     return _by_value(values, by, CATEGORY[0] if by == "entropy" else CATEGORY[2], max([*values, 1e-9]))
 
 
+def paint_labels(labels: Sequence[str | None]) -> dict[str, Any]:
+    """A colour for each label, the commonest ones where there are many; tokens without one have none."""
+    tally = Counter(labels)
+    known = [label for label, _ in tally.most_common() if label is not None]
+    palette = {label: CATEGORY[i] for i, label in enumerate(sorted(known[: len(CATEGORY) - (len(known) > len(CATEGORY))]))}
+    group = ["none" if label is None else label if label in palette else "other" for label in labels]
+    return _grouped(group, palette | {"other": OTHER, "none": "transparent"})
+
+
+def only(painted: dict[str, Any], keep: Sequence[bool]) -> dict[str, Any]:
+    """The same with colour for the tokens that are kept alone."""
+    count = Counter(group for group, kept in zip(painted["group"], keep, strict=True) if kept)
+    legend = [row | ({"n": count[row["expert"]]} if isinstance(row["n"], int) else {}) for row in painted["legend"]]
+    return {
+        "colour": [c if kept else "transparent" for c, kept in zip(painted["colour"], keep, strict=True)],
+        "alpha": [a if kept else 0 for a, kept in zip(painted["alpha"], keep, strict=True)],
+        "group": [g if kept else "left out" for g, kept in zip(painted["group"], keep, strict=True)],
+        "legend": [row for row in legend if row["n"]],
+    }
+
+
 def paint_depth(depths: Sequence[float], most: int) -> dict[str, Any]:
     """Colours for tokens of some depth (NaN: no router of depth looked at it), the deeper the stronger; with their legend."""
     group = ["not looked at" if d != d else f"depth {int(d)}" for d in depths]
@@ -57,8 +78,12 @@ def _by_first(tokens: pd.DataFrame, known: int) -> dict[str, Any]:
     first = [es[0] if es else None for es in tokens["experts"]]
     palette = colours(first, known)
     group = ["none" if e is None else f"expert {e}" if e in palette else "other" for e in first]
+    return _grouped(group, {f"expert {e}": c for e, c in palette.items()} | {"other": OTHER, "none": "transparent"})
+
+
+def _grouped(group: list[str], chosen: dict[str, str]) -> dict[str, Any]:
+    """Tokens by their group, of which each has its colour."""
     tally = Counter(group)
-    chosen = {f"expert {e}": c for e, c in palette.items()} | {"other": OTHER, "none": "transparent"}
     legend = [{"expert": g, "colour": chosen[g], "n": tally[g]} for g in chosen if tally[g]]
     return {
         "colour": [chosen[g] for g in group],

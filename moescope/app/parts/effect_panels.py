@@ -15,7 +15,12 @@ AWAY = "taken away"
 MOST = 40  # bars, and columns or lines of a heat map
 MORE = ["q", "load", "per_load", "kl", "rerouted", "n", "units"]
 USES = {"load": "share of assignments", "gate_mass": "share of gate mass", "mean_weight": "mean weight"}
-CONTROLS = {"none": "against the whole model", "load": "beyond experts of equal load", "random": "beyond random experts"}
+CONTROLS = {
+    "none": "against the whole model",
+    "router": "beyond the router's other experts, and other groups",
+    "load": "beyond experts of equal load",
+    "random": "beyond random experts",
+}
 Row = dict[str, Any]
 
 

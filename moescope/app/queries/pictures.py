@@ -43,6 +43,11 @@ def data_url(dataset: str | None, row: Any) -> str | None:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def kept_url(sequence: int) -> str | None:
+    """The first picture that the store keeps of a sequence: of patches that a tower sees of it."""
+    return next((_url(row["file"]) for row in store_access.rows(PICTURES, sequence)), None)
+
+
 def panels(sequence: int) -> dict[Key, dict[str, Any]]:
     """Of every picture that a sequence speaks of, by medium, frame and view: its image, and tokens down and across."""
     kept = store_access.rows(PICTURES, sequence)

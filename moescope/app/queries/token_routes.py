@@ -35,6 +35,11 @@ select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels,
        max(case when kind = 'frame' then try_cast(label as integer) end) as frame,
        max(case when kind = 'medium' then label end) as medium, max(case when kind = 'view' then label end) as view
 from token_labels where token between ? and ? group by token"""
+KINDS = """
+select kind, list(distinct label order by label) as labels from token_labels
+where token in (select token from tokens where run = ?) and label is not null and kind not in ('frame', 'predicted_id')
+group by kind order by kind <> 'role', kind"""
+ONE_KIND = "select token, min(label) as label from token_labels where kind = ? and token between ? and ? group by token"
 _ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
 from assignments a join routers r using (router) where a.token = ? and a.run = ?{step} order by r.layer, a.iteration, a.rank"""
@@ -76,6 +81,20 @@ def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, 
     if search:
         sql, params = sql + FOUND, [*params, search, search, run, search]
     return store_access.rows(f"{sql} order by s.sequence limit {limit}", *params)
+
+
+def kinds(run: int, most: int = 60) -> dict[str, list[str]]:
+    """Kinds of labels of tokens, roles first, and their values; those with more than `most` are left out."""
+    rows = store_access.rows(KINDS, run)
+    return {row["kind"]: list(row["labels"]) for row in rows if len(row["labels"]) <= most}
+
+
+def labelled(frame: pd.DataFrame, kind: str) -> pd.Series:
+    """The label of this kind of each token of a frame of `tokens`; None for none."""
+    low, high = int(frame["token"].min()), int(frame["token"].max())
+    found = store_access.frame(ONE_KIND, kind, low, high).set_index("token")["label"]
+    labels = frame["token"].map(found)
+    return labels.astype(object).where(labels.notna(), None)
 
 
 def partners(sequence: dict[str, Any], run: int) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ BY = {
     "expert": "weight of one expert",
     "entropy": "entropy of the decision",
     "margin": "margin of the decision",
+    "label": "label of the token",
 }
 Row = dict[str, Any]
 
@@ -27,7 +28,8 @@ def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
     if layer is None:
         return None
     with two:
-        by = url_state.choose("Colour", "by", list(BY), BY.__getitem__) or "first"
+        ways = [way for way in BY if way != "label" or token_routes.kinds(run["run"])]
+        by = url_state.choose("Colour", "by", ways, BY.__getitem__) or "first"
     expert = 0
     if by == "expert":
         with three:
@@ -35,6 +37,36 @@ def bar(run: Row) -> tuple[pickers.Layer, str, int, bool] | None:
     with four:
         numbers = url_state.toggle("Expert numbers", "numbers")
     return layer, by, expert, numbers
+
+
+def choose_labels(run: Row) -> None:
+    """Pickers of a kind of label of tokens, and of one of its values; nothing where no token has a label."""
+    if not (kinds := token_routes.kinds(run["run"])):
+        return
+    one, two, _ = st.columns([1.2, 1.4, 2.2], vertical_alignment="bottom")
+    with one:
+        kind = url_state.choose("Labels", "marked", list(kinds), lambda k: panels.plain(k, 40))
+    with two:
+        values = ["", *kinds[kind or next(iter(kinds))]]
+        url_state.choose("Only tokens", "only", values, lambda v: panels.plain(v, 40) if v else "all of them")
+
+
+def chosen_labels(run: Row, frame: Any) -> tuple[list[str | None], str | None]:
+    """The label of every token, of the kind that is chosen, and the value that is wanted (None: all)."""
+    if not (kinds := token_routes.kinds(run["run"])):
+        return [None] * len(frame), None
+    asked = url_state.get("marked")
+    kind = asked if asked in kinds else next(iter(kinds))
+    wanted = url_state.get("only")
+    return list(token_routes.labelled(frame, kind)), wanted if wanted in kinds[kind] else None
+
+
+def painted(run: Row, frame: Any, by: str, layer: pickers.Layer, expert: int) -> dict[str, Any]:
+    """Colours of tokens: by their routes or their labels, of all of them or of those with one label."""
+    labels, wanted = chosen_labels(run, frame)
+    by_label = by == "label"
+    found = colored_tokens.paint_labels(labels) if by_label else colored_tokens.paint(frame, by, layer.experts, expert)
+    return found if wanted is None else colored_tokens.only(found, [label == wanted for label in labels])
 
 
 def draw(
@@ -46,10 +78,12 @@ def draw(
         panels.empty("This sequence has no token", "Choose another one.")
         return
     size = (int(sequence["height"]), int(sequence["width"])) if sequence["height"] and sequence["width"] else None
-    image = pictures.data_url(run["dataset"], sequence["source_row"]) if size else None
+    image = None
+    if size:
+        image = pictures.data_url(run["dataset"], sequence["source_row"]) or pictures.kept_url(sequence["sequence"])
     data = colored_tokens.data_of(
         frame,
-        colored_tokens.paint(frame, by, layer.experts, expert),
+        painted(run, frame, by, layer, expert),
         search=url_state.get("q") or "",
         numbers=numbers,
         image=image,
@@ -77,6 +111,7 @@ def viewer(run: Row) -> None:
         panels.unrouted(run)
         return
     layer = chosen[0]
+    choose_labels(run)
     sequence = sequence_picker.find(run, layer.stack)
     if sequence is None:
         return

@@ -73,7 +73,9 @@ def ask(processor: Any, example: Example, answer: bool) -> Question:
         plain = "".join(part.get("text", own.get(part["type"], "")) for part in parts)
         return Question(Asked(plain, media, where), None, (), _kept(plain, parts, text))
     rendered, plain = _turn(processor, parts, answer, where)
-    return Question(Asked(plain, media, where), rendered, _shown([{"role": "user", "content": parts}]), _kept(plain, parts, text))
+    return Question(
+        Asked(plain, media, where), rendered, _shown([{"role": "user", "content": parts}]), _kept(plain, parts, text)
+    )
 
 
 def _shown(messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
@@ -102,7 +104,9 @@ def _check(processor: Any, example: Example, where: str) -> None:
     for medium in example.media:
         if not takes(processor, medium.kind):
             known = ", ".join(kind for kind in KINDS if takes(processor, kind))
-            raise InputError(f"{where} has {medium.kind} beside its text, which {type(processor).__name__} does not take (it takes {known})")
+            raise InputError(
+                f"{where} has {medium.kind} beside its text, which {type(processor).__name__} does not take (it takes {known})"
+            )
 
 
 def parts_of(text: str, media: Sequence[Medium], where: str) -> list[Part]:

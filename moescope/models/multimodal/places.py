@@ -194,7 +194,8 @@ def _side(pixels: tuple[int, ...], vision: Any, tokens: int) -> tuple[int, int] 
         return None
     down, across = pixels[0] // patch, pixels[1] // patch
     return next(
-        ((down // m, across // m) for m in range(1, 9) if not (down % m or across % m) and down * across == tokens * m * m), None
+        ((down // m, across // m) for m in range(1, 9) if not (down % m or across % m) and down * across == tokens * m * m),
+        None,
     )
 
 

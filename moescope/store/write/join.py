@@ -155,7 +155,18 @@ def kept_sums(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping
     return {name: projection(con, part, f"{name}_rollup", base) for name in ADDED if part.files(f"{name}_rollup")}
 
 
-_RUN = {"sequences", "pictures", "tokens", "forwards", "conditions", "pools", "logits", "decisions_long", "assignments_long", "measures"}
+_RUN = {
+    "sequences",
+    "pictures",
+    "tokens",
+    "forwards",
+    "conditions",
+    "pools",
+    "logits",
+    "decisions_long",
+    "assignments_long",
+    "measures",
+}
 _RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, MAX_WIDTH + 1)}
 
 

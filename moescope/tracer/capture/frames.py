@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...errors import ModelError
 from ..sequences.caches import Caches, made_by
 from ..sequences.generating import Calls, Choice, choice
-from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, text_shape
+from ..sequences.requests import ARGUMENT, batch_around, pieces
+from ..sequences.streams import Frame, Stream, enters, given_cache, name_images, name_text, outwards, text_shape, token_ids
 from .open_calls import OpenCalls
 
 __all__ = ["Frame", "Frames", "Stream"]
@@ -38,9 +40,13 @@ class Frames:
         self._asked: dict[Any, Stream] = {}  # the same, by what was asked
         self._calls, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
         self._choices: weakref.WeakKeyDictionary[Any, dict[str, Choice]] = weakref.WeakKeyDictionary()  # by cache and stack
+        self._runners: weakref.WeakKeyDictionary[Any, tuple[int, dict[str, int]]] = (
+            weakref.WeakKeyDictionary()
+        )  # continuous batching
         self._pictures: dict[Any, int] | None = None  # generations of pictures, while one thing is denoised
         self._here: dict[Any, int] = {}  # of those whose patches several kinds of blocks see, in the forward that is open
         self._before = next((before for site in sites if (before := getattr(site, "before", ""))), "")
+        self.refused: str | None = None  # why a forward was not recorded, should whoever runs the model keep it to himself
         self.notes: dict[str, None] = {}  # sentences on what could not be known
         self._open = OpenCalls(self._begin, closed, cut)
         self.handles = [h for m in _entrances(model, sites) for h in self._open.hook(m)]
@@ -81,8 +87,6 @@ class Frames:
             self._streams[key] = frame, stream
             if stream.note is not None:
                 self.notes[stream.note] = None
-            if "write_index" in calls[-1].inputs:
-                self.notes[_BATCHED] = None
         return self._streams[key][1]
 
     def settle(self, output: Any) -> None:
@@ -153,7 +157,21 @@ class Frames:
         finally:
             self._pictures = before
 
+    def _batched(self, calls: list[Frame], stack: str, shape: tuple[int, int]) -> Stream:
+        """A row of continuous batching. ModelError where nobody says what is in it."""
+        if (found := batch_around()) is None:
+            self.refused = _BATCHED
+            raise ModelError(_BATCHED)
+        runner, batch = found
+        if runner not in self._runners:
+            self._runners[runner] = self._caches.new(), {}
+        number, seen = self._runners[runner]
+        facts = {"kept": kept} if torch.is_tensor(kept := calls[-1].inputs.get("logits_to_keep")) else {}
+        return Stream(stack, shape, "text", number, True, token_ids(calls, shape, stack), facts, requests=pieces(batch, seen))
+
     def _text(self, calls: list[Frame], stack: str, shape: tuple[int, int]) -> Stream:
+        if ARGUMENT in calls[-1].inputs:
+            return self._batched(calls, stack, shape)
         cache = given_cache(calls)
         call = self._calls.around(self.model) if stack != "encoder" else None
         known = self._caches.known(cache, stack) if cache is not None or call is None else call.numbers.get(stack)
@@ -182,8 +200,8 @@ class Frames:
 
 
 _BATCHED = (
-    "some forwards were of continuous batching (generate_batch), where requests come and go: every step of one was stored "
-    "as a sequence of its own, all of it as prompt"
+    "this forward is of continuous batching (generate_batch), and this version of Transformers does not say which requests are "
+    "in it, so its tokens cannot be named; trace generate instead"
 )
 _UNSEEN = (
     "some forwards went on with a cache that was filled where this trace did not look: their sequences, and the positions in "

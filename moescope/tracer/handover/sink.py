@@ -121,7 +121,9 @@ class Sink:
                 sequences.append(named.live.sequences)
                 keys[id(stream)] = tokens.reshape(-1)
                 if "predicted" in own:
-                    self.writer.add("token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"]))
+                    self.writer.add(
+                        "token_labels", _predicted(np.where(named.fresh, tokens, -1), own["predicted"], own.get("kept"))
+                    )
             count = distinct([keys[id(stream)] for stream in forward.streams])
             loss = {"loss": np.float32(shared["loss"])} if "loss" in shared else {}
             row = {"forward": first + place, "tokens": count, **(forward.row or {}), **loss}
@@ -234,9 +236,9 @@ def _means(arrays: dict[str, np.ndarray], score: str | None, tokens: np.ndarray)
     return {"mean_probability": mean_probabilities(arrays["logits"], score, tokens >= 0)}
 
 
-def _predicted(keys: np.ndarray, ids: np.ndarray) -> dict[str, Any]:
-    """Token labels: what comes next by the model's head, for the last places of each sequence."""
-    tokens = keys[:, keys.shape[1] - ids.shape[1] :]
+def _predicted(keys: np.ndarray, ids: np.ndarray, kept: np.ndarray | None) -> dict[str, Any]:
+    """Token labels: what comes next by the model's head, for the places that were `kept` for it, else for the last ones."""
+    tokens = keys[:, keys.shape[1] - ids.shape[1] :] if kept is None or kept.size != ids.shape[1] else keys[:, kept]
     real = tokens >= 0
     labels = [str(i) for i in ids[real].tolist()]
     return {"token": tokens[real], "kind": ["predicted_id"] * len(labels), "label": labels}

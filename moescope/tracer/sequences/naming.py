@@ -6,7 +6,6 @@ again.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -15,8 +14,10 @@ from .cached_sequences import CachedSequences
 from .generating import Call
 from .image_patches import in_blocks
 from .layouts import placed
+from .named import Named
 from .packing import documents
 from .padding import real_places
+from .requests import Requests
 from .streams import Stream
 
 _KEPT = 64  # generations that are remembered
@@ -24,64 +25,11 @@ _FEW = 8  # ids that are compared one by one
 _NONE = np.empty(0, np.int64)
 
 
-@dataclass(eq=False)
-class Named:
-    """Of every place (sequences, places) of one stream."""
-
-    live: CachedSequences
-    real: np.ndarray  # no padding
-    fresh: np.ndarray  # of these, not run before
-    sequence: np.ndarray
-    position: np.ndarray
-    generated: np.ndarray
-    unit: np.ndarray  # the number of its sequence among those that began together
-    again: np.ndarray | None = None  # keys of the first places, which were run before
-    begun: np.ndarray | None = None  # (units,) tokens of every sequence that begins here
-    packed: np.ndarray | None = None  # (units,) the row of each, where rows hold several
-    rejected: np.ndarray = field(default_factory=_NONE.copy)  # keys of drafts that were thrown away
-
-    @property
-    def decodes(self) -> bool:
-        """Whether a forward runs generated tokens only, beside what it runs again."""
-        new = self.fresh if self.fresh.any() else ~self.real
-        return bool(new.any()) and bool(self.generated[new].all())
-
-    def keys(self, take: Callable[[int], int]) -> np.ndarray:
-        """(sequences, places) a key of every token: new by `take`, that of before where it is run again, -1 for padding."""
-        count = int(self.fresh.sum())
-        first = take(count)
-        keys = np.full(self.real.shape, -1, np.int64)
-        keys[self.fresh] = np.arange(first, first + count)
-        if self.again is not None:
-            keys[:, : self.again.shape[1]] = self.again
-        return keys
-
-    def stored(self, keys: np.ndarray) -> np.ndarray:
-        """Keys of the rows that are stored, else -1: beams run a token that they have in common in each of their rows."""
-        if self.again is None or not self.live.reordered:
-            return keys
-        found = np.full(keys.shape, -1, np.int64)
-        _, first = np.unique(keys, return_index=True)
-        found.reshape(-1)[first] = keys.reshape(-1)[first]
-        return found
-
-    def fed(self, keys: np.ndarray, ids: np.ndarray | None, keep: bool) -> None:
-        """Keys (sequences, places) were given, -1 for padding; `keep`: they may be run again."""
-        new = keys if self.again is None else keys[:, self.again.shape[1] :]
-        self.live.fed(new)
-        if self.packed is not None and self.begun is not None:
-            self.live.counts = self.begun[self.live.unit].astype(np.int64)
-        if not keep:
-            self.live.whole = None
-        elif new.shape[1]:  # else more places than these may be known
-            self.live.whole = keys if ids is None else ids, keys, self.sequence
-
-
 class Sequences:
     """Sequences by generation; `take` gives so many new numbers."""
 
     def __init__(self, take: Callable[[int], int], stops: tuple[set[int], set[int]]) -> None:
-        self._take = take
+        self._take, self._requests = take, Requests(take)
         self._stops = _arrays(stops)
         self._only_pads = np.setdiff1d(*reversed(self._stops))
         self._live: dict[int, CachedSequences] = {}
@@ -91,6 +39,8 @@ class Sequences:
 
     def name(self, stream: Stream, arrays: Mapping[str, np.ndarray]) -> Named:
         """Name the places of a stream; `arrays` are its ids, facts and events. Call once a forward, then `fed`."""
+        if stream.requests is not None:
+            return self._requests.name(stream.generation, stream.requests, stream.shape[1])
         ids = arrays.get("ids")
         past = int(arrays["past"]) if "past" in arrays else stream.past
         live = self._live.get(stream.generation) if stream.continues else None
@@ -114,7 +64,7 @@ class Sequences:
 
     def notes(self) -> list[str]:
         """Sentences on what could not be told from the ids, and on what was run more than once."""
-        found = []
+        found = self._requests.notes()
         if self._unsure:
             found.append(
                 f"{self._unsure} forwards outside generate went on with a cache by single tokens that are not the model's "

@@ -11,10 +11,10 @@ FRAMES = 32  # of a film that are kept
 Columns = dict[str, list[Any]]
 
 
-def kept_pictures(keys: np.ndarray, infos: Sequence[Any], most: int) -> Columns:
-    """Rows of table `pictures` for sequences that begin, `most` at the most."""
+def kept_pictures(begun: Sequence[tuple[int, Any]], most: int) -> Columns:
+    """Rows of table `pictures` for sequences that begin (key, what is known of it), `most` at the most."""
     found: Columns = {name: [] for name in ("sequence", "medium", "frame", "view", "height", "width", "file")}
-    for key, info in zip(keys, infos):
+    for key, info in begun:
         for (name, frame, view), pixels in _pixels(info):
             if len(found["file"]) >= most:
                 return found
@@ -46,5 +46,7 @@ def _pixels(info: Any) -> Iterator[tuple[tuple[str, int | None, str | None], np.
 def _frames(info: Any, number: int) -> int:
     """How many frames a film's tokens have."""
     pieces = info.pieces
+    if pieces is None:
+        return 1
     own = pieces.frame[(pieces.unit == 2) & (pieces.medium == number)]
     return int(own.max()) + 1 if own.size and own.max() >= 0 else 1

@@ -19,6 +19,7 @@ from .image_patches import image_facts
 from .layouts import Layout, layout_of
 from .packing import packing_facts
 from .padding import mask_facts
+from .requests import Piece
 
 TIMES = {"timestep", "timesteps", "t", "sigma", "sigmas"}
 LATENTS = ("hidden_states", "sample", "latents", "x", "noisy_latents")
@@ -61,6 +62,7 @@ class Stream:
     media: dict[str, int] = field(default_factory=dict)  # vocabulary ids that stand for images, videos, sound
     merge: int = 1  # patches across that became one token
     layout: Layout | None = None  # where patches, text and padding lie in pictures
+    requests: list[Piece] | None = None  # what a row of continuous batching holds
     units: int = 0  # sequences that began: one a row, or one a document
     packed: Any = None  # the row of each, where rows hold several
     events: list[Event] = field(default_factory=list)  # what happened to the cache since the last call
@@ -79,6 +81,8 @@ def name_text(
     stream.facts = masks | ({"past": past} if torch.is_tensor(past) else {})
     if not stream.continues:
         stream.facts |= packing_facts(calls[-1].inputs, shape)
+    if torch.is_tensor(kept := calls[-1].inputs.get("logits_to_keep")) and kept.dim() == 1:
+        stream.facts["kept"] = kept
     stream.trailing_pad = _pad(calls, stack)
     stream.media, stream.merge, facts = image_facts(calls, shape, call)
     stream.facts |= facts

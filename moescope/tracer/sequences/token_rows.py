@@ -1,7 +1,6 @@
 """Name every row: which token of which sequence it is, and which rows are padding. Runs on the writing thread."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,45 +8,13 @@ import numpy as np
 from ...store import RunWriter
 from .generating import stops
 from .image_patches import UNITS, in_text, patches, sizes
-from .naming import Named, Sequences, among
+from .named import Named
+from .naming import Sequences, among
 from .pictures import kept_pictures
+from .requests import OfRequests
+from .sequence_info import SequenceInfo, infos_of, made, told
 from .streams import Stream
-from .told_pieces import of_pictures, told
-
-
-@dataclass(frozen=True)
-class SequenceInfo:
-    """What is known of a sequence beside its tokens; `words` and `token_labels` go with its tokens, padding left out, and say
-    nothing of those that come behind, of which each that the model makes has `made_labels`."""
-
-    source: str | None = None
-    row: int = 0
-    part: int = 0
-    document: str | None = None
-    text: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    words: Sequence[int | None] = ()
-    word_labels: Sequence[Mapping[str, str]] = ()  # by word number
-    token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
-    made_labels: Mapping[str, str] = field(default_factory=dict)
-    pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
-    media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
-    shown: dict[Any, Any] = field(default_factory=dict)  # them as the model saw them, where they were cropped or cut: once it is fed
-
-    @property
-    def told(self) -> int:
-        """Of how many tokens, from the first on, something is known."""
-        return max(map(len, (self.words, *self.token_labels.values())))
-
-    def labels_of(self, token: int) -> Iterator[tuple[str, str]]:
-        """(kind, label) of a token: of its word, and its own."""
-        word = self.words[token] if token < len(self.words) else None
-        if word is not None and word < len(self.word_labels):
-            yield from self.word_labels[word].items()
-        for kind, values in self.token_labels.items():
-            value = values[token] if token < len(values) else None
-            if value is not None:
-                yield kind, value
+from .told_pieces import told_pieces
 
 
 class Identity:
@@ -84,9 +51,11 @@ class Identity:
         self._reject(named.rejected)
         if named.begun is not None:
             self._sequences(stream, named, arrays)
+        if isinstance(named, OfRequests):
+            self._unrun(named)
         ids = arrays.get("ids")
         if named.live.said is not stream.infos and named.packed is None:
-            named.live.tell(stream.infos, _infos(stream, stream.shape[0])[0])
+            named.live.tell(stream.infos, infos_of(stream, stream.shape[0])[0])
         keys = self._tokens(stream, named, ids, arrays)
         named.fed(keys, ids, stream.reruns)
         return named.stored(keys), named
@@ -106,10 +75,11 @@ class Identity:
         """Rows of the sequences that begin."""
         assert named.begun is not None
         size = len(named.begun)
-        first = int(named.sequence[0, 0] - named.unit[0, 0])
+        first = named.first_begun()
         keys = np.arange(first, first + size)
         stream.packed = named.packed
-        infos, beams = _infos(stream, size)
+        infos, beams = infos_of(stream, size)
+        infos = [SequenceInfo(source=name) for name in named.names] or infos
         self.writer.add(
             "sequences",
             {
@@ -127,9 +97,10 @@ class Identity:
                 **sizes(stream, arrays),
             },
         )
-        if self._pictures > 0 and (columns := kept_pictures(keys[beams == 0], [i for i, b in zip(infos, beams) if not b], self._pictures))["file"]:
-            self._pictures -= len(columns["file"])
-            self.writer.add("pictures", columns)
+        if self._pictures > 0 and any(info.media for info in infos):
+            shown = kept_pictures([(key, info) for key, info, beam in zip(keys, infos, beams) if beam == 0], self._pictures)
+            self._pictures -= len(shown["file"])
+            self.writer.add("pictures", shown)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
         if labels:
             sequence, kind, label = map(list, zip(*labels))
@@ -152,11 +123,23 @@ class Identity:
         else:
             columns |= {"unit": stream.kind, "special": False}
         columns |= self._words(stream, named, row, place, token)
-        self._made(named, row, place, token)
+        self._label(made(named, row, place, token))
         if named.live.reordered:
             columns["parent"] = _parents(keys, named.live.last, row, place)
         self.writer.add("tokens", columns)
         return keys
+
+    def _unrun(self, named: OfRequests) -> None:
+        """Tokens of requests that were run as those of others, which alone have their decisions, or that nobody saw."""
+        for owner, piece in named.unrun:
+            vocab = np.array(piece.missing, np.int64)
+            places = np.arange(piece.past - len(vocab), piece.past)
+            token = self.writer.take("token", len(vocab)) + np.arange(len(vocab))
+            owner.keys[places[0] : piece.past] = token.tolist()
+            columns = {"token": token, "position": places, "vocab_id": vocab, "special": among(vocab, self.special)}
+            more = {"generated": places >= piece.prompt, "sequence": np.full(len(vocab), owner.sequence), "unit": "text"}
+            self.writer.add("tokens", columns | more)
+            self._vocab(vocab)
 
     def _pictured(
         self, stream: Stream, named: Named, columns: dict[str, Any], ids: Any, arrays: Mapping[str, np.ndarray],
@@ -164,7 +147,7 @@ class Identity:
     ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        known = told(named, row, place)
+        known = told_pieces(named, row, place)
         if cells is None and known is None:
             return {}
         import pyarrow as pa
@@ -191,33 +174,11 @@ class Identity:
 
     def _words(self, stream: Stream, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> dict[str, Any]:
         """The words that prompts' tokens are of; their labels and the tokens' own are added."""
-        live, position = named.live, named.position[row, place]
-        if named.packed is not None:
-            infos, which, places = _infos(stream, stream.units)[0], named.unit[row, place], position
-            known = np.array([p < infos[n].told for n, p in zip(which, places)], bool)
-        else:
-            infos, which, places = live.infos, row, position - live.since[row]
-            known = position < live.until[row]
-        if not known.any():
-            return {}
-        words = [infos[n].words[p] if there and p < len(infos[n].words) else None for there, n, p in zip(known, which, places)]
-        labels = [
-            (int(t), kind, label)
-            for there, n, p, t in zip(known, which, places, token)
-            if there
-            for kind, label in infos[n].labels_of(int(p))
-        ]
+        words, labels = told(stream, named, row, place, token)
         self._label(labels)
         import pyarrow as pa
 
         return {"word": pa.array(words, pa.uint32())} if any(word is not None for word in words) else {}
-
-    def _made(self, named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> None:
-        """Labels of tokens that the model made."""
-        infos = named.live.infos
-        if named.packed is None and any(info.made_labels for info in infos):
-            made = named.generated[row, place]
-            self._label([(int(t), *one) for n, t in zip(row[made], token[made]) for one in infos[n].made_labels.items()])
 
     def _label(self, labels: list[tuple[int, str, str]]) -> None:
         """Write (token, kind, label)."""
@@ -238,21 +199,6 @@ def distinct(keys: Sequence[np.ndarray]) -> int:
     """How many tokens a forward has, of which several streams may hold the same."""
     whole = keys[0] if len(keys) == 1 else np.unique(np.concatenate(keys)) if keys else np.empty(0)
     return int((whole >= 0).sum())
-
-
-def _infos(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:
-    """An info for each sequence, repeated for beams where there are several rows for each; of a packed row the labels."""
-    infos = stream.infos or []
-    if stream.kind == "image":
-        infos = of_pictures(infos, size)
-    rows = stream.packed
-    if rows is not None and len(infos) == stream.shape[0] != size:
-        bare: dict[str, Any] = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
-        return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
-    times = size // len(infos) if infos and size % len(infos) == 0 else 0
-    if not times or (rows is not None and times > 1):
-        return [SequenceInfo() for _ in range(size)], np.zeros(size, np.int32)
-    return [info for info in infos for _ in range(times)], np.tile(np.arange(times, dtype=np.int32), len(infos))
 
 
 def _real(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

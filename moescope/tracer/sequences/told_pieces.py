@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .naming import Named
+from .named import Named
 
 
-def told(named: Named, row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, ...] | None:
+def told_pieces(named: Named, row: np.ndarray, place: np.ndarray) -> tuple[np.ndarray, ...] | None:
     """(tokens,) unit, frame, y and x; unit -1 where nothing is said. None where nothing is said of any.
 
     Frames are labels that come with the sequence, and so they are -1 here.
@@ -35,6 +35,6 @@ def of_pictures(infos: Sequence[Any], size: int) -> list[Any]:
     """What is known of the pictures and films of texts, one for each, where a tower sees so many of them; else the texts' own."""
     if not any(info.media for info in infos):
         return list(infos)
-    bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "made_labels": {}, "pieces": None, "media": ()}
-    each = [replace(info, **bare) for info in infos for medium in info.media if medium.kind != "audio"]
+    bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "made_labels": {}, "pieces": None, "shown": {}}
+    each = [replace(info, media=(medium,), **bare) for info in infos for medium in info.media if medium.kind != "audio"]
     return each if len(each) == size else []

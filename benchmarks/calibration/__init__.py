@@ -1,0 +1,1 @@
+"""Whether what the analyses say of chance is so: worlds without structure, asked through the public API."""

@@ -1,0 +1,62 @@
+"""What an analysis claims of a world in which nothing is to be claimed, and whether its intervals hold the truth."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moescope import analyses
+from moescope.errors import AnalysisError
+from moescope.store import Store
+
+LEVEL = 0.05
+CONTRAST = "for contrast"
+TRUE: dict[str, tuple[str, ...]] = {  # what is so in a world, by words of the figure, its subset or frame
+    "tilt": ("load", "CV", "Gini", "MaxVio", "experts", "importance"),
+    "tokens": ("load", "CV", "Gini", "MaxVio", "experts", "importance", "input id", "in the next layer", "path", "co-activation", "pairs"),
+    "topics": ("load", "CV", "Gini", "MaxVio", "experts", "importance", "input id", "in the next layer", "path", "co-activation", "pairs",
+               "token and upos"),
+}  # fmt: skip
+
+
+def claims(answer: analyses.Answer, world: str) -> list[str]:
+    """Figures and rows of other frames with q <= .05 that are not true in the world and not marked as a contrast."""
+    found = []
+    for name, frame in answer.frames.items():
+        if "q" not in frame or not len(frame):
+            continue
+        some = frame[frame["q"].astype(float) <= LEVEL]
+        words = (some["name"] + " " + some["subset"].astype(str)) if "name" in some else pd.Series(name, index=some.index)
+        if "attribute" in some:
+            words = words + " " + some["attribute"]
+        if "null" in some:
+            words = words[~some["null"].astype(str).str.contains(CONTRAST)]
+        found += [w for w in words if not any(true in w for true in TRUE.get(world, ()))]
+    return found
+
+
+def covered(answer: analyses.Answer, world: str, experts: int) -> dict[str, tuple[int, int]]:
+    """{figure: (intervals that hold the truth, intervals)} for figures whose truth is known in the world."""
+    frame, found = answer.frames["figures"], {}
+    frame = frame[frame["ci_low"].notna() & (frame["units"] >= 24)]
+    truth = pd.Series(np.nan, index=frame.index)
+    if world in ("equal", "short", "many", "most", "short, leaning"):
+        even = frame["name"].isin(
+            ["share of load by label", "share of load", "repetition, first choice", "frequency", "gate mass"]
+        )
+        truth[even] = 1 / experts
+    corrected = frame["estimator"].isin(["less null mean", "corrected"]) & ~frame["null"].str.contains(CONTRAST)
+    corrected &= ~frame["subset"].astype(str).isin(["input id"]) & ~frame["name"].str.contains("in the next layer")
+    truth[corrected] = 0.0
+    for name, rows in frame[truth.notna()].groupby("name"):
+        inside = (rows["ci_low"] <= truth[rows.index]) & (truth[rows.index] <= rows["ci_high"])
+        found[str(name)] = int(inside.sum()), len(rows)
+    return found
+
+
+def ask(store: Store, name: str, **options: Any) -> analyses.Answer | None:
+    """The answer, None where the analysis has nothing to say of the world."""
+    try:
+        return analyses.run(name, store, **options)
+    except AnalysisError:
+        return None
