@@ -60,7 +60,7 @@ def _undecoded(data: Any) -> Any:
     """With pictures, sound and video as bytes or paths: they are decoded when they are asked for."""
     for name, kind in (data.features or {}).items():
         for inner in (kind, getattr(kind, "feature", None)):
-            if type(inner).__name__ in ("Image", "Audio", "Video") and inner.decode:
+            if inner is not None and type(inner).__name__ in ("Image", "Audio", "Video") and inner.decode:
                 plain = replace(inner, decode=False)
                 data = data.cast_column(name, plain if inner is kind else type(kind)(plain))
     return data

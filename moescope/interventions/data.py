@@ -88,8 +88,8 @@ class Batches:
             raise InputError(f"run {self.run} of {store.path} was given no token ids, so its inputs cannot be made again")
         if seen := sorted(units & {"image", "video", "audio"}):
             raise InputError(
-                f"run {self.run} of {store.path} is of texts with {' and '.join(seen)}, which a store does not hold; ablate a run "
-                "of texts alone"
+                f"run {self.run} of {store.path} is of texts with {' and '.join(seen)}, which a store does not hold; ablate a "
+                "run of texts alone"
             )
         if "patch" in units and data is None:
             raise InputError(f"run {self.run} of {store.path} is of images, which a store does not hold: say which with --data")

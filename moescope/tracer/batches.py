@@ -21,8 +21,8 @@ from ..store.write.change import check_target, try_clean_up
 from .batching import Batch, Reached, all_rows, batches_of
 from .drawing import Asked, Drawn
 from .feeding import override, pad_id, run_batch
-from .media_feeding import to_prove_on
 from .going_on import go_on, key_of, origin, resumable, whole_run
+from .media_feeding import to_prove_on
 from .options import Options
 from .session import Tracer
 from .together import agree
@@ -61,11 +61,11 @@ def trace(
 ) -> int:
     """Trace `model` over `inputs` into `store`; gives the run's number there.
 
-    `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`, or its `processor`). `inputs`: what
-    `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in memory a list or generator of texts, of
-    dicts, of conversations or of token ids, a dict of columns, a pandas, polars or Arrow table, a data set. A store that exists gets one more
-    run; `overwrite` begins it anew, `resume` goes on with the same trace where it was cut off or interrupted, and leaves it
-    alone if it is complete.
+    `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`, or its `processor`
+    for texts with media). `inputs`: what `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in
+    memory a list or generator of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars or
+    Arrow table, a data set. A store that exists gets one more run; `overwrite` begins it anew, `resume` goes on with the same
+    trace where it was cut off or interrupted, and leaves it alone if it is complete.
     A folder of a diffusers pipeline takes texts as prompts, one at a time.
     `max_tokens`, `limit`: stop after so many tokens or examples. `batch_tokens`: batches of so many tokens with their padding,
     instead of `batch_size` sequences; of a group of batches the shorter windows run first. `stream`: nothing of the inputs is

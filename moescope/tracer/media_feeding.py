@@ -61,9 +61,8 @@ def said_of_media(loaded: Loaded, batch: Sequence[Window]) -> Iterator[None]:
     except (ValueError, IndexError, KeyError, TypeError) as error:  # what models raise where features and tokens do not fit
         rows = ", ".join(f"{window.info.source}, row {window.info.row}" for window in batch if window.asked is not None)
         more = "; try --batch-size 1" if len(batch) > 1 else ""
-        raise ModelError(
-            f"{loaded.name} fails on what {type(loaded.own_processor()).__name__} makes of {one_line(rows)} ({said(error)}){more}"
-        ) from error
+        made = type(loaded.own_processor()).__name__
+        raise ModelError(f"{loaded.name} fails on what {made} makes of {one_line(rows)} ({said(error)}){more}") from error
 
 
 def _rows(

@@ -1,4 +1,4 @@
-"""A record with pictures, video or sound → one window: its ids as the model's own processor makes them, and what each token is."""
+"""A record with pictures, video or sound → one window: ids by the model's own processor, and what each token is."""
 
 from dataclasses import replace
 from typing import Any
@@ -23,7 +23,7 @@ def seen(
 ) -> tuple[SequenceInfo, list[int], Any, bool, Any]:
     """What is known of the window, its ids, what the processor is asked, whether labels could not be placed, and bare spans.
 
-    InputError naming the record where the model has no processor, the processor fails, or the record is too long to be run whole.
+    InputError naming the record where the model has no processor, the processor fails, or the record is too long.
     """
     where = f"{example.source}, row {example.row}"
     processor = loaded.own_processor()
@@ -41,8 +41,8 @@ def seen(
     ids = array(batch["input_ids"])[0].tolist()
     if len(ids) > limit:
         raise InputError(
-            f"{where} is {len(ids)} tokens with its {example.media[0].kind}s, which cannot be cut into windows, and {limit} are "
-            "the most; give less or smaller ones"
+            f"{where} is {len(ids)} tokens with its {example.media[0].kind}s, which cannot be cut into windows, and {limit} "
+            "are the most; give less or smaller ones"
         )
     found = pieces(processor, getattr(loaded.model, "config", None), question.asked, batch)
     offsets = _offsets(batch) if fast else None
@@ -66,7 +66,7 @@ def piece_labels(found: Pieces) -> dict[str, list[str | None]]:
 
 
 def _offsets(batch: Any) -> Offsets | None:
-    """Where each token stands in the text that was asked, its media being one word each; None where the batch does not say it."""
+    """Where each token stands in the text that was asked, media being one word each; None where the batch does not say."""
     if "offset_mapping" not in batch:
         return None
     offsets = array(batch["offset_mapping"])[0].astype(np.int64)

@@ -28,8 +28,8 @@ from .options import Options
 from .progress import RunProgress
 from .sequences.conditions import conditions, kept
 from .sequences.generating import stops
-from .sequences.streams import in_order
 from .sequences.sequence_info import SequenceInfo
+from .sequences.streams import in_order
 from .training_steps import TrainingSteps
 
 

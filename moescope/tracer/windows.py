@@ -91,8 +91,7 @@ def _windows(loaded: Loaded, example: Example, limit: tuple[int, int], generate:
         info, ids, asked, unplaced, bare = seen(loaded, example, _info(example, 0), whole, generate)
         yield Window(info, ids=ids, asked=asked, unplaced=unplaced, bare=bare)
         return
-    for window in _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut):
-        yield window
+    yield from _talk(loaded, example, cut, generate) if example.messages else _text(loaded, example, cut)
 
 
 def _prompts(loaded: Loaded, example: Example) -> Iterator[Window]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers as hf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
 from moescope.models import tiny
 
 IDS = {  # after 256 bytes
@@ -14,12 +15,12 @@ IDS = {  # after 256 bytes
     "<vbegin>": 264, "<vend>": 265, "<abegin>": 266, "<aend>": 267, "<patch>": 268, "<|tile_x_separator|>": 269,
     "<|tile_y_separator|>": 270, "<user>": 271, "<assistant>": 272,
 }  # fmt: skip
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": 288, "hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "num_experts": 8, "num_experts_per_tok": 2,
     "max_position_embeddings": 2048, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 258,
 }  # fmt: skip
-MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
+MROPE: dict[str, Any] = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}}
 EYES = {
     "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2,
     "out_hidden_size": 32,
@@ -45,8 +46,8 @@ class Family:
     takes: tuple[str, ...]
 
 
-def tokenizer(spelled: dict[str, str] | None = None, **names: str) -> Any:
-    """One token a byte; `names` are what a family calls its special tokens, `spelled` how it writes them, where that is fixed."""
+def tokenizer(spelled: Any = None, **names: str) -> Any:
+    """One token a byte; `names`: what a family calls its special tokens, `spelled`: how it writes them, where that is fixed."""
     alphabet = {symbol: place for place, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     made = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -103,10 +104,12 @@ def _glm_sees() -> Any:
         "<vend>": "<|end_of_video|>",
     }  # fmt: skip
     words = tokenizer(spelled, image_token="<image>", video_token="<video>")
-    edges = [(spelled["<vbegin>"], spelled["<begin>"]), (spelled["<vend>"], spelled["<end>"])]
+    either = "{{% if p.type == 'video' %}}{}{{% else %}}{}{{% endif %}}"
+    edges = either.format(spelled["<vbegin>"], spelled["<begin>"]), either.format(spelled["<vend>"], spelled["<end>"])
     return hf.Glm4vProcessor(
-        hf.Glm4vImageProcessor(**CUT, size=EDGES), words, hf.Glm4vVideoProcessor(**CUT, size=EDGES | {"longest_edge": 4 * 4096}),
-        chat_template=template(*(f"{{% if p.type == 'video' %}}{v}{{% else %}}{i}{{% endif %}}" for v, i in edges)),
+        hf.Glm4vImageProcessor(**CUT, size=EDGES), words,
+        hf.Glm4vVideoProcessor(**CUT, size=EDGES | {"longest_edge": 4 * 4096}),
+        chat_template=template(*edges),
     )  # fmt: skip
 
 
@@ -259,8 +262,8 @@ def _llava() -> Any:
 def _llava_sees() -> Any:
     pixels = {"size": {"shortest_edge": 24}, "crop_size": {"height": 24, "width": 24}}
     return hf.LlavaProcessor(
-        hf.CLIPImageProcessor(**pixels), tokenizer(image_token="<image>"), patch_size=4, vision_feature_select_strategy="default",
-        num_additional_image_tokens=1, chat_template=template(),
+        hf.CLIPImageProcessor(**pixels), tokenizer(image_token="<image>"), patch_size=4,
+        vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template(),
     )  # fmt: skip
 
 

@@ -35,9 +35,10 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(store: Any, run: int) -> list[list[tuple[Any, ...]]]:
     """Of every sequence (id, generated, unit, modality, medium, frame, y, x, view) by position."""
     query = """
-select t.sequence, t.vocab_id, t.generated, t.unit, max(l.label) filter (kind = 'modality'), max(l.label) filter (kind = 'medium'),
-  max(l.label) filter (kind = 'frame'), t.y, t.x, max(l.label) filter (kind = 'view')
-from tokens t join sequences s using (sequence) left join token_labels l using (token) where t.run = ? and stack = 'decoder' group by t.sequence, t.position, t.vocab_id, t.generated, t.unit, t.y, t.x
+select t.sequence, t.vocab_id, t.generated, t.unit, max(l.label) filter (kind = 'modality'),
+  max(l.label) filter (kind = 'medium'), max(l.label) filter (kind = 'frame'), t.y, t.x, max(l.label) filter (kind = 'view')
+from tokens t join sequences s using (sequence) left join token_labels l using (token)
+where t.run = ? and stack = 'decoder' group by t.sequence, t.position, t.vocab_id, t.generated, t.unit, t.y, t.x
 order by t.sequence, t.position"""
     found: dict[int, list[tuple[Any, ...]]] = {}
     for sequence, *token in store.rows(query, [run]):
@@ -77,15 +78,13 @@ def test_pictures_are_kept(family: str, traced: Path) -> None:
         pytest.skip("torchvision is not beside the environment: make lays it there")
     with moescope.open(traced / f"{family}.duckdb") as store:
         kept = store.rows('select sequence, medium, frame, "view" from pictures order by all')
-        there = store.rows(
-            "select distinct t.sequence, m.label, try_cast(f.label as int), v.label from tokens t join token_labels m on m.token = t.token "
-            "and m.kind = 'medium' left join token_labels f on f.token = t.token and f.kind = 'frame' "
-            "left join token_labels v on v.token = t.token and v.kind = 'view' "
-            "where t.unit <> 'audio' order by all"
-        )
-        towers = store.rows(
-            "select p.sequence, medium, frame, \"view\" from pictures p join sequences using (sequence) where stack = 'vision'"
-        )
+        there = store.rows("""
+select distinct t.sequence, m.label, try_cast(f.label as int), v.label from tokens t
+join token_labels m on m.token = t.token and m.kind = 'medium'
+left join token_labels f on f.token = t.token and f.kind = 'frame'
+left join token_labels v on v.token = t.token and v.kind = 'view' where t.unit <> 'audio' order by all""")
+        towers = store.rows("""
+select p.sequence, medium, frame, "view" from pictures p join sequences using (sequence) where stack = 'vision'""")
     assert [row for row in kept if row not in towers] == there
     assert kept
 

@@ -16,7 +16,7 @@ from PIL import Image
 import moescope
 from moescope import analyses
 from moescope.cli import main
-from moescope.errors import InputError, MoescopeError, ModelError
+from moescope.errors import InputError, ModelError, MoescopeError
 from moescope.inputs import read
 from moescope.interventions.data import Batches
 from moescope.models.loading import Loaded
@@ -210,31 +210,41 @@ def told_by(processor: Any, talk: str, words: Any = None) -> Any:
 
 
 ONE = [{"text": "fine"}, {"text": "see", "image": WIDE}]
-BAD: dict[str, tuple[list[dict[str, Any]], Callable[[Any], dict[str, Any]], str]] = {
-    "no processor": (ONE, lambda p: {"processor": None, "tokenizer": p.tokenizer},
-                     "inputs, row 1 has an image beside its text, and LlavaForConditionalGeneration was given without a processor; "
-                     "give its processor, or texts alone (--no-media)"),
-    "no ears": ([{"text": "hear", "audio": np.zeros(10)}], lambda p: {},
-                "inputs, row 0 has audio beside its text, which LlavaProcessor does not take (it takes image)"),
-    "more words": ([{"text": "<image> <image>", "image": WIDE}], lambda p: {},
-                   "inputs, row 0: its text speaks of 2 images and there are 1; make them alike"),
-    "less words": ([{"text": "<image>", "images": [WIDE, SMALL]}], lambda p: {},
-                   "inputs, row 0: its text speaks of 1 images and there are 2; make them alike"),
-    "broken picture": ([{"text": "a", "image": b"x"}], lambda p: {},
-                       "inputs, row 0, image 0 is not an image that Pillow can read: repair it or leave it out."),
-    "zero size": ([{"text": "a", "image": WIDE[:0]}], lambda p: {}, "inputs, row 0, image 0 has no pixels: it is 40 × 0; leave it "
-                  "out"),
-    "a processor that fails": (ONE, lambda p: {"processor": Failing(p)},
-                               "inputs, row 1: Failing fails (RuntimeError: mean must have 1 elements if it is an iterable, got 3)"
-                               "; leave it out"),
-    "a template that fails": (ONE, lambda p: {"processor": told_by(p, "{{ raise_exception('no') }}")},
-                             "inputs, row 1: the chat template of LlavaProcessor fails ("),
-    "too long": (ONE, lambda p: {"max_length": 20}, "inputs, row 1 is 41 tokens with its images, which cannot be cut into windows,"
-                 " and 20 are the most; give less or smaller ones"),
-    "ids": ([{"input_ids": [1, 2], "image": WIDE}], lambda p: {}, "inputs, row 0 has ids and images, of which no processor makes "
-            "inputs; give its text"),
-    "no processor at all": (ONE, lambda p: {"processor": p.image_processor}, "the processor is CLIPImageProcessorPil, which makes "
-                            "no inputs of texts with media; give its own"),
+NONE = "inputs, row 1 has an image beside its text, and LlavaForConditionalGeneration was given without a processor; give its "
+DECODED = "inputs, row 0, image 0 is not an image that Pillow can read: repair it or leave it out."
+FAILED = "inputs, row 1: Failing fails (RuntimeError: mean must have 1 elements if it is an iterable, got 3); leave it out"
+LONG = "inputs, row 1 is 41 tokens with its images, which cannot be cut into windows, and 20 are the most; give less or smaller"
+OTHER = "the processor is CLIPImageProcessorPil, which makes no inputs of texts with media; give its own"
+Case = tuple[list[dict[str, Any]], Callable[[Any], dict[str, Any]], str]
+BAD: dict[str, Case] = {
+    "no processor": (ONE, lambda p: {"processor": None, "tokenizer": p.tokenizer}, NONE),
+    "no ears": (
+        [{"text": "hear", "audio": np.zeros(10)}], lambda p: {},
+        "inputs, row 0 has audio beside its text, which LlavaProcessor does not take (it takes image)",
+    ),
+    "more words": (
+        [{"text": "<image> <image>", "image": WIDE}], lambda p: {},
+        "inputs, row 0: its text speaks of 2 images and there are 1; make them alike",
+    ),
+    "less words": (
+        [{"text": "<image>", "images": [WIDE, SMALL]}], lambda p: {},
+        "inputs, row 0: its text speaks of 1 images and there are 2; make them alike",
+    ),
+    "broken picture": ([{"text": "a", "image": b"x"}], lambda p: {}, DECODED),
+    "zero size": (
+        [{"text": "a", "image": WIDE[:0]}], lambda p: {}, "inputs, row 0, image 0 has no pixels: it is 40 × 0; leave it out",
+    ),
+    "a processor that fails": (ONE, lambda p: {"processor": Failing(p)}, FAILED),
+    "a template that fails": (
+        ONE, lambda p: {"processor": told_by(p, "{{ raise_exception('no') }}")},
+        "inputs, row 1: the chat template of LlavaProcessor fails (",
+    ),
+    "too long": (ONE, lambda p: {"max_length": 20}, LONG),
+    "ids": (
+        [{"input_ids": [1, 2], "image": WIDE}], lambda p: {},
+        "inputs, row 0 has ids and images, of which no processor makes inputs; give its text",
+    ),
+    "another kind of processor": (ONE, lambda p: {"processor": p.image_processor}, OTHER),
 }  # fmt: skip
 
 

@@ -1,5 +1,7 @@
-"""The pixels behind patches and pieces: of pictures beside texts the store keeps small ones; those of vision models are read from
-the shipped data set, where that was traced.
+"""The pixels behind patches and pieces.
+
+Of pictures beside texts the store keeps small ones; those of vision models are read from the shipped data set, where that was
+traced.
 """
 
 import base64

@@ -28,7 +28,7 @@ DATA = re.compile(r"data:[\w/+.-]*;base64,", re.IGNORECASE)
 
 @dataclass(frozen=True, eq=False)
 class Medium:
-    """A picture, a video or a sound of a record, not decoded yet. `where` names it in messages, `folder` is where paths begin."""
+    """A picture, a video or a sound of a record, not decoded yet; `where` names it in messages, paths begin in `folder`."""
 
     kind: Modality
     cell: Any

@@ -42,8 +42,8 @@ def prompted(columns: list[str], options: Options, source: str) -> None:
     """InputError unless there is a prompt for records that have media in these columns and no text at all."""
     if options.prompt is None:
         raise InputError(
-            f"{source} has media (columns: {', '.join(columns)}) and no text: give {options.flag('prompt')}, which is the text of "
-            f"all rows, or name a column of texts with {options.flag('text_column')}."
+            f"{source} has media (columns: {', '.join(columns)}) and no text: give {options.flag('prompt')}, which is the text "
+            f"of all rows, or name a column of texts with {options.flag('text_column')}."
         )
 
 
@@ -53,7 +53,8 @@ def said_of(media: tuple[Medium, ...], text: Any, where: str, options: Options) 
         return text
     if options.prompt is None:
         raise InputError(
-            f"{where} has {media[0].kind}s and no text; give one, or {options.flag('prompt')}, which is the text of all such rows"
+            f"{where} has {media[0].kind}s and no text; give one, or {options.flag('prompt')}, which is the text of all such "
+            "rows"
         )
     return options.prompt
 

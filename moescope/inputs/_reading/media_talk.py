@@ -2,7 +2,7 @@
 
 Read are parts of OpenAI's form ({"type": "image_url", "image_url": {"url": ...}}, "input_audio") and of Transformers' ({"type":
 "image", "image": ...} or "url", "path", "base64"); a part without a source is the next one of the row's columns, and so is
-`<image>`, `<video>` or `<audio>` in a message. Where nothing speaks of a row's media they come first in what the user says first.
+`<image>`, `<video>` or `<audio>` in a message. Where nothing speaks of a row's media they come before what the user says first.
 """
 
 import re
@@ -25,7 +25,7 @@ _WORDS = re.compile(r"<(image|video|audio)>")
 
 
 def spoken(cell: Any, media: Sequence[Medium], where: str, options: Options) -> tuple[Any, tuple[Medium, ...]]:
-    """A cell of messages in which media are parts {"type": kind} alone, and the media, in the order in which they are spoken of.
+    """A cell of messages in which media are parts {"type": kind} alone, and the media in the order of these parts.
 
     InputError where messages speak of more media than there are, or of less than the columns hold.
     """
@@ -40,10 +40,8 @@ def spoken(cell: Any, media: Sequence[Medium], where: str, options: Options) -> 
     if talk.waiting:
         left = talk.waiting[0].kind
         total = sum(one.kind == left for one in media)
-        raise InputError(
-            f"{where}: its messages speak of {total - sum(o.kind == left for o in talk.waiting)} {left}s and there are {total}; "
-            "make them alike"
-        )
+        spoken_of = total - sum(one.kind == left for one in talk.waiting)
+        raise InputError(f"{where}: its messages speak of {spoken_of} {left}s and there are {total}; make them alike")
     return messages, tuple(talk.found)
 
 

@@ -19,8 +19,8 @@ from .options import Options
 from .types import Example
 
 FORMS = (
-    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars or "
-    "Arrow table, or a data set of Hugging Face"
+    "a path, a list (or generator) of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars "
+    "or Arrow table, or a data set of Hugging Face"
 )
 
 

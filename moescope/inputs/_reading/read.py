@@ -42,9 +42,10 @@ def read(
     limit takes the first examples of a file; of a folder it takes them in turn from each subfolder (or file).
     sentences makes each sentence of an annotated corpus an example, instead of each document. chat takes conversations (column
     `messages` or `conversations`, else text_column), which are taken too where there is no text. skip_bad leaves out rows that
-    cannot be used, and files from where they are broken on, and counts them. prompt: the text of rows and
-    files that are pictures, sound or video alone. media: whether columns image, video and audio are media beside the text, else
-    they are left alone. pad_id: the model's padding, which arrays of ids may hide. enough: asked after each example of what lies in memory, whether no more are needed.
+    cannot be used, and files from where they are broken on, and counts them. prompt: the text of rows and files that are
+    pictures, sound or video alone. media: whether columns image, video and audio are media beside the text, or left alone.
+    pad_id: the model's padding, which arrays of ids may hide. enough: asked after each example of what lies in memory, whether
+    no more are needed.
     Raises InputError for whatever cannot be used as asked; a file that exists goes before a shipped set of its name.
     """
     if isinstance(data, Dataset):

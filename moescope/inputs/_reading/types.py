@@ -40,7 +40,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Example:
-    """One sequence to trace: a text or a conversation (with media or without), an image, or ids that somebody tokenized already."""
+    """One sequence to trace: a text or conversation (media beside it or not), an image, or ids that somebody tokenized."""
 
     source: str  # the file (relative to the data as given) or the hub's name
     row: int  # running number of the record in the source, from 0; skipped records leave gaps

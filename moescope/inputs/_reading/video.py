@@ -1,4 +1,4 @@
-"""Video: frames, from an array, an .npz or .npy with one, an animated picture (GIF, WebP, APNG), or a film that PyAV decodes."""
+"""Video: frames of an array, an .npz or .npy with one, an animated picture (GIF, WebP, APNG), or a film that PyAV decodes."""
 
 from io import BytesIO
 from typing import Any

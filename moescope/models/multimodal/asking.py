@@ -1,8 +1,8 @@
 """What a processor is asked for a record: the record's text with the word for each of its media where they belong.
 
 A text that has the processor's own words for media is taken as it is. Else `<image>`, `<video>` and `<audio>` in it say where
-they belong, and where nothing says it they come first; such a text is the user's turn in the processor's chat template, or, where
-it has none, a plain text with its words. Conversations have parts for their media already.
+they belong, and where nothing says it they come first; such a text is the user's turn in the processor's chat template, or,
+where it has none, a plain text with its words. Conversations have parts for their media already.
 """
 
 import re
@@ -24,7 +24,8 @@ Part = dict[str, str]
 class Question:
     """What is asked, whose each character of it is (None: of a plain text), and where pieces of the record's text stand in it.
 
-    `shown`: role and turn of whoever shows each of its media, in order. `kept`: (place in the question, place in the record's text, characters) of each; None where nobody knows.
+    `shown`: role and turn of whoever shows each of its media, in order. `kept`: (place in the question, place in the record's
+    text, characters) of each piece; None where nobody knows.
     """
 
     asked: Asked
@@ -72,10 +73,9 @@ def ask(processor: Any, example: Example, answer: bool) -> Question:
     if getattr(processor, "chat_template", None) is None:
         plain = "".join(part.get("text", own.get(part["type"], "")) for part in parts)
         return Question(Asked(plain, media, where), None, (), _kept(plain, parts, text))
-    rendered, plain = _turn(processor, parts, answer, where)
-    return Question(
-        Asked(plain, media, where), rendered, _shown([{"role": "user", "content": parts}]), _kept(plain, parts, text)
-    )
+    whose, plain = _turn(processor, parts, answer, where)
+    shown = _shown([{"role": "user", "content": parts}])
+    return Question(Asked(plain, media, where), whose, shown, _kept(plain, parts, text))
 
 
 def _shown(messages: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, int], ...]:
@@ -113,7 +113,8 @@ def parts_of(text: str, media: Sequence[Medium], where: str) -> list[Part]:
     """Content parts of a message: pieces of text, and where media belong. InputError where there are more words than media."""
     kinds = {medium.kind for medium in media}
     if not any(match[1] in kinds for match in _GENERIC.finditer(text)):
-        return [*({"type": medium.kind} for medium in media), {"type": "text", "text": text}]
+        shown: list[Part] = [{"type": medium.kind} for medium in media]
+        return [*shown, {"type": "text", "text": text}]
     fits({kind: text.count(f"<{kind}>") for kind in KINDS}, media, where)
     pieces = _GENERIC.split(text)
     found = [{"type": piece} if n % 2 else {"type": "text", "text": piece} for n, piece in enumerate(pieces)]

@@ -33,8 +33,8 @@ class Pieces:
     @classmethod
     def text(cls, tokens: int) -> "Pieces":
         """Of text alone."""
-        none = np.full((5, tokens), -1)
-        return cls(np.zeros(tokens, np.int8), *none[:4], np.zeros(tokens, np.int8))
+        medium, frame, y, x = np.full((4, tokens), -1)
+        return cls(np.zeros(tokens, np.int8), medium, frame, y, x, np.zeros(tokens, np.int8))
 
     def __len__(self) -> int:
         return len(self.unit)
@@ -123,7 +123,7 @@ class _Facts:
         """A medium has a grid, or several one after the other (pieces of a film)."""
         merge, first = self._merge(kind), 0
         for n, count in enumerate(self.counts[kind]):
-            cells, taken = [], 0
+            cells, taken = list[np.ndarray](), 0
             while taken < count and first < len(grids):
                 frames, down, across = (int(v) for v in grids[first])
                 down, across, first = down // merge, across // merge, first + 1
@@ -180,7 +180,7 @@ class _Facts:
 
 
 def _frames(frames: int, each: int, tokens: int | None) -> int:
-    """Frames that are left of a grid's, where several become one: as many as its tokens say, if that is a rule that models have."""
+    """Frames that are left of a grid's, where several become one: as many as its tokens say, if a rule of models gives them."""
     if tokens is None:
         return 1
     return next((kept for kept in (frames, -(-frames // 2), 1) if kept * each == tokens), frames)

@@ -1,4 +1,4 @@
-"""Pictures as a model sees them, where its processor crops, pads or cuts them: made again from the pixels that it hands over."""
+"""Pictures as a model sees them, where its processor crops, pads or cuts them: made again from the pixels handed over."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +16,12 @@ def shown(processor: Any, batch: Any, told: Sequence[tuple[Pieces, Sequence[Medi
     """{medium, frame, view: (H, W, 3) uint8} of every record of a batch; nothing where pixels are no pictures of one size."""
     none: list[dict[Key, np.ndarray]] = [{} for _ in told]
     pixels, part = batch.get("pixel_values"), getattr(processor, "image_processor", None)
-    if pixels is None or pixels.dim() != 4 or not (getattr(part, "do_normalize", False) and getattr(part, "do_rescale", False)):
+    if (
+        part is None
+        or pixels is None
+        or pixels.dim() != 4
+        or not (getattr(part, "do_normalize", False) and getattr(part, "do_rescale", False))
+    ):
         return none
     total = sum(int(np.isin(pieces.unit, (1, 2)).sum()) for pieces, _ in told)
     if pixels.shape[0] == 0 or total % pixels.shape[0]:

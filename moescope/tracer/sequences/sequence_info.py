@@ -91,7 +91,7 @@ def infos_of(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]
     infos = of_pictures(infos, size) if stream.kind == "image" else infos
     rows = stream.packed
     if rows is not None and len(infos) == stream.shape[0] != size:
-        bare = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
+        bare: dict[str, Any] = {"text": None, "words": (), "word_labels": (), "token_labels": {}, "document": None}
         return [replace(infos[row], **bare) for row in rows], np.zeros(size, np.int32)
     times = size // len(infos) if infos and size % len(infos) == 0 else 0
     if not times or (rows is not None and times > 1):

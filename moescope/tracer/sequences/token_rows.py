@@ -14,7 +14,7 @@ from .pictures import kept_pictures
 from .requests import OfRequests
 from .sequence_info import SequenceInfo, infos_of, made, told
 from .streams import Stream
-from .told_pieces import told_pieces
+from .told_pieces import told_or_placed
 
 
 class Identity:
@@ -98,7 +98,9 @@ class Identity:
             },
         )
         if self._pictures > 0 and any(info.media for info in infos):
-            shown = kept_pictures([(key, info) for key, info, beam in zip(keys, infos, beams) if beam == 0], self._pictures)
+            shown = kept_pictures(
+                [(int(key), info) for key, info, beam in zip(keys, infos, beams) if beam == 0], self._pictures
+            )
             self._pictures -= len(shown["file"])
             self.writer.add("pictures", shown)
         labels = [(key, kind, str(label)) for key, info in zip(keys, infos) for kind, label in info.labels.items()]
@@ -147,16 +149,12 @@ class Identity:
     ) -> dict[str, Any]:  # fmt: skip
         """Columns of tokens of which some are pieces of a picture."""
         cells = in_text(stream.media, stream.merge, ids, arrays) if stream.media or stream.facts else None
-        known = told_pieces(named, row, place)
-        if cells is None and known is None:
+        found = told_or_placed(cells, named, row, place)
+        if found is None:
             return {}
         import pyarrow as pa
 
-        where = row * named.real.shape[1] + place
-        unit, frame, y, x = known if cells is None else (a[where] for a in (cells.unit, cells.frame, cells.y, cells.x))
-        if known is not None and cells is not None:
-            unit, frame, y, x = (np.where(known[0] >= 0, one, other) for one, other in zip(known, (unit, frame, y, x)))
-        unit = np.maximum(unit, 0)
+        unit, frame, y, x = found
         self._frames(columns["token"], frame)
         return {
             "unit": [UNITS[u] for u in unit],
