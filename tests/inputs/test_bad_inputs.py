@@ -101,6 +101,8 @@ FILES: dict[str, tuple[Callable[[Path], Any], int | None, str]] = {
     "no.tar": (lambda p: p.write_bytes(b"nothing of the kind" * 99), 0, "no.tar is not a whole tar file"),
     "a.json": (lambda p: p.write_text(json.dumps(GOOD)[:200]), None, "a.json, row "),
     "b.json": (lambda p: p.write_text(json.dumps(GOOD)[:-1]), 6, "b.json, row 5 is not followed by ',' or ']'"),
+    "c.json": (lambda p: p.write_text(json.dumps(GOOD) + " {}"), 6, "c.json holds more behind its array of 6 rows"),
+    "d.json": (lambda p: p.write_text("[" + json.dumps(GOOD[0]) + ",]"), 1, "d.json, row 1 is not JSON (Expecting value)"),
     "a.parquet": (_parquet, 512, "a.parquet is not a readable parquet table beyond row 511"),
     "b.parquet": (lambda p: p.write_bytes(b"PAR1 and nothing else"), 0, "b.parquet is not a readable parquet table"),
     "a.arrow": (lambda p: p.write_bytes(b"ARROW1 and nothing else"), 0, "a.arrow is not a readable arrow table"),

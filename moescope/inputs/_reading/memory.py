@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import InputError
 from .. import arrow, hub, npz
 from . import conversations, table_rows
-from .cells import checked, plain
+from .labels.cells import checked, plain
 from .options import Options
 from .types import Example
 

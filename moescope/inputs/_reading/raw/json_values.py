@@ -41,9 +41,11 @@ def values(pieces: Iterator[str], source: str) -> Iterator[Any]:
     pending, row = _Pending(pieces), 0
     array = pending.peek() == "["
     pending.place += array
-    if array and pending.peek() == "]":
-        return
+    ends = array and pending.peek() == "]"
+    pending.place += ends
     while pending.peek():
+        if ends:
+            raise InputError(f"{source} holds more behind its array of {row} rows: repair it, or write an array of all.")
         yield _value(pending, source, row)
         row += 1
         if not array:
@@ -54,9 +56,8 @@ def values(pieces: Iterator[str], source: str) -> Iterator[Any]:
                 f"{source}, row {row - 1} is not followed by ',' or ']': the file is cut off or broken; repair it."
             )
         pending.place += 1
-        if mark == "]":
-            return
-    if array:
+        ends = mark == "]"
+    if array and not ends:
         raise InputError(f"{source} ends within its array, behind row {row - 1}: the file is cut off; repair it.")
 
 

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
 
-from .types import Span, Word
+from ..types import Span, Word
 
 
 def align(words: Sequence[Word | Span], offsets: Sequence[tuple[int, int]]) -> list[int | None]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
+from ....errors import InputError
+from ..types import Span, Word
 from .cells import label, plain
-from .types import Span, Word
 
 COLUMNS = ("spans", "words", "token_labels")
 _FORM = {"spans": "a list of {start, end, kind, value}", "words": "a list of {start, end, KIND: value}",

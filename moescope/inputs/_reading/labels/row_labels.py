@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import InputError
+from ....errors import InputError
+from ..options import Options
 from . import part_labels
 from .cells import label, plain
-from .options import Options
 
 Row = Mapping[str, Any]
 

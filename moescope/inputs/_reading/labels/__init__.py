@@ -1,0 +1,1 @@
+"""Labels: what a cell says, which columns label a row or parts of it, and which tokens these parts are."""
