@@ -80,10 +80,41 @@ def import_items(items: Iterable[Item], store: str | Path, kind: str, ask: Ask, 
     return _stored(iter(items), store, kind, [kind], _wanted(wanted), ask)
 
 
+def named(name: str) -> Callable[..., Imported]:
+    """`import_captures`, or the importer of one format: `import_vllm(files, store, model=...)`, `import_table(frame, store)`.
+
+    AttributeError where there is none of that name.
+    """
+    kind = name.removeprefix("import_")
+    if kind == "captures":
+        return import_captures
+    if kind not in importers():
+        raise AttributeError(f"module 'moescope' has no attribute {name!r}; importers are: {', '.join(importers())}")
+
+    def read(files: Any, store: str | Path, **wanted: Any) -> Imported:
+        if kind == "table" and not _are_files(files):
+            return import_frame(files, store, **wanted)
+        return import_captures([files] if isinstance(files, str | Path) else files, store, kind, **_optioned(kind, wanted))
+
+    read.__name__, read.__doc__ = name, importers()[kind].__doc__
+    return read
+
+
+def _are_files(given: Any) -> bool:
+    each = isinstance(given, list | tuple) and all(isinstance(one, str | Path) for one in given)
+    return isinstance(given, str | Path) or each
+
+
+def _optioned(kind: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Keywords that are options of the importer, among them."""
+    own = {key: wanted[key] for key in wanted if key in importers()[kind].OPTIONS}
+    rest = {key: value for key, value in wanted.items() if key not in own}
+    return {**rest, "options": {**own, **rest.get("options", {})}}
+
+
 def import_frame(frame: Any, store: str | Path, **wanted: Any) -> Imported:
     """A pandas frame, an Arrow table or a dict of columns; the columns are options, as in `import_table(frame, store, expert="e")`."""
-    own = {key: wanted.pop(key) for key in list(wanted) if key in importers()["table"].OPTIONS and key != "run"}
-    asked = _wanted({**wanted, "options": {**own, **wanted.get("options", {})}})
+    asked = _wanted(_optioned("table", wanted))
     module = importers()["table"]
     ask = _ask(asked, "table", module)
     return _stored(module.read_frame(frame, ask), store, "table", [asked.name or "frame"], asked, ask)
