@@ -24,6 +24,8 @@ from .vocabulary import NULL as SHUFFLE
 from .vocabulary import PREDICTED, attributes, specialization
 
 CELLS = 200  # rows kept per router and attribute
+OF_RANKS = ("first choice", "released code", "I(attribute; expert) (bits)")
+"""Figures that read first choices."""
 
 
 def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
@@ -37,7 +39,7 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
     said, sql["contexts"] = contexts(here, taken.sql)
     sql = {"figures": taken.sql} | sql
     sql["specialists"] = sql["figures"]
-    frame = gather([*labelled, *rows])
+    frame = here.without_ranks(gather([*labelled, *rows]), OF_RANKS, notes)
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
     reading = _reading(frame, specialists, fdr)
     return Answer(

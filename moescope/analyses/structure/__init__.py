@@ -26,6 +26,11 @@ from .repetition import repetition_rows
 from .weight_similarity import likeness, similarity_sql
 
 MOST = 3_000_000  # assignments in memory
+OF_RANKS = (
+    "repetition, first choice", "I(expert; expert in the next layer) (bits)", "distinct paths", "path entropy (bits)",
+    "released code",
+)  # fmt: skip
+"""Figures that read first choices, or neighbours in rank."""
 
 
 def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
@@ -45,12 +50,12 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         )
     if not pair_rows:
         notes.append("No co-activation: no router chooses more than one expert per token.")
-    frame = gather(rows + alike)
+    frame = here.without_ranks(gather(rows + alike), OF_RANKS, notes)
     frames = {
         "figures": frame,
         "pairs": pairs,
         "transitions": store.sql(moves_sql).df(),
-        "paths": frequent,
+        "paths": frequent if here.ranked else frequent.iloc[:0],
         "similarity": similar,
     }
     sql = dict.fromkeys(frames, taken.sql) | {"transitions": moves_sql, "similarity": similarity_sql(here)}
@@ -92,7 +97,7 @@ def _reading(frame: Any) -> str:
         )
     if len(flow):
         said.append(f"a layer's first choice tells {flow['value'].mean():.3f} bits of the next layer's beyond chance")
-    text = "; ".join(said) or "co-activation only: the run has no neighbouring tokens and one layer"
+    text = "; ".join(said) or "co-activation only: the run has no neighbouring tokens and one layer, or does not tell first choices"
     return text[0].upper() + text[1:] + "."
 
 
