@@ -17,8 +17,8 @@ from ._support.options import COUNT, FILE, RUN
 def command(first: Path, second: Path | None, run: int | None, other: int | None, most: int, as_json: bool) -> None:
     """Compare two runs, such as what an engine served with a trace of the same texts (train-inference mismatch).
 
-    Tokens are the same in the same place of the same input, or behind the same ids. It says how many decisions chose another set
-    of experts, layer by layer and by margin, for which tokens, and shows those that were surest.
+    Tokens are the same in the same place of the same input, or behind the same ids. It says how many decisions chose another
+    set of experts, layer by layer and by margin, for which tokens, and shows those that were surest.
     """
     import json
 

@@ -37,7 +37,9 @@ def _counts(path: Path, ask: Ask) -> Counts:
         for batch in csv.open_csv(path, csv.ReadOptions(use_threads=False), convert_options=options):
             names = [name.strip() for name in batch.schema.names]
             if not {"layer", "expert"} <= set(names) or any(column.null_count for column in batch.columns):
-                raise Fault(f"{path.name} has no whole numbers in columns layer and expert in every line: it was cut, or is none")
+                raise Fault(
+                    f"{path.name} has no whole numbers in columns layer and expert in every line: it was cut, or is none"
+                )
             columns = {name: np.asarray(column) for name, column in zip(names, batch.columns)}
             layer, expert = columns["layer"], columns["expert"]
             if not ((layer >= 0) & (layer < model.layers) & (expert >= 0) & (expert < model.experts)).all():

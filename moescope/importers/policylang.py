@@ -18,7 +18,7 @@ from ._core.ask import Ask, Item
 from ._core.captured import Captured, Fault
 from ._core.model import Model
 from ._core.reading import Head
-from ._core.tables import Rows, stacked, stretches
+from ._forms.tables import Rows, stacked, stretches
 
 OPTIONS: dict[str, str] = {}
 _PARQUET = {"prompt_id": "p", "token_idx": "t", "layer_idx": "l", "selected_experts": "e", "router_scores": "s",
@@ -41,13 +41,17 @@ def read(path: Path, ask: Ask) -> Iterator[Item]:
     if model.by_weight is not True:
         raise InputError(
             f"{path.name} was recomputed by moe-policylang as the top-k of a softmax, and the routers of {model.name} "
-            f"({model.family or 'of no known family'}) are not known to choose so (sigmoid, bias or groups): about a tenth of its "
-            "decisions would be the executed ones; capture with the engine (say --order weight if the routers are plain softmax)"
+            f"({model.family or 'of no known family'}) are not known to choose so (sigmoid, bias or groups): about a tenth "
+            f"of its "
+            "decisions would be the executed ones; capture with the engine (say --order weight if the routers are plain "
+            "softmax)"
         )
     batches = _parquet(path, ask) if path.suffix == ".parquet" else _json(path, ask)
     ask.notes.say("moe-policylang recomputes decisions and weights from router logits; it does not read what was executed")
     if model.normalized is None:
-        ask.notes.say("whether the model divides weights by their sum is not known (norm_topk_prob), so its scores are left out")
+        ask.notes.say(
+            "whether the model divides weights by their sum is not known (norm_topk_prob), so its scores are left out"
+        )
     yield from _prompts(path, batches, model, ask)
 
 
@@ -77,18 +81,22 @@ def _json(path: Path, ask: Ask) -> Iterator[dict[str, Any]]:
             _header(header if isinstance(header, dict) else {}, ask, path)
         except (ValueError, RecursionError) as error:
             raise Fault(f"line 1 of {path.name} is no header of moe-policylang") from error
-    kinds = [("p", pa.int64()), ("t", pa.int64()), ("l", pa.int64()), ("e", pa.list_(pa.int64())), ("s", pa.list_(pa.float64())),
-             ("ti", pa.int64()), ("ph", pa.string()), ("dm", pa.string())]  # fmt: skip
+    kinds = [(name, pa.int64()) for name in ("p", "t", "l", "ti")] + [("ph", pa.string()), ("dm", pa.string())]
+    kinds += [("e", pa.list_(pa.int64())), ("s", pa.list_(pa.float64()))]
     parse = arrow.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore")
     try:
         with path.open("rb") as file:
             file.readline()
-            reader = arrow.open_json(pa.PythonFile(file, mode="r"), arrow.ReadOptions(use_threads=False, block_size=_BLOCK), parse)
+            reader = arrow.open_json(
+                pa.PythonFile(file, mode="r"), arrow.ReadOptions(use_threads=False, block_size=_BLOCK), parse
+            )
             for batch in reader:
                 ask.step(_BLOCK)
                 yield {name: batch[name] for name, _ in kinds}
     except pa.ArrowException as error:
-        raise Fault(f"{path.name} has a line that is no record of moe-policylang ({one_line(str(error), 120)}): it was cut") from error
+        raise Fault(
+            f"{path.name} has a line that is no record of moe-policylang ({one_line(str(error), 120)}): it was cut"
+        ) from error
 
 
 def _header(header: dict[str, Any], ask: Ask, path: Path) -> None:
@@ -131,9 +139,15 @@ def _captured(path: Path, where: str, prompt: int, held: list[dict[str, Any]], m
 
     table = {name: pa.concat_arrays([part[name] for part in held]) for name in held[0]}
     if any(table[name].null_count for name in ("p", "t", "l", "e")):
-        raise Fault(f"{where}: a record without prompt, token, layer or experts: the file was cut, or is none of moe-policylang")
+        raise Fault(
+            f"{where}: a record without prompt, token, layer or experts: the file was cut, or is none of moe-policylang"
+        )
     experts = _lists(table["e"], model.top_k, where)
-    scores = _lists(table["s"], model.top_k, where) if "s" in table and model.normalized is not None and not table["s"].null_count else None
+    scores = (
+        _lists(table["s"], model.top_k, where)
+        if "s" in table and model.normalized is not None and not table["s"].null_count
+        else None
+    )
     if scores is not None and model.normalized:
         scores = scores / scores.sum(-1, keepdims=True)
     place = np.asarray(table["t"])

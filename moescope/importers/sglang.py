@@ -1,8 +1,8 @@
 """SGLang: routed experts of /generate and of the OpenAI routes, and files of the expert distribution recorder.
 
-Responses (one a line) need --enable-return-routed-experts and `return_routed_experts` in each request: base64 of int32 without a
-header, all hidden layers. A recorder's file in mode per_token has ids and places of every forwarded token, of which sequences are
-put together; modes per_pass and stat hold counts. Physical experts become logical ones by the file's last map.
+Responses (one a line) need --enable-return-routed-experts and `return_routed_experts` in each request: base64 of int32 without
+a header, all hidden layers. A recorder's file in mode per_token has ids and places of every forwarded token, of which sequences
+are put together; modes per_pass and stat hold counts. Physical experts become logical ones by the file's last map.
 """
 
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ from ._core.model import Model
 from ._core.payload import raw
 from ._core.planes import alignment, routed_planes
 from ._core.reading import Head, Line, lines
-from ._core.responses import Output, numbers_of, outputs
-from ._core.sglang_recorder import recorded
-from ._core.torch_save import looks_saved
+from ._forms.responses import Output, numbers_of, outputs
+from ._forms.sglang_recorder import recorded
+from ._forms.torch_save import looks_saved
 
 OPTIONS = {"prompt_start": "the token at which rows begin, where responses do not say it (routed_experts_start_len)"}
 
@@ -60,7 +60,9 @@ def answers(line: Line, ask: Ask, model: Model, path: Path) -> Iterator[Item]:
 def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> Captured | None:
     ask.notes.total += 1
     if one.payload is None:
-        ask.notes.count("{n} of {total} responses have no routed experts (each request has to say return_routed_experts): left out")
+        ask.notes.count(
+            "{n} of {total} responses have no routed experts (each request has to say return_routed_experts): left out"
+        )
         return None
     what = f"{one.where}: routed_experts"
     if isinstance(one.payload, str):
@@ -69,6 +71,6 @@ def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> C
         ids, _ = numbers_of(one.payload, what)
     ids = routed_planes(ids, model, one.where, ask.notes)
     return Captured(
-        one.where, path.name, number - 1 if number else 0, ids, one.prompt, one.prompt + one.answer, one.start or 0, one.request,
-        one.tokens,
+        one.where, path.name, number - 1 if number else 0, ids, one.prompt, one.prompt + one.answer, one.start or 0,
+        one.request, one.tokens,
     )  # fmt: skip

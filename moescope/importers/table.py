@@ -1,8 +1,8 @@
 """Any table: CSV, Parquet, JSON lines, Arrow, .npz or a frame, with columns mapped by option or by a file.
 
-One row is an assignment (`expert` a number), or a decision (`expert` a list, or several columns e0,e1,...); or a count (`count`).
-Columns are found by their names, or said: -p expert=expert_id -p sequence=doc, or --columns FILE (JSON or TOML) with the same
-keys. Where nobody says which model it is, experts, layers and top-k are those that are there.
+One row is an assignment (`expert` a number), or a decision (`expert` a list, or several columns e0,e1,...); or a count
+(`count`). Columns are found by their names, or said: -p expert=expert_id -p sequence=doc, or --columns FILE (JSON or TOML)
+with the same keys. Where nobody says which model it is, experts, layers and top-k are those that are there.
 """
 
 from collections.abc import Iterator
@@ -12,8 +12,8 @@ from typing import Any
 from ._core.archive import Archive
 from ._core.ask import Ask, Item
 from ._core.reading import Head
-from ._core.table_columns import COLUMNS
-from ._core.table_rows import of_frame, of_table
+from ._forms.table_columns import COLUMNS
+from ._forms.table_rows import of_frame, of_table
 from .vllm import archived
 
 OPTIONS = dict(COLUMNS)

@@ -1,4 +1,5 @@
-"""TensorRT-LLM: `CompletionOutput.routed_experts` (tokens - 1, MoE layers, k), kept as JSON lines or .npz as of vLLM's offline API.
+"""TensorRT-LLM: `CompletionOutput.routed_experts` (tokens - 1, MoE layers, k), kept as JSON lines or .npz as of vLLM's offline
+API.
 
 Its planes are the layers with a router alone, and its experts logical. Nothing of it could be tried here: read from its source.
 """

@@ -1,9 +1,9 @@
 """vLLM: routed experts in responses (0.21: lists; 0.22 and later: base64 .npy) and of the offline API (JSON lines, .npz).
 
-A line is a response of /v1/completions, /v1/chat/completions or generate (`enable_return_routed_experts`), with `return_token_ids`;
-or {"request": ..., "response": ...}; or what an offline RequestOutput holds: request_id, prompt_token_ids, outputs with token_ids
-and routed_experts (lists, or base64 of numpy.save). An .npz has routed_experts_<i>, token_ids_<i> (prompt and answer) and
-prompt_len_<i>. Planes are all hidden layers from 0.22 on, and routers in order of creation in 0.21.
+A line is a response of /v1/completions, /v1/chat/completions or generate (`enable_return_routed_experts`), with
+`return_token_ids`; or {"request": ..., "response": ...}; or what an offline RequestOutput holds: request_id, prompt_token_ids,
+outputs with token_ids and routed_experts (lists, or base64 of numpy.save). An .npz has routed_experts_<i>, token_ids_<i>
+(prompt and answer) and prompt_len_<i>. Planes are all hidden layers from 0.22 on, and routers in order of creation in 0.21.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from ._core.captured import Captured, Fault
 from ._core.model import Model
 from ._core.planes import alignment, routed_planes
 from ._core.reading import Head, Line, lines
-from ._core.responses import Output, numbers_of, outputs
+from ._forms.responses import Output, numbers_of, outputs
 
 OPTIONS = {"prompt_start": "the token at which rows begin, where requests said routed_experts_prompt_start"}
 
@@ -82,7 +82,8 @@ def _together(before: Any, after: Any, where: str) -> Any:
         return before
     if before.ndim != 3 or before.shape[1:] != after.shape[1:]:
         raise Fault(
-            f"{where}: prompt_routed_experts has shape {before.shape} and routed_experts {after.shape}: they are not of one request"
+            f"{where}: prompt_routed_experts has shape {before.shape} and routed_experts {after.shape}: they are not of one "
+            f"request"
         )
     return np.concatenate([before, after])
 
@@ -101,9 +102,18 @@ def _of_arrays(archive: Archive, number: int, ask: Ask, model: Model) -> Capture
     where = f"sequence {number} of {archive.path.name}"
     missing = [n for n in (f"token_ids_{number}", f"prompt_len_{number}") if n not in archive]
     if missing:
-        raise Fault(f"{where} has no {missing[0]}: save the ids of prompt and answer, and the prompt's length, beside its experts")
+        raise Fault(
+            f"{where} has no {missing[0]}: save the ids of prompt and answer, and the prompt's length, beside its experts"
+        )
     tokens, prompt = archive.read(f"token_ids_{number}"), archive.read(f"prompt_len_{number}")
-    if tokens.ndim != 1 or tokens.dtype.kind not in "iu" or prompt.size != 1 or not 0 <= int(prompt.reshape(-1)[0]) <= len(tokens):
+    if (
+        tokens.ndim != 1
+        or tokens.dtype.kind not in "iu"
+        or prompt.size != 1
+        or not 0 <= int(prompt.reshape(-1)[0]) <= len(tokens)
+    ):
         raise Fault(f"{where}: token_ids_{number} and prompt_len_{number} are no ids and no length of a prompt among them")
     ids = routed_planes(archive.read(f"routed_experts_{number}"), model, where, ask.notes)
-    return Captured(where, archive.path.name, number, ids, int(prompt.reshape(-1)[0]), len(tokens), tokens=tokens.astype(np.int64))
+    return Captured(
+        where, archive.path.name, number, ids, int(prompt.reshape(-1)[0]), len(tokens), tokens=tokens.astype(np.int64)
+    )

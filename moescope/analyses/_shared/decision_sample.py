@@ -19,7 +19,8 @@ MOST = 8_000_000  # assignments in memory
 @dataclass(frozen=True)
 class Sample:
     """`tokens`: frame (token, unit, sequence, position, vocab_id, y, x, kind) by sequence and position; `chosen[router]`:
-    (tokens, k) experts by rank (where ranks are not known: in the engine's order, see `Scope.ranked`), -1 where there is none or it was dropped.
+    (tokens, k) experts by rank (where ranks are not known: in the engine's order, see `Scope.ranked`), -1 where there is none
+    or it was dropped.
     """
 
     scope: Scope

@@ -36,8 +36,8 @@ class Twins(NamedTuple):
 def twins(
     store: Store, run: int | None, other: int | None, partner: Callable[[Scope], int], most: int, beside: Store | None = None
 ) -> Twins:
-    """This run (newest) beside `other` (of the store `beside`, if there is one: its newest), or the one that `partner` finds; of
-    `most` assignments each. AnalysisError if alone."""
+    """This run (newest) beside `other` (of the store `beside`, if there is one: its newest), or the one that `partner` finds;
+    of `most` assignments each. AnalysisError if alone."""
     here = scope(store, run)
     there = scope(beside or store, other if other is not None or beside is not None else partner(here))
     notes = [*here.notes, *(there.notes if there.notes != here.notes else []), f"Run {here.run} against run {there.run}."]
@@ -61,7 +61,8 @@ def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list
     if both.empty:
         raise AnalysisError(
             f"runs {here.run} and {there.run} share no token (same source, row, part and position, or the same ids from the "
-            "beginning of a sequence); trace the same data twice, or the texts that the engine was given, with the same tokenizer "
+            "beginning of a sequence); trace the same data twice, or the texts that the engine was given, with the same "
+            "tokenizer "
             "and the same first tokens"
         )
     if len(both) < len(a) or len(both) < len(b):
@@ -92,7 +93,11 @@ def _named_alike(here: Scope, there: Scope) -> str:
 
 def read_alike(here: Scope, family: bool) -> list[int]:
     """Other runs in which some sequence begins with the same ids, most such sequences first; `family`: of this run's alone."""
-    alike = "and m.family is not distinct from (select family from runs join models using (model) where run = {0})" if family else ""
+    alike = (
+        "and m.family is not distinct from (select family from runs join models using (model) where run = {0})"
+        if family
+        else ""
+    )
     rows = here.store.rows(
         f"""with s as (select run, sequence from sequences), f as (select run, {_BY_IDS} as ids from s)
 select b.run from f a join f b on a.ids = b.ids join runs r on r.run = b.run join models m using (model)

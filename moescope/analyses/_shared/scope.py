@@ -41,7 +41,9 @@ class Scope:
             raise AnalysisError(
                 f"run {self.run} is of a model without routers, so nothing was routed; ask dimensionality, which has its states"
             )
-        if frame.empty and self.store.rows(f"select capture->>'counts_only' = 'true' from runs where run = {self.run}") == [(True,)]:
+        if frame.empty and self.store.rows(f"select capture->>'counts_only' = 'true' from runs where run = {self.run}") == [
+            (True,)
+        ]:
             raise AnalysisError(
                 f"run {self.run} was imported as counts of experts, without decisions; ask its load in SQL (views expert_load, "
                 "load_balance, label_load) or on the pages, or import a capture that has decisions"

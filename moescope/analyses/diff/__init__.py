@@ -1,8 +1,9 @@
 """Router diff: two runs of the same inputs: which decisions changed, where, how near the edge, and for which tokens?
 
-Tokens are the same when source, row, part, beam, stack and position agree, or (an engine's capture) when all ids of the sequence
-up to them do; routers when stack, block type and layer do. What is measured per router: see `changes.py`. The frame `tokens` says
-which ids change more often than the rest (binomial tail, FDR), `decisions` which decisions changed, those that were surest first.
+Tokens are the same when source, row, part, beam, stack and position agree, or (an engine's capture) when all ids of the
+sequence up to them do; routers when stack, block type and layer do. What is measured per router: see `changes.py`. The frame
+`tokens` says which ids change more often than the rest (binomial tail, FDR), `decisions` which decisions changed, those that
+were surest first.
 """
 
 from contextlib import ExitStack
@@ -23,7 +24,6 @@ from .._shared.matched_tokens import Twins, read_alike, twins
 from .._shared.scope import Scope
 from .changes import Pair
 
-
 KEPT = 2000  # changed decisions
 
 
@@ -41,7 +41,9 @@ def _compared(both: Twins) -> Answer:
     margins, theirs = _margins(here, mine), _margins(there, others)
     ranked = here.ranked and there.ranked
     if not ranked:
-        notes.append("Only sets are compared: one of the runs was imported without ranks, so orders and first choices are not known.")
+        notes.append(
+            "Only sets are compared: one of the runs was imported without ranks, so orders and first choices are not known."
+        )
     for router, partner in _paired(here, there):
         pair = Pair(mine, router, mine.chosen[router][rows_here], others.chosen[partner][rows_there], rows_here, ranked)
         margin = margins[router]
@@ -54,7 +56,11 @@ def _compared(both: Twins) -> Answer:
     if not rows:
         raise AnalysisError(f"runs {here.run} and {there.run} have no router in common (same stack, block type and layer)")
     frame = gather(rows)
-    frames = {"figures": frame, "tokens": _words(here, pd.concat(tokens, ignore_index=True)), "decisions": _where(here, decisions)}
+    frames = {
+        "figures": frame,
+        "tokens": _words(here, pd.concat(tokens, ignore_index=True)),
+        "decisions": _where(here, decisions),
+    }
     sql = {"figures": mine.sql, "tokens": mine.sql, "decisions": mine.sql, "figures, other run": others.sql}
     reading = _reading(frame, here.run, there.run)
     return Answer("diff", "Router diff", reading, here.run, frames, sql, notes + few_units(frame), charts)

@@ -97,7 +97,10 @@ def _reading(frame: Any) -> str:
         )
     if len(flow):
         said.append(f"a layer's first choice tells {flow['value'].mean():.3f} bits of the next layer's beyond chance")
-    text = "; ".join(said) or "co-activation only: the run has no neighbouring tokens and one layer, or does not tell first choices"
+    text = (
+        "; ".join(said)
+        or "co-activation only: the run has no neighbouring tokens and one layer, or does not tell first choices"
+    )
     return text[0].upper() + text[1:] + "."
 
 

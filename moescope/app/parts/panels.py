@@ -106,7 +106,8 @@ def unranked(run: Any) -> bool:
         return False
     empty(
         "First choices are not known",
-        "This run was imported from a capture whose order of experts is not that of their weights; sets, loads and pairs are known.",
+        "This run was imported from a capture whose order of experts is not that of their weights; sets, loads and pairs "
+        "are known.",
     )
     return True
 

@@ -37,7 +37,8 @@ select token, string_agg(kind || ' ' || label, ' · ' order by kind) as labels,
 where token between ? and ? group by token"""
 _ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
-from assignments a join routers r using (router) where a.token = ? and a.run = ?{step} order by r.layer, a.iteration, coalesce(a.rank, a.slot)"""
+from assignments a join routers r using (router) where a.token = ? and a.run = ?{step}
+order by r.layer, a.iteration, coalesce(a.rank, a.slot)"""
 _SURE = """
 select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.selected, f.phase
 from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?{step}

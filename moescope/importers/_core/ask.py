@@ -26,7 +26,8 @@ class Ask:
         """The model. InputError where the user did not say which, and the file does not."""
         if self.model is None:
             raise InputError(
-                f"{what} does not say which layers have routers and over how many experts: give --model (the model's folder, its "
+                f"{what} does not say which layers have routers and over how many experts: give --model (the model's "
+                f"folder, its "
                 "config.json or its name on the hub), or --experts, --top-k and --layers"
             )
         return self.model

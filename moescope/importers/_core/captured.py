@@ -20,9 +20,9 @@ class Captured:
     """One sequence of an engine.
 
     `experts` (rows, routers, k): logical experts in the engine's own order, -1 where nothing was captured, of the tokens from
-    place `start` on; `tokens` (T,): vocabulary ids of prompt and answer, or None where they are not known; `prompt`: how many of
-    them are the prompt's, `length`: how many there are in all. `weights`: as `experts`, or None. `by_weight`: whether the order
-    is that of the weights (None: as the model says). `cached`: tokens served from a prefix cache.
+    place `start` on; `tokens` (T,): vocabulary ids of prompt and answer (-1: not known), or None; `prompt`: how many are the
+    prompt's, `length`: how many there are in all. `weights`: as `experts`, or None. `by_weight`: whether the order is that
+    of the weights (None: as the model says).
     """
 
     where: str  # for sentences: "response cmpl-1 (line 3 of a.jsonl)"
@@ -87,7 +87,9 @@ class Notes:
 
     def sentences(self) -> list[str]:
         """Everything, in order."""
-        counted = [sentence.replace("{n}", f"{n:,}").replace("{total}", f"{self.total:,}") for sentence, n in self.tallies.items()]
+        counted = [
+            sentence.replace("{n}", f"{n:,}").replace("{total}", f"{self.total:,}") for sentence, n in self.tallies.items()
+        ]
         most = 20
         left = [f"left out: {one}" for one in self.left_out[:most]]
         more = [f"left out: {len(self.left_out) - most} more"] if len(self.left_out) > most else []

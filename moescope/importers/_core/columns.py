@@ -54,8 +54,8 @@ def placed(sequences: Sequence[Captured], captured: Sequence[Array | None], keys
 
 
 def decision_columns(sequences: Sequence[Captured], where: Placed, ordered: bool) -> dict[str, dict[str, Any]]:
-    """{table: columns} of their decisions, router by router. `ordered`: experts come by weight, or there are weights to order by;
-    else the engine's order is kept and rows say that it is no rank."""
+    """{table: columns} of their decisions, router by router. `ordered`: experts come by weight, or there are weights to order
+    by; else the engine's order is kept and rows say that it is no rank."""
     experts = np.concatenate([one.experts for one in sequences]).astype(np.int32, copy=False)  # (N, R, k)
     weights = None
     if sequences[0].weights is not None:
@@ -113,7 +113,8 @@ def input_columns(sequences: Sequence[Captured], keys: Keys) -> dict[str, dict[s
     phases = [phase for one in sequences for phase, _ in forwards_of(one)]
     counts = [n for one in sequences for _, n in forwards_of(one)]
     found["forwards"] = {
-        "forward": keys.forward + np.arange(len(phases)), "phase": phases, "step": 0, "batch_size": 1, "tokens": np.array(counts)
+        "forward": keys.forward + np.arange(len(phases)), "phase": phases, "step": 0, "batch_size": 1,
+        "tokens": np.array(counts),
     }  # fmt: skip
     return {name: columns for name, columns in found.items() if name != "forwards" or phases}
 

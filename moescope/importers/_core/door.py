@@ -9,12 +9,12 @@ from typing import Any
 from ...discover import modules
 from ...errors import InputError
 from ...foreign import doing
+from .._forms.table_columns import said_in
 from .ask import Ask, Item
 from .captured import Captured, Counts, Fault, Notes
 from .model import Model, read_model
 from .reading import Head, head
 from .sink import Sink
-from .table_columns import said_in
 from .words import Labels, Tokenizer
 
 _ORDERS = {"weight": True, "unknown": False}
@@ -59,10 +59,11 @@ def importers() -> dict[str, ModuleType]:
 def import_captures(files: Sequence[str | Path], store: str | Path, kind: str | None = None, **wanted: Any) -> Imported:
     """Read what an engine wrote into `store`, as one run (or one for each `run` of a table); gives what came in.
 
-    `kind`: the format, else told by each file. `model`: its configuration (folder, config.json, hub name), or `experts`, `top_k`
-    and `layers`. `tokenizer`, `labels`: text of tokens, labels of requests. `order`: "weight" or "unknown", where the model's
-    configuration does not tell. `keep_going`: leave out what is refused. `options`: KEY=VALUE of the importer; `columns`: a file of
-    a table's columns. InputError in one sentence where something cannot be what was executed; nothing is stored then.
+    `kind`: the format, else told by each file. `model`: its configuration (folder, config.json, hub name), or `experts`,
+    `top_k` and `layers`. `tokenizer`, `labels`: text of tokens, labels of requests. `order`: "weight" or "unknown", where the
+    model's configuration does not tell. `keep_going`: leave out what is refused. `options`: KEY=VALUE of the importer;
+    `columns`: a file of a table's columns. InputError in one sentence where something cannot be what was executed; nothing is
+    stored then.
     """
     asked = _wanted(wanted)
     paths = [Path(file) for file in files]
@@ -113,7 +114,8 @@ def _optioned(kind: str, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def import_frame(frame: Any, store: str | Path, **wanted: Any) -> Imported:
-    """A pandas frame, an Arrow table or a dict of columns; the columns are options, as in `import_table(frame, store, expert="e")`."""
+    """A pandas frame, an Arrow table or a dict of columns; the columns are options, as in `import_table(frame, store,
+    expert="e")`."""
     asked = _wanted(_optioned("table", wanted))
     module = importers()["table"]
     ask = _ask(asked, "table", module)
@@ -154,8 +156,7 @@ def _ask(wanted: Wanted, kind: str, module: ModuleType) -> Ask:
     if unknown := sorted(options.keys() - module.OPTIONS.keys()):
         known = ", ".join(module.OPTIONS) or "none"
         raise InputError(f"the importer {kind} has no option {unknown[0]!r}; it has: {known}")
-    ask = Ask(Notes(), _model(wanted), options, wanted.step, wanted.name)
-    return ask
+    return Ask(Notes(), _model(wanted), options, wanted.step, wanted.name)
 
 
 def _model(wanted: Wanted) -> Model | None:
@@ -166,8 +167,8 @@ def _model(wanted: Wanted) -> Model | None:
     if model is None and any(fact is not None for fact in facts):
         if not all(facts):
             raise InputError("--experts, --top-k and --layers go together: say all three, or --model")
-        assert wanted.experts and wanted.top_k and wanted.layers
-        model = Model(wanted.name or "a model", wanted.experts, wanted.top_k, wanted.layers, tuple(range(wanted.layers)))
+        experts, top_k, layers = (int(fact or 0) for fact in facts)
+        model = Model(wanted.name or "a model", experts, top_k, layers, tuple(range(layers)))
     if wanted.order is not None:
         if wanted.order not in _ORDERS:
             raise InputError(f"the order is weight or unknown, not {wanted.order!r}")

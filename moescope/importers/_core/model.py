@@ -10,18 +10,55 @@ from ...errors import InputError
 from ...foreign import doing, one_line
 
 _EXPERTS = ("n_routed_experts", "num_local_experts", "moe_num_experts", "num_routed_experts", "num_experts")
-_TOP_K = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts", "num_selected_experts")
+_TOP_K = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "moe_topk",
+    "moe_k",
+    "moe_top_k",
+    "top_k_experts",
+    "num_selected_experts",
+)
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _INNER = ("text_config", "llm_config", "language_config", "thinker_config", "ffn_config")
 _ROUTED_WORDS = ("sparse", "moe", "hash_moe", "E")
 _MOST = 16 << 20  # bytes of a configuration
 _LIMITS = {"experts": 1 << 16, "top_k": 1 << 10, "layers": 10_000}
 BY_WEIGHT = frozenset(
-    "olmoe flex_olmo mixtral minimax qwen2_moe qwen3_moe qwen3_next qwen3_5_moe qwen3_5_moe_text qwen3_vl_moe qwen3_vl_moe_text "
-    "qwen3_omni_moe qwen3_omni_moe_text granitemoe granitemoehybrid granitemoeshared granitemoe_swa jamba jetmoe gpt_oss dbrx "
-    "hunyuan_v1_moe mellum cohere2_moe aria aria_text llama4 llama4_text flint".split()
+    [
+        "olmoe",
+        "flex_olmo",
+        "mixtral",
+        "minimax",
+        "qwen2_moe",
+        "qwen3_moe",
+        "qwen3_next",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+        "qwen3_vl_moe",
+        "qwen3_vl_moe_text",
+        "qwen3_omni_moe",
+        "qwen3_omni_moe_text",
+        "granitemoe",
+        "granitemoehybrid",
+        "granitemoeshared",
+        "granitemoe_swa",
+        "jamba",
+        "jetmoe",
+        "gpt_oss",
+        "dbrx",
+        "hunyuan_v1_moe",
+        "mellum",
+        "cohere2_moe",
+        "aria",
+        "aria_text",
+        "llama4",
+        "llama4_text",
+        "flint",
+    ]
 )
-"""Families whose routers take the k largest scores and weigh by those: no bias, groups or scale of an expert between the two."""
+"""Families whose routers take the k largest scores and weigh by those: no bias, groups or scale of an expert between the
+two."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +98,8 @@ def of_config(config: Mapping[str, Any], name: str) -> Model:
     """The model that a configuration describes."""
     text = _text(config)
     found = {
-        "experts": _number(text, _EXPERTS), "top_k": _number(text, _TOP_K), "layers": _number(text, _LAYERS) or len(_blocks(text))
+        "experts": _number(text, _EXPERTS), "top_k": _number(text, _TOP_K),
+        "layers": _number(text, _LAYERS) or len(_blocks(text)),
     }  # fmt: skip
     for what, value in found.items():
         if not value:

@@ -26,11 +26,12 @@ def routed_planes(ids: Array, model: Model, where: str, notes: Notes, created: b
     if planes != model.layers:
         several = f"{routers} routers" + (f" in {model.layers} layers" if routers != model.layers else "")
         raise Fault(
-            f"{where}: {planes} layers, the model {model.name} has {several}: layers were lost (seen with pipeline parallelism, "
+            f"{where}: {planes} layers, the model {model.name} has {several}: layers were lost (seen with pipeline "
+            f"parallelism, "
             "vLLM 35623), or --model names another model"
         )
     dense = np.setdiff1d(np.arange(model.layers), model.routed)
-    empty = (ids <= 0).all(axis=(0, 2))
+    empty = np.asarray((ids <= 0).all(axis=(0, 2)))
     behind = bool(empty[routers:].all()) and not empty[:routers].any()
     if created and behind:
         notes.say(
@@ -68,13 +69,18 @@ def aligned(one: Captured, given: int | None, inferred: int | None, notes: Notes
         one.start = short
         notes.say(
             f"every sequence has {short} rows fewer than tokens, so rows were taken to start at token {short} "
-            "(routed_experts_prompt_start, which responses do not repeat); if rows were lost, this is wrong: say --prompt-start 0"
+            "(routed_experts_prompt_start, which responses do not repeat); if rows were lost, this is wrong: say "
+            "--prompt-start 0"
         )
         return one
-    where = f"{one.where}: {one.rows} rows, where {expected - start} are expected ({one.prompt} tokens of prompt and {one.length - one.prompt} of answer, less the last"
-    where += f", from token {start} on)" if start else ")"
+    where = (
+        f"{one.where}: {one.rows} rows, where {expected - start} are expected ({one.prompt} tokens of prompt and "
+        f"{one.length - one.prompt} of answer, less the last{f', from token {start} on' if start else ''})"
+    )
     if short == 1:
-        raise Fault(f"{where}: one token's row is missing (SGLang 20964), and which one cannot be known; leave it out by --keep-going")
+        raise Fault(
+            f"{where}: one token's row is missing (SGLang 20964), and which one cannot be known; leave it out by --keep-going"
+        )
     if short > 0:
         raise Fault(
             f"{where}: {short} rows are missing; if they are the prompt's first (routed_experts_prompt_start), say "

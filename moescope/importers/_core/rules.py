@@ -35,7 +35,9 @@ def sound(one: Captured, model: Model, notes: Notes) -> Array | None:
         notes.count("{n} tokens were not captured and have no decision (engines mark rows of their prefix cache by -1)", gone)
         notes.count("{n} decisions of single layers were not captured", int((~there).sum()) - gone * ids.shape[1])
         if not there.any():
-            raise Fault(f"{one.where} holds no decision: every id is -1, which engines write for rows served from a prefix cache")
+            raise Fault(
+                f"{one.where} holds no decision: every id is -1, which engines write for rows served from a prefix cache"
+            )
     _repeats(one, model, flat.reshape(ids.shape))
     if one.experts.shape[-1] == 1:
         _constant(one, model)
@@ -52,7 +54,9 @@ def _shape(one: Captured, model: Model) -> None:
             "were lost (seen with pipeline parallelism, vLLM 35623), or --model names another model"
         )
     if k != model.top_k and rows:
-        raise Fault(f"{one.where}: {k} experts per decision, and {model.name} chooses {model.top_k}: --model names another model")
+        raise Fault(
+            f"{one.where}: {k} experts per decision, and {model.name} chooses {model.top_k}: --model names another model"
+        )
 
 
 def _width(one: Captured, model: Model) -> None:
@@ -61,7 +65,8 @@ def _width(one: Captured, model: Model) -> None:
         raise Fault(f"{one.where}: experts are {kind}, not whole numbers")
     if np.iinfo(kind).max < model.experts - 1:
         raise Fault(
-            f"{one.where}: {kind} numbers end at {np.iinfo(kind).max}, and {model.name} has {model.experts} experts: higher ones "
+            f"{one.where}: {kind} numbers end at {np.iinfo(kind).max}, and {model.name} has {model.experts} experts: higher "
+            f"ones "
             "were wrapped around, so that ids are wrong; capture with a wider type"
         )
 
@@ -123,8 +128,10 @@ def _beyond(one: Captured, model: Model, row: int, router: int, n: int) -> str:
 def _twice(one: Captured, model: Model, row: int, router: int, n: int) -> str:
     ids = one.experts[row, router].tolist()
     return (
-        f"{one.where}: expert {max(ids, key=ids.count)} twice in layer {model.routed[router]}, row {one.start + row} (ids {ids}; "
-        f"{n} such decisions), which no top-{model.top_k} gives: ids were wrapped by a narrow type, or rows of two requests mixed"
+        f"{one.where}: expert {max(ids, key=ids.count)} twice in layer {model.routed[router]}, row {one.start + row} (ids "
+        f"{ids}; "
+        f"{n} such decisions), which no top-{model.top_k} gives: ids were wrapped by a narrow type, or rows of two requests "
+        f"mixed"
     )
 
 
@@ -132,7 +139,8 @@ def _partly(one: Captured, model: Model, row: int, router: int, n: int) -> str:
     ids = one.experts[row, router].tolist()
     return (
         f"{one.where}: ids {ids} in layer {model.routed[router]}, row {one.start + row} ({n} such decisions): a decision is "
-        f"captured whole or not at all (-1 throughout), so --model's top-{model.top_k} is not what was served, or the row is damaged"
+        f"captured whole or not at all (-1 throughout), so --model's top-{model.top_k} is not what was served, or the row "
+        f"is damaged"
     )
 
 
@@ -149,8 +157,10 @@ def _repeats(one: Captured, model: Model, ids: Array) -> None:
     if n > 2 and (n - 1) * possible > _BITS and bool((ids[first] >= 0).all()):
         differ = "though their tokens differ" if len(tokens) else "whatever their tokens are"
         raise Fault(
-            f"{one.where}: rows {one.start + first} to {one.start + first + n - 1} chose the same experts in every layer, {differ}: "
-            "a CUDA graph repeated one row (SGLang 12162); capture again without graphs, or with a version that records inside them"
+            f"{one.where}: rows {one.start + first} to {one.start + first + n - 1} chose the same experts in every layer, "
+            f"{differ}: "
+            "a CUDA graph repeated one row (SGLang 12162); capture again without graphs, or with a version that records "
+            "inside them"
         )
 
 
@@ -162,7 +172,8 @@ def _constant(one: Captured, model: Model) -> None:
         return
     layers = ", ".join(str(model.routed[i]) for i in np.flatnonzero(same)[:8])
     raise Fault(
-        f"{one.where}: layer {layers} chose expert {int(plain[0, int(np.argmax(same))])} for every one of {one.rows} tokens; with "
+        f"{one.where}: layer {layers} chose expert {int(plain[0, int(np.argmax(same))])} for every one of {one.rows} "
+        f"tokens; with "
         "top-1 that is how a plane looks that was never written; capture again, or leave it out by --keep-going"
     )
 

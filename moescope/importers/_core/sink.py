@@ -1,35 +1,24 @@
 """Captured sequences into a store: checked, gathered to batches, written in memory that does not grow with the capture."""
 
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...errors import InputError
 from ...store.write.writer import RunWriter
 from .captured import Array, Captured, Counts, Notes
 from .columns import Keys, decision_columns, forwards_of, input_columns, placed
 from .model import Model
 from .rules import sound
+from .run_head import WITHOUT, head_of, now
 from .words import Labels, Tokenizer
 
 _BATCH = 1 << 18  # decisions gathered before they become columns
 _SHARD = 1 << 21  # decisions of a shard
-_WITHOUT = {
-    "weights": "routing weights: the capture has none, so figures are unweighted",
-    "ranks": "ranks: the engine's order is not known to be that of the weights, so `slot` is kept, `rank` is null, and nothing can "
-    "be said of first choices",
-    "text": "text of tokens: give --tokenizer for it",
-    "ids": "vocabulary ids of some tokens",
-    "forwards": "the engine's own batches: every sequence is told as one prefill and one decode",
-    "summaries": "router logits, entropy, margin and log-sum-exp",
-}
 
 
 class Sink:
@@ -58,7 +47,7 @@ class Sink:
             one.experts = np.zeros((0, len(model.routed), model.top_k), np.int32)
         there = sound(one, model, self.notes)
         ordered = self._ordered(one, model)
-        self._begin(model, ordered, one)
+        self._begin(model, ordered)
         if self.counted:
             raise InputError("counts and decisions do not go into one run: import them one by one")
         self._facts(one)
@@ -69,7 +58,7 @@ class Sink:
 
     def count(self, counts: Counts, model: Model) -> None:
         """Take counts: how often experts ran, without tokens. InputError where they are of other layers or experts."""
-        self._begin(model, True, None)
+        self._begin(model, True)
         if self.sequences or self._held:
             raise InputError("counts and decisions do not go into one run: import them one by one")
         place = {layer: number for number, layer in enumerate(model.routed)}
@@ -95,8 +84,8 @@ class Sink:
         self._say()
         seconds = time.perf_counter() - self._began
         final = {
-            "status": "complete", "finished": _now(), "seconds": seconds, "warnings": self._warnings(), "capture": self._capture(),
-            "model_seconds": 0.0, "trace_seconds": 0.0,
+            "status": "complete", "finished": now(), "seconds": seconds, "model_seconds": 0.0, "trace_seconds": 0.0,
+            "warnings": self._warnings(), "capture": self._capture(),
         }  # fmt: skip
         writer, self.writer = self.writer, None
         return writer.close(final, {"files": len(self.files), "sequences": self.sequences})
@@ -119,26 +108,28 @@ class Sink:
             return one.by_weight or model.top_k == 1
         return bool(model.by_weight) or model.top_k == 1
 
-    def _begin(self, model: Model, ordered: bool, one: Captured | None) -> None:
+    def _begin(self, model: Model, ordered: bool) -> None:
         if self.writer is None:
             self.model, self.ordered = model, ordered
-            self.writer = RunWriter.create(self.store, self._head(model, ordered, one))
+            self.writer = RunWriter.create(self.store, head_of(model, ordered, self._run(), self.kind))
         elif ordered != self.ordered:
-            raise InputError("some of these captures are in the order of their weights and some are not: import them one by one")
+            raise InputError(
+                "some of these captures are in the order of their weights and some are not: import them one by one"
+            )
 
     def _facts(self, one: Captured) -> None:
         held = self._held[0] if self._held else None
         if held is not None and (held.named != one.named or (held.weights is None) != (one.weights is None)):
             self._flush()
         if one.weights is None:
-            self.notes.lack("weights", _WITHOUT["weights"])
+            self.notes.lack("weights", WITHOUT["weights"])
         if not self.ordered:
-            self.notes.lack("ranks", _WITHOUT["ranks"])
+            self.notes.lack("ranks", WITHOUT["ranks"])
         if one.pieces is None and (one.tokens is None or bool((np.asarray(one.tokens) < 0).any())):
-            self.notes.lack("ids", _WITHOUT["ids"])
+            self.notes.lack("ids", WITHOUT["ids"])
         if one.named:
-            self.notes.lack("forwards", _WITHOUT["forwards"])
-        self.notes.lack("summaries", _WITHOUT["summaries"])
+            self.notes.lack("forwards", WITHOUT["forwards"])
+        self.notes.lack("summaries", WITHOUT["summaries"])
         if self.labels is not None:
             one.labels = {**one.labels, **self.labels.of(one.request, one.document, one.row)}
 
@@ -166,7 +157,7 @@ class Sink:
         self._spelled([one for one in held if one.pieces is not None])
         if self.tokenizer is None:
             if any(one.pieces is None for one in held):
-                self.notes.lack("text", _WITHOUT["text"])
+                self.notes.lack("text", WITHOUT["text"])
             return
         assert self.writer is not None
         for one in held:
@@ -188,28 +179,14 @@ class Sink:
             one.tokens = np.array([self._pieces[text] for text in pieces])
             if new and self.writer is not None:
                 self.writer.add("vocab", {"vocab_id": [self._pieces[text] for text in new], "text": new})
-                self.notes.say("tokens are told by their text: vocabulary ids are the order in which texts came, no tokenizer's")
+                self.notes.say(
+                    "tokens are told by their text: vocabulary ids are the order in which texts came, no tokenizer's"
+                )
 
-    def _head(self, model: Model, ordered: bool, one: Captured | None) -> dict[str, Any]:
-        router = {
-            "stack": "decoder", "block_type": "ffn", "contract": "imported", "kind": "token_choice", "experts": model.experts,
-            "top_k": model.top_k, "shared_experts": model.shared, "score": model.score, "weight_on": "output",
-            "decides_on": "token", "extra": {} if ordered else {"ranks": "unknown"},
-        }  # fmt: skip
-        run = {
-            "name": self.name, "started": _now(), "dataset": ", ".join(self.files)[:500], "device": None, "warnings": [],
-            "capture": self._capture(), "versions": {"moescope": __version__, "python": platform.python_version()},
-            "command": self.command or sys.argv, "host": f"{platform.system()} {platform.machine()}",
-        }  # fmt: skip
-        served = {
-            "name": model.name, "family": model.family, "config": dict(model.config), "weights_sha256": "unknown",
-            "code": f"imported from {self.kind}",
-        }  # fmt: skip
-        layers = list(enumerate(model.routed))
+    def _run(self) -> dict[str, Any]:
         return {
-            "run": run, "model": served,
-            "routers": [{"router": n, "name": f"layers.{layer}", "layer": layer, **router} for n, layer in layers],
-            "experts": [{"router": n, "expert": e, "role": "routed"} for n, _ in layers for e in range(model.experts)],
+            "name": self.name, "dataset": ", ".join(self.files)[:500], "warnings": [], "capture": self._capture(),
+            "command": self.command or sys.argv,
         }  # fmt: skip
 
     def _capture(self) -> dict[str, Any]:
@@ -232,7 +209,3 @@ class Sink:
         left = f" ({self.notes.left_out[0]})" if self.notes.left_out else ""
         more = f"; {next(iter(self.notes.sentences()))}" if self.notes.sentences() and not left else ""
         return f"{', '.join(self.files)[:200]} gave no sequence with routing{left}{more}; nothing was stored"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

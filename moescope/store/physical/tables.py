@@ -96,7 +96,8 @@ def _order(name: str) -> tuple[int, str]:
 def widths(con: duckdb.DuckDBPyConnection, prefix: str = "routes") -> dict[int, set[str]]:
     """The columns of every <prefix>_<k> table or view that a query in this database would see, by k."""
     named = " union all ".join(
-        f"select {kind}_name as name from duckdb_{kind}s() where database_name = current_database()" for kind in ("table", "view")
+        f"select {kind}_name as name from duckdb_{kind}s() where database_name = current_database()"
+        for kind in ("table", "view")
     )
     rows = con.execute(f"select name from ({named}) where regexp_full_match(name, ?)", [prefix + "_[0-9]+"]).fetchall()
     found = {int(table.rpartition("_")[2]): _columns(con, table) for (table,) in rows}
@@ -155,7 +156,9 @@ def assignments_sql(width: int, there: set[str], rank: int, prefix: str = "route
     slot = f"coalesce((slots >> {4 * rank}) & 15, {rank})" if "slots" in there else f"{rank}"
     buffer = f"p{rank}" if f"p{rank}" in there else "null::uinteger"
     lost = f"coalesce((dropped >> {rank}) & 1, 0) = 1" if "dropped" in there else "false"
-    place = f"case when not coalesce(unranked, false) then {rank}::usmallint end" if "unranked" in there else f"{rank}::usmallint"
+    place = (
+        f"case when not coalesce(unranked, false) then {rank}::usmallint end" if "unranked" in there else f"{rank}::usmallint"
+    )
     return (
         f"select run, forward, router, {iteration_of(there)} as iteration, token, {place} as rank, "
         f"e{rank} as expert, {weight_of(there, rank)} as weight, ({slot})::usmallint as slot, {buffer} as buffer_position, "

@@ -61,7 +61,9 @@ class _Rows:
             name: (numbers(c, 0), np.asarray(c.is_null()) if c.null_count else _NOTHING)
             for name in STEPS if (c := columns.get(name)) is not None
         }  # fmt: skip
-        return cls(numbers(columns["router"]).astype(np.uint32, copy=False), keys, experts, weights, lost, values, not unranked.size)
+        return cls(
+            numbers(columns["router"]).astype(np.uint32, copy=False), keys, experts, weights, lost, values, not unranked.size
+        )
 
     def stretches(self, combo: Array) -> tuple[Array, Array]:
         """Where rows of one router and one combo begin, and where they end."""

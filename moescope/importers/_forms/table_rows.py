@@ -11,13 +11,11 @@ import numpy as np
 
 from ...errors import InputError
 from ...foreign import one_line
-from ...memory import room
-from ...store.schema import quote
-from .archive import Archive
-from .ask import Ask, Item
-from .captured import Array, Captured, Counts, Fault
-from .model import Model
+from .._core.ask import Ask, Item
+from .._core.captured import Array, Captured, Counts, Fault
+from .._core.model import Model
 from .table_columns import Mapped, mapped
+from .table_source import database, source_of
 from .tables import Rows, stacked, stretches
 
 _READ = 1 << 18  # rows
@@ -25,8 +23,8 @@ _READ = 1 << 18  # rows
 
 def of_table(path: Path, ask: Ask) -> Iterator[Item]:
     """A table in a file."""
-    with closing(_database()) as con:
-        source = _source(con, path)
+    with closing(database()) as con:
+        source = source_of(con, path)
         yield from _read(con, source, path.name, ask)
         ask.step(path.stat().st_size)
 
@@ -35,55 +33,16 @@ def of_frame(frame: Any, ask: Ask) -> Iterator[Item]:
     """A table in memory. InputError for what is none."""
     import pyarrow as pa
 
-    with closing(_database()) as con:
+    with closing(database()) as con:
         try:
             con.register("given", pa.table(frame) if isinstance(frame, dict) else frame)
         except (duckdb.Error, pa.ArrowException, TypeError, ValueError) as error:
             raise InputError(
-                f"a {type(frame).__name__} is no table ({one_line(str(error), 120)}): give a pandas frame, an Arrow table or a dict "
+                f"a {type(frame).__name__} is no table ({one_line(str(error), 120)}): give a pandas frame, an Arrow table "
+                f"or a dict "
                 "of equally long columns"
             ) from error
         yield from _read(con, "given", "the frame", ask)
-
-
-def _database() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect()
-    con.execute(f"set memory_limit = '{min(room(), 2 << 30) >> 20} MB'")
-    con.execute("set threads = 1")
-    return con
-
-
-def _source(con: duckdb.DuckDBPyConnection, path: Path) -> str:
-    name, place = path.name.lower().removesuffix(".gz"), quote(str(path))
-    if name.endswith(".npz"):
-        return _arrays(con, path)
-    if name.endswith((".arrow", ".feather")):
-        import pyarrow as pa
-        from pyarrow import feather
-
-        try:
-            con.register("given", feather.read_table(path, memory_map=True))
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path} is no Arrow file ({one_line(str(error), 120)})") from error
-        return "given"
-    if name.endswith(".parquet"):
-        return f"read_parquet({place})"
-    if name.endswith((".csv", ".tsv")):
-        return f"read_csv({place}, header = true, sample_size = 20480{', delim = chr(9)' if name.endswith('.tsv') else ''})"
-    return f"read_json({place}, sample_size = 20480)"
-
-
-def _arrays(con: duckdb.DuckDBPyConnection, path: Path) -> str:
-    """Equally long arrays of an archive as columns; those with two axes as lists."""
-    import pyarrow as pa
-
-    archive = Archive(path)
-    columns = {name: archive.read(name) for name in archive.names}
-    long = {name: own for name, own in columns.items() if own.ndim in (1, 2) and own.dtype.kind in "iufbU"}
-    if len({len(own) for own in long.values()}) != 1:
-        raise InputError(f"{path} holds no equally long arrays: {', '.join(f'{n} {a.shape}' for n, a in columns.items())[:300]}")
-    con.register("given", pa.table({name: pa.array(own if own.ndim == 1 else list(own)) for name, own in long.items()}))
-    return "given"
 
 
 def _read(con: duckdb.DuckDBPyConnection, source: str, where: str, ask: Ask) -> Iterator[Item]:
@@ -92,7 +51,9 @@ def _read(con: duckdb.DuckDBPyConnection, source: str, where: str, ask: Ask) -> 
         kinds = {name: kind for name, kind, *_ in described}
         roles = mapped(list(kinds), ask.options, where)
         roles.listed = kinds[roles.experts[0]].endswith("]")
-        yield from _counts(con, source, where, roles, ask) if roles.counts else _decisions(con, source, where, roles, kinds, ask)
+        yield from (
+            _counts(con, source, where, roles, ask) if roles.counts else _decisions(con, source, where, roles, kinds, ask)
+        )
     except duckdb.Error as error:
         raise Fault(f"{where} cannot be read as a table ({one_line(str(error), 160)})") from error
 
@@ -113,20 +74,26 @@ def _counts(con: duckdb.DuckDBPyConnection, source: str, where: str, roles: Mapp
         "or l < 0 or e < 0"
     ).fetchall()[0][0]
     if bad:
-        raise Fault(f"{where}: {bad} rows have no whole number for layer, expert or count (from 0 on); correct them or say other columns")
-    sql = f"select l, e, sum(n)::bigint{''.join(f', g{i}' for i in range(len(roles.labels)))} from (select {columns}"
-    sql += f"{', ' + named if named else ''} from {source}) t(l, e, n{''.join(f', g{i}' for i in range(len(roles.labels)))}) group by all order by all"
+        raise Fault(
+            f"{where}: {bad} rows have no whole number for layer, expert or count (from 0 on); correct them or say other "
+            f"columns"
+        )
+    groups = "".join(f", g{i}" for i in range(len(roles.labels)))
+    sql = f"select l, e, sum(n)::bigint{groups} from (select {columns}{', ' + named if named else ''} from {source}) "
+    sql += f"t(l, e, n{groups}) group by all order by all"
     rows = con.execute(sql).fetchall()
     layers = sorted({row[0] for row in rows})
     _seen_model(ask, where, layers, max((row[1] for row in rows), default=0) + 1, None)
     assert ask.model is not None
     ask.model = replace(ask.model, routed=tuple(layer for layer in layers if layer in ask.model.routed) or ask.model.routed)
-    groups: dict[tuple[Any, ...], list[tuple[int, int, int]]] = {}
-    for layer, expert, n, *labels in rows:
-        groups.setdefault(tuple(labels), []).append((layer, expert, n))
-    for labels, own in groups.items():
+    parts: dict[tuple[Any, ...], list[tuple[int, int, int]]] = {}
+    for row in rows:
+        parts.setdefault(tuple(row[3:]), []).append(row[:3])
+    for labels, own in parts.items():
         layer, expert, n = (np.array(values) for values in zip(*own))
-        yield Counts(where, layer, expert, n, {kind: str(value) for kind, value in zip(roles.labels, labels) if value is not None})
+        yield Counts(
+            where, layer, expert, n, {kind: str(value) for kind, value in zip(roles.labels, labels) if value is not None}
+        )
 
 
 def _seen_model(ask: Ask, where: str, layers: list[int], experts: int, top_k: int | None) -> None:
@@ -136,7 +103,8 @@ def _seen_model(ask: Ask, where: str, layers: list[int], experts: int, top_k: in
         raise Fault(f"{where} has no row")
     ask.model = Model(ask.name or where, experts, top_k or 1, max(layers) + 1, tuple(layers))
     ask.notes.say(
-        f"which model it is was not said: layers, experts ({experts}: the largest number and one) and top-k are those that are there"
+        f"which model it is was not said: layers, experts ({experts}: the largest number and one) and top-k are those that "
+        f"are there"
     )
 
 
@@ -149,11 +117,15 @@ def _long(source: str, roles: Mapped, kinds: dict[str, str]) -> str:
     if roles.weights:
         weights = f"[{', '.join(f'{_name(w)}::float' for w in roles.weights)}]" if wide else _name(roles.weights[0])
     each = wide or roles.listed
-    taken = f"(select *, row_number() over () - 1 as \"_at\" from {source})"
+    taken = f'(select *, row_number() over () - 1 as "_at" from {source})'
     sequence = f"{_name(of['sequence'])}::varchar" if "sequence" in of else "''"
     layer = _whole(of["layer"])
-    place = _whole(of["position"]) if "position" in of else f"row_number() over (partition by {sequence}, {layer} order by \"_at\") - 1"
-    order = next((_whole(of[name]) for name in ("rank", "slot") if name in of), "\"_at\"")
+    place = (
+        _whole(of["position"])
+        if "position" in of
+        else f'row_number() over (partition by {sequence}, {layer} order by "_at") - 1'
+    )
+    order = next((_whole(of[name]) for name in ("rank", "slot") if name in of), '"_at"')
     text = "token" in of and kinds[of["token"]] == "VARCHAR"
     columns = [
         f"{_name(of['run'])}::varchar" if "run" in of else "''", sequence, place, layer,
@@ -175,13 +147,17 @@ def _decisions(
     if "position" not in roles.of and len(roles.experts) == 1 and not roles.listed:
         raise Fault(f"{where} has one row an assignment and no column that is the token's position; say -p position=COLUMN")
     sql = _long(source, roles, kinds)
-    bad, layers, most, least, widest, no_weight = con.execute(
-        _summary(sql)
-    ).fetchall()[0]
+    bad, layers, most, least, widest, no_weight = con.execute(_summary(sql)).fetchall()[0]
     if bad:
-        raise Fault(f"{where}: {bad} rows have no whole number (from 0 on) for layer, position, rank or expert, or no sequence; correct them")
+        raise Fault(
+            f"{where}: {bad} rows have no whole number (from 0 on) for layer, position, rank or expert, or no sequence; "
+            f"correct them"
+        )
     if least != widest:
-        raise Fault(f"{where}: decisions of {least} to {widest} experts; each router's decisions have one number of experts: give the missing rows")
+        raise Fault(
+            f"{where}: decisions of {least} to {widest} experts; each router's decisions have one number of experts: give "
+            f"the missing rows"
+        )
     _seen_model(ask, where, layers or [], int(most or 0) + 1, widest)
     assert ask.model is not None
     weighed = bool(roles.weights) and no_weight == 0
@@ -196,8 +172,10 @@ def _decisions(
 def _summary(sql: str) -> str:
     return (
         f"with r as materialized (from {sql}), n as (select count(*) as n from r group by run, s, p, l) select "
-        "count(*) filter (p is null or l is null or e is null or o is null or p < 0 or l < 0 or e < 0 or run is null or s is null), "
-        "list_sort(list(distinct l)), max(e), (select min(n) from n), (select max(n) from n), count(*) filter (w is null) from r"
+        "count(*) filter (p is null or l is null or e is null or o is null or p < 0 or l < 0 or e < 0 or run is null or s "
+        "is null), "
+        "list_sort(list(distinct l)), max(e), (select min(n) from n), (select max(n) from n), count(*) filter (w is null) "
+        "from r"
     )
 
 
@@ -254,7 +232,7 @@ def _captured(part: dict[str, Any], said: str, roles: Mapped, model: Model, k: i
     tokens, pieces = _tokens(part, length, said)
     made = np.asarray(part["g"].fill_null(False))
     prompt = int(np.asarray(part["p"])[made].min()) if made.any() else length
-    labels = {}
+    labels: dict[str, str] = {}
     for number, kind in enumerate(roles.labels):
         values = sorted(set(part[f"g{number}"].to_pylist()) - {None})
         if len(values) > 1:
@@ -275,7 +253,7 @@ def _tokens(part: dict[str, Any], length: int, said: str) -> tuple[Array | None,
             raise Fault(f"{said}: vocabulary id {own.min() if own.min() < 0 else own.max()} is none")
         tokens[place[known]] = own
         return tokens, None
-    if not part["x"].null_count == len(part["x"]):
+    if part["x"].null_count != len(part["x"]):
         pieces = [""] * length
         for at, text in zip(place.tolist(), part["x"].to_pylist()):
             pieces[at] = text or ""

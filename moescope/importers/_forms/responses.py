@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .captured import Array, Fault
-from .payload import array_of, shaped
-from .reading import Line
+from .._core.captured import Array, Fault
+from .._core.payload import array_of, shaped
+from .._core.reading import Line
 
 _PROMPT = ("prompt_token_ids", "prompt_ids", "input_ids")
 _OUTPUT = ("token_ids", "output_ids", "completion_token_ids", "output_token_ids")
@@ -44,7 +44,9 @@ def outputs(line: Line) -> Iterator[Output]:
     if answers is None:
         answers = [response]
     if not isinstance(answers, list) or not all(isinstance(one, dict) for one in answers) or "error" in response:
-        raise Fault(f"{line.where} is no answer of a server: it has neither choices nor outputs; keep whole responses, one a line")
+        raise Fault(
+            f"{line.where} is no answer of a server: it has neither choices nor outputs; keep whole responses, one a line"
+        )
     for number, answer in enumerate(answers):
         where = line.where if len(answers) == 1 else f"{line.where}, choice {answer.get('index', number)}"
         yield _output(where, request, response, answer, len(answers))
@@ -76,8 +78,12 @@ def _output(where: str, request: Object, response: Object, answer: Object, n: in
         )
     both = {**response, **answer, **{key: value for key, value in extra.items() if key.startswith("routed_experts")}}
     starts = ("routed_experts_start_len", "routed_experts_prompt_start", "prompt_start")
-    start = next((v for s in (both, request) for k in starts if isinstance(v := s.get(k), int) and not isinstance(v, bool)), None)
-    name = next((str(s[k]) for s in (response, meta, request) for k in ("request_id", "id", "rid") if s.get(k) is not None), None)
+    start = next(
+        (v for s in (both, request) for k in starts if isinstance(v := s.get(k), int) and not isinstance(v, bool)), None
+    )
+    name = next(
+        (str(s[k]) for s in (response, meta, request) for k in ("request_id", "id", "rid") if s.get(k) is not None), None
+    )
     return Output(
         where, name if n == 1 or name is None else f"{name}/{answer.get('index', 0)}", both.get("routed_experts"),
         response.get("prompt_routed_experts", answer.get("prompt_routed_experts")), prompt, answered,

@@ -1,6 +1,5 @@
 """Traces of Megatron's router: files of ranks side by side, forward by forward."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,27 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from .ask import Ask, Item, tried
-from .captured import Array, Captured, Fault
-from .model import Model
-from .payload import lists
-from .reading import Line, lines
-from .torch_save import bfloat16, read_saved
-
-TRACE = re.compile(r"router_trace_rank(\d+)\.jsonl(\.gz)?")
-_ENOUGH = 256  # rows looked at to tell how layers and experts are told
-
-
-@dataclass
-class _Rank:
-    """One rank's file, and what lies beside it."""
-
-    number: int
-    path: Path
-    offset: int = 0
-    logits: np.ndarray | None = None
-    state: dict[Any, Any] = field(default_factory=dict)
+from .._core.ask import Ask, Item, tried
+from .._core.captured import Array, Captured, Fault
+from .._core.model import Model
+from .._core.payload import lists
+from .._core.reading import Line, lines
+from .megatron_ranks import Rank, first_number, look, ranks_of
+from .torch_save import bfloat16
 
 
 @dataclass
@@ -45,18 +30,20 @@ class _Step:
 def traced(path: Path, ask: Ask) -> Iterator[Item]:
     """Every forward. InputError where ranks, layers or options do not fit each other."""
     model = ask.need("a trace of Megatron")
-    ranks = _ranks(path, ask)
-    look = _look(ranks)
-    first = _numbering(ranks[0], look, model, ask)
-    if look.ascending:
+    ranks = ranks_of(path, ask)
+    shown = look(ranks)
+    first = first_number(ranks[0], shown, model, ask)
+    if shown.ascending:
         ask.notes.say("experts of every decision are ascending: the trace was made of a map of booleans, which has no order")
     if not all(_plain(rank.state) for rank in ranks):
-        ask.notes.say("the router's state beside the trace has a bias or another score than softmax: weights were not recomputed")
+        ask.notes.say(
+            "the router's state beside the trace has a bias or another score than softmax: weights were not recomputed"
+        )
         model = replace(model, normalized=None)
     ask.notes.lack("sequences", "sequences: the trace names no token, so tokens are rows of their forwards")
     steps = [_steps(rank, model, first, ask) for rank in ranks]
     for number, together in enumerate(_side_by_side(steps)):
-        yield from tried(partial(_captured, path, number, together, model, ask, False if look.ascending else None))
+        yield from tried(partial(_captured, path, number, together, model, ask, False if shown.ascending else None))
 
 
 def _plain(state: dict[Any, Any]) -> bool:
@@ -65,96 +52,7 @@ def _plain(state: dict[Any, Any]) -> bool:
     return all(own.get("score_function", "softmax") == "softmax" and own.get("expert_bias") is None for own in routers)
 
 
-def _ranks(path: Path, ask: Ask) -> list[_Rank]:
-    files = sorted(f for f in path.iterdir() if TRACE.fullmatch(f.name)) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"{path} holds no router_trace_rank<r>.jsonl; name Megatron's --moe-routing-trace-path, or one file of it")
-    ranks = [_Rank(int(m[1]) if (m := TRACE.fullmatch(file.name)) else 0, file) for file in files]
-    ranks.sort(key=lambda rank: rank.number)
-    offsets, wanted, slices = ask.options.get("layer_offsets"), ask.whole("rank"), ask.options.get("slices")
-    if wanted is not None:
-        ranks = [rank for rank in ranks if rank.number == wanted] or _no_rank(path, wanted, ranks)
-    if len(ranks) > 1 and offsets is None and not slices:
-        raise InputError(
-            f"{path} has traces of {len(ranks)} ranks, whose layers or tokens may be the same, other or slices: say -p rank=0 for "
-            "one of them, -p layer_offsets=[0,...] for stages of a pipeline, or -p slices=true for sequence parallelism"
-        )
-    if offsets is not None:
-        if not isinstance(offsets, list) or len(offsets) != len(ranks) or not all(isinstance(n, int) and n >= 0 for n in offsets):
-            raise InputError(f"layer_offsets={offsets} are not {len(ranks)} whole numbers, one for each rank, such as [0,16]")
-        for rank, offset in zip(ranks, offsets):
-            rank.offset = offset
-    for rank in ranks:
-        _beside(rank)
-    return ranks
-
-
-def _no_rank(path: Path, wanted: int, ranks: Sequence[_Rank]) -> list[_Rank]:
-    raise InputError(f"{path} has no rank {wanted}: it has {', '.join(str(rank.number) for rank in ranks)}")
-
-
-def _beside(rank: _Rank) -> None:
-    logits = rank.path.with_name(f"logits_rank{rank.number}.bin")
-    state = rank.path.with_name(f"router_state_rank{rank.number}.pt")
-    if logits.is_file() and logits.stat().st_size:
-        rank.logits = np.memmap(logits, "u1", "r")
-    if state.is_file():
-        found = read_saved(state)
-        rank.state = found if isinstance(found, dict) else {}
-
-
-@dataclass
-class _Look:
-    """What the beginning of the files shows."""
-
-    layers: set[int] = field(default_factory=set)
-    hook: bool = False
-    ascending: bool = True
-
-
-def _look(ranks: Sequence[_Rank]) -> _Look:
-    """Layers (with their offsets), whether logits are pointed at, and whether experts are ascending in every decision."""
-    found = _Look()
-    for rank in ranks:
-        rows = 0
-        for line in lines(rank.path, lambda n: None):
-            layer, ids = line.value.get("layer"), line.value.get("top_indices")
-            if not isinstance(layer, int) or not isinstance(ids, list):
-                continue
-            found.layers.add(layer + rank.offset)
-            found.hook = found.hook or "logit_offset" in line.value
-            found.ascending = found.ascending and all(isinstance(row, list) and row == sorted(row) and len(row) > 1 for row in ids)
-            rows += len(ids)
-            if rows >= _ENOUGH and layer + rank.offset != max(found.layers):
-                break
-    return found
-
-
-def _numbering(rank: _Rank, look: _Look, model: Model, ask: Ask) -> int:
-    """The number of the first layer in these files: 0 of the hook, 1 of the sink."""
-    said = ask.options.get("numbering")
-    if said is not None:
-        if said not in ("hook", "sink"):
-            raise InputError(f"numbering={said} is neither hook (layers from 0) nor sink (layers from 1)")
-        return int(said == "sink")
-    able = [first for first in (0, 1) if {layer - first for layer in look.layers} <= set(model.routed)]
-    if look.hook and 0 in able:
-        return 0
-    if len(able) == 1:
-        return able[0]
-    shown = ", ".join(map(str, sorted(look.layers)[:8])) or "none"
-    if not able:
-        raise InputError(
-            f"{rank.path.name} has layers {shown}, and {model.name} has routers in {', '.join(map(str, model.routed[:8]))}: "
-            "--model names another model, or the layers of a pipeline stage need -p layer_offsets"
-        )
-    raise InputError(
-        f"whether layers {shown} of {rank.path.name} count from 0 (the hook) or from 1 (the sink) cannot be told: say "
-        "-p numbering=hook or -p numbering=sink"
-    )
-
-
-def _steps(rank: _Rank, model: Model, first: int, ask: Ask) -> Iterator[_Step | Fault]:
+def _steps(rank: Rank, model: Model, first: int, ask: Ask) -> Iterator[_Step | Fault]:
     held: _Step | None = None
     for line in lines(rank.path, ask.step):
         try:
@@ -176,7 +74,7 @@ def _steps(rank: _Rank, model: Model, first: int, ask: Ask) -> Iterator[_Step | 
         yield held
 
 
-def _record(line: Line, rank: _Rank, first: int, model: Model, ask: Ask) -> tuple[int, int, Array, Array | None] | None:
+def _record(line: Line, rank: Rank, first: int, model: Model, ask: Ask) -> tuple[int, int, Array, Array | None] | None:
     if line.fault is not None:
         raise line.fault
     value = line.value
@@ -196,14 +94,19 @@ def _record(line: Line, rank: _Rank, first: int, model: Model, ask: Ask) -> tupl
     return step, layer, ids, _logits(value, rank, len(ids), model, line)
 
 
-def _logits(value: dict[str, Any], rank: _Rank, tokens: int, model: Model, line: Line) -> Array | None:
+def _logits(value: dict[str, Any], rank: Rank, tokens: int, model: Model, line: Line) -> Array | None:
     if rank.logits is None or "logit_offset" not in value:
         return None
     offset, size, shape = value["logit_offset"], value.get("logit_bytes"), value.get("logit_shape")
     if shape != [tokens, model.experts] or not isinstance(offset, int) or size != 2 * tokens * model.experts:
-        raise Fault(f"{line.where}: logits of shape {shape} in {size} bytes, where ({tokens}, {model.experts}) in bfloat16 is expected")
+        raise Fault(
+            f"{line.where}: logits of shape {shape} in {size} bytes, where ({tokens}, {model.experts}) in bfloat16 is expected"
+        )
     if offset < 0 or offset + size > len(rank.logits):
-        raise Fault(f"{line.where}: its logits end at byte {offset + size:,}, and the file beside it has {len(rank.logits):,}: it was cut")
+        raise Fault(
+            f"{line.where}: its logits end at byte {offset + size:,}, and the file beside it has {len(rank.logits):,}: it "
+            f"was cut"
+        )
     return bfloat16(np.frombuffer(rank.logits[offset : offset + size].tobytes(), "<u2")).reshape(shape)
 
 
@@ -218,7 +121,9 @@ def _side_by_side(steps: Sequence[Iterator[_Step | Fault]]) -> Iterator[list[_St
             continue
         there = [one for one in row if isinstance(one, _Step)]
         if len(there) < len(row) or len({one.step for one in there}) > 1:
-            yield Fault(f"{there[0].where} has no partner in the trace of another rank: the traces are not of one run, or were cut")
+            yield Fault(
+                f"{there[0].where} has no partner in the trace of another rank: the traces are not of one run, or were cut"
+            )
             continue
         yield there
 
@@ -233,7 +138,9 @@ def _captured(
     experts, heavy = np.concatenate([ids for ids, _ in parts]), [w for _, w in parts if w is not None]
     weights = np.concatenate(heavy) if len(heavy) == len(parts) else None
     rows = len(experts)
-    return Captured(together[0].where, path.name, number, experts, rows, rows, weights=weights, by_weight=by_weight, named=False)
+    return Captured(
+        together[0].where, path.name, number, experts, rows, rows, weights=weights, by_weight=by_weight, named=False
+    )
 
 
 def _merged(steps: Sequence[_Step]) -> _Step:
@@ -253,7 +160,9 @@ def _stacked(one: _Step, model: Model, ask: Ask) -> tuple[Array, Array | None]:
     """(tokens, routers, k) experts of a forward, -1 of layers that lack; and recomputed weights, where there are logits."""
     sizes = {len(ids) for ids in one.experts.values()}
     if len(sizes) != 1:
-        raise Fault(f"{one.where}: its layers have {sorted(sizes)} tokens: records of several forwards are mixed, or some were cut")
+        raise Fault(
+            f"{one.where}: its layers have {sorted(sizes)} tokens: records of several forwards are mixed, or some were cut"
+        )
     widths = {ids.shape[1] for ids in one.experts.values() if ids.ndim == 2}
     if widths - {model.top_k}:
         raise Fault(f"{one.where}: {sorted(widths)} experts per decision, and {model.name} chooses {model.top_k}")
@@ -263,7 +172,9 @@ def _stacked(one: _Step, model: Model, ask: Ask) -> tuple[Array, Array | None]:
         if layer in one.experts and tokens:
             experts[:, place] = one.experts[layer]
     gone = len(model.routed) - len(one.experts)
-    ask.notes.count("{n} records of single layers are missing (Megatron leaves a record out where capacity dropped tokens)", gone)
+    ask.notes.count(
+        "{n} records of single layers are missing (Megatron leaves a record out where capacity dropped tokens)", gone
+    )
     if one.logits.keys() != one.experts.keys() or model.normalized is None:
         return experts, None
     return experts, _weights(experts, one, model, ask)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .ask import Ask, Item, tried
-from .captured import Array, Captured, Counts, Fault
-from .model import Model
+from .._core.ask import Ask, Item, tried
+from .._core.captured import Array, Captured, Counts, Fault
+from .._core.model import Model
 from .torch_save import read_saved
 
 _COLUMNS = 8  # what the recorder keeps of a decision, whatever top-k is
@@ -26,7 +26,9 @@ def recorded(path: Path, ask: Ask) -> Iterator[Item]:
         yield from tried(partial(_logical, path, found["logical_count"], model))
         return
     if not isinstance(records, list) or not records or not all(isinstance(one, dict) for one in records):
-        raise Fault(f"{path} is no file of SGLang's recorder: it has no records (per_token, per_pass) and no logical_count (stat)")
+        raise Fault(
+            f"{path} is no file of SGLang's recorder: it has no records (per_token, per_pass) and no logical_count (stat)"
+        )
     kept = _of_first_rank(records, ask)
     if "topk_ids_of_layer" not in kept[0]:
         yield from tried(partial(_physical, path, kept, found.get("last_physical_to_logical_map"), model, ask))
@@ -39,7 +41,9 @@ def _of_first_rank(records: Sequence[Record], ask: Ask) -> list[Record]:
     ranks = sorted({one.get("rank", 0) for one in records})
     chosen = ranks[0] if wanted is None else wanted
     if len(ranks) > 1:
-        ask.notes.say(f"the file has records of ranks {', '.join(map(str, ranks))}; rank {chosen} was taken (-p rank=N for another)")
+        ask.notes.say(
+            f"the file has records of ranks {', '.join(map(str, ranks))}; rank {chosen} was taken (-p rank=N for another)"
+        )
     kept = [one for one in records if one.get("rank", 0) == chosen and one.get("gatherer_key", "primary") == "primary"]
     if not kept:
         raise Fault(f"the file has no record of rank {chosen}: it has ranks {', '.join(map(str, ranks))}")
@@ -49,18 +53,23 @@ def _of_first_rank(records: Sequence[Record], ask: Ask) -> list[Record]:
 def _counts(path: Path, by_layer: Array, model: Model) -> Counts:
     layer, expert = np.nonzero(by_layer)
     if other := sorted(set(layer.tolist()) - set(model.routed)):
-        raise Fault(f"{path.name} counts experts in layer {other[0]}, which has no router in {model.name}: --model names another")
+        raise Fault(
+            f"{path.name} counts experts in layer {other[0]}, which has no router in {model.name}: --model names another"
+        )
     return Counts(path.name, layer, expert, by_layer[layer, expert])
 
 
 def _logical(path: Path, counts: Array, model: Model) -> Counts:
     if counts.ndim != 3 or counts.shape[1] != model.layers or counts.shape[2] != model.experts or counts.dtype.kind not in "iu":
-        raise Fault(f"{path.name}: logical_count has shape {counts.shape}; of {model.name} it would be (passes, {model.layers}, {model.experts})")
+        raise Fault(
+            f"{path.name}: logical_count has shape {counts.shape}; of {model.name} it would be (passes, {model.layers}, "
+            f"{model.experts})"
+        )
     return _counts(path, counts.astype(np.int64).sum(0), model)
 
 
 def _physical(path: Path, records: Sequence[Record], mapped: Any, model: Model, ask: Ask) -> Counts:
-    found = [one.get("global_physical_count") for one in records]
+    found: list[Any] = [one.get("global_physical_count") for one in records]
     if not all(isinstance(one, np.ndarray) and one.ndim == 2 and one.shape == found[0].shape for one in found):
         raise Fault(f"{path.name}: records have neither topk_ids_of_layer nor global_physical_count of one shape")
     physical = np.sum([one.astype(np.int64) for one in found], axis=0)
@@ -76,15 +85,19 @@ def _map(where: str, mapped: Any, model: Model, slots: int, ask: Ask) -> Array:
     if not isinstance(mapped, np.ndarray) or mapped.ndim != 2:
         if slots > model.experts:
             raise Fault(
-                f"{where} has {slots} physical experts for {model.experts} and no physical-to-logical map: which expert a copy is "
+                f"{where} has {slots} physical experts for {model.experts} and no physical-to-logical map: which expert a "
+                f"copy is "
                 "of cannot be known; record again with the map"
             )
         return np.broadcast_to(np.arange(model.experts), (model.layers, model.experts))
     if len(mapped) != model.layers or mapped.shape[1] < slots or mapped.min() < 0 or mapped.max() >= model.experts:
-        raise Fault(f"{where}: its physical-to-logical map of shape {mapped.shape} does not fit {model.said} in {model.layers} layers")
+        raise Fault(
+            f"{where}: its physical-to-logical map of shape {mapped.shape} does not fit {model.said} in {model.layers} layers"
+        )
     if not (mapped == np.arange(mapped.shape[1])[None]).all():
         ask.notes.say(
-            "physical experts were made logical by the recorder's last map: where EPLB moved experts while it recorded, what came "
+            "physical experts were made logical by the recorder's last map: where EPLB moved experts while it recorded, "
+            "what came "
             "before the move is named wrongly"
         )
     return mapped.astype(np.int64)
@@ -110,7 +123,9 @@ def _sequences(path: Path, records: Sequence[Record], mapped: Any, model: Model,
         yield fault
         return
     if whole is None:
-        ask.notes.lack("sequences", "sequences: two requests were at one position in a decode, so tokens are rows of their forwards")
+        ask.notes.lack(
+            "sequences", "sequences: two requests were at one position in a decode, so tokens are rows of their forwards"
+        )
         for number, (ids, tokens, _, _) in enumerate(rows):
             where = f"forward {number} of {path.name}"
             yield Captured(where, path.name, number, ids, len(ids), len(ids), tokens=tokens, named=False)
@@ -123,7 +138,9 @@ def _sequences(path: Path, records: Sequence[Record], mapped: Any, model: Model,
         yield Captured(where, path.name, number, experts, one.prompt, len(tokens), one.start, tokens=tokens)
 
 
-def _rows(path: Path, number: int, one: Record, mapped: Any, model: Model, ask: Ask) -> tuple[Array, Array, Array, list[int] | None]:
+def _rows(
+    path: Path, number: int, one: Record, mapped: Any, model: Model, ask: Ask
+) -> tuple[Array, Array, Array, list[int] | None]:
     """(rows, routers, k) experts, ids and positions of a forward, and the lengths of its extends (None: a decode)."""
     where = f"record {number} of {path.name}"
     ids, tokens, positions = one.get("topk_ids_of_layer"), one.get("input_ids"), one.get("positions")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...foreign import doing
-from .captured import Fault
+from .._core.captured import Fault
 
 COLUMNS = {
     "expert": "the expert: a number, a list of them, or several columns e0,e1,...",
@@ -28,7 +28,18 @@ COLUMNS = {
 _NAMES = {
     "expert": ("expert", "experts", "expert_id", "expert_idx", "expert_ids", "selected_experts", "topk_ids", "eid"),
     "layer": ("layer", "layer_idx", "layer_id", "layer_index"),
-    "sequence": ("sequence", "sequence_id", "seq", "request", "request_id", "prompt_id", "sample", "sample_id", "document", "doc"),
+    "sequence": (
+        "sequence",
+        "sequence_id",
+        "seq",
+        "request",
+        "request_id",
+        "prompt_id",
+        "sample",
+        "sample_id",
+        "document",
+        "doc",
+    ),
     "position": ("position", "pos", "token_idx", "token_index", "token_position"),
     "token": ("token", "token_id", "vocab_id", "input_id", "token_text"),
     "weight": ("weight", "weights", "router_weight", "routing_weight", "router_scores", "topk_weights", "gate"),
@@ -64,7 +75,7 @@ def said_in(file: Path) -> dict[str, Any]:
         text = file.read_text()
         found = tomllib.loads(text) if file.suffix == ".toml" else json.loads(text)
     if not isinstance(found, dict):
-        raise InputError(f"{file} holds no object: write {{\"expert\": \"expert_id\", ...}}")
+        raise InputError(f'{file} holds no object: write {{"expert": "expert_id", ...}}')
     if unknown := sorted(found.keys() - COLUMNS.keys()):
         raise InputError(f"{file} maps {unknown[0]!r}, which is none of: {', '.join(COLUMNS)}")
     return found
@@ -101,7 +112,7 @@ def _several(said: Any) -> list[str]:
 def _numbered(columns: Sequence[str], stems: Sequence[str]) -> list[str]:
     """Columns e0, e1, ... of the first stem that has them."""
     for stem in stems:
-        found = []
+        found: list[str] = []
         while f"{stem}{len(found)}" in columns:
             found.append(f"{stem}{len(found)}")
         if found:

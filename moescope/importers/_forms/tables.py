@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .captured import Array, Fault
+from .._core.captured import Array, Fault
 
 
 @dataclass
@@ -26,7 +26,9 @@ def stacked(rows: Rows, routed: Sequence[int], where: str) -> tuple[Array, Array
     first = int(rows.place.min())
     length = int(rows.place.max()) - first + 1
     if length > 4 * len(rows.place) + 1024:
-        raise Fault(f"{where}: {len(rows.place)} decisions at places {first} to {first + length - 1}, which are no places of tokens")
+        raise Fault(
+            f"{where}: {len(rows.place)} decisions at places {first} to {first + length - 1}, which are no places of tokens"
+        )
     table = np.full(int(max(routed)) + 1, -1)
     table[list(routed)] = np.arange(len(routed))
     inside = (rows.layer >= 0) & (rows.layer < len(table))
@@ -38,7 +40,8 @@ def stacked(rows: Rows, routed: Sequence[int], where: str) -> tuple[Array, Array
     if len(np.unique(key)) < len(key):
         twice = int(key[np.flatnonzero(np.bincount(key)[key] > 1)[0]])
         raise Fault(
-            f"{where}: two decisions of the token at place {first + twice // len(routed)} in layer {routed[twice % len(routed)]}: "
+            f"{where}: two decisions of the token at place {first + twice // len(routed)} in layer "
+            f"{routed[twice % len(routed)]}: "
             "give each sequence a name of its own"
         )
     k = rows.experts.shape[1]
