@@ -57,7 +57,7 @@ def test_a_golden_decodes_to_its_truth(file: str, shared: Path, tmp_path: Path) 
     if "hook-map" in file:  # ascending: order and rank are lost, weights are of bfloat16 logits
         order = known[0].experts.argsort(-1)
         known = [Known(*(np.take_along_axis(a, order, -1) for a in (known[0].experts, known[0].weights)))]
-        alike(found, expected(known, layers, ranked=False, weights=True), 0.01)
+        alike(found, expected(known, layers, ranked=False, weights=True), 0.02)  # logits of 13 in bfloat16 are off by 0.03
     else:
         alike(found, expected(known, layers, start, weights=done.kind == "policylang"), 1e-6)
 
