@@ -164,7 +164,7 @@ def _decisions(
     if roles.weights and not weighed:
         ask.notes.count("{n} assignments have no weight, so that none is kept", no_weight)
     by_weight = True if "rank" in roles.of or weighed else ask.model.by_weight
-    reader = con.execute(f"select * from {sql} order by run, s, p, l, o").to_arrow_reader(_READ)
+    reader = con.sql(f"select * from {sql} order by run, s, p, l, o").to_arrow_reader(_READ)
     for part in _parts(reader):
         yield from _sequence(part, where, roles, ask.model, widest, weighed, by_weight)
 
