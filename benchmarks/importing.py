@@ -60,7 +60,9 @@ def _table(path: Path, sequences: list[Any]) -> None:
     for number, one in enumerate(sequences):
         token, layer = (x.reshape(-1) for x in np.mgrid[:TOKENS, :LAYERS])
         columns = {"sequence": np.full(len(token), number), "position": token, "layer": layer}
-        parts.append(pa.table(columns | {"expert": list(one.experts.reshape(-1, TOP_K)), "weight": list(one.weights.reshape(-1, TOP_K))}))
+        parts.append(
+            pa.table(columns | {"expert": list(one.experts.reshape(-1, TOP_K)), "weight": list(one.weights.reshape(-1, TOP_K))})
+        )
     parquet.write_table(pa.concat_tables(parts), path)
 
 
@@ -133,7 +135,9 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=2_000_000)
     parser.add_argument("--form", choices=FORMS, action="append")
     asked = parser.parse_args()
-    print(f"{'form':16} {'decisions':>11} {'file MB':>8} {'decoded M/CPU-s':>16} {'durable':>8} {'stored':>7} {'B/decision':>11} {'grew MB':>8}")
+    print(
+        f"{'form':16} {'decisions':>11} {'file MB':>8} {'decoded M/CPU-s':>16} {'durable':>8} {'stored':>7} {'B/decision':>11} {'grew MB':>8}"
+    )
     for row in rows_of(tuple(asked.form or FORMS), asked.decisions):
         print(
             f"{row['form']:16} {row['decisions']:>11,} {row['file'] / 1e6:>8.1f} {row['decoded'] / 1e6:>16.2f} "

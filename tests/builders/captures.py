@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,13 @@ class Served:
 
 
 def served(
-    experts: int = 16, top_k: int = 4, layers: int = 4, dense: tuple[int, ...] = (), n: int = 3, seed: int = 0, longest: int = 24
+    experts: int = 16,
+    top_k: int = 4,
+    layers: int = 4,
+    dense: tuple[int, ...] = (),
+    n: int = 3,
+    seed: int = 0,
+    longest: int = 24,
 ) -> Served:
     """`n` sequences of random lengths."""
     rng = np.random.default_rng(seed)
@@ -198,7 +205,7 @@ def megatron(folder: Path, made: Served, first: int = 0, ascending: bool = False
     records, step = [], 0
     for one in made.sequences:
         cuts = [0, *range(len(one.prompt), len(one.experts) + 1)]
-        for begin, end in zip(cuts, cuts[1:]):
+        for begin, end in pairwise(cuts):
             for layer in layers:
                 ids = one.experts[begin:end, made.routed.index(layer)]
                 ids = np.sort(ids, -1) if ascending else ids
@@ -231,7 +238,9 @@ def recorder(path: Path, made: Served, slots: Array | None = None) -> Path:
 
     records = [forward(0, [(one, 0, len(one.prompt)) for one in made.sequences], True)]
     for step in range(max(len(one.experts) - len(one.prompt) for one in made.sequences)):
-        live = [(o, len(o.prompt) + step, len(o.prompt) + step + 1) for o in made.sequences if len(o.prompt) + step < len(o.experts)]
+        live = [
+            (o, len(o.prompt) + step, len(o.prompt) + step + 1) for o in made.sequences if len(o.prompt) + step < len(o.experts)
+        ]
         records.append(forward(step + 1, live, False))
     table = np.tile(np.arange(made.experts), (made.layers, 1)) if slots is None else slots
     torch.save({"records": records, "last_physical_to_logical_map": torch.from_numpy(table.copy())}, path)

@@ -13,10 +13,10 @@ import moescope
 from moescope import errors
 
 SHAPES = [
-    dict(experts=16, top_k=4, layers=4),
-    dict(experts=400, top_k=8, layers=3, dense=(0,)),
-    dict(experts=64, top_k=1, layers=5, dense=(0, 3)),
-    dict(experts=300, top_k=18, layers=2),
+    {"experts": 16, "top_k": 4, "layers": 4},
+    {"experts": 400, "top_k": 8, "layers": 3, "dense": (0,)},
+    {"experts": 64, "top_k": 1, "layers": 5, "dense": (0, 3)},
+    {"experts": 300, "top_k": 18, "layers": 2},
 ]
 FORMS: dict[str, Callable[[captures.Served], list[dict[str, Any]]]] = {
     "vllm": captures.vllm, "vllm chat": lambda made: captures.vllm(made, chat=True), "vllm 0.21": captures.vllm_021,
@@ -110,7 +110,9 @@ def test_megatron_stages_of_a_pipeline_and_slices_of_a_sequence(tmp_path: Path) 
     moescope.import_megatron(tmp_path / "stages", tmp_path / "a.duckdb", model=model, layer_offsets=[0, 4])
     alike(_in_order(rows(tmp_path / "a.duckdb")), expected([_one_after_another(made)], made.routed))
     with pytest.raises(errors.InputError, match="another rank has too"):
-        moescope.import_megatron(tmp_path / "stages", tmp_path / "no.duckdb", model=model, layer_offsets=[0, 0], numbering="hook")
+        moescope.import_megatron(
+            tmp_path / "stages", tmp_path / "no.duckdb", model=model, layer_offsets=[0, 0], numbering="hook"
+        )
 
     halves = [captures.Served(32, 4, 6, sequences=[]) for _ in range(2)]
     for one in made.sequences:
@@ -126,9 +128,7 @@ def test_megatron_stages_of_a_pipeline_and_slices_of_a_sequence(tmp_path: Path) 
 
 def test_a_request_beside_its_response_says_where_rows_start_and_labels_come_by_request(tmp_path: Path) -> None:
     made = captures.served()
-    pairs = [
-        {"request": {"routed_experts_prompt_start": 2, "seed": 1}, "response": r} for r in captures.vllm(made, start=2)
-    ]
+    pairs = [{"request": {"routed_experts_prompt_start": 2, "seed": 1}, "response": r} for r in captures.vllm(made, start=2)]
     file = captures.lines(tmp_path / "a.jsonl", pairs)
     (tmp_path / "labels.csv").write_text("id,domain,lang\ncmpl-0,code,en\ncmpl-2,news,de\n")
     wanted = {"model": made.saved(tmp_path), "labels": tmp_path / "labels.csv"}
@@ -164,7 +164,11 @@ def test_several_answers_of_one_request(tmp_path: Path) -> None:
     size = len(made.sequences[1].prompt) + len(made.sequences[1].answer) - 1
     made.sequences[1].experts = rng.random((size, 4, 16)).argsort(-1)[..., :4].astype(np.int32)
     one, two = captures.vllm(made)
-    response = {**one, "choices": [one["choices"][0], {**two["choices"][0], "index": 1}], "prompt_token_ids": one["choices"][0]["prompt_token_ids"]}
+    response = {
+        **one,
+        "choices": [one["choices"][0], {**two["choices"][0], "index": 1}],
+        "prompt_token_ids": one["choices"][0]["prompt_token_ids"],
+    }
     del response["usage"]
     file = captures.lines(tmp_path / "a.jsonl", [response])
     moescope.import_captures([file], tmp_path / "a.duckdb", model=made.saved(tmp_path))

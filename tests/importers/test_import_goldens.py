@@ -74,7 +74,7 @@ def test_counts_become_load_and_no_decision(mode: str, shared: Path, tmp_path: P
         for expert, n in enumerate(sum(np.bincount(one.experts[:, router].reshape(-1), minlength=32) for one in known))
     }
     with moescope.open(tmp_path / "a.duckdb") as store:
-        assert dict(((a, b), n) for a, b, n in store.rows("select layer, expert, assignments from expert_load")) == counts
+        assert {(a, b): n for a, b, n in store.rows("select layer, expert, assignments from expert_load")} == counts
         assert store.rows("select decisions, tokens, capture->>'counts_only' from runs") == [(0, 0, "true")]
         with pytest.raises(errors.AnalysisError, match="imported as counts"):
             analyses.run("load", store)

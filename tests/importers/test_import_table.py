@@ -46,7 +46,9 @@ def wide() -> pd.DataFrame:
 def _npz(path: Path) -> None:
     frame = listed()
     lists = {name: np.array(frame[name].tolist()) for name in ("expert", "weight")}
-    np.savez(path, **{n: frame[n].to_numpy(str if n == "sequence" else int) for n in ("sequence", "position", "layer")}, **lists)
+    np.savez(
+        path, **{n: frame[n].to_numpy(str if n == "sequence" else int) for n in ("sequence", "position", "layer")}, **lists
+    )
 
 
 FILES: dict[str, Callable[[Path], Any]] = {
