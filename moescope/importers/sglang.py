@@ -65,7 +65,7 @@ def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> C
         )
         return None
     what = f"{one.where}: routed_experts"
-    if isinstance(one.payload, str):
+    if isinstance(one.payload, str | bytes):
         ids = raw(one.payload, one.kind or "int32", model.layers, model.top_k, what)
     else:
         ids, _ = numbers_of(one.payload, what)

@@ -69,7 +69,7 @@ def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> C
     if created:
         before, _ = numbers_of(one.ahead, f"{one.where}: prompt_routed_experts")
         ids = _together(before, ids, one.where)
-    ids = routed_planes(ids, model, one.where, ask.notes, created or isinstance(one.payload, list))
+    ids = routed_planes(ids, model, one.where, ask.notes, created or not isinstance(one.payload, str | bytes | dict))
     start = one.start if start is None else start
     return Captured(
         one.where, path.name, number - 1 if number else 0, ids, one.prompt, one.prompt + one.answer, start or 0, one.request,

@@ -164,3 +164,43 @@ def test_importing_loads_no_model_library(tmp_path: Path) -> None:
 def test_an_unknown_importer_is_no_attribute() -> None:
     with pytest.raises(AttributeError, match="importers are: dynamo, esft"):
         _ = moescope.import_nothing
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_payloads_are_read_as_json_reads_them(seed: int) -> None:
+    """Whatever lies around them, and whatever they hold."""
+    from moescope.importers._core.cutting import read_line
+
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(-1, 10 ** int(rng.integers(1, 9)), (int(rng.integers(1, 60)), 4, int(rng.integers(1, 9))))
+    forms: list[Any] = [
+        ids.tolist(), ids[:, 0].tolist(), [], [[[]]], [*ids.tolist(), [[1]]], captures.npy(ids), captures.npy(ids)[:-3], None, 7,
+        [[[1, 2], [3]]], [[[1.5]]], [[["a"]]], {"data": captures.raw(ids)}, "", [[[2**40]]],
+    ]  # fmt: skip
+    for form in forms:
+        text = '"routed_experts": [[[1, 2]]], "x": "\\"'
+        value = {
+            "a": text,
+            "choices": [{"routed_experts": form, "token_ids": [1, 2], "b": [text]}],
+            "prompt_routed_experts": form,
+        }
+        for blanks in ((", ", ": "), (",", ":"), (" , ", " : ")):
+            raw = json.dumps(value | {"pad": "x" * 5000}, separators=blanks).encode()
+            assert _as_json(read_line(raw)) == json.loads(raw)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | np.ndarray):
+        return value.tolist() if isinstance(value, np.ndarray) else [_as_json(inner) for inner in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@pytest.mark.parametrize("tail", ["", "]", "1", "[", ",", "-"])
+def test_lists_that_are_cut_are_no_json(tail: str) -> None:
+    from moescope.importers._core.cutting import read_line
+
+    raw = b'{"pad": "' + b"x" * 5000 + b'", "routed_experts": [[[1, 2], [3, 4]' + tail.encode()
+    with pytest.raises(ValueError):
+        read_line(raw)

@@ -17,15 +17,15 @@ _WHOLE = {"int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32":
 _CUT = "probably the response was cut off; capture it again"
 
 
-def unpacked(text: str, what: str) -> bytes:
+def unpacked(text: str | bytes, what: str) -> bytes:
     """Bytes of base64. Fault where it is none."""
     try:
-        return binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
+        return binascii.a2b_base64(text if isinstance(text, bytes) else text.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise Fault(f"{what} is no valid base64 ({error}): {_CUT}") from error
 
 
-def npy(text: str, what: str) -> Array:
+def npy(text: str | bytes, what: str) -> Array:
     """The array of a base64 .npy. Fault where it is shorter or longer than its header says, or holds no whole numbers."""
     data = unpacked(text, what)
     file = io.BytesIO(data)
@@ -42,7 +42,7 @@ def npy(text: str, what: str) -> Array:
     return np.frombuffer(data, kind, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
-def raw(text: str, kind: str, planes: int, top_k: int, what: str) -> Array:
+def raw(text: str | bytes, kind: str, planes: int, top_k: int, what: str) -> Array:
     """(rows, planes, k) of base64 of numbers without a header. Fault where the length is no multiple of a row."""
     data = unpacked(text, what)
     size = np.dtype(whole(kind, what)).itemsize
@@ -55,7 +55,7 @@ def raw(text: str, kind: str, planes: int, top_k: int, what: str) -> Array:
     return np.frombuffer(data, whole(kind, what)).reshape(-1, planes, top_k)
 
 
-def shaped(text: str, kind: str, shape: Any, what: str) -> Array:
+def shaped(text: str | bytes, kind: str, shape: Any, what: str) -> Array:
     """An array of base64 of numbers whose shape is said beside it."""
     data = unpacked(text, what)
     form = np.dtype(whole(kind, what))
@@ -88,7 +88,7 @@ def lists(value: Any, what: str) -> Array:
 
 def array_of(value: Any, what: str) -> Array:
     """Whichever of a base64 .npy, nested lists or an array this is."""
-    if isinstance(value, str):
+    if isinstance(value, str | bytes):
         return npy(value, what)
     if isinstance(value, list):
         return lists(value, what)

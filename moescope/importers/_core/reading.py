@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from ...errors import InputError
 from ...foreign import said
 from .captured import Fault
+from .cutting import read_line
 
 _LINE = 1 << 30  # bytes of a line
 Step = Callable[[int], object]
@@ -86,7 +86,7 @@ def lines(path: Path, step: Step) -> Iterator[Line]:
 
 def _line(raw: bytes, number: int, path: Path, file: Any, step: Step) -> Iterator[Line]:
     try:
-        value = json.loads(raw)
+        value = read_line(raw)
     except (ValueError, RecursionError) as error:
         if number == 1 and raw.strip()[-1:] in b"{[,":  # one object over several lines
             rest = file.read()
