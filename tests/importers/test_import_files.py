@@ -204,3 +204,25 @@ def test_lists_that_are_cut_are_no_json(tail: str) -> None:
     raw = b'{"pad": "' + b"x" * 5000 + b'", "routed_experts": [[[1, 2], [3, 4]' + tail.encode()
     with pytest.raises(ValueError):
         read_line(raw)
+
+
+def test_base64_is_read_as_strictly_as_by_the_standard_library() -> None:
+    import base64
+    import binascii
+
+    from moescope.importers._core.cutting import base64 as read
+
+    rng = np.random.default_rng(0)
+    for n in range(300):
+        text = bytearray(base64.b64encode(rng.bytes(n)))
+        if n % 3 == 2 and text:
+            text[int(rng.integers(len(text)))] = int(rng.integers(256))
+        try:
+            known: bytes | None = binascii.a2b_base64(bytes(text), strict_mode=True)
+        except binascii.Error:
+            known = None
+        try:
+            found = read(bytes(text))
+        except binascii.Error:
+            found = None
+        assert found == known

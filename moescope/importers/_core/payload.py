@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 
 from .captured import Array, Fault
+from .cutting import base64
 
 _WHOLE = {"int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2", "int32": "<i4", "uint32": "<u4", "int64": "<i8"}
 _CUT = "probably the response was cut off; capture it again"
@@ -20,6 +21,8 @@ _CUT = "probably the response was cut off; capture it again"
 def unpacked(text: str | bytes, what: str) -> bytes:
     """Bytes of base64. Fault where it is none."""
     try:
+        if isinstance(text, bytes) and (found := base64(text)) is not None:
+            return found
         return binascii.a2b_base64(text if isinstance(text, bytes) else text.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise Fault(f"{what} is no valid base64 ({error}): {_CUT}") from error
