@@ -23,9 +23,11 @@ __all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "locate", "open"
 
 
 def __getattr__(name: str) -> Any:
-    """Load what is asked for only then: reading a store needs no torch."""
+    """Load what is asked for only then: reading a store needs no torch. `import_<format>` is an importer of that format."""
     from importlib import import_module
 
+    if name.startswith("import_"):
+        return import_module("moescope.importers._core.door").named(name)
     if name not in _HOMES:
         raise AttributeError(f"module 'moescope' has no attribute {name!r}")
     module, attribute = _HOMES[name]

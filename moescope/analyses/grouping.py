@@ -20,7 +20,7 @@ from ..words import RunNumber
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
 from ._shared.chart_forms import heatmap
 from ._shared.decision_sample import Sample, shuffles
-from ._shared.matched_tokens import twins
+from ._shared.matched_tokens import read_alike, twins
 from ._shared.scope import Scope, place, scope
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, verdict
@@ -34,6 +34,8 @@ SHUFFLES, DRAWS, GROUPS = 9, 100, 64
 def run(store: Store, run: int | None = None, other: RunNumber | None = None) -> Answer:
     """This run (newest) against `other` (default: another run that shares inputs, of another family where there is one)."""
     here, there, mine, others, rows_here, rows_there, notes = twins(store, run, other, _partner, MOST)
+    for one in (here, there):
+        one.need_ranks("shared grouping")
     unit = mine.unit[rows_here]
     orders = list(shuffles(unit, SHUFFLES))
     ours, theirs = _first(mine, rows_here), _first(others, rows_there)
@@ -57,6 +59,8 @@ def _partner(here: Scope) -> int:
 join runs r on r.run = b.run where a.run = {here.run} and b.run <> a.run
 group by b.run, r.model order by r.model = (select model from runs where run = {here.run}), count(*) desc, b.run desc"""
     )
+    if not rows and (alike := read_alike(here, family=False)):
+        return alike[0]
     if not rows:
         raise AnalysisError(
             f"no other run of {here.store.path} read the inputs of run {here.run} (same source, row and part); trace the same "

@@ -46,6 +46,7 @@ LIMIT = 8_000
 def run(store: Store, run: int | None = None, kinds: str = "upos", limit: Count = LIMIT) -> Answer:
     """By stack and kind of label; `kinds` separated by commas; at most `limit` tokens are read."""
     here = scope(store, run)
+    here.need_ranks("the path of a token")
     read = tokens(here, limit)
     notes = [*here.notes, *read.notes]
     frames, confusion = [], []

@@ -7,6 +7,7 @@ import streamlit as st
 from moescope.app import page_list, url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import store_access
+from moescope.store import imported
 
 
 def pages() -> dict[str, list[Any]]:
@@ -18,12 +19,19 @@ def pages() -> dict[str, list[Any]]:
     return groups
 
 
+def lacking(run: pickers.Row | None) -> None:
+    """Beside every page: what a run that was imported has not."""
+    for text in imported.lacks(run["capture"]) if run is not None else []:
+        st.caption(f":material/info: Not in this capture: {panels.plain(text, 200)}")
+
+
 def sidebar() -> bool:
     """The run picker; False where there is nothing to pick from."""
     with st.sidebar:
         state = store_access.held().look()
         pickers.choose_run()
         st.caption(panels.plain(store_access.path().name))
+        lacking(pickers.the_run())
         pickers.watch(state)
     return True
 

@@ -19,7 +19,8 @@ MOST = 8_000_000  # assignments in memory
 @dataclass(frozen=True)
 class Sample:
     """`tokens`: frame (token, unit, sequence, position, vocab_id, y, x, kind) by sequence and position; `chosen[router]`:
-    (tokens, k) experts by rank, -1 where there is none or it was dropped.
+    (tokens, k) experts by rank (where ranks are not known: in the engine's order, see `Scope.ranked`), -1 where there is none
+    or it was dropped.
     """
 
     scope: Scope
@@ -80,10 +81,10 @@ def sample(scope: Scope, notes: list[str], most: int = MOST, only: str = "true",
 def _chosen(scope: Scope, tokens: pd.DataFrame, taken: str) -> dict[int, Array]:
     order = np.argsort(tokens["token"].to_numpy())
     sorted_tokens = tokens["token"].to_numpy()[order]
-    width = scope.store.rows(f"select max(rank) + 1 from assignments where run = {scope.run}")[0][0] or 1
+    width = scope.store.rows(f"select max(coalesce(rank, slot)) + 1 from assignments where run = {scope.run}")[0][0] or 1
     experts = {router: int(row["experts"]) for router, row in scope.routers.iterrows()}
     chosen = {router: np.full((len(tokens), width), -1, dtype=np.int16) for router in experts}
-    sql = f"""select router, token, rank, expert from assignments
+    sql = f"""select router, token, coalesce(rank, slot) as rank, expert from assignments
 where run = {scope.run} and iteration = 0 and not dropped and token in (select token from ({taken}))"""
     for batch in scope.store.sql(sql).to_arrow_reader(1 << 20):
         router, token, rank, expert = (batch[c].to_numpy(zero_copy_only=False) for c in ("router", "token", "rank", "expert"))

@@ -1,6 +1,6 @@
 """Which run is meant, its routers, and its documents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...store import Store
 from ...store.groups import GROUPS
+from ...store.imported import lacks, source
 from ...store.schema import quote
 
 MANY = 5  # other runs that are named
@@ -40,11 +41,44 @@ class Scope:
             raise AnalysisError(
                 f"run {self.run} is of a model without routers, so nothing was routed; ask dimensionality, which has its states"
             )
+        if frame.empty and self.store.rows(f"select capture->>'counts_only' = 'true' from runs where run = {self.run}") == [
+            (True,)
+        ]:
+            raise AnalysisError(
+                f"run {self.run} was imported as counts of experts, without decisions; ask its load in SQL (views expert_load, "
+                "load_balance, label_load) or on the pages, or import a capture that has decisions"
+            )
         if frame.empty:
             raise AnalysisError(
                 f"run {self.run} holds no decisions; trace it again, or choose a run that was traced to its end"
             )
         return frame.set_index("router", drop=False)
+
+    @cached_property
+    def ranked(self) -> bool:
+        """Whether the order of a decision's experts is that of their weights; captures of some engines do not tell."""
+        unknown = f"select count(*) from routers where run = {self.run} and extra->>'ranks' = 'unknown'"
+        return not self.store.rows(unknown)[0][0]
+
+    def need_ranks(self, what: str) -> None:
+        """AnalysisError unless first choices are known; `what`: what reads them."""
+        if not self.ranked:
+            raise AnalysisError(
+                f"run {self.run} was imported without ranks (its engine's order of experts is not that of their weights), and "
+                f"{what} reads first choices; capture with an engine that keeps the order, or trace the model"
+            )
+
+    def ranked_or_note(self, what: str, notes: list[str]) -> bool:
+        """Whether first choices are known; else a note of what is left out."""
+        if not self.ranked:
+            notes.append(f"No {what}: run {self.run} was imported without ranks, so first choices are not known.")
+        return self.ranked
+
+    def without_ranks(self, frame: pd.DataFrame, of_ranks: Sequence[str], notes: list[str]) -> pd.DataFrame:
+        """Figures less those whose name or estimator is one `of_ranks`, where ranks are not known; a note says so."""
+        if self.ranked_or_note(", ".join(of_ranks), notes) or frame.empty:
+            return frame
+        return frame[~(frame["name"].isin(of_ranks) | frame["estimator"].isin(of_ranks))].reset_index(drop=True)
 
     @cached_property
     def documents(self) -> int:
@@ -127,6 +161,9 @@ def scope(store: Store, run: int | None = None) -> Scope:
     taken = run if run is not None else next(iter(known))
     status = known[taken][1]
     notes = [] if status == "complete" else [f"Run {taken} is {status}: the figures hold for what it recorded so far."]
+    capture = store.rows("select capture from runs where run = ?", [taken])[0][0]
+    if without := lacks(capture):
+        notes.append(f"Run {taken} was imported from {source(capture)}; not in its capture: {'; '.join(without)}.")
     return Scope(store, taken, notes)
 
 

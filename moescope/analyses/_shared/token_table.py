@@ -89,8 +89,9 @@ class Tokens:
     @cached_property
     def chosen(self) -> dict[int, Ints]:
         """By router (tokens, k): experts that ran, by weight, −1 for none; the first iteration of a recursive model."""
-        sql = f"""select a.router, d.row, a.rank, a.expert from assignments a join drawn d using (token)
-where a.run = {self.scope.run} and a.iteration = 0 and not a.dropped and a.rank < 64"""
+        sql = f"""select a.router, d.row, coalesce(a.rank, a.slot) as rank, a.expert 
+from assignments a join drawn d using (token)
+where a.run = {self.scope.run} and a.iteration = 0 and not a.dropped and coalesce(a.rank, a.slot) < 64"""
         columns = _joined(self.scope, self.frame, sql)
         columns = columns.sort_values("router", kind="stable")
         edges = (
@@ -106,7 +107,8 @@ where a.run = {self.scope.run} and a.iteration = 0 and not a.dropped and a.rank 
         return found
 
     def first(self) -> Iterator[tuple[dict[str, object], Ints]]:
-        """Every router and its first choice for every token (tokens,), −1 for none."""
+        """Every router and its first choice for every token (tokens,), −1 for none. AnalysisError where ranks are unknown."""
+        self.scope.need_ranks("this question")
         for router, row in self.scope.routers.iterrows():
             yield {"stack": row["stack"], "layer": row["layer"], "router": router}, self.chosen[int(router)][:, 0]
 

@@ -24,6 +24,7 @@ from .._shared.scope import place
 
 NULL = "the other run's decisions shuffled within documents"
 FIFTHS = 5
+OF_RANKS = ("order changed", "first choice changed")
 SHUFFLES = 19
 
 
@@ -45,14 +46,14 @@ def changes(chosen: Array, other: Array, experts: int) -> dict[str, Array]:
 class Pair:
     """One router of both runs over the tokens they share."""
 
-    def __init__(self, taken: Sample, router: int, chosen: Array, other: Array, rows: Array) -> None:
+    def __init__(self, taken: Sample, router: int, chosen: Array, other: Array, rows: Array, ranked: bool = True) -> None:
         row = taken.scope.routers.loc[router]
         self.where = place(row)
         looked = (chosen >= 0).any(axis=1) & (other >= 0).any(axis=1)
         self.rows, self.chosen, self.other = rows[looked], chosen[looked], other[looked]
         self.experts = max(int(row["experts"]), int(other.max(initial=-1)) + 1)
         self.taken, self.unit = taken, taken.unit[rows[looked]]
-        self.changes = changes(self.chosen, self.other, self.experts)
+        self.changes = {n: v for n, v in changes(self.chosen, self.other, self.experts).items() if ranked or n not in OF_RANKS}
 
     def figures(self, margins: Array) -> list[pd.DataFrame]:
         """Rows of what changed in this router; none where no token was decided in both runs."""
@@ -111,6 +112,15 @@ class Pair:
             n=len(value),
             units=len(np.unique(unit)),
         )
+
+    def decisions(self, margins: Array, most: int = 500) -> pd.DataFrame:
+        """Decisions whose set changed, those with the largest margin first: token, experts of both runs, margin."""
+        (changed,) = np.nonzero(self.changes["set changed"])
+        margin = margins[self.rows[changed]]
+        best = changed[np.argsort(-np.nan_to_num(margin, nan=-np.inf), kind="stable")[:most]]
+        frame = self.taken.tokens.iloc[self.rows[best]][["token", "sequence", "position", "vocab_id"]].reset_index(drop=True)
+        said = [[" ".join(str(e) for e in row if e >= 0) for row in table[best]] for table in (self.chosen, self.other)]
+        return frame.assign(**self.where, experts=said[0], other=said[1], margin=margins[self.rows[best]])
 
     def tokens(self) -> pd.DataFrame:
         """Per vocabulary id that occurs 10 times: how often its set changed, against what its documents give it."""

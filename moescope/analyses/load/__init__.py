@@ -68,10 +68,12 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
     rows += _splits(here, sql, notes)
     rows += decision_figures(here, sql, notes)
     rows += balancing_losses.figures_of(here, notes)
-    capacities, table, sql["capacity"] = capacity.what_if_figures(here, notes)
-    rows += capacities
+    frames = {"experts": gather(experts)}
+    if here.ranked_or_note("what capacity would drop", notes):
+        capacities, frames["capacity"], sql["capacity"] = capacity.what_if_figures(here, notes)
+        rows += capacities
     frame = gather(rows)
-    frames = {"figures": frame, "experts": gather(experts), "capacity": table}
+    frames = {"figures": frame, **frames}
     return Answer("load", "Load and entropy", _verdict(frame), here.run, frames, sql, notes + few_units(frame), charts)
 
 

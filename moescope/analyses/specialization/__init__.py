@@ -27,6 +27,8 @@ from .vocabulary import PREDICTED, attributes, specialization
 
 SHARE = "share of load by label"
 CELLS = 200  # rows kept per router and attribute
+OF_RANKS = ("first choice", "released code", "I(attribute; expert) (bits)")
+"""Figures that read first choices."""
 
 
 def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portion = 0.05) -> Answer:
@@ -41,7 +43,7 @@ def run(store: Store, run: int | None = None, by: str | None = None, fdr: Portio
     said, sql["contexts"] = contexts(here, taken.sql)
     sql = {"figures": taken.sql} | sql
     sql["specialists"] = sql["figures"]
-    frame = gather([*labelled, *rows], every)
+    frame = here.without_ranks(gather([*labelled, *rows], every), OF_RANKS, notes)
     specialists, cells = _specialists(found, frame, fdr), _surprising(here, every)
     frames = {"figures": frame, "specialists": specialists, "vocabulary": cells, "contexts": said}
     said = _verdict(frame, specialists, fdr)

@@ -29,6 +29,11 @@ from .repetition import repetition_rows
 from .weight_similarity import likeness, similarity_sql
 
 MOST = 3_000_000  # assignments in memory
+OF_RANKS = (
+    "repetition, first choice", "I(expert; expert in the next layer) (bits)", "distinct paths", "path entropy (bits)",
+    "released code",
+)  # fmt: skip
+"""Figures that read first choices, or neighbours in rank."""
 
 
 def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
@@ -48,13 +53,13 @@ def run(store: Store, run: int | None = None, by: str | None = None) -> Answer:
         )
     if not pair_rows:
         notes.append("No co-activation: no router chooses more than one expert per token.")
-    frame = gather(rows + alike, cells)
+    frame = here.without_ranks(gather(rows + alike, cells), OF_RANKS, notes)
     pairs = closest_pairs(cells)
     frames = {
         "figures": frame,
         "pairs": pairs,
         "transitions": store.sql(moves_sql).df(),
-        "paths": frequent,
+        "paths": frequent if here.ranked else frequent.iloc[:0],
         "similarity": similar,
     }
     sql = dict.fromkeys(frames, taken.sql) | {"transitions": moves_sql, "similarity": similarity_sql(here)}

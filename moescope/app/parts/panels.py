@@ -16,6 +16,7 @@ from moescope.app import url_state
 from moescope.app.components import bars, heat_map
 from moescope.app.wording import markup, plain
 from moescope.errors import MoescopeError
+from moescope.store import imported
 from moescope.store.files.exports import csv_of
 
 schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
@@ -97,6 +98,18 @@ def unrouted(run: Any, what: str = "a model") -> None:
         empty("Nothing is traced yet", f"Trace {what} into this store: `moescope trace MODEL --data DATA --store STORE`")
     else:
         empty("The model of this run has no router", "So nothing was routed. What is known of its states: Dimensionality.")
+
+
+def unranked(run: Any) -> bool:
+    """Says so where first choices of a run are not known."""
+    if imported.ranked(run["capture"]):
+        return False
+    empty(
+        "First choices are not known",
+        "This run was imported from a capture whose order of experts is not that of their weights; sets, loads and pairs "
+        "are known.",
+    )
+    return True
 
 
 def reading(text: str) -> None:

@@ -40,7 +40,7 @@ select d.decisions * ? = sum(l.assignments) and d.decisions > 0
 from decision_rollup d join load_rollup l using (router) where router = ? group by d.run, d.router, d.decisions"""
 CONTEXTS = """
 with mine as materialized (
-  select token, weight from assignments a where router = ? and expert = ? and rank = 0 and not dropped{only}{few}
+  select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{only}{few}
   order by hash(token), token limit {most}),
 best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
 near as (

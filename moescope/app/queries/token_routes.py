@@ -22,7 +22,8 @@ TOKENS = """
 select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.generated, t.special, t.y, t.x
 from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
 _ROUTES = """
-select token, list(expert order by rank) as experts, list(weight order by rank) as weights, list(dropped order by rank) as drops
+select token, list(expert order by coalesce(rank, slot)) as experts,
+  list(weight order by coalesce(rank, slot)) as weights, list(dropped order by coalesce(rank, slot)) as drops
 from assignments where router = ? and token between ? and ? and iteration = 0
   and token in (select token from tokens where sequence = ?){step}
 group by token, forward qualify row_number() over (partition by token order by forward desc) = 1"""
@@ -42,7 +43,8 @@ group by kind order by kind <> 'role', kind"""
 ONE_KIND = "select token, min(label) as label from token_labels where kind = ? and token between ? and ? group by token"
 _ROUTE = """
 select r.stack, r.layer, r.router, r.experts, a.iteration, a.rank, a.expert, a.weight, a.dropped, a.buffer_position
-from assignments a join routers r using (router) where a.token = ? and a.run = ?{step} order by r.layer, a.iteration, a.rank"""
+from assignments a join routers r using (router) where a.token = ? and a.run = ?{step}
+order by r.layer, a.iteration, coalesce(a.rank, a.slot)"""
 _SURE = """
 select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.selected, f.phase
 from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?{step}

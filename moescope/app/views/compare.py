@@ -63,6 +63,8 @@ def loads(a: Row, b: Row) -> None:
 def tokens(a: Row, b: Row) -> None:
     """Where the same tokens take other experts."""
     panels.section("The same tokens", f"First choices of tokens that both runs have, over up to {comparison.LIMIT} sequences.")
+    if panels.unranked(a) or panels.unranked(b):
+        return
     frame, sql, params = comparison.agreement(a["run"], b["run"])
     if frame.empty:
         panels.empty(

@@ -47,6 +47,8 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     panels.section(
         "From layer to layer", "First choices: a ribbon is as wide as its number of tokens. Choose an expert to follow it."
     )
+    if panels.unranked(run):
+        return
     params = [run["run"], layer.stack, layer.layer, layer.router]
     frame = store_access.frame(FLOW, *params)
     if frame.empty:
@@ -102,6 +104,8 @@ def paths(run: Row, layer: pickers.Layer) -> None:
     panels.section(
         "Paths", "First choices of a token through all layers of the stack; of a fixed sample of 20 000 tokens in larger runs."
     )
+    if panels.unranked(run):
+        return
     params = [run["run"], layer.stack, run["run"]]
     near, few, kept = signature_maps.nearby(run)
     sql = PATHS.format(near=near, few=few)

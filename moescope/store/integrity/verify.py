@@ -25,8 +25,8 @@ _ARITHMETIC = {
         select count(*) from assignments a anti join experts e on (e.router = a.router and e.expert = a.expert)""",
     "no expert twice in a decision (unless the router repeats them)": """
         select count(*) from (select 1 from assignments a join routers r using (router)
-        where r.kind <> 'soft' and not coalesce((r.extra->>'repeats')::boolean, false) and a.weight is not null
-        group by a.forward, a.router, a.iteration, a.token, a.expert having count(*) > 1)""",
+        where r.kind <> 'soft' and not coalesce((r.extra->>'repeats')::boolean, false) and (a.weight is not null or r.contract
+        = 'imported') group by a.forward, a.router, a.iteration, a.token, a.expert having count(*) > 1)""",
     "one decision per forward, router, iteration and token": """
         select count(*) from (select 1 from decisions group by forward, router, iteration, token having count(*) > 1)""",
     "selected experts add up to assignments": """
@@ -37,8 +37,19 @@ _ARITHMETIC = {
         select count(*) from assignments a join assignments b
         on (a.forward = b.forward and a.router = b.router and a.iteration = b.iteration and a.token = b.token
         and b.rank = a.rank + 1) where b.weight > a.weight""",
+    "experts of a decision whose order is not known have no rank, and every other has": """
+        select count(*) from assignments a join routers r using (router)
+        where (a.rank is null) <> coalesce(r.extra->>'ranks' = 'unknown', false)""",
+    "runs that were imported say from what, and what they lack": """
+        select count(*) from routers r join runs u using (run) where r.contract = 'imported'
+        and u.capture is not null
+        and (u.capture->>'imported' is null or (u.capture->'lacks') is null)""",
+    "weights of a decision whose order is not known are all there or none is": """
+        select count(*) from (select 1 from assignments where rank is null group by forward, router, iteration, token
+        having count(weight) not in (0, count(*)))""",
     "kept sums equal the rows": """
-        select count(*) from load_rollup l full join (
+        select count(*) from (from load_rollup where run not in (
+          select run from runs where coalesce((capture->>'counts_only')::boolean, false))) l full join (
           select run, router, expert, count(*) filter (not dropped) as n from assignments group by all) a
         using (run, router, expert)
         where coalesce(l.assignments, 0) <> coalesce(a.n, 0)""",

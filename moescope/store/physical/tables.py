@@ -27,7 +27,7 @@ DECISION_COMMENTS = {
     "margin": "least chosen minus best unchosen probability; negative where a bias or group limit decided",
 }
 ASSIGNMENT_COMMENTS = {key: DECISION_COMMENTS[key] for key in _KEYS} | {
-    "rank": "0 = largest weight",
+    "rank": "0 = largest weight; null where an engine's capture does not tell (then slot is its own order)",
     "expert": "experts.expert",
     "weight": "what multiplied the expert",
     "slot": "place in the router's own order, which is not rank",
@@ -38,12 +38,14 @@ ASSIGNMENT_COMMENTS = {key: DECISION_COMMENTS[key] for key in _KEYS} | {
 _FIXED = {
     "run": "uinteger", "forward": "uinteger", "router": "uinteger", "token": "uinteger", "iteration": "utinyint",
     "pool": "uinteger", "slots": "ubigint", "dropped": "uinteger", "rest": "integer", "unit": "utinyint", "near": "tinyint",
+    "unranked": "boolean",
     **dict.fromkeys(STEPS, "float"), **{f"{name}_n": "integer" for name in STEPS},
 }  # fmt: skip
 _RANKED = {"e": "usmallint", "w": "float", "h": "usmallint", "p": "uinteger"}
 _WORDS = DECISION_COMMENTS | {
     "slots": "four bits per rank: its place in the router's own order; absent = in order",
     "dropped": "bit per rank: chosen but not run; absent = none",
+    "unranked": "true: experts are in the engine's own order, which is no rank; absent = by weight",
     "rest": "of two weights: w1 - (1 - w0), in units of 2^-unit",
     "unit": "see rest",
     "near": "of two bfloat16 weights: w0 in 256ths, less 1 - w1 rounded to 256ths",
@@ -94,7 +96,8 @@ def _order(name: str) -> tuple[int, str]:
 def widths(con: duckdb.DuckDBPyConnection, prefix: str = "routes") -> dict[int, set[str]]:
     """The columns of every <prefix>_<k> table or view that a query in this database would see, by k."""
     named = " union all ".join(
-        f"select {kind}_name as name from duckdb_{kind}s() where database_name = current_database()" for kind in ("table", "view")
+        f"select {kind}_name as name from duckdb_{kind}s() where database_name = current_database()"
+        for kind in ("table", "view")
     )
     rows = con.execute(f"select name from ({named}) where regexp_full_match(name, ?)", [prefix + "_[0-9]+"]).fetchall()
     found = {int(table.rpartition("_")[2]): _columns(con, table) for (table,) in rows}
@@ -151,11 +154,14 @@ def decisions_sql(width: int, there: set[str], prefix: str = "routes") -> str:
 def assignments_sql(width: int, there: set[str], rank: int, prefix: str = "routes") -> str:
     """The assignments of one rank of one physical table that has the columns `there`."""
     slot = f"coalesce((slots >> {4 * rank}) & 15, {rank})" if "slots" in there else f"{rank}"
-    place = f"p{rank}" if f"p{rank}" in there else "null::uinteger"
+    buffer = f"p{rank}" if f"p{rank}" in there else "null::uinteger"
     lost = f"coalesce((dropped >> {rank}) & 1, 0) = 1" if "dropped" in there else "false"
+    place = (
+        f"case when not coalesce(unranked, false) then {rank}::usmallint end" if "unranked" in there else f"{rank}::usmallint"
+    )
     return (
-        f"select run, forward, router, {iteration_of(there)} as iteration, token, {rank}::usmallint as rank, "
-        f"e{rank} as expert, {weight_of(there, rank)} as weight, ({slot})::usmallint as slot, {place} as buffer_position, "
+        f"select run, forward, router, {iteration_of(there)} as iteration, token, {place} as rank, "
+        f"e{rank} as expert, {weight_of(there, rank)} as weight, ({slot})::usmallint as slot, {buffer} as buffer_position, "
         f"null::float as dispatch_weight, {lost} as dropped from {prefix}_{width} where e{rank} is not null"
     )
 

@@ -32,11 +32,15 @@ class _Rows:
     weights: list[Array]  # no rows: unknown
     lost: list[Array | None]  # by rank: the experts that were chosen and did not run; the number beyond the last elsewhere
     moments: dict[str, tuple[Array, Array]]  # values, and where there are none (no rows: nowhere)
+    ranked: bool = True  # whether the first expert is the first choice
 
     @classmethod
     def of(cls, table: pa.Table, none: int) -> "_Rows | None":
-        """Read a table; None if it has experts from `none` on."""
+        """Read a table; None if it has experts from `none` on, or ranks of some rows alone."""
         columns = dict(zip(table.column_names, table.columns))
+        unranked = numbers(columns["unranked"], 0).astype(bool) if "unranked" in columns else _NOTHING
+        if unranked.size and not unranked.all():
+            return None
         ranks = range(width(columns))
         experts = np.empty((len(ranks), len(table)), np.uint16)
         for rank in ranks:
@@ -57,7 +61,9 @@ class _Rows:
             name: (numbers(c, 0), np.asarray(c.is_null()) if c.null_count else _NOTHING)
             for name in STEPS if (c := columns.get(name)) is not None
         }  # fmt: skip
-        return cls(numbers(columns["router"]).astype(np.uint32, copy=False), keys, experts, weights, lost, values)
+        return cls(
+            numbers(columns["router"]).astype(np.uint32, copy=False), keys, experts, weights, lost, values, not unranked.size
+        )
 
     def stretches(self, combo: Array) -> tuple[Array, Array]:
         """Where rows of one router and one combo begin, and where they end."""
@@ -126,7 +132,9 @@ class Tally:
         parts = [rows.stretches(_NOTHING) for rows in routed]
         routers = [rows.router[starts] for rows, (starts, _) in zip(routed, parts)]
         seen = [set(some.tolist()) for some in routers]
-        same = len({rows.keys[2].size > 0 for rows in routed}) == 1
+        if routed and not any(rows.ranked for rows in routed):
+            return {}  # no first choices
+        same = len({(rows.keys[2].size > 0, rows.ranked) for rows in routed}) == 1
         if not same or len(set().union(*seen)) < sum(map(len, seen)):
             return None
         begin = np.cumsum([0, *(len(rows.router) for rows in routed)])
@@ -169,7 +177,8 @@ class _Sums:
         router = rows.router[starts].astype(np.intp)
         place = router + routers * combo[starts] if combo.size else router
         for rank, (expert, weight, lost) in enumerate(zip(rows.experts, rows.weights, rows.lost)):
-            counting_loops.chosen(*part, place, expert, weight, self.ran if rank else self.leading, self.weight)
+            counts = self.ran if rank or not rows.ranked else self.leading
+            counting_loops.chosen(*part, place, expert, weight, counts, self.weight)
             if lost is not None:
                 counting_loops.chosen(*part, router, lost, _NOTHING, self.dropped, self.weight)
         counting_loops.together(*part, router, rows.experts, self.pairs)

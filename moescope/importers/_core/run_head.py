@@ -1,0 +1,49 @@
+"""What an imported run says of itself before its first row, and in which words what it lacks is said."""
+
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ... import __version__
+from .model import Model
+
+WITHOUT = {
+    "weights": "routing weights: the capture has none, so figures are unweighted",
+    "ranks": "ranks: the engine's order is not known to be that of the weights, so `slot` is kept, `rank` is null, and "
+    "nothing can "
+    "be said of first choices",
+    "text": "text of tokens: give --tokenizer for it",
+    "ids": "vocabulary ids of some tokens",
+    "forwards": "the engine's own batches: every sequence is told as one prefill and one decode",
+    "summaries": "router logits, entropy, margin and log-sum-exp",
+}
+"""By kind, what a capture may lack."""
+
+
+def head_of(model: Model, ordered: bool, run: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The run, its model, routers and experts, by the columns of the schema."""
+    router = {
+        "stack": "decoder", "block_type": "ffn", "contract": "imported", "kind": "token_choice", "experts": model.experts,
+        "top_k": model.top_k, "shared_experts": model.shared, "score": model.score, "weight_on": "output",
+        "decides_on": "token", "extra": {} if ordered else {"ranks": "unknown"},
+    }  # fmt: skip
+    own = {
+        "started": now(), "versions": {"moescope": __version__, "python": platform.python_version()},
+        "host": f"{platform.system()} {platform.machine()}",
+    }  # fmt: skip
+    served = {
+        "name": model.name, "family": model.family, "config": dict(model.config), "weights_sha256": "unknown",
+        "code": f"imported from {kind}",
+    }  # fmt: skip
+    layers = list(enumerate(model.routed))
+    return {
+        "run": {**run, **own}, "model": served,
+        "routers": [{"router": n, "name": f"layers.{layer}", "layer": layer, **router} for n, layer in layers],
+        "experts": [{"router": n, "expert": e, "role": "routed"} for n, _ in layers for e in range(model.experts)],
+    }  # fmt: skip
+
+
+def now() -> datetime:
+    """UTC, as the store keeps times."""
+    return datetime.now(UTC).replace(tzinfo=None)
