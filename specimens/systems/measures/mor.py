@@ -49,7 +49,7 @@ def words(model: Any, folder: Path) -> pd.DataFrame:
     """One row a word: depth, part of speech, sentence, source document, pieces, vocabulary id."""
     tokenizer, frames = AutoTokenizer.from_pretrained(TOKENIZER), []
     for domain in READ:
-        store, file = folder / f"{domain}.duckdb", shipped()["text"] / f"{domain}.conllu"
+        store, file = folder / f"{domain}.duckdb", shipped()["text"] / f"{domain}.conllu.gz"
         moescope.trace(model, file, store, tokenizer=tokenizer, batch_size=1, max_length=256)
         with moescope.open(store) as found:
             names = ["passage", "source", "word", "upos", "depth", "pieces", "vocab"]
