@@ -10,12 +10,14 @@ from ..routers.contribution import contribution
 from ._base import Edit, intervene, overrides
 from ._selection import parse
 from .ablate import ablate
+from .added import Add
 from .choice import Capacity, RouteAround, TopK
 from .contributions import Mean, Norms, norms
 from .executed import Force, Identity, RandomRouter, Swap, Zero
 from .replay import Replay, Route, read_routes, route_of
 
 __all__ = [
+    "Add",
     "Capacity",
     "Edit",
     "Force",

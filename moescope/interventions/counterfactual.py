@@ -30,21 +30,24 @@ Sets = list[tuple[int, ...]]
 
 
 def regrets(
-    loaded: Loaded, batch: Batch, layer: int, places: Sequence[tuple[int, int]], *, alternatives: int | None = 32, seed: int = 0
-) -> pd.DataFrame:
+    loaded: Loaded, batch: Batch, layer: int | Site, places: Sequence[tuple[int, int]], *, alternatives: int | None = 32,
+    pool: int | None = None, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """One row per (row, place) of `batch`: regret in nats, the executed and the best set, and the router's margin.
 
-    `alternatives`: sets sampled evenly beside the executed one; None for all. Columns: token (key of the token read), executed,
+    `layer`: its number, or its router. `alternatives`: sets sampled evenly beside the executed one; None for all. `pool`: of
+    the token's so many best experts by router logits only (at least k + 1). Columns: scores (log p of the next token by set,
+    the executed one first), token (key of the token read), executed,
     best (sets), log_p (executed), regret (at least 0), gain_mean (alternatives' mean minus executed), better (share of
     alternatives that are better), flip (change when the last chosen gives way to the first not chosen), margin.
     InputError for places without a next token; ModelError for routers whose tokens do not choose.
     """
     sites = find(loaded.model)
-    (site,) = chosen(sites, layer, "decoder")[:1]
+    site = chosen(sites, layer, "decoder")[0] if isinstance(layer, int) else next(s for s in sites if s.path == layer.path)
     if site.kind != "token_choice" or "decoder_input_ids" in batch.inputs or "input_ids" not in batch.inputs:
         raise ModelError(f"router {site.path} is not of a decoder whose tokens choose: there is no other set for one token")
     rng = np.random.default_rng(seed)
-    return pd.DataFrame([_one(loaded, batch, site, sites, row, place, alternatives, rng) for row, place in places])
+    return pd.DataFrame([_one(loaded, batch, site, sites, row, place, alternatives, pool, rng) for row, place in places])
 
 
 def fragility(frame: pd.DataFrame, bins: int = 4, units: Sequence[Any] | None = None) -> pd.DataFrame:
@@ -64,21 +67,23 @@ def fragility(frame: pd.DataFrame, bins: int = 4, units: Sequence[Any] | None = 
 
 
 def _one(
-    loaded: Loaded, batch: Batch, site: Site, sites: Sequence[Site], row: int, place: int, alternatives: int | None, rng: Any
-) -> dict[str, Any]:
+    loaded: Loaded, batch: Batch, site: Site, sites: Sequence[Site], row: int, place: int, alternatives: int | None,
+    pool: int | None, rng: Any,
+) -> dict[str, Any]:  # fmt: skip
     if int(batch.targets[row, place]) < 0:
         raise InputError(f"place {place} of row {row} has no next token, so nothing says which set would have been better")
     prefix = batch.inputs["input_ids"][row : row + 1, : place + 1]
     record = _record(loaded, site, prefix)
     executed = tuple(sorted(record.experts[-1].tolist()))
     flip, margin = _flip(record, site)
-    sets = [executed, flip, *_others(executed, flip, choices(site), alternatives, rng)]
+    among = _pool(record, choices(site), len(executed), pool)
+    sets = [executed, flip, *_others(executed, flip, among, alternatives, rng)]
     log_p = _scores(loaded, sites, site, prefix, sets, int(batch.targets[row, place]))
     gain = log_p[1:] - log_p[0]
     return {
         "token": int(batch.read[row, place]), "executed": executed, "best": sets[int(np.argmax(log_p))], "log_p": log_p[0],
         "regret": max(float(gain.max()), 0.0), "gain_mean": float(gain.mean()), "better": float((gain > 0).mean()),
-        "flip": float(gain[0]), "margin": margin, "alternatives": len(gain),
+        "flip": float(gain[0]), "margin": margin, "alternatives": len(gain), "scores": log_p,
     }  # fmt: skip
 
 
@@ -100,11 +105,18 @@ def _flip(record: Any, site: Site) -> tuple[tuple[int, ...], float]:
     return tuple(sorted(new)), float(margin[0])
 
 
-def _others(executed: tuple[int, ...], flip: tuple[int, ...], experts: int, limit: int | None, rng: Any) -> Sets:
+def _pool(record: Any, experts: int, k: int, pool: int | None) -> list[int]:
+    """The experts that alternatives are drawn from: those of the largest logits, or all."""
+    if pool is None or pool >= experts:
+        return list(range(experts))
+    return sorted(record.logits[-1].float().topk(max(pool, k + 1)).indices.tolist())
+
+
+def _others(executed: tuple[int, ...], flip: tuple[int, ...], among: list[int], limit: int | None, rng: Any) -> Sets:
     k, known = len(executed), {executed, flip}
-    if limit is None or comb(experts, k) - 2 <= limit:
-        return [s for s in combinations(range(experts), k) if s not in known]
-    drawn = (tuple(sorted(int(e) for e in rng.choice(experts, k, replace=False))) for _ in range(50 * limit))
+    if limit is None or comb(len(among), k) - 2 <= limit:
+        return [s for s in combinations(among, k) if s not in known]
+    drawn = (tuple(sorted(int(e) for e in rng.choice(among, k, replace=False))) for _ in range(50 * limit))
     return list(islice(dict.fromkeys(s for s in drawn if s not in known), limit))
 
 

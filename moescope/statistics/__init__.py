@@ -4,6 +4,7 @@ Arrays of counts carry their cells on the last axes; everything is vectorised ov
 """
 
 from ._types import Array
+from .common_mean import common_draws
 from .dealing import dealt
 from .information import entropy, jensen_shannon, miller_madow, mutual_information, normalized_information
 from .loads import gini, max_violation, shares, variation
@@ -26,8 +27,8 @@ from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, t_tail
 from .studentized import Grouped, Pool, Rates, omnibus
 
 __all__ = [
-    "DRAWS", "FLOOR", "GROUPS", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "curve_tail",
-    "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "grouped", "information_interval", "interval",
-    "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus", "orders",
-    "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
+    "DRAWS", "FLOOR", "GROUPS", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights", "common_draws",
+    "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "grouped", "information_interval",
+    "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information", "normalized_information", "omnibus",
+    "orders", "over_documents", "p_value", "permuted", "resampled", "shares", "t_tail", "variation",
 ]  # fmt: skip

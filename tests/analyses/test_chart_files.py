@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import experimented
 import labelled
 import numpy as np
 import pandas as pd
@@ -36,8 +37,13 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Store
     for seed in (0, 1):
         labelled.make(folder / "words.duckdb", upos=2.0, documents=20, tokens=40, seed=seed)
         synthetic.make(folder / "domains.duckdb", synthetic.verbs(3), seed=seed, logits=True)
+    experimented.add(folder / "domains.duckdb", run=1)
     for name, make in BEYOND.items():
         make(folder / f"{name}.duckdb")
+    matrix = np.random.default_rng(0).normal(size=(400, 6))
+    with moescope.open(folder / "domains.duckdb") as store:
+        token = [key for (key,) in store.rows("select token from tokens where run = 1 order by token limit 400")]
+    np.savez(folder / "features.npz", features=matrix, token=token, layer=2)
     with ExitStack() as stack:
         yield {path.stem: stack.enter_context(moescope.open(path)) for path in folder.glob("*.duckdb")}
 
@@ -61,7 +67,9 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, pd.DataFram
 
 def answered(name: str, stores: dict[str, Store]) -> analyses.Answer:
     """The answer about the store that the analysis can say something of."""
-    return analyses.run(name, asked(name, stores))
+    store = asked(name, stores)
+    options = {"path": str(Path(store.path).with_name("features.npz"))} if name == "features" else {}
+    return analyses.run(name, store, **options)
 
 
 def asked(name: str, stores: dict[str, Store]) -> Store:

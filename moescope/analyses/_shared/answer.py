@@ -1,6 +1,6 @@
 """What an analysis answers with: a verdict, tidy frames, their SQL, notes and charts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
@@ -183,8 +183,10 @@ def _rows(draws: Any, value: Any) -> Any:
     return np.asarray(draws, dtype=float).reshape(-1, len(value))
 
 
-def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One frame of figures; q: `statistics.fdr` with name and estimator as the family.
+def gather(
+    frames: list[pd.DataFrame], cells: pd.DataFrame | None = None, family: Sequence[str] = ("name", "estimator")
+) -> pd.DataFrame:
+    """One frame of figures; q: `statistics.fdr`, rows that agree in `family` being one (name and estimator; (): all rows).
 
     `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
     figure.
@@ -192,13 +194,13 @@ def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
+    names, p = np.full(len(frame), ""), frame["p"].to_numpy(float)
+    for column in family:
+        names = np.char.add(np.char.add(names, "\n"), frame[column].to_numpy(str))
     if cells is not None:
-        family, p = (
-            np.concatenate([family, np.full(len(cells), "cells")]),
-            np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)]),
-        )
-    q = st.fdr(p, family)
+        names = np.concatenate([names, np.full(len(cells), "cells")])
+        p = np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)])
+    q = st.fdr(p, names)
     if cells is not None:
         cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])
