@@ -19,9 +19,11 @@ from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import layers
 from ._shared.experiments import asked, sql_of
 from ._shared.scope import Scope, scope
+from ._shared.verdicts.verdict import analyze, signed
 
 TOKENS = "regret of a token (nats)"
 REGRET, BETTER = "regret (nats)", "share of alternatives that are better"
+LIMITS = "it does not show how a router would have to be trained to choose better"
 
 
 def run(store: Store, run: int | None = None) -> Answer:
@@ -33,7 +35,17 @@ def run(store: Store, run: int | None = None) -> Answer:
     sql = {"figures": sql_of(here.run, "regret"), "tokens": sql_of(here.run, "regret")}
     frames = {"figures": frame, "tokens": _tokens(here, found[tokens], list(extra[tokens.to_numpy()]))}
     notes = [*here.notes, *few_units(frame)]
-    return Answer("regret", "Counterfactual routing", _reading(frame), here.run, frames, sql, notes, charts)
+    said = signed(_reading(frame), frame, LIMITS, analyze("load"))
+    return Answer(
+        "regret",
+        "Counterfactual routing",
+        said,
+        here.run,
+        frames,
+        sql,
+        notes,
+        charts,
+    )
 
 
 def _tokens(here: Scope, rows: pd.DataFrame, extra: list[dict[str, Any]]) -> pd.DataFrame:

@@ -16,9 +16,11 @@ from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
 from ._shared.experiments import asked, sql_of
 from ._shared.scope import scope
+from ._shared.verdicts.verdict import analyze, signed
 
 LAYER, EXPERT = "rescue by the layer (logits)", "rescue by an expert's update (logits)"
 SPECIFIC = "specificity of an expert's update (logits)"
+LIMITS = "it does not show what happens where other words are corrupted"
 
 
 def run(store: Store, run: int | None = None) -> Answer:
@@ -32,7 +34,17 @@ def run(store: Store, run: int | None = None) -> Answer:
         notes.append(f"{counted['longer']} more were left out: their right or wrong word is not one token.")
     notes += few_units(frame)
     sql = {"figures": sql_of(here.run, "tracing")}
-    return Answer("tracing", "Causal tracing", _reading(frame), here.run, {"figures": frame}, sql, notes, charts)
+    said = signed(_reading(frame), frame, LIMITS, analyze("structure"))
+    return Answer(
+        "tracing",
+        "Causal tracing",
+        said,
+        here.run,
+        {"figures": frame},
+        sql,
+        notes,
+        charts,
+    )
 
 
 def _reading(frame: pd.DataFrame) -> str:

@@ -20,8 +20,10 @@ from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import heatmap, layers
 from ._shared.experiments import asked, sql_of
 from ._shared.scope import Scope, scope
+from ._shared.verdicts.verdict import analyze, signed
 
 PEAK, DIRECT = "peak of the mean update (z)", "direct attribution to the next token (logits)"
+LIMITS = "it does not show what later layers make of it"
 
 
 def run(store: Store, run: int | None = None) -> Answer:
@@ -32,8 +34,16 @@ def run(store: Store, run: int | None = None) -> Answer:
     frames = {"figures": frame, "dictionary": _dictionary(here, frame, list(extra))}
     sql = dict.fromkeys(frames, sql_of(here.run, "writes"))
     notes = [*here.notes, *few_units(frame)]
+    said = signed(_reading(frame, frames["dictionary"]), frame, LIMITS, analyze("syntax_experts"))
     return Answer(
-        "writes", "What an expert writes", _reading(frame, frames["dictionary"]), here.run, frames, sql, notes, charts
+        "writes",
+        "What an expert writes",
+        said,
+        here.run,
+        frames,
+        sql,
+        notes,
+        charts,
     )
 
 

@@ -186,7 +186,7 @@ def _rows(draws: Any, value: Any) -> Any:
 def gather(
     frames: list[pd.DataFrame], cells: pd.DataFrame | None = None, family: Sequence[str] = ("name", "estimator")
 ) -> pd.DataFrame:
-    """One frame of figures; q: `statistics.fdr` with the columns `family` as the family (name and estimator; (): all rows).
+    """One frame of figures; q: `statistics.fdr`, rows that agree in `family` being one (name and estimator; (): all rows).
 
     `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
     figure.
@@ -194,14 +194,15 @@ def gather(
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
-    named = frame[list(family)].astype(str).agg("\n".join, axis=1) if family else pd.Series("", frame.index)
-    families, p = named.to_numpy(str), frame["p"].to_numpy(float)
-    more = cells is not None and len(cells) > 0
-    if more and cells is not None:
-        families, p = np.concatenate([families, np.full(len(cells), "cells")]), np.concatenate([p, cells["p"].to_numpy(float)])
-    q = st.fdr(p, families)
+    names, p = np.full(len(frame), ""), frame["p"].to_numpy(float)
+    for column in family:
+        names = np.char.add(np.char.add(names, "\n"), frame[column].to_numpy(str))
     if cells is not None:
-        cells["q"] = q[len(frame) :] if more else np.zeros(0)
+        names = np.concatenate([names, np.full(len(cells), "cells")])
+        p = np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)])
+    q = st.fdr(p, names)
+    if cells is not None:
+        cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])
 
 

@@ -16,7 +16,7 @@ KEY = "experiment"  # in `extra`
 def rows_of(experiment: str, run: int, figures: pd.DataFrame, more: list[dict[str, Any]] | None = None) -> pd.DataFrame:
     """Figures (COLUMNS) as rows of `measures`; `more` adds to each row's `extra`."""
     same = [c for c in COLUMNS if c in ("router", "layer", "expert", "name", "estimator", "subset", "value", "chance", "p")]
-    said = figures[["null", "source", "null_mean"]].astype({"null_mean": object})
+    said = figures[["null", "source", "p_from", "null_mean"]].astype({"null_mean": object})
     said["null_mean"] = [None if pd.isna(v) else float(v) for v in figures["null_mean"]]
     extra = [{KEY: experiment} | row | (more[n] if more else {}) for n, row in enumerate(said.to_dict("records"))]
     kept = {column: figures[column].array for column in [*same, "ci_low", "ci_high", "n", "units"]}
@@ -27,7 +27,7 @@ def sql_of(run: int, experiment: str) -> str:
     """The query of what an experiment left."""
     return f"""select m.* replace (coalesce(m.subset, '') as subset, coalesce(m.estimator, '') as estimator),
   coalesce(r.stack, '') as stack, m.extra->>'null' as "null", m.extra->>'source' as source,
-  (m.extra->>'null_mean')::double as null_mean
+  coalesce(m.extra->>'p_from', '') as p_from, (m.extra->>'null_mean')::double as null_mean
 from measures m left join routers r using (router)
 where m.run = {run} and m.extra->>{quote(KEY)} = {quote(experiment)}
 order by stack, m.layer, m.router, m.expert, m.name, m.estimator, m.subset"""

@@ -31,6 +31,7 @@ from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.scope import scope
+from .._shared.verdicts.verdict import analyze, signed
 from . import audit
 from .phases import by_phase
 from .said import reading
@@ -39,6 +40,7 @@ SOURCE, CODE = "2601.03425", "The-FinAI/CommitteeAudit, Audit_Committee.py"
 SHIFTED = "expert numbers shifted within each document"
 COMMON = "documents drawn within their domain about the distribution of all"
 DRAWS = 199
+LIMITS = "it does not show that the committee is needed, nor that its experts do alike"
 
 
 def run(
@@ -67,7 +69,17 @@ def run(
     frames = {"figures": frame, "committees": pd.DataFrame(committees)}
     sql = {"figures": sql.get("committees", sql["phases"]), "committees": sql["phases"]} | sql
     said = reading(frame, frames["committees"], top_p, SHIFTED)
-    return Answer("committee", "Standing committee", said, here.run, frames, sql, notes + few_units(frame), charts)
+    said = signed(said, frame, LIMITS, analyze("load"))
+    return Answer(
+        "committee",
+        "Standing committee",
+        said,
+        here.run,
+        frames,
+        sql,
+        notes + few_units(frame),
+        charts,
+    )
 
 
 def _budgets(table: Table, asked: str) -> list[int]:

@@ -26,6 +26,7 @@ from .._shared.chart_forms import heatmap
 from .._shared.decision_sample import Sample, by_unit, one_hot, sample
 from .._shared.guesses import Contexts, held_out
 from .._shared.scope import scope
+from .._shared.verdicts.verdict import analyze, signed
 from .matrix import Features, read
 from .probe import LEAST, chosen_features, counts, f1, said
 
@@ -33,6 +34,7 @@ SOURCE, BIGRAM = "k-sparse probing, 2604.02178", "bigram"
 F1, BEYOND = "F1 of a sparse probe", "beyond the bigram (balanced accuracy)"
 ROUND, FLIPPED = "what is said moved round within documents", "signs of the documents' gains over the bigram flipped"
 MOVES, FLIPS, MOST = 199, 4999, 8_000_000
+LIMITS = "it does not show that a feature causes the choice"
 
 
 def run(
@@ -66,7 +68,17 @@ def run(
     found = {"figures": frame, "features": pd.concat(tables, ignore_index=True)}
     sql = dict.fromkeys(found, taken.sql)
     notes += few_units(frame)
-    return Answer("features", "Sparse features", _reading(frame, found["features"]), here.run, found, sql, notes, charts)
+    said = signed(_reading(frame, found["features"]), frame, LIMITS, analyze("syntax_experts"))
+    return Answer(
+        "features",
+        "Sparse features",
+        said,
+        here.run,
+        found,
+        sql,
+        notes,
+        charts,
+    )
 
 
 def _matched(taken: Sample, given: Features, limit: int) -> tuple[Array, Array]:

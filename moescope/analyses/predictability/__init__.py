@@ -38,6 +38,7 @@ from .._shared.decision_sample import Sample, bits, by_unit, one_hot, sample, sh
 from .._shared.experiments import kept, sql_of
 from .._shared.guesses import BOTH, Contexts, by_document, guessed
 from .._shared.scope import scope
+from .._shared.verdicts.verdict import analyze, signed
 from .active import NAME as ACTIVE
 from .active import RANDOM, SHUFFLED, active
 
@@ -46,6 +47,7 @@ FLIPS, SHUFFLES = 4999, 19
 GUESSED, BITS, BEYOND = "assignments guessed", "known of an assignment (bits)", "known beyond the token (bits)"
 FLIPPED = "signs of the documents' gains over {} flipped"
 MEGATRON = "Megatron-LM tools/moe_routing/analyze_routing_jaccard.py"
+LIMITS = "it does not show that the router uses what predicts it"
 
 
 def run(store: Store, run: int | None = None) -> Answer:
@@ -66,7 +68,8 @@ def run(store: Store, run: int | None = None) -> Answer:
     ahead, _ = kept(store, here.run, "lookahead")
     frame = gather([*rows, *([ahead] if len(ahead) else [])], family=())
     sql = {"figures": taken.sql, "lookahead": sql_of(here.run, "lookahead")}
-    return Answer("predictability", "Predictability", _reading(frame), here.run, {"figures": frame}, sql,
+    said = signed(_reading(frame), frame, LIMITS, analyze("structure"))
+    return Answer("predictability", "Predictability", said, here.run, {"figures": frame}, sql,
                   notes + few_units(frame), charts)  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.document_counts import Table, load_sql, tables
 from .._shared.experiments import kept, sql_of
 from .._shared.scope import Scope, scope
+from .._shared.verdicts.verdict import analyze, signed
 from .contrast import Contrast
 
 STEERMOE, MONET = "SteerMoE 2509.09660, risk difference", "Monet 2412.04139"
@@ -32,6 +33,7 @@ CHANGE = "change of loss (nats per token)"  # of `moescope experiment steer`
 DEALT = "documents dealt anew among the two sets, differences over their errors"
 ALIKE = "documents drawn within their domain about the distribution of all"
 DRAWS, TIMES = 199, 2.0
+LIMITS = "it does not show that an expert is the cause of what differs where nothing was forced or barred"
 
 
 def run(
@@ -58,7 +60,8 @@ def run(
     frame = gather([*rows, *([effects] if len(effects) else [])], family=("name",))
     frames = {"figures": frame, "two-fold": pd.DataFrame(monosemantic)}
     every = {"figures": sql, "two-fold": sql, "tokens": tokens, "effects": sql_of(here.run, "steer")}
-    return Answer("steering", "Steering by experts", _reading(frame, kind), here.run, frames, every,
+    said = signed(_reading(frame, kind), frame, LIMITS, analyze("specialization"))
+    return Answer("steering", "Steering by experts", said, here.run, frames, every,
                   notes + few_units(frame), charts)  # fmt: skip
 
 

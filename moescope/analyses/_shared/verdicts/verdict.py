@@ -67,6 +67,11 @@ def clearest(frame: pd.DataFrame) -> pd.DataFrame:
     return ranked.drop(columns="known")
 
 
+def signed(said: str, frame: pd.DataFrame, limits: str, ask: str) -> Verdict:
+    """A sentence that names its figures itself, with the evidence of the clearest one, its limits and what to ask next."""
+    return replace(of_figures(said, frame), limits=limits, ask=ask)
+
+
 def of_figures(said: str, frame: pd.DataFrame) -> Verdict:
     """The verdict of an analysis that gives a sentence only: its figures by q stand behind it."""
     if not {"q", "value", "units"} <= set(frame) or frame.empty:
