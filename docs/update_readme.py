@@ -205,11 +205,27 @@ def calibration() -> str:
     return levels(kept())
 
 
+def engines() -> str:
+    """What `moescope import` says of responses, one of which cannot be."""
+    from docs.engine_example import example
+
+    return example()
+
+
+def importers() -> str:
+    """Formats of other programs."""
+    from docs.engine_example import formats
+
+    return formats()
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "calibration": calibration,
     "commands": commands,
+    "engines": engines,
     "families": families,
     "gpu": gpu,
+    "importers": importers,
     "memory": memory,
     "pages": pages,
     "quantized": quantized,

@@ -1,6 +1,7 @@
 """moescope diff: two runs of the same texts: which decisions changed, where, how near the edge."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,11 +27,12 @@ def command(first: Path, second: Path | None, run: int | None, other: int | None
     from ._support.reading import reading
 
     with reading(first) as store:
-        answer = ask("diff", store, run, **({} if other is None else {"other": other}), **_beside(second))
+        named: dict[str, Any] = {"other": other, "beside": None if second is None else str(second)}
+        answer = ask("diff", store, run, **{name: value for name, value in named.items() if value is not None})
     if as_json:
         click.echo(json.dumps(answer.to_json(), default=str))
         return
-    click.echo(f"{answer.reading}\n")
+    click.echo(f"{answer.verdict.sentence}\n")
     figures = answer.frames["figures"]
     shown = figures[["name", "stack", "layer", "subset", "value", "ci_low", "ci_high", "chance", "n"]]
     click.echo(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}"))
@@ -41,6 +43,3 @@ def command(first: Path, second: Path | None, run: int | None, other: int | None
     for note in answer.notes:
         click.echo(f"* {note}")
 
-
-def _beside(second: Path | None) -> dict[str, str]:
-    return {} if second is None else {"beside": str(second)}

@@ -68,8 +68,8 @@ def run(
     frame = gather([*rows, *written], family=())
     frames = {"figures": frame, "committees": pd.DataFrame(committees)}
     sql = {"figures": sql.get("committees", sql["phases"]), "committees": sql["phases"]} | sql
-    said = reading(frame, frames["committees"], top_p, SHIFTED)
-    said = signed(said, frame, LIMITS, analyze("load"))
+    follows = reading(frame, frames["committees"], top_p, SHIFTED)
+    said = signed(follows, frame, LIMITS, analyze("load"))
     return Answer(
         "committee",
         "Standing committee",

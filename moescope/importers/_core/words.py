@@ -8,7 +8,9 @@ from typing import Any
 
 from ...errors import InputError
 from ...foreign import doing
-from ...inputs._reading.files import read_lines, suffix
+from ...inputs._reading.files import suffix
+from ...inputs._reading.options import Options
+from ...inputs._reading.raw.byte_streams import lines, texts
 
 _KEYS = ("request", "request_id", "id", "rid", "document", "source_row", "row")
 _MOST = 256 << 20
@@ -89,9 +91,9 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
     if not path.is_file():
         raise InputError(f"there is no file of labels {path}")
     if suffix(path) in (".csv", ".tsv"):
-        return list(csv.DictReader(read_lines(path, path.name), delimiter="\t" if suffix(path) == ".tsv" else ","))
+        return list(csv.DictReader(texts(lines(path, path.name, Options())), delimiter="\t" if suffix(path) == ".tsv" else ","))
     with doing(f"reading the labels in {path}", InputError):
-        rows = [json.loads(line) for line in read_lines(path, path.name) if line.strip()]
+        rows = [json.loads(line) for line in texts(lines(path, path.name, Options())) if line.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{path} holds other things than JSON objects: write one a line, or a CSV")
     return rows
