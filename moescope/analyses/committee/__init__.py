@@ -69,11 +69,11 @@ def run(
     frames = {"figures": frame, "committees": pd.DataFrame(committees)}
     sql = {"figures": sql.get("committees", sql["phases"]), "committees": sql["phases"]} | sql
     said = reading(frame, frames["committees"], top_p, SHIFTED)
-    said = signed(said, frame, LIMITS, analyze("load"))
+    verdict = signed(said, frame[frame["name"] == "committee coverage"], frame, LIMITS, analyze("load"), "%")
     return Answer(
         "committee",
         "Standing committee",
-        said,
+        verdict,
         here.run,
         frames,
         sql,
