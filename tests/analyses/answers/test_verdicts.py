@@ -19,7 +19,7 @@ NAMES = [entry["name"] for entry in analyses.catalogue() if not entry["required"
 BAD = {
     "a number that is none": r"\bnan\b|\binf\b|\bNone\b|<NA>",
     "a number as no one writes it": r"\d[eE][-+]\d",
-    "less than nothing of something": r"(?<![\[\w. ])-\d|(?<![\[,]) -\d[\d.]* (bits|%|nats|dimensions)",
+    "less than nothing of something": r"(?<![\[\w. ])-\d|(?<![\[,]) -\d[\d.]* (bits|nats|dimensions)",
     "no expert that never": r"\bno expert never\b",
     "an expert without its layer": r"\bexpert \d+(?! of (\w+ )?layer \d)",
     "an empty place": r"  |\(\)|\( |; ;|, ,",
