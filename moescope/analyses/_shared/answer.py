@@ -180,12 +180,7 @@ def gather(frames: list[pd.DataFrame], cells: pd.DataFrame | None = None) -> pd.
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
     frame = pd.concat(some, ignore_index=True)
     family, p = (frame["name"] + "\n" + frame["estimator"]).to_numpy(str), frame["p"].to_numpy(float)
-    if cells is not None:
-        family, p = (
-            np.concatenate([family, np.full(len(cells), "cells")]),
-            np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)]),
-        )
-    q = st.fdr(p, family)
+    q = st.fdr(p, family, None if cells is None else np.asarray(cells.get("p", []), dtype=float))
     if cells is not None:
         cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])
