@@ -12,10 +12,9 @@ slow_over_fast: of such modules, unbiased PR of the one that fires least over th
 cycle, paired by sequence; 1 = no hierarchy. HRM's own figures are of the naive form.
 Null, for router logits: every expert's column shuffled (no two experts vary together). For the routing matrix: every router's
 rows shuffled (each layer keeps its own structure, layers are independent). Whole documents are shuffled, among those with as
-many rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer", of the
-form in which every row is a sample, in the data as in the null: counted, and where that is too coarse a Pearson III curve of
-1 / PR.
-The routing weights of one router have no null: k of E weights that sum to one never vary independently.
+many rows, as the tokens of one are not independent: a few documents that lean are not a dimension. p is for "fewer",
+of the form in which every row is a sample, in the data as in the null: counted, and where too coarse a Pearson III curve
+of 1 / PR. The routing weights of one router have no null: k of E weights that sum to one never vary independently.
 Hierarchy index: geometric mean PR of the last third of a stack's routers over that of its first third, paired by document;
 1 = flat. A depth profile of an untrained model is no less a profile, and so with cycles: give its run as `control` and read
 both. What was summed up in both runs then stands side by side.

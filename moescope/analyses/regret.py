@@ -35,7 +35,7 @@ def run(store: Store, run: int | None = None) -> Answer:
     sql = {"figures": sql_of(here.run, "regret"), "tokens": sql_of(here.run, "regret")}
     frames = {"figures": frame, "tokens": _tokens(here, found[tokens], list(extra[tokens.to_numpy()]))}
     notes = [*here.notes, *few_units(frame)]
-    said = signed(_reading(frame), frame, LIMITS, analyze("load"))
+    said = signed(_reading(frame), frame[frame["name"] == REGRET], frame, LIMITS, analyze("load"), "nats")
     return Answer(
         "regret",
         "Counterfactual routing",

@@ -28,7 +28,7 @@ from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
-from ._shared.dealt_labels import deal
+from ._shared.dealt_labels import FEW, deal
 from ._shared.label_questions import GIVEN, Question, ask, beyond, choose, contrast, headline, name_of
 from ._shared.scope import scope
 from ._shared.token_table import LIMIT, Tokens, tokens
@@ -115,7 +115,7 @@ def _tested(q: Question, found: Information, first: Any) -> tuple[float, str]:
     if q.tokens.home is None:
         return found.p, f"count of {len(found.null)} draws, Pearson III beyond"
     rates = beyond_stratum(q.tokens, first, max(int(first.max()) + 1, 1))
-    dealt = deal(q.tokens.home, q.tokens.labels, rates)
+    dealt = deal(q.tokens.home, q.tokens.labels, rates, FEW)
     return float(dealt.p()[0]), dealt.p_from
 
 

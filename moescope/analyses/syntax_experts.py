@@ -23,7 +23,7 @@ from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import heatmap
-from ._shared.dealt_labels import deal
+from ._shared.dealt_labels import FEW, deal
 from ._shared.label_questions import beyond, choose, contrast, given_stratum
 from ._shared.scope import scope
 from ._shared.token_table import FORM, MEANING, Kind, tokens
@@ -100,7 +100,7 @@ def _tested(value: Floats, null: Floats, chosen: Ints, experts: int, shared: Lab
     """p of every expert, and how it was had; of labels of whole documents by what each took beyond its tokens."""
     if shared.home is None:
         return np.asarray(st.curve_tail(value, null)), f"count of {len(null)} draws, Pearson III beyond"
-    dealt = deal(shared.home, shared.labels, beyond_stratum(shared, chosen, experts))
+    dealt = deal(shared.home, shared.labels, beyond_stratum(shared, chosen, experts), FEW)
     return dealt.p_by_expert(), dealt.p_from
 
 

@@ -34,7 +34,7 @@ def run(store: Store, run: int | None = None) -> Answer:
         notes.append(f"{counted['longer']} more were left out: their right or wrong word is not one token.")
     notes += few_units(frame)
     sql = {"figures": sql_of(here.run, "tracing")}
-    said = signed(_reading(frame), frame, LIMITS, analyze("structure"))
+    said = signed(_reading(frame), frame[frame["name"] == LAYER], frame, LIMITS, analyze("structure"), "logits")
     return Answer(
         "tracing",
         "Causal tracing",

@@ -34,7 +34,14 @@ def run(store: Store, run: int | None = None) -> Answer:
     frames = {"figures": frame, "dictionary": _dictionary(here, frame, list(extra))}
     sql = dict.fromkeys(frames, sql_of(here.run, "writes"))
     notes = [*here.notes, *few_units(frame)]
-    said = signed(_reading(frame, frames["dictionary"]), frame, LIMITS, analyze("syntax_experts"))
+    said = signed(
+        _reading(frame, frames["dictionary"]),
+        frame[frame["name"] == DIRECT],
+        frame,
+        LIMITS,
+        analyze("syntax_experts"),
+        "logits",
+    )
     return Answer(
         "writes",
         "What an expert writes",

@@ -160,26 +160,28 @@ class Pool:
 
     Studentized differences vary alike whatever expert they are of, so that the permuted values of all of them are one null
     (Tusher, Tibshirani & Chu 2001). p is the share of all permuted values at least as large, so that under the null
-    M statistics together have M x with p below x, by count and without a fitted tail. Never below 1 / (1 + values).
+    M statistics together have M x with p below x. Where fewer than COUNTED are, a generalized Pareto tail of the squares above
+    the TOP largest says it (Knijnenburg et al. 2009), its shape not below 0, down to a hundredth of one value's share.
     """
 
-    _FINE, _MOST = 2000, 40_000  # steps of log(1 + |t|); a value counts as its step does, which errs to the larger p
+    FINE, MOST, COUNTED, TOP, REACH = 2000, 40_000, 10, 250, 100
+    # steps of log(1 + |t|); a value counts as its step does, which errs to the larger p
 
     def __init__(self) -> None:
-        self.counted = np.zeros(self._MOST + 1, dtype=np.int64)
+        self.counted = np.zeros(self.MOST + 1, dtype=np.int64)
         self.draws = 0
 
     def _step(self, t: Array) -> Array:
-        return np.minimum(np.floor(np.log1p(np.abs(t)) * self._FINE), self._MOST).astype(np.int64)
+        return np.minimum(np.floor(np.log1p(np.abs(t)) * self.FINE), self.MOST).astype(np.int64)
 
     def add(self, null: Array) -> None:
         """`null` (draws, ...), of one more statistic or many; NaN is left out."""
         self.draws = max(self.draws, len(null))
-        self.counted += np.bincount(self._step(null[np.isfinite(null)]), minlength=self._MOST + 1)
+        self.counted += np.bincount(self._step(null[np.isfinite(null)]), minlength=self.MOST + 1)
 
     @property
     def floor(self) -> float:
-        """The smallest p that this null can give."""
+        """The smallest p that counting can give."""
         return 1 / (1 + int(self.counted.sum()))
 
     def p(self, value: Array) -> Array:
@@ -187,4 +189,19 @@ class Pool:
         beyond = np.cumsum(self.counted[::-1])[::-1]
         known = np.isfinite(value)
         at = self._step(np.where(known, value, 0.0))
-        return np.where(known, (1 + beyond[at]) * self.floor, np.nan)
+        p = (1 + beyond[at]) * self.floor
+        if beyond[0] >= 4 * self.TOP:
+            p = np.where(beyond[at] < self.COUNTED, np.minimum(self._tail(beyond, np.where(known, value, 0.0)), p), p)
+        return np.where(known, p, np.nan)
+
+    def _tail(self, beyond: Array, value: Array) -> Array:
+        """By the moments of the squares' excess over the square that TOP values reach."""
+        first = int(np.searchsorted(-beyond, -self.TOP, side="right")) - 1  # the last step that TOP or more reach
+        squares = np.expm1(np.arange(first, self.MOST + 1) / self.FINE) ** 2
+        n, excess = self.counted[first:], squares - squares[0]
+        mean = max(float((n * excess).sum() / n.sum()), 1e-12)
+        ratio = mean**2 / max(float((n * (excess - mean) ** 2).sum() / n.sum()), 1e-300)
+        shape, scale = max((1 - ratio) / 2, 0.0), mean * (1 + min(ratio, 1.0)) / 2
+        far = np.maximum(value**2 - squares[0], 0) / scale
+        tail = np.exp(-far) if shape < 1e-6 else (1 + shape * far) ** (-1 / shape)
+        return np.maximum(n.sum() * self.floor * tail, self.floor / self.REACH)

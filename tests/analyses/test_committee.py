@@ -10,6 +10,7 @@ from moescope import analyses
 from moescope.analyses._shared.document_counts import Table
 from moescope.analyses.committee import audit, phases
 from moescope.errors import AnalysisError
+from moescope.store.write.change import change_store
 
 
 def rule(mass: np.ndarray, budget: int, presence: float) -> tuple[list[int], float]:
@@ -82,10 +83,10 @@ def world(rng: np.random.Generator, lengths: np.ndarray, home: np.ndarray, exper
 ], ids=["equal", "short against long"])  # fmt: skip
 def test_a_random_router_forms_none(lengths, home):
     rng, found = np.random.default_rng(0), []
-    for _ in range(60):
+    for _ in range(30):
         rows, _ = analyses.committee._of(world(rng, lengths, home, 16), "domain", 0.8, 0.8, [2])
         found.append(float(rows[0]["p"].iloc[0]) <= 0.05)
-    assert np.mean(found) <= 0.12  # five in a hundred, and what 60 worlds leave open
+    assert sum(found) <= 5  # of 30: five in a hundred, in 99.6 % of tries
 
 
 def test_a_prompt_that_tells_its_continuation_is_told_from_one_that_does_not():
@@ -98,6 +99,25 @@ def test_a_prompt_that_tells_its_continuation_is_told_from_one_that_does_not():
         rows = phases._of(Table(router, ["continuation", "prompt"], counts.astype(float)), 0.8)
         assert all(bool(row["p"].iloc[0] <= 0.01) == tells for row in rows)
         assert [row["estimator"].iloc[0] for row in rows] == ["Jaccard at 80% of visits", "cosine of visits"]
+
+
+def test_generated_tokens_are_the_continuation(tmp_path):
+    """A store in which each document has an expert of its own: its prompt tells what it goes on with."""
+    path = tmp_path / "a.duckdb"
+
+    def own(read, layer, logits):
+        logits[np.arange(len(logits)), read.document % 8] += 3.0
+
+    synthetic.make(path, own, documents=8, tokens=20, layers=(0,))
+    change_store(path, lambda con: con.execute("update tokens set generated = position >= 12"))
+    rows = analyses.run("committee", path).figures("prompt and continuation")
+    assert rows.set_index("estimator")["q"]["cosine of visits"] <= 0.05
+    with moescope.open(path) as store:
+        counted = store.rows(
+            "select count(*) filter (not generated), count(*) from assignments join tokens using (token) where not dropped"
+        )
+    assert counted == [(8 * 2 * 12 * 2, 8 * 2 * 20 * 2)]
+    assert rows["n"].tolist() == [counted[0][1]] * 2
 
 
 def test_refusals(tmp_path):

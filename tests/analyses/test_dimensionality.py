@@ -8,7 +8,6 @@ import pytest
 import synthetic
 
 from moescope import analyses
-from moescope import statistics as st
 from moescope.analyses.dimensionality import participation_ratio
 from moescope.errors import AnalysisError
 from moescope.statistics.moments import Drawn, Moments, States, at_equal_n

@@ -68,11 +68,11 @@ def world(rng: np.random.Generator, lengths: list[int], home: list[int], experts
 ], ids=["equal", "short against long", "many against few"])  # fmt: skip
 def test_sets_that_differ_only_in_size_do_not_differ(lengths, home):
     rng, found = np.random.default_rng(0), []
-    for _ in range(40):
+    for _ in range(24):
         table, looked = world(rng, lengths, home, 32)
         p = steering._risks(table, "set", looked, 0, 1)["p"].to_numpy(float)
         found.append(bool((st.fdr(p) <= 0.05).any()))
-    assert np.mean(found) <= 0.15  # five in a hundred, and what 40 worlds leave open
+    assert sum(found) <= 4  # of 24: five in a hundred, in 99.4 % of tries
 
 
 def test_refusals(stores, tmp_path):

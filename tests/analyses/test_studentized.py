@@ -65,10 +65,27 @@ def test_a_pool_counts_all_that_is_in_it() -> None:
     assert pool.draws == 2
 
 
+@pytest.mark.parametrize("df", [400, 12, 5])
+def test_the_tail_of_a_pool_errs_to_the_larger_p(df: int) -> None:
+    """Beyond what 20,000 values count: Student's t of light and heavy tails; at 1e-5 and 1e-6, on average over twenty pools."""
+    rng, said = np.random.default_rng(0), []
+    far = stats.t.isf([5e-6, 5e-7], df)
+    for _ in range(20):
+        pool = st.Pool()
+        pool.add(rng.standard_t(df, (1000, 20)))
+        said.append(pool.p(far))
+        assert pool.p(np.array([1e9])) == pytest.approx(pool.floor / pool.REACH)
+    mean = np.exp(np.log(said).mean(0))
+    assert (mean >= np.array([1e-5, 1e-6]) / (1.5 if df > 5 else 4)).all()
+    assert (mean <= np.array([1e-5, 1e-6]) * 30).all()
+
+
 def test_families_weigh_alike_and_twins_count_once() -> None:
     p = np.array([0.01, 0.04, 0.02, 0.9, 0.01, 0.04, np.nan])
     family = np.array(["a", "a", "b", "b", "c", "c", "c"])  # c is a under another name
     assert st.fdr(p, family).tolist() == pytest.approx([0.04, 0.08, 0.08, 1, 0.04, 0.08, np.nan], nan_ok=True)
+    both = st.fdr(p, family, np.array([0.01, np.nan]))
+    assert both.tolist() == pytest.approx([0.06, 0.12, 0.12, 1, 0.06, 0.12, np.nan, 0.03, np.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize(("shape", "draws"), [(4.0, 99), (60.0, 99), (2.0, 499)])

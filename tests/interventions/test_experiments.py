@@ -40,16 +40,16 @@ def test_every_experiment_says_what_it_asks_and_who_shows_it(entry: dict[str, An
 
 
 def test_a_router_that_is_needed_regrets_less_than_a_draw_and_one_that_is_not_does_not(stores: Any) -> None:
-    answer = made(stores, "planted", "regret", tokens=48, alternatives=3)
+    answer = made(stores, "planted", "regret", tokens=32, alternatives=3)
     whole = answer.figures("regret (nats)", subset="").iloc[0]
     assert whole["value"] < whole["null_mean"]
     assert whole["q"] <= 0.05
     assert whole["ci_low"] <= whole["value"] <= whole["ci_high"]
     assert "In 1 of 1 layers the executed experts are better" in answer.reading
     tokens = answer.frames["tokens"]
-    assert len(tokens) == 48
+    assert len(tokens) == 32
     assert tokens["regret"].is_monotonic_decreasing
-    answer = made(stores, "upcycled", "regret", tokens=24, alternatives=4)
+    answer = made(stores, "upcycled", "regret", tokens=12, alternatives=4)
     whole = answer.figures("regret (nats)", subset="")
     assert whole["value"].max() < 1e-4
     assert not (whole["q"] <= 0.05).any()
@@ -145,54 +145,6 @@ def test_steering_experts_that_are_alike_does_nothing(stores: Any) -> None:
     assert rows["value"].abs().max() < 1e-4
     with pytest.raises(InputError, match="two sets of four documents"):
         made(stores, "upcycled", "steer", first="a", second="z")
-
-
-def pairs(path: Path, count: int = 8, **more: Any) -> str:
-    """Prompts of domain a whose last word decides the next one; corrupted by a word of domain b in its place."""
-    lines = []
-    for n in range(count):
-        word = 4 + n % 7
-        lines.append({"prompt": [4, 5, word], "true": word + 1, "foil": 40, "corrupted": [4, 5, 13]} | more)
-    path.write_text("\n".join(json.dumps(line) for line in lines))
-    return str(path)
-
-
-def test_the_expert_that_knows_brings_the_word_back(stores: Any, tmp_path: Path) -> None:
-    answer = made(stores, "planted", "tracing", cases=pairs(tmp_path / "c.jsonl"), positions="all")
-    layer = answer.figures("rescue by the layer (logits)").set_index("subset")["value"]
-    expert = answer.figures("rescue by an expert's update (logits)").set_index(["expert", "subset"])["value"]
-    assert layer[""] > 1
-    assert expert[0, ""] == pytest.approx(layer[""], abs=1e-4)  # top-1: the block's update is its expert's
-    assert abs(layer["position -2"]) < 1e-5  # attention gives nothing
-    assert answer.figures("rescue by the layer (logits)").set_index("subset")["q"][""] <= 0.05
-    assert answer.notes[-1] == "8 of 8 cases had the margin and the drop that were asked for."
-
-
-def test_noise_on_the_subject_corrupts_and_the_whole_update_of_every_layer_restores(stores: Any, tmp_path: Path) -> None:
-    loaded, store = stores["planted"]
-    path = pairs(tmp_path / "c.jsonl", subject=[2])
-    lines = [{k: v for k, v in json.loads(line).items() if k != "corrupted"} for line in Path(path).read_text().splitlines()]
-    Path(path).write_text("\n".join(map(json.dumps, lines)))
-    figures = experiments.experiment("tracing", loaded, store, cases=path, noise=8.0).figures
-    rescue = figures[figures["name"] == "rescue by the layer (logits)"].iloc[0]
-    assert rescue["value"] > 0
-    assert rescue["units"] >= 1
-
-
-def test_cases_that_cannot_be_used_are_refused_with_their_line(stores: Any, tmp_path: Path) -> None:
-    loaded, store = stores["planted"]
-    for more, words in (
-        ({"corrupted": [4, 5]}, "line 1 of .*the prompts have 3 and 2 tokens"),
-        ({"prompt": "Paris is in"}, "without a tokenizer"),
-        ({"true": None}, "line 1 of .* is no case"),
-        ({"true": 40}, "none of 1 cases .* has a margin"),
-    ):
-        with pytest.raises(InputError, match=words):
-            experiments.experiment("tracing", loaded, store, cases=pairs(tmp_path / "c.jsonl", 1, **more))
-    with pytest.raises(InputError, match="there is no file"):
-        experiments.experiment("tracing", loaded, store, cases=str(tmp_path / "none.jsonl"))
-    with pytest.raises(InputError, match="tracing needs the option 'cases'"):
-        experiments.experiment("tracing", loaded, store)
 
 
 def test_router_inputs_are_written_and_tell_of_the_router_that_takes_them(stores: Any, tmp_path: Path) -> None:

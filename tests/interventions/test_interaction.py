@@ -1,4 +1,4 @@
-"""Expert × group: nothing where experts differ alike in all groups, the planted one where it is for a group; what ablate lists."""
+"""Expert × group: nothing where experts differ alike in all groups, the planted one for its group; what ablate lists."""
 
 from pathlib import Path
 

@@ -197,10 +197,7 @@ def gather(
     names, p = np.full(len(frame), ""), frame["p"].to_numpy(float)
     for column in family:
         names = np.char.add(np.char.add(names, "\n"), frame[column].to_numpy(str))
-    if cells is not None:
-        names = np.concatenate([names, np.full(len(cells), "cells")])
-        p = np.concatenate([p, np.asarray(cells.get("p", []), dtype=float)])
-    q = st.fdr(p, names)
+    q = st.fdr(p, names, None if cells is None else np.asarray(cells.get("p", []), dtype=float))
     if cells is not None:
         cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])

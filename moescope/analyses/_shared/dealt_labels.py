@@ -14,8 +14,8 @@ from ...statistics import Array, Grouped, Pool, Rates
 NULL = "labels dealt anew to documents, studentized"
 KEPT = 100_000_000  # cells of dealt labels that are kept from router to router (400 MB)
 PART = 16_000_000  # cells of dealt labels at a time
-WORK = 1_000_000_000  # multiplications for the permutations of one router
-FEWEST, MOST = 299, 1999  # permutations
+WORK = 600_000_000  # multiplications for the permutations of one router
+FEWEST, MOST, FEW = 299, 1999, 499  # permutations; FEW where single cells are not looked at
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Pooled:
 
     def tested(self) -> pd.DataFrame:
         """With their p, once every router has added to the pools."""
-        said = [f"count of {pool.draws} draws of every cell of the label" for pool in self.pools]
+        said = [f"count of {pool.draws} draws of every cell of the label, Pareto tail beyond" for pool in self.pools]
         p = np.concatenate([pool.p(t) for pool, t in zip(self.pools, self.t)])
         return self.figures.assign(p=p, p_from=np.repeat(said, self.t.shape[1]))
 
@@ -80,10 +80,10 @@ def settled(rows: Sequence[pd.DataFrame | Pooled]) -> list[pd.DataFrame]:
     return [row.tested() if isinstance(row, Pooled) else row for row in rows]
 
 
-def deal(home: Array, labels: int, rates: Rates) -> Dealt:
-    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to MOST."""
+def deal(home: Array, labels: int, rates: Rates, most: int = MOST) -> Dealt:
+    """`home` (documents,) is the label of each; in as many draws as `WORK` allows, FEWEST to `most`."""
     columns = rates.columns
-    draws = int(np.clip(WORK // max(1, labels * columns.size), FEWEST, MOST))
+    draws = int(np.clip(WORK // max(1, labels * columns.size), FEWEST, most))
     parts = _permutations(home.astype(np.int32).tobytes(), labels, draws)
     null = np.concatenate([part.reshape(-1, len(home)) @ columns for part in parts])
     hot = (home == np.arange(labels)[:, None]).astype(float)

@@ -68,12 +68,12 @@ def run(
     frame = gather([*rows, *written], family=())
     frames = {"figures": frame, "committees": pd.DataFrame(committees)}
     sql = {"figures": sql.get("committees", sql["phases"]), "committees": sql["phases"]} | sql
-    follows = reading(frame, frames["committees"], top_p, SHIFTED)
-    said = signed(follows, frame, LIMITS, analyze("load"))
+    said = reading(frame, frames["committees"], top_p, SHIFTED)
+    verdict = signed(said, frame[frame["name"] == "committee coverage"], frame, LIMITS, analyze("load"), "%")
     return Answer(
         "committee",
         "Standing committee",
-        said,
+        verdict,
         here.run,
         frames,
         sql,

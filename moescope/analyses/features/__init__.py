@@ -68,7 +68,9 @@ def run(
     found = {"figures": frame, "features": pd.concat(tables, ignore_index=True)}
     sql = dict.fromkeys(found, taken.sql)
     notes += few_units(frame)
-    said = signed(_reading(frame, found["features"]), frame, LIMITS, analyze("syntax_experts"))
+    said = signed(
+        _reading(frame, found["features"]), frame[frame["name"] == F1], frame, LIMITS, analyze("syntax_experts"), "of 1"
+    )
     return Answer(
         "features",
         "Sparse features",

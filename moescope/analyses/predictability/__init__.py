@@ -68,7 +68,7 @@ def run(store: Store, run: int | None = None) -> Answer:
     ahead, _ = kept(store, here.run, "lookahead")
     frame = gather([*rows, *([ahead] if len(ahead) else [])], family=())
     sql = {"figures": taken.sql, "lookahead": sql_of(here.run, "lookahead")}
-    said = signed(_reading(frame), frame, LIMITS, analyze("structure"))
+    said = signed(_reading(frame), frame[frame["name"] == BITS], frame, LIMITS, analyze("structure"), "bits")
     return Answer("predictability", "Predictability", said, here.run, {"figures": frame}, sql,
                   notes + few_units(frame), charts)  # fmt: skip
 

@@ -94,7 +94,8 @@ def _attributes(taken: Sample, sql: dict[str, str], notes: list[str]) -> tuple[l
     if not cells:
         return rows, pd.DataFrame()
     every = pd.concat(cells, ignore_index=True)
-    if "input id" in set(every["attribute"]) and "predicted id" not in set(every["attribute"]):
+    names = set(every["attribute"].unique())
+    if "input id" in names and "predicted id" not in names:
         notes.append(
             "Nothing by predicted id: what the model predicted after each token is not in this run. Trace with --predictions "
             f"(token labels of the kind {PREDICTED}) to have it; where the model generated greedily, the next id is that."

@@ -10,8 +10,8 @@
 Null: the labels dealt anew to the documents, which keeps each document's routing whole. As documents differ in length, p is not
 of the plain figure but of the label's share less that of all other documents, over the error of that difference
 (`statistics.studentized`); of information and divergence, of the sum of these squared. A cell is counted among the permuted
-values of its label's cells in all routers, so that a lone specialist can be told. Intervals: documents drawn anew within
-labels.
+values of its label's cells in all routers (`statistics.Pool`), so that a lone specialist can be told. Intervals: documents
+drawn anew within their label.
 """
 
 from dataclasses import dataclass

@@ -60,7 +60,7 @@ def run(
     frame = gather([*rows, *([effects] if len(effects) else [])], family=("name",))
     frames = {"figures": frame, "two-fold": pd.DataFrame(monosemantic)}
     every = {"figures": sql, "two-fold": sql, "tokens": tokens, "effects": sql_of(here.run, "steer")}
-    said = signed(_reading(frame, kind), frame, LIMITS, analyze("specialization"))
+    said = signed(_reading(frame, kind), frame[frame["name"] == RISK], frame, LIMITS, analyze("specialization"), "%")
     return Answer("steering", "Steering by experts", said, here.run, frames, every,
                   notes + few_units(frame), charts)  # fmt: skip
 

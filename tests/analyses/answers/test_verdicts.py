@@ -19,17 +19,17 @@ NAMES = [entry["name"] for entry in analyses.catalogue() if not entry["required"
 BAD = {
     "a number that is none": r"\bnan\b|\binf\b|\bNone\b|<NA>",
     "a number as no one writes it": r"\d[eE][-+]\d",
-    "less than nothing of something": r"(?<![\[\w. ])-\d|(?<![\[,]) -\d[\d.]* (bits|%|nats|dimensions)",
+    "less than nothing of something": r"(?<![\[\w. ])-\d|(?<![\[,]) -\d[\d.]* (bits|nats|dimensions)",
     "no expert that never": r"\bno expert never\b",
     "an expert without its layer": r"\bexpert \d+(?! of (\w+ )?layer \d)",
     "an empty place": r"  |\(\)|\( |; ;|, ,",
 }
-UNIT = r"\d (bits|nats|%|dimensions|times|blocks and recursions|of 1)|\d+ decisions"
+UNIT = r"\d (bits|nats|logits|%|dimensions|times|blocks and recursions|of 1)|\d+ decisions"
 SPAN = r"\[-?[\d.,]+, -?[\d.,]+\]|no interval: |at most "
 NULL = r"; null: [^;]+(; for contrast[^;]*)?; [qp] (=|<|≤) (0?\.\d+|1)( \([\w', ]+\))? over \d|; no null: \w+"
 NOTHING = r"(?i)no more|nothing|no (expert|attribute|label)|as even|alike|cannot be said"
 
-LEVELS = ("diff", "depth", "dimensionality", "grouping", "path_probe")  # say a level beside what they find
+LEVELS = ("diff", "depth", "dimensionality", "grouping", "path_probe", "steering")  # say a level beside what they find
 
 
 def answered(store, name, run=None):
@@ -52,6 +52,7 @@ def world(request, tmp_path_factory):
 
 def sound(sentence):
     """What is wrong with a sentence, whatever it says."""
+    sentence = re.sub(r"(in|of) (\w+ )?layer \d+ experts? [\d, ]+", "there ", sentence)
     found = {what: match[0] for what, pattern in BAD.items() if (match := re.search(pattern, sentence))}
     return found | ({} if re.fullmatch(r"[A-Z0-9].*\.", sentence, re.S) else {"no sentence": sentence})
 
@@ -90,12 +91,13 @@ def test_the_rows_carry_what_is_said(world, name):
     claimed = any(not re.search(NOTHING, part) for part in answer.verdict.follows.split(";"))
     if len(tested) and name not in LEVELS:
         assert claimed <= bool((tested["q"] <= saying.FDR).any()), answer.verdict.sentence
-        assert claimed or not planted or name in ("specialization", "signatures"), answer.verdict.sentence
+        assert claimed or not planted or name in ("load", "specialization", "signatures"), answer.verdict.sentence
 
 
 def test_all_of_ours_answer(world):
     _, answers, _ = world
-    assert [name for name, answer in answers.items() if isinstance(answer, str)] == []
+    refused = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+    assert [name for name, why in refused.items() if "make it with moescope experiment" not in why] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -67,19 +67,20 @@ def clearest(frame: pd.DataFrame) -> pd.DataFrame:
     return ranked.drop(columns="known")
 
 
-def signed(said: str, frame: pd.DataFrame, limits: str, ask: str) -> Verdict:
-    """A sentence that names its figures itself, with the evidence of the clearest one, its limits and what to ask next."""
-    return replace(of_figures(said, frame), limits=limits, ask=ask)
+def signed(said: str, rows: pd.DataFrame, frame: pd.DataFrame, limits: str, ask: str, unit: str | None = None) -> Verdict:
+    """A sentence that names its figures itself: with the evidence of the clearest of `rows`, which are of `frame`."""
+    return replace(of_figures(said, frame, rows if len(rows) else frame, unit), limits=limits, ask=ask)
 
 
-def of_figures(said: str, frame: pd.DataFrame) -> Verdict:
-    """The verdict of an analysis that gives a sentence only: its figures by q stand behind it."""
+def of_figures(said: str, frame: pd.DataFrame, rows: pd.DataFrame | None = None, unit: str | None = None) -> Verdict:
+    """The verdict of an analysis that gives a sentence only: its figures (or `rows` of them) by q stand behind it."""
     if not {"q", "value", "units"} <= set(frame) or frame.empty:
         return Verdict(said)
-    rows = clearest(frame[frame["q"].notna()]) if frame["q"].notna().any() else frame
-    rows = rows.dropna(subset=["value"]).head(MOST)
-    if rows.empty:
+    every = (frame if rows is None else rows).dropna(subset=["value"])
+    tested = every[every["q"].notna()]
+    carried = (clearest(tested) if len(tested) else every).head(MOST)
+    if carried.empty:
         return Verdict(said)
-    row = rows.iloc[0]
-    evidence = f"{saying.named(row, frame)}: {saying.amount(row)}; {saying.evidence(row, frame)}"
-    return Verdict(said.removesuffix("."), evidence, "", rows)
+    row = carried.iloc[0]
+    evidence = f"{saying.named(row, frame)}: {saying.amount(row, unit)}; {saying.evidence(row, frame)}"
+    return Verdict(said.removesuffix("."), evidence, "", carried)
