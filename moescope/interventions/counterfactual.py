@@ -5,7 +5,9 @@ came; regret = best alternative minus executed. Weights of an alternative are wh
 among that set. Each alternative is a row of one batch of the same prefix, so only the token meant differs.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import combinations, islice
 from math import comb
 from typing import Any
@@ -77,13 +79,17 @@ def _one(
     executed = tuple(sorted(record.experts[-1].tolist()))
     flip, margin = _flip(record, site)
     among = _pool(record, choices(site), len(executed), pool)
-    sets = [executed, flip, *_others(executed, flip, among, alternatives, rng)]
-    log_p = _scores(loaded, sites, site, prefix, sets, int(batch.targets[row, place]))
+    sets = [executed, flip, *_others(executed, flip, among, alternatives, rng, lambda s: _within(site, s))]
+    target = int(batch.targets[row, place])
+    if site.rule.get("groups"):
+        sets = _reached(loaded, sites, site, prefix, sets, target)
+    log_p = _scores(loaded, sites, site, prefix, sets, target)
     gain = log_p[1:] - log_p[0]
     return {
         "token": int(batch.read[row, place]), "executed": executed, "best": sets[int(np.argmax(log_p))], "log_p": log_p[0],
         "regret": max(float(gain.max()), 0.0), "gain_mean": float(gain.mean()), "better": float((gain > 0).mean()),
-        "flip": float(gain[0]), "margin": margin, "alternatives": len(gain), "scores": log_p,
+        "flip": float(gain[0]) if sets[1] == flip else float("nan"), "margin": margin,
+        "alternatives": len(gain), "scores": log_p,
     }  # fmt: skip
 
 
@@ -112,12 +118,45 @@ def _pool(record: Any, experts: int, k: int, pool: int | None) -> list[int]:
     return sorted(record.logits[-1].float().topk(max(pool, k + 1)).indices.tolist())
 
 
-def _others(executed: tuple[int, ...], flip: tuple[int, ...], among: list[int], limit: int | None, rng: Any) -> Sets:
+def _within(site: Site, experts: tuple[int, ...]) -> bool:
+    """Whether a router that chooses among groups first may choose these: of few enough groups, and none alone in its group.
+
+    Groups are ranked by their two best experts, so that one whose others are all masked is not chosen.
+    """
+    groups = site.rule.get("groups")
+    if not groups:
+        return True
+    used = Counter(expert // (site.n_experts // groups) for expert in experts)
+    return len(used) <= (site.rule.get("groups_kept") or groups) and min(used.values()) > 1
+
+
+def _others(
+    executed: tuple[int, ...], flip: tuple[int, ...], among: list[int], limit: int | None, rng: Any,
+    fits: Callable[[tuple[int, ...]], bool],
+) -> Sets:  # fmt: skip
     k, known = len(executed), {executed, flip}
     if limit is None or comb(len(among), k) - 2 <= limit:
-        return [s for s in combinations(among, k) if s not in known]
+        return [s for s in combinations(among, k) if s not in known and fits(s)]
     drawn = (tuple(sorted(int(e) for e in rng.choice(among, k, replace=False))) for _ in range(50 * limit))
-    return list(islice(dict.fromkeys(s for s in drawn if s not in known), limit))
+    return list(islice(dict.fromkeys(s for s in drawn if s not in known and fits(s)), limit))
+
+
+def _reached(loaded: Loaded, sites: Sequence[Site], site: Site, prefix: Tensor, sets: Sets, target: int) -> Sets:
+    """The executed set, and those others that a router which first chooses among groups can be made to choose.
+
+    ModelError if there is none.
+    """
+    found = [sets[0]]
+    for one in sets[1:]:
+        with suppress(ModelError):
+            _scores(loaded, sites, site, prefix, [sets[0], one], target)
+            found.append(one)
+    if len(found) < 2:
+        raise ModelError(
+            f"router {site.path} chooses among groups first, and cannot be made to choose any other set for this token; draw "
+            "more alternatives"
+        )
+    return found
 
 
 def _scores(loaded: Loaded, sites: Sequence[Site], site: Site, prefix: Tensor, sets: Sets, target: int) -> np.ndarray:

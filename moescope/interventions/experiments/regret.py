@@ -3,7 +3,8 @@
 After arXiv 2605.07260 ("When Are Experts Misrouted?"): one token's set of experts in one layer is replaced by others of the
 same size, everything else held, and each is scored by the log probability of the token that really came next. Regret: best
 alternative minus executed, in nats, 0 or more. `alternatives` sets are drawn among the token's `pool` best experts by router
-logits. `tokens` places are drawn evenly over documents.
+logits; of a router that first chooses among groups, those that it can be made to choose. `tokens` places are drawn evenly
+over documents.
 
 The best of many alternatives beats one set by luck alone, so regret has no meaning by itself. Null: any one of the sets is
 called the executed one, drawn at random: what a router would regret that drew evenly among them. Fragile tokens are those whose
