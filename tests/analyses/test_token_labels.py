@@ -56,8 +56,7 @@ def world(path: Path, planted: bool, **labels: np.ndarray) -> Path:
     return told.written(path, [ROUTER], {0: chosen}, [], tokens=8, units=("text",), labels=every)
 
 
-@pytest.mark.parametrize("by", ["role", None])
-@pytest.mark.parametrize("planted", [True, False])
+@pytest.mark.parametrize(("planted", "by"), [(True, "role"), (False, "role"), (True, None)])
 def test_a_planted_role_is_found_and_chance_is_not(tmp_path: Path, planted: bool, by: str | None) -> None:
     """Also without being asked for, where sequences have no labels."""
     said = asked(world(tmp_path / "a.duckdb", planted), by=by)

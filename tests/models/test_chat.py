@@ -80,7 +80,7 @@ def thoughts(style: str, said: st.SearchStrategy[str]) -> st.SearchStrategy[Mess
 def test_every_character_has_its_role(style: str) -> None:
     """Whatever is said: markup itself, the same again, nothing, spaces, emoji."""
 
-    @settings(max_examples=60, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(conversations(style))
     def holds(messages: list[Message]) -> None:
         words = speaks(style)
@@ -97,7 +97,7 @@ def test_every_character_has_its_role(style: str) -> None:
 
 @pytest.mark.parametrize("style", STYLES)
 def test_every_token_has_its_role(style: str) -> None:
-    @settings(max_examples=25, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(conversations(style))
     def holds(messages: list[Message]) -> None:
         words = speaks(style)

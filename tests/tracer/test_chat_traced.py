@@ -282,7 +282,7 @@ def test_another_template_is_another_trace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beams", [1, 2])
 def test_what_is_made_between_marks_is_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beams: int) -> None:
-    """A model that is made to say it: <think> a b </think> c, of which the last is not run."""
+    """A model that is made to say it: <think> b a </think> c, of which the last is not run; another beam says nothing of it."""
     reads = loaded()
     reads.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     said = reads.tokenizer.encode("<think>ba</think>c", add_special_tokens=False)
@@ -299,6 +299,4 @@ def test_what_is_made_between_marks_is_thought(tmp_path: Path, monkeypatch: pyte
     moescope.trace(reads, [TALKS[0]], tmp_path / "a.duckdb", generate=len(said), batch_size=1)
     (rows,) = stored(tmp_path / "a.duckdb")
     made = [row[3:] for row in rows if row[1] and row[0] in said]
-    every = [["2", None], ["2", "true"], ["2", "true"], ["2", None]]
-    assert sorted(map(repr, made)) == sorted(map(repr, every * beams))
-    assert beams > 1 or made == every
+    assert made == [["2", None], ["2", "true"], ["2", "true"], ["2", None]]
