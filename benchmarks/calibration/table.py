@@ -69,9 +69,8 @@ PREFACE = """# Calibration
 Made by `make calibrate`, from [results.json](../benchmarks/calibration/results.json); the numbers of worlds are what there was
 time for. Worlds are stores of random routers in which nothing is to be found (`tests/builders/worlds.py`): documents of equal
 length; one label's documents a twentieth as long (and every document leaning to experts of its own); 1000 and 4000 documents of
-one label against 40; uneven load; routing by token id; topics that move labels and routing alike. E runs from 4 to 128, k
-from 1
-to 8. Every analysis is asked as anybody asks it; what is true in a world (load under tilt) or marked as a contrast does not
+one label against 40; uneven load; routing by token id; topics that move labels and routing alike. E runs from 4 to 128, k from
+1 to 8. Every analysis is asked as anybody asks it; what is true in a world (load under tilt) or marked as a contrast does not
 count.
 
 ## Worlds with any finding at q ≤ .05

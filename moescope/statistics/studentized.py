@@ -5,7 +5,9 @@ difference of that label varies more than such a null says. Divided by its own s
 permutation, it keeps its level (Janssen 1997; Chung & Romano 2013, Ann. Statist. 41).
 
 `rate` is a ratio over documents, Σ x_u / Σ n_u; its variance that of a ratio, Σ (x_u − rate n_u)² / N² · m / (m − 1) for m
-documents, and no less than a quarter of the binomial one, so that few documents that agree by luck are not taken for certain.
+documents, drawn towards the same multiple of the binomial one that all experts of the group have on average, as if that were
+known from PRIOR more documents (so that few documents make no heavy tail; as Smyth 2004 does for genes), and no less than a
+quarter of the binomial one, so that few documents that agree by luck are not taken for certain.
 """
 
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import numpy as np
 from ._types import Array
 
 LEAST = 0.25  # of the binomial variance
+PRIOR = 20  # documents that what a group's experts have in common is worth
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,12 @@ class _Rate:
         self.rate = off / self.n
         self.least = LEAST * binomial / self.n
         spread = np.maximum(self.square - 2 * self.rate * self.cross + self.rate**2 * self.n2, 0) / self.n**2
-        spread = np.maximum(spread * self.m / np.maximum(self.m - 1, 1), self.least)
+        spread = spread * self.m / np.maximum(self.m - 1, 1)
+        if (some := binomial > 0).any():
+            over = (spread[..., some] / (binomial[some] / self.n)).mean(-1, keepdims=True)
+            shared = np.where(some, over * binomial / self.n, spread)
+            spread = ((self.m - 1) * spread + PRIOR * shared) / (self.m - 1 + PRIOR)
+        spread = np.maximum(spread, self.least)
         self.variance = np.where(self.m > 1.5, spread, np.nan)
 
 

@@ -32,11 +32,16 @@ def test_differences_document_by_document(paired: bool) -> None:
             assert (spread > least / size.sum() + least / other.sum()).all()
         else:
             parts = [(own, rate, size), (rest, beside, other)]
-            spread = np.sum([
-                np.maximum(((x - r * s[:, None]) ** 2).sum(0) / s.sum() ** 2 * m / (m - 1), least / s.sum())
-                for x, r, s in parts for m in [(s > 0).sum()]
-            ], axis=0)  # fmt: skip
+            spread = np.sum([drawn_together(x, r, s, 4 * least) for x, r, s in parts], axis=0)
         assert found[value] == pytest.approx((rate - beside) / np.sqrt(spread), rel=1e-4)
+
+
+def drawn_together(x: np.ndarray, rate: np.ndarray, size: np.ndarray, binomial: np.ndarray) -> np.ndarray:
+    """Variance of a group's rates: of its documents, and of twenty more that have what all cells have in common."""
+    m = (size > 0).sum()
+    own = ((x - rate * size[:, None]) ** 2).sum(0) / size.sum() ** 2 * m / (m - 1)
+    shared = (own * size.sum() / binomial).mean() * binomial / size.sum()
+    return np.maximum(((m - 1) * own + 20 * shared) / (m + 19), binomial / 4 / size.sum())
 
 
 def test_dealt_values_keep_documents_whole() -> None:
