@@ -63,9 +63,9 @@ def trace(
 
     `model`: a specimen's name, a folder, a hub name, a V-MoE checkpoint, or a module (with its `tokenizer`, or its `processor`
     for texts with media). `inputs`: what `moescope.inputs.read` reads, with `reading` as its options: a path or a name; or in
-    memory a list or generator of texts, of dicts or of token ids, a dict of columns, a pandas, polars or Arrow table, a data
-    set. A store that exists gets one more run; `overwrite` begins it anew, `resume` goes on with the same trace where it was
-    cut off or interrupted, and leaves it alone if it is complete.
+    memory a list or generator of texts, of dicts, of conversations or of token ids, a dict of columns, a pandas, polars or
+    Arrow table, a data set. A store that exists gets one more run; `overwrite` begins it anew, `resume` goes on with the same
+    trace where it was cut off or interrupted, and leaves it alone if it is complete.
     A folder of a diffusers pipeline takes texts as prompts, one at a time.
     `max_tokens`, `limit`: stop after so many tokens or examples. `batch_tokens`: batches of so many tokens with their padding,
     instead of `batch_size` sequences; of a group of batches the shorter windows run first. `stream`: nothing of the inputs is

@@ -24,6 +24,8 @@ def key_of(plan: Mapping[str, Any], loaded: Loaded, data: Dataset | Stream, read
     name and by how they are read; that they are the same is asked when it is gone on with."""
     own: dict[str, Any] = {"data": data.sha256} if isinstance(data, Dataset) else {"stream": [data.name, _named(reading)]}
     own |= {"weights": weights_sha256(loaded.model), "dtype": str(precision(loaded.model))}
+    if (template := getattr(loaded.tokenizer, "chat_template", None)) is not None:
+        own["template"] = template
     return hashlib.sha256(json.dumps({**plan, **own}, sort_keys=True, default=str).encode()).hexdigest()
 
 

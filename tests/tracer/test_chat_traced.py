@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import texts
+import torch
 from chat_segments import Message, joined_up, recounted, segments
 from chat_templates import TEMPLATES
 from click.testing import CliRunner
 
 import moescope
 from moescope.cli import main
-from moescope.errors import InputError
+from moescope.errors import InputError, StoreError
 from moescope.inputs import read
 from moescope.models.loading import Loaded
 
@@ -252,3 +253,50 @@ def test_refused_from_python_and_nothing_is_written(folder: Path, template: Any,
     with pytest.raises(InputError, match=sentence):
         moescope.trace(reads, data, store, reading={"sentences": "--sentences" in more}, **settings)
     assert not store.exists()
+
+
+def test_bad_conversations_can_be_left_out(tmp_path: Path) -> None:
+    """What the reader refuses and what the template refuses; the others are what they are alone."""
+    reads = loaded(style="mistral")
+    bad: list[dict[str, Any]] = [{"messages": []}, {"messages": PLAIN[1][:1] * 2}, {"messages": [{"role": "user"}]}]
+    data = _jsonl(tmp_path, [{"messages": PLAIN[1]}, *bad, {"messages": PLAIN[1]}])
+    moescope.trace(reads, data, tmp_path / "a.duckdb", reading={"skip_bad": True})
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        assert store.rows("select source_row from sequences order by 1") == [(0,), (4,)]
+        ((said,),) = store.rows("select warnings from runs")
+    for sentence in (
+        "talks.jsonl, row 1: the conversation is empty",
+        "row 2: the chat template refuses",
+        "row 3: message 0, of user",
+    ):
+        assert sentence in said
+
+
+def test_another_template_is_another_trace(tmp_path: Path) -> None:
+    """It is not gone on with."""
+    moescope.trace(loaded(), PLAIN[:1], tmp_path / "a.duckdb")
+    assert moescope.trace(loaded(), PLAIN[:1], tmp_path / "a.duckdb", resume=True) == 0
+    with pytest.raises(StoreError, match="there is nothing to resume"):
+        moescope.trace(loaded(style="gemma"), PLAIN[:1], tmp_path / "a.duckdb", resume=True)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_what_is_made_between_marks_is_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beams: int) -> None:
+    """A model that is made to say it: <think> b a </think> c, of which the last is not run; another beam says nothing of it."""
+    reads = loaded()
+    reads.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    said = reads.tokenizer.encode("<think>ba</think>c", add_special_tokens=False)
+    prompts: list[int] = []
+
+    def forced(fed: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        prompts.append(fed.shape[1])
+        wanted = said[fed.shape[1] - prompts[0]]
+        return torch.full_like(scores, -1e9).index_fill(1, torch.tensor([wanted]), 0.0)
+
+    generate = reads.model.generate
+    more = {"logits_processor": [forced], "num_beams": beams, "suppress_tokens": None}
+    monkeypatch.setattr(reads.model, "generate", lambda **inputs: generate(**inputs, **more))
+    moescope.trace(reads, [TALKS[0]], tmp_path / "a.duckdb", generate=len(said), batch_size=1)
+    (rows,) = stored(tmp_path / "a.duckdb")
+    made = [row[3:] for row in rows if row[1] and row[0] in said]
+    assert made == [["2", None], ["2", "true"], ["2", "true"], ["2", None]]
