@@ -22,6 +22,7 @@ DAMAGE = {
     "update sequences set run = 9 where sequence = 0": "sequences.run is in runs",
     "delete from sequences where sequence = 1": "tokens.sequence is in sequences",
     "insert into sequence_labels values (9, 'domain', 'x')": "sequence_labels.sequence is in sequences",
+    "insert into pictures (run, sequence) values (0, 9)": "pictures.sequence is in sequences",
     "insert into token_labels values (9, 'upos', 'x')": "token_labels.token is in tokens",
     "update forwards set run = 9": "forwards.run is in runs",
     "delete from forwards where forward = 1": "decisions.forward is in forwards",
