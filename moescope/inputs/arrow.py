@@ -11,7 +11,7 @@ from ._reading import table_rows
 from ._reading.bounds import allow
 from ._reading.files import packing, suffix
 from ._reading.options import Options
-from ._reading.raw.byte_streams import ByteStream
+from ._reading.raw.byte_streams import SMALL, ByteStream
 from ._reading.types import Example
 
 SUFFIXES = frozenset({".parquet", ".pq", ".arrow", ".feather", ".ipc"})
@@ -29,7 +29,7 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     """One example per row; raises InputError for a file that is no such table."""
     source = options.name(path)
     with ByteStream(path, source, options) as stream:  # refuses what is no file, or too large
-        content = b"".join(stream) if packing(path) else None
+        content = b"".join(stream) if packing(path) or path.stat().st_size <= SMALL else None
     if path.stat().st_size == 0:
         return
     import pyarrow as pa

@@ -1,6 +1,9 @@
 """The same rows are the same examples in every container, by path or by object, whole or as a stream."""
 
 import io
+import os
+import resource
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -150,6 +153,24 @@ def test_a_name_of_the_hub_is_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = stream("some/set:en")
     assert told(found.examples) == WANTED
     assert (found.name, asked) == ("some/set:en", [(("some/set", "en"), {"streaming": True})])
+
+
+@pytest.mark.parametrize("kind", containers.SHARDS)
+def test_many_files_in_turn_are_not_open_at_once(tmp_path: Path, kind: str) -> None:
+    """More of them than a process may have open."""
+    containers.SHARDS[kind](tmp_path / "few")
+    some = sorted((tmp_path / "few").iterdir())
+    (tmp_path / "set").mkdir()
+    for number in range(100):
+        shutil.copy(some[0], tmp_path / f"set/s-{number:03}.{kind}")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 40, limits[1]))
+    try:
+        assert [e.text for e in read(tmp_path / "set", limit=101).examples] == [containers.TEXTS[0]] * 100 + containers.TEXTS[
+            1:2
+        ]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def _png(n: int) -> bytes:

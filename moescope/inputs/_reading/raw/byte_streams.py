@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from ....errors import InputError
 from .. import bounds
 from ..files import packing
 from ..options import Options
 
+SMALL = 1 << 20  # bytes of a file that may lie in memory whatever is asked
 _PIECE = 1 << 16  # of a file that is broken, no more than this is lost before the break
 
 
@@ -28,7 +29,7 @@ class ByteStream:
 
     def __init__(self, path: Path, source: str, options: Options) -> None:
         self.source, self.whole, self.offset = source, not options.stream, 0
-        self._file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115  (a pipe would wait for a writer)
+        self._file: BinaryIO = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # noqa: SIM115  (a pipe would wait for a writer)
         try:
             status = os.fstat(self._file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -36,10 +37,18 @@ class ByteStream:
             self.packing = packing(path)
             self.size = status.st_size if self.packing is None else None
             self._bound(status.st_size)
+            if status.st_size <= SMALL:
+                self._held(status.st_size)
             self._stream = self._unpacking(self.packing) if status.st_size else self._file
         except BaseException:
             self._file.close()
             raise
+
+    def _held(self, size: int) -> None:
+        """Have it in memory, and the file closed: of a folder thousands may be gone through in turn."""
+        content = self._file.read(size)
+        self._file.close()
+        self._file = BytesIO(content)
 
     def _unpacking(self, packing: str | None) -> Any:
         if packing == ".gz":
