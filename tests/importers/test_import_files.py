@@ -175,7 +175,8 @@ def test_long_payloads_are_read_as_json_reads_them(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(-1, 10 ** int(rng.integers(1, 9)), (int(rng.integers(1, 60)), 4, int(rng.integers(1, 9))))
     forms: list[Any] = [
-        ids.tolist(), ids[:, 0].tolist(), [], [[[]]], [*ids.tolist(), [[1]]], captures.npy(ids), captures.npy(ids)[:-3], None, 7,
+        ids.tolist(), ids[:, 0].tolist(), [], [[[]]], [*ids.tolist(), [[1]]], captures.npy(ids), captures.npy(ids)[:-3], None,
+        7,
         [[[1, 2], [3]]], [[[1.5]]], [[["a"]]], {"data": captures.raw(ids)}, "", [[[2**40]]],
     ]  # fmt: skip
     for form in forms:

@@ -137,7 +137,8 @@ def an_error(made: captures.Served, rng: np.random.Generator) -> dict[str, Any]:
 SPOILT: dict[Spoil, str] = {
     zero_plane: "are all 0, and that layer has a router", shifted: "layer 0 holds experts.*shifted",
     strided: "every third row is all 0", lost_chunk: "2 of .* rows are 0 in every layer.*chunk",
-    beyond: "expert 30.* and .* has 300.*EPLB.*map", twice: r"expert \d+ twice in layer", partly: "captured whole or not at all",
+    beyond: "expert 30.* and .* has 300.*EPLB.*map", twice: r"expert \d+ twice in layer",
+    partly: "captured whole or not at all",
     all_missing: "no decision: every id is -1", wrapped: "uint8 numbers end at 255.*300 experts.*wrapped",
     repeated: "chose the same experts in every layer, though their tokens differ",
     layer_lost: "2 layers.*3 routers.*were lost",

@@ -139,4 +139,4 @@ def _decode(text: Any, values: Any, data: Any) -> bool:
         data[3 * i] = (a << 2) | (b >> 4)
         data[3 * i + 1] = (b << 4) | (c >> 2)
         data[3 * i + 2] = (c << 6) | d
-    return wrong < 128
+    return bool(wrong < 128)
