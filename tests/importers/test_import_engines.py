@@ -108,6 +108,9 @@ def test_megatron_stages_of_a_pipeline_and_slices_of_a_sequence(tmp_path: Path) 
         moescope.import_megatron(tmp_path / "stages", tmp_path / "no.duckdb", model=model)
     moescope.import_megatron(tmp_path / "stages", tmp_path / "a.duckdb", model=model, layer_offsets=[0, 4])
     alike(_in_order(rows(tmp_path / "a.duckdb")), expected([_one_after_another(made)], made.routed))
+    both = sorted((tmp_path / "stages").iterdir())
+    with pytest.raises(errors.InputError, match="name the folder that holds them"):
+        moescope.import_megatron(both, tmp_path / "no.duckdb", model=model)
     with pytest.raises(errors.InputError, match="another rank has too"):
         moescope.import_megatron(
             tmp_path / "stages", tmp_path / "no.duckdb", model=model, layer_offsets=[0, 0], numbering="hook"
