@@ -1,8 +1,8 @@
 """python -m benchmarks.importing: decisions a CPU-second from what engines write into a store, and the memory that takes.
 
-A model like OLMoE (16 layers, 64 experts, top-8), sequences of 512 tokens, random experts, so that nothing packs well. `decoded`:
-read, decoded, checked by every rule; `durable`: and written as shards; `stored`: and joined to the store, which counts its views'
-sums (the vocabulary's take most of that). Each form runs in a process of its own.
+A model like OLMoE (16 layers, 64 experts, top-8), sequences of 512 tokens, random experts, so that nothing packs well.
+`decoded`: read, decoded, checked by every rule; `durable`: and written as shards; `stored`: and joined to the store, which
+counts its views' sums (the vocabulary's take most of that). Each form runs in a process of its own.
 """
 
 import argparse
@@ -135,15 +135,13 @@ def main() -> None:
     parser.add_argument("--decisions", type=int, default=2_000_000)
     parser.add_argument("--form", choices=FORMS, action="append")
     asked = parser.parse_args()
-    print(
-        f"{'form':16} {'decisions':>11} {'file MB':>8} {'decoded M/CPU-s':>16} {'durable':>8} {'stored':>7} {'B/decision':>11} {'grew MB':>8}"
-    )
+    names = ("decoded M/CPU-s", "durable", "stored", "B/decision", "grew MB")
+    print(f"{'form':16} {'decisions':>11} {'file MB':>8} " + " ".join(f"{name:>15}" for name in names))
     for row in rows_of(tuple(asked.form or FORMS), asked.decisions):
-        print(
-            f"{row['form']:16} {row['decisions']:>11,} {row['file'] / 1e6:>8.1f} {row['decoded'] / 1e6:>16.2f} "
-            f"{row['durable'] / 1e6:>8.2f} {row['stored'] / 1e6:>7.2f} {row['store'] / row['decisions']:>11.2f} {row['grew'] / 1e6:>8.0f}",
-            flush=True,
-        )
+        rates = [row[name] / 1e6 for name in ("decoded", "durable", "stored")]
+        figures = [*rates, row["store"] / row["decisions"], row["grew"] / 1e6]
+        start = f"{row['form']:16} {row['decisions']:>11,} {row['file'] / 1e6:>8.1f} "
+        print(start + " ".join(f"{value:>15.2f}" for value in figures), flush=True)
 
 
 if __name__ == "__main__":

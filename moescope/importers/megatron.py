@@ -1,4 +1,4 @@
-"""Megatron-LM: router_trace_rank<r>.jsonl of its routing trace (a hook) and of its replay sink (under CUDA graphs).
+"""Megatron-LM: `router_trace_rank<r>.jsonl` of its routing trace (a hook) and of its replay sink (under CUDA graphs).
 
 A folder, or one rank's file; logits_rank<r>.bin and router_state_rank<r>.pt beside it are read where they are. The hook numbers
 layers from 0 within a pipeline stage, the sink from 1 throughout. Training routers keep a map of booleans: experts ascending,

@@ -24,26 +24,25 @@ FORMS: dict[str, Callable[[captures.Served], list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("number", range(len(SHAPES)))
-def test_responses_come_back(form: str, number: int, tmp_path: Path) -> None:
+def test_responses_come_back(number: int, tmp_path: Path) -> None:
+    """All forms of one shape, each a run of one store."""
     made = captures.served(**SHAPES[number], seed=number)
-    file = captures.lines(tmp_path / "a.jsonl", FORMS[form](made))
-    done = moescope.import_captures([file], tmp_path / "a.duckdb", model=made.saved(tmp_path))
-    assert (done.kind, done.sequences) == (form.split()[0], 3)
-    alike(rows(tmp_path / "a.duckdb"), expected(made.sequences, made.routed))
+    store, model = tmp_path / "a.duckdb", made.saved(tmp_path)
+    for run, (form, written) in enumerate(FORMS.items()):
+        done = moescope.import_captures([captures.lines(tmp_path / "a.jsonl", written(made))], store, model=model)
+        assert (done.kind, done.sequences, done.runs) == (form.split()[0], 3, [run])
+    for run in range(len(FORMS)):
+        alike(rows(store, run, whole=run == 0), expected(made.sequences, made.routed))
 
 
-@pytest.mark.parametrize("kind", ["vllm", "trtllm", "table"])
-def test_archives_and_outputs_come_back(kind: str, tmp_path: Path) -> None:
+def test_archives_and_outputs_come_back(tmp_path: Path) -> None:
     made = captures.served(**SHAPES[1])
-    if kind == "trtllm":
-        file = captures.lines(tmp_path / "a.jsonl", captures.trtllm(made))
-    else:
-        file = captures.archive(tmp_path / "a.npz", made)
-    done = moescope.import_captures([file], tmp_path / "a.duckdb", kind, model=made.saved(tmp_path))
-    assert done.sequences == 3
-    alike(rows(tmp_path / "a.duckdb"), expected(made.sequences, made.routed))
+    store, model = tmp_path / "a.duckdb", made.saved(tmp_path)
+    lines, archive = captures.lines(tmp_path / "a.jsonl", captures.trtllm(made)), captures.archive(tmp_path / "a.npz", made)
+    for run, (kind, file) in enumerate({"vllm": archive, "trtllm": lines, "table": archive}.items()):
+        assert moescope.import_captures([file], store, kind, model=model).sequences == 3
+        alike(rows(store, run, whole=False), expected(made.sequences, made.routed))
 
 
 def test_policylang_scores_are_divided_by_their_sum_where_the_model_does(tmp_path: Path) -> None:
@@ -80,7 +79,7 @@ def _in_order(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(0, places[row[:2]], *row[2:]) for row in found]
 
 
-@pytest.mark.parametrize(("first", "dense"), [(0, (0,)), (1, (0,)), (0, ()), (1, ())])
+@pytest.mark.parametrize(("first", "dense"), [(0, (0,)), (1, (0,)), (1, ())])
 def test_megatron_numbers_layers_from_0_in_hooks_and_from_1_in_sinks(first: int, dense: Any, tmp_path: Path) -> None:
     made = captures.served(32, 4, 5, dense=dense)
     captures.megatron(tmp_path / "trace", made, first)
@@ -109,6 +108,9 @@ def test_megatron_stages_of_a_pipeline_and_slices_of_a_sequence(tmp_path: Path) 
         moescope.import_megatron(tmp_path / "stages", tmp_path / "no.duckdb", model=model)
     moescope.import_megatron(tmp_path / "stages", tmp_path / "a.duckdb", model=model, layer_offsets=[0, 4])
     alike(_in_order(rows(tmp_path / "a.duckdb")), expected([_one_after_another(made)], made.routed))
+    both = sorted((tmp_path / "stages").iterdir())
+    with pytest.raises(errors.InputError, match="name the folder that holds them"):
+        moescope.import_megatron(both, tmp_path / "no.duckdb", model=model)
     with pytest.raises(errors.InputError, match="another rank has too"):
         moescope.import_megatron(
             tmp_path / "stages", tmp_path / "no.duckdb", model=model, layer_offsets=[0, 0], numbering="hook"

@@ -100,7 +100,7 @@ def test_a_configuration_says_which_layers_are_routed(config: dict[str, Any], ro
     assert (list(model.routed), model.experts, model.top_k) == (routed, 8, 2)
 
 
-FAMILIES = "afmoe deepseek_v3 ernie4_5_moe jamba kimi_linear lfm2_moe llama4_text mellum nemotron_h olmoe qwen2_moe".split()
+FAMILIES = ["deepseek_v3", "ernie4_5_moe", "llama4_text", "nemotron_h"]
 
 
 @pytest.mark.slow
@@ -142,7 +142,8 @@ def test_the_command_says_what_came_in_and_refuses_in_a_sentence(tmp_path: Path)
     assert done.stdout == f"run 0 of {store}: 3 sequences from vllm\n"
     assert "note: routing weights: the capture has none" in done.stderr
     for more, words in (
-        ([], "give --model"), (["--model", str(tmp_path / "no")], "there is no configuration"), (["-p", "x=1"], "no option 'x'"),
+        ([], "give --model"), (["--model", str(tmp_path / "no")], "there is no configuration"),
+        (["-p", "x=1"], "no option 'x'"),
     ):  # fmt: skip
         refused = CliRunner().invoke(main, [*asked, *more], standalone_mode=False)
         assert words in str(refused.exception)
@@ -166,7 +167,7 @@ def test_an_unknown_importer_is_no_attribute() -> None:
         _ = moescope.import_nothing
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_long_payloads_are_read_as_json_reads_them(seed: int) -> None:
     """Whatever lies around them, and whatever they hold."""
     from moescope.importers._core.cutting import read_line
@@ -174,7 +175,8 @@ def test_long_payloads_are_read_as_json_reads_them(seed: int) -> None:
     rng = np.random.default_rng(seed)
     ids = rng.integers(-1, 10 ** int(rng.integers(1, 9)), (int(rng.integers(1, 60)), 4, int(rng.integers(1, 9))))
     forms: list[Any] = [
-        ids.tolist(), ids[:, 0].tolist(), [], [[[]]], [*ids.tolist(), [[1]]], captures.npy(ids), captures.npy(ids)[:-3], None, 7,
+        ids.tolist(), ids[:, 0].tolist(), [], [[[]]], [*ids.tolist(), [[1]]], captures.npy(ids), captures.npy(ids)[:-3], None,
+        7,
         [[[1, 2], [3]]], [[[1.5]]], [[["a"]]], {"data": captures.raw(ids)}, "", [[[2**40]]],
     ]  # fmt: skip
     for form in forms:

@@ -1,4 +1,4 @@
-"""Captures spoilt in the ways of engines, at random places of random shapes: each is refused for what it is; sound ones pass."""
+"""Captures spoilt in the ways of engines, at random places: each is refused for what it is; sound ones pass."""
 
 import base64
 import io
@@ -137,11 +137,14 @@ def an_error(made: captures.Served, rng: np.random.Generator) -> dict[str, Any]:
 SPOILT: dict[Spoil, str] = {
     zero_plane: "are all 0, and that layer has a router", shifted: "layer 0 holds experts.*shifted",
     strided: "every third row is all 0", lost_chunk: "2 of .* rows are 0 in every layer.*chunk",
-    beyond: "expert 30.* and .* has 300.*EPLB.*map", twice: r"expert \d+ twice in layer", partly: "captured whole or not at all",
+    beyond: "expert 30.* and .* has 300.*EPLB.*map", twice: r"expert \d+ twice in layer",
+    partly: "captured whole or not at all",
     all_missing: "no decision: every id is -1", wrapped: "uint8 numbers end at 255.*300 experts.*wrapped",
-    repeated: "chose the same experts in every layer, though their tokens differ", layer_lost: "2 layers.*3 routers.*were lost",
+    repeated: "chose the same experts in every layer, though their tokens differ",
+    layer_lost: "2 layers.*3 routers.*were lost",
     other_k: "3 experts per decision.*chooses 4", row_missing: "one token's row is missing", rows_too_many: "2 rows too many",
-    cut: "cut off", lying_header: "says 17,592,186,044,416 bytes in its header", pickled: "holds object", floats: "holds float32",
+    cut: "cut off", lying_header: "says 17,592,186,044,416 bytes in its header", pickled: "holds object",
+    floats: "holds float32",
     no_lengths: "does not say how many tokens its answer has", an_error: "no answer of a server",
 }  # fmt: skip
 

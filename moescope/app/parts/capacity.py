@@ -42,6 +42,13 @@ def show(run: Row) -> None:
     if run["status"] != "complete":
         panels.empty("Not while the run grows", "The tokens of a forward pass compete for places: look again when it is done.")
         return
+    if panels.unranked(run):
+        return
+    if not run["decisions"]:
+        panels.empty(
+            "No decisions", "This run holds counts of experts alone: tokens that could compete for places are not known."
+        )
+        return
     big = (run["assignments"] or 0) > SMALL
     if (big or not url_state.attended) and not url_state.asked("Deal the tokens again", "what-if", big):
         return

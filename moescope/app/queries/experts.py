@@ -47,7 +47,7 @@ near as (
   select * from tokens where sequence in (select sequence from best)
   and sequence between (select min(sequence) from best) and (select max(sequence) from best))
 select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance,
-       coalesce(v.text, '#' || t.vocab_id) as text
+       coalesce(v.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text
 from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""

@@ -19,7 +19,8 @@ FOUND = """ and (s.text ilike '%' || ? || '%' or s.document ilike '%' || ? || '%
   select sequence from tokens where run = s.run and vocab_id in (
     select v.vocab_id from vocab v join runs u using (model) where u.run = ? and v.text ilike '%' || ? || '%')))"""
 TOKENS = """
-select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.generated, t.special, t.y, t.x
+select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text,
+       t.generated, t.special, t.y, t.x
 from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
 _ROUTES = """
 select token, list(expert order by coalesce(rank, slot)) as experts,
@@ -50,7 +51,8 @@ select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.sel
 from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?{step}
 order by r.layer, d.iteration"""
 ABOUT = """
-select t.token, t.sequence, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id) as text, t.vocab_id, t.y, t.x, t.generated,
+select t.token, t.sequence, t.position, t.unit, t.vocab_id, t.y, t.x, t.generated,
+       coalesce(t.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text,
        t.special, t.document, t.stack,
        (select string_agg(distinct kind || ': ' || label, ' · ') from labels l where l.token = t.token) as labels
 from token_text t where t.token = ? and t.run = ?"""

@@ -21,6 +21,7 @@ class Ask:
     options: Mapping[str, Any] = field(default_factory=dict)
     step: Callable[[int], object] = lambda read: None
     name: str | None = None
+    files: int = 1  # that are read one after another
 
     def need(self, what: str) -> Model:
         """The model. InputError where the user did not say which, and the file does not."""

@@ -1,7 +1,7 @@
 """Long payloads are cut out of a line before it is read as JSON: the rest is small, and they are read faster by themselves.
 
-Only where the key is followed by what a payload is made of, base64 or nested lists of whole numbers; anything else stays, and is
-read as ever. A key inside a text is no such place: there its last quotation mark has a backslash before it.
+Only where the key is followed by what a payload is made of, base64 or nested lists of whole numbers; anything else stays, and
+is read as ever. A key inside a text is no such place: there its last quotation mark has a backslash before it.
 """
 
 import binascii
@@ -55,73 +55,63 @@ def _put_back(value: Any, found: list[Any]) -> Any:
     return found[int(value[len(_MARK) :])] if isinstance(value, str) and value.startswith(_MARK) else value
 
 
+_DIGIT, _MINUS, _COMMA, _OPEN, _CLOSE, _BLANK, _OTHER = range(7)
+_KINDS = np.full(256, _OTHER, np.uint8)
+for _kind, _letters in enumerate((b"0123456789", b"-", b",", b"[", b"]", b" \t")):
+    _KINDS[np.frombuffer(_letters, np.uint8)] = _kind
+_FOLLOWS = np.zeros((7, 7), np.bool_)  # what may stand behind what; anything else is left to the reader of JSON
+for _before, _behind in (
+    (_DIGIT, (_DIGIT, _COMMA, _CLOSE)), (_MINUS, (_DIGIT,)), (_COMMA, (_DIGIT, _MINUS, _OPEN, _BLANK)),
+    (_OPEN, (_DIGIT, _MINUS, _OPEN)), (_CLOSE, (_COMMA, _CLOSE)), (_BLANK, (_DIGIT, _MINUS, _OPEN, _BLANK)),
+):  # fmt: skip
+    _FOLLOWS[_before, list(_behind)] = True
+_TOO_LARGE = -(2**31)
+
+
 def _numbers(raw: bytes, at: int) -> tuple[Any, int]:
     """(a, b, c) whole numbers of the lists of three levels from `at` on, and where they end; None for lists of another form."""
-    shape = np.zeros(3, np.int64)
+    shape, have = np.zeros(4, np.int64), np.zeros(4, np.int64)
     text = np.frombuffer(raw, np.uint8, offset=at)
     numbers = np.empty(len(text) // 2 + 1, np.int32)
-    count = _read(text, numbers, shape)
-    if count <= 0 or count % shape[2] or count // shape[2] % shape[1]:
+    end = _read(text, _KINDS, _FOLLOWS, numbers, shape, have)
+    count = int(shape[1] * shape[2] * shape[3])
+    if not end or bool((numbers[:count] == _TOO_LARGE).any()):
         return None, at
-    return numbers[:count].reshape(-1, int(shape[1]), int(shape[2])), at + int(shape[0])
+    return numbers[:count].reshape(tuple(shape[1:])), at + end
 
 
 @compiled
-def _read(text: Any, numbers: Any, shape: Any) -> int:
-    """Write the numbers of the nested lists at the beginning of text to numbers, where they end and the lengths of the two inner
-    levels to shape; gives how many there are, or -1 for lists that are not of one shape, or not of three levels."""
-    level, count, middle, inner, value, sign = 0, 0, 0, 0, -1, 1
-    comma = True  # whether a value may come
+def _read(text: Any, kinds: Any, follows: Any, numbers: Any, shape: Any, have: Any) -> int:
+    """Write the numbers of the nested lists at the beginning of text to numbers, and the lengths of their levels to shape[1:];
+    gives where they end, or 0 for lists that are not of one shape, not of three levels, or have blanks elsewhere than behind
+    commas. Larger numbers than fit become -2^31."""
+    level, count, value, sign, before = 0, 0, 0, 1, 2
     for i in range(text.size):
-        c = text[i]
-        if 48 <= c <= 57:
-            if level != 3 or (value < 0 and not comma):
-                return -1
-            value = (value if value > 0 else 0) * 10 + (c - 48)
-            if value > 2147483647:
-                return -1
-            comma = False
-        elif c == 45:
-            if level != 3 or not comma or sign < 0:
-                return -1
-            sign = -1
-        elif c == 91:
-            level += 1
-            if level > 3 or not comma:
-                return -1
-            if level == 2:
-                middle = 0
-            elif level == 3:
-                inner = 0
-        elif c == 44 or c == 93:
-            if value >= 0:
-                numbers[count] = sign * value
-                count += 1
-                inner += 1
-            if comma or (value < 0 and level == 3 and sign < 0):
-                return -1
-            value, sign = -1, 1
-            if c == 44:
-                comma = True
-            else:
-                if level == 3:
-                    if shape[2] == 0:
-                        shape[2] = inner
-                    if inner != shape[2]:
-                        return -1
-                    middle += 1
-                elif level == 2:
-                    if shape[1] == 0:
-                        shape[1] = middle
-                    if middle != shape[1]:
-                        return -1
+        kind = kinds[text[i]]
+        if not follows[before, kind]:
+            return 0
+        if before == 0 and kind != 0:
+            numbers[count] = sign * value
+            count, value = count + 1, 0
+            have[3] += 1
+        before = kind
+        if kind == 0:
+            if level != 3:
+                return 0
+            value = min(value * 10 + text[i] - 48, 2147483648)
+        else:
+            sign = 1 - 2 * (kind == 1)
+            level += kind == 3
+            if kind == 4:
+                shape[level] += (shape[level] == 0) * have[level]
+                if have[level] != shape[level]:
+                    return 0
+                have[level] = 0
                 level -= 1
+                have[level] += 1
                 if level == 0:
-                    shape[0] = i + 1
-                    return count
-        elif value >= 0 or c > 32:  # a blank behind a number, or what is no number: left to the reader of JSON
-            return -1
-    return -1
+                    return i + 1
+    return 0
 
 
 _VALUES = np.full(256, 255, np.uint8)

@@ -72,6 +72,7 @@ def import_captures(files: Sequence[str | Path], store: str | Path, kind: str | 
     heads = [head(_there(path)) for path in paths]
     name, module = _importer(kind, heads)
     ask = _ask(asked, name, module)
+    ask.files = len(paths)
     flow = _items(module, paths, ask)
     return _stored(flow, store, name, [path.name for path in paths], asked, ask)
 

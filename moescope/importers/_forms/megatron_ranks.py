@@ -31,6 +31,10 @@ class Rank:
 
 def ranks_of(path: Path, ask: Ask) -> list[Rank]:
     """The files of a folder, or the one, that the options want. InputError where they do not say enough."""
+    if ask.files > 1:
+        raise InputError(
+            f"{ask.files} traces were named, and ranks are read side by side: name the folder that holds them (one an import)"
+        )
     files = sorted(f for f in path.iterdir() if TRACE.fullmatch(f.name)) if path.is_dir() else [path]
     if not files:
         raise InputError(
