@@ -42,4 +42,3 @@ def command(first: Path, second: Path | None, run: int | None, other: int | None
         click.echo("\nchanged decisions, the surest first\n" + decisions[columns].to_string(index=False, na_rep=""))
     for note in answer.notes:
         click.echo(f"* {note}")
-

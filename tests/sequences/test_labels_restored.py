@@ -226,6 +226,6 @@ def test_labels_that_cannot_be_placed_are_named(tmp_path: Path) -> None:
     with moescope.open(path) as store:
         ((warnings,),) = store.rows("select warnings from runs")
     assert [w for w in json.loads(warnings or "[]") if "labels" in w] == [
-        "the labels of words and spans of 3 texts are left out: the tokenizer does not say where its tokens are in the text, and "
-        "what they spell is not the text"
+        "the labels of words and spans of 3 texts are left out: the tokenizer does not say where its tokens are in the text, "
+        "and what they spell is not the text"
     ]

@@ -136,9 +136,7 @@ def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
         follows = f"Runs {run} and {other} decided alike in every one of {int(sets['n'].sum())} decisions, "
         follows += f"{saying.amount(top, '%')} in another set"
         return verdict(follows, top, frame, limits, sets, ask)
-    turned = (
-        f" and the same set in another order in {saying.number(100 * order['value'].mean())} %" if len(order) else ""
-    )
+    turned = f" and the same set in another order in {saying.number(100 * order['value'].mean())} %" if len(order) else ""
     follows = (
         f"Between runs {run} and {other} another set of experts was chosen in {saying.number(100 * sets['value'].mean())} % of "
         f"decisions{turned}, most in {saying.layer(top, frame)} with {saying.amount(top, '%')} in another set"
