@@ -50,6 +50,8 @@ def seen(
     told, unplaced, bare = _labelled(told, example, question, offsets, _words_of(batch))
     made = {"modality": "text", **(question.rendered.next if question.rendered is not None and generate else {})}
     labels = {**told.token_labels, **piece_labels(found)}
+    if generate and (said := question.rendered) is not None:
+        told = replace(told, following=chat.following(processor.tokenizer, said.marks, said.thinking))
     return replace(told, token_labels=labels, made_labels=made), ids, question.asked, unplaced, bare
 
 

@@ -162,6 +162,8 @@ def _talk(loaded: Loaded, example: Example, limit: int, generate: bool) -> Itera
         labels = {kind: values[here] for kind, values in found.labels.items()}
         text = _slice(rendered.text, found.offsets, here)
         info = _info(example, part, text=text, token_labels=labels, made_labels=rendered.next if generate else {})
+        if generate:
+            info = replace(info, following=chat.following(loaded.tokenizer, rendered.marks, rendered.thinking))
         yield Window(info, ids=found.ids[here])
 
 

@@ -114,3 +114,10 @@ def test_a_tower_that_is_told_grids(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert store.rows("select sequence, y, x from tokens where unit = 'patch' order by sequence, position") == expected
     assert store.rows("select height, width, tokens from sequences order by sequence") == [(4, 4, 16), (2, 4, 8)]
+
+
+def test_a_count_that_is_a_square_says_nothing_of_a_square(tmp_path: Path) -> None:
+    """Sixteen pieces may be 4 × 4 as well as 2 × 8: without pixels or a grid they have no place."""
+    ids = [5, BEGIN, *[IMAGE] * 16, END, 6]
+    store = traced(tmp_path / "a.duckdb", made_of(llama), lambda _: made_of(llama)(input_ids=torch.tensor([ids])))
+    assert rows(store, 0) == [("image", None, None, None) if i == IMAGE else ("text", i, None, None) for i in ids]

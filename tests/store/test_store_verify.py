@@ -22,6 +22,7 @@ DAMAGE = {
     "update sequences set run = 9 where sequence = 0": "sequences.run is in runs",
     "delete from sequences where sequence = 1": "tokens.sequence is in sequences",
     "insert into sequence_labels values (9, 'domain', 'x')": "sequence_labels.sequence is in sequences",
+    "insert into pictures (run, sequence) values (0, 9)": "pictures.sequence is in sequences",
     "insert into token_labels values (9, 'upos', 'x')": "token_labels.token is in tokens",
     "update forwards set run = 9": "forwards.run is in runs",
     "delete from forwards where forward = 1": "decisions.forward is in forwards",
@@ -74,7 +75,7 @@ def test_a_sound_store(store: Path) -> None:
         checks = verify(opened)
     assert [c for c in checks if c.broken] == []
     assert {c.rule for c in checks} == set(DAMAGE.values()) | {"assignments.router is in routers"}
-    assert CliRunner().invoke(main, ["verify", str(store), "-q"]).output == f"{store} is sound: 34 of 34 checks hold\n"
+    assert CliRunner().invoke(main, ["verify", str(store), "-q"]).output == f"{store} is sound: 35 of 35 checks hold\n"
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

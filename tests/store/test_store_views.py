@@ -46,6 +46,11 @@ ANSWERS = {
         (1, "code", 0, 1, 0.25, 0.25), (1, "code", 1, 1, 0.25, 0.25), (1, "code", 2, 2, 0.5, 0.5),
         (1, "prose", 0, 1, 0.25, 0.25), (1, "prose", 1, 1, 0.25, 0.25), (1, "prose", 2, 2, 0.5, 0.5),
     ],
+    # two nouns: the first tokens of both sequences, of which the second one's second choice was dropped
+    "select router, label, expert, assignments, round(share, 4), round(overall, 4) from token_label_load order by all": [
+        (0, "NOUN", 0, 2, 0.6667, 0.6667), (0, "NOUN", 1, 1, 0.3333, 0.3333),
+        (1, "NOUN", 0, 2, 0.5, 0.5), (1, "NOUN", 2, 2, 0.5, 0.5),
+    ],
     "select expert, vocab_id, text, assignments, first, share, overall from vocab_load where router = 0 order by 1, 2": [
         (0, 5, "a", 2, 2, 2 / 3, 4 / 7), (0, 6, "b", 2, 0, 0.5, 4 / 7),
         (1, 5, "a", 1, 0, 1 / 3, 3 / 7), (1, 6, "b", 2, 2, 0.5, 3 / 7),

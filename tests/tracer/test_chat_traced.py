@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import texts
+import torch
 from chat_segments import Message, joined_up, recounted, segments
 from chat_templates import TEMPLATES
 from click.testing import CliRunner
@@ -277,3 +278,25 @@ def test_another_template_is_another_trace(tmp_path: Path) -> None:
     assert moescope.trace(loaded(), PLAIN[:1], tmp_path / "a.duckdb", resume=True) == 0
     with pytest.raises(StoreError, match="there is nothing to resume"):
         moescope.trace(loaded(style="gemma"), PLAIN[:1], tmp_path / "a.duckdb", resume=True)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_what_is_made_between_marks_is_thought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beams: int) -> None:
+    """A model that is made to say it: <think> b a </think> c, of which the last is not run; another beam says nothing of it."""
+    reads = loaded()
+    reads.tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    said = reads.tokenizer.encode("<think>ba</think>c", add_special_tokens=False)
+    prompts: list[int] = []
+
+    def forced(fed: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        prompts.append(fed.shape[1])
+        wanted = said[fed.shape[1] - prompts[0]]
+        return torch.full_like(scores, -1e9).index_fill(1, torch.tensor([wanted]), 0.0)
+
+    generate = reads.model.generate
+    more = {"logits_processor": [forced], "num_beams": beams, "suppress_tokens": None}
+    monkeypatch.setattr(reads.model, "generate", lambda **inputs: generate(**inputs, **more))
+    moescope.trace(reads, [TALKS[0]], tmp_path / "a.duckdb", generate=len(said), batch_size=1)
+    (rows,) = stored(tmp_path / "a.duckdb")
+    made = [row[3:] for row in rows if row[1] and row[0] in said]
+    assert made == [["2", None], ["2", "true"], ["2", "true"], ["2", None]]

@@ -1,6 +1,7 @@
 """Texts with pictures through a model's own processor: from every way in, what labels become of, and what is refused."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -177,10 +178,20 @@ def test_modalities_are_compared(traced: Callable[..., Any]) -> None:
     with traced([{"text": f"picture {n}", "image": WIDE, "document": str(n)} for n in range(3)], logits=1.0) as store:
         frame = analyses.run("modality", store).frames["figures"]
         told = analyses.run("specialization", store).frames["figures"]
+        load = store.rows("select label, expert, assignments, share, overall from token_label_load "
+                          "where router = 0 and kind = 'modality' order by all")  # fmt: skip
+        ran = Counter(store.rows("select unit, expert from assignments join tokens using (token) where router = 0"))
     subsets = {f"modality={one}" for one in ("image", "text")}
     for name in ("local entropy (nats)", "global entropy (nats)"):
         assert subsets == set(frame[frame["name"] == name]["subset"])
     assert "modality" in set(told["subset"])
+    units, experts = Counter[str](), Counter[int]()
+    for (unit, expert), n in ran.items():
+        units[unit] += n
+        experts[expert] += n
+    assert [row[:3] for row in load] == sorted((unit, expert, n) for (unit, expert), n in ran.items())
+    for unit, expert, n, share, overall in load:
+        assert (share, overall) == pytest.approx((n / units[unit], experts[expert] / units.total()))
 
 
 def test_a_run_with_pictures_is_not_ablated_without_them(llava: tuple[Any, Any], traced: Callable[..., Any]) -> None:

@@ -7,7 +7,8 @@ renders, character by character; and where a template does something after which
 refused.
 """
 
+from .following import Following, following
 from .render import Rendered, render, role_of
 from .tokens import Tokens, labels_at, tokens
 
-__all__ = ["Rendered", "Tokens", "labels_at", "render", "role_of", "tokens"]
+__all__ = ["Following", "Rendered", "Tokens", "following", "labels_at", "render", "role_of", "tokens"]

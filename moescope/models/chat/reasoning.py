@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from .marks import Marked, Origin
 
+Pairs = set[tuple[str, tuple[str, ...]]]
+"""What begins a thought, and what ends it."""
+
 CHANNEL = "<|channel|>analysis<|message|>"
 _ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _NAMED = re.compile(
@@ -18,7 +21,7 @@ def thought(text: Marked, template: str) -> list[bool]:
     The mark is the template's own, or what the assistant said begins with it; in another's word it is none.
     """
     found = [False] * len(text)
-    pairs = _pairs(template)
+    pairs = marks_of(template)
     for begin, end in _turns(text):
         for opens, closes in pairs:
             for first, last in _between(text[begin:end], opens, closes):
@@ -27,11 +30,16 @@ def thought(text: Marked, template: str) -> list[bool]:
     return found
 
 
-def _pairs(template: str) -> set[tuple[str, tuple[str, ...]]]:
+def goes_on(text: Marked, template: str) -> bool:
+    """Whether what comes behind a text is thought: the assistant's part at its end begins a thought and does not end it."""
+    others = [place for place, mark in enumerate(text.marks) if mark is not None and mark.role != "assistant"]
+    end = text[others[-1] + 1 if others else 0 :]
+    return any(last == len(end) for opens, closes in marks_of(template) for _, last in _between(end, opens, closes))
+
+
+def marks_of(template: str) -> Pairs:
     """What begins and what ends a thought, of what the template says."""
-    pairs: set[tuple[str, tuple[str, ...]]] = (
-        {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
-    )
+    pairs: Pairs = {(CHANNEL, _ENDS)} if "<|channel|>" in template and "analysis" in template else set()
     for open_, name, close in _NAMED.findall(template):
         if name.upper().startswith(("START_", "END_")):
             bare = name.split("_", 1)[1]

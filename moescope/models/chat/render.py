@@ -1,7 +1,7 @@
 """A conversation through a tokenizer's template: the text that the tokenizer renders, and whose every character is."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
@@ -12,7 +12,7 @@ from ...foreign import doing, one_line
 from ...inputs import Word
 from .environment import compiled
 from .marks import Lost, Mark, Marked, Origin, joined
-from .reasoning import thought
+from .reasoning import Pairs, goes_on, marks_of, thought
 from .values import Items, Parts, owned
 
 Message = Mapping[str, Any]
@@ -30,6 +30,8 @@ class Rendered:
     text: str
     spans: tuple[Word, ...]
     next: Mapping[str, str]
+    marks: Pairs = field(default_factory=set)  # of thought, that the template names
+    thinking: bool = False  # what comes next is thought
 
 
 def render(
@@ -80,11 +82,11 @@ def _joined(message: Message) -> Message:
 
 
 def _render(tokenizer: Any, template: str, messages: Sequence[Message], tools: Any, where: str, generate: bool) -> Rendered:
-    goes_on = generate and role_of(messages[-1]) == "assistant" and bool(messages[-1].get("content"))
-    chat = [*messages[:-1], _tagged(messages[-1])] if goes_on else list(messages)
+    last = generate and role_of(messages[-1]) == "assistant" and bool(messages[-1].get("content"))
+    chat = [*messages[:-1], _tagged(messages[-1])] if last else list(messages)
     with doing(f"applying the chat template to {where}", InputError):
         try:
-            asked = {"tools": tools, "add_generation_prompt": generate and not goes_on}
+            asked = {"tools": tools, "add_generation_prompt": generate and not last}
             text = tokenizer.apply_chat_template(chat, tokenize=False, **asked)
             marked = _marked(tokenizer, template, chat, **asked)
         except TemplateError as error:
@@ -99,9 +101,10 @@ def _render(tokenizer: Any, template: str, messages: Sequence[Message], tools: A
             f"{where}: roles cannot be told, for the chat template gives another text of messages whose parts are marked: give "
             "texts instead"
         )
-    marked = _cut(marked, where) if goes_on else marked
-    following = {"role": "assistant", "turn": str(len(messages) - goes_on)}
-    return Rendered(str.__str__(marked), tuple(_spans(marked, template)), following)
+    marked = _cut(marked, where) if last else marked
+    following = {"role": "assistant", "turn": str(len(messages) - last)}
+    spans = tuple(_spans(marked, template))
+    return Rendered(str.__str__(marked), spans, following, marks_of(template), goes_on(marked, template))
 
 
 def _tagged(message: Message) -> Message:

@@ -25,6 +25,8 @@ class CachedSequences:
     until: np.ndarray = field(init=False)  # and those before the first of which it says no word
     decoding: np.ndarray = field(init=False)  # the last token was generated
     awaits: np.ndarray = field(init=False)  # the token that follows was chosen within generate
+    heard: list[Any] = field(init=False)  # where each row is in what it makes (models.chat.Following), None at its beginning
+    lost: bool = False  # drafts were taken back, so nobody knows
     reordered: bool = False
     places: int = 0  # fed so far, padding included
     whole: tuple[np.ndarray, ...] | None = None  # (rows, places) ids, keys and sequences of tokens, where there is no cache
@@ -35,11 +37,12 @@ class CachedSequences:
         self.counts = np.zeros(size, np.int64)
         self.ended, self.decoding, self.awaits = (np.zeros(size, bool) for _ in range(3))
         self.since, self.until = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self.heard = [None] * size
         self.last, self._recent = np.full(size, -1, np.int64), [np.empty((size, 0), np.int64)]
 
     def tell(self, said: Any, infos: Sequence[Any]) -> None:
         """What is fed from here on is what each row's info is of."""
-        self.said, self.infos = said, list(infos)
+        self.said, self.infos, self.heard = said, list(infos), [None] * len(infos)
         self.since = self.counts.copy()
         self.until = self.counts + [info.told for info in infos]
 
@@ -92,6 +95,7 @@ class CachedSequences:
         self.counts, self.ended, self.last = (a[rows] for a in (self.counts, self.ended, self.last))
         self.since, self.until = self.since[rows], self.until[rows]
         self.infos = [self.infos[row] for row in rows] if self.infos else []
+        self.heard = [self.heard[row] for row in rows] if self.infos else []
         self.decoding, self.awaits = self.decoding[rows], self.awaits[rows]
         self._recent = [self._together()[rows]]
         self.whole = None if self.whole is None else tuple(array[rows] for array in self.whole)
@@ -112,7 +116,7 @@ class CachedSequences:
         drop = -length if length <= 0 else self.places - length
         if drop <= 0:
             return np.empty(0, np.int64)
-        keys = self._together()
+        keys, self.lost = self._together(), True
         gone, self._recent = keys[:, -drop:], [keys[:, :-drop]]
         self.places -= drop
         self.counts -= (gone >= 0).sum(1)

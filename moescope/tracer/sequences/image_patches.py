@@ -8,7 +8,6 @@ that another grid explains as well.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isqrt
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -81,7 +80,7 @@ def in_text(media: Mapping[str, int], merge: int, ids: np.ndarray | None, arrays
             if name == "video":
                 frame[there] = cells[:, 0]
         elif name == "image":
-            _runs(unit, number, y, x, arrays.get("pixels"), not set(GRIDS) & arrays.keys())
+            _runs(unit, number, y, x, arrays.get("pixels"))
     return Cells(flat, frame, y, x)
 
 
@@ -185,21 +184,20 @@ def _repeated(cells: np.ndarray, counts: np.ndarray, times: int) -> np.ndarray |
     return np.concatenate([np.tile(cells[end - n : end], (times, 1)) for end, n in zip(ends, own)])
 
 
-def _runs(unit: np.ndarray, number: int, y: np.ndarray, x: np.ndarray, pixels: np.ndarray | None, square: bool) -> None:
-    """Places within every run of image tokens that is a whole grid: that of the pixels, or a square where there are none."""
+def _runs(unit: np.ndarray, number: int, y: np.ndarray, x: np.ndarray, pixels: np.ndarray | None) -> None:
+    """Places within every run of image tokens that is the whole grid of the pixels; a count alone says nothing of a grid."""
     width = unit.shape[1]
     for row in range(len(unit)):
         edges = np.diff(np.concatenate([[0], unit[row] == number, [0]]).astype(np.int8))
         for first, end in zip(np.nonzero(edges == 1)[0], np.nonzero(edges == -1)[0]):
-            across = _across(int(end - first), pixels, square)
+            across = _across(int(end - first), pixels)
             if across:
                 y[row * width + first : row * width + end] = np.arange(end - first) // across
                 x[row * width + first : row * width + end] = np.arange(end - first) % across
 
 
-def _across(count: int, pixels: np.ndarray | None, square: bool) -> int | None:
-    if pixels is not None:
-        down, across = (int(n) for n in pixels)
-        return next((across // m for m in (1, 2, 3, 4, 7, 8) if (down // m) * (across // m) == count), None)
-    side = isqrt(count)
-    return side if square and side > 1 and side * side == count else None
+def _across(count: int, pixels: np.ndarray | None) -> int | None:
+    if pixels is None:
+        return None
+    down, across = (int(n) for n in pixels)
+    return next((across // m for m in (1, 2, 3, 4, 7, 8) if (down // m) * (across // m) == count), None)

@@ -170,6 +170,8 @@ def _laid(row: list[Piece], owners: list[Known], places: int) -> OfRequests:
         "known": np.array([k[at] if at < len(k := owners[n].keys) else -1 for n, at in zip(unit, position)], np.int64),
     }
     more = places - len(unit)
-    full = {name: np.pad(a, (0, more), constant_values=-1 if name == "known" else 0)[None] for name, a in columns.items()}
+    full: dict[str, Any] = {
+        name: np.pad(a, (0, more), constant_values=-1 if name == "known" else 0)[None] for name, a in columns.items()
+    }
     live = CachedSequences(full["sequence"][:, 0], 0, np.zeros(1, np.int64))
     return OfRequests(live, fresh=full["real"] & (full["known"] < 0), owners=owners, **full)

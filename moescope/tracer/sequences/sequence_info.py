@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .cached_sequences import CachedSequences
 from .named import Named
 from .streams import Stream
 from .told_pieces import of_pictures
@@ -29,6 +30,7 @@ class SequenceInfo:
     word_labels: Sequence[Mapping[str, str]] = ()  # by word number
     token_labels: Mapping[str, Sequence[str | None]] = field(default_factory=dict)  # kind: one for each token
     made_labels: Mapping[str, str] = field(default_factory=dict)
+    following: Any = None  # which of what the model makes is thought (models.chat.Following)
     pieces: Any = None  # which of its tokens are pieces of media, and where in them (models.multimodal.places)
     media: Sequence[Any] = ()  # the pictures, video and sound that it speaks of, in order
     shown: dict[Any, Any] = field(
@@ -76,13 +78,27 @@ def told(
     return words, labels
 
 
-def made(named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray) -> Labels:
-    """Labels of those tokens (N,) that the model made."""
+def made(named: Named, row: np.ndarray, place: np.ndarray, token: np.ndarray, ids: np.ndarray | None) -> Labels:
+    """Labels of those tokens (N,) that the model made; `ids` (N,)."""
     infos = named.live.infos
     if named.packed is not None or not any(info.made_labels for info in infos):
         return []
     generated = named.generated[row, place]
-    return [(int(t), *one) for n, t in zip(row[generated], token[generated]) for one in infos[n].made_labels.items()]
+    labels = [(int(t), *one) for n, t in zip(row[generated], token[generated]) for one in infos[n].made_labels.items()]
+    if ids is not None and any(info.following for info in infos):
+        labels += _thought(named.live, row[generated], token[generated], ids[generated])
+    return labels
+
+
+def _thought(live: CachedSequences, row: np.ndarray, token: np.ndarray, ids: np.ndarray) -> Labels:
+    """Those that are thought; each row's own state goes on with it."""
+    labels: Labels = []
+    for n, key, one in zip(row.tolist(), token.tolist(), ids.tolist()):
+        follows = live.infos[n].following
+        if follows is not None and not live.lost:
+            live.heard[n], thought = follows.step(live.heard[n] or follows.begins, one)
+            labels += [(key, "reasoning", "true")] * thought
+    return labels
 
 
 def infos_of(stream: Stream, size: int) -> tuple[list[SequenceInfo], np.ndarray]:

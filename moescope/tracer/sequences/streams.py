@@ -81,7 +81,8 @@ def name_text(
     stream.facts = masks | ({"past": past} if torch.is_tensor(past) else {})
     if not stream.continues:
         stream.facts |= packing_facts(calls[-1].inputs, shape)
-    if torch.is_tensor(kept := calls[-1].inputs.get("logits_to_keep")) and kept.dim() == 1:
+    kept: Any = calls[-1].inputs.get("logits_to_keep")
+    if torch.is_tensor(kept) and kept.dim() == 1:
         stream.facts["kept"] = kept
     stream.trailing_pad = _pad(calls, stack)
     stream.media, stream.merge, facts = image_facts(calls, shape, call)

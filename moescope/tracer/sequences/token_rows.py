@@ -125,7 +125,7 @@ class Identity:
         else:
             columns |= {"unit": stream.kind, "special": False}
         columns |= self._words(stream, named, row, place, token)
-        self._label(made(named, row, place, token))
+        self._label(made(named, row, place, token, None if ids is None else ids[row, place]))
         if named.live.reordered:
             columns["parent"] = _parents(keys, named.live.last, row, place)
         self.writer.add("tokens", columns)
