@@ -35,7 +35,7 @@ def read_examples(path: Path, options: Options) -> Iterator[Example]:
     import pyarrow as pa
 
     reached = [0]
-    with _readable(path, source, reached), pa.memory_map(str(path)) if content is None else pa.BufferReader(content) as file:
+    with _readable(path, source, reached), pa.OSFile(str(path)) if content is None else pa.BufferReader(content) as file:
         columns, batches = (_parquet if suffix(path) in (".parquet", ".pq") else _arrow)(file, source, options)
         yield from table_rows.examples(_counted(rows(batches), reached), columns, options, source)
 
