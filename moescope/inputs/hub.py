@@ -12,8 +12,8 @@ from ..foreign import doing, one_line
 from ._reading import conversations, files, formats, table_rows
 from ._reading.bounds import read_bytes
 from ._reading.files import suffix
-from ._reading.media_cells import COLUMNS as MEDIA
-from ._reading.media_cells import media_columns
+from ._reading.media.media_cells import COLUMNS as MEDIA
+from ._reading.media.media_cells import media_columns
 from ._reading.options import Options
 from ._reading.part_labels import COLUMNS
 from ._reading.row_labels import RowLabels

@@ -17,7 +17,7 @@ from ..foreign import doing, one_line
 from ._reading import bounds
 from ._reading.bounds import read_bytes
 from ._reading.files import list_files, shown
-from ._reading.media import Medium
+from ._reading.media.medium import Medium
 from ._reading.options import Options
 from ._reading.row_labels import RowLabels
 from ._reading.types import Example, Lazy

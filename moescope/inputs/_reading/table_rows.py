@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from . import conversations, media_talk, part_labels
+from . import conversations, part_labels
 from .cells import checked, plain
-from .media_cells import COLUMNS, media_columns, media_of, prompted, said_of
+from .media import media_talk
+from .media.media_cells import COLUMNS, media_columns, media_of, prompted, said_of
 from .options import Options
 from .row_labels import RowLabels
 from .types import Example
