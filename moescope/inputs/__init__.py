@@ -6,10 +6,10 @@ Each public module of this folder is one format, found by discover (the entry po
 from ._reading.digest import Digest
 from ._reading.labels.align import align, label_tokens
 from ._reading.labels.spelled import spell
-from ._reading.media import Medium
+from ._reading.media.medium import Medium
+from ._reading.media.thumbnail import thumbnail
 from ._reading.read import read, stream
 from ._reading.shipped import shipped
-from ._reading.thumbnail import thumbnail
 from ._reading.types import Dataset, Example, Lazy, Span, Stream, Word, image_shapes, one_shape
 
 __all__ = [

@@ -14,8 +14,8 @@ from ._reading.bounds import read_bytes
 from ._reading.files import suffix
 from ._reading.labels.part_labels import COLUMNS
 from ._reading.labels.row_labels import RowLabels
-from ._reading.media_cells import COLUMNS as MEDIA
-from ._reading.media_cells import media_columns
+from ._reading.media.media_cells import COLUMNS as MEDIA
+from ._reading.media.media_cells import media_columns
 from ._reading.options import Options
 from ._reading.types import Example, Lazy
 from .images import decode, of_rows

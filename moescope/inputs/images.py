@@ -18,7 +18,7 @@ from ._reading import bounds
 from ._reading.bounds import read_bytes
 from ._reading.files import list_files, shown
 from ._reading.labels.row_labels import RowLabels
-from ._reading.media import Medium
+from ._reading.media.medium import Medium
 from ._reading.options import Options
 from ._reading.types import Example, Lazy
 from .folder import by_subfolder, enter_split, in_turn

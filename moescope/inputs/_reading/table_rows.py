@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from . import conversations, media_talk
+from . import conversations
 from .labels import part_labels
 from .labels.cells import checked, plain
 from .labels.row_labels import RowLabels
-from .media_cells import COLUMNS, media_columns, media_of, prompted, said_of
+from .media import media_talk
+from .media.media_cells import COLUMNS, media_columns, media_of, prompted, said_of
 from .options import Options
 from .types import Example
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import numpy as np
 
 from ...errors import InputError
-from .media import Medium
+from .media.medium import Medium
 from .report import Report
 
 Kind = Literal["text", "image"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from ...foreign import one_line
+from ....errors import InputError
+from ....foreign import one_line
 
 
 def wave(plain: Any, where: str) -> tuple[np.ndarray, int | None]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
+from ....errors import InputError
+from ..options import Options
 from . import video
-from .media import Medium, Modality
-from .options import Options
+from .medium import Medium, Modality
 
 COLUMNS: dict[str, Modality] = {
     "image": "image", "images": "image", "video": "video", "videos": "video", "audio": "audio", "audios": "audio",

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from ...foreign import one_line
+from ....errors import InputError
+from ....foreign import one_line
 
 _ANIMATED = ((b"GIF8", "GIF"), (b"\x89PNG", "PNG"), (b"RIFF", "WEBP"))
 _FILMS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg")

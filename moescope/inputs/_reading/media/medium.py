@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import InputError
-from ...foreign import doing
+from ....errors import InputError
+from ....foreign import doing
+from ..bounds import read_bytes
 from . import sound, video
-from .bounds import read_bytes
 
 Modality = Literal["image", "video", "audio"]
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
@@ -154,7 +154,7 @@ def _name(cell: Any) -> str:
 
 def picture(plain: Any, where: str) -> np.ndarray:
     """(H, W, 3) uint8 of the bytes of an image file, or of an array (H, W) or (H, W, 1, 3 or 4). InputError if it is none."""
-    from ..images import decode
+    from ...images import decode
 
     array = decode(plain, where) if isinstance(plain, bytes) else np.asarray(plain)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)) or array.dtype != np.uint8:

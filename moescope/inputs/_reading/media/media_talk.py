@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import InputError
-from .conversations import parsed
-from .media import Medium, Modality
-from .options import Options
+from ....errors import InputError
+from ..conversations import parsed
+from ..options import Options
+from .medium import Medium, Modality
 
 _TYPES: dict[str, Modality] = {
     "image": "image", "image_url": "image", "input_image": "image", "video": "video", "video_url": "video", "audio": "audio",
