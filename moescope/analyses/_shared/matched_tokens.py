@@ -55,7 +55,7 @@ def aligned(here: Scope, there: Scope, mine: Sample, others: Sample, notes: list
     both = a.merge(b, on=SAME, suffixes=("", "_other"))
     if both.empty or _differ(both) > len(both) / 2:
         by_ids = _by_ids(a, b)
-        if len(by_ids):
+        if len(by_ids) > len(both) / 2:
             both = by_ids
             notes.append("Tokens were matched by their ids: those are the same before which all ids of their sequence are.")
     if both.empty:
