@@ -83,7 +83,7 @@ class Tally:
         )
         self.next = [(a["router"], b["router"]) for a, b in pairwise(ordered) if a.get("stack") == b.get("stack")]
         self.combos: dict[tuple[tuple[str, str], ...], int] = {(): 0}  # of labels that some sequence has
-        self._combo_of: dict[int, int] = {}
+        self._combo_of = np.zeros(0, np.uint32)  # by sequence; a dict of a million takes a hundred bytes for each
 
     def of(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """{rollup: its rows} of one shard; empty where it cannot be counted."""
@@ -108,6 +108,7 @@ class Tally:
         found: dict[int, set[tuple[str, str]]] = {}
         for row in labels.to_pylist() if labels is not None else []:
             found.setdefault(row["sequence"], set()).add((row["kind"], row["label"]))
+        self._reach(max(found, default=-1))
         for sequence, said in found.items():
             self._combo_of[sequence] = self.combos.setdefault(tuple(sorted(said)), len(self.combos))
 
@@ -120,8 +121,14 @@ class Tally:
             return None
         starts = np.empty(len(sequence), np.intp)
         starts = starts[: counting_loops.stretches(sequence, _NOTHING, starts)]
-        said = np.array([self._combo_of.get(int(name), 0) for name in sequence[starts]], np.intp)
+        self._reach(int(sequence.max(initial=0)))
+        said = self._combo_of[sequence[starts]].astype(np.intp)
         return int(token[0]), np.repeat(said, np.diff(starts, append=len(sequence)))
+
+    def _reach(self, sequence: int) -> None:
+        """Have room for this sequence; one of which nothing was learned has no label."""
+        if (short := sequence + 1 - len(self._combo_of)) > 0:
+            self._combo_of = np.append(self._combo_of, np.zeros(max(short, len(self._combo_of) // 2), np.uint32))
 
     def _knows(self, rows: _Rows, first: int, combo: Array) -> bool:
         """Whether these are its routers, and tokens that this shard names."""
