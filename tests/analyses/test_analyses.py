@@ -222,7 +222,7 @@ LEVEL = (
 def test_random_routing_yields_no_more_findings_than_stated(tmp_path):
     """Uneven but random routing, many runs: p values are level, and at FDR 5 % hardly a run has a specialist."""
     wanted: dict[str, list[float]] = {name: [] for name in LEVEL}
-    path, runs, with_findings, with_words, pairs = tmp_path / "runs.duckdb", 28, 0, 0, 0
+    path, runs, with_findings, with_words, pairs = tmp_path / "runs.duckdb", 14, 0, 0, 0
     for seed in range(runs):
         synthetic.make(path, synthetic.tilt(1.0), seed=100 + seed, input_seed=seed, documents=18, tokens=30, layers=(0, 1))
     with moescope.open(path) as store:
@@ -236,5 +236,5 @@ def test_random_routing_yields_no_more_findings_than_stated(tmp_path):
             pairs += (structure.frames["pairs"]["q"] <= 0.05).any()
     level = {name: float(np.mean(np.array(p) <= 0.05)) for name, p in wanted.items()}
     assert min(len(p) for p in wanted.values()) >= runs
-    assert max(level.values()) <= 0.1251, level  # 56 draws of a 5 % event: 7 or fewer in 99 % of tries
-    assert max(with_findings, with_words, pairs) <= 4, (with_findings, with_words, pairs)  # of 28: in 98.8 % of tries
+    assert max(level.values()) <= 0.1786, level  # 28 draws of a 5 % event: 5 or fewer in 99.7 % of tries
+    assert max(with_findings, with_words, pairs) <= 3, (with_findings, with_words, pairs)  # of 14: in 99.6 % of tries

@@ -19,7 +19,7 @@ import synthetic_app
 
 ROOT = Path(__file__).parents[2]
 APP = [sys.executable, "-m", "moescope.cli", "app"]
-ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL]
+ENDS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ words = st.lists(st.text(LETTERS, min_size=1, max_size=5), min_size=1, max_size=
 
 
 @pytest.mark.slow
-@settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_texts(tmp_path: Path, data: st.DataObject) -> None:
     """Random words, kinds, tokenizers, windows, batches, beams and chunks."""

@@ -13,7 +13,7 @@ from witness import differences
 
 import moescope
 
-SEQUENCES = int(os.environ.get("MOESCOPE_SEQUENCES", "48"))
+SEQUENCES = int(os.environ.get("MOESCOPE_SEQUENCES", "24"))
 MEMORY = Path("/dev/shm")  # thousands of stores: a disk would wait for each
 RAN = dict.fromkeys(FAMILIES, 0)
 

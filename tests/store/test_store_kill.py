@@ -27,7 +27,7 @@ WHILE_JOINING = [
     "moescope.store.write.change.sync",
     "moescope.tracer.handover.sink:Sink.finish",
 ]
-KILLS = int(os.environ.get("MOESCOPE_KILLS", "12"))
+KILLS = int(os.environ.get("MOESCOPE_KILLS", "8"))
 
 
 @pytest.fixture(scope="module")
