@@ -1,6 +1,7 @@
 """Transformers' own common tests, and runs of our own in step, under a Tracer: nothing may differ.
 
-Over six families; MOESCOPE_ALL=1 adds four. The common tests come with pip when these run (common_sdist.py). One that fails without moescope says nothing and is passed by.
+Over six families; MOESCOPE_ALL=1 adds four. The common tests come with pip when these run (common_sdist.py). One that fails
+without moescope says nothing and is passed by.
 """
 
 import os
