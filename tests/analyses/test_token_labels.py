@@ -87,4 +87,4 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     path = world(tmp_path / "a.duckdb", True)
     done = CliRunner().invoke(main, ["analyze", "specialization", str(path), "-p", "by=role"])
     assert done.exit_code == 0, done.output
-    assert "foremost expert 1 of layer 0 for role=assistant" in " ".join(done.output.split())
+    assert "foremost expert 1 of layer 0 for assistant" in " ".join(done.output.split())

@@ -232,7 +232,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no sound": ({"audio": b"x"}, f"{ROW}, audio 0 is no "),
     "silent": ({"audio": np.zeros(0)}, f"{ROW}, audio 0 has no samples; leave it out"),
     "no numbers": ({"audio": np.array([np.nan, 1])}, f"{ROW}, audio 0 holds samples that are no numbers (NaN or infinite)"),
-    "no video": ({"video": b"x"}, f"{ROW}, video 0 is no array and no animated picture, and PyAV"),
+    "no video": ({"video": b"x"}, f"{ROW}, video 0 is no "),
     "frames of two sizes": ({"video": [PIXELS, PIXELS[:2]]}, f"{ROW}, video 0 has frames of 2 sizes (6 × 2, 6 × 4); bring"),
     "broken frames": ({"video": npz()[:100]}, f"{ROW}, video 0 is no array of frames that NumPy can read"),
 }  # fmt: skip

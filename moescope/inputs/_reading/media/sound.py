@@ -6,6 +6,7 @@ WAV is read by SciPy; other files by soundfile, where it is installed (pip insta
 import warnings
 from io import BytesIO
 from math import gcd
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,14 @@ def _decoded(data: bytes, where: str) -> tuple[np.ndarray, int]:
             f"{where} is no WAV file, and soundfile, which decodes others, is not installed: pip install soundfile, or save it "
             "as WAV"
         ) from None
-    try:
-        samples, rate = soundfile.read(BytesIO(data), dtype="float32")
-    except Exception as error:  # libsndfile's own, and what it says of damaged files
-        raise InputError(f"{where} is no sound that soundfile can decode ({one_line(str(error))}): repair it.") from error
+    with NamedTemporaryFile() as file:  # of what is no file, it prints what goes wrong inside
+        file.write(data)
+        file.flush()
+        try:
+            samples, rate = soundfile.read(file.name, dtype="float32")
+        except Exception as error:  # libsndfile's own, and what it says of damaged files
+            said = one_line(str(error)).rpartition(": ")[2].rstrip(".")
+            raise InputError(f"{where} is no sound that soundfile can decode ({said}): repair it.") from error
     return samples, int(rate)
 
 

@@ -93,9 +93,13 @@ def _film(data: bytes, name: str, where: str) -> tuple[np.ndarray, float | None]
         ) from None
     try:
         with av.open(BytesIO(data)) as container:
-            (stream, *_) = container.streams.video
+            if not container.streams.video:
+                raise InputError(f"{where} has no film in it: it is cut off, or sound alone")
+            stream = container.streams.video[0]
             rate = float(stream.average_rate) if stream.average_rate else None
             found = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except InputError:
+        raise
     except Exception as error:  # FFmpeg's own, and what it says of damaged files
         raise InputError(f"{where} is no film that PyAV can decode ({one_line(str(error))}): repair it.") from error
     if not found:
