@@ -69,7 +69,8 @@ def _made(experiments: Any, name: str, loaded: Any, store: Path, run: int | None
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), disable=quiet, transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
         task = progress.add_task(name, total=None)
         report = lambda done, of: progress.update(task, completed=done, total=of)  # noqa: E731
         return experiments.experiment(name, loaded, store, run, report, **options)

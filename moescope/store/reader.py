@@ -93,7 +93,7 @@ class Store:
     def _state(self) -> tuple[Any, ...] | None:
         try:
             return self.state()
-        except OSError:
+        except (OSError, ValueError):  # a name that no system has
             return None  # what is wrong, opening says
 
     def _opened(self) -> duckdb.DuckDBPyConnection:

@@ -11,7 +11,7 @@ from recounted import EXPERTS, Truth, entropy, ran
 
 pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
-RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0}
+RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0, "capture": None}
 
 
 def layer_of(router: int) -> Any:

@@ -113,9 +113,13 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     data = random.choice(PICTURES if pictures else TEXTUAL)
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}
+    given |= {"first": "run.duckdb", "upstream": "http://127.0.0.1:9"}
     names = {
         "analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"],
         "families": ["mixtral"],
+        "import": ["table", "routed.csv", "--experts", "4", "--top-k", "2", "--layers", "2", "--store", "new.duckdb"],
+        "experiment": [random.choice(["regret", "writes"]), "model", "run.duckdb"],
+        "diff": ["--run", "1", "--other", "0"],
     }
     args = [name]
     for parameter in commands()[name].params:
@@ -123,7 +127,8 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
             args += [given[parameter.name]] if parameter.required else names.get(name, [])
         elif parameter.required or (name == "ablate" and parameter.name in ("experts", "data")):
             args += [parameter.opts[0], given[str(parameter.name)]]
-    return args, [value for value in args[1:] if value in (model, data, "run.duckdb")]
+    args += ["--port", str(random.randint(20_000, 60_000))] if name == "listen" else []
+    return args, [value for value in args[1:] if value in (model, data, "run.duckdb", "routed.csv")]
 
 
 def value(parameter: click.Parameter, random: Random) -> str:

@@ -31,6 +31,8 @@ def tables(folder: Path) -> None:
     (folder / "data.txt").write_text("\n\n".join(TEXTS) + "\n")
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     frame.to_csv(folder / "data.csv", index=False)
+    routed = [(s, p, layer, (s + p + layer + r) % 4, r) for s in (0, 1) for p in (0, 1, 2) for layer in (0, 1) for r in (0, 1)]
+    pd.DataFrame(routed, columns=["sequence", "position", "layer", "expert", "rank"]).to_csv(folder / "routed.csv", index=False)
     frame.to_csv(folder / "data.tsv", index=False, sep="\t")
     frame.to_parquet(folder / "data.parquet")
     (folder / "data.conllu").write_text(CONLLU * 2)

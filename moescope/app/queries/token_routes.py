@@ -51,9 +51,9 @@ select r.layer, d.router, d.iteration, d.entropy, d.margin, d.log_sum_exp, d.sel
 from decisions d join routers r using (router) left join forwards f using (forward) where d.token = ? and d.run = ?{step}
 order by r.layer, d.iteration"""
 ABOUT = """
-select t.token, t.sequence, t.position, t.unit, t.vocab_id, t.y, t.x, t.generated,
+select t.token, t.sequence, t.position, t.unit,
        coalesce(t.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text,
-       t.special, t.document, t.stack,
+       t.vocab_id, t.y, t.x, t.generated, t.special, t.document, t.stack,
        (select string_agg(distinct kind || ': ' || label, ' · ') from labels l where l.token = t.token) as labels
 from token_text t where t.token = ? and t.run = ?"""
 
