@@ -9,7 +9,7 @@ from pathlib import Path
 ASKED = [
     ["import", "served.jsonl", "--model", "config.json", "--store", "run.duckdb"],
     ["import", "served.jsonl", "--model", "config.json", "--store", "run.duckdb", "--keep-going", "--quiet"],
-    ["sql", "run.duckdb", "select layer, busiest, busiest_share, dead from load_balance order by layer"],
+    ["sql", "run.duckdb", "select layer, busiest_share, dead from load_balance order by layer"],
 ]
 
 

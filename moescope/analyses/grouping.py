@@ -129,7 +129,8 @@ def _draws(mine: Array, other: Array, unit: Array) -> Array:
 def _verdict(frame: pd.DataFrame, run: int, other: int) -> Verdict:
     ranked = frame.sort_values("value", ascending=False, kind="stable")
     top, found = ranked.iloc[0], int((frame["q"] <= saying.FDR).sum())
-    best = top["subset"].partition(" of ")[0]
+    stack, _, number = top["subset"].partition(" of ")[0].rpartition(" ")
+    best = f"{stack} layer {number}".strip()
     beyond = "more than" if found else "no more than"
     follows = (
         f"The layers of runs {run} and {other} put tokens together {beyond} documents alone would give: most "

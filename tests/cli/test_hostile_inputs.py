@@ -42,7 +42,7 @@ def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -
 @pytest.mark.parametrize("name", commands())
 def test_one_sentence_whatever_is_given(arena: Arena, name: str) -> None:
     found = []
-    for number in range(COUNT):
+    for number in range(COUNT if COUNT > 8 or name != "families" else 3):  # one of which proves all families
         case = replace(hostile(name, Random(f"{name} {SEED} {number}")), real=number % 200 == 0)
         outcome = arena.run(case)
         if what := wrong(case, outcome):
