@@ -196,7 +196,8 @@ def _no_server() -> None:
     def never(*_: Any, **__: Any) -> Any:
         raise SystemExit(0)
 
-    os.execve = uvicorn.Server.run = never
+    os.execve = never
+    setattr(uvicorn.Server, "run", never)  # noqa: B010
 
 
 def _waited(child: int, until: float) -> tuple[int | None, int]:

@@ -92,7 +92,7 @@ def _film(data: bytes, name: str, where: str) -> tuple[np.ndarray, float | None]
             f"{where} is {what}, and PyAV, which decodes films, is not installed: pip install av, or give its frames"
         ) from None
     try:
-        with av.open(BytesIO(data)) as container:
+        with av.open(BytesIO(data), "r") as container:
             if not container.streams.video:
                 raise InputError(f"{where} has no film in it: it is cut off, or sound alone")
             stream = container.streams.video[0]
