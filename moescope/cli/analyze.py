@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, RUN, SETTINGS, TEXT
+from ._support.options import FILE, RUN, TEXT, settings_of
 
 
 @click.command(name="analyze")
@@ -16,15 +16,7 @@ from ._support.options import FILE, RUN, SETTINGS, TEXT
 @click.option("--table", is_flag=True, help="Every figure, in place of those that carry the verdict.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 @click.option("--run", type=RUN, help="Which run; default: the newest that can answer.")
-@click.option(
-    "--option",
-    "-p",
-    "options",
-    multiple=True,
-    callback=SETTINGS,
-    metavar="KEY=VALUE",
-    help="An option of the analysis, e.g. by=genre.",
-)
+@settings_of("An option of the analysis, e.g. by=genre.")
 @click.option("--save", is_flag=True, help="Write the figures into the store, as rows of its table measures.")
 @click.option("--fresh", is_flag=True, help="Compute again what was computed before (MOESCOPE_CACHE=off keeps nothing).")
 def command(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import FILE, RUN, SETTINGS, TEXT
+from ._support.options import FILE, RUN, TEXT, settings_of
 
 
 @click.command(name="experiment")
@@ -15,15 +15,7 @@ from ._support.options import FILE, RUN, SETTINGS, TEXT
 @click.option("--list", "listed", is_flag=True, help="Say which experiments there are.")
 @click.option("--json", "as_json", is_flag=True, help="The figures, as one JSON list.")
 @click.option("--run", type=RUN, help="Which run of STORE; default: the last complete one of MODEL.")
-@click.option(
-    "--option",
-    "-p",
-    "options",
-    multiple=True,
-    callback=SETTINGS,
-    metavar="KEY=VALUE",
-    help="An option of the experiment, e.g. tokens=64.",
-)
+@settings_of("An option of the experiment, e.g. tokens=64.")
 @loads
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._support.options import COUNT, FILE, NONE_OR_MORE, SETTINGS, TEXT
+from ._support.options import COUNT, FILE, NONE_OR_MORE, TEXT, settings_of
 
 
 @click.command(name="import")
@@ -24,9 +24,7 @@ from ._support.options import COUNT, FILE, NONE_OR_MORE, SETTINGS, TEXT
 @click.option("--prompt-start", type=NONE_OR_MORE, help="The token at which rows begin (routed_experts_prompt_start).")
 @click.option("--name", type=TEXT, help="Of the run.")
 @click.option("--keep-going", is_flag=True, help="Leave out what is refused, and say what that was.")
-@click.option(
-    "--option", "-p", "options", multiple=True, callback=SETTINGS, metavar="KEY=VALUE", help="Of the format; see --list."
-)
+@settings_of("Of the format; see --list.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress, no notes.")
 def command(
     files: tuple[str, ...], store: Path | None, listed: bool, quiet: bool, prompt_start: int | None, **wanted: Any

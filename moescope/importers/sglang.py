@@ -6,16 +6,15 @@ are put together; modes per_pass and stat hold counts. Physical experts become l
 """
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-from ._core.ask import Ask, Item, tried
-from ._core.captured import Captured, Fault
+from ._core.ask import Ask, Item
+from ._core.captured import Captured
 from ._core.model import Model
 from ._core.payload import raw
 from ._core.planes import alignment, routed_planes
 from ._core.reading import Head, Line, lines
-from ._forms.responses import Output, numbers_of, outputs
+from ._forms.responses import Output, captured, numbers_of
 from ._forms.sglang_recorder import recorded
 from ._forms.torch_save import looks_saved
 
@@ -48,13 +47,7 @@ def read(path: Path, ask: Ask) -> Iterator[Item]:
 
 def answers(line: Line, ask: Ask, model: Model, path: Path) -> Iterator[Item]:
     """The sequences of one response."""
-    try:
-        found = list(outputs(line))
-    except Fault as fault:
-        yield fault
-        return
-    for one in found:
-        yield from tried(partial(_captured, one, ask, model, path, line.number))
+    return captured(line, lambda one: _captured(one, ask, model, path, line.number))
 
 
 def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> Captured | None:

@@ -19,7 +19,7 @@ from ._core.captured import Captured, Fault
 from ._core.model import Model
 from ._core.planes import alignment, routed_planes
 from ._core.reading import Head, Line, lines
-from ._forms.responses import Output, numbers_of, outputs
+from ._forms.responses import Output, captured, numbers_of
 
 OPTIONS = {"prompt_start": "the token at which rows begin, where requests said routed_experts_prompt_start"}
 
@@ -50,13 +50,7 @@ def _answers(path: Path, ask: Ask, model: Model) -> Iterator[Item]:
 
 def answers(line: Line, ask: Ask, model: Model, path: Path) -> Iterator[Item]:
     """The sequences of one response."""
-    try:
-        found = list(outputs(line))
-    except Fault as fault:
-        yield fault
-        return
-    for one in found:
-        yield from tried(partial(_captured, one, ask, model, path, line.number))
+    return captured(line, lambda one: _captured(one, ask, model, path, line.number))
 
 
 def _captured(one: Output, ask: Ask, model: Model, path: Path, number: int) -> Captured | None:

@@ -7,19 +7,26 @@ from typing import Any
 
 def lacks(capture: Any) -> list[str]:
     """Sentences on what the capture of a run (`runs.capture`, as JSON or read) has not; none for a run that was traced."""
-    said = json.loads(capture) if isinstance(capture, str) else capture
-    found = said.get("lacks") if isinstance(said, Mapping) and said.get("imported") else None
-    return [str(text) for text in found.values()] if isinstance(found, Mapping) else []
+    return [str(text) for text in _lacks(capture).values()]
 
 
 def ranked(capture: Any) -> bool:
     """Whether the order of experts is that of their weights, as far as this run says."""
-    said = json.loads(capture) if isinstance(capture, str) else capture
-    found = said.get("lacks") if isinstance(said, Mapping) and said.get("imported") else None
-    return not (isinstance(found, Mapping) and "ranks" in found)
+    return "ranks" not in _lacks(capture)
 
 
 def source(capture: Any) -> str | None:
     """What a run was imported from; None if it was traced."""
+    said = _said(capture)
+    return str(said["imported"]) if said else None
+
+
+def _said(capture: Any) -> Mapping[str, Any]:
+    """What the capture of an imported run says; nothing for a run that was traced."""
     said = json.loads(capture) if isinstance(capture, str) else capture
-    return str(said["imported"]) if isinstance(said, Mapping) and said.get("imported") else None
+    return said if isinstance(said, Mapping) and said.get("imported") else {}
+
+
+def _lacks(capture: Any) -> Mapping[str, Any]:
+    found = _said(capture).get("lacks")
+    return found if isinstance(found, Mapping) else {}

@@ -171,6 +171,16 @@ def figures(
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
 
 
+def information(
+    where: dict[str, Any], name: str, value: Any, draws: Any, null: Any, **common: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of an information in bits: plug-in, and less its mean under the null."""
+    common = {"draws": draws, "source": "Shannon 1948", **common}
+    bias = np.asarray(null).mean()
+    plain = figures(where, name, value, estimator="plug-in", null=null, bounds=(0, np.inf), **common)
+    return plain, figures(where, name, value - bias, estimator="less null mean", information=True, null=null - bias, **common)
+
+
 def _whole(values: Any, n: int) -> Any:
     """`n` integers, or missing ones."""
     some = isinstance(values, np.ndarray | list | pd.Series | pd.api.extensions.ExtensionArray)

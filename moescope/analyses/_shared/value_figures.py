@@ -17,7 +17,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array, Pool
 from ...statistics.dealing import studentized
-from .answer import figures
+from .answer import figures, information
 from .dealt_labels import Dealt, Pooled
 from .document_counts import Table
 
@@ -59,22 +59,9 @@ class ByValue:
     def information(self) -> list[pd.DataFrame]:
         """Plug-in, and less its mean under the null."""
         value, drawn, null = (st.mutual_information(x) for x in (self.table.total, self.draws, self.null))
-        common: dict[str, Any] = {"source": "Shannon 1948", "null_name": NULL, "chance": 0.0,
-                                  "n": round(self.table.total.sum()), "units": self.units}  # fmt: skip
-        where, name, bias = self.table.where | {"subset": self.kind}, bits(self.noun), null.mean()
-        rows = [
-            figures(where, name, value, estimator="plug-in", draws=drawn, null=null, bounds=(0, np.inf), **common),
-            figures(
-                where,
-                name,
-                value - bias,
-                estimator="less null mean",
-                draws=drawn,
-                information=True,
-                null=null - bias,
-                **common,
-            ),
-        ]
+        common = {"null_name": NULL, "chance": 0.0, "n": round(self.table.total.sum()), "units": self.units}
+        where = self.table.where | {"subset": self.kind}
+        rows = information(where, bits(self.noun), value, drawn, null, **common)
         return [row.assign(p=float(self.dealt.p()[0]), p_from=self.dealt.p_from) for row in rows]
 
     def loads(self, pools: dict[str, Pool]) -> Pooled:

@@ -26,7 +26,7 @@ from ...statistics import Array
 from ...statistics.dealing import studentized
 from ...store import Store
 from ...words import Portion
-from .._shared.answer import TAILS, Answer, Chart, few_units, figures, gather
+from .._shared.answer import TAILS, Answer, Chart, few_units, figures, gather, information
 from .._shared.chart_forms import bars, layers
 from .._shared.dealt_labels import Dealt
 from .._shared.scope import Scope, place, scope
@@ -145,24 +145,9 @@ def _of_documents(rows: list[pd.DataFrame], counts: Array, there: Array) -> list
 
 def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> list[pd.DataFrame]:
     value, drawn, base = (st.mutual_information(x) for x in (counts.sum(0), draws, null))
-    where, name, bias = {"stack": stack, "subset": labels.kind}, "I(label; depth) (bits)", base.mean()
-    common: dict[str, Any] = {
-        "source": "Shannon 1948", "null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0,
-        "n": int(counts.sum()), "units": int(counts.any(axis=(1, 2)).sum()),
-    }  # fmt: skip
-    return [
-        figures(where, name, value, estimator="plug-in", draws=drawn, null=base, bounds=(0, np.inf), **common),
-        figures(
-            where,
-            name,
-            value - bias,
-            estimator="less null mean",
-            draws=drawn,
-            information=True,
-            null=base - bias,
-            **common,
-        ),
-    ]
+    where, units = {"stack": stack, "subset": labels.kind}, int(counts.any(axis=(1, 2)).sum())
+    common = {"null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0, "n": int(counts.sum()), "units": units}
+    return [*information(where, "I(label; depth) (bits)", value, drawn, base, **common)]
 
 
 def _means(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> pd.DataFrame:

@@ -23,7 +23,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...statistics import Array, Pool
-from .._shared.answer import figures
+from .._shared.answer import figures, information
 from .._shared.dealt_labels import NULL, Dealt, Pooled, deal
 from .._shared.document_counts import Table
 
@@ -93,13 +93,12 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     name = "I(label; expert) (bits)"
     (plug, draws, base), norm, miller = ([f(x) for x in (total, boot, null)] for f in (
         st.mutual_information, st.normalized_information, st.miller_madow))  # fmt: skip
-    bias, most = base.mean(), (0, np.inf)
+    plain, less = information(where, name, plug, draws, base, **common)
     rows = [
-        figures(where, name, plug, estimator="plug-in", source="Shannon 1948", draws=draws, null=base, bounds=most, **common),
+        plain,
         figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2],
                 **common),
-        figures(where, name, plug - bias, estimator="less null mean", source="Shannon 1948", draws=draws, null=base - bias,
-                information=True, **common),
+        less,
         figures(where, "NMI(label; expert)", norm[0], source="over the mean entropy", draws=norm[1], null=norm[2],
                 bounds=(0, 1), **common),
     ]  # fmt: skip

@@ -19,7 +19,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...statistics import Array
-from .._shared.answer import figures
+from .._shared.answer import figures, information
 from .._shared.decision_sample import Sample, shuffles
 
 NULL = "each layer's choices shuffled within documents"
@@ -70,19 +70,7 @@ def _informed(
         "units": len(np.unique(sample.unit[known])),
     }
     name = "I(expert; expert in the next layer) (bits)"
-    return [
-        figures(where, name, value, estimator="plug-in", draws=draws, null=null, bounds=(0, np.inf), **common),
-        figures(
-            where,
-            name,
-            value - null.mean(),
-            estimator="less null mean",
-            draws=draws,
-            information=True,
-            null=null - null.mean(),
-            **common,
-        ),
-    ]
+    return [*information(where, name, value, draws, null, **common)]
 
 
 def paths(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]:

@@ -114,3 +114,8 @@ FILE = File()
 LAYERS = read_with(numbers)
 SETTINGS = read_with(settings)
 NAMES = read_with(names)
+
+
+def settings_of(what: str) -> Callable[[Any], Any]:
+    """The option -p KEY=VALUE of a command whose question has options of its own."""
+    return click.option("--option", "-p", "options", multiple=True, callback=SETTINGS, metavar="KEY=VALUE", help=what)

@@ -1,12 +1,14 @@
 """Answers of servers and offline engines: which prompt, which outputs, how many tokens; whatever the envelope is called."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._core.captured import Array, Fault
+from .._core.ask import Item, tried
+from .._core.captured import Array, Captured, Fault
 from .._core.payload import array_of, shaped
 from .._core.reading import Line
 
@@ -50,6 +52,17 @@ def outputs(line: Line) -> Iterator[Output]:
     for number, answer in enumerate(answers):
         where = line.where if len(answers) == 1 else f"{line.where}, choice {answer.get('index', number)}"
         yield _output(where, request, response, answer, len(answers))
+
+
+def captured(line: Line, read: Callable[[Output], Captured | None]) -> Iterator[Item]:
+    """The sequences of a record, each answer read by `read`; or the faults that say why one cannot be."""
+    try:
+        found = list(outputs(line))
+    except Fault as fault:
+        yield fault
+        return
+    for one in found:
+        yield from tried(partial(read, one))
 
 
 def _pair(value: Object) -> tuple[Object, Object]:
