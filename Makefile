@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all check fuzz mutants bench calibrate bench-peers megatron specimens docs browser clean
+.PHONY: setup demo test test-all check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -65,7 +65,7 @@ bench: .venv/.test  ## every performance figure, as ratios in one run
 calibrate: .venv/.test  ## does anything claim what is not there? worlds without structure, 200 of each kind (hours; it goes on where it was)
 	PYTHONPATH=tests/builders $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
 	$(BIN)/python -m benchmarks.calibration.table
-	$(BIN)/python -m docs.update_readme calibration
+	$(BIN)/python -m docs.update_blocks calibration
 
 bench-peers: .venv/.test  ## the same model and inputs through other tools, installed into a folder of their own
 	$(BIN)/python -m benchmarks.peers --install build/peers
@@ -80,8 +80,13 @@ specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.training.switch --joined
 	$(BIN)/python -m specimens.training.vmoe
 
-docs: .venv/.test  ## fill the marked blocks of README.md from live output
-	$(BIN)/python -m docs.update_readme
+docs: .venv/.test  ## build the documentation site, strictly, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Look at it: $(BIN)/python -m http.server --directory build/site"
+
+fill-docs: .venv/.test  ## fill the marked blocks of all pages, and run the commands of the tutorials and the README
+	$(BIN)/python -m docs.update_blocks
+	$(BIN)/python -m docs.executed
 
 clean:
 	rm -rf .venv demo.duckdb demo.duckdb.parts build dist

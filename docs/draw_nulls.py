@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import moescope
-from docs.update_readme import filled
+from docs.update_blocks import filled
 from moescope import analyses, statistics
 from moescope.analyses._shared.decision_sample import Sample, sample
 from moescope.analyses._shared.document_counts import load_sql, tables

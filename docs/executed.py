@@ -37,7 +37,7 @@ DIFFERS = [
 
 def same(one: str, other: str) -> bool:
     """Whether two outputs say the same, but for what differs from run to run."""
-    return _plain(one) == _plain(other)
+    return plain(one) == plain(other)
 
 
 def executed(text: str) -> str:
@@ -76,7 +76,8 @@ def stage() -> Iterator[Path]:
             os.chdir(here)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """The text without what differs from run to run."""
     for pattern, instead in DIFFERS:
         text = pattern.sub(instead, text)
     return "\n".join(re.sub(r"[ ━─═]+", " ", line).rstrip() for line in text.splitlines())

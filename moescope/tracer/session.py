@@ -33,8 +33,8 @@ from .training_steps import Ended, TrainingSteps
 class Tracer:
     """Record every router decision of `model` into `store` while the `with` block runs.
 
-    >>> with moescope.Tracer(model, "run.duckdb", tokenizer=tokenizer):
-    ...     model(**inputs)
+        with moescope.Tracer(model, "run.duckdb", tokenizer=tokenizer):
+            model(**inputs)
 
     At attach every router is proved on a few tokens (ModelError and its kinds if that fails; then nothing is written). Padding
     is left out by the attention mask. A diffusion pipeline is traced as what it is: `with Tracer(pipe, store): pipe(...)`; its

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import gpu_pack
 from benchmarks.gpu.here import Row
-from docs import update_readme
+from docs import update_blocks
 
 NOT_THERE = {"streamlit", "altair", "umap", "nnsight", "transformer_lens", "datasets", "deepspeed", "diffusers", "vl_convert"}
 _AT_EXIT = """import atexit, os, sys
@@ -73,14 +73,14 @@ def test_too_much_is_refused_and_nothing_left(
 def test_only_a_gpu_gives_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "benchmarks" / "gpu" / "results.json"
     file.parent.mkdir(parents=True)
-    monkeypatch.setattr(update_readme, "DEMO", tmp_path / "demo.duckdb")
-    assert update_readme.gpu().startswith("Not measured on a GPU yet")
+    monkeypatch.setattr(update_blocks, "DEMO", tmp_path / "demo.duckdb")
+    assert update_blocks.gpu().startswith("Not measured on a GPU yet")
     rows = [Row("a", 1.5, "×", (1.0, 2.0)).__dict__, Row("b", "it broke", good=False).__dict__]
     found = {"rehearsal": True, "date": "2026-01-02", "gpu": "a card", "system": "some", "versions": {"torch": "2"}}
     found["sections"] = {"speed": {"ended": "complete", "seconds": 3.0, "rows": rows}}
     file.write_text(json.dumps(found))
-    assert update_readme.gpu().startswith("Not measured on a GPU yet")
+    assert update_blocks.gpu().startswith("Not measured on a GPU yet")
     file.write_text(json.dumps(found | {"rehearsal": False}))
-    assert update_readme.gpu().splitlines()[2:] == [
+    assert update_blocks.gpu().splitlines()[2:] == [
         "| speed: complete, 3 s | | spread |", "|---|---|---|", "| a | 1.5 × | 1 … 2 |", "| b | **fails:** it broke  |  |",
     ]  # fmt: skip

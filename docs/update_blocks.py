@@ -1,4 +1,4 @@
-"""Fill the marked blocks of README.md from live output: python -m docs.update_readme [--check] [BLOCK ...]
+"""Fill the marked blocks of README.md and of the pages from live output: python -m docs.update_blocks [--check] [BLOCK ...]
 
 A block stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->`; BLOCKS says what goes in. `--check` writes nothing and
 exits 1 if a block differs from what is written there.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "README.md"
+PAGES = [README, *sorted(Path(__file__).parent.rglob("*.md"))]
 
 
 def families() -> str:
@@ -26,15 +27,6 @@ def systems() -> str:
     from moescope.proof.table import systems_markdown
 
     return systems_markdown(list(rows()))
-
-
-def commands() -> str:
-    """Every command with the first sentence of its help."""
-    from moescope.discover import modules
-
-    found = {name: module.command for name, module in sorted(modules("cli").items())}
-    lines = [f"| `moescope {name}` | {command.get_short_help_str(limit=200)} |" for name, command in found.items()]
-    return "\n".join(["| command | does |", "|---|---|", *lines])
 
 
 def pages() -> str:
@@ -221,7 +213,6 @@ def importers() -> str:
 
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "calibration": calibration,
-    "commands": commands,
     "engines": engines,
     "families": families,
     "gpu": gpu,
@@ -250,21 +241,29 @@ def _pattern(name: str) -> str:
     return rf"(<!-- {name}:begin -->)(.*?)(<!-- {name}:end -->)"
 
 
+def places() -> dict[str, list[Path]]:
+    """In which pages each block stands; of those that no page marks there is no key."""
+    texts = {page: page.read_text("utf-8") for page in PAGES}
+    found = {name: [page for page, text in texts.items() if block(text, name) is not None] for name in BLOCKS}
+    return {name: pages for name, pages in found.items() if pages}
+
+
 def main(arguments: list[str]) -> int:
-    """Fill or check the blocks named, or all that the README marks."""
+    """Fill or check the blocks named, or all that some page marks."""
     check = "--check" in arguments
     chosen = [a for a in arguments if a != "--check"] or list(BLOCKS)
-    text = README.read_text("utf-8")
     stale = []
-    for name in chosen:
-        if block(text, name) is None:
+    for name, pages in places().items():
+        if name not in chosen:
             continue
         content = BLOCKS[name]()
-        if block(text, name) != content:
-            stale.append(name)
-            text = filled(text, name, content)
-    if not check:
-        README.write_text(text, "utf-8")
+        for page in pages:
+            text = page.read_text("utf-8")
+            if block(text, name) == content:
+                continue
+            stale.append(f"{name} in {page.name}")
+            if not check:
+                page.write_text(filled(text, name, content), "utf-8")
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     return int(check and bool(stale))
 
