@@ -3,7 +3,7 @@
 On a page of PAGES, from the top to the bottom, in a folder of its own:
 
 * a block with a title is a file that is written: ```` ```python title="train.py" ````;
-* a block `console` holds lines `$ command` and what they print: `moescope` runs here, `python FILE` is run as a script here too;
+* a block `console` holds lines `$ command` and what they print; `moescope` and `python FILE` run in this process;
 * a block `python` (not `py`) is run, all of a page in one name space; a block `text` right behind it is what it prints.
 
 A comment `<!-- show 8 -->` before a block keeps the first eight lines of each output. What differs from run to run (seconds,
@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-PAGES = sorted(path.relative_to(DOCS.parent).as_posix() for path in DOCS.glob("tutorials/*.md")) + ["README.md"]
+PAGES = [*sorted(path.relative_to(DOCS.parent).as_posix() for path in DOCS.glob("tutorials/*.md")), "README.md"]
 FENCE = re.compile(
-    r'(?:^<!-- show (?P<show>\d+) -->\n)?^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$', re.DOTALL | re.MULTILINE
+    r'(?:^<!-- show (?P<show>\d+) -->\n)?^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
+    re.DOTALL | re.MULTILINE,
 )
 WIDTH = "110"
 DIFFERS = [

@@ -1,4 +1,4 @@
-"""What the site takes from the code while it is built: pages of analyses and of tables, the reports, links that leave the folder."""
+"""What the site takes from the code while it is built: pages of analyses, tables and commands, reports, links outwards."""
 
 import re
 from typing import Any
@@ -43,7 +43,7 @@ def commands() -> str:
 
     from moescope.cli import main
 
-    parts = ["# Commands\n\nAs each says itself with `--help`. Exit code 0: done; 1: it could not be done; 2: it was asked wrongly.\n"]
+    parts = ["# Commands\n\nAs each says with `--help`. Exit code 0: done; 1: it could not be done; 2: it was asked wrongly.\n"]
     with click.Context(main, info_name="moescope") as top:
         for name in main.list_commands(top):
             command = main.get_command(top, name)
@@ -59,11 +59,13 @@ def analyses() -> str:
 
     from moescope.discover import modules
 
-    parts = ["# Analyses\n\n`moescope analyze NAME STORE -p OPTION=VALUE`; in Python `moescope.analyses.run(NAME, store, run, ...)`.\n"]
+    parts = ["# Analyses\n\n`moescope analyze NAME STORE -p OPTION=VALUE`; in Python `analyses.run(NAME, store, run, ...)`.\n"]
     for name, module in sorted(modules("analyses").items()):
         question, _, more = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
         options = [
-            f"`{p.name}` ({p.default!r})" for p in inspect.signature(module.run).parameters.values() if p.default is not p.empty and p.name != "run"
+            f"`{p.name}` ({p.default!r})"
+            for p in inspect.signature(module.run).parameters.values()
+            if p.default is not p.empty and p.name != "run"
         ]
         said = f"\nOptions: {', '.join(options)}.\n" if options else ""
         parts.append(f"## {name}\n\n{question}\n\n{more}\n{said}")
@@ -91,7 +93,8 @@ def tables() -> str:
             if (name in views) is not wanted:
                 continue
             columns = con.execute(
-                "select column_name, data_type, comment from duckdb_columns() where table_name = ? order by column_index", [name]
+                "select column_name, data_type, comment from duckdb_columns() where table_name = ? order by column_index",
+                [name],
             ).fetchall()
             rows = "\n".join(f"| `{c}` | {t.lower()} | {(w or '').replace('|', chr(92) + '|')} |" for c, t, w in columns)
             parts.append(f"### {name}\n\n{comment or ''}\n\n| column | type | holds |\n|---|---|---|\n{rows}\n")

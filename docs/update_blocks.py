@@ -190,11 +190,17 @@ def memory() -> str:
 
 
 def calibration() -> str:
-    """The table of `make calibrate`: in how many worlds without structure an analysis finds some."""
+    """A sentence of `make calibrate`: in how many worlds without structure an analysis finds some."""
     from benchmarks.calibration.kept import kept
-    from benchmarks.calibration.table import levels
 
-    return levels(kept())
+    worlds = list(kept()["worlds"].values())
+    names = sorted({name for answers in worlds for name in answers})
+    sums = {
+        name: [sum(answers[name][what] for answers in worlds if name in answers) for what in ("found", "worlds")]
+        for name in names
+    }
+    said = ", ".join(f"`{name}` {hits} of {n}" for name, (hits, n) in sums.items())
+    return f"Worlds of random routers in which an analysis finds anything at q ≤ .05: {said}."
 
 
 def engines() -> str:

@@ -4,7 +4,7 @@ PYTHONPATH=tests/builders python -m benchmarks.calibration [--worlds 200] [--sec
 
 One more world of every kind is made and asked until there are `--worlds` of each or `--seconds` have passed: the table says how
 many there were. Results are kept in results.json after every round, and the next run goes on from there; delete it to begin
-anew. `python -m benchmarks.calibration.table` writes docs/calibration.md from it, `make docs` the block in README.md.
+anew. `python -m benchmarks.calibration.table` writes docs/calibration.md from it, `make fill-docs` the block in README.md.
 """
 
 import tempfile

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "Makefile",
-    *(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")]),
+    *(str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")]),
 ]
 ROOMS = ("benchmarks", "datasets", "docs", "moescope", "probes", "reports", "specimens", "tests")
 ROOM = "|".join(ROOMS)
@@ -32,8 +32,9 @@ def ends() -> set[str]:
 
 
 def lost(document: str, text: str) -> list[str]:
-    """What `text` names and is not there."""
-    named = {name for name in (*PATH.findall(text), *FOLDER.findall(text)) if name not in EXAMPLES}
+    """What `text` names and is not there; what it writes itself is."""
+    written = {titled or output for titled, output in re.findall(r'title="([^"]+)"|-o (\S+)', text)}
+    named = {name for name in (*PATH.findall(text), *FOLDER.findall(text)) if name not in EXAMPLES | written}
     modules = {name: name.replace(".", "/") for name in MODULE.findall(text)}
     found = [name for name in named if name.rstrip("/") not in ends() and not (ROOT / document).parent.joinpath(name).exists()]
     return sorted(found + [m for m, path in modules.items() if not {f"{path}.py", f"{path}/__main__.py"} & ends()])
@@ -47,3 +48,19 @@ def test_what_is_named_is_there(document: str) -> None:
 def test_what_is_not_there_is_found() -> None:
     text = "tests/test_words.py, `views/`, moescope/nowhere, python -m benchmarks.run, [x](docs/gone.md), [y](docs/plugin.md)"
     assert lost("README.md", text) == ["benchmarks.run", "docs/gone.md", "moescope/nowhere", "tests/test_words.py"]
+
+
+@pytest.mark.slow
+def test_the_site_is_built_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    """No link leads nowhere, every page is in the navigation, and looking at a page asks no other machine."""
+    mkdocs = pytest.importorskip("mkdocs.config")
+    from mkdocs.commands.build import build
+
+    config = mkdocs.load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"))
+    build(config)
+    pages = list((tmp_path / "site").rglob("*.html"))
+    assert len(pages) > 25
+    fetched = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^\">]+")
+    assert {page.name: found for page in pages if (found := fetched.findall(page.read_text("utf-8")))} == {}
+    assert "bits" in (tmp_path / "site" / "reference" / "analyses.html").read_text("utf-8")
+    assert (tmp_path / "site" / "search" / "search_index.json").stat().st_size > 100_000

@@ -44,7 +44,9 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
     from moescope.cli import main
 
     lines = [
-        line for fence in re.findall(r"```\w*\n(.*?)```", page.read_text("utf-8"), re.DOTALL) for line in fence.replace("\\\n", "").splitlines()
+        line
+        for fence in re.findall(r"```\w*\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        for line in fence.replace("\\\n", "").splitlines()
     ]
     for line in lines:
         said = re.match(r"(?:\$ )?(?:torchrun.*-m )?moescope ([a-z]+)( .*)?$", line.split("   #")[0])
@@ -61,14 +63,19 @@ def test_running_a_page_writes_what_comes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     text = (
         '```csv title="a/rows.csv"\nx\n1\n```\n```python\nprint(open("a/rows.csv").read())\n```\n\n```text\nold\n```\n'
-        '```python title="say.py"\nprint("said")\n```\n<!-- show 1 -->\n```console\n$ python say.py\nolder\n$ moescope --version\n```\nend\n'
+        '```python title="say.py"\nprint("said")\n```\n<!-- show 1 -->\n'
+        "```console\n$ python say.py\nolder\n$ moescope --version\n```\nend\n"
     )
     now = executed.executed(text)
     assert "```text\nx\n1\n```" in now
     assert "$ python say.py\nsaid\n$ moescope --version\nmoescope, version" in now
     assert now.endswith("end\n")
     assert executed.executed(now) == now
-    assert executed.plain("took 8.5 s on 2026-01-01") == executed.plain("took 12 s on 2027-02-02") != executed.plain("took 8.5 nats")
+    assert (
+        executed.plain("took 8.5 s on 2026-01-01")
+        == executed.plain("took 12 s on 2027-02-02")
+        != executed.plain("took 8.5 nats")
+    )
 
 
 def test_filling_is_idempotent_and_leaves_the_rest() -> None:
