@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean
+.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -44,6 +44,12 @@ test-all:  ## the same with every case of tests that are sampled otherwise
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"
+
+test-lowest:  ## the quicker tests on the lowest versions that pyproject.toml allows (PyTorch as it is pinned), in a folder of their own
+	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --disable-pip-version-check -qq uv pytest hypothesis psutil zstandard
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct --editable . $$(grep '^torch==' constraints.txt)
+	build/lowest/bin/pytest -m "not slow and not browser" $(LOWEST)
 
 fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
 	MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \

@@ -65,6 +65,7 @@ def test_everything_is_inside(wheel: Path) -> None:
         assert {p.relative_to(ROOT).as_posix() for p in (ROOT / "moescope" / "app").rglob("*.py")} <= names
         assert [n for n in names if "__pycache__" in n or n.startswith(("tests/", "benchmarks/", "datasets/"))] == []
         assert sum(i.file_size for i in file.infolist() if "/specimens/" in i.filename) <= 60e6
+    assert wheel.stat().st_size < 30e6
 
 
 def test_trace_and_app(home: Path) -> None:
