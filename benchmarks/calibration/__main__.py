@@ -18,7 +18,7 @@ import worlds
 
 from benchmarks.calibration import power
 from benchmarks.calibration.asked import ask, claims, covered
-from benchmarks.calibration.kept import ASKED, add, asked, keep, kept
+from benchmarks.calibration.kept import ASKED, OPTIONS, add, asked, keep, kept
 from moescope.store import open_store
 
 
@@ -28,10 +28,11 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "world.duckdb"
-        worlds.make(path, worlds.WORLDS[kind], seed, size, logits="dimensionality" in names)
+        own = [*ASKED].index(kind) * 10_000 + seed  # worlds of two kinds share nothing
+        worlds.make(path, worlds.WORLDS[kind], own, size, logits="dimensionality" in names)
         with open_store(path) as store:
             for name in names:
-                answer = ask(store, name)
+                answer = ask(store, name, **OPTIONS.get(name, {}))
                 found[name] = (
                     ([], {}) if answer is None else (sorted(set(claims(answer, kind))), covered(answer, kind, size[0]))
                 )

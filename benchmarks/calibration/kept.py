@@ -8,16 +8,18 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results.json")
 TEXT = ("syntax", "syntax_experts", "path_probe", "senses", "signatures")
 COUNTS = ("specialization", "load", "structure", "importance")
+EVEN = ("committee", "predictability", "dimensionality")
 ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals them
-    "equal": (*COUNTS, "dimensionality", *TEXT),
-    "short": (*COUNTS, "dimensionality", *TEXT),
-    "short, leaning": (*COUNTS, "dimensionality", *TEXT),
-    "many": ("specialization",),
+    "equal": (*COUNTS, *EVEN, *TEXT),
+    "short": (*COUNTS, *EVEN, *TEXT),
+    "short, leaning": (*COUNTS, *EVEN, *TEXT),
+    "many": ("specialization", "load", "committee"),
     "most": ("specialization",),
-    "tilt": (*COUNTS, "dimensionality"),
+    "tilt": (*COUNTS, "predictability", "dimensionality"),
     "tokens": ("specialization", "structure", *TEXT),
     "topics": ("specialization", "structure", *TEXT),
 }
+OPTIONS: dict[str, dict[str, Any]] = {"signatures": {"seeds": 0}}  # maps have no test, and cost most
 
 
 def kept() -> dict[str, Any]:

@@ -35,10 +35,10 @@ class World:
 
 WORLDS = {
     "equal": World(),
-    "short": World(lengths=(30, 600, 600, 600)),
-    "short, leaning": World(lengths=(30, 600, 600, 600), lean=0.4),
-    "many": World((1000, 40), (30, 30)),
-    "most": World((4000, 40), (30, 30)),
+    "short": World(lengths=(20, 400, 400, 400)),
+    "short, leaning": World(lengths=(20, 400, 400, 400), lean=0.4),
+    "many": World((1000, 40), (16, 16)),
+    "most": World((4000, 40), (16, 16)),
     "tilt": World(tilt=2.0),
     "tokens": World(token=2.0),
     "topics": World(token=1.0, topical=1.5),
