@@ -10,14 +10,14 @@ TEXT = ("syntax", "syntax_experts", "path_probe", "senses", "signatures")
 COUNTS = ("specialization", "load", "structure", "importance")
 EVEN = ("committee", "predictability", "dimensionality")
 ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals them
-    "equal": (*COUNTS, *EVEN, *TEXT),
-    "short": (*COUNTS, *EVEN, *TEXT),
+    "equal": (*COUNTS, *EVEN),
+    "short": ("specialization", "load", "importance", "committee"),
     "short, leaning": (*COUNTS, *EVEN, *TEXT),
     "many": ("specialization", "load", "committee"),
     "most": ("specialization",),
-    "tilt": (*COUNTS, "predictability", "dimensionality"),
+    "tilt": ("specialization", "structure", "predictability", "dimensionality"),
     "tokens": ("specialization", "structure", *TEXT),
-    "topics": ("specialization", "structure", *TEXT),
+    "topics": ("specialization", *TEXT),
 }
 OPTIONS: dict[str, dict[str, Any]] = {"signatures": {"seeds": 0}}  # maps have no test, and cost most
 
