@@ -10,10 +10,10 @@ TEXT = ("syntax", "syntax_experts", "path_probe", "senses", "signatures")
 COUNTS = ("specialization", "load", "structure", "importance")
 EVEN = ("committee", "predictability", "dimensionality")
 ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals them
-    "equal": (*COUNTS, *EVEN),
+    "equal": ("specialization", "load", "structure", "dimensionality"),
     "short": ("specialization", "load", "importance", "committee"),
     "short, leaning": (*COUNTS, *EVEN, *TEXT),
-    "many": ("specialization", "load", "committee"),
+    "many": ("specialization", "committee"),
     "most": ("specialization",),
     "tilt": ("specialization", "structure", "predictability", "dimensionality"),
     "tokens": ("specialization", "structure", *TEXT),

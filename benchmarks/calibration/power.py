@@ -72,9 +72,7 @@ class _Others:
         return bool(q[0, 0, 3] <= 0.05 and own.t[0, 3] > 0)
 
 
-def _table(
-    rng: np.random.Generator, experts: int, documents: int, lengths: tuple[int, ...], share: float = 0.0
-) -> Table:
+def _table(rng: np.random.Generator, experts: int, documents: int, lengths: tuple[int, ...], share: float = 0.0) -> Table:
     """Top-1 counts of documents that lean a little; expert 3 has more of label 0."""
     home = np.arange(documents) % LABELS
     counts = np.zeros((documents, LABELS, experts))

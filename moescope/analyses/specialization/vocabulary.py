@@ -138,7 +138,8 @@ def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
     def add(name: str, form: str, ranks: int | None, which: Array, statistic: Any, **more: Any) -> None:
         value, *null = [statistic(table[which], codes.counts[which]) for table in tables[ranks]]
         n = int(codes.counts[which].sum())
-        rows.append(figures(where, name, value, estimator=form, null=null, n=n, **more, **common))
+        skew = st.skew_of_largest(codes.counts[which]) if statistic is largest else 0.0
+        rows.append(figures(where, name, value, estimator=form, null=null, n=n, skew=skew, **more, **common))
 
     name, code = "vocabulary specialization", "allenai/OLMoE run_moe_analysis.py, print_avg"
     if often.any():
@@ -160,9 +161,7 @@ def _bits(table: Array, counts: Array) -> Array:
     return st.mutual_information(table)
 
 
-def redrawn(
-    routed: Routed, ranks: int | None = None, draws: int = DRAWS, information: bool = True
-) -> tuple[Array, Array]:
+def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS, information: bool = True) -> tuple[Array, Array]:
     """(draws, 1) each: the mean largest share, and the information (else 0), of frequent values, documents drawn again.
 
     Only cells that occur are drawn; their counts are whole numbers, so that n log2 n comes from a table.
