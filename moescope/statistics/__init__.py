@@ -30,6 +30,6 @@ __all__ = [
     "DRAWS", "FLOOR", "GROUPS", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights",
     "common_draws", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "grouped",
     "information_interval", "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information",
-    "normalized_information", "omnibus", "orders", "over_documents", "p_value", "permuted", "resampled", "shares", "skew_of_largest", "t_tail",
-    "variation",
+    "normalized_information", "omnibus", "orders", "over_documents", "p_value", "permuted", "resampled", "shares",
+    "skew_of_largest", "t_tail", "variation",
 ]  # fmt: skip

@@ -146,9 +146,9 @@ def figures(
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
     the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how
-    p is had from the null: `count` of draws,
-    `t` or `curve` where there are too few to count (see `statistics.t_tail`, of which the null is known to have `skew`, and
-    `statistics.curve_tail`; the latter is for "greater"); `information`: less its null mean, so that its interval is `statistics.information_interval`.
+    p is had from the null: `count` of draws, `t` or `curve` where there are too few to count (`statistics.t_tail`, whose null
+    is known to have `skew`; `statistics.curve_tail`, for "greater"); `information`: less its null mean, so that its interval
+    is `statistics.information_interval`.
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
