@@ -3,22 +3,26 @@
 PYTHONPATH=tests/builders python -m benchmarks.calibration [--worlds 200] [--seconds N] [--processes 1] [NAME ...]
 
 One more world of every kind is made and asked until there are `--worlds` of each or `--seconds` have passed: the table says how
-many there were. Results are kept in results.json after every round, and the next run goes on from there; delete it to begin
+many there were. Results are kept in results.json after every world, and the next run goes on from there; delete it to begin
 anew. `python -m benchmarks.calibration.table` writes docs/calibration.md from it, `make fill-docs` the block in README.md.
 """
 
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 import worlds
 
-from benchmarks.calibration import power
+from benchmarks.calibration import power, power_stores
 from benchmarks.calibration.asked import ask, claims, covered
-from benchmarks.calibration.kept import ASKED, add, asked, keep, kept
+from benchmarks.calibration.kept import ASKED, OPTIONS, add, asked, keep, kept
 from moescope.store import open_store
 
 
@@ -28,10 +32,11 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "world.duckdb"
-        worlds.make(path, worlds.WORLDS[kind], seed, size, logits="dimensionality" in names)
+        own = [*ASKED].index(kind) * 10_000 + seed  # worlds of two kinds share nothing
+        worlds.make(path, worlds.WORLDS[kind], own, size, logits="dimensionality" in names)
         with open_store(path) as store:
             for name in names:
-                answer = ask(store, name)
+                answer = ask(store, name, **OPTIONS.get(name, {}))
                 found[name] = (
                     ([], {}) if answer is None else (sorted(set(claims(answer, kind))), covered(answer, kind, size[0]))
                 )
@@ -46,24 +51,46 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--only", multiple=True, help="Kinds of worlds; all without.")
 def main(names: tuple[str, ...], most: int, seconds: float, processes: int, only: tuple[str, ...]) -> None:
     """Ask, keep, print."""
-    until, found = time.monotonic() + seconds, kept()
+    found = kept()
     if not names or "power" in names:
-        found["power"] = power.curves()
-        keep(found)
+        powers(found)
+    waiting, jobs = deque[Any](), _jobs(found, names, most, only)
+    end = time.monotonic() + seconds
     with ProcessPoolExecutor(processes) as pool:
-        for seed in range(most):
-            jobs = {
-                kind: pool.submit(one, kind, seed, missing) for kind in only or ASKED
-                if (missing := tuple(n for n in ASKED[kind] if asked(found, kind, n) == seed and (not names or n in names)))
-            }  # fmt: skip
-            for kind, job in jobs.items():
-                for name, (said, hits) in job.result().items():
-                    add(found, kind, name, said, hits)
-                    if said:
-                        print(kind, seed, name, said[:4], flush=True)
-            keep(found)
-            if time.monotonic() > until:
+        while True:
+            for kind, seed, missing in islice(jobs if time.monotonic() < end else (), 2 * processes - len(waiting)):
+                waiting.append((kind, seed, pool.submit(one, kind, seed, missing)))
+            if not waiting:
                 break
+            kind, seed, job = waiting.popleft()  # in their order, so that what is kept can be gone on from
+            for name, (said, hits) in job.result().items():
+                add(found, kind, name, said, hits)
+                if said:
+                    print(kind, seed, name, said[:4], flush=True)
+            keep(found)
+
+
+def powers(found: dict[str, Any]) -> None:
+    """Curves of power that are not kept yet."""
+    curves: dict[str, Any] = {case: partial(power.curve, **options) for case, options in power.CASES.items()}
+    curves |= {case: partial(power_stores.curve, case) for case in power_stores.CASES}
+    for case, make in curves.items():
+        if case not in found["power"]:
+            found["power"][case] = make()
+            keep(found)
+            print(case, found["power"][case], flush=True)
+
+
+def _jobs(
+    found: dict[str, Any], names: tuple[str, ...], most: int, only: tuple[str, ...]
+) -> Iterator[tuple[str, int, tuple[str, ...]]]:
+    """Kind, seed, and the analyses that were not asked yet, a world of every kind after the other."""
+    before = {kind: {name: asked(found, kind, name) for name in ASKED[kind]} for kind in only or ASKED}
+    for seed in range(most):
+        for kind, counted in before.items():
+            missing = tuple(n for n, many in counted.items() if many <= seed and (not names or n in names))
+            if missing:
+                yield kind, seed, missing
 
 
 if __name__ == "__main__":

@@ -8,16 +8,18 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results.json")
 TEXT = ("syntax", "syntax_experts", "path_probe", "senses", "signatures")
 COUNTS = ("specialization", "load", "structure", "importance")
+EVEN = ("committee", "predictability", "dimensionality")
 ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals them
-    "equal": (*COUNTS, "dimensionality", *TEXT),
-    "short": (*COUNTS, "dimensionality", *TEXT),
-    "short, leaning": (*COUNTS, "dimensionality", *TEXT),
-    "many": ("specialization",),
+    "equal": ("specialization", "load", "structure", "dimensionality"),
+    "short": ("specialization", "load", "importance", "committee"),
+    "short, leaning": (*COUNTS, *EVEN, *TEXT),
+    "many": ("specialization", "committee"),
     "most": ("specialization",),
-    "tilt": (*COUNTS, "dimensionality"),
+    "tilt": ("specialization", "structure", "predictability", "dimensionality"),
     "tokens": ("specialization", "structure", *TEXT),
-    "topics": ("specialization", "structure", *TEXT),
+    "topics": ("specialization", *TEXT),
 }
+OPTIONS: dict[str, dict[str, Any]] = {"signatures": {"seeds": 0}}  # maps have no test, and cost most
 
 
 def kept() -> dict[str, Any]:

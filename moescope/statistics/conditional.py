@@ -59,9 +59,14 @@ class Cells:
 
     @classmethod
     def of(cls, stratum: Ints, label: Ints, labels: int) -> "Cells":
-        """From stratum and label of every row."""
-        found, cell, n = np.unique(stratum.astype(np.int64) * labels + label, return_inverse=True, return_counts=True)
-        return cls(cell, n, found // max(labels, 1))
+        """From stratum and label of every row; `stratum` is numbered from 0 without gaps."""
+        code = stratum.astype(np.int64) * labels + label
+        if (int(stratum.max(initial=-1)) + 1) * labels > 8 * len(code):  # too many cells that do not occur
+            found, cell, n = np.unique(code, return_inverse=True, return_counts=True)
+            return cls(cell, n, found // max(labels, 1))
+        counted = np.bincount(code)
+        (found,) = np.nonzero(counted)
+        return cls((np.cumsum(counted > 0) - 1)[code], counted[found], found // max(labels, 1))
 
     def at(self, rows: Ints) -> "Cells":
         """Of some rows (a mask)."""

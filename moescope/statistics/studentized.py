@@ -11,6 +11,7 @@ quarter of the binomial one, so that few documents that agree by luck are not ta
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -106,12 +107,16 @@ class Grouped:
 
     def against_rest(self) -> Array:
         """(..., groups, E): each group's rate less that of all other documents, over the error of the difference."""
-        own = _Rate(self._plain, self.binomial)
+        own = self._own
         rest = _Rate(self._plain.sum(-2, keepdims=True) - self._plain, self.binomial)
         if self.whole is None:
             return _difference(own.rate - rest.rate, own.variance + rest.variance)
         variance = np.maximum(self._paired(own, rest), own.least + rest.least)
         return _difference(own.rate - rest.rate, np.where(np.isnan(own.variance + rest.variance), np.nan, variance))
+
+    @cached_property
+    def _own(self) -> "_Rate":
+        return _Rate(self._plain, self.binomial)
 
     def _paired(self, own: "_Rate", rest: "_Rate") -> Array:
         """Σ over documents of the squared influence on the difference, what a document has in both groups together."""
@@ -128,8 +133,9 @@ class Grouped:
 
     def between(self, first: list[int], second: list[int]) -> Array:
         """(..., pairs, E): the same of pairs of groups, as if they shared no document (which errs to the larger p)."""
-        own, other = (_Rate(self._plain[..., which, :], self.binomial) for which in (first, second))
-        return _difference(own.rate - other.rate, own.variance + other.variance)
+        rate, variance = self._own.rate, self._own.variance
+        off = rate[..., first, :] - rate[..., second, :]
+        return _difference(off, variance[..., first, :] + variance[..., second, :])
 
 
 class _Rate:

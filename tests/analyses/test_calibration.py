@@ -12,7 +12,10 @@ from worlds import WORLDS, Plant, World
 from benchmarks.calibration.asked import claims
 from moescope import analyses
 from moescope import statistics as st
+from moescope.analyses import signatures
 from moescope.analyses._shared.document_counts import Table
+from moescope.analyses._shared.token_table import Kind
+from moescope.analyses.signatures.maps import tree
 from moescope.analyses.specialization.labels import by_label
 
 Made = Callable[[str, int], Path]
@@ -99,3 +102,30 @@ def test_a_plant_in_a_store_is_named(tmp_path: Path) -> None:
     worlds.make(tmp_path / "x.duckdb", world, 0, (16, 2), (Plant(1, 5, 0.9, 2),))
     found = analyses.run("specialization", tmp_path / "x.duckdb").frames["specialists"]
     assert found[["layer", "expert", "subset"]].values.tolist() == [[1, 5, "domain=label 2"]]
+
+
+def test_words_of_documents_agree_with_no_label_dealt_to_documents() -> None:
+    """Words stand in documents of their own, which are routed their own way: half of all labels would seem to be followed."""
+    rng, documents, words = np.random.default_rng(0), 16, 5
+    item = np.repeat(np.arange(documents * words), 40)
+    expert = (rng.gumbel(size=(len(item), 16)) + 3 * rng.normal(size=(documents, 16))[item // words]).argmax(1)
+    experts = pd.DataFrame({"expert": range(16)})
+    ran = signatures._Ran(item // words, item, expert, np.ones(len(item)), documents * words, experts)
+    trees = [(np.arange(documents * words), tree(np.sqrt(st.shares(ran.table()))))] * 2
+    below = np.zeros(2)
+    for _ in range(12):
+        own = rng.permutation(np.arange(documents) % 4)
+        kind = Kind("domain", own[item // words], list("abcd"), item // words, "document")
+        dealt = signatures._dealt(kind, item // words, item, np.arange(len(item)))
+        found = [signatures._agreement(kind, np.repeat(own, words), trees, ran, null)[0]["p"][0] for null in (None, dealt)]
+        below += np.array(found) <= 0.05
+    assert below[1] <= 2 < 4 < below[0]
+
+
+def test_level_of_a_mean_of_largest_shares() -> None:
+    """The largest of many shares is skewed, which 19 shuffles do not show: without it twice as many are below .01."""
+    rng, n = np.random.default_rng(0), np.full(2, 40)
+    largest = (rng.multinomial(n, np.full(16, 1 / 16), size=(2000, 20, 2)) / 40).max(-1).mean(-1)
+    value, null = largest[:, 0], largest[:, 1:].T
+    plain, told = (float((st.t_tail(value, null, skew=skew) <= 0.01).mean()) for skew in (0.0, st.skew_of_largest(n)))
+    assert told < 0.012 < 0.02 < plain

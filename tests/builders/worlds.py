@@ -25,7 +25,7 @@ class World:
     """Numbers and lengths of the documents of every label, and what moves logits."""
 
     documents: tuple[int, ...] = (12, 12, 12, 12)
-    lengths: tuple[int, ...] = (120, 120, 120, 120)
+    lengths: tuple[int, ...] = (60, 60, 60, 60)
     tilt: float = 0.0
     token: float = 0.0
     lean: float = 0.0
@@ -35,10 +35,10 @@ class World:
 
 WORLDS = {
     "equal": World(),
-    "short": World(lengths=(30, 600, 600, 600)),
-    "short, leaning": World(lengths=(30, 600, 600, 600), lean=0.4),
-    "many": World((1000, 40), (30, 30)),
-    "most": World((4000, 40), (30, 30)),
+    "short": World(lengths=(12, 240, 240, 240)),
+    "short, leaning": World(lengths=(12, 240, 240, 240), lean=0.4),
+    "many": World((1000, 40), (16, 16)),
+    "most": World((4000, 40), (16, 16)),
     "tilt": World(tilt=2.0),
     "tokens": World(token=2.0),
     "topics": World(token=1.0, topical=1.5),
@@ -55,7 +55,16 @@ class Plant:
     label: int | None = 0
 
 
-def make(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2), plants: tuple[Plant, ...] = (),
+@dataclass(frozen=True)
+class Together:
+    """In `layer`, tokens move the logits of both experts of `pair` alike, by `strength` standard deviations of their own."""
+
+    layer: int
+    pair: tuple[int, int]
+    strength: float
+
+
+def make(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2), plants: tuple[Plant | Together, ...] = (),
          logits: bool = False) -> int:  # fmt: skip
     """Add the run of one random router of (E, k) `size` a layer to the store at `path`; gives its number."""
     (experts, k), rng = size, np.random.default_rng([seed, 2026])
@@ -73,13 +82,20 @@ def make(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2)
         z += world.topical * lean[read.document][:, :1] * rng.normal(size=experts)
         for plant in plants:
             if plant.layer == layer:
-                where = read.upos == "VERB" if plant.label is None else read.domain == f"label {plant.label}"
-                z[where, plant.expert] += plant.strength
+                _plant(plant, z, read, rng)
         synthetic._write_routes(writer, layer, z, k, base, None)
         if logits:
             rows = {"forward": base["forward"], "router": layer, "iteration": 0, "token": token}
             writer.add("logits", rows | {"logits": [row.astype("f4") for row in z]})
     return writer.close({"status": "complete"}, {"batches": 1})
+
+
+def _plant(plant: Plant | Together, z: np.ndarray, read: synthetic.Inputs, rng: np.random.Generator) -> None:
+    if isinstance(plant, Together):
+        z[:, list(plant.pair)] += plant.strength * rng.normal(size=(len(z), 1))
+        return
+    where = read.upos == "VERB" if plant.label is None else read.domain == f"label {plant.label}"
+    z[where, plant.expert] += plant.strength
 
 
 def _inputs(world: World, rng: np.random.Generator) -> tuple[synthetic.Inputs, np.ndarray]:

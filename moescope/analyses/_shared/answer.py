@@ -136,6 +136,7 @@ def figures(
     null_name: str = "",
     side: str = "greater",
     tail: str = "count",
+    skew: float = 0.0,
     information: bool = False,
     bounds: tuple[Any, Any] = (-np.inf, np.inf),
     n: Any = pd.NA,
@@ -145,9 +146,9 @@ def figures(
 
     `draws` (draws, rows) are bootstrap values, `null` (permutations, rows) permuted ones; `units` counts documents;
     the interval is cut to `bounds`, which the measure cannot leave (never so that the value is outside of it); `tail` is how
-    p is had from the null: `count` of draws,
-    `t` or `curve` where there are too few to count (see `statistics.t_tail`, `statistics.curve_tail`; the latter is for
-    "greater"); `information`: less its null mean, so that its interval is `statistics.information_interval`.
+    p is had from the null: `count` of draws, `t` or `curve` where there are too few to count (`statistics.t_tail`, whose null
+    is known to have `skew`; `statistics.curve_tail`, for "greater"); `information`: less its null mean, so that its interval
+    is `statistics.information_interval`.
     """
     value = np.atleast_1d(np.asarray(value, dtype=float)).ravel()
     known = units if draws is not None else 0
@@ -163,12 +164,17 @@ def figures(
     columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "p_from": ""}
     if null is not None:
         null = _rows(null, value)
-        p = st.curve_tail(value, null) if tail == "curve" else {"count": st.p_value, "t": st.t_tail}[tail](value, null, side)
-        columns |= {"null_mean": null.mean(axis=0), "p": p}
-        columns["p_from"] = f"{TAILS[tail]} {len(null)} draws"
+        columns |= {"null_mean": null.mean(axis=0), "p": _tail(value, null, side, tail, skew)}
+        columns["p_from"] = f"{TAILS[tail]} {len(null)} draws" + (f", of skewness {skew:.2f}" if skew else "")
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
     plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
+
+
+def _tail(value: Any, null: Any, side: str, tail: str, skew: float) -> Any:
+    if tail == "curve":
+        return st.curve_tail(value, null)
+    return st.p_value(value, null, side) if tail == "count" else st.t_tail(value, null, side, skew)
 
 
 def information(

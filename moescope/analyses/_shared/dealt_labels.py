@@ -43,9 +43,15 @@ class Dealt:
     def p(self, first: list[int] | None = None, second: list[int] | None = None) -> Array:
         """Of the sum of squared differences: (1,) of all labels from their rests, or (pairs,) of pairs of labels."""
         if first is None or second is None:
-            value, null = (st.omnibus(t)[..., None] for t in (self.t, self.t_null))
-        else:
-            value, null = (np.nansum(x.between(first, second) ** 2, axis=-1) for x in (self.observed, self.null))
+            return self._p
+        return self._tail(*(np.nansum(x.between(first, second) ** 2, axis=-1) for x in (self.observed, self.null)))
+
+    @cached_property
+    def _p(self) -> Array:
+        return self._tail(*(st.omnibus(t)[..., None] for t in (self.t, self.t_null)))
+
+    @staticmethod
+    def _tail(value: Array, null: Array) -> Array:
         known = np.isfinite(value)
         return np.where(known, st.curve_tail(np.where(known, value, 0.0), np.nan_to_num(null)), np.nan)
 

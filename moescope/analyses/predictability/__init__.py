@@ -5,9 +5,10 @@
   `_shared/guesses.py`. Other documents teach, so that nothing is learned by heart, and a guess that knows nothing loses a
   little.
 * known beyond the token: the same of guesses that know more, less that from token id.
-* assignments guessed: share of the experts that ran that are among the k of highest score. Chance: k / E. It moves little where
-  the experts that always run are the best guess anyhow.
-  Null of all three: the signs of each document's gain (over the guess from load, or from token id) flipped, so that experts
+* assignments guessed: share of the experts that ran that are among the k of highest score. Chance: k / E; null mean: the guess
+  from load. It moves little where the experts that always run are the best guess anyhow, and has no p: documents teach each
+  other, so that which expert is guessed by luck is right in many of them at once. Bits pay for such a guess and do not pay.
+  Null of the bits: the signs of each document's gain (over the guess from load, or from token id) flipped, so that experts
   that run whatever comes are not called predictable.
 * Jaccard with the layer before: |A ∩ B| / |A ∪ B| of the expert numbers of one token in neighbouring routers, as Megatron-LM's
   tools/moe_routing/analyze_routing_jaccard.py reports it: what it is worth to fetch the same numbers again. Numbers of
@@ -105,12 +106,12 @@ def _guesses(
 def _share(
     where: dict[str, Any], name: str, hit: Array, by_load: Array, total: Array, even: float, common: dict[str, Any]
 ) -> pd.DataFrame:
-    """Share of assignments guessed; under the null the gain over load has no sign."""
+    """Share of assignments guessed, beside what load guesses."""
     weights = st.bootstrap_weights(len(total))
-    null = None if name == "load" else (by_load.sum() + _signs(len(total)) @ (hit - by_load)) / total.sum()
-    said = "none: the guess that others are held against" if null is None else FLIPPED.format("the guess from load")
-    return figures(where, GUESSED, hit.sum() / total.sum(), estimator=name, bounds=(0, 1), chance=even, null=null,
-                   draws=(weights @ hit) / np.maximum(weights @ total, 1), null_name=said, **common)  # fmt: skip
+    said = "none: the guess that others are held against" if name == "load" else "none: the guess from load is its null mean"
+    row = figures(where, GUESSED, hit.sum() / total.sum(), estimator=name, bounds=(0, 1), chance=even,
+                  draws=(weights @ hit) / np.maximum(weights @ total, 1), null_name=said, **common)  # fmt: skip
+    return row if name == "load" else row.assign(null_mean=by_load.sum() / total.sum())
 
 
 def _gain(

@@ -5,7 +5,9 @@ root of its shares, so that distance is Hellinger's; of an expert: the root of t
 Clusters: Ward's hierarchy of signatures, cut into as many as the partition has labels. Agreement with the partition of types
 by their most frequent label (upos: form; supersense, domain, ...: meaning): adjusted mutual information and adjusted Rand
 index, 1 for identity. Null: labels permuted among types of like frequency (rare types have noisy signatures and haphazard
-labels, and agree by that alone: read the value beside its null). Interval: documents (the types stay).
+labels, and agree by that alone: read the value beside its null). Labels that hold for whole documents or sequences are dealt
+anew to these, and types take the most frequent again: documents have routing of their own, which their words share.
+Interval: documents (the types stay).
 An agreement of types says that words of a kind are routed alike; whether one word changes experts with its label is asked by
 `syntax`. Types of one label are alike in spelling too: that is not held constant here.
 Experts get the label they take most of beyond its share; no agreement is tested there, for it would follow from that of types.
@@ -40,6 +42,7 @@ TYPES = 500
 PERMUTATIONS = 199
 DRAWS = 100
 NULL = "labels permuted among items of like frequency"
+WHOLE = "labels dealt anew to {}s, the most frequent of each type taken again"
 
 
 def run(
@@ -133,7 +136,18 @@ def _figures(kind: Kind, read: Tokens, ran: _Ran, trees: list[Tree], items: dict
     for what, labels in (("token types", of_type), ("experts", of_expert)):
         names = np.array([*kind.names, ""])
         items[what][kind.name] = names[labels]
-    return _agreement(kind, of_type, trees, ran)
+    dealt = None if kind.block is None else _dealt(kind, kind.block[rows], np.searchsorted(types, read.vocab_id[rows]), rows)
+    return _agreement(kind, of_type, trees, ran, dealt)
+
+
+def _dealt(kind: Kind, block: Ints, item: Ints, rows: Ints) -> list[Ints]:
+    """(types,) each: the most frequent label of every type, labels dealt anew to the documents or sequences that hold them."""
+    blocks, first, at = np.unique(block, return_index=True, return_inverse=True)
+    own, rng = kind.code[rows][first], np.random.default_rng(0)
+    counts = np.zeros((int(item.max()) + 1, len(blocks)))
+    np.add.at(counts, (item, at), 1.0)
+    drawn = (counts @ np.eye(len(kind.names))[rng.permutation(own)] for _ in range(PERMUTATIONS))
+    return [np.where(table.sum(1) > 0, table.argmax(1), -1) for table in drawn]
 
 
 def _trees(x: Floats, ran: _Ran) -> list[Tree]:
@@ -147,8 +161,8 @@ def _trees(x: Floats, ran: _Ran) -> list[Tree]:
     return found
 
 
-def _agreement(kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran) -> list[pd.DataFrame]:
-    """Agreement of the hierarchy with `labels` (items,), −1 for none."""
+def _agreement(kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran, dealt: list[Ints] | None = None) -> list[pd.DataFrame]:
+    """Agreement of the hierarchy with `labels` (items,), −1 for none; `dealt` are its null, where labels are of documents."""
     clusters, values, null = len(np.unique(labels[labels >= 0])), [], np.zeros((0, 2))
     if clusters < 2 or (labels >= 0).sum() < 2 * clusters:
         return []
@@ -157,15 +171,24 @@ def _agreement(kind: Kind, labels: Ints, trees: list[Tree], ran: _Ran) -> list[p
         agree = Agreement(labels[seen][known], cut(hierarchy, clusters)[known])
         values.append(agree(labels[seen][known]))
         if not len(null):
-            size = ran.table().sum(1)[seen][known]
-            mixed = st.permuted(labels[seen][known], PERMUTATIONS, within=_alike(size))
-            null = np.array([agree(shuffled) for shuffled in mixed])
+            null = _null(labels, seen, known, agree, cut(hierarchy, clusters), ran, dealt)
     units = int(ran.document.max()) + 1
-    common: dict[str, Any] = {"n": int((labels >= 0).sum()), "units": units, "chance": 0.0, "null_name": NULL}
+    said = NULL if dealt is None else WHOLE.format(kind.held)
+    common: dict[str, Any] = {"n": int((labels >= 0).sum()), "units": units, "chance": 0.0, "null_name": said}
     common |= {"source": "Vinh et al. 2010; Hubert & Arabie 1985", "bounds": (-1.0, 1.0)}
     common |= {"where": {"subset": f"token types by {kind.name}"}}
     draws, names = np.array(values[1:]), ("adjusted mutual information", "adjusted Rand index")
     return [figures(name=n, value=values[0][i], draws=draws[:, i], null=null[:, i], **common) for i, n in enumerate(names)]
+
+
+def _null(
+    labels: Ints, seen: Ints, known: Ints, agree: Agreement, clusters: Ints, ran: _Ran, dealt: list[Ints] | None
+) -> Floats:
+    """(PERMUTATIONS, 2): both agreements of labels without a tie to routing."""
+    if dealt is None:
+        mixed = st.permuted(labels[seen][known], PERMUTATIONS, within=_alike(ran.table().sum(1)[seen][known]))
+        return np.array([agree(shuffled) for shuffled in mixed])
+    return np.array([Agreement(new[seen][known], clusters[known])(new[seen][known]) for new in dealt])
 
 
 def _alike(size: Floats) -> Ints:

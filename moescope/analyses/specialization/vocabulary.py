@@ -138,18 +138,20 @@ def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
     def add(name: str, form: str, ranks: int | None, which: Array, statistic: Any, **more: Any) -> None:
         value, *null = [statistic(table[which], codes.counts[which]) for table in tables[ranks]]
         n = int(codes.counts[which].sum())
-        rows.append(figures(where, name, value, estimator=form, null=null, n=n, **more, **common))
+        skew = st.skew_of_largest(codes.counts[which]) if statistic is largest else 0.0
+        rows.append(figures(where, name, value, estimator=form, null=null, n=n, skew=skew, **more, **common))
 
     name, code = "vocabulary specialization", "allenai/OLMoE run_moe_analysis.py, print_avg"
     if often.any():
-        drawn = {ranks: redrawn(routed, ranks) for ranks in (None, 1)}
-        add(name, "top-k", None, often, largest, source=OLMOE, chance=k / experts, draws=drawn[None][0])
-        add(name, "first choice", 1, often, largest, source=OLMOE, chance=1 / experts, draws=drawn[1][0])
+        first = redrawn(routed, 1)
+        every_rank = first if routed.chosen.shape[1] == 1 else redrawn(routed, information=False)
+        add(name, "top-k", None, often, largest, source=OLMOE, chance=k / experts, draws=every_rank[0])
+        add(name, "first choice", 1, often, largest, source=OLMOE, chance=1 / experts, draws=first[0])
     add(name, "released code", 1, every, largest, source=code, chance=1 / experts)
     if often.any():
-        add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=drawn[1][1])
+        add("I(attribute; expert) (bits)", "plug-in", 1, often, _bits, source="Shannon 1948", chance=0.0, draws=first[1])
         value, *null = (_bits(table[often], codes.counts[often]) for table in tables[1])
-        low, high = st.information_interval(value - np.mean(null, keepdims=True), drawn[1][1], np.array(null), common["units"])
+        low, high = st.information_interval(value - np.mean(null, keepdims=True), first[1], np.array(null), common["units"])
         row = rows[-1].assign(estimator="less null mean", value=value - np.mean(null), null_mean=0.0)
         rows.append(row.assign(ci_low=low, ci_high=high))
     return pd.concat(rows, ignore_index=True)
@@ -159,8 +161,8 @@ def _bits(table: Array, counts: Array) -> Array:
     return st.mutual_information(table)
 
 
-def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS) -> tuple[Array, Array]:
-    """(draws, 1) each: the mean largest share, and the information, of frequent values when documents are drawn again.
+def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS, information: bool = True) -> tuple[Array, Array]:
+    """(draws, 1) each: the mean largest share, and the information (else 0), of frequent values, documents drawn again.
 
     Only cells that occur are drawn; their counts are whole numbers, so that n log2 n comes from a table.
     """
@@ -181,11 +183,14 @@ def redrawn(routed: Routed, ranks: int | None = None, draws: int = DRAWS) -> tup
         n, seen = ((c.T @ part.T.astype(np.float32)) for c in counted)
         share = np.maximum.reduceat(n, first, axis=0) / np.maximum(seen[value], 1)
         most = share.sum(0) / np.maximum((seen > 0).sum(0), 1)
+        found.append(np.stack([most, np.zeros_like(most)], axis=1))
+        if not information:
+            continue
         x_log_x = _x_log_x(int(n.sum(0).max()))
         joint, *margins = [x_log_x[m.astype(np.int64)].sum(0) for m in (n, *(s.T @ n for s in sums))]
         total = n.sum(0)
         bits = (joint - sum(margins) + x_log_x[total.astype(np.int64)]) / np.maximum(total, 1)
-        found.append(np.stack([most, np.maximum(bits, 0)], axis=1))
+        found[-1][:, 1] = np.maximum(bits, 0)
     both = np.concatenate(found)
     return both[:, :1], both[:, 1:]
 

@@ -127,7 +127,7 @@ def _srp(where: Any, found: Array, null: Array, m: int, share: float, n: int) ->
             null=layer(null)[1],
             side="less",
             **common,
-        ),
+        ).assign(p=np.nan, p_from=""),  # where a curve is highest is a whole number, which no tail fits
     ]
 
 
