@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Sink:
     ) -> None:
         self.store, self.name, self.kind, self.files, self.notes = store, name, kind, list(files), notes
         self.command = list(command)
+        self.origin = f"imported from {kind}; nothing could be proved"  # the run's first warning
+        self.facts: Mapping[str, Any] = {}  # columns of `runs` that are known besides
         self.tokenizer: Tokenizer | None = None
         self.labels: Labels | None = None
         self.writer: RunWriter | None = None
@@ -186,7 +188,7 @@ class Sink:
     def _run(self) -> dict[str, Any]:
         return {
             "name": self.name, "dataset": ", ".join(self.files)[:500], "warnings": [], "capture": self._capture(),
-            "command": self.command or sys.argv,
+            "command": self.command or sys.argv, **self.facts,
         }  # fmt: skip
 
     def _capture(self) -> dict[str, Any]:
@@ -203,7 +205,7 @@ class Sink:
 
     def _warnings(self) -> list[str]:
         lacks = [f"not in this capture: {text}" for text in self.notes.lacks.values()]
-        return [f"imported from {self.kind}; nothing could be proved", *lacks, *self.notes.sentences()[len(lacks) :]]
+        return [self.origin, *lacks, *self.notes.sentences()[len(lacks) :]]
 
     def _nothing(self) -> str:
         left = f" ({self.notes.left_out[0]})" if self.notes.left_out else ""
