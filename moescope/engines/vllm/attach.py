@@ -6,6 +6,7 @@ Whatever fails here is said once and ends the recording, never a request.
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable
 from multiprocessing.util import Finalize
 from pathlib import Path
@@ -135,15 +136,13 @@ def _longest(runner: Any, config: Any) -> int:
 
 
 def _engine(config: Any, model: Any, device: torch.device, name: str | None) -> Engine:
-    import vllm
-
-    own = config.model_config
+    own, version = config.model_config, str(getattr(sys.modules.get("vllm"), "__version__", "unknown"))
     facts = {
         "device": str(device), "dtype": str(own.dtype).removeprefix("torch."), "seed": own.seed,
-        "versions": {"vllm": vllm.__version__, "torch": torch.__version__},
+        "versions": {"vllm": version, "torch": torch.__version__},
     }  # fmt: skip
     warnings = [] if device.type == "cpu" else [UNTRIED]
-    return Engine(f"vLLM {vllm.__version__}, live", name or model.name, model, facts, warnings, _tokenizer(own))
+    return Engine(f"vLLM {version}, live", name or model.name, model, facts, warnings, _tokenizer(own))
 
 
 def _tokenizer(own: Any) -> Tokenizer | None:
