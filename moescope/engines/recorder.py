@@ -101,7 +101,7 @@ class Recorder(Keeping):
             return self.lose("the store does not keep up with the server")
         if self.waiting:
             return self.lose("the store failed a moment ago")
-        self.guarded(lambda: self._add(one))
+        self.guarded(lambda: self._add(one), 1)
 
     def _add(self, one: Captured) -> None:
         sink = self.opened()

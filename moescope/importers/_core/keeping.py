@@ -76,13 +76,13 @@ class Keeping(ABC):
         """Whether the store failed a moment ago and is left alone."""
         return time.monotonic() < self._not_before
 
-    def guarded(self, step: Callable[[], object]) -> None:
-        """Do something with the store; where that fails it is let go of."""
+    def guarded(self, step: Callable[[], object], costs: int = 0) -> None:
+        """Do something with the store; where that fails it is let go of, and so many sequences more are lost."""
         try:
             step()
         except Exception as error:
             self._let_go()
-            self.lose(said(error))
+            self.lose(said(error), costs)
 
     def lose(self, why: str, n: int = 1) -> None:
         """Count what is not kept; each reason is said once."""
@@ -113,7 +113,7 @@ class Keeping(ABC):
                 self.guarded(self.finish)
                 self.guarded(self._end)
                 return
-            self.guarded(lambda: self.take(thing))  # noqa: B023
+            self.guarded(lambda: self.take(thing), 1)  # noqa: B023
             del thing  # it may hold much
             if time.monotonic() - self._committed > _EVERY:
                 self.guarded(self._commit)
