@@ -1,5 +1,5 @@
-"""What routers return in one forward, in memory that does not move, so that a CUDA graph which was captured over it writes there
-at every replay."""
+"""What routers return in one forward, in memory that does not move: a CUDA graph that was captured over it writes there at
+every replay."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -98,10 +98,11 @@ class Recorder(Keeping):
     def _keep(self, one: Captured) -> None:
         if one.request in self._gone:
             self._gone.discard(str(one.request))
-            return self.lose("the store does not keep up with the server")
-        if self.waiting:
-            return self.lose("the store failed a moment ago")
-        self.guarded(lambda: self._add(one), 1)
+            self.lose("the store does not keep up with the server")
+        elif self.waiting:
+            self.lose("the store failed a moment ago")
+        else:
+            self.guarded(lambda: self._add(one), 1)
 
     def _add(self, one: Captured) -> None:
         sink = self.opened()

@@ -94,7 +94,7 @@ class Runner:
         """A forward of `output.rows`: (name, start, tokens)."""
         rows = output.rows
         if not rows:
-            return None
+            return
         ids = [token for _, _, tokens in rows for token in tokens]
         positions = [start + n for _, start, tokens in rows for n in range(len(tokens))]
         self.pasts = []
@@ -114,7 +114,6 @@ class Runner:
                 req_ids=names, query_start_loc_np=ends, input_ids=self.input_ids.gpu, positions=self.positions
             )
             self.execute_model_state = SimpleNamespace(input_batch=own)
-        return None
 
     def sample_tokens(self, grammar: Any = None) -> Any:
         """What the scheduler prepared in `said`: tokens by request."""
@@ -155,7 +154,8 @@ class Engine:
     def __init__(self, worker: Any, requests: list[Asked], seed: int, caching: bool = True, preempting: bool = True,
                  guessing: bool = False) -> None:  # fmt: skip
         self.worker, self.runner, self.rng = worker, worker.model_runner, np.random.default_rng(seed)
-        self.waiting, self.running, self.ended = list(requests), [], []
+        self.waiting, self.running = list(requests), list(requests[:0])
+        self.ended: list[str] = []
         self.caching, self.preempting, self.guessing = caching, preempting, guessing
         self.truth = {one.name: one for one in requests}
 
@@ -167,7 +167,8 @@ class Engine:
 
     def step(self) -> None:
         """Some requests begin, some are put back, some of the others are forwarded."""
-        new, again = [], []
+        new: list[Asked] = []
+        again: list[Asked] = []
         while self.waiting and len(self.running) < 4 and self.rng.random() < 0.6:
             one = self.waiting.pop(0)
             self._admit(one)
@@ -230,7 +231,7 @@ class Engine:
             if self.runner.waits or self.runner.v2:
                 self.runner.said[one.name] = [int(self.rng.integers(VOCABULARY))]  # sampled, and thrown away
             return
-        said = []
+        said: list[int] = []
         for guess in [*drafts, None]:
             said.append(following(tuple(one.tokens) + tuple(said)))
             if guess != said[-1]:

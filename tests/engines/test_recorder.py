@@ -3,7 +3,6 @@
 import json
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +34,11 @@ class Collected(list[Captured]):
 
 
 @pytest.fixture
-def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collected]:
+def collected(monkeypatch: pytest.MonkeyPatch) -> Collected:
     """Sequences are held here and reach no store."""
     found = Collected()
     monkeypatch.setattr(room.Recorder, "_keep", lambda self, one: found.append(one))
-    yield found
+    return found
 
 
 def recorded(tmp_path: Path, made: Any, asked: list[Asked], seed: int = 0, **how: bool) -> attach.Watch:
@@ -122,9 +121,7 @@ def _expected(asked: list[Asked]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def test_a_router_that_wrote_nothing_is_reported_and_has_no_decision(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_router_that_wrote_nothing_is_reported_and_has_no_decision(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The buffer still held the rows of the forward before."""
     asked = [Asked("a", [1, 2, 3], 2), Asked("b", [4, 5, 6], 2)]
     made = worker()
@@ -147,7 +144,6 @@ def test_a_router_that_wrote_nothing_is_reported_and_has_no_decision(
         warnings = store.sql("select warnings from runs").to_dicts()[0]["warnings"]
     assert found == [("tiny:a", 0, 4), ("tiny:a", 2, 4), ("tiny:a", 3, 4), ("tiny:b", 0, 4), ("tiny:b", 3, 4)]
     assert any(text.startswith("layer 2: in ") and "wrote nothing down" in text for text in json.loads(warnings))
-
 
 
 class _Commit(Sampled):

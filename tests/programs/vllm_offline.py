@@ -1,31 +1,49 @@
-"""A process that generates with vLLM's offline API, in an installation of its own: python -m vllm_offline PLAN.json
+"""A process that generates with vLLM's offline API, in an installation of its own: python -m vllm_offline PLAN.json...
 
-PLAN: {"model": folder, "engine": LLM's options, "params": [SamplingParams' options], "rounds": [[prompt ids, ...], ...], "out":
-file}; what was said is written there: [{"request", "prompt", "answer"}], a row for each answer.
+PLAN: {"model": folder, "store": file or null, "engine": LLM's options, "params": [SamplingParams' options], "rounds": [[prompt
+ids, ...], ...], "out": file}; what was said is written there: {"said": [{"request", "prompt", "answer"}, a row for each
+answer], "seconds": [of each round], "cpu": [likewise]}. One engine after another, in this process where
+VLLM_ENABLE_V1_MULTIPROCESSING=0.
 """
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 
 def main() -> None:
     """Do it; what moescope wrote is complete when this ends."""
-    plan: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    plans = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    for plan in plans:
+        _done(plan)
+
+
+def _done(plan: dict[str, Any]) -> None:
+    os.environ["MOESCOPE_VLLM_STORE"] = plan["store"] or ""
     from vllm import LLM, SamplingParams
 
     engine = LLM(model=plan["model"], **plan["engine"])
-    said = []
+    said, seconds, cpu = [], [], []
     for prompts in plan["rounds"]:
         params = [SamplingParams(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
+        began, spent = time.perf_counter(), time.process_time()
         found = engine.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
+        seconds.append(time.perf_counter() - began)
+        cpu.append(time.process_time() - spent)
         said += [
             {"request": one.request_id, "prompt": list(one.prompt_token_ids), "answer": list(answer.token_ids)}
             for one in found
             for answer in one.outputs
         ]
-    Path(plan["out"]).write_text(json.dumps(said))
+    Path(plan["out"]).write_text(json.dumps({"said": said, "seconds": seconds, "cpu": cpu}))
+    engine.llm_engine.engine_core.shutdown()
+    del engine
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
 
 
 if __name__ == "__main__":

@@ -18,14 +18,16 @@ from ...errors import MoescopeError
 from ...foreign import said
 from ...importers._core.words import Tokenizer
 from ...store.write.change import check_target
-from ..buffers import Buffers, Snapshot
+from ..buffers import Buffers
 from ..recorder import Engine, Recorder
 from ..step import Sampled, Step
 from .facts import Routed, model_of, refused, routers_of
 from .runners import batch_of, begun, taken
 
 _log = logging.getLogger("vllm.moescope")
-UNTRIED = "CUDA graphs, Triton kernels and tensor parallelism were never tried with this recorder: compare some requests with a trace"
+UNTRIED = (
+    "CUDA graphs, Triton kernels and tensor parallelism were never tried with this recorder: compare some requests with a trace"
+)
 
 
 class Watch:

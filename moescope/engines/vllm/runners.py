@@ -1,4 +1,5 @@
-"""What vLLM's model runners say of a step: V1 keeps its batch in `input_batch`, V2 in the state between forward and sampling."""
+"""What vLLM's model runners say of a step: V1 keeps its batch in `input_batch`, V2 in the state between forward and
+sampling."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -48,7 +48,7 @@ class Keeping(ABC):
     def new_sink(self) -> Sink:
         """One for a new run."""
 
-    def finish(self) -> None:
+    def finish(self) -> None:  # noqa: B027 (most have nothing left)
         """What is left to take at the end, on the thread."""
 
     def put(self, thing: Any) -> bool:

@@ -44,7 +44,11 @@ class Keeper(Keeping):
     def take(self, answer: Kept) -> None:
         """Store one answer."""
         if self.waiting:
-            return self.lose("the store failed a moment ago")
+            self.lose("the store failed a moment ago")
+        else:
+            self._store(answer)
+
+    def _store(self, answer: Kept) -> None:
         sink = self.opened()
         request = {} if answer.start is None else {"routed_experts_prompt_start": answer.start}
         self._number += 1
