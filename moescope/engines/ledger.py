@@ -36,26 +36,26 @@ class Open:
         self.last = 0  # end of the latest forward, which lies before `end` where a request is computed again
         self.drafts = 0  # at the end, which nobody has confirmed yet
         self.tail: int | None = None  # sampled, not forwarded
-        self.again = False
 
     def forwarded(self, start: int, ids: Array, experts: Array, weights: Array, drafts: int) -> tuple[int, int]:
-        """Take rows from place `start` on; gives how many were computed again, and how many guesses were dropped."""
+        """Take rows from place `start` on; gives how many were computed again, and how many guesses were dropped.
+
+        Where a place was forwarded before with the same token, all before it being the same, it is computed again; another
+        token means that what lies there, and all behind it, was guessed.
+        """
         stop, dropped = start + len(ids), 0
         self._grow(stop)
         if self.request.prompt is None:  # it came as embeddings: what stands in its place are no ids
             ids = np.where(np.arange(start, stop) < self.request.length, -1, ids)
-        if start < self.end and not self.again:
-            dropped = self.forget(start)
-        own, known = slice(start, stop), self.there[start:stop]
-        wrong = known & (self.ids[own] != ids)
-        if wrong.any():  # what was guessed behind it was computed under another past
-            dropped += self.forget(start + int(np.argmax(wrong)))
+        own = slice(start, stop)
+        wrong = self.there[own] & (self.ids[own] != ids)
+        if wrong.any():
+            dropped = self.forget(start + int(np.argmax(wrong)))
         new = ~self.there[own]
         self.ids[own] = ids
         self.experts[own][new], self.weights[own][new] = experts[new], weights[new]
         self.there[own] = True
         self.end, self.last, self.drafts, self.tail = max(self.end, stop), stop, drafts, None
-        self.again = self.again and stop < self.end
         return int((~new).sum()), dropped
 
     def taken(self, tokens: Sequence[int]) -> int:
@@ -119,13 +119,8 @@ class Ledger:
         """What a scheduler says; gives the sequences of requests that ended."""
         ended = [one for name in begun.ended if (one := self.end(name)) is not None]
         for request in begun.new:
-            if request.name in self._open:
-                self._open[request.name].again = True
-            else:
+            if request.name not in self._open:  # else it was put back, and comes again
                 self._open[request.name] = Open(request, len(self.silent), self._k, self._kind)
-        for name in begun.again:
-            if name in self._open:
-                self._open[name].again = True
         return ended
 
     def step(self, step: Step) -> None:

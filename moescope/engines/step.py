@@ -25,12 +25,10 @@ class Request:
 
 @dataclass
 class Begun:
-    """What a scheduler says before a forward: requests that ended, those that begin, and those that were put back
-    (preempted) and come again."""
+    """What a scheduler says before a forward: requests that ended, and those that begin, or come again."""
 
     ended: Sequence[str] = ()
     new: Sequence[Request] = ()
-    again: Sequence[str] = ()
 
 
 @dataclass

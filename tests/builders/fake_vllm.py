@@ -39,10 +39,16 @@ class Asked:
     computed: int = 0
     cached: int = 0  # at its beginning
     begun: bool = False
+    tail: bool = False  # nothing was forwarded since its last token was sampled
     seen: set[int] = field(default_factory=set)  # places that were forwarded and stayed
 
     def __post_init__(self) -> None:
         self.tokens = list(self.prompt)
+
+    @property
+    def told(self) -> list[int]:
+        """Tokens that a recorder can know: those forwarded, what was sampled behind them, the prompt."""
+        return self.tokens[: max(len(self.prompt), max(self.seen, default=-1) + 1 + self.tail)]
 
     @property
     def done(self) -> bool:
@@ -152,11 +158,12 @@ class Engine:
     """Drives a worker by chance until all requests are done."""
 
     def __init__(self, worker: Any, requests: list[Asked], seed: int, caching: bool = True, preempting: bool = True,
-                 guessing: bool = False) -> None:  # fmt: skip
+                 guessing: bool = False, aborting: bool = False) -> None:  # fmt: skip
         self.worker, self.runner, self.rng = worker, worker.model_runner, np.random.default_rng(seed)
         self.waiting, self.running = list(requests), list(requests[:0])
         self.ended: list[str] = []
         self.caching, self.preempting, self.guessing = caching, preempting, guessing
+        self.aborting = aborting
         self.truth = {one.name: one for one in requests}
 
     def run(self) -> None:
@@ -180,6 +187,8 @@ class Engine:
         if self.preempting and self.running and self.rng.random() < 0.15:
             one = self.running.pop(int(self.rng.integers(len(self.running))))
             self.waiting.insert(0, one)
+        if self.aborting and self.running and self.rng.random() < 0.2:
+            self.ended.append(self.running.pop(int(self.rng.integers(len(self.running)))).name)
 
     def _admit(self, one: Asked) -> None:
         blocks = (len(one.tokens) - 1) // BLOCK
@@ -201,7 +210,6 @@ class Engine:
                 guesses[one.name] = drafts
         output = SimpleNamespace(
             scheduled_new_reqs=[self._new(one) for one in new] + ([self._new(one) for one in again] if self.runner.v2 else []),
-            scheduled_cached_reqs=SimpleNamespace(resumed_req_ids=set() if self.runner.v2 else {one.name for one in again}),
             finished_req_ids=set(ended), scheduled_spec_decode_tokens=guesses, rows=rows,
             num_scheduled_tokens={name: len(tokens) for name, _, tokens in rows},
             total_num_scheduled_tokens=sum(len(tokens) for _, _, tokens in rows),
@@ -227,7 +235,8 @@ class Engine:
         fed = len(tokens) - len(drafts)
         one.computed = start + fed
         one.seen.update(range(start, one.computed))
-        if one.computed < len(one.tokens):
+        one.tail = one.computed >= len(one.tokens)
+        if not one.tail:
             if self.runner.waits or self.runner.v2:
                 self.runner.said[one.name] = [int(self.rng.integers(VOCABULARY))]  # sampled, and thrown away
             return

@@ -51,10 +51,16 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
+def wide() -> Any:
+    """For benchmarks: 8 layers of 32 experts, top-8."""
+    large = {"hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 4}
+    return transformers.OlmoeConfig(**_common(8) | large, intermediate_size=64, num_experts=32, num_experts_per_tok=8)
+
+
 def saved(name: str, folder: Path, seed: int = 0) -> Path:
-    """The folder of a model in float32, its weights large enough that routers disagree."""
+    """The folder of a model (or `wide`) in float32, its weights large enough that routers disagree."""
     torch.manual_seed(seed)
-    config = MODELS[name]()
+    config = wide() if name == "wide" else MODELS[name]()
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for key, value in model.named_parameters():

@@ -54,7 +54,7 @@ def is_true(one: Captured, asked: Asked) -> None:
     """Tokens, and every decision of every token that was forwarded for the request; none of any other."""
     assert one.tokens is not None
     assert one.weights is not None
-    assert (one.request, one.prompt, one.tokens.tolist()) == (asked.name, len(asked.prompt), asked.tokens)
+    assert (one.request, one.prompt, one.tokens.tolist()) == (asked.name, len(asked.prompt), asked.told)
     there = {one.start + int(n) for n in np.flatnonzero((one.experts >= 0).all(axis=(1, 2)))}
     assert there == asked.seen
     for place in there:
@@ -85,6 +85,36 @@ def test_every_token_has_the_decisions_of_its_own_past(how: dict[str, bool], tmp
         assert watch.recorder.ledger.names == []
         assert not watch.recorder.ledger.silent.any()
     assert tallies == {CACHED, TWICE} | ({REJECTED} if how["guessing"] else set())
+
+
+def test_requests_that_are_aborted_are_kept_as_far_as_they_were_forwarded(tmp_path: Path, collected: Collected) -> None:
+    """In the middle of a prompt, of an answer, and while they are computed again."""
+    aborted = 0
+    for seed in range(12):
+        collected.clear()
+        asked = requests(8, seed)
+        recorded(tmp_path, worker(waits=True), asked, seed, aborting=True)
+        aborted += sum(not one.done for one in asked)
+        assert sorted(str(one.request) for one in collected) == sorted(one.name for one in asked if one.seen)
+        for one in collected:
+            is_true(one, next(own for own in asked if own.name == one.request))
+    assert aborted > 20
+
+
+def test_guesses_are_told_from_what_is_forwarded_next(tmp_path: Path, collected: Collected) -> None:
+    """Where an engine does not say what was sampled, what is kept is a true part, and the latest guesses are left out."""
+    asked = requests(8, 0)
+    made = worker()
+    made.model_runner.sample_tokens = lambda grammar: None
+    recorded(tmp_path, made, asked, guessing=True)
+    assert len(collected) == 8
+    for one in collected:
+        own = next(own for own in asked if own.name == one.request)
+        assert one.tokens is not None
+        assert one.tokens.tolist() == own.tokens[: len(one.tokens)]
+        own.tokens, own.tail = own.tokens[: len(one.tokens)], False
+        own.seen = {place for place in own.seen if place < one.start + one.rows}
+        is_true(one, own)
 
 
 def test_a_run_is_whole_sound_and_says_what_it_lacks(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 PLAN: {"model": folder, "store": file or null, "engine": LLM's options, "params": [SamplingParams' options], "rounds": [[prompt
 ids, ...], ...], "out": file}; what was said is written there: {"said": [{"request", "prompt", "answer"}, a row for each
-answer], "seconds": [of each round], "cpu": [likewise]}. One engine after another, in this process where
-VLLM_ENABLE_V1_MULTIPROCESSING=0.
+answer], "seconds": [of each round], "cpu": [likewise]}. One engine after another, each in a process of its
+own.
 """
 
 import json
@@ -16,19 +16,22 @@ from typing import Any
 
 def main() -> None:
     """Do it; what moescope wrote is complete when this ends."""
-    plans = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    for plan in plans:
-        _done(plan)
+    import vllm  # once, for all
+
+    for name in sys.argv[1:]:
+        if (child := os.fork()) == 0:
+            _done(json.loads(Path(name).read_text()), vllm)
+            sys.exit(0)
+        if status := os.waitpid(child, 0)[1]:
+            sys.exit(f"the engine of {name} failed ({status})")
 
 
-def _done(plan: dict[str, Any]) -> None:
+def _done(plan: dict[str, Any], vllm: Any) -> None:
     os.environ["MOESCOPE_VLLM_STORE"] = plan["store"] or ""
-    from vllm import LLM, SamplingParams
-
-    engine = LLM(model=plan["model"], **plan["engine"])
+    engine = vllm.LLM(model=plan["model"], **plan["engine"])
     said, seconds, cpu = [], [], []
     for prompts in plan["rounds"]:
-        params = [SamplingParams(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
+        params = [vllm.SamplingParams(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
         began, spent = time.perf_counter(), time.process_time()
         found = engine.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         seconds.append(time.perf_counter() - began)
@@ -39,11 +42,6 @@ def _done(plan: dict[str, Any]) -> None:
             for answer in one.outputs
         ]
     Path(plan["out"]).write_text(json.dumps({"said": said, "seconds": seconds, "cpu": cpu}))
-    engine.llm_engine.engine_core.shutdown()
-    del engine
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    cleanup_dist_env_and_memory()
 
 
 if __name__ == "__main__":

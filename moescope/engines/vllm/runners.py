@@ -24,8 +24,7 @@ class Batch:
 
 def begun(output: Any) -> Begun:
     """What the scheduler says before a step."""
-    new = [_request(one) for one in output.scheduled_new_reqs]
-    return Begun(sorted(output.finished_req_ids), new, sorted(output.scheduled_cached_reqs.resumed_req_ids))
+    return Begun(sorted(output.finished_req_ids), [_request(one) for one in output.scheduled_new_reqs])
 
 
 def _request(new: Any) -> Request:
