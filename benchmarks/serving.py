@@ -1,8 +1,8 @@
 """python -m benchmarks.serving [--python FOLDER]: what the recorder inside vLLM costs, and whether it is right.
 
 vLLM's build for CPUs in an installation of its own (`make test-vllm` makes build/vllm), a small random OLMoE (8 layers of 32
-experts, top-8), the same prompts again and again: engines with the recorder and without it by turns. CPU seconds of a round (all
-threads, the recorder's own among them) to those without it; the control is engines without it among themselves.
+experts, top-8), the same prompts again and again: engines with the recorder and without it by turns. CPU seconds of a round (of
+all threads, the recorder's own among them) to those without it; the control is engines without it among themselves.
 Every decision is compared with Transformers' own. Writes benchmarks/serving.json, from which `make docs` fills the README.
 """
 

@@ -16,22 +16,22 @@ from typing import Any
 
 def main() -> None:
     """Do it; what moescope wrote is complete when this ends."""
-    import vllm  # once, for all
+    from vllm import LLM, SamplingParams  # once, for all
 
     for name in sys.argv[1:]:
         if (child := os.fork()) == 0:
-            _done(json.loads(Path(name).read_text()), vllm)
+            _done(json.loads(Path(name).read_text()), LLM, SamplingParams)
             sys.exit(0)
         if status := os.waitpid(child, 0)[1]:
             sys.exit(f"the engine of {name} failed ({status})")
 
 
-def _done(plan: dict[str, Any], vllm: Any) -> None:
+def _done(plan: dict[str, Any], llm: Any, sampling: Any) -> None:
     os.environ["MOESCOPE_VLLM_STORE"] = plan["store"] or ""
-    engine = vllm.LLM(model=plan["model"], **plan["engine"])
+    engine = llm(model=plan["model"], **plan["engine"])
     said, seconds, cpu = [], [], []
     for prompts in plan["rounds"]:
-        params = [vllm.SamplingParams(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
+        params = [sampling(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
         began, spent = time.perf_counter(), time.process_time()
         found = engine.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         seconds.append(time.perf_counter() - began)
