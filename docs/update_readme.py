@@ -228,9 +228,9 @@ def serving() -> str:
     cost, control = ("{:.2f} × [{:.2f} … {:.2f}]".format(*found[name]) for name in ("cost", "control"))
     return "\n".join([
         f"`python -m benchmarks.serving` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}):",
-        f"of {found['decisions']:,} decisions of a small random OLMoE, recorded inside the engine, {found['equal']:,} are those",
-        f"of a Transformers trace of the same tokens, weights within {found['weights']:.0e}. CPU time of a round with the",
-        f"recorder to one without it: {cost}; without it among themselves: {control}",
+        f"of {found['decisions']:,} decisions of a small random OLMoE, recorded inside the engine, {found['equal']:,} are",
+        f"those of a Transformers trace of the same tokens, weights within {found['weights']:.0e}. CPU time of a round with",
+        f"the recorder to one without it: {cost}; without it among themselves: {control}",
         f"({found['tokens']:,} tokens a round in {found['seconds']:.1f} CPU seconds, eager; median [engines' least … most]).",
     ])  # fmt: skip
 
