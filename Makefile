@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean
+.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -79,6 +79,9 @@ bench-peers: .venv/.test  ## the same model and inputs through other tools, inst
 megatron: .venv/.test  ## the tests of Megatron-Core's router on the package itself, installed into a folder of its own
 	$(PIP) --target build/megatron --upgrade --no-deps megatron-core==0.16.1
 	PYTHONPATH=build/megatron $(BIN)/pytest -q tests/contracts/systems/test_megatron_router.py
+
+test-vllm: .venv/.test  ## the recorder inside vLLM itself, its build for CPUs installed into a folder of its own (3 GB, some minutes)
+	MOESCOPE_VLLM=$${MOESCOPE_VLLM:-1} $(BIN)/pytest -q tests/engines
 
 specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.training.mixtral

@@ -217,6 +217,22 @@ def importers() -> str:
     return formats()
 
 
+def serving() -> str:
+    """What `python -m benchmarks.serving` found of the recorder inside vLLM."""
+    import json
+
+    found = json.loads((DEMO.parent / "benchmarks" / "serving.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    cost, control = ("{:.2f} × [{:.2f} … {:.2f}]".format(*found[name]) for name in ("cost", "control"))
+    return "\n".join([
+        f"`python -m benchmarks.serving` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}):",
+        f"of {found['decisions']:,} decisions of a small random OLMoE, recorded inside the engine, {found['equal']:,} are",
+        f"those of a Transformers trace of the same tokens, weights within {found['weights']:.0e}. CPU time of a round with",
+        f"the recorder to one without it: {cost}; without it among themselves: {control}",
+        f"({found['tokens']:,} tokens a round in {found['seconds']:.1f} CPU seconds, eager; median [engines' least … most]).",
+    ])  # fmt: skip
+
+
 LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "calibration": calibration,
     "engines": engines,
@@ -226,6 +242,7 @@ LIVE: dict[str, Callable[[], str]] = {  # checked by the tests
     "memory": memory,
     "pages": pages,
     "quantized": quantized,
+    "serving": serving,
     "systems": systems,
     "views": views,
 }

@@ -113,7 +113,7 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     data = random.choice(PICTURES if pictures else TEXTUAL)
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}
-    given |= {"first": "run.duckdb", "upstream": "http://127.0.0.1:9"}
+    given |= {"first": "run.duckdb", "upstream": "http://127.0.0.1:9", "engine": "vllm"}
     names = {
         "analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"],
         "families": ["mixtral"],

@@ -28,8 +28,9 @@ def head_of(model: Model, ordered: bool, run: Mapping[str, Any], kind: str) -> d
         "top_k": model.top_k, "shared_experts": model.shared, "score": model.score, "weight_on": "output",
         "decides_on": "token", "extra": {} if ordered else {"ranks": "unknown"},
     }  # fmt: skip
+    versions = {"moescope": __version__, "python": platform.python_version(), **run.get("versions", {})}
     own = {
-        "started": now(), "versions": {"moescope": __version__, "python": platform.python_version()},
+        "started": now(), "versions": versions,
         "host": f"{platform.system()} {platform.machine()}",
     }  # fmt: skip
     served = {

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Sink:
     ) -> None:
         self.store, self.name, self.kind, self.files, self.notes = store, name, kind, list(files), notes
         self.command = list(command)
+        self.origin = f"imported from {kind}; nothing could be proved"  # the run's first warning
+        self.facts: Mapping[str, Any] = {}  # columns of `runs` that are known besides
         self.tokenizer: Tokenizer | None = None
         self.labels: Labels | None = None
         self.writer: RunWriter | None = None
@@ -47,10 +49,10 @@ class Sink:
             one.experts = np.zeros((0, len(model.routed), model.top_k), np.int32)
         there = sound(one, model, self.notes)
         ordered = self._ordered(one, model)
+        self._facts(one, ordered)  # first of all, so that a run which is cut off says it too
         self._begin(model, ordered)
         if self.counted:
             raise InputError("counts and decisions do not go into one run: import them one by one")
-        self._facts(one)
         self._held.append(one)
         self._there.append(there)
         if sum(held.rows for held in self._held) * len(model.routed) >= _BATCH:
@@ -117,19 +119,21 @@ class Sink:
                 "some of these captures are in the order of their weights and some are not: import them one by one"
             )
 
-    def _facts(self, one: Captured) -> None:
+    def _facts(self, one: Captured, ordered: bool) -> None:
         held = self._held[0] if self._held else None
         if held is not None and (held.named != one.named or (held.weights is None) != (one.weights is None)):
             self._flush()
         if one.weights is None:
             self.notes.lack("weights", WITHOUT["weights"])
-        if not self.ordered:
+        if not ordered:
             self.notes.lack("ranks", WITHOUT["ranks"])
         if one.pieces is None and (one.tokens is None or bool((np.asarray(one.tokens) < 0).any())):
             self.notes.lack("ids", WITHOUT["ids"])
         if one.named:
             self.notes.lack("forwards", WITHOUT["forwards"])
         self.notes.lack("summaries", WITHOUT["summaries"])
+        if self.tokenizer is None and one.pieces is None:
+            self.notes.lack("text", WITHOUT["text"])
         if self.labels is not None:
             one.labels = {**one.labels, **self.labels.of(one.request, one.document, one.row)}
 
@@ -156,8 +160,6 @@ class Sink:
     def _texts(self, held: Sequence[Captured]) -> None:
         self._spelled([one for one in held if one.pieces is not None])
         if self.tokenizer is None:
-            if any(one.pieces is None for one in held):
-                self.notes.lack("text", WITHOUT["text"])
             return
         assert self.writer is not None
         for one in held:
@@ -185,8 +187,8 @@ class Sink:
 
     def _run(self) -> dict[str, Any]:
         return {
-            "name": self.name, "dataset": ", ".join(self.files)[:500], "warnings": [], "capture": self._capture(),
-            "command": self.command or sys.argv,
+            "name": self.name, "dataset": ", ".join(self.files)[:500], "warnings": self._warnings(),
+            "capture": self._capture(), "command": self.command or sys.argv, **self.facts,
         }  # fmt: skip
 
     def _capture(self) -> dict[str, Any]:
@@ -203,7 +205,7 @@ class Sink:
 
     def _warnings(self) -> list[str]:
         lacks = [f"not in this capture: {text}" for text in self.notes.lacks.values()]
-        return [f"imported from {self.kind}; nothing could be proved", *lacks, *self.notes.sentences()[len(lacks) :]]
+        return [self.origin, *lacks, *self.notes.sentences()[len(lacks) :]]
 
     def _nothing(self) -> str:
         left = f" ({self.notes.left_out[0]})" if self.notes.left_out else ""

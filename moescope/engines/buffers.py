@@ -1,0 +1,68 @@
+"""What routers return in one forward, in memory that does not move: a CUDA graph that was captured over it writes there at
+every replay."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+Array = np.ndarray[Any, Any]
+MISSING = -1
+
+
+@dataclass
+class Snapshot:
+    """A copy of some rows on the host, or on its way there."""
+
+    ids: torch.Tensor  # (routers, rows, k) int32, -1 where a router wrote nothing
+    weights: torch.Tensor  # (routers, rows, k) float32
+    beside: dict[str, torch.Tensor]  # what was copied with them
+    event: Any = None
+
+    def arrays(self) -> tuple[Array, Array, dict[str, Array]]:
+        """As NumPy arrays, once the copy is complete."""
+        if self.event is not None:
+            self.event.synchronize()
+        return self.ids.numpy(), self.weights.numpy(), {name: value.numpy() for name, value in self.beside.items()}
+
+
+class Buffers:
+    """Static buffers of all routers of a model for the longest batch.
+
+    They are poisoned before each forward: rows that a router did not write stay -1 and are no decision, whatever the forward
+    before it left.
+    """
+
+    def __init__(self, routers: int, rows: int, k: int, device: torch.device | str) -> None:
+        self.ids = torch.full((routers, rows, k), MISSING, dtype=torch.int32, device=device)
+        self.weights = torch.zeros((routers, rows, k), dtype=torch.float32, device=device)
+        self._rows, self._k = rows, k
+
+    def poison(self, rows: int) -> None:
+        """Forget the first `rows` rows."""
+        self.ids[:, :rows].fill_(MISSING)
+
+    def write(self, router: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
+        """What one router returned for the rows of a forward, (rows, k or more) each; what is beyond the buffer is left out."""
+        rows = min(ids.shape[0], self._rows)
+        self.ids[router, :rows].copy_(ids[:rows, : self._k])
+        self.weights[router, :rows].copy_(weights[:rows, : self._k])
+
+    def snapshot(self, rows: int, beside: dict[str, torch.Tensor]) -> Snapshot:
+        """The first `rows` rows, and other tensors of the same moment; on a GPU the copy runs behind the forward, and nobody
+        waits for it."""
+        parts = {"ids": self.ids[:, :rows], "weights": self.weights[:, :rows], **beside}
+        found = {name: _copied(value) for name, value in parts.items()}
+        event = None
+        if self.ids.is_cuda:
+            event = torch.cuda.Event()
+            event.record()
+        return Snapshot(found.pop("ids"), found.pop("weights"), found, event)
+
+
+def _copied(value: torch.Tensor) -> torch.Tensor:
+    if not value.is_cuda:
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    held = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    return held.copy_(value.detach(), non_blocking=True)

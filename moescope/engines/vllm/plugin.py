@@ -1,0 +1,46 @@
+"""The entry point `vllm.general_plugins`: off unless MOESCOPE_VLLM_STORE names a store.
+
+vLLM calls `register` in each of its processes, often more than once. Nothing of moescope is loaded before a model is.
+"""
+
+import functools
+import os
+from typing import Any
+
+STORE, NAME = "MOESCOPE_VLLM_STORE", "MOESCOPE_VLLM_NAME"
+
+
+def register() -> None:
+    """Have every worker of this process recorded, where the environment asks for it."""
+    if not os.environ.get(STORE):
+        return
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    inner = WorkerWrapperBase.init_device
+    if getattr(inner, "by_moescope", False):
+        return
+
+    @functools.wraps(inner)
+    def init_device(self: Any) -> Any:
+        found = inner(self)
+        _watch(self.worker)
+        return found
+
+    init_device.by_moescope = True  # type: ignore[attr-defined]
+    WorkerWrapperBase.init_device = init_device
+
+
+def _watch(worker: Any) -> None:
+    """Bind a worker as soon as its model is loaded, which is before graphs are captured."""
+    runner = worker.model_runner
+    load_model = runner.load_model
+
+    @functools.wraps(load_model)
+    def loaded(*args: Any, **kwargs: Any) -> Any:
+        found = load_model(*args, **kwargs)
+        from .attach import attached
+
+        attached(worker, os.environ[STORE], os.environ.get(NAME))
+        return found
+
+    runner.load_model = loaded
