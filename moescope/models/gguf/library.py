@@ -14,6 +14,7 @@ from ...foreign import one_line
 
 Array = np.ndarray[Any, Any]
 _TYPES = {0: np.float32, 1: np.float16, 26: np.int32}
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _NAME = 256  # where a tensor has its name
 
 
@@ -44,7 +45,7 @@ class Library:
         except (RuntimeError, OSError) as error:  # FileNotFoundError is one of these
             raise ModelError(f"llama-cpp-python cannot be used here ({one_line(str(error), 120)}): install it anew") from error
         self.api: Any = llama_cpp
-        self.said: deque[str] = deque(maxlen=8)  # errors that it logged
+        self.said: deque[str] = deque(maxlen=8)  # errors that it logged since somebody asked
         self._get, self._set, self._bytes, self._desc = (
             getattr(base, f"ggml_{name}") for name in ("backend_tensor_get", "backend_tensor_set", "nbytes", "op_desc")
         )
@@ -64,13 +65,14 @@ class Library:
         return version("llama-cpp-python")
 
     def _logged(self, level: int, text: bytes, _: Any) -> None:
-        if level in (2, 3, 4) and (line := text.decode("utf-8", "replace").strip()):
+        if level == _ERROR and (line := text.decode("utf-8", "replace").strip()):
             self.said.append(line)
 
     def why(self) -> str:
-        """The last thing that it complained of, in brackets behind a space; empty where it did not."""
-        last = next((line for line in reversed(self.said) if line), "")
-        return f" ({one_line(last, 160)})" if last else ""
+        """The first thing that it complained of, in brackets behind a space; empty where it did not."""
+        first = self.said[0] if self.said else ""
+        self.said.clear()
+        return f" ({one_line(first, 160)})" if first else ""
 
     def name(self, pointer: int) -> bytes:
         """Of a tensor. ModelError where tensors are not laid out as this was written for."""
