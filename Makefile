@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check fuzz mutants bench calibrate bench-peers megatron specimens docs browser clean
+.PHONY: setup demo test check fuzz mutants bench calibrate bench-peers megatron test-gguf specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -70,6 +70,12 @@ bench-peers: .venv/.test  ## the same model and inputs through other tools, inst
 megatron: .venv/.test  ## the tests of Megatron-Core's router on the package itself, installed into a folder of its own
 	$(PIP) --target build/megatron --upgrade --no-deps megatron-core==0.16.1
 	PYTHONPATH=build/megatron $(BIN)/pytest -q tests/contracts/systems/test_megatron_router.py
+
+test-gguf: .venv/.test  ## GGUF files run by llama.cpp, built from source into a folder of its own (some minutes)
+	test -d build/gguf/llama_cpp || CMAKE_ARGS="$(LLAMA)" $(PIP) --target build/gguf --no-deps llama-cpp-python==0.3.36 diskcache==5.6.3
+	MOESCOPE_GGUF=1 PYTHONPATH=build/gguf $(BIN)/pytest -q tests/models/test_gguf_llamacpp.py
+
+LLAMA := -DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF
 
 specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.training.mixtral

@@ -11,7 +11,7 @@ from gguf.quants import quantize
 
 EXPERTS, TOP_K, WIDTH, HEADS, VOCABULARY = 8, 2, 64, 4, 300
 PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-WORDS = ["▁the", "▁a", "▁cat", "▁dog", "▁sat", "▁on", "▁mat", "▁and", "▁ran", "ing", "ed", "er", "th", "he", "in", "an"]
+WORDS = ["▁", "▁the", "▁a", "▁cat", "▁dog", "▁sat", "▁on", "▁mat", "▁and", "▁ran", "ing", "ed", "er", "th", "he", "in", "an"]
 
 
 def model_of(family: str, seed: int = 0, **more: Any) -> Any:

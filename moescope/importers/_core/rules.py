@@ -27,8 +27,10 @@ def sound(one: Captured, model: Model, notes: Notes) -> Array | None:
     codes = np.empty(len(flat), np.uint8)
     missing = np.iinfo(ids.dtype).max if ids.dtype.kind == "u" else -1
     there = None
-    if _of_any_number(flat, model.experts, codes) if one.varies else scan(
-        flat, model.experts, missing if missing < 2**31 else -1, codes
+    if (
+        _of_any_number(flat, model.experts, codes)
+        if one.varies
+        else scan(flat, model.experts, missing if missing < 2**31 else -1, codes)
     ):
         codes = codes.reshape(ids.shape[:2])
         _faults(one, model, codes)

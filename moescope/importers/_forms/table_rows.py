@@ -53,7 +53,9 @@ def _read(con: duckdb.DuckDBPyConnection, source: str, where: str, ask: Ask) -> 
         roles = mapped(list(kinds), ask.options, where)
         roles.listed = kinds[roles.experts[0]].endswith("]")
         yield from (
-            _counts(con, source, where, roles, kinds, ask) if roles.counts else _decisions(con, source, where, roles, kinds, ask)
+            _counts(con, source, where, roles, kinds, ask)
+            if roles.counts
+            else _decisions(con, source, where, roles, kinds, ask)
         )
     except duckdb.Error as error:
         raise Fault(f"{where} cannot be read as a table ({one_line(str(error), 160)})") from error

@@ -95,7 +95,9 @@ class Engine(Own):
             asked.flash_attn_type = 0
         self._context = api.llama_init_from_model(self._model, asked)
         if not self._context:
-            raise ModelError(f"llama.cpp has no room for {tokens:,} tokens{self._library.why()}: ask for a smaller --max-length")
+            raise ModelError(
+                f"llama.cpp has no room for {tokens:,} tokens{self._library.why()}: ask for a smaller --max-length"
+            )
         self._held = (tokens, sequences)
 
     def run(self, pieces: Sequence[Piece], every: bool = False) -> Ran:

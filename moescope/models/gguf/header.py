@@ -83,10 +83,14 @@ def parts_of(path: Path) -> list[Path]:
     if found is None:
         return [path]
     if int(found[2]) != 1:
-        raise InputError(f"{path} is part {int(found[2])} of {int(found[3])}: name the first, {found[1]}-00001-of-{found[3]}.gguf")
+        raise InputError(
+            f"{path} is part {int(found[2])} of {int(found[3])}: name the first, {found[1]}-00001-of-{found[3]}.gguf"
+        )
     parts = [path.with_name(f"{found[1]}-{number:05}-of-{found[3]}.gguf") for number in range(1, int(found[3]) + 1)]
     if missing := next((part for part in parts if not part.is_file()), None):
-        raise ModelError(f"{path} is split into {len(parts)} files, and {missing.name} is missing: put all of them side by side")
+        raise ModelError(
+            f"{path} is split into {len(parts)} files, and {missing.name} is missing: put all of them side by side"
+        )
     return parts
 
 

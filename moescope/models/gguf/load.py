@@ -27,7 +27,9 @@ def load_gguf(name: str, path: Path, how: How) -> Loaded:
     header = read_header(path)
     library()
     gpu = how.device.type != "cpu" and bool(library().api.llama_supports_gpu_offload())
-    notes = [] if gpu or how.device.type == "cpu" else [f"{name} ran on the CPU: llama-cpp-python is built without a GPU's support"]
+    notes = (
+        [] if gpu or how.device.type == "cpu" else [f"{name} ran on the CPU: llama-cpp-python is built without a GPU's support"]
+    )
     engine = Engine(path, gpu, how.dtype == torch.float32, torch.get_num_threads)
     if engine.recurrent:
         raise ModelError(

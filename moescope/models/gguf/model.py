@@ -1,5 +1,7 @@
 """A GGUF as a module: ids in, logits out, a call of each routed layer's block on the way, so that a Tracer takes it like others."""
 
+import warnings
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +48,7 @@ class GGUFModel(nn.Module):
         self._engine = engine
         self._header = _Held(header, rules)
         self.blk = nn.ModuleDict({str(layer): _block(header, layer, rule) for layer, rule in rules.items()})
-        self.every = False  # whether logits of all places are wanted
+        self.all_logits = False  # whether those of every place are wanted, not of the last alone
         engine.edited, engine.watched = self._edited, self._watched
 
     def forward(
@@ -83,13 +85,23 @@ class GGUFModel(nn.Module):
                 break
         return ids
 
+    def asked(self, predictions: bool, activations: Sequence[str]) -> None:
+        """What a trace wants beside the routers' decisions. InputError for what stays in llama.cpp."""
+        if activations:
+            raise InputError(
+                f"{activations[0]} is summed up of what experts compute, and that of a GGUF stays in llama.cpp: leave --measure out"
+            )
+        self.all_logits = predictions
+
     def get_input_embeddings(self) -> Any:
         """How many ids there are."""
         return SimpleNamespace(num_embeddings=self._engine.size)
 
     def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """The file's own tensors, by its names; quantized ones as bytes."""
-        return {name: torch.from_numpy(np.asarray(data)) for name, data in self._header.header.tensors.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            return {name: torch.from_numpy(np.asarray(data)) for name, data in self._header.header.tensors.items()}
 
     def described(self) -> dict[str, Any]:
         """Columns of `models` that cannot be told from modules."""
@@ -98,7 +110,12 @@ class GGUFModel(nn.Module):
         said = ", ".join(f"{kind} {n / header.parameters:.0%} of parameters" for kind, n in sorted(packed.items()))
         widest = max((n, kind) for kind, n in header.kinds.items())[1]
         code = f"llama.cpp by llama-cpp-python {self._engine.version}"
-        return {"parameters": header.parameters, "dtype": widest, "quantization": f"GGUF: {said}" if said else None, "code": code}
+        return {
+            "parameters": header.parameters,
+            "dtype": widest,
+            "quantization": f"GGUF: {said}" if said else None,
+            "code": code,
+        }
 
     def _pieces(self, ids: Tensor, mask: Tensor | None, past: Cache | None) -> tuple[list[Piece], Array]:
         """What is real of each row, and where it is (B, S)."""
@@ -127,12 +144,12 @@ class GGUFModel(nn.Module):
             if fresh and not kept and not together:
                 engine.forget(len(group[0].tokens), 1)
                 group = [Piece(0, 0, group[0].tokens)]
-            found.append(engine.run(group, self.every))
+            found.append(engine.run(group, self.all_logits))
         layers = {
             layer: {name: np.concatenate([ran.layers[layer][name] for ran in found]) for name in first}
             for layer, first in found[0].layers.items()
         }
-        if self.every:
+        if self.all_logits:
             every = np.concatenate([ran.all for ran in found if ran.all is not None])
             return layers, every, every
         last = np.zeros((len(pieces), engine.size), np.float32)
@@ -205,7 +222,9 @@ def _block(header: Header, layer: int, rule: Rule) -> EngineBlock:
     shared = header.fact("expert_shared_count")
     beside = any(f"blk.{layer}.ffn_{part}_shexp.weight" in header.tensors for part in ("gate", "up"))
     data = header.tensors.get(f"blk.{layer}.ffn_gate_inp.weight")
-    weight = torch.from_numpy(np.array(data, np.float32)) if data is not None and data.dtype in (np.float32, np.float16) else None
+    weight = (
+        torch.from_numpy(np.array(data, np.float32)) if data is not None and data.dtype in (np.float32, np.float16) else None
+    )
     return EngineBlock(
         int(header.fact("expert_count")), int(header.fact("expert_used_count")), rule.score, rule.said(),
         (shared if isinstance(shared, int) and shared > 0 else 1) if beside else 0, weight,
