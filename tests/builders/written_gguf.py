@@ -22,11 +22,12 @@ def model_of(family: str, seed: int = 0, **more: Any) -> Any:
         "tie_word_embeddings": False,
     }  # fmt: skip
     own: dict[str, dict[str, Any]] = {
-        "olmoe": {"num_experts": EXPERTS, "intermediate_size": 32, "norm_topk_prob": False, "num_key_value_heads": HEADS},
+        "olmoe": {"num_experts": EXPERTS, "intermediate_size": 32, "norm_topk_prob": False,
+                  "num_key_value_heads": HEADS},
         "mixtral": {"num_local_experts": EXPERTS, "intermediate_size": 32},
         "qwen3_moe": {
-            "num_experts": EXPERTS, "moe_intermediate_size": 32, "intermediate_size": 96, "head_dim": 16, "num_hidden_layers": 3,
-            "norm_topk_prob": True,
+            "num_experts": EXPERTS, "moe_intermediate_size": 32, "intermediate_size": 96, "head_dim": 16,
+            "num_hidden_layers": 3, "norm_topk_prob": True,
         },
         "qwen2_moe": {
             "num_experts": EXPERTS, "moe_intermediate_size": 32, "intermediate_size": 96, "norm_topk_prob": False,

@@ -188,7 +188,8 @@ def test_tables_that_cannot_be(name: str, tmp_path: Path) -> None:
 
 
 OF_ANY_NUMBER = [  # sequence, position, layer, experts with their weights
-    ("a", 0, 1, [(3, 0.75), (1, 0.25)]), ("a", 0, 3, [(2, 1.0)]), ("a", 1, 1, [(0, 1.0)]), ("a", 1, 3, [(1, 0.5), (3, 0.25), (0, 0.125)]),
+    ("a", 0, 1, [(3, 0.75), (1, 0.25)]), ("a", 0, 3, [(2, 1.0)]), ("a", 1, 1, [(0, 1.0)]),
+    ("a", 1, 3, [(1, 0.5), (3, 0.25), (0, 0.125)]),
     ("b", 0, 1, [(2, 0.625), (1, 0.375)]), ("b", 0, 3, [(3, 1.0)]),
 ]  # fmt: skip
 
@@ -223,15 +224,17 @@ def test_decisions_of_any_number_of_experts(make: Callable[[bool], pd.DataFrame]
     assert [text for text in done.warnings if "1 to 3 experts" in text]
     with moescope.open(store) as opened:
         found = opened.rows(
-            "select regexp_extract(s.document, ':(.*)', 1), position, layer, rank, slot, expert, weight from assignments "
-            "join tokens t using (token, run) join sequences s on s.sequence = t.sequence join routers using (router, run) order by all"
+            "select regexp_extract(s.document, ':(.*)', 1), position, layer, rank, slot, expert, weight from "
+            "assignments join tokens t using (token, run) join sequences s on s.sequence = t.sequence join routers using "
+            "(router, run) order by all"
         )
         assert found == [
             (s, p, layer, i, i, e, w if weights else None) for s, p, layer, c in OF_ANY_NUMBER for i, (e, w) in enumerate(c)
         ]  # fmt: skip
         assert opened.rows("select distinct top_k from routers") == [(None,)]
         assert opened.rows("select sum(assignments), sum(first) from load_rollup") == [(10, 6)]
-        assert opened.rows("select layer, n from (select router, count(*) as n from decisions group by all) join routers using (router) "
+        assert opened.rows("select layer, n from (select router, count(*) as n from decisions group by all) join routers using "
+                           "(router) "
                            "order by all") == [(1, 3), (3, 3)]  # fmt: skip
         assert [one for one in verify(opened) if one.broken] == []
 
@@ -245,7 +248,9 @@ WRONG_CELLS = {
     "an expert below 0": lambda: listed().assign(expert=[[-1, 2]] * len(listed())),
     "fewer weights than experts": lambda: listed().assign(weight=[[0.5]] * len(listed())),
     "a rank twice": lambda: long().drop(columns="weight").assign(rank=0),
-    "ranks against the weights": lambda: long().assign(rank=[n % 2 for n in range(len(long()))], weight=[0.1, 0.9] * (len(long()) // 2)),
+    "ranks against the weights": lambda: long().assign(
+        rank=[n % 2 for n in range(len(long()))], weight=[0.1, 0.9] * (len(long()) // 2)
+    ),
     "weights that are none": lambda: long().assign(weight=float("inf")),
     "logits for weights": lambda: long().assign(weight=[-1.5, -2.5] * (len(long()) // 2)),
     "every row twice": lambda: pd.concat([long(), long()]),

@@ -2,6 +2,7 @@
 
 import random
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_no_gguf(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         assert is_gguf(tmp_path / name)
         assert "is no GGUF file" in _said(tmp_path / name)
-    assert not is_gguf(tmp_path) and not is_gguf(tmp_path / "nothing.gguf")
+    assert not is_gguf(tmp_path)
+    assert not is_gguf(tmp_path / "nothing.gguf")
 
 
 def test_cut_anywhere(tmp_path: Path, written: Path) -> None:
@@ -93,7 +95,8 @@ SIZES = {
     "an unknown kind": _field(77, b""),
     "a version": b"GGUF" + struct.pack("<IQQ", 99, 0, 0) + b"\0" * 64,
     "dimensions": b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<I", 2**31) + b"\0" * 64,
-    "offsets": b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q", 1) + b"t" + struct.pack("<IQIQ", 1, 2**40, 0, 2**62) + b"\0" * 64,
+    "offsets": b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + struct.pack("<Q", 1) + b"t"
+    + struct.pack("<IQIQ", 1, 2**40, 0, 2**62) + b"\0" * 64,
 }  # fmt: skip
 
 
@@ -106,15 +109,18 @@ def test_sizes_are_not_believed(case: str, tmp_path: Path) -> None:
 
 def test_noise_in_the_header_is_one_sentence(tmp_path: Path, written: Path) -> None:
     whole, path, noise = written.read_bytes(), tmp_path / "noise.gguf", random.Random(1)
+    said: list[str] = []
     for _ in range(30):
         data = bytearray(whole)
         for _ in range(4):
             data[noise.randrange(4, 9000)] = noise.randrange(256)
         path.write_bytes(data)
-        try:
+        said.append("")
+        with suppress(ModelError, InputError):
             read_header(path)
-        except (ModelError, InputError) as error:
-            assert "\n" not in str(error)
+            continue
+        said[-1] = _said(path)
+    assert any(said)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,20 @@ ROWS = (
     "join sequence_labels l on l.sequence = s.sequence where a.run = {} order by all"
 )
 
+_OF_TOKENS = "join tokens using (token) join sequences s using (sequence)"
+NUMBERS = (
+    f"select entropy, margin, log_sum_exp from decisions {_OF_TOKENS} join routers r using (router) where r.run = {{}} "
+    "order by source_row, position, layer"
+)
+LOGITS = (
+    f"select unnest(logits) from logits l {_OF_TOKENS} join routers r using (router) where l.run = {{}} "
+    "order by source_row, position, layer, generate_subscripts(logits, 1)"
+)
+PREDICTED = (
+    f"select source_row, position, label from token_labels {_OF_TOKENS} where kind = 'predicted_id' and tokens.run = {{}} "
+    "order by all"
+)
+
 
 def data(count: int = 12, longest: int = 40) -> Dataset:
     rng = np.random.default_rng(0)
@@ -98,21 +112,20 @@ def test_entropies_logits_and_predictions(tmp_path: Path) -> None:
     for m in (model, load(path, dtype="float32", device="cpu")):
         trace(m, data(), store, logits=1.0, predictions=True)
     with moescope.open(store) as opened:
-        numbers = [np.array(opened.rows(
-            "select entropy, margin, log_sum_exp from decisions join tokens using (token) join sequences s using (sequence) join "
-            f"routers r using (router) where r.run = {run} order by source_row, position, layer")) for run in (0, 1)]  # fmt: skip
+        numbers = [np.array(opened.rows(NUMBERS.format(run))) for run in (0, 1)]
         np.testing.assert_allclose(*numbers, atol=2e-6)
-        logits = [np.array(opened.rows(
-            "select unnest(logits) from logits l join tokens using (token) join sequences using (sequence) join routers r using "
-            f"(router) where l.run = {run} order by source_row, position, layer, generate_subscripts(logits, 1)")) for run in (0, 1)]  # fmt: skip
+        logits = [np.array(opened.rows(LOGITS.format(run))) for run in (0, 1)]
         np.testing.assert_allclose(*logits, atol=1e-5)
-        said = [opened.rows(
-            "select source_row, position, label from token_labels join tokens using (token) join sequences using (sequence) where "
-            f"kind = 'predicted_id' and run = {run} order by all".replace("run =", "tokens.run =")) for run in (0, 1)]  # fmt: skip
-        assert len(said[0]) == sum(len(one.input_ids) for one in data().examples) and said[0] == said[1]
+        said = [opened.rows(PREDICTED.format(run)) for run in (0, 1)]
+        assert len(said[0]) == sum(len(one.input_ids) for one in data().examples)
+        assert said[0] == said[1]
         (proof,) = opened.rows("select proof[1] from runs where run = 1")[0]
-        assert '"identical":true' in proof and '"note":""' in proof
-        assert opened.rows("select name, layer, contract, kind, experts, top_k, shared_experts, score from routers where run = 1") == [
+        assert '"identical":true' in proof
+        assert '"note":""' in proof
+        routers = opened.rows(
+            "select name, layer, contract, kind, experts, top_k, shared_experts, score from routers where run = 1"
+        )
+        assert routers == [
             (f"blk.{layer}.ffn_gate_inp", layer, "engine_block", "token_choice", 8, 2, 1, "sigmoid") for layer in (1, 2)
         ]  # fmt: skip
         assert opened.rows("select dtype, quantization, parameters from models where model = 1") == [
@@ -132,8 +145,11 @@ def test_what_quantization_does_to_routing(tmp_path: Path) -> None:
             figures = answer.frames["figures"]
             changed.append(float(figures[(figures["name"] == "set changed") & (figures["subset"] == "")]["value"].mean()))
         said = opened.rows("select quantization from models order by model")
-    assert changed[0] == 0.0 and changed[0] < changed[1] < changed[2]
-    assert said[1] == (None,) and "Q8_0" in said[2][0] and "Q4_0" in said[3][0]
+    assert changed[0] == 0.0
+    assert changed[0] < changed[1] < changed[2]
+    assert said[1] == (None,)
+    assert "Q8_0" in said[2][0]
+    assert "Q4_0" in said[3][0]
 
 
 def test_a_trace_that_was_cut_off_goes_on(tmp_path: Path) -> None:
@@ -166,12 +182,10 @@ def test_text_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     )
     with moescope.open(store) as opened:
         texts = opened.rows(
-            "select s.domain, string_agg(v.text, '|' order by position) filter (not generated), count(*) filter (generated) from "
-            "tokens t join vocab v using (vocab_id) join sequences s using (sequence) group by all order by all desc"
+            "select s.domain, string_agg(v.text, '' order by position) filter (not generated), count(*) filter "
+            "(generated) from tokens t join vocab v using (vocab_id) join sequences s using (sequence) group by all order by all desc"
         )
-        assert texts == [
-            ("pets", "<s>| |th|e| |c|a|t| |s|a|t", 1), ("law", "<s>| |a| |d|o|g| |r|an| |<0xC3>|<0xA9>", 1),
-        ]  # fmt: skip
+        assert texts == [("pets", "<s> the cat sat", 1), ("law", "<s> a dog ran <0xC3><0xA9>", 1)]
         assert opened.rows("select distinct special, vocab_id from tokens where special") == [(True, 1)]
 
 
@@ -204,7 +218,8 @@ def test_decisions_are_executed_as_they_are_written(tmp_path: Path) -> None:
         top = scores.topk(2, -1)
     assert torch.equal(seen[0].experts, (top.indices + 1) % 8)
     own = scores.gather(-1, seen[0].experts)  # weights of the experts that were decided, halved
-    assert seen[0].weights.sum(-1).allclose(torch.full((20,), 0.5)) and not torch.allclose(own, seen[0].weights)
+    assert seen[0].weights.sum(-1).allclose(torch.full((20,), 0.5))
+    assert not torch.allclose(own, seen[0].weights)
 
 
 def test_bad_calls(tmp_path: Path) -> None:
@@ -219,7 +234,7 @@ def test_bad_calls(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is padding"):
         loaded.model(ids, attention_mask=torch.zeros_like(ids))
     with (
-        pytest.raises(InputError, match="stays in llama.cpp"),
+        pytest.raises(InputError, match=r"stays in llama\.cpp"),
         Tracer(loaded.model, tmp_path / "x.duckdb", activations=["importance"]),
     ):
         pass

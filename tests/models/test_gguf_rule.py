@@ -79,7 +79,7 @@ WRONG = {
     "not normalized": (lambda s: s | {"rule": Rule("softmax", False)}, "weights are up to"),
     "another scale": (lambda s: s | {"weights": s["weights"] * 1.01}, "weights are up to"),
     "a bias that nobody knows": (lambda s: s | {"experts": (s["experts"] + 1) % 8}, "other experts ran"),
-    "rows moved by one": (lambda s: s | {"experts": np.roll(s["experts"], 1, 0), "weights": np.roll(s["weights"], 1, 0)}, "other experts"),
+    "rows moved by one": (lambda s: s | {n: np.roll(s[n], 1, 0) for n in ("experts", "weights")}, "other experts"),
     "twice": (lambda s: s | {"experts": s["experts"][:, [0, 0]]}, "ran twice"),
     "beyond": (lambda s: s | {"experts": s["experts"] + 8}, "and there are 8"),
     "no number": (lambda s: s | {"logits": s["logits"] * np.nan}, "not finite"),

@@ -117,15 +117,15 @@ def _decisions(
     bad, layers, most, least, widest, no_weight = con.execute(asked.summary()).fetchall()[0]
     if bad:
         raise Fault(
-            f"{where}: {bad:,} rows have no whole number (from 0 on) for layer, position, rank or expert, other numbers of weights "
-            "than experts, or no sequence; correct them"
+            f"{where}: {bad:,} rows have no whole number (from 0 on) for layer, position, rank or expert, other numbers of "
+            "weights than experts, or no sequence; correct them"
         )
     _seen_model(ask, where, layers or [], -1 if most is None else int(most) + 1, widest)
     assert ask.model is not None
     if least != widest:
         ask.notes.say(
-            f"decisions have {least} to {widest} experts: places that are left are null, and routers.top_k is null; if rows were "
-            "lost, this is wrong"
+            f"decisions have {least} to {widest} experts: places that are left are null, and routers.top_k is null; if rows "
+            "were lost, this is wrong"
         )
         ask.model = replace(ask.model, varies=True)
     weighed = bool(roles.weights) and no_weight == 0
@@ -212,8 +212,8 @@ def _ranks_fit(experts: Array, weights: Array, said: str) -> None:
     wrong = (np.diff(np.where(experts < 0, -np.inf, weights), axis=-1) > 1e-6).any(-1)
     if wrong.any():
         raise Fault(
-            f"{said}: rank says another order than weight in {int(wrong.sum()):,} decisions (rank 0 is the largest weight); if it "
-            "is the router's own order, say -p slot=COLUMN and leave rank out"
+            f"{said}: rank says another order than weight in {int(wrong.sum()):,} decisions (rank 0 is the largest weight); if "
+            "it is the router's own order, say -p slot=COLUMN and leave rank out"
         )
 
 

@@ -30,14 +30,14 @@ def _none(value: str, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Query:
-    """`sql`: rows (run, s, p, l, e, w, t, x, g, g0, ...) in the order of the file, with `o` of assignments, and `bad`: whether a
-    cell is none of what it should be. `each`: a row is a decision, `e` and `w` are lists; else it is an assignment."""
+    """`sql`: rows (run, s, p, l, e, w, t, x, g, g0, ...) in the order of the file, with `o` of assignments, and `bad`: whether
+    a cell is none of what it should be. `each`: a row is a decision, `e` and `w` are lists; else it is an assignment."""
 
     sql: str
     each: bool
 
     def summary(self) -> str:
-        """One row: bad rows, layers, the largest expert, the fewest and most experts of a decision, assignments without weight."""
+        """One row: bad rows, layers, largest expert, fewest and most experts of a decision, assignments without weight."""
         bad = "count(*) filter (bad or p is null or l is null or p < 0 or l < 0 or run is null or s is null or {})"
         layers = "list_sort(list(distinct l))"
         if self.each:

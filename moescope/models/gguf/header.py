@@ -1,4 +1,4 @@
-"""What a GGUF file says before anything is loaded: its architecture, its experts, its tensors; nothing is believed unchecked."""
+"""What a GGUF file says before anything is loaded: its architecture, experts, tensors; nothing is believed unchecked."""
 
 import re
 from dataclasses import dataclass, field
@@ -123,8 +123,18 @@ def _value(one: Any) -> Any:
         return None
     if one.types[0].name == "STRING":
         return bytes(one.parts[-1]).decode("utf-8", "replace")
-    value = one.parts[one.data[0]].tolist()[0]
-    return value
+    return one.parts[one.data[0]].tolist()[0]
+
+
+def _behind_texts(data: Any, offset: int, count: int) -> int:
+    """Where a list of texts ends."""
+    if count * 8 > len(data):
+        raise ValueError(f"a list of {count:,} texts")
+    for _ in range(count):
+        offset += 8 + int.from_bytes(bytes(data[offset : offset + 8]), "little")
+        if offset > len(data):
+            raise ValueError(f"a list of {count:,} texts ends behind the file")
+    return offset
 
 
 def _reader(path: Path) -> Any:
@@ -154,13 +164,7 @@ def _reader(path: Path) -> Any:
                 size = count * np.dtype(self.gguf_scalar_to_np[kind]).itemsize
                 self._get(offset, np.uint8, size)
                 return offset + size
-            if count * 8 > len(self.data):
-                raise ValueError(f"a list of {count:,} texts")
-            for _ in range(count):
-                offset += 8 + int.from_bytes(bytes(self.data[offset : offset + 8]), "little")
-                if offset > len(self.data):
-                    raise ValueError(f"a list of {count:,} texts ends behind the file")
-            return offset
+            return _behind_texts(self.data, offset, count)
 
         def _build_fields(self, offs: int, count: int) -> int:
             if int(count) > _MOST_KEYS or int(self.fields["GGUF.tensor_count"].parts[-1][0]) > _MOST_TENSORS:

@@ -1,4 +1,4 @@
-"""What the routers of a loaded GGUF do, learnt from one evaluation of a few tokens; refused where it does not follow from logits."""
+"""What the routers of a loaded GGUF do, learnt from a few tokens; refused where it does not follow from their logits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,8 +22,8 @@ def learn(engine: Engine, header: Header) -> dict[int, Rule]:
     found = {layer: _rule(header, layer, heard[layer]) for layer in ran.layers if _whole(header, layer, ran.layers[layer])}
     if missing := sorted(set(header.routed) - found.keys()):
         raise ModelError(
-            f"llama.cpp evaluated no router in layer {missing[0]} of {header.path} ({header.architecture}), which has one: this "
-            "architecture is not read"
+            f"llama.cpp evaluated no router in layer {missing[0]} of {header.path} ({header.architecture}), which has one: "
+            "this architecture is not read"
         )
     for layer, rule in found.items():
         check(header, layer, rule, ran.layers[layer])

@@ -39,8 +39,8 @@ class Library:
             base = extensions.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
         except ImportError as error:
             raise ModelError(
-                "running a GGUF takes llama-cpp-python, which is not here; install it: pip install 'moescope[gguf]' (it is built "
-                "from source in some minutes, which takes a C++ compiler)"
+                "running a GGUF takes llama-cpp-python, which is not here; install it: pip install 'moescope[gguf]' (it is "
+                "built from source in some minutes, which takes a C++ compiler)"
             ) from error
         except (RuntimeError, OSError) as error:  # FileNotFoundError is one of these
             raise ModelError(f"llama-cpp-python cannot be used here ({one_line(str(error), 120)}): install it anew") from error

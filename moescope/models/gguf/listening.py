@@ -1,4 +1,4 @@
-"""What llama.cpp tells while it evaluates its graph: every node by its name, before (is it wanted?) and behind its computation."""
+"""What llama.cpp tells while it evaluates its graph: every node by its name, before (is it wanted?) and when it is done."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

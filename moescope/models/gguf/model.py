@@ -1,4 +1,4 @@
-"""A GGUF as a module: ids in, logits out, a call of each routed layer's block on the way, so that a Tracer takes it like others."""
+"""A GGUF as a module: ids in, logits out, a call of each routed layer's block on the way: a Tracer takes it like others."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Cache:
 
 
 class GGUFModel(nn.Module):
-    """`blk.<layer>`: its routed layers. Of the weights only the routers' own matrices are at hand, the others are llama.cpp's."""
+    """`blk.<layer>`: its routed layers. Of the weights only the routers' matrices are at hand, the others are llama.cpp's."""
 
     def __init__(self, engine: Engine, header: Header, rules: dict[int, Rule]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class GGUFModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values: Cache | None = None,
         use_cache: bool = False, room: int = 0,
     ) -> SimpleNamespace:  # fmt: skip
-        """Evaluate (B, S) ids; with `past_key_values` behind what was fed before. `room`: tokens of each row that follow later."""
+        """Evaluate (B, S) ids; with `past_key_values` behind what was fed before. `room`: tokens of each row that follow."""
         pieces, real = self._pieces(input_ids, attention_mask, past_key_values)
         if not any(len(piece.tokens) for piece in pieces):
             raise InputError("every token is padding: there is nothing to evaluate")
@@ -89,7 +89,8 @@ class GGUFModel(nn.Module):
         """What a trace wants beside the routers' decisions. InputError for what stays in llama.cpp."""
         if activations:
             raise InputError(
-                f"{activations[0]} is summed up of what experts compute, and that of a GGUF stays in llama.cpp: leave --measure out"
+                f"{activations[0]} is summed up of what experts compute, and that of a GGUF stays in llama.cpp: leave "
+                "--measure out"
             )
         self.all_logits = predictions
 
@@ -135,10 +136,8 @@ class GGUFModel(nn.Module):
         together = fits(pieces)
         if fresh and (kept or together):
             engine.forget(sum(lengths) + room * len(pieces), len(pieces))
-        if together:
-            groups = [[piece for piece in pieces if piece.tokens]]
-        else:
-            groups = [[piece] for piece in pieces if piece.tokens]
+        full = [piece for piece in pieces if piece.tokens]
+        groups = [full] if together else [[piece] for piece in full]
         found = []
         for group in groups:
             if fresh and not kept and not together:
@@ -211,7 +210,8 @@ def _config(engine: Engine, header: Header) -> Config:
     ends = [i for i in range(engine.size) if api.llama_vocab_is_eog(vocab, i)]
     pad, first = int(api.llama_vocab_pad(vocab)), int(api.llama_vocab_bos(vocab))
     return Config(
-        model_type=header.architecture, vocab_size=engine.size, max_position_embeddings=int(header.fact("context_length", 0) or 0),
+        model_type=header.architecture, vocab_size=engine.size,
+        max_position_embeddings=int(header.fact("context_length", 0) or 0),
         num_hidden_layers=int(header.fact("block_count", 0) or 0), is_encoder_decoder=False, eos_token_id=ends,
         pad_token_id=pad if pad >= 0 else (ends[0] if ends else None), bos_token_id=first if first >= 0 else None,
         facts=header.facts,
