@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm
+.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm test-gguf
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -82,6 +82,11 @@ megatron: .venv/.test  ## the tests of Megatron-Core's router on the package its
 
 test-vllm: .venv/.test  ## the recorder inside vLLM itself, its build for CPUs installed into a folder of its own (3 GB, some minutes)
 	MOESCOPE_VLLM=$${MOESCOPE_VLLM:-1} $(BIN)/pytest -q tests/engines
+test-gguf: .venv/.test  ## GGUF files run by llama.cpp, built from source into a folder of its own (some minutes)
+	test -d build/gguf/llama_cpp || CMAKE_ARGS="$(LLAMA)" $(PIP) --target build/gguf --no-deps llama-cpp-python==0.3.36 diskcache==5.6.3
+	MOESCOPE_GGUF=1 PYTHONPATH=build/gguf $(BIN)/pytest -q tests/models/test_gguf_llamacpp.py
+
+LLAMA := -DGGML_NATIVE=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF
 
 specimens: .venv/.test  ## train the shipped models again
 	$(BIN)/python -m specimens.training.mixtral

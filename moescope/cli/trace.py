@@ -97,9 +97,9 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
 def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any, quiet: bool) -> int:
     import torch
 
+    from ..models.describe import parameters
     from ..models.loading import load
     from ..tracer import Options, check_plan, trace
-    from ..weights import size, weights
 
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned}, batch_tokens=options["batch_tokens"])
@@ -123,7 +123,7 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     options["generate"] = options["generate"] or 0
     threads = options.pop("threads")
     loaded = load(model, **how)
-    if threads or sum(size(w) for _, w in weights(loaded.model)) < 100_000_000:
+    if threads or parameters(loaded.model) < 100_000_000:
         torch.set_num_threads(threads or 1)
     return trace(
         loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options

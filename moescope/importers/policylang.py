@@ -7,23 +7,29 @@ model's weights are (norm_topk_prob).
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 
 from ..errors import InputError
 from ..foreign import one_line
+from ..store.schema import quote
 from ._core.ask import Ask, Item
 from ._core.captured import Captured, Fault
 from ._core.model import Model
-from ._core.reading import Head
+from ._core.reading import Head, opened
+from ._forms.table_source import database
 from ._forms.tables import Rows, stacked, stretches
 
 OPTIONS: dict[str, str] = {}
 _PARQUET = {"prompt_id": "p", "token_idx": "t", "layer_idx": "l", "selected_experts": "e", "router_scores": "s",
             "token_id": "ti", "phase": "ph", "domain_tag": "dm"}  # fmt: skip
-_BLOCK = 8 << 20
+_WHOLE = ("p", "t", "l", "ti", "e")
+_JSON = {**dict.fromkeys(("p", "t", "l", "ti"), "DOUBLE"), "ph": "VARCHAR", "dm": "VARCHAR", "e": "DOUBLE[]", "s": "FLOAT[]"}
+_BLOCK = 8 << 20  # bytes that a batch is told as
 
 
 def accepts(head: Head) -> bool:
@@ -71,32 +77,41 @@ def _parquet(path: Path, ask: Ask) -> Iterator[dict[str, Any]]:
 
 
 def _json(path: Path, ask: Ask) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    from pyarrow import json as arrow
-
-    with path.open("rb") as file:
+    """Lines behind the header, by DuckDB, which reads lists of numbers twice as fast as Arrow does."""
+    with opened(path) as file:
         first = file.readline()
-        try:
-            header = json.loads(first)
-            _header(header if isinstance(header, dict) else {}, ask, path)
-        except (ValueError, RecursionError) as error:
-            raise Fault(f"line 1 of {path.name} is no header of moe-policylang") from error
-    kinds = [(name, pa.int64()) for name in ("p", "t", "l", "ti")] + [("ph", pa.string()), ("dm", pa.string())]
-    kinds += [("e", pa.list_(pa.int64())), ("s", pa.list_(pa.float64()))]
-    parse = arrow.ParseOptions(explicit_schema=pa.schema(kinds), unexpected_field_behavior="ignore")
     try:
-        with path.open("rb") as file:
-            file.readline()
-            reader = arrow.open_json(
-                pa.PythonFile(file, mode="r"), arrow.ReadOptions(use_threads=False, block_size=_BLOCK), parse
-            )
-            for batch in reader:
-                ask.step(_BLOCK)
-                yield {name: batch[name] for name, _ in kinds}
-    except pa.ArrowException as error:
-        raise Fault(
-            f"{path.name} has a line that is no record of moe-policylang ({one_line(str(error), 120)}): it was cut"
-        ) from error
+        header = json.loads(first)
+        _header(header if isinstance(header, dict) else {}, ask, path)
+    except (ValueError, RecursionError) as error:
+        raise Fault(f"line 1 of {path.name} is no header of moe-policylang") from error
+    kinds = ", ".join(f"{name}: '{kind}'" for name, kind in _JSON.items())
+    sql = f"select * from read_json({quote(str(path))}, format = 'newline_delimited', columns = {{{kinds}}}) offset 1"
+    with closing(database()) as con:
+        try:
+            told, size = 0, path.stat().st_size
+            for number, batch in enumerate(con.sql(sql).to_arrow_reader(1 << 16)):
+                step = min(size - told, _BLOCK if number else len(first))
+                ask.step(step)
+                told += step
+                yield {name: _whole(batch[name], path) if name in _WHOLE else batch[name] for name in _JSON}
+            ask.step(size - told)
+        except duckdb.Error as error:
+            why = one_line(str(error).replace(str(path), path.name), 120)
+            raise Fault(f"{path.name} has a line that is no record of moe-policylang ({why}): it was cut") from error
+
+
+def _whole(column: Any, path: Path) -> Any:
+    """Whole numbers, that were read as what they are. Fault for others, which a reader of whole numbers would round."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        kind = pa.list_(pa.int64()) if pa.types.is_list(column.type) else pa.int64()
+        return pc.cast(column, kind)
+    except pa.ArrowInvalid as error:
+        raise Fault(f"{path.name} has prompts, tokens, layers or experts that are no whole numbers ({one_line(str(error), 80)})"
+                    ) from error
 
 
 def _header(header: dict[str, Any], ask: Ask, path: Path) -> None:
@@ -136,6 +151,7 @@ def _one(path: Path, prompt: int, held: list[dict[str, Any]], seen: set[int], mo
 
 def _captured(path: Path, where: str, prompt: int, held: list[dict[str, Any]], model: Model) -> Captured:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     table = {name: pa.concat_arrays([part[name] for part in held]) for name in held[0]}
     if any(table[name].null_count for name in ("p", "t", "l", "e")):
@@ -156,9 +172,9 @@ def _captured(path: Path, where: str, prompt: int, held: list[dict[str, Any]], m
     if "ti" in table:
         known = np.asarray(table["ti"].is_valid())
         tokens[place[known]] = np.asarray(table["ti"].drop_null())
-    phases = np.asarray(table["ph"].to_pylist() if "ph" in table else ["prefill"] * len(place))
-    before = place[phases != "decode"]
-    domain = next((d for d in table["dm"].to_pylist() if d), None) if "dm" in table else None
+    decoded = pc.fill_null(pc.equal(table["ph"], "decode"), False) if "ph" in table else np.zeros(len(place), bool)
+    before = place[~np.asarray(decoded)]
+    domain = next((d for d in table["dm"].unique().to_pylist() if d), None) if "dm" in table else None
     length = first + len(ids)
     until = int(before.max()) + 1 if len(before) else 0
     labels = {"domain": str(domain)} if domain else {}

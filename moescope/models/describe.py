@@ -32,12 +32,24 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
         "family": getattr(config, "model_type", type(model).__name__),
         "config": settings,
         "weights_sha256": digest,
-        "parameters": sum(weights.size(w) for _, w in weights.weights(model)),
+        "parameters": parameters(model),
         "dtype": str(weights.precision(model)).removeprefix("torch."),
         "quantization": quantization(model),
         "code": f"{type(model).__module__}.{type(model).__name__}",
+        **_own(model),
     }
     return described, notes + hidden_modules.notes(model)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers its weights stand for."""
+    return int(_own(model).get("parameters", 0)) or sum(weights.size(w) for _, w in weights.weights(model))
+
+
+def _own(model: nn.Module) -> dict[str, Any]:
+    """What a model says of itself because its modules do not hold it: its weights lie in another program."""
+    said = getattr(type(model), "described", None)
+    return {} if said is None else dict(said(model))
 
 
 def called(model: nn.Module) -> str:

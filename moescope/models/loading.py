@@ -10,6 +10,7 @@ from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing
 from . import attention, vision, zoo
 from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
+from .gguf import is_gguf, load_gguf
 from .guard import config_of, unpickled
 from .hub import HUB_NAME, from_hub
 from .loaded import How, Loaded, Unloaded, dtype_of, tokenizer_of
@@ -108,6 +109,9 @@ def taking(name: str | Path, **how: Any) -> str:
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
     folder = specimens().get(name, Path(name))
+    if is_gguf(folder):
+        _plain(name, how)
+        return load_gguf(name, folder, how)
     if is_adapter(folder):
         return _adapter(name, folder, how)
     if (folder / "config.json").exists():
@@ -125,7 +129,7 @@ def _found(name: str, how: How, revision: str | None) -> Loaded:
     if folder.exists():
         raise ModelError(
             f"{name} is no model: a model's folder has a config.json, an adapter's an adapter_config.json, a pipeline's a "
-            "model_index.json, a V-MoE checkpoint a file PREFIX.index"
+            "model_index.json, a V-MoE checkpoint a file PREFIX.index, a model for llama.cpp is a file .gguf"
         )
     if not HUB_NAME.fullmatch(name):
         raise InputError(
@@ -161,6 +165,8 @@ def _adapter(name: str, folder: Path, how: How) -> Loaded:
 
 def _with_adapter(name: str, folder: Path, how: How, revision: str | None) -> Loaded:
     """An adapter on the model that is named (`--adapter`)."""
+    if is_gguf(Path(name)):
+        raise InputError(f"{name} is a GGUF, and adapters of PEFT go on models of Transformers: leave --adapter out")
     check_adapter(folder, name)
     unpickled(folder, how.pickle)
     readable(folder)

@@ -39,6 +39,9 @@ MIGRATIONS = (
             "pools": {"threshold": "float"},
         },
     ),
+    # decisions whose experts are in no order of weight (`unranked`, of captures): no table of a fixed form changed, but a
+    # reader that does not know them would show places as ranks
+    Migration("5"),
 )
 VERSION = MIGRATIONS[-1].leads_to
 

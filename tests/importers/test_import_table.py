@@ -14,6 +14,7 @@ from pyarrow import feather, parquet
 
 import moescope
 from moescope import analyses, errors
+from moescope.store.integrity.verify import verify
 
 # (sequence, position, layer, rank, slot, expert, weight): weights are not in the order of the table
 KNOWN = [
@@ -171,7 +172,6 @@ REFUSED: dict[str, tuple[pd.DataFrame, dict[str, Any], str]] = {
     "words": (long().assign(expert="x"), {}, "12 rows have no whole number"),
     "below 0": (long().assign(expert=-1), {}, "12 rows have no whole number"),
     "twice": (long().assign(expert=1), {}, "expert 1 twice"),
-    "uneven": (long().iloc[:-1], {}, "decisions of 1 to 2 experts"),
     "two labels": (long().assign(domain=[f"d{i}" for i in range(12)]), {}, "its domain is 'd0' and 'd1'"),
     "no table": (pd.DataFrame(), {}, "no column|no table"),
     "other option": (long(), {"colour": "red"}, "no setting 'colour'"),
@@ -184,4 +184,83 @@ def test_tables_that_cannot_be(name: str, tmp_path: Path) -> None:
     frame, options, words = REFUSED[name]
     with pytest.raises(errors.InputError, match=words):
         moescope.import_table(frame, tmp_path / "a.duckdb", **options)
+    assert not (tmp_path / "a.duckdb").exists()
+
+
+OF_ANY_NUMBER = [  # sequence, position, layer, experts with their weights
+    ("a", 0, 1, [(3, 0.75), (1, 0.25)]), ("a", 0, 3, [(2, 1.0)]), ("a", 1, 1, [(0, 1.0)]),
+    ("a", 1, 3, [(1, 0.5), (3, 0.25), (0, 0.125)]),
+    ("b", 0, 1, [(2, 0.625), (1, 0.375)]), ("b", 0, 3, [(3, 1.0)]),
+]  # fmt: skip
+
+
+def _any_long(weights: bool) -> pd.DataFrame:
+    found = [(s, p, layer, e, w, slot) for s, p, layer, c in OF_ANY_NUMBER for slot, (e, w) in enumerate(c)]
+    frame = pd.DataFrame(found, columns=["sequence", "position", "layer", "expert", "weight", "slot"])
+    return frame if weights else frame.drop(columns="weight")
+
+
+def _any_listed(weights: bool) -> pd.DataFrame:
+    found = [(s, p, layer, [e for e, _ in c], [w for _, w in c]) for s, p, layer, c in OF_ANY_NUMBER]
+    frame = pd.DataFrame(found, columns=["sequence", "position", "layer", "expert", "weight"])
+    return frame if weights else frame.drop(columns="weight")
+
+
+def _any_wide(weights: bool) -> pd.DataFrame:
+    cells = [[c[i] if i < len(c) else (None, None) for i in range(3)] for *_, c in OF_ANY_NUMBER]
+    frame = pd.DataFrame([row[:3] for row in OF_ANY_NUMBER], columns=["sequence", "position", "layer"])
+    for i in range(3):
+        frame[f"e{i}"] = [row[i][0] for row in cells]  # floats with NaN, as pandas holds whole numbers that lack
+        if weights:
+            frame[f"w{i}"] = [row[i][1] for row in cells]
+    return frame
+
+
+@pytest.mark.parametrize("weights", [True, False], ids=["weighed", "bare"])
+@pytest.mark.parametrize("make", [_any_long, _any_listed, _any_wide], ids=lambda make: make.__name__.strip("_"))
+def test_decisions_of_any_number_of_experts(make: Callable[[bool], pd.DataFrame], weights: bool, tmp_path: Path) -> None:
+    store = tmp_path / "a.duckdb"
+    done = moescope.import_table(make(weights), store, order="weight", experts=4, top_k=3, layers=4)
+    assert [text for text in done.warnings if "1 to 3 experts" in text]
+    with moescope.open(store) as opened:
+        found = opened.rows(
+            "select regexp_extract(s.document, ':(.*)', 1), position, layer, rank, slot, expert, weight from "
+            "assignments join tokens t using (token, run) join sequences s on s.sequence = t.sequence join routers using "
+            "(router, run) order by all"
+        )
+        assert found == [
+            (s, p, layer, i, i, e, w if weights else None) for s, p, layer, c in OF_ANY_NUMBER for i, (e, w) in enumerate(c)
+        ]  # fmt: skip
+        assert opened.rows("select distinct top_k from routers") == [(None,)]
+        assert opened.rows("select sum(assignments), sum(first) from load_rollup") == [(10, 6)]
+        assert opened.rows("select layer, n from (select router, count(*) as n from decisions group by all) join routers using "
+                           "(router) "
+                           "order by all") == [(1, 3), (3, 3)]  # fmt: skip
+        assert [one for one in verify(opened) if one.broken] == []
+
+
+WRONG_CELLS = {
+    "half an expert": lambda: long().assign(expert=[e + 0.5 for e in long()["expert"]]),
+    "experts as truth values": lambda: long().assign(expert=True),
+    "half a position": lambda: long().assign(position=[str(p + 0.5) for p in long()["position"]]),
+    "half an expert in a list": lambda: listed().assign(expert=[[e + 0.25 for e in some] for some in listed()["expert"]]),
+    "a word in wide columns": lambda: wide().assign(e1="none"),
+    "an expert below 0": lambda: listed().assign(expert=[[-1, 2]] * len(listed())),
+    "fewer weights than experts": lambda: listed().assign(weight=[[0.5]] * len(listed())),
+    "a rank twice": lambda: long().drop(columns="weight").assign(rank=0),
+    "ranks against the weights": lambda: long().assign(
+        rank=[n % 2 for n in range(len(long()))], weight=[0.1, 0.9] * (len(long()) // 2)
+    ),
+    "weights that are none": lambda: long().assign(weight=float("inf")),
+    "logits for weights": lambda: long().assign(weight=[-1.5, -2.5] * (len(long()) // 2)),
+    "every row twice": lambda: pd.concat([long(), long()]),
+    "no expert at all": lambda: listed().assign(expert=[[]] * len(listed())).drop(columns="weight"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_CELLS)
+def test_cells_that_are_none_of_what_they_should_be(case: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.InputError) as caught:
+        moescope.import_table(WRONG_CELLS[case](), tmp_path / "a.duckdb")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "a.duckdb").exists()

@@ -42,6 +42,7 @@ class Captured:
     document: str | None = None
     run: str | None = None  # of captures that hold several runs
     pieces: list[str] | None = None  # tokens as text, where there are no ids
+    varies: bool = False  # whether decisions have different numbers of experts; places that are left are -1, the last ones
 
     @property
     def rows(self) -> int:

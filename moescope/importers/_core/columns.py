@@ -77,10 +77,12 @@ def decision_columns(sequences: Sequence[Captured], where: Placed, ordered: bool
         columns["slots"] = np.asarray(pack_slots(order[0], k))
     if not ordered:
         columns["unranked"] = np.ones(len(by_rank), bool)
+    empty = by_rank < 0
     for rank in range(k):
-        columns[f"e{rank}"] = by_rank[:, rank].astype(np.uint16)
+        none = empty[:, rank] if empty[:, rank].any() else None  # of decisions of fewer experts
+        columns[f"e{rank}"] = pa.array(by_rank[:, rank].astype(np.uint16), mask=none)
         if heavy is not None:
-            columns[f"w{rank}"] = np.ascontiguousarray(heavy[:, rank])
+            columns[f"w{rank}"] = pa.array(np.ascontiguousarray(heavy[:, rank]), mask=none)
     return {f"routes_{k}": columns}
 
 
@@ -92,14 +94,17 @@ def _long(keys: dict[str, Any], experts: Array, weights: Array | None, order: Ar
     """More experts a decision than a row of routes_<k> holds."""
     rows, k = experts.shape
     slot = np.broadcast_to(np.arange(k), (rows, k)) if order is None else order
+    own = np.take_along_axis(experts, slot, -1).reshape(-1)
+    there = own >= 0
     each: dict[str, Any] = {name: np.repeat(values, k) for name, values in keys.items()}
-    each |= {"iteration": 0, "expert": np.take_along_axis(experts, slot, -1).reshape(-1).astype(np.uint16)}
-    each |= {"slot": slot.reshape(-1).astype(np.uint16), "dropped": False}
+    each |= {"expert": own.astype(np.uint16), "slot": slot.reshape(-1).astype(np.uint16)}
     if ordered:
         each["rank"] = np.tile(np.arange(k, dtype=np.uint16), rows)
     if weights is not None:
         each["weight"] = np.take_along_axis(weights, slot, -1).reshape(-1)
-    return {"decisions_long": {**keys, "iteration": 0, "selected": k}, "assignments_long": each}
+    each = {name: values[there] for name, values in each.items()} | {"iteration": 0, "dropped": False}
+    decisions = {**keys, "iteration": 0, "selected": (experts >= 0).sum(-1).astype(np.uint16)}
+    return {"decisions_long": decisions, "assignments_long": each}
 
 
 def input_columns(sequences: Sequence[Captured], keys: Keys) -> dict[str, dict[str, Any]]:

@@ -81,6 +81,7 @@ class Model:
     by_weight: bool | None = None
     normalized: bool | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    varies: bool = False  # decisions have at most top_k experts
 
     @property
     def said(self) -> str:

@@ -54,7 +54,7 @@ def head(path: Path) -> Head:
     if path.is_dir():
         return Head(path)
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             start = file.read(64)
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {said(error)}") from error
@@ -75,7 +75,7 @@ def lines(path: Path, step: Step) -> Iterator[Line]:
 
     A line that is none comes with its fault: the file was cut, or is no JSON lines.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         number = 0
         while raw := file.readline(_LINE):
             step(len(raw))
@@ -104,7 +104,8 @@ def _line(raw: bytes, number: int, path: Path, file: Any, step: Step) -> Iterato
             yield Line({}, number, path, Fault(what))
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """Its bytes, unpacked. InputError where there is no such file."""
     kind = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"there is no file {path}; name what the engine wrote")

@@ -27,7 +27,11 @@ def sound(one: Captured, model: Model, notes: Notes) -> Array | None:
     codes = np.empty(len(flat), np.uint8)
     missing = np.iinfo(ids.dtype).max if ids.dtype.kind == "u" else -1
     there = None
-    if scan(flat, model.experts, missing if missing < 2**31 else -1, codes):
+    if (
+        _of_any_number(flat, model.experts, codes)
+        if one.varies
+        else scan(flat, model.experts, missing if missing < 2**31 else -1, codes)
+    ):
         codes = codes.reshape(ids.shape[:2])
         _faults(one, model, codes)
         there = codes == FINE
@@ -38,10 +42,23 @@ def sound(one: Captured, model: Model, notes: Notes) -> Array | None:
             raise Fault(
                 f"{one.where} holds no decision: every id is -1, which engines write for rows served from a prefix cache"
             )
+    if one.weights is not None:
+        _weights(one, model, np.asarray(one.weights), (ids >= 0) if there is None or one.varies else there[..., None])
     _repeats(one, model, flat.reshape(ids.shape))
     if one.experts.shape[-1] == 1:
         _constant(one, model)
     return there
+
+
+def _of_any_number(ids: Array, experts: int, codes: Array) -> int:
+    """As `scan`, of decisions whose last places may be empty."""
+    empty = ids < 0
+    own = np.sort(np.where(empty, -1 - np.arange(ids.shape[1]), ids), -1)  # empty places differ from each other
+    codes[:] = FINE
+    codes[(own[:, 1:] == own[:, :-1]).any(-1)] = TWICE
+    codes[(ids >= experts).any(-1)] = BEYOND
+    codes[empty.all(-1)] = MISSING
+    return int((codes != FINE).sum())
 
 
 def _shape(one: Captured, model: Model) -> None:
@@ -142,6 +159,19 @@ def _partly(one: Captured, model: Model, row: int, router: int, n: int) -> str:
         f"captured whole or not at all (-1 throughout), so --model's top-{model.top_k} is not what was served, or the row "
         f"is damaged"
     )
+
+
+def _weights(one: Captured, model: Model, weights: Array, there: Array) -> None:
+    """What multiplies an expert is a number, and not below 0."""
+    wrong = there & ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        row, router, slot = (int(place[0]) for place in np.nonzero(wrong))
+        value = float(weights[row, router, slot])
+        why = "these are logits, no weights" if np.isfinite(value) else "it was not computed, or divided by 0"
+        raise Fault(
+            f"{one.where}: a routing weight of {value:.4g} in layer {model.routed[router]}, row {one.start + row} "
+            f"({int(wrong.sum()):,} such weights): {why}; leave weights out, or give those that multiplied the experts"
+        )
 
 
 def _repeats(one: Captured, model: Model, ids: Array) -> None:

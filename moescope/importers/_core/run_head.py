@@ -25,7 +25,8 @@ def head_of(model: Model, ordered: bool, run: Mapping[str, Any], kind: str) -> d
     """The run, its model, routers and experts, by the columns of the schema."""
     router = {
         "stack": "decoder", "block_type": "ffn", "contract": "imported", "kind": "token_choice", "experts": model.experts,
-        "top_k": model.top_k, "shared_experts": model.shared, "score": model.score, "weight_on": "output",
+        "top_k": None if model.varies else model.top_k,
+        "shared_experts": model.shared, "score": model.score, "weight_on": "output",
         "decides_on": "token", "extra": {} if ordered else {"ranks": "unknown"},
     }  # fmt: skip
     versions = {"moescope": __version__, "python": platform.python_version(), **run.get("versions", {})}

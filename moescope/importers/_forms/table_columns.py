@@ -86,7 +86,9 @@ def mapped(columns: Sequence[str], options: Mapping[str, Any], where: str) -> Ma
     of: dict[str, Any] = {}
     for role, names in _NAMES.items():
         said = options.get(role)
-        found = _several(said) if said is not None else [name for name in names if name in columns][:1]
+        found = (
+            [] if said == "none" else _several(said) if said is not None else [name for name in names if name in columns][:1]
+        )
         for name in found:
             if name not in columns:
                 raise Fault(f"{where} has no column {name!r}, which {role} was said to be; it has: {', '.join(columns)}")

@@ -1,4 +1,4 @@
-"""Rows of any table, sorted by DuckDB in bounded memory, to sequences and counts."""
+"""Rows of any table, sequence by sequence (sorted by DuckDB in bounded memory where they are not), to sequences and counts."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +16,8 @@ from .._core.captured import Array, Captured, Counts, Fault
 from .._core.model import Model
 from .table_columns import Mapped, mapped
 from .table_source import database, source_of
-from .tables import Rows, stacked, stretches
+from .table_sql import name_of, query, whole
+from .tables import assigned, listed, stacked
 
 _READ = 1 << 18  # rows
 
@@ -52,23 +53,20 @@ def _read(con: duckdb.DuckDBPyConnection, source: str, where: str, ask: Ask) -> 
         roles = mapped(list(kinds), ask.options, where)
         roles.listed = kinds[roles.experts[0]].endswith("]")
         yield from (
-            _counts(con, source, where, roles, ask) if roles.counts else _decisions(con, source, where, roles, kinds, ask)
+            _counts(con, source, where, roles, kinds, ask)
+            if roles.counts
+            else _decisions(con, source, where, roles, kinds, ask)
         )
     except duckdb.Error as error:
         raise Fault(f"{where} cannot be read as a table ({one_line(str(error), 160)})") from error
 
 
-def _whole(column: str) -> str:
-    return f"try_cast({_name(column)} as bigint)"
-
-
-def _name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-def _counts(con: duckdb.DuckDBPyConnection, source: str, where: str, roles: Mapped, ask: Ask) -> Iterator[Item]:
-    named = ", ".join(f"{_name(label)}::varchar" for label in roles.labels)
-    columns = f"{_whole(roles.of['layer'])}, {_whole(roles.experts[0])}, {_whole(roles.of['count'])}"
+def _counts(
+    con: duckdb.DuckDBPyConnection, source: str, where: str, roles: Mapped, kinds: dict[str, str], ask: Ask
+) -> Iterator[Item]:
+    named = ", ".join(f"{name_of(label)}::varchar" for label in roles.labels)
+    numbers = (roles.of["layer"], roles.experts[0], roles.of["count"])
+    columns = ", ".join(whole(name_of(column), kinds[column]) for column in numbers)
     bad = con.execute(
         f"select count(*) from (select {columns} from {source}) t(l, e, n) where l is null or e is null or n is null or n < 0 "
         "or l < 0 or e < 0"
@@ -101,6 +99,8 @@ def _seen_model(ask: Ask, where: str, layers: list[int], experts: int, top_k: in
         return
     if not layers:
         raise Fault(f"{where} has no row")
+    if experts < 1 or top_k == 0:
+        raise Fault(f"{where} names no expert")
     ask.model = Model(ask.name or where, experts, top_k or 1, max(layers) + 1, tuple(layers))
     ask.notes.say(
         f"which model it is was not said: layers, experts ({experts}: the largest number and one) and top-k are those that "
@@ -108,88 +108,42 @@ def _seen_model(ask: Ask, where: str, layers: list[int], experts: int, top_k: in
     )
 
 
-def _long(source: str, roles: Mapped, kinds: dict[str, str]) -> str:
-    """One row an assignment: run, sequence, position, layer, slot, expert, weight, token, piece, generated, labels, at."""
-    of = roles.of
-    wide = len(roles.experts) > 1
-    experts = f"[{', '.join(map(_whole, roles.experts))}]" if wide else _name(roles.experts[0])
-    weights = "null"
-    if roles.weights:
-        weights = f"[{', '.join(f'{_name(w)}::float' for w in roles.weights)}]" if wide else _name(roles.weights[0])
-    each = wide or roles.listed
-    taken = f'(select *, row_number() over () - 1 as "_at" from {source})'
-    sequence = f"{_name(of['sequence'])}::varchar" if "sequence" in of else "''"
-    layer = _whole(of["layer"])
-    place = (
-        _whole(of["position"])
-        if "position" in of
-        else f'row_number() over (partition by {sequence}, {layer} order by "_at") - 1'
-    )
-    order = next((_whole(of[name]) for name in ("rank", "slot") if name in of), '"_at"')
-    text = "token" in of and kinds[of["token"]] == "VARCHAR"
-    columns = [
-        f"{_name(of['run'])}::varchar" if "run" in of else "''", sequence, place, layer,
-        f"unnest(range(len({experts})))" if each else order,
-        f"unnest({experts})" if each else _whole(roles.experts[0]),
-        (f"unnest({weights})" if each else f"{weights}::float") if roles.weights else "null::float",
-        _whole(of["token"]) if "token" in of and not text else "null::bigint",
-        _name(of["token"]) if text else "null::varchar",
-        f"try_cast({_name(of['generated'])} as boolean)" if "generated" in of else "false",
-        *(f"{_name(label)}::varchar" for label in roles.labels),
-    ]  # fmt: skip
-    names = ["run", "s", "p", "l", "o", "e", "w", "t", "x", "g", *(f"g{i}" for i in range(len(roles.labels)))]
-    return f"(select {', '.join(f'{c} as {n}' for c, n in zip(columns, names))} from {taken})"
-
-
 def _decisions(
     con: duckdb.DuckDBPyConnection, source: str, where: str, roles: Mapped, kinds: dict[str, str], ask: Ask
 ) -> Iterator[Item]:
     if "position" not in roles.of and len(roles.experts) == 1 and not roles.listed:
         raise Fault(f"{where} has one row an assignment and no column that is the token's position; say -p position=COLUMN")
-    sql = _long(source, roles, kinds)
-    bad, layers, most, least, widest, no_weight = con.execute(_summary(sql)).fetchall()[0]
+    asked = query(source, roles, kinds)
+    bad, layers, most, least, widest, no_weight = con.execute(asked.summary()).fetchall()[0]
     if bad:
         raise Fault(
-            f"{where}: {bad} rows have no whole number (from 0 on) for layer, position, rank or expert, or no sequence; "
-            f"correct them"
+            f"{where}: {bad:,} rows have no whole number (from 0 on) for layer, position, rank or expert, other numbers of "
+            "weights than experts, or no sequence; correct them"
         )
-    if least != widest:
-        raise Fault(
-            f"{where}: decisions of {least} to {widest} experts; each router's decisions have one number of experts: give "
-            f"the missing rows"
-        )
-    _seen_model(ask, where, layers or [], int(most or 0) + 1, widest)
+    _seen_model(ask, where, layers or [], -1 if most is None else int(most) + 1, widest)
     assert ask.model is not None
+    if least != widest:
+        ask.notes.say(
+            f"decisions have {least} to {widest} experts: places that are left are null, and routers.top_k is null; if rows "
+            "were lost, this is wrong"
+        )
+        ask.model = replace(ask.model, varies=True)
     weighed = bool(roles.weights) and no_weight == 0
     if roles.weights and not weighed:
         ask.notes.count("{n} assignments have no weight, so that none is kept", no_weight)
     by_weight = True if "rank" in roles.of or weighed else ask.model.by_weight
-    reader = con.sql(f"select * from {sql} order by run, s, p, l, o").to_arrow_reader(_READ)
+    sorted_ = con.execute(asked.together()).fetchall()[0][0]
+    reader = con.sql(f"select * from {asked.sql}{'' if sorted_ else ' order by run, s'}").to_arrow_reader(_READ)
     for part in _parts(reader):
-        yield from _sequence(part, where, roles, ask.model, widest, weighed, by_weight)
-
-
-def _summary(sql: str) -> str:
-    return (
-        f"with r as materialized (from {sql}), n as (select count(*) as n from r group by run, s, p, l) select "
-        "count(*) filter (p is null or l is null or e is null or o is null or p < 0 or l < 0 or e < 0 or run is null or s "
-        "is null), "
-        "list_sort(list(distinct l)), max(e), (select min(n) from n), (select max(n) from n), count(*) filter (w is null) "
-        "from r"
-    )
+        yield from _sequence(part, where, roles, ask.model, weighed, by_weight)
 
 
 def _parts(reader: Any) -> Iterator[dict[str, Any]]:
     """Rows of one sequence each."""
-    import pyarrow as pa
-
     held: list[Any] = []
     last: tuple[Any, Any] | None = None
     for batch in reader:
-        if not batch.num_rows:
-            continue
-        code = np.asarray(pa.compute.binary_join_element_wise(batch["run"], batch["s"], "\x1f").dictionary_encode().indices)
-        for start, stop in stretches(code):
+        for start, stop in _alike(batch["run"], batch["s"]):
             own = batch.slice(start, stop - start)
             name = (own["run"][0].as_py(), own["s"][0].as_py())
             if last is not None and name != last:
@@ -201,6 +155,15 @@ def _parts(reader: Any) -> Iterator[dict[str, Any]]:
         yield _columns(held)
 
 
+def _alike(*columns: Any) -> Iterator[tuple[int, int]]:
+    """Stretches of rows in which each of these columns stays the same."""
+    import pyarrow.compute as pc
+
+    ends = [np.asarray(pc.run_end_encode(column).run_ends) for column in columns if len(column)]
+    stops = np.unique(np.concatenate(ends)).tolist() if ends else []
+    yield from zip([0, *stops[:-1]], stops)
+
+
 def _columns(held: list[Any]) -> dict[str, Any]:
     import pyarrow as pa
 
@@ -209,12 +172,12 @@ def _columns(held: list[Any]) -> dict[str, Any]:
 
 
 def _sequence(
-    part: dict[str, Any], where: str, roles: Mapped, model: Model, k: int, weighed: bool, by_weight: bool | None
+    part: dict[str, Any], where: str, roles: Mapped, model: Model, weighed: bool, by_weight: bool | None
 ) -> Iterator[Item]:
     name, run = part["s"][0].as_py(), part["run"][0].as_py()
     said = f"sequence {name} of {where}" if name else where
     try:
-        one = _captured(part, said, roles, model, k, weighed)
+        one = _captured(part, said, roles, model, weighed)
     except Fault as fault:
         yield fault
         return
@@ -223,24 +186,35 @@ def _sequence(
     yield one
 
 
-def _captured(part: dict[str, Any], said: str, roles: Mapped, model: Model, k: int, weighed: bool) -> Captured:
-    place, layer = (np.asarray(part[name])[::k] for name in ("p", "l"))
-    experts = np.asarray(part["e"]).reshape(-1, k)
-    weights = np.asarray(part["w"], np.float32).reshape(-1, k) if weighed else None
-    ids, heavy, first = stacked(Rows(place, layer, experts, weights), model.routed, said)
+def _captured(part: dict[str, Any], said: str, roles: Mapped, model: Model, weighed: bool) -> Captured:
+    long, ranks = "o" in part, "rank" in roles.of
+    rows = assigned(part, said, model, weighed, ranks or not weighed) if long else listed(part, said, model, weighed)
+    if ranks and rows.weights is not None and long:
+        _ranks_fit(rows.experts, rows.weights, said)
+    ids, heavy, first = stacked(rows, model.routed, said)
     length = first + len(ids)
     tokens, pieces = _tokens(part, length, said)
     made = np.asarray(part["g"].fill_null(False))
     prompt = int(np.asarray(part["p"])[made].min()) if made.any() else length
     labels: dict[str, str] = {}
     for number, kind in enumerate(roles.labels):
-        values = sorted(set(part[f"g{number}"].to_pylist()) - {None})
+        values = sorted(set(part[f"g{number}"].unique().to_pylist()) - {None})
         if len(values) > 1:
             raise Fault(f"{said}: its {kind} is {values[0]!r} and {values[1]!r}; labels are of whole sequences here")
         labels |= {kind: values[0]} if values else {}
-    one = Captured(said, said, 0, ids, prompt, length, first, tokens=tokens, weights=heavy, labels=labels)
+    one = Captured(said, said, 0, ids, prompt, length, first, tokens=tokens, weights=heavy, labels=labels, varies=model.varies)
     one.pieces, one.named = pieces, "position" in roles.of
     return one
+
+
+def _ranks_fit(experts: Array, weights: Array, said: str) -> None:
+    """Fault where a table's ranks are not those of its weights."""
+    wrong = (np.diff(np.where(experts < 0, -np.inf, weights), axis=-1) > 1e-6).any(-1)
+    if wrong.any():
+        raise Fault(
+            f"{said}: rank says another order than weight in {int(wrong.sum()):,} decisions (rank 0 is the largest weight); if "
+            "it is the router's own order, say -p slot=COLUMN and leave rank out"
+        )
 
 
 def _tokens(part: dict[str, Any], length: int, said: str) -> tuple[Array | None, list[str] | None]:
