@@ -6,7 +6,7 @@ from typing import Any
 import moescope
 
 CLOCKS = {
-    "runs": {"uid", "started", "finished", "seconds", "model_seconds", "trace_seconds", "progress", "command", "capture"},
+    "runs": {"uid", "started", "finished", "seconds", "model_seconds", "trace_seconds", "command"},
     "forwards": {"seconds"},
 }
 

@@ -25,7 +25,7 @@ def trace_launched(task: Task, resume: bool = False, overwrite: bool = False, re
     with joined(apart=True) as ranks:
         again = restarted()
         own_devices(_local("RANK", ranks.number), here := _local("WORLD_SIZE", ranks.count))
-        with Worker(task.planned(here), task.store) as worker:
+        with Worker(task.planned(task.loaded(here)), task.store) as worker:
             hello = worker.hello()
             for other in ranks.all(hello):
                 check_same(hello, other)

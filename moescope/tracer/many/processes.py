@@ -23,7 +23,7 @@ def _serve(link: Connection, task: Task, number: int, count: int) -> None:
     own_devices(number, count)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
-            with Worker(task.planned(count), task.store) as worker:
+            with Worker(task.planned(task.loaded(count)), task.store) as worker:
                 link.send(("hello", worker.hello()))
                 while True:
                     name, *arguments = link.recv()

@@ -55,21 +55,11 @@ class Task:
             torch.set_num_threads(self.threads or (1 if few else max(1, torch.get_num_threads() // share)))
         return loaded
 
-    def planned(self, share: int = 1) -> Planned:
-        """The same with its data."""
-        loaded = self.loaded(share)
+    def planned(self, loaded: Loaded) -> Planned:
+        """The model with its data."""
         plan = {"batch_size": 8, "max_tokens": None, "max_length": None, "limit": None, "generate": 0, **self.plan}
         return plan_of(
-            loaded,
-            self.inputs,
-            plan,
-            self.seed,
-            self.stream,
-            self.name,
-            self.reading,
-            self.overrides,
-            self.options,
-            self.command,
+            loaded, self.inputs, plan, self.seed, self.stream, self.name, self.reading, self.overrides, self.options, self.command
         )
 
 

@@ -1,0 +1,154 @@
+"""A trace that several workers make is, row by row, the one that a single process makes; in whatever order, whoever dies."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from records import record
+from transformers import MixtralConfig, MixtralForCausalLM
+
+import moescope
+from moescope.errors import InputError, ModelError
+from moescope.inputs import shipped
+from moescope.models.loading import Loaded, load
+from moescope.store.write.stretches import Run
+from moescope.tracer import Options
+from moescope.tracer.many.gather import trace_many
+from moescope.tracer.many.worker import Hello, Task, Worker
+
+TEXTS = [f"{'the red fox saw a dog ' * (n % 5 + 1)}number {n}" for n in range(23)]
+LABELLED = [{"text": text, "domain": f"d{n % 3}"} for n, text in enumerate(TEXTS)]
+NAMED = [{"text": text, "document": str((n + 7) // 2)} for n, text in enumerate(TEXTS)]
+
+
+@cache
+def loaded(name: str) -> Loaded:
+    if name != "texts":
+        return load(name)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=4096, num_key_value_heads=2, initializer_range=0.2, pad_token_id=0, **sizes)
+    return Loaded("texts", MixtralForCausalLM(config).eval(), load("mixtral").tokenizer)
+
+
+class Killed(BaseException):
+    """What a driver that is killed does not hear."""
+
+
+class Here:
+    """Workers in this process, whose turns are drawn; the driver dies behind so many stretches."""
+
+    count = 3
+
+    def __init__(self, task: Task, seed: int = 0, dies: int | None = None) -> None:
+        self.task, self.draw, self.dies = task, Random(seed), dies
+        self.doing: list[int] = []
+        self.made: list[int] = []
+        self.run: Run | None = None
+        self.workers: list[Worker] = []
+
+    def __enter__(self) -> "Here":
+        for _ in range(self.count):
+            own = loaded(self.task.model)
+            planned = self.task.planned(replace(own, model=copy.deepcopy(own.model)))
+            self.workers.append(Worker(planned, self.task.store).__enter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.__exit__(None, None, None)
+
+    def hello(self) -> Hello:
+        return self.workers[0].hello()
+
+    def whole(self) -> int | None:
+        return self.workers[0].whole()
+
+    def begin(self, run: Run) -> None:
+        self.run = run
+
+    def idle(self) -> bool:
+        return len(self.doing) < self.count
+
+    def busy(self) -> bool:
+        return bool(self.doing)
+
+    def hand(self, number: int) -> None:
+        self.doing.append(number)
+
+    def wait(self, seconds: float) -> list[tuple[int, bool]]:
+        if self.dies is not None and len(self.made) >= self.dies:
+            raise Killed
+        assert self.run is not None
+        number = self.doing.pop(self.draw.randrange(len(self.doing)))
+        there = self.draw.choice(self.workers).make(self.run, number)
+        self.made.append(number)
+        return [(number, there)]
+
+    def under_way(self) -> tuple[int, int]:
+        return 0, 0
+
+    def last_words(self, so_far: Mapping[str, Any]) -> dict[str, Any]:
+        return self.draw.choice(self.workers).last_words(so_far)
+
+
+def many(task: Task, seed: int = 0, dies: int | None = None, **how: Any) -> Here:
+    with Here(task, seed, dies) as pool:
+        trace_many(task, pool, **how)
+    return pool
+
+
+def alone(task: Task, store: Path) -> None:
+    moescope.trace(
+        loaded(task.model), task.inputs, store, options=task.options, stream=task.stream, seed=task.seed, **task.plan
+    )  # fmt: skip
+
+
+def images(tmp_path: Path) -> Any:
+    return shipped("fashion-mnist")
+
+
+CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "texts": lambda path: {"model": "texts", "inputs": LABELLED, "seed": 3},
+    "documents": lambda path: {"model": "texts", "inputs": NAMED, "plan": {"batch_size": 3}},
+    "windows": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"max_length": 7, "batch_size": 5}},
+    "tokens": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_tokens": 60}},
+    "enough": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_size": 2, "max_tokens": 150}},
+    "generated": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_size": 2, "generate": 3, "limit": 11}},
+    "stream": lambda path: {"model": "texts", "inputs": jsonl(path), "stream": True, "plan": {"batch_size": 2}},
+    "share": lambda path: {"model": "texts", "inputs": TEXTS, "options": Options(logits=0.3), "plan": {"batch_size": 2}},
+    "every": lambda path: {"model": "texts", "inputs": TEXTS, "options": Options(every=3), "plan": {"batch_size": 2}},
+    "both sides": lambda path: {"model": "switch", "inputs": TEXTS, "plan": {"batch_size": 2, "limit": 9}},
+    "images": lambda path: {"model": "vmoe", "inputs": "fashion-mnist", "plan": {"batch_size": 4, "limit": 30}},
+}
+
+
+def jsonl(folder: Path) -> str:
+    (folder / "texts.jsonl").write_text("\n".join(json.dumps(row) for row in LABELLED))
+    return str(folder / "texts.jsonl")
+
+
+def task(case: str, folder: Path, name: str = "many") -> Task:
+    said = CASES[case](folder)
+    options = replace(said.pop("options", Options()), commit_rows=200)
+    return Task(store=folder / f"{name}.duckdb", options=options, **said)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_record_is_that_of_one_process(case: str, tmp_path: Path) -> None:
+    asked = task(case, tmp_path)
+    alone(asked, tmp_path / "one.duckdb")
+    pool = many(asked, seed=sorted(CASES).index(case))
+    assert len(pool.made) > 3
+    assert sorted(pool.made) != pool.made or case == "generated"
+    one, other = record(tmp_path / "one.duckdb"), record(asked.store)
+    assert len(one["routes_2"][1] if "routes_2" in one else one["routes_1"][1]) > 50
+    for table in one.keys() | other.keys():
+        assert other[table] == one[table], table
