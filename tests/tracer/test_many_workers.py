@@ -116,17 +116,17 @@ def images(tmp_path: Path) -> Any:
 
 
 CASES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "texts": lambda path: {"model": "texts", "inputs": LABELLED, "seed": 3},
-    "documents": lambda path: {"model": "texts", "inputs": NAMED, "plan": {"batch_size": 3}},
-    "windows": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"max_length": 7, "batch_size": 5}},
-    "tokens": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_tokens": 60}},
-    "enough": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_size": 2, "max_tokens": 150}},
+    "texts": lambda path: {"model": "texts", "inputs": LABELLED, "seed": 3, "plan": {"batch_size": 2}},
+    "documents": lambda path: {"model": "texts", "inputs": NAMED, "plan": {"batch_size": 2}},
+    "windows": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"max_length": 7, "batch_size": 3}},
+    "tokens": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_tokens": 40}},
+    "enough": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_size": 2, "max_tokens": 250}},
     "generated": lambda path: {"model": "texts", "inputs": TEXTS, "plan": {"batch_size": 2, "generate": 3, "limit": 11}},
     "stream": lambda path: {"model": "texts", "inputs": jsonl(path), "stream": True, "plan": {"batch_size": 2}},
     "share": lambda path: {"model": "texts", "inputs": TEXTS, "options": Options(logits=0.3), "plan": {"batch_size": 2}},
     "every": lambda path: {"model": "texts", "inputs": TEXTS, "options": Options(every=3), "plan": {"batch_size": 2}},
     "both sides": lambda path: {"model": "switch", "inputs": TEXTS, "plan": {"batch_size": 2, "limit": 9}},
-    "images": lambda path: {"model": "vmoe", "inputs": "fashion-mnist", "plan": {"batch_size": 4, "limit": 30}},
+    "images": lambda path: {"model": "vmoe", "inputs": "fashion-mnist", "plan": {"batch_size": 8, "limit": 44}},
 }
 
 
@@ -147,8 +147,8 @@ def test_the_record_is_that_of_one_process(case: str, tmp_path: Path) -> None:
     alone(asked, tmp_path / "one.duckdb")
     pool = many(asked, seed=sorted(CASES).index(case))
     assert len(pool.made) > 3
-    assert sorted(pool.made) != pool.made or case == "generated"
+    assert sorted(pool.made) != pool.made
     one, other = record(tmp_path / "one.duckdb"), record(asked.store)
-    assert len(one["routes_2"][1] if "routes_2" in one else one["routes_1"][1]) > 50
+    assert len(one["assignments"][1]) > 100
     for table in one.keys() | other.keys():
         assert other[table] == one[table], table
