@@ -71,7 +71,7 @@ def trace(
     stream held before, which stays as an interrupted run.
     """
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
-    plan |= {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+    plan["batch_tokens"] = batch_tokens
     check_plan(store, name=name, seed=seed, **plan)
     chosen, store = options or Options(**settings), Path(store)
     loaded = loaded_of(model, tokenizer, processor, device, dtype, loading or {})

@@ -69,6 +69,7 @@ def plan_of(
     command: list[str] | None,
 ) -> Planned:
     """Read the data, and make its windows unless it `streams`. InputError where data, model and options do not fit."""
+    plan = {name: value for name, value in plan.items() if name != "batch_tokens" or value is not None}
     asked = _asked(loaded, plan, seed)
     read, overrides = partial(_data, inputs, loaded, plan["limit"], reading, asked, streams), dict(overrides)
     data = read()

@@ -56,8 +56,8 @@ class Run:
             return True
         if not self.folder.is_dir():
             raise StoreError(f"the run that was to be traced is gone ({self.folder.name}): another process ended it")
-        placed = UnfinishedRun(self.folder).progress.get("batches", 0)
-        return bool(placed > self.done + number * self.size)
+        run = UnfinishedRun(self.folder)
+        return bool(run.shards and run.progress.get("batches", 0) > self.done + number * self.size)
 
     def claim(self, number: int) -> Lock | None:
         """The right to make a stretch, which goes with this process; None where another has it. OSError without locks."""
