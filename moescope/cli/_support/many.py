@@ -23,10 +23,14 @@ def many(model: str, data: str, options: dict[str, Any]) -> Iterator[bool]:
     from ...ranks import joined, started
 
     options["launched"] = options["parallel"] is None and started() > 1
+    if not options["workers"] and (
+        given := [name for name in ("engine", "address", "gpus_per_worker") if options[name] is not None]
+    ):
+        raise click.UsageError(f"--{given[0].replace('_', '-')} says where workers are; say how many with --workers")
+    if options["engine"] != "ray" and (options["address"] or options["gpus_per_worker"] is not None):
+        raise click.UsageError("--address and --gpus-per-worker are of --engine ray")
     if options["workers"] and (options["parallel"] or options["launched"]):
-        raise click.UsageError(
-            "--workers starts processes, and a launcher started some already (RANK): leave it out"
-        )
+        raise click.UsageError("--workers starts processes, and a launcher started some already (RANK): leave it out")
     if options["parallel"] is None:
         yield not options["launched"] or os.environ.get("RANK") == "0"
         return

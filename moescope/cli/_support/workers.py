@@ -10,10 +10,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine:
-    """What was asked: workers (None: this process alone), and whether a launcher started this one among others."""
+    """What was asked: workers (None: this process alone), whether a launcher started this one among others, and where."""
 
     workers: int | None
     launched: bool
+    name: str | None = None
+    address: str | None = None
+    gpus: int | None = None
 
 
 def traced(task: "Task", engine: Engine, resume: bool, overwrite: bool, report: Callable[[dict[str, Any]], None]) -> int:
@@ -26,9 +29,11 @@ def traced(task: "Task", engine: Engine, resume: bool, overwrite: bool, report: 
 
         return trace_launched(task, resume, overwrite, report)
     from ...tracer.many.gather import trace_many
+    from ...tracer.many.on_ray import OnRay
     from ...tracer.many.processes import Processes
 
-    with Processes(task, engine.workers or 1) as pool:
+    count = engine.workers or 1
+    with OnRay(task, count, engine.address, engine.gpus) if engine.name == "ray" else Processes(task, count) as pool:
         return trace_many(task, pool, resume, overwrite, report)
 
 

@@ -59,7 +59,16 @@ class Task:
         """The model with its data."""
         plan = {"batch_size": 8, "max_tokens": None, "max_length": None, "limit": None, "generate": 0, **self.plan}
         return plan_of(
-            loaded, self.inputs, plan, self.seed, self.stream, self.name, self.reading, self.overrides, self.options, self.command
+            loaded,
+            self.inputs,
+            plan,
+            self.seed,
+            self.stream,
+            self.name,
+            self.reading,
+            self.overrides,
+            self.options,
+            self.command,
         )
 
 
