@@ -41,8 +41,8 @@ class Shards:
 class OnRay:
     """So many actors. Used in a `with` block, at whose end they are gone; and Ray, if it was begun here.
 
-    address: of a cluster that runs (`auto`: the one of this machine); None: one on this machine alone. gpus: of each worker; None:
-    one where the cluster has any.
+    address: of a cluster that runs (`auto`: the one of this machine); None: one on this machine alone. gpus: of each worker;
+    None: one where the cluster has any.
     """
 
     def __init__(self, task: Task, count: int, address: str | None = None, gpus: int | None = None) -> None:
