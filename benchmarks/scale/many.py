@@ -39,18 +39,19 @@ def head(layers: int, experts: int, top_k: int) -> dict[str, Any]:
     }
 
 
-def fill(writer: StretchWriter, layers: int, experts: int, top_k: int, random: np.random.Generator) -> None:
-    """One forward of TOKENS tokens: weights of float32 that add up to 1, no two alike."""
+def fill(writer: StretchWriter, layers: int, experts: int, top_k: int, random: np.random.Generator, bare: bool) -> None:
+    """One forward of TOKENS tokens: weights of float32 that add up to 1, no two alike; `bare`: as with --experts-only."""
     first, forward = writer.take("token", TOKENS), writer.take("forward", 1)
     sequence = writer.take("sequence", TOKENS // LENGTH)
     tokens = first + np.arange(TOKENS)
     weights = -np.sort(-random.dirichlet(np.ones(top_k), (layers, TOKENS)).astype(np.float32), -1)
     chosen = random.integers(experts, size=(layers, TOKENS, 1)) + np.cumsum(random.integers(1, 24, (layers, TOKENS, top_k)), -1)
-    arrays = {"experts": (chosen % experts).astype(np.int16), "weights": weights}
+    arrays: dict[str, Any] = {"experts": (chosen % experts).astype(np.int16), "weights": weights}
     arrays |= {name: random.random((layers, TOKENS), np.float32) for name in ("entropy", "log_sum_exp", "margin")}
     routers, none = np.arange(layers), np.zeros(layers, np.int64)
     rows = columns_fixed_k(arrays, np.broadcast_to(tokens, (layers, TOKENS)), routers, none, none + forward)
-    writer.add(f"routes_{top_k}", rows)
+    left_out = {"entropy", "log_sum_exp", "margin", *(f"w{rank}" for rank in range(top_k))} if bare else set()
+    writer.add(f"routes_{top_k}", {name: column for name, column in rows.items() if name not in left_out})
     writer.add("forwards", {"forward": [forward], "tokens": [TOKENS], "phase": ["prefill"]})
     vocab = (random.zipf(1.3, TOKENS) % 100_000).astype(np.int64)
     whose = sequence + np.arange(TOKENS) // LENGTH
@@ -69,7 +70,7 @@ def cpu(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - began, found
 
 
-def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int) -> dict[str, float]:
+def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int, bare: bool = False) -> dict[str, float]:
     """CPU microseconds and bytes for each decision, step by step."""
     described, random = head(layers, experts, top_k), np.random.default_rng(0)
     gathering = Gathering.create(folder / "store.duckdb", described)
@@ -80,7 +81,7 @@ def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int) ->
     keys = {"forward": 0, "sequence": 0, "token": 0}
     for number in range(stretches):
         writer.begin(False, keys)
-        fill(writer, layers, experts, top_k, random)
+        fill(writer, layers, experts, top_k, random, bare)
         keys = dict(writer.next)
         said = {"batches": number + 1, "sequences": keys["sequence"], "total": None, "resume": {"fired": list(range(layers))}}
         made += cpu(partial(writer.finish, run.place(number), said))[0]
@@ -92,9 +93,9 @@ def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int) ->
         asked, _ = cpu(lambda: store.rows("select router, expert, count(*) from assignments group by all"))
         kept, _ = cpu(lambda: store.rows("from expert_load"))
     steps = {"made": made, "placed": placed, "joined": joined, "scanned": asked, "kept sums": kept}
-    said = {f"{name}, µs of CPU": round(1e6 * seconds / rows, 4) for name, seconds in steps.items()}
+    each = {f"{name}, µs of CPU": round(1e6 * seconds / rows, 4) for name, seconds in steps.items()}
     size = (folder / "store.duckdb").stat().st_size
-    return {"decisions": rows, "bytes in shards": round(shards / rows, 2), "bytes in the file": round(size / rows, 2)} | said
+    return {"decisions": rows, "bytes in shards": round(shards / rows, 2), "bytes in the file": round(size / rows, 2)} | each
 
 
 def once(folder: Path, workers: int, name: str) -> dict[str, float]:
@@ -134,10 +135,11 @@ def command() -> None:
 @click.option("--layers", default=58)
 @click.option("--experts", default=256)
 @click.option("--top-k", default=8)
-def _cost(decisions: tuple[int, ...], layers: int, experts: int, top_k: int) -> None:
+@click.option("--experts-only", "bare", is_flag=True)
+def _cost(decisions: tuple[int, ...], layers: int, experts: int, top_k: int, bare: bool) -> None:
     for count in decisions:
         with tempfile.TemporaryDirectory() as folder:
-            click.echo(json.dumps(cost(Path(folder), count, layers, experts, top_k), ensure_ascii=False))
+            click.echo(json.dumps(cost(Path(folder), count, layers, experts, top_k, bare), ensure_ascii=False))
 
 
 @command.command(name="workers")
