@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from ...errors import InputError, ModelError, MoescopeError
+from ...errors import ModelError, MoescopeError
+from ...store.engines.on_ray import begin_ray, ray_of
 from ...store.write.stretches import Run
 from .processes import TRIES, check_same, portable
 from .worker import Hello, Task, Worker
-
-_OBJECTS = 100 << 20  # bytes of Ray's store, which holds nothing but numbers of stretches
 
 
 class Shards:
@@ -55,9 +54,7 @@ class OnRay:
 
     def __enter__(self) -> "OnRay":
         self._ray = ray = ray_of()
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            begin_ray(self._address, self.count)
+        self._ours = begin_ray(self._address, self.count)
         gpus = self._gpus if self._gpus is not None else int(ray.cluster_resources().get("GPU", 0) > 0)
         kind = ray.remote(max_restarts=-1, max_task_retries=TRIES, num_cpus=1, num_gpus=gpus)(Shards)
         self.actors = [kind.remote(self.task) for _ in range(self.count)]
@@ -135,23 +132,3 @@ class OnRay:
             assert isinstance(said, MoescopeError)
             raise said
         return said
-
-
-def ray_of() -> Any:
-    """The package. InputError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers that it runs
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("engine ray needs the package ray: pip install 'moescope[ray]'") from error
-    return ray
-
-
-def begin_ray(address: str | None, cpus: int) -> None:
-    """Join a cluster, or begin one on this machine. InputError where there is none."""
-    ray = ray_of()
-    local = {"num_cpus": max(cpus, os.cpu_count() or 1), "include_dashboard": False, "object_store_memory": _OBJECTS}
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level="error", **({} if address else local))
-    except (ConnectionError, ValueError) as error:
-        raise InputError(f"there is no cluster of Ray at {address}: {str(error).splitlines()[0]}") from error
