@@ -21,6 +21,7 @@ import numpy as np
 
 import moescope
 from moescope.decisions import columns_fixed_k
+from moescope.inputs import read
 from moescope.store.write.stretches import Gathering, StretchWriter
 
 TOKENS = 4096  # of a stretch: 58 routers make 237,568 rows
@@ -144,8 +145,11 @@ def _cost(decisions: tuple[int, ...], layers: int, experts: int, top_k: int, bar
 
 @command.command(name="workers")
 @click.option("--rounds", default=3)
-def _workers(rounds: int) -> None:
+@click.option("--times", default=8, help="The shipped texts so many times over.")
+def _workers(rounds: int, times: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
+        texts = [json.dumps({"text": example.text}) for example in read("text").examples]
+        (Path(folder) / "texts.jsonl").write_text("\n".join(texts * times))
         for number in range(rounds):
             for workers in (1, 2):
                 found = once(Path(folder), workers, f"{number}-{workers}")

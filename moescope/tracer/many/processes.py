@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ...errors import ModelError, MoescopeError
+from ...errors import InputError, ModelError, MoescopeError
 from ...store.write.stretches import Run
 from .worker import Hello, Task, Worker
 
+MOST = 4  # workers for every core or GPU
 TRIES = 3  # of a stretch whose worker dies
 _SAID = 0.2  # seconds between reports of a worker
 
@@ -84,6 +85,13 @@ class Processes:
     """So many workers of this machine. Used in a `with` block, at whose end they are gone."""
 
     def __init__(self, task: Task, count: int) -> None:
+        import torch
+
+        places = max(os.cpu_count() or 1, torch.cuda.device_count())
+        if count > MOST * places:
+            raise InputError(
+                f"{count} workers would wait for each other on {places} cores or GPUs; ask for {MOST * places} at most"
+            )
         self.task, self.count = task, count
         self._context = multiprocessing.get_context("spawn")
         self._seats = [_Seat(number) for number in range(count)]

@@ -15,6 +15,7 @@ import moescope
 from moescope import analyses
 from moescope.cli import main
 from moescope.errors import AnalysisError, InputError
+from moescope.store.engines import shared as engines
 from moescope.store.engines.shared import SharedStore, answers
 
 SPLIT = {
@@ -75,6 +76,7 @@ def stores(path: Path) -> Iterator[tuple[moescope.Store, SharedStore]]:
     shared = SharedStore(path, Here(), least=2)
     with moescope.open(path) as one, shared:
         yield one, shared
+    engines._let_go()
 
 
 def rows(store: moescope.Store, query: str) -> list[Any]:

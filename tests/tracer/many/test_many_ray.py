@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,19 @@ def test_the_command_joins_the_cluster(cluster: Any, one: Path, tmp_path: Path) 
     done = CliRunner().invoke(main, [*asked, "--store", str(store), *where])
     assert done.exit_code == 0, done.output
     assert record(store) == record(one)
+
+
+@pytest.mark.slow
+@SCALE
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    lines = [line.split() for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "--engine ray" in line]
+    assert [line[1] for line in lines] == ["trace", "analyze"]
+    for line in lines:
+        call = [sys.executable, "-m", *line]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "load" in done.stdout
 
 
 def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

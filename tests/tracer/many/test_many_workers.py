@@ -21,7 +21,7 @@ from moescope.store.write.stretches import Run
 from moescope.tracer import Options
 from moescope.tracer.many.cut import stretches
 from moescope.tracer.many.gather import trace_many
-from moescope.tracer.many.processes import check_same
+from moescope.tracer.many.processes import Processes, check_same
 from moescope.tracer.many.worker import Hello, Task, Worker
 
 TEXTS = [f"{'the red fox saw a dog ' * (n % 5 + 1)}number {n}" for n in range(23)]
@@ -231,6 +231,11 @@ def test_what_is_wrong_with_data_is_said_with_what_is_kept(tmp_path: Path) -> No
     many(bad, resume=True)
     with moescope.open(bad.store) as store:
         assert store.rows("select status, sequences from runs") == [("complete", 23)]
+
+
+def test_more_workers_than_anybody_has_cores_for_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"4096 workers would wait for each other on \d+ cores or GPUs; ask for \d+ at most"):
+        Processes(task("texts", tmp_path), 4096)
 
 
 def test_workers_that_see_other_models_or_data_do_not_work_together(tmp_path: Path) -> None:
