@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm test-gguf
+.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm test-gguf test-scale
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -41,6 +41,12 @@ test: .venv/.test browser lint  ## everything: format, lint, types, imports, all
 
 test-all:  ## the same with every case of tests that are sampled otherwise
 	MOESCOPE_ALL=1 $(MAKE) test
+
+test-scale: .venv/.test  ## many processes and machines: workers, torchrun, a cluster of Ray; killed, and made whole again (minutes)
+	test -x build/scale/bin/python || $(PYTHON) -m venv build/scale
+	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(build/scale/bin/python -c "import site; print(site.getsitepackages()[0])")/beside.pth
+	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import distributed, nn
 from .errors import InputError, ModelError
 
 STARTED = "torchrun --nproc-per-node 2 -m moescope trace ..."
+STARTED_APART = "start them by torchrun, or set both to the first one's host and a free port, as for torch.distributed"
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,22 @@ def started() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
-def begin() -> Ranks:
-    """Join the other processes, unless that was done. InputError where there are none."""
+def restarted() -> bool:
+    """Whether a launcher (torchrun, SLURM) started these processes before, and they died."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def begin(apart: bool = False) -> Ranks:
+    """Join the other processes, unless that was done; `apart`: each runs a model of its own, and waits for others by the day.
+
+    InputError where there are none.
+    """
     if started() < 2:
         raise InputError(f"a model is spread over several processes only where several were started: {STARTED}")
+    if apart and not distributed.is_initialized():
+        if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise InputError(f"several processes were started (RANK, WORLD_SIZE) without {missing[0]}: {STARTED_APART}")
+        distributed.init_process_group("gloo", timeout=timedelta(days=30))
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -73,10 +87,10 @@ def begin() -> Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def joined(apart: bool = False) -> Iterator[Ranks]:
     """`begin`, and at the end leave the others, if it was here that they were joined."""
     before = distributed.is_initialized()
-    ranks = begin()
+    ranks = begin(apart)
     try:
         yield ranks
     finally:

@@ -19,6 +19,8 @@ from ._support.options import FILE, RUN, TEXT, settings_of
 @settings_of("An option of the analysis, e.g. by=genre.")
 @click.option("--save", is_flag=True, help="Write the figures into the store, as rows of its table measures.")
 @click.option("--fresh", is_flag=True, help="Compute again what was computed before (MOESCOPE_CACHE=off keeps nothing).")
+@click.option("--engine", type=click.Choice(["ray"]), help="Who counts over large tables: Ray, all cores or a cluster.")
+@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else one is begun on this machine.")
 def command(
     names: tuple[str, ...],
     listed: bool,
@@ -29,6 +31,8 @@ def command(
     options: dict[str, Any],
     save: bool,
     fresh: bool,
+    engine: str | None,
+    address: str | None,
 ) -> None:
     """Ask the analysis NAME about STORE: a verdict, and the figures that carry it with null, interval and q.
 
@@ -45,7 +49,7 @@ def command(
     if listed:
         _list(as_json)
         return
-    store, asked = _ask(names, every, run, options, fresh)
+    store, asked = _ask(names, every, run, options, fresh, engine=engine, address=address)
     answers = {name: answer for name, answer in asked if isinstance(answer, Answer)}
     refused = {name: str(why) for name, why in asked if not isinstance(why, Answer)}
     if as_json:
@@ -76,7 +80,7 @@ def _list(as_json: bool) -> None:
 
 
 def _ask(
-    names: tuple[str, ...], every: bool, run: int | None, options: dict[str, Any], fresh: bool
+    names: tuple[str, ...], every: bool, run: int | None, options: dict[str, Any], fresh: bool, **engine: str | None
 ) -> tuple[Path, list[tuple[str, Any]]]:
     from ..analyses import catalogue, run_all
     from ..analyses import run as ask
@@ -89,7 +93,7 @@ def _ask(
     if own := options.keys() & {"name", "store", "run", "fresh"}:
         raise InputError(f"{min(own)} is no option of an analysis; the store is an argument, and the run is --run")
     store = FILE.convert(names[-1], None, None)
-    with reading(store) as opened:
+    with reading(store, **engine) as opened:
         if every:
             return store, list(run_all(opened, run, fresh))
         return store, [(names[0], ask(names[0], opened, run, fresh=fresh, **options))]

@@ -30,6 +30,14 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")
 @click.option("--expert-parallel", is_flag=True, help="Under torchrun: the same, and each process has whole experts.")
 @click.option("--threads", type=THREADS, help="CPU threads; a model under 100 M parameters gets one by default.")
+@click.option("--workers", type=Whole(1, 4096), help="Trace by so many processes, each with the model.")
+@click.option(
+    "--engine", type=click.Choice(["processes", "ray"]), help="Where --workers are: this machine; or a cluster of Ray."
+)
+@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else one is begun on this machine.")
+@click.option(
+    "--gpus-per-worker", type=Whole(0, 64), help="Of each worker of Ray, over which it spreads the model.  [default: 1]"
+)
 @click.option("--stream", is_flag=True, help="Hold nothing of the data, which may be of any size; works for hub data too.")
 @click.option("--batch-size", type=BATCH, help="Sequences in a batch.  [default: 8]")
 @click.option("--batch-tokens", type=Whole(1, 2**32 - 1), help="Tokens in a batch, padding included; similar lengths together.")
@@ -95,11 +103,9 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
 
 
 def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any, quiet: bool) -> int:
-    import torch
-
-    from ..models.describe import parameters
-    from ..models.loading import load
-    from ..tracer import Options, check_plan, trace
+    from ..tracer import Options, check_plan
+    from ..tracer.many.worker import Task
+    from ._support.workers import Engine, traced
 
     planned = ("name", "seed", "batch_size", "max_tokens", "max_length", "limit", "generate")
     check_plan(store, **{name: options[name] for name in planned}, batch_tokens=options["batch_tokens"])
@@ -121,10 +127,8 @@ def _trace(model: str, data: str, store: Path, options: dict[str, Any], bar: Any
     )
     options.pop("append")
     options["generate"] = options["generate"] or 0
-    threads = options.pop("threads")
-    loaded = load(model, **how)
-    if threads or parameters(loaded.model) < 100_000_000:
-        torch.set_num_threads(threads or 1)
-    return trace(
-        loaded, data, store, options=capture, reading=reading, command=["moescope", *sys.argv[1:]], report=bar.show, **options
-    )
+    parts = {name: options.pop(name) for name in ("threads", "name", "seed", "stream")}
+    engine = Engine(*(options.pop(name) for name in ("workers", "launched", "engine", "address", "gpus_per_worker")))
+    resume, overwrite, overrides = (options.pop(name) for name in ("resume", "overwrite", "overrides"))
+    task = Task(model, data, store, how, reading, options, capture, overrides, command=["moescope", *sys.argv[1:]], **parts)
+    return traced(task, engine, resume, overwrite, bar.show)

@@ -1,7 +1,8 @@
 """Where a model meets a store."""
 
-from .batches import check_plan, trace
+from .batches import trace
 from .options import Options
+from .planning import check_plan
 from .sequences.sequence_info import SequenceInfo
 from .session import Tracer
 

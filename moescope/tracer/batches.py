@@ -1,32 +1,28 @@
 """`trace`: run a model over a data set, batch by batch, and keep every decision; a run that was cut off can be resumed."""
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, replace
-from itertools import chain, count
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
-from ..inputs import Dataset, Example, Stream, read, stream
-from ..models.describe import called
-from ..models.loading import Loaded, load
-from ..models.multimodal.processor import is_processor
-from ..models.sources import unwrap
-from ..store import column_fit
-from ..store.write.change import check_target, try_clean_up
-from .batching import Batch, Reached, all_rows, batches_of
-from .drawing import Asked, Drawn
-from .feeding import override, pad_id, run_batch
-from .going_on import go_on, key_of, origin, resumable, whole_run
+from ..inputs import Stream
+from ..models.loading import Loaded
+from ..store.write.change import try_clean_up
+from .batching import Batch, Reached, batches_of
+from .drawing import Drawn
+from .feeding import pad_id, run_batch
+from .going_on import go_on, resumable, whole_run
 from .media_feeding import to_prove_on
 from .options import Options
+from .planning import check_plan, loaded_of, plan_of
 from .session import Tracer
 from .together import agree
-from .windows import decoder_info, windows
+from .windows import decoder_info
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -75,31 +71,20 @@ def trace(
     stream held before, which stays as an interrupted run.
     """
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
-    plan |= {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+    plan["batch_tokens"] = batch_tokens
     check_plan(store, name=name, seed=seed, **plan)
-    loaded, store, overrides = (
-        _loaded(model, tokenizer, processor, device, dtype, loading or {}),
-        Path(store),
-        dict(overrides or {}),
-    )
-    asked = _asked(loaded, plan, seed)
-    data = _data(inputs, loaded, limit, reading or {}, asked, stream)
-    if overrides:
-        override(loaded, overrides)
-    chosen = options or Options(**settings)
-    key = key_of({**plan, "seed": seed, "options": chosen.as_dict(), "overrides": overrides}, loaded, data, reading or {})
-    run = {"name": name, "seed": seed, "command": command, "overrides": overrides, "key": key, **origin(loaded, data)}
-    tracer = Tracer(loaded.pipe or loaded.model, store, tokenizer=loaded.tokenizer, options=chosen, run=run, replace=overwrite)
-    drawn = Drawn(loaded, data, asked)
-    rows = all_rows(drawn) if isinstance(data, Dataset) else None
-    said = {"data": origin(loaded, data)["dataset_sha256"], "windows": None if rows is None else len(rows)}
-    agree(loaded.model, resume, {**plan, "seed": seed, "overrides": overrides, **said})
+    chosen, store = options or Options(**settings), Path(store)
+    loaded = loaded_of(model, tokenizer, processor, device, dtype, loading or {})
+    planned = plan_of(loaded, inputs, plan, seed, stream, name, reading or {}, overrides or {}, chosen, command)
+    tracer, key, data = planned.tracer(store, replace=overwrite), planned.key, planned.data
+    agree(loaded.model, resume, planned.said())
+    asked, rows, drawn = planned.asked, planned.rows, planned.drawn
     if resume and (whole := whole_run(store, key, data, asked)) is not None:
         try_clean_up(store)
         return whole
     writer = resumable(store, key) if resume else None
     try:
-        begun = go_on(tracer, writer, chosen) if writer is not None else {}
+        begun: dict[str, Any] = go_on(tracer, writer, chosen) if writer is not None else {}
         if rows is None:
             drawn = Drawn(loaded, data, asked, begun.get("place"))
         batches = batches_of(drawn, rows, int(begun.get("batches", 0)))
@@ -107,7 +92,7 @@ def trace(
         if writer is not None:
             writer.release()
         raise
-    return _traced(tracer, loaded, drawn, batches, report, overrides)
+    return _traced(tracer, loaded, drawn, batches, report, planned.overrides)
 
 
 def _traced(
@@ -120,7 +105,7 @@ def _traced(
     batches = chain([first] if first is not None else [], batches)
     with tracer:
         try:
-            for reached in _run(tracer, loaded, drawn, batches, overrides):
+            for reached in run_batches(tracer, loaded, drawn, batches, overrides):
                 if report is not None:
                     report(asdict(reached) | tracer.so_far())
             if isinstance(drawn.data, Stream):
@@ -131,16 +116,7 @@ def _traced(
     return tracer.run
 
 
-def _asked(loaded: Loaded, plan: Mapping[str, Any], seed: int) -> Asked:
-    """InputError for batches by tokens of what has none."""
-    if plan.get("batch_tokens") is not None and (loaded.pipe is not None or loaded.reads != "text"):
-        what = "takes prompts one at a time" if loaded.pipe is not None else f"reads {loaded.reads}s"
-        raise InputError(f"batch_tokens counts the tokens of texts, but {loaded.name} {what}: give batch_size")
-    asked = Asked(**{name: value for name, value in plan.items() if name != "limit"}, seed=seed)
-    return asked if loaded.pipe is None else replace(asked, batch_size=1)
-
-
-def _run(
+def run_batches(
     tracer: Tracer, loaded: Loaded, drawn: Drawn, batches: Iterator[Batch], overrides: Mapping[str, Any]
 ) -> Iterator[Reached]:
     """Run what is left, and say after every batch how far it is."""
@@ -162,72 +138,12 @@ def _kept(batches: Iterator[Batch]) -> Iterator[Batch]:
             yield batch
             ran = batch.reached.sequences
     except InputError as error:
-        if not ran:
-            raise
-        said = str(error).rstrip(".")
-        raise InputError(
-            f"{said}; the {ran:,} sequences before it are kept: repair it and go on with --resume, or leave such rows out with "
-            "--skip-bad --resume"
-        ) from error
+        raise (still_kept(error, ran) if ran else error) from error.__cause__
 
 
-_COLUMNS = {  # where what is asked for ends up
-    "name": ("runs", "name"), "seed": ("runs", "seed"), "batch_size": ("forwards", "batch_size"),
-    "batch_tokens": ("forwards", "tokens"), "max_tokens": ("runs", "tokens"), "max_length": ("sequences", "tokens"),
-    "limit": ("runs", "sequences"), "generate": ("tokens", "position"),
-}  # fmt: skip
-
-
-def check_plan(store: str | Path, **asked: Any) -> None:
-    """InputError or StoreError, before anything is loaded, if a trace like this could not be joined to `store` at its end."""
-    for option, value in asked.items():
-        table, column = _COLUMNS[option]
-        column_fit.check(table, **{column: value})
-    check_target(Path(store))
-
-
-def _loaded(model: Any, tokenizer: Any, processor: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:
-    if is_processor(tokenizer):
-        processor, tokenizer = tokenizer, None
-    if processor is not None and not is_processor(processor):
-        raise InputError(
-            f"the processor is {type(processor).__name__}, which makes no inputs of texts with media; give its own"
-        )
-    if isinstance(model, Loaded):
-        return model
-    if isinstance(model, nn.Module):
-        inner = unwrap(model)
-        words = getattr(processor, "tokenizer", None) if tokenizer is None else tokenizer
-        return Loaded(called(inner), inner.eval(), words, processor=processor, no_processor="was given without a processor")
-    return load(model, device=device, dtype=dtype, **loading)
-
-
-def _data(
-    inputs: Any, loaded: Loaded, limit: int | None, reading: Mapping[str, Any], asked: Asked, streams: bool
-) -> Dataset | Stream:
-    known = [name for name in inspect.signature(read).parameters if name not in ("data", "limit", "pad_id", "enough")]
-    if unknown := set(reading) - set(known):
-        raise InputError(f"reading has no option {min(unknown)!r}: there are {', '.join(known)}")
-    if streams and not isinstance(inputs, Dataset):
-        return stream(inputs, limit=limit, pad_id=pad_id(loaded), **reading)
-    enough = _enough(loaded, asked, bool(reading.get("skip_bad")))
-    return read(inputs, limit=limit, pad_id=pad_id(loaded), enough=enough, **reading)
-
-
-def _enough(loaded: Loaded, asked: Asked, skip_bad: bool) -> Callable[[Example], bool] | None:
-    """Whether examples, one after the other, have given `max_tokens` tokens: a generator need not end."""
-    if asked.max_tokens is None:
-        return None
-    numbers, tokens, most = count(), [0], asked.max_tokens
-
-    def enough(example: Example) -> bool:
-        one = Dataset("inputs", "", example.kind, [example])
-        seed = asked.seed + next(numbers)
-        try:
-            tokens[0] += sum(map(len, windows(loaded, one, asked.max_length, seed, asked.generate > 0)))
-        except InputError:  # which is counted when its windows are drawn
-            if not skip_bad:
-                raise
-        return tokens[0] >= most
-
-    return enough
+def still_kept(error: InputError, ran: int) -> InputError:
+    """What is wrong with data behind so many sequences, and that these are kept."""
+    return InputError(
+        f"{str(error).rstrip('.')}; the {ran:,} sequences before it are kept: repair it and go on with --resume, or leave such "
+        "rows out with --skip-bad --resume"
+    )

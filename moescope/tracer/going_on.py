@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError, StoreError
 from ..inputs import Dataset, Digest, Stream
@@ -17,6 +17,8 @@ from ..weights import precision
 from .drawing import Asked
 from .options import Options
 from .session import Tracer
+
+Writer = TypeVar("Writer", bound=RunWriter)
 
 
 def key_of(plan: Mapping[str, Any], loaded: Loaded, data: Dataset | Stream, reading: Mapping[str, Any]) -> str:
@@ -74,12 +76,12 @@ def go_on(tracer: Tracer, writer: RunWriter, options: Options) -> dict[str, Any]
     return begun
 
 
-def resumable(store: Path, key: str) -> RunWriter:
+def resumable(store: Path, key: str, kind: type[Writer] = RunWriter) -> Writer:  # type: ignore[assignment]
     """What goes on with the trace of this key. StoreError if there is none that was cut off."""
     if fitting := _fitting(store, key):
-        return RunWriter.resume(store, fitting[-1])
+        return kind.resume(store, fitting[-1])  # type: ignore[return-value]
     if (found := planned(store, key)) is not None:
-        return RunWriter.reopen(store, found[0])
+        return kind.reopen(store, found[0])  # type: ignore[return-value]
     there = len(unfinished(store))
     others = f"; what was cut off there is of another model, data set or setting ({there} runs)" if there else ""
     raise StoreError(f"there is nothing to resume in {store} for this model, data and settings{others}; trace without --resume")

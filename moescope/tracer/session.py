@@ -106,7 +106,7 @@ class Tracer:
         for number, site in enumerate(self.sites):
             site.key = number
         if self._writer is None:
-            self._writer = self._together.writer(self.store, self._head(), self._replace)
+            self._writer = self._begun()
         self._progress.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(
             self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options
@@ -121,6 +121,10 @@ class Tracer:
             rows, left_out = compared(self.sites)
             add_measures(self._writer, rows)
             self._notes += left_out
+
+    def _begun(self) -> RunWriter:
+        """The writer of a run that begins here."""
+        return self._together.writer(self.store, self._head(), self._replace)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._pipeline is not None:

@@ -155,12 +155,13 @@ def test_one_process_is_not_several() -> None:
 def test_processes_that_nobody_joined_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
     asked = ["trace", "mixtral", "--data", "text", "--store", str(tmp_path / "s.duckdb")]
     done = CliRunner().invoke(main, asked)
     assert done.exit_code == 2
     assert done.output == (
-        "moescope: this is one of 2 processes, each of which would trace the whole model into one store: say --tensor-parallel "
-        "or --expert-parallel, or start one process\n"
+        "moescope: several processes were started (RANK, WORLD_SIZE) without MASTER_ADDR: start them by torchrun, or set both "
+        "to the first one's host and a free port, as for torch.distributed\n"
     )
     ablated = CliRunner().invoke(main, ["ablate", "mixtral", "--store", str(tmp_path / "s.duckdb"), "--experts", "3:5"])
     assert ablated.output.startswith("moescope: this is one of 2 processes, each of which would ablate the whole model")

@@ -119,6 +119,10 @@ class RunWriter:
         self.next[key] = first + count
         return first
 
+    def document(self, sequence: int) -> str:
+        """What a document is called that has no name: by the key of its sequence."""
+        return f"{sequence}"
+
     def mark(self) -> None:
         """What was added so far is whole; `rollback` comes back to here."""
         self._whole = {table: sheet.length for table, sheet in self._sheets.items()}, dict(self.next)
@@ -137,7 +141,7 @@ class RunWriter:
             temporary.mkdir(exist_ok=True)
             tables = {table: _fitting(table, sheet.table()) for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
-                _write(temporary / f"{table}.parquet", pack(rows) if is_routed(table) else rows)
+                write_rows(temporary / f"{table}.parquet", pack(rows) if is_routed(table) else rows)
             written = {file.name: (file.stat().st_size, crc(file)) for file in temporary.glob("*.parquet")}
             said = {**column_fit.plain(progress), "next": self.next, "written": written}
             (temporary / "progress.json").write_text(json.dumps(said, default=str))
@@ -209,7 +213,7 @@ def _fitting(table: str, rows: pa.Table) -> pa.Table:
     return rows if is_routed(table) else column_fit.rows(table, rows)
 
 
-def _write(path: Path, table: pa.Table) -> None:
+def write_rows(path: Path, table: pa.Table) -> None:
     """Parquet that DuckDB, Spark and pandas read: whole numbers as differences, floats by bytes, long runs and words packed."""
     schema = table.schema
     whole = [f.name for f in schema if pa.types.is_integer(f.type) and f.name not in _RUNS]

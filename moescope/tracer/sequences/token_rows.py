@@ -80,6 +80,7 @@ class Identity:
         stream.packed = named.packed
         infos, beams = infos_of(stream, size)
         infos = [SequenceInfo(source=name) for name in named.names] or infos
+        bare = self.writer.document
         self.writer.add(
             "sequences",
             {
@@ -88,7 +89,7 @@ class Identity:
                 "source_row": np.array([i.row for i in infos], np.int64),
                 "part": np.array([i.part for i in infos], np.int32),
                 "beam": beams,
-                "document": [i.document if i.document is not None else f"{first + n}" for n, i in enumerate(infos)],
+                "document": [i.document if i.document is not None else bare(first + n) for n, i in enumerate(infos)],
                 "stack": stream.stack,
                 "domain": [i.labels.get("domain") for i in infos],
                 "class": [i.labels.get("class") for i in infos],

@@ -1,0 +1,130 @@
+"""A query as sums over ranges of tokens: which of its groupings can be counted range by range, and how the counts add up.
+
+A grouping (a SELECT with counts, sums, minima and maxima, of a query or anywhere in it) over `assignments`, `decisions` or
+another table that has a row for every token can be: each of its rows lies in one range, whatever it is joined with. What cannot
+(medians, distinct counts, windows, groupings over what another gave) is asked of the whole. DuckDB reads and writes the SQL.
+"""
+
+import json
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+BIG = ("assignments", "decisions", "decided", "routing", "logits", "token_labels", "token_text", "tokens")
+_MERGED = {"count_star": "sum", "count": "sum", "sum": "sum", "min": "min", "max": "max"}
+_KEEPS_LEFT, _KEEPS_RIGHT = {"INNER", "LEFT", "SEMI", "ANTI"}, {"INNER", "RIGHT"}
+_FORBIDDEN = {"SUBQUERY", "WINDOW", "PARAMETER", "LAMBDA", "STAR"}
+Node = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """One that can be counted by range: SQL for a range of tokens, and how each column is put together (None: grouped by)."""
+
+    node: Node
+    place: Node  # of the big table within it
+    merged: tuple[str | None, ...]
+
+    def over(self, con: duckdb.DuckDBPyConnection, first: int | None, stop: int | None) -> str:
+        """SQL that counts tokens from `first` up to before `stop`; None: without end."""
+        bounds = [f"(token >= {first})"] if first is not None else []
+        bounds += [f"(token < {stop})"] if stop is not None else []
+        whole = f"({' and '.join(bounds) or 'true'})" + (" or token is null" if first is None else "")
+        table, before = self.place["table_name"], deepcopy(self.place)
+        ranged = _parsed(con, f"from (from {table} where {whole}) as t")["from_table"]
+        ranged["alias"] = self.place["alias"] or table
+        self.place.clear()
+        self.place.update(ranged)
+        try:
+            return written(con, {**self.node, "modifiers": []})
+        finally:
+            self.place.clear()
+            self.place.update(before)
+
+
+def parsed(con: duckdb.DuckDBPyConnection, query: str) -> Node | None:
+    """The query as a tree; None for what is no single SELECT."""
+    found = json.loads(con.execute("select json_serialize_sql(?::varchar)", [query]).fetchall()[0][0])
+    if found.get("error") or len(found["statements"]) != 1 or found["statements"][0].get("named_param_map"):
+        return None
+    node: Node = found["statements"][0]["node"]
+    return node
+
+
+def _parsed(con: duckdb.DuckDBPyConnection, query: str) -> Node:
+    node = parsed(con, query)
+    assert node is not None
+    return node
+
+
+def written(con: duckdb.DuckDBPyConnection, node: Node) -> str:
+    """The tree as SQL."""
+    tree = json.dumps({"error": False, "statements": [{"node": node, "named_param_map": []}]})
+    return str(con.execute("select json_deserialize_sql(?::json)", [tree]).fetchall()[0][0])
+
+
+def groupings(tree: Node, tables: set[str], aggregates: set[str]) -> Iterator[Grouping]:
+    """All that can be counted by range. tables: names of the store's tables and views; aggregates: of DuckDB's functions."""
+    if tree.get("type") == "SELECT_NODE" and (found := _grouping(tree, tables, aggregates)) is not None:
+        yield found
+        return
+    for child in _children(tree):
+        yield from groupings(child, tables, aggregates)
+
+
+def _grouping(node: Node, tables: set[str], aggregates: set[str]) -> Grouping | None:
+    unusual = [node.get(name) for name in ("having", "qualify", "sample")] + [node.get("cte_map", {}).get("map")]
+    kinds = {modifier["type"] for modifier in node.get("modifiers", ())}
+    if any(unusual) or kinds - {"ORDER_MODIFIER", "LIMIT_MODIFIER"} or len(node.get("group_sets") or [()]) > 1:
+        return None
+    merged = [_merged(item, aggregates) for item in node["select_list"]]
+    if not any(merged) or "" in merged or not _own(node, tables):
+        return None
+    places = list(_places(node["from_table"]))
+    place = next((p for name in BIG for p in places if p["table_name"] == name), None)
+    return None if place is None else Grouping(node, place, tuple(merged))
+
+
+def _merged(item: Node, aggregates: set[str]) -> str | None:
+    """How a column is put together; None if it is grouped by, "" if it cannot be."""
+    name = item.get("function_name")
+    if name in _MERGED and item["class"] == "FUNCTION" and not item.get("distinct"):
+        inside = [*item.get("arguments", ()), item.get("filter") or {}]
+        return "" if any(_unfit(child, aggregates) for child in inside) else _MERGED[str(name)]
+    return "" if _unfit(item, aggregates) else None
+
+
+def _unfit(node: Node, aggregates: set[str]) -> bool:
+    """Whether there is anything in an expression that is not of one row."""
+    if node.get("class") in _FORBIDDEN or node.get("function_name") in aggregates:
+        return True
+    return any(_unfit(child, aggregates) for child in _children(node))
+
+
+def _own(node: Node, tables: set[str]) -> bool:
+    """Whether it reads nothing but the store: no name of another part of the query, no parameter."""
+    if node.get("type") == "BASE_TABLE" and node.get("table_name") not in tables:
+        return False
+    return node.get("class") not in ("PARAMETER", "SUBQUERY") and all(_own(child, tables) for child in _children(node))
+
+
+def _places(table: Node) -> Iterator[Node]:
+    """Tables of which each row that is found has exactly one."""
+    if table.get("type") == "BASE_TABLE" and not table.get("column_name_alias") and not table.get("sample"):
+        yield table
+    if table.get("type") == "JOIN" and table.get("ref_type") in ("REGULAR", "CROSS", "NATURAL"):
+        if table["join_type"] in _KEEPS_LEFT:
+            yield from _places(table["left"])
+        if table["join_type"] in _KEEPS_RIGHT:
+            yield from _places(table["right"])
+
+
+def _children(node: Any) -> Iterator[Node]:
+    for value in node.values() if isinstance(node, dict) else ():
+        if isinstance(value, dict):
+            yield value
+        elif isinstance(value, list):
+            yield from (one for one in value if isinstance(one, dict))

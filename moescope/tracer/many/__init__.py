@@ -1,0 +1,1 @@
+"""One trace by many processes: each makes stretches of it, one gives them their places."""

@@ -1,0 +1,158 @@
+"""A store asked of many processes answers as one process does: every analysis, and SQL of every form."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import questions
+import synthetic
+from click.testing import CliRunner
+from scale import asked_for
+
+import moescope
+from moescope import analyses
+from moescope.cli import main
+from moescope.errors import AnalysisError, InputError
+from moescope.store.engines import shared as engines
+from moescope.store.engines.shared import SharedStore, answers
+
+SPLIT = {
+    "load": "select router, expert, count(*) as n, sum(weight) as w from assignments where not dropped group by all",
+    "none": "select count(*), min(token), max(expert), sum(rank) from assignments",
+    "joined": "select router, s.domain, count(*) filter (rank = 0) as first, max(weight) from assignments a "
+    "join tokens t using (token) left join sequences s on s.sequence = t.sequence group by router, s.domain",
+    "inside": "with l as (select router, expert, count(*) as n from assignments group by 1, 2) "
+    "select router, expert, n / sum(n) over (partition by router) as share from l",
+    "twice": "select a.router, a.n, b.n from (select router, count(*) as n from decisions group by 1) a "
+    "join (select router, count(*) n from assignments group by 1) b using (router)",
+    "pairs": "select a.router, a.expert as e, b.expert as f, count(*) as n from assignments a join assignments b "
+    "using (forward, router, token, iteration) where a.expert < b.expert group by all order by n desc, e, f, 1 limit 7",
+    "union": "select 'a' as what, count(*) from assignments union all select 'd', count(*) from decisions",
+    "expressions": "select expert % 3 as third, round(weight, 1) as about, count(weight) as n from assignments group by 1, 2",
+    "quoted": 'select router as "a ""b""", count(*) as "select" from decisions group by 1',
+    "nothing": "select router, count(*) from assignments where token < 0 group by 1",
+    "empty sum": "select sum(weight), count(*) from assignments where token < 0",
+}
+WHOLE = {
+    "median": "select router, median(weight) from assignments group by 1",
+    "mean": "select router, avg(weight) from assignments group by 1",
+    "distinct": "select router, count(distinct expert) from assignments group by 1",
+    "having": "select expert, count(*) as n from assignments group by 1 having n > 3",
+    "rows": "select token, expert from assignments where router = 0 order by all limit 5",
+    "right": "select r.name, count(*) from assignments a right join routers r using (router) where token is null group by 1",
+    "sets": "select router, expert, count(*) from assignments group by grouping sets ((router), (expert))",
+    "kept": "select router, expert, share from expert_load",
+    "mixed": "select router, count(*) + 1 as n from assignments group by 1",
+}
+PARAMETERS = "select router, count(*) from assignments where expert = ? group by 1"
+
+
+class Here:
+    """An engine of this process."""
+
+    parts = 3
+    asked = 0
+
+    def ask(self, path: Path, opened: tuple[Any, ...] | None, queries: Sequence[str]) -> list[pa.Table]:
+        self.asked += len(queries)
+        return [answers(path, opened, query) for query in queries]
+
+    def close(self) -> None:
+        return None
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("shared") / "s.duckdb"
+    for seed in (0, 1):
+        synthetic.make(store, documents=6, tokens=15, seed=seed)
+    return store
+
+
+@pytest.fixture(scope="module")
+def stores(path: Path) -> Iterator[tuple[moescope.Store, SharedStore]]:
+    shared = SharedStore(path, Here(), least=2)
+    with moescope.open(path) as one, shared:
+        yield one, shared
+    engines._let_go()
+
+
+def rows(store: moescope.Store, query: str) -> list[Any]:
+    """In an order, floats to nine digits."""
+    found = [tuple(round(v, 9) if isinstance(v, float) else v for v in row) for row in store.sql(query).fetchall()]
+    return sorted(found, key=repr)
+
+
+@pytest.mark.parametrize("name", [*SPLIT, *WHOLE])
+def test_sql_gives_the_same_rows_and_columns(name: str, stores: tuple[moescope.Store, SharedStore]) -> None:
+    one, shared = stores
+    query, before = (SPLIT | WHOLE)[name], shared.shared
+    assert rows(shared, query) == rows(one, query)
+    assert shared.shared - before == (name in SPLIT)
+    theirs, ours = shared.sql(query), one.sql(query)
+    assert (theirs.columns, theirs.types) == (ours.columns, ours.types)
+
+
+def test_parameters_and_errors_are_those_of_one_process(stores: tuple[moescope.Store, SharedStore]) -> None:
+    one, shared = stores
+    assert sorted(shared.rows(PARAMETERS, [1])) == sorted(one.rows(PARAMETERS, [1]))
+    for wrong in ("select nothing, count(*) from assignments group by 1", "select count(*) from nowhere", "selec"):
+        said = []
+        for store in stores:
+            with pytest.raises(Exception) as raised:
+                store.rows(wrong)
+            said.append((type(raised.value), str(raised.value)))
+        assert said[0] == said[1]
+
+
+def answer(asked: Any) -> Any:
+    """What an analysis says, floats to eight digits."""
+    if isinstance(asked, AnalysisError):
+        return str(asked)
+    frames = {name: frame.round(8).to_csv() for name, frame in asked.frames.items()}
+    return str(asked.verdict), asked.notes, frames
+
+
+@pytest.mark.slow
+@asked_for()
+def test_every_analysis_gives_the_same_answer(tmp_path: Path) -> None:
+    store = questions.written(tmp_path / "all.duckdb", planted=True)
+    names = [entry["name"] for entry in analyses.catalogue() if not entry["required"]]
+    engine = Here()
+    shared = SharedStore(store, engine, least=2)
+    with moescope.open(store) as one, shared:
+        for name in names:
+            ours, theirs = (_asked(name, opened) for opened in (one, shared))
+            assert theirs == ours, name
+        assert shared.shared > 10
+    assert engine.asked > 50
+
+
+def _asked(name: str, store: moescope.Store) -> Any:
+    try:
+        options: dict[str, Any] = questions.OPTIONS.get(name, {})
+        return answer(analyses.run(name, store, **options))
+    except AnalysisError as refused:
+        return str(refused)
+
+
+def test_there_is_no_other_engine(path: Path) -> None:
+    with pytest.raises(InputError, match="there is no engine 'dask': there is ray"):
+        moescope.open(path, engine="dask")
+
+
+@pytest.mark.slow
+@asked_for("ray", "ray")
+def test_ray_gives_the_same_rows_and_the_command_the_same_figures(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moescope.store.engines.shared.LEAST", 2)
+    with moescope.open(path) as one, moescope.open(path, engine="ray") as shared:
+        assert isinstance(shared, SharedStore)
+        shared._least = 2
+        for name, query in (SPLIT | WHOLE).items():
+            assert rows(shared, query) == rows(one, query), name
+        assert shared.shared == len(SPLIT)
+    said = [CliRunner().invoke(main, ["analyze", "load", str(path), "--json", *how]) for how in ([], ["--engine", "ray"])]
+    assert said[0].exit_code == said[1].exit_code == 0, said[1].output
+    assert said[0].output == said[1].output
