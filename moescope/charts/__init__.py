@@ -6,11 +6,11 @@ so one chart is right on light and on dark ground. Intervals are bands or whiske
 
 from ._bars import bars
 from ._drawn import drawn
-from ._export import themed, to_html, to_pdf, to_png, to_svg
+from ._export import svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to_png, to_svg
 from ._flow import flow, ribbons
 from ._heatmap import heatmap, span
 from ._lines import lines
-from ._palette import CATEGORY, OTHER, theme
+from ._palette import CATEGORY, OTHER, look, theme
 from ._scatter import scatter
 
 __all__ = [
@@ -21,9 +21,12 @@ __all__ = [
     "flow",
     "heatmap",
     "lines",
+    "look",
     "ribbons",
     "scatter",
     "span",
+    "svg_to_pdf",
+    "svg_to_png",
     "theme",
     "themed",
     "to_html",

@@ -31,6 +31,16 @@ def to_pdf(chart: Any, dark: bool = False) -> bytes:
     return _convert().vegalite_to_pdf(json.dumps(themed(chart, dark)), allowed_base_urls=[])
 
 
+def svg_to_png(svg: str, scale: float = 2.0) -> bytes:
+    """The PNG of a picture in SVG, `scale` times its size."""
+    return _convert().svg_to_png(svg, scale=scale)
+
+
+def svg_to_pdf(svg: str) -> bytes:
+    """The PDF of a picture in SVG."""
+    return _convert().svg_to_pdf(svg)
+
+
 def to_html(chart: Any, dark: bool = False) -> str:
     """One HTML page with everything inside it: hovering works, nothing is fetched."""
     return _convert().vegalite_to_html(json.dumps(themed(chart, dark)), bundle=True)

@@ -23,11 +23,13 @@ def heatmap(
     tooltip: Sequence[str] = (),
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> alt.Chart:
     """A cell per (x, y), coloured by `value`, e.g. layer × expert.
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
+    `ends` are the values of the outermost colours, so that pictures can be compared; what lies beyond has the same colour.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -36,7 +38,8 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre),
+        color=alt.Color(field=field(value), type="quantitative", title=words(value),
+                        scale=_scale(frame[value], chance, centre, ends),
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
@@ -49,8 +52,12 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
     return {} if names is None else {"scale": alt.Scale(domain=list(names))}
 
 
-def span(values: pd.Series, chance: float | None = None, centre: float | None = None) -> tuple[float, float | None, float]:
-    """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
+def span(
+    values: pd.Series, chance: float | None = None, centre: float | None = None, ends: tuple[float, float] | None = None
+) -> tuple[float, float | None, float]:
+    """Lowest and highest value of the colours (`ends`, where given), and the neutral one between where they are diverging."""
+    if ends is not None:
+        return ends[0], chance if centre is None else centre, ends[1]
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
@@ -61,11 +68,11 @@ def span(values: pd.Series, chance: float | None = None, centre: float | None = 
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
 
 
-def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
-    low, middle, high = span(values, chance, centre)
+def _scale(values: pd.Series, chance: float | None, centre: float | None, ends: tuple[float, float] | None) -> alt.Scale:
+    low, middle, high = span(values, chance, centre, ends)
     if middle is None:
-        return alt.Scale(range="heatmap", domain=[low, high])
-    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle)
+        return alt.Scale(range="heatmap", domain=[low, high], clamp=True)
+    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, clamp=True)
 
 
 def _axis(values: pd.Series) -> alt.Axis:

@@ -13,9 +13,10 @@ from altair.utils import schemapi
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.components import bars, heat_map
+from moescope.app.components import heat_map
 from moescope.app.wording import markup, plain
 from moescope.errors import MoescopeError
+from moescope.pictures import bars
 from moescope.store import imported
 from moescope.store.files.exports import csv_of
 
