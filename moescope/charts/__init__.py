@@ -6,7 +6,7 @@ so one chart is right on light and on dark ground. Intervals are bands or whiske
 
 from ._bars import bars
 from ._drawn import drawn
-from ._export import svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to_png, to_svg
+from ._export import signed, svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to_png, to_svg
 from ._flow import flow, ribbons
 from ._heatmap import heatmap, span
 from ._lines import lines
@@ -24,6 +24,7 @@ __all__ = [
     "look",
     "ribbons",
     "scatter",
+    "signed",
     "span",
     "svg_to_pdf",
     "svg_to_png",

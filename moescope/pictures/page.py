@@ -18,7 +18,10 @@ THEMES = ("auto", "light", "dark")
 
 @dataclass(frozen=True)
 class Part:
-    """What a component of browser/ draws, `still` where no script runs; or HTML, where it has no name."""
+    """What a component of browser/ draws (`still` where no script runs); or HTML, where it has no name.
+
+    `root` "bare" puts nothing around the HTML.
+    """
 
     name: str = ""
     root: str = ""  # class of the element that it draws in
@@ -27,8 +30,13 @@ class Part:
     still: str = ""  # SVG
 
 
-def page(title: str, words: str, parts: Sequence[Part], *, signed: str = "", theme: str = "auto", style: str = "") -> str:
-    """An HTML page: heading, parts below each other, and at its foot where it is from; `style` is CSS of its own."""
+def page(
+    title: str, words: str, parts: Sequence[Part], *, signed: str = "", theme: str = "auto", style: str = "", tab: str = ""
+) -> str:
+    """An HTML page: heading, parts below each other, and at its foot where it is from.
+
+    `style` is CSS of its own; `tab` what the browser calls it, where that is not the title.
+    """
     live = [part for part in parts if part.name]
     body, number = [], 0
     for part in parts:
@@ -41,7 +49,7 @@ def page(title: str, words: str, parts: Sequence[Part], *, signed: str = "", the
     wearing = "" if theme == "auto" else f' data-theme="{escape(theme)}"'
     return (
         f'<!doctype html>\n<html lang="en"{wearing}><head><meta charset="utf-8">{MARK}{_allowed(script)}'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{markup(title, 200)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{markup(tab or title, 200)}</title>'
         f"<style>{css}</style></head><body><main>{head}{''.join(body)}{foot}</main>{_told(live)}"
         + (f"<script>{script}</script>" if live else "")
         + "</body></html>\n"
@@ -49,6 +57,8 @@ def page(title: str, words: str, parts: Sequence[Part], *, signed: str = "", the
 
 
 def _home(part: Part, number: int) -> str:
+    if part.root == "bare":
+        return part.html
     if not part.name:
         return f'<div class="part">{part.html}</div>'
     still = (
