@@ -8,7 +8,7 @@ from ._bars import bars
 from ._drawn import drawn
 from ._export import signed, svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to_png, to_svg
 from ._flow import flow, ribbons
-from ._heatmap import heatmap, span
+from ._heatmap import fixed, heatmap, span
 from ._lines import lines
 from ._palette import CATEGORY, OTHER, look, theme
 from ._scatter import scatter
@@ -18,6 +18,7 @@ __all__ = [
     "OTHER",
     "bars",
     "drawn",
+    "fixed",
     "flow",
     "heatmap",
     "lines",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from ._encode import MANY, field, is_number, titled, tooltips, words
@@ -66,6 +67,28 @@ def span(
     if chance is not None:
         return min(low, chance), chance, max(high, chance)
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
+
+
+def fixed(values: pd.Series, chance: pd.Series | None = None) -> tuple[float, float | None, float]:
+    """`span` of colours that can be compared from picture to picture: never from the smallest to the largest value.
+
+    0 to twice chance around chance, where that is one for all; as far to either side of 0, where there are values below it;
+    else from 0 on; to a round number.
+    """
+    known = set() if chance is None else set(chance.dropna().astype(float).round(9))
+    if len(known) == 1 and (even := known.pop()) > 0:
+        return 0.0, even, 2 * even
+    finite = values.dropna().astype(float)
+    reach = _round(float(finite.abs().max())) if len(finite) else 1.0
+    return (-reach, 0.0, reach) if (finite < 0).any() else (0.0, None, reach)
+
+
+def _round(number: float) -> float:
+    """The next of 1, 2, 5, 10, ... from a number on."""
+    if not 0 < number < float("inf"):
+        return 1.0
+    size = 10.0 ** np.floor(np.log10(number))
+    return float(next(size * step for step in (1, 2, 5, 10) if size * step >= number * (1 - 1e-9)))
 
 
 def _scale(values: pd.Series, chance: float | None, centre: float | None, ends: tuple[float, float] | None) -> alt.Scale:

@@ -50,8 +50,8 @@ def page(
     return (
         f'<!doctype html>\n<html lang="en"{wearing}><head><meta charset="utf-8">{MARK}{_allowed(script)}'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{markup(tab or title, 200)}</title>'
-        f"<style>{css}</style></head><body><main>{head}{''.join(body)}{foot}</main>{_told(live)}"
-        + (f"<script>{script}</script>" if live else "")
+        f"<style>{css}</style></head><body><main>{head}{''.join(body)}{foot}</main>"
+        + (f"{_told(live)}<script>{script}</script>" if live else "")
         + "</body></html>\n"
     )
 
