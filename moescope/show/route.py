@@ -72,7 +72,7 @@ def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: in
         else f"position {about['position']}"
     )
     notes = [place + (" · generated" if about["generated"] else ""), wording.clean(about["labels"], 200)]
-    which = "" if forward is None else f"forward {forward} of {passes}"
+    which = "" if forward is None else f"forward {forward}, one of {passes}"
     words = signed(run, f"token {about['token']}", wording.clean(about["document"], 60), which, f"n = {len(rows)} layers")
     data: dict[str, Any] = {"title": title, "notes": [note for note in notes if note], "rows": rows}
     return Picture(

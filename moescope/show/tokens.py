@@ -71,7 +71,13 @@ def _picture(
     part = "" if len(texts) == every else f" ({first} to {first + len(texts) - 1} of {every:,})"
     document = wording.clean(row["document"], 60) or f"sequence {row['sequence']}"
     what = f"expert {expert}" if colour == "expert" else COLOURS[colour]
-    words = signed(run, at.label, f"sequence {row['sequence']}: {document}", f"n = {len(texts):,} tokens{part}")
+    words = signed(
+        run,
+        at.label,
+        f"sequence {row['sequence']}: {document}",
+        "" if forward is None else f"forward {forward}",
+        f"n = {len(texts):,} tokens{part}",
+    )
     title = f"Tokens by {what}, {at.label}"
     parts = [_part(base, layers, at, frames, colour, expert)] if base else [Part(html="<p>This sequence has no token.</p>")]
     painted = colored_tokens.paint(frame, colour, at.experts, expert) if base else {"legend": []}
