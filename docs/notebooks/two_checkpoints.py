@@ -49,10 +49,15 @@ store.sql("""
 
 # %%
 store.sql("""
-    with one as (select t.source_row, t.stack, t.position, t.layer, t.expert from (
-        select s.source_row, r.* from routing r join sequences s using (sequence)) t where t.run = 0 and t.rank = 0),
-    two as (select s.source_row, r.stack, r.position, r.layer, r.expert from routing r join sequences s using (sequence)
-        where r.run = 1 and r.rank = 0)
-    select stack, layer, count(*) as tokens, round(avg((one.expert = two.expert)::int), 3) as same
-    from one join two using (source_row, stack, position, layer) group by all order by stack, layer
+    with first as (
+      select r.run, s.source, s.source_row, coalesce(s.part, '') as part, r.stack, r.position, r.layer, r.expert
+      from routing r join sequences s using (sequence) where r.rank = 0),
+    n as (select run, stack, layer, expert, count(*) as n from first group by all),
+    p as (select run, stack, layer, expert, n / sum(n) over (partition by run, stack, layer) as p from n),
+    chance as (select stack, layer, sum(a.p * b.p) as chance from p a join p b using (stack, layer, expert)
+               where a.run = 0 and b.run = 1 group by all)
+    select stack, layer, count(*) as tokens, round(avg((a.expert = b.expert)::int), 3) as same,
+           round(any_value(chance), 3) as chance
+    from first a join first b using (source, source_row, part, stack, position, layer) join chance using (stack, layer)
+    where a.run = 0 and b.run = 1 group by all order by stack, layer
 """).df()

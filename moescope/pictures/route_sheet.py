@@ -44,5 +44,5 @@ def _row(
             place = f'x="{x + wide / 2:.1f}" y="{sheet.y + 14:.1f}"'
             sheet.pieces.append(f'<text {place} font-size="11" fill="#000" text-anchor="middle"{more}>{words}</text>')
         x += wide
-    for place, value, form in ((NAME + BAR + 14, entropy, ".2f"), (NAME + BAR + 84, margin, ".3f")):
-        sheet.text(place, sheet.y + 15, "–" if value is None else f"{value:{form}}", 12)
+    for across, value, form in ((NAME + BAR + 14, entropy, ".2f"), (NAME + BAR + 84, margin, ".3f")):
+        sheet.text(across, sheet.y + 15, "–" if value is None else f"{value:{form}}", 12)

@@ -35,8 +35,9 @@ def _around(block: Node, kind: str) -> Iterator[Part]:
     """Columns stand beside each other; what is opened has its name above it."""
     columns = [block.children[key] for key in sorted(block.children)]
     if not any(getattr(child, "type", "") == "column" for child in columns):
-        inside = parts(block)
-        if inside and kind in ("expander", "status") and getattr(block, "label", ""):
+        inside: list[Part] = parts(block)
+        named = bool(getattr(block, "label", ""))
+        if inside and named and kind in ("expander", "status"):
             yield Part(html=f"<h3>{escape(plain(block.label))}</h3>")
         yield from inside
         return
