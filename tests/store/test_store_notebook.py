@@ -30,7 +30,7 @@ def test_a_store_is_made_in_a_notebook(bare: bool) -> None:
     """DuckDB takes a program without a file, in which IPython's shell is a kernel, for a notebook."""
     if not bare and importlib.util.find_spec("ipywidgets") is None:
         pytest.skip("ipywidgets is not installed")
-    done = subprocess.run([sys.executable, "-"], input=KERNEL.format(bare=bare), capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", KERNEL.format(bare=bare)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
     assert done.stdout.split()[-1] == "True"
     if bare:
