@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from . import show
     from .store import Store
     from .store import open_store as open
     from .tracer import Tracer, trace
@@ -19,7 +20,7 @@ _HOMES = {
     "locate": ("tracer.locate", "locate"),
     "RoutingCallback": ("tracer.callback", "RoutingCallback"),
 }
-__all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "locate", "open", "trace"]
+__all__ = ["RoutingCallback", "Store", "Tracer", "__version__", "locate", "open", "show", "trace"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +29,8 @@ def __getattr__(name: str) -> Any:
 
     if name.startswith("import_"):
         return import_module("moescope.importers._core.door").named(name)
+    if name == "show":
+        return import_module("moescope.show")
     if name not in _HOMES:
         raise AttributeError(f"module 'moescope' has no attribute {name!r}")
     module, attribute = _HOMES[name]

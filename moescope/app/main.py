@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import page_list, url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import panels, pickers, sharing
 from moescope.app.queries import store_access
 from moescope.store import imported
 
@@ -36,12 +36,20 @@ def sidebar() -> bool:
     return True
 
 
+def share() -> None:
+    """The tab's title, and the way to send what is shown."""
+    stems = {page["title"]: path.stem for path, page in page_list.views()}
+    sharing.settle(sharing.page_of(chosen, stems), pickers.the_run(), chosen.title)
+
+
 st.set_page_config("moescope", page_list.ICON, layout="wide")
+url_state.begin()
 panels.style()
 chosen = st.navigation(pages(), position="sidebar")
 url_state.open_requested_page()
 if panels.guarded(sidebar):
     panels.guarded(chosen.run)
+    panels.guarded(share)
 else:
     st.button("Try again", icon=":material/refresh:")
     pickers.watch(())

@@ -48,6 +48,27 @@ def put(key: str, value: Any) -> None:
         st.query_params[key] = text
 
 
+def begin() -> None:
+    """Before a page is drawn: what it will show is not known yet."""
+    st.session_state["chosen"] = {}
+
+
+def drawn() -> dict[str, str]:
+    """What the pickers of this page show, by their keys."""
+    return {key: _text(value) for key, value in st.session_state.get("chosen", {}).items()}
+
+
+def chosen() -> dict[str, str]:
+    """All state of what is shown: every value that was chosen or is at its default, and what else is in the URL."""
+    return {key: value for key, value in (drawn() | dict(st.query_params)).items() if value != ""}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
 def choose(
     label: str, key: str, options: Sequence[T], show: Callable[[T], str] = str, default: int = 0, **more: Any
 ) -> T | None:
@@ -122,6 +143,7 @@ def whole(label: str, key: str, low: int, high: int, default: int, **more: Any) 
 def _box(key: str, value: Any) -> str:
     """The widget's own key, holding what the URL says."""
     box = f"box-{key}"
+    st.session_state.setdefault("chosen", {})[key] = value
     if box not in st.session_state or st.session_state[box] != value:
         st.session_state[box] = value
     st.session_state.setdefault("drawn", {})[box] = value

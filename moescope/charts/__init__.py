@@ -6,11 +6,11 @@ so one chart is right on light and on dark ground. Intervals are bands or whiske
 
 from ._bars import bars
 from ._drawn import drawn
-from ._export import themed, to_html, to_pdf, to_png, to_svg
+from ._export import signed, svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to_png, to_svg
 from ._flow import flow, ribbons
-from ._heatmap import heatmap, span
+from ._heatmap import fixed, heatmap, span
 from ._lines import lines
-from ._palette import CATEGORY, OTHER, theme
+from ._palette import CATEGORY, OTHER, look, theme
 from ._scatter import scatter
 
 __all__ = [
@@ -18,12 +18,17 @@ __all__ = [
     "OTHER",
     "bars",
     "drawn",
+    "fixed",
     "flow",
     "heatmap",
     "lines",
+    "look",
     "ribbons",
     "scatter",
+    "signed",
     "span",
+    "svg_to_pdf",
+    "svg_to_png",
     "theme",
     "themed",
     "to_html",

@@ -16,6 +16,17 @@ def themed(chart: Any, dark: bool = False) -> dict[str, Any]:
     return {**spec, "config": _merged(theme(dark), own)}
 
 
+def signed(chart: Any, words: str) -> dict[str, Any]:
+    """The chart as a specification with one more line below its title: where it is from."""
+    with alt.data_transformers.disable_max_rows():
+        spec = chart.to_dict() if hasattr(chart, "to_dict") else dict(chart)
+    own = spec.get("title", {})
+    title = dict(own) if isinstance(own, dict) else {"text": own or "", "anchor": "start"}
+    above = title.get("subtitle", [])
+    lines = [above] if isinstance(above, str) else list(above)
+    return {**spec, "title": {"text": "", **title, "subtitle": [*filter(None, lines), words]}}
+
+
 def to_svg(chart: Any, dark: bool = False) -> str:
     """Text of an SVG picture."""
     return _convert().vegalite_to_svg(json.dumps(themed(chart, dark)), allowed_base_urls=[])
@@ -29,6 +40,16 @@ def to_png(chart: Any, dark: bool = False, scale: float = 2.0) -> bytes:
 def to_pdf(chart: Any, dark: bool = False) -> bytes:
     """Bytes of a PDF page, with text as text."""
     return _convert().vegalite_to_pdf(json.dumps(themed(chart, dark)), allowed_base_urls=[])
+
+
+def svg_to_png(svg: str, scale: float = 2.0) -> bytes:
+    """The PNG of a picture in SVG, `scale` times its size."""
+    return _convert().svg_to_png(svg, scale=scale)
+
+
+def svg_to_pdf(svg: str) -> bytes:
+    """The PDF of a picture in SVG."""
+    return _convert().svg_to_pdf(svg)
 
 
 def to_html(chart: Any, dark: bool = False) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from ._encode import MANY, field, is_number, titled, tooltips, words
@@ -23,11 +24,13 @@ def heatmap(
     tooltip: Sequence[str] = (),
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
+    ends: tuple[float, float] | None = None,
 ) -> alt.Chart:
     """A cell per (x, y), coloured by `value`, e.g. layer × expert.
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
+    `ends` are the values of the outermost colours, so that pictures can be compared; what lies beyond has the same colour.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -36,7 +39,8 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre),
+        color=alt.Color(field=field(value), type="quantitative", title=words(value),
+                        scale=_scale(frame[value], chance, centre, ends),
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
@@ -49,8 +53,12 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
     return {} if names is None else {"scale": alt.Scale(domain=list(names))}
 
 
-def span(values: pd.Series, chance: float | None = None, centre: float | None = None) -> tuple[float, float | None, float]:
-    """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
+def span(
+    values: pd.Series, chance: float | None = None, centre: float | None = None, ends: tuple[float, float] | None = None
+) -> tuple[float, float | None, float]:
+    """Lowest and highest value of the colours (`ends`, where given), and the neutral one between where they are diverging."""
+    if ends is not None:
+        return ends[0], chance if centre is None else centre, ends[1]
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
@@ -61,11 +69,33 @@ def span(values: pd.Series, chance: float | None = None, centre: float | None = 
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
 
 
-def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
-    low, middle, high = span(values, chance, centre)
+def fixed(values: pd.Series, chance: pd.Series | None = None) -> tuple[float, float | None, float]:
+    """`span` of colours that can be compared from picture to picture: never from the smallest to the largest value.
+
+    0 to twice chance around chance, where that is one for all; as far to either side of 0, where there are values below it;
+    else from 0 on; to a round number.
+    """
+    known = set() if chance is None else set(chance.dropna().astype(float).round(9))
+    if len(known) == 1 and (even := known.pop()) > 0:
+        return 0.0, even, 2 * even
+    finite = values.dropna().astype(float)
+    reach = _round(float(finite.abs().max())) if len(finite) else 1.0
+    return (-reach, 0.0, reach) if (finite < 0).any() else (0.0, None, reach)
+
+
+def _round(number: float) -> float:
+    """The next of 1, 2, 5, 10, ... from a number on."""
+    if not 0 < number < float("inf"):
+        return 1.0
+    size = 10.0 ** np.floor(np.log10(number))
+    return float(next(size * step for step in (1, 2, 5, 10) if size * step >= number * (1 - 1e-9)))
+
+
+def _scale(values: pd.Series, chance: float | None, centre: float | None, ends: tuple[float, float] | None) -> alt.Scale:
+    low, middle, high = span(values, chance, centre, ends)
     if middle is None:
-        return alt.Scale(range="heatmap", domain=[low, high])
-    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle)
+        return alt.Scale(range="heatmap", domain=[low, high], clamp=True)
+    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, clamp=True)
 
 
 def _axis(values: pd.Series) -> alt.Axis:

@@ -21,6 +21,8 @@ INK = {"light": "#1F2933", "dark": "#E6E8EA"}
 FAINT = {"light": "#5B6770", "dark": "#A3ABB2"}
 LINE = {"light": "#E4E8EB", "dark": "#33393F"}
 GROUND = {"light": "#FFFFFF", "dark": "#14171A"}
+WASH = {"light": "#F3F6F8", "dark": "#1D2226"}
+ACCENT = {"light": "#156B83", "dark": "#3FA3BD"}
 FONT = "Source Sans Pro, Source Sans, Helvetica Neue, Helvetica, Arial, sans-serif"
 
 
@@ -54,3 +56,11 @@ def ranges(mode: str) -> dict[str, list[str]]:
         "ordinal": list(SEQUENTIAL[mode]),
         "diverging": list(DIVERGING[mode]),
     }
+
+
+def look(mode: str) -> dict[str, Any]:
+    """What a page needs to look like the dashboard, for "light" or "dark": single colours, and the two ramps."""
+    return {
+        "ink": INK[mode], "faint": FAINT[mode], "line": LINE[mode], "ground": GROUND[mode], "wash": WASH[mode],
+        "accent": ACCENT[mode], "sequential": SEQUENTIAL[mode], "diverging": DIVERGING[mode],
+    }  # fmt: skip

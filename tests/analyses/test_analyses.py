@@ -185,12 +185,14 @@ def test_report_escapes_what_the_data_says(tmp_path):
     with moescope.open(path) as store:
         answers = [(entries[name], analyses.run(name, store)) for name in ("load", "specialization")]
     refused = (entries["diff"], AnalysisError("no <other> run"))
-    page = report_page.page("A <title>", "words", [*answers, refused])
-    assert "<script>" not in page
+    report = report_page.Report("Run 0: <b>", "words", [*answers, refused])
+    page = report_page.page("A <title>", "words", [report, report])
+    assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "no &lt;other&gt; run" in page
     assert page.count("<svg") >= 5
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page.replace("http://www.w3.org", "")
+    assert "Run 0: &lt;b&gt;" in page
 
 
 def test_predicted_ids_are_another_attribute(tmp_path):

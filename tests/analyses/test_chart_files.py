@@ -57,7 +57,7 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, pd.DataFram
 
     found: list[tuple[str, Any, pd.DataFrame, str]] = []
 
-    def files(frame: pd.DataFrame, sql: str, params: Any = (), *, name: str, chart: Any = None) -> None:
+    def files(frame: pd.DataFrame, sql: str, params: Any = (), *, name: str, chart: Any = None, drawing: Any = None) -> None:
         found.append((name, chart() if callable(chart) else chart, frame, sql))
 
     monkeypatch.setattr(panels, "files", files)

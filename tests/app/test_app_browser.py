@@ -208,7 +208,7 @@ def test_chart_gives_its_sql_and_files(looking: Callable[..., Eyes]) -> None:
     for kind, begin in (("CSV", b"stack,layer"), ("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("PDF", b"%PDF")):
         with eyes.page.expect_download() as got:
             eyes.page.get_by_role("button", name=kind, exact=True).click()
-        assert got.value.suggested_filename == f"moescope-load-share-decoder.{kind.lower()}"
+        assert got.value.suggested_filename == f"moescope-demo-run-0-load-share-decoder.{kind.lower()}"
         assert Path(got.value.path()).read_bytes().startswith(begin)
 
 

@@ -71,6 +71,10 @@ PICTURES = ["images", "images.npz", "images/no/0.png"]
 MEMORY = ["cpu=1GB", "cpu=0", "cpu=1KB,disk=0", "cpu", "0=1GB", "cpu=-1", "cpu=4 loaves", "=", "cpu=1GB,cpu=2GB",
           "disk=9TB", "cpu=9" + "9" * 30 + "GB", "meta=1GB", "cpu=1e9", "a=b=c"]  # fmt: skip
 MAPS = ["auto", "balanced", "balanced_low_0", "sequential", "cpu", "disk", "model/config.json", "data.jsonl", "data.npz"]
+PAGES = ["load", "tokens?run=0", "runs"]
+LINKS = ["load?run=99", "load?run=x", "tokens?layer=", "?run=0", "http://[::1/load", "experts?expert=" + "9" * 30,
+         "nothing", "../load", "load.py", "tokens?sequence=%00", "tokens?token=-1", "load#x", "load?run=0&run=1",
+         "//load", "sql?q=%ff"]  # fmt: skip
 DEVICES = ["auto", "cpu", "cuda", "cuda:77", "cuda:-1", "mps", "meta", "disk", "xla", "cpu:3", "nonsense"]
 BY_NAME = {
     "device": DEVICES,
@@ -86,6 +90,7 @@ BY_NAME = {
     "quantize": QUANTIZE,
     "attn": ATTENTION,
     "adapter": ADAPTERS + PATHS,
+    "pages": LINKS + WORDS,
 }
 VALID: dict[str, Any] = {"store": ["run.duckdb"], "query": ["from runs"], "experts": ["0:1"], "limit": ["2"]}
 
@@ -113,7 +118,7 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     data = random.choice(PICTURES if pictures else TEXTUAL)
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}
-    given |= {"first": "run.duckdb", "upstream": "http://127.0.0.1:9", "engine": "vllm"}
+    given |= {"first": "run.duckdb", "pages": random.choice(PAGES), "upstream": "http://127.0.0.1:9", "engine": "vllm"}
     names = {
         "analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"],
         "families": ["mixtral"],

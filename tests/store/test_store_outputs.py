@@ -82,6 +82,7 @@ COMMANDS = {
     "sql json": ["sql", "STORE", "from runs", "--format", "json"],
     "sql parquet": ["sql", "STORE", "from runs", "--format", "parquet"],
     "report": ["report", "STORE"],
+    "export": ["export", "STORE", "load", "--format", "svg"],
 }
 
 

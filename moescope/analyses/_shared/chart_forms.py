@@ -67,8 +67,13 @@ def heatmap(frame: pd.DataFrame, title: str, sql: str, x: str = "expert", y: str
 def _heatmap(shown: pd.DataFrame, title: str, x: str, y: str, value: str) -> Any:
     import altair as alt
 
+    from ...charts import fixed
+
     tips = [f"{c}:{'N' if c in (x, y, 'stack') else 'Q'}" for c in shown]
-    colour = alt.Color(f"{value}:Q", scale=alt.Scale(range="heatmap"), legend=alt.Legend(gradientThickness=10, tickCount=5))
+    low, middle, high = fixed(shown[value], shown.get("chance"))
+    kind = {"range": "heatmap"} if middle is None else {"range": "diverging", "domainMid": middle}
+    scale = alt.Scale(domain=[low, high], clamp=True, **kind)
+    colour = alt.Color(f"{value}:Q", scale=scale, legend=alt.Legend(gradientThickness=10, tickCount=5))
     across = alt.X(f"{x}:O", axis=alt.Axis(labelOverlap=True, labelAngle=0 if _short(shown[x]) else -35))
     up = alt.Y(f"{y}:O", sort="descending" if pd.api.types.is_numeric_dtype(shown[y]) else "ascending")
     made = alt.Chart(shown).mark_rect().encode(x=across, y=up, color=colour, tooltip=tips)

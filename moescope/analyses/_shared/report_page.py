@@ -1,76 +1,138 @@
-"""One self-contained HTML page of answers: figures as inline SVG, words on how to read them, and the SQL behind each."""
+"""One self-contained HTML page of answers about one run or several: verdicts first, then figures, tables and the SQL behind
+each, and what was not measured last. It looks as the dashboard does, on light and dark ground and on paper."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ...errors import AnalysisError
+from ...pictures import page as pages
+from ...pictures.page import MARK, Part
 from .answer import COLUMNS, WORDS, Answer
+from .verdicts import saying
 
+__all__ = ["MARK", "Report", "page"]
 ROWS = 60
-MARK = '<meta name="generator" content="moescope">'
-STYLE = """
-:root { color-scheme: light; --ink: #1b1f24; --soft: #5b6570; --line: #d9dee3; --paper: #ffffff; --wash: #f5f7f9; }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 68rem;
-  margin: 0 auto; padding: 2rem 1.25rem 5rem; }
-h1 { font-size: 1.9rem; margin: 0 0 .25rem; }
-h2 { margin: 3.5rem 0 .25rem; border-top: 1px solid var(--line); padding-top: 2rem; }
-.lead { font-size: 1.15rem; margin: .25rem 0 1rem; } .soft { color: var(--soft); } nav a { margin-right: 1rem; }
-figure { margin: 1.5rem 0; overflow-x: auto; } figcaption { color: var(--soft); font-size: .9rem; }
-svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-details { margin: .5rem 0; } summary { cursor: pointer; }
-pre { background: var(--wash); padding: .8rem; overflow-x: auto; font-size: .82rem; white-space: pre-wrap; }
-"""
+STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
 READING = """Every figure stands beside what chance gives by its definition, beside its mean under a null model that says
 what was shuffled and what was held, and inside a 95 % interval from drawing whole documents (or images) again. A figure is
 a finding when it lies outside its null and its q value (the false discovery rate over all rows of that kind) is small; an
 interval alone says how well it is known, not that it is more than chance. Bars on the charts are intervals, dashed lines
-chance."""
+chance. Maps whose neutral colour is chance go from 0 to twice chance, others from 0, or as far to either side of it."""
+Answered = tuple[dict[str, Any], Answer | AnalysisError]
 
 
-def page(title: str, subtitle: str, answers: list[tuple[dict[str, Any], Answer | AnalysisError]]) -> str:
-    """The page; `answers` pairs entries of `catalogue()` with what came of them."""
-    given = [(entry, answer) for entry, answer in answers if isinstance(answer, Answer)]
-    refused = [(entry, answer) for entry, answer in answers if not isinstance(answer, Answer)]
-    links = "".join(f'<a href="#{escape(entry["name"])}">{escape(entry["title"])}</a>' for entry, _ in given)
-    parts = [f'<h1>{escape(title)}</h1><p class="soft">{escape(subtitle)}</p><nav>{links}</nav>']
-    parts.append(f"<p>{escape(READING)}</p>{_words()}")
-    parts += [_section(entry, answer) for entry, answer in given]
-    if refused:
-        rows = "".join(f"<li><b>{escape(entry['title'])}</b>: {escape(str(why))}.</li>" for entry, why in refused)
-        parts.append(f"<h2>What this store cannot answer</h2><ul>{rows}</ul>")
-    head = f'<meta charset="utf-8">{MARK}<meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
+@dataclass(frozen=True)
+class Report:
+    """What is said of one run: its name, a line about it, its answers beside their entries of `catalogue()`, its pictures."""
+
+    name: str
+    words: str
+    answers: Sequence[Answered]
+    above: Sequence[Part] = ()
+    number: int = 0
+
+    @property
+    def given(self) -> list[tuple[dict[str, Any], Answer]]:
+        """What was answered: findings first, in the order of the catalogue; load, where there is one, on top."""
+        found = [(entry, answer) for entry, answer in self.answers if isinstance(answer, Answer)]
+        return sorted(found, key=lambda one: (not _found(one[1]), one[0]["name"] != "load"))
+
+    @property
+    def refused(self) -> list[tuple[dict[str, Any], AnalysisError]]:
+        """What could not be answered, and why."""
+        return [(entry, answer) for entry, answer in self.answers if not isinstance(answer, Answer)]
+
+
+def page(title: str, subtitle: str, runs: Sequence[Report], theme: str = "auto") -> str:
+    """The page."""
+    parts = [Part(html=_verdicts(runs))]
+    for report in runs:
+        parts += _run(report, heading=len(runs) > 1)
+    last = f"<details><summary>How to read the figures</summary><p>{escape(READING)}</p>{_words()}</details>"
+    parts += [Part(html=f"<section>{_refused(runs)}{last}</section>")]
+    return pages.page(title, subtitle, parts, theme=theme, style=STYLE)
+
+
+def _found(answer: Answer) -> bool:
+    """Whether a figure that carries the verdict is a finding."""
+    rows = answer.verdict.rows
+    return "q" in rows and bool((rows["q"] <= saying.FDR).any())
+
+
+def _verdicts(runs: Sequence[Report]) -> str:
+    """What was found, sentence by sentence; each leads to its figures."""
+    blocks = []
+    for report in runs:
+        lines = "".join(
+            f'<li><a href="#{_anchor(report, entry)}">{escape(entry["title"])}</a> {_coded(answer.verdict.sentence)}</li>'
+            for entry, answer in report.given
+        )
+        head = f'<h3>{escape(report.name)}</h3><p class="soft">{escape(report.words)}</p>' if len(runs) > 1 else ""
+        blocks.append(
+            head + (f'<ul class="verdicts">{lines}</ul>' if lines else '<p class="soft">Nothing could be asked of it.</p>')
+        )
+    return f"<section><h2>What was found</h2>{''.join(blocks)}</section>"
+
+
+def _anchor(report: Report, entry: dict[str, Any]) -> str:
+    return escape(f"run-{report.number}-{entry['name']}")
+
+
+def _run(report: Report, heading: bool) -> Iterable[Part]:
+    if heading and (report.given or report.above):
+        yield Part(html=f"<h2>{escape(report.name)}</h2>")
+    yield from report.above
+    for entry, answer in report.given:
+        yield Part(html=_section(report, entry, answer))
+
+
+def _refused(runs: Sequence[Report]) -> str:
+    """What was not measured: each question once, with the runs that could not answer and the first reason."""
+    known: dict[str, list[tuple[Report, str]]] = {}
+    for report in runs:
+        for entry, why in report.refused:
+            known.setdefault(entry["title"], []).append((report, str(why)))
+    if not known:
+        return ""
+    lines = []
+    for title, some in known.items():
+        whose = f" (runs {', '.join(str(r.number) for r, _ in some)})" if len(runs) > 1 else ""
+        lines.append(f"<li><b>{escape(title)}</b>{whose}: {_coded(some[0][1])}.</li>")
+    listed = f'<details open><summary>{len(known)} questions</summary><ul class="small">{"".join(lines)}</ul></details>'
+    return f"<h2>What was not measured</h2>{listed}"
 
 
 def _words() -> str:
     rows = "".join(f"<tr><td>{escape(column)}</td><td>{escape(WORDS[column])}</td></tr>" for column in COLUMNS)
-    return f"<details><summary>What the columns mean</summary><table>{rows}</table></details>"
+    return f'<div class="wide"><table class="frame">{rows}</table></div>'
 
 
-def _section(entry: dict[str, Any], answer: Answer) -> str:
+def _section(report: Report, entry: dict[str, Any], answer: Answer) -> str:
     notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
-    parts = [f'<h2 id="{escape(entry["name"])}">{escape(answer.title)}</h2>']
+    parts = [f'<section><h2 id="{_anchor(report, entry)}">{escape(answer.title)}</h2>']
     parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{_coded(answer.verdict.sentence)}</p>')
-    parts.append(f"<ul>{notes}</ul>" if notes else "")
-    parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details>")
+    parts.append(f'<ul class="small">{notes}</ul>' if notes else "")
     parts += [
-        f"<figure>{_svg(drawn.chart)}<figcaption>{escape(name)}</figcaption>{_sql('SQL', drawn.sql)}</figure>"
+        f'<figure><div class="chart">{_svg(drawn.chart)}</div><figcaption>{escape(name)}</figcaption>'
+        f"{_sql('SQL', drawn.sql)}</figure>"
         for name, drawn in answer.charts().items()
     ]
     parts += [_table(name, frame, answer.sql[name]) for name, frame in answer.frames.items()]
     shown = set(answer.frames)
     parts += [_sql(f"SQL: {name}", sql) for name, sql in answer.sql.items() if name not in shown]
+    parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details></section>")
     return "".join(parts)
 
 
 def _svg(chart: Any) -> str:
     from ...charts import to_svg  # Altair is behind it
 
-    return to_svg(chart)
+    return to_svg(chart.configure(background="transparent"))
 
 
 def _coded(text: str) -> str:
@@ -84,7 +146,7 @@ def _table(name: str, frame: pd.DataFrame, sql: str) -> str:
     head = "".join(f"<th>{escape(str(column))}</th>" for column in shown)
     body = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in shown.itertuples(index=False))
     many = f"{len(frame)} rows" + (f", {len(some)} shown" if len(some) < len(frame) else "")
-    table = f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{_sources(frame)}{_sql("SQL", sql)}'
+    table = f'<div class="wide"><table class="frame"><tr>{head}</tr>{body}</table></div>{_sources(frame)}{_sql("SQL", sql)}'
     return f"<details><summary>{escape(name)} ({many})</summary>{table}</details>"
 
 
@@ -93,7 +155,8 @@ def _sources(frame: pd.DataFrame) -> str:
         return ""
     known = frame[["name", "estimator", "source", "null"]].drop_duplicates()
     rows = "".join("<tr>" + "".join(f"<td>{_cell(v)}</td>" for v in row) + "</tr>" for row in known.itertuples(index=False))
-    return f'<div class="wide"><table><tr><th>name</th><th>form</th><th>source</th><th>null</th></tr>{rows}</table></div>'
+    head = "<tr><th>name</th><th>form</th><th>source</th><th>null</th></tr>"
+    return f'<div class="wide"><table class="frame">{head}{rows}</table></div>'
 
 
 def _cell(value: Any) -> str:

@@ -3,22 +3,17 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-HERE = Path(__file__).parent
+from moescope.pictures import scripts
 
 
 @st.cache_resource(show_spinner=False)
 def sources(name: str, style: str) -> tuple[str, str]:
     """A component's script and its style, each behind what all of them use."""
-
-    def read(*files: str) -> str:
-        return "".join(HERE.joinpath(file).read_text() for file in files)
-
-    return read("element.js", f"{name}.js"), read("element.css", f"{style}.css")
+    return scripts.read("element.js", f"{name}.js"), scripts.read("element.css", f"{style}.css")
 
 
 def sign(data: Mapping[str, Any]) -> str:

@@ -1,33 +1,14 @@
-"""A map of points: a component of the browser that paints them on one canvas and gives back the rectangle that was dragged.
+"""A map of points on a page: what is drawn is `moescope.pictures.scatter`; the rectangle that is dragged is in the URL."""
 
-The rectangle is in the URL. Files of the same picture are made by `moescope.charts.scatter`.
-"""
-
-from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import drawing
-from moescope.app.wording import clean
+from moescope.pictures.scatter import GREY, data_of
 
-GREY = ("other", "none")  # groups that have no colour of their own
-
-
-def data_of(
-    frame: pd.DataFrame, x: str, y: str, group: str, name: str, notes: Sequence[str], title: str, subtitle: str
-) -> dict[str, Any]:
-    """What the browser needs; groups from the commonest to the rarest, those without a colour last."""
-    known = sorted(frame[group].value_counts().index, key=lambda g: g in GREY)
-    texts = [[clean(v, 60) if isinstance(v, str) else "" for v in frame[note]] for note in notes]
-    return {
-        "title": title, "subtitle": subtitle, "x": frame[x].round(4).tolist(), "y": frame[y].round(4).tolist(),
-        "groups": [clean(str(g), 30) for g in known], "grey": list(GREY),
-        "group": pd.Index(known).get_indexer(frame[group]).tolist(), "names": [clean(v, 40) for v in frame[name]],
-        "notes": [list(some) for some in zip(*texts, strict=True)],
-    }  # fmt: skip
+__all__ = ["GREY", "brushed", "data_of", "show"]
 
 
 def brushed(key: str) -> list[float] | None:

@@ -13,9 +13,11 @@ from altair.utils import schemapi
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.components import bars, heat_map
+from moescope.app.components import heat_map
+from moescope.app.parts import pickers, signed
 from moescope.app.wording import markup, plain
 from moescope.errors import MoescopeError
+from moescope.pictures import bars
 from moescope.store import imported
 from moescope.store.files.exports import csv_of
 
@@ -191,31 +193,38 @@ def ranked(frame: pd.DataFrame, x: str, y: str, sql: str, params: Sequence[Any] 
 
 
 @st.fragment
-def files(frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, chart: Any = None) -> None:
+def files(
+    frame: pd.DataFrame, sql: str, params: Sequence[Any] = (), *, name: str, chart: Any = None, drawing: Any = None
+) -> None:
     """The SQL behind a panel, and what it shows as CSV (and PNG, SVG, PDF where there is a chart, or a way to make it).
 
-    Each is made when it is asked for.
+    `drawing` makes an SVG of the line that says where it is from, where the picture is no chart. Each is made when asked for.
     """
     with st.popover(
         "SQL · files", type="tertiary", icon=":material/data_object:", key=f"files-{name}", on_change="rerun"
     ) as box:
         if box.open:
-            guarded(_files, frame, filled(sql, params), name, chart)
+            guarded(_files, frame, filled(sql, params), name, chart, drawing)
 
 
-def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any) -> None:
+def _files(frame: pd.DataFrame, sql: str, name: str, chart: Any, drawing: Any) -> None:
     st.code(sql, language="sql", wrap_lines=True)
     kinds: list[tuple[str, Callable[[], Any], str]] = [("CSV", lambda: csv_of(frame), "text/csv")]
-    if chart is not None:
-        made = chart if callable(chart) else lambda: chart
+    if chart is not None or drawing is not None:
+        words = signed.signature(pickers.the_run())
+        svg = (
+            partial(drawing, words)
+            if drawing
+            else lambda: charts.to_svg(charts.signed(chart() if callable(chart) else chart, words))
+        )
         kinds += [
-            ("PNG", lambda: charts.to_png(made()), "image/png"),
-            ("SVG", lambda: charts.to_svg(made()), "image/svg+xml"),
-            ("PDF", lambda: charts.to_pdf(made()), "application/pdf"),
+            ("PNG", lambda: charts.svg_to_png(svg()), "image/png"),
+            ("SVG", svg, "image/svg+xml"),
+            ("PDF", lambda: charts.svg_to_pdf(svg()), "application/pdf"),
         ]
     for column, (kind, make, mime) in zip(st.columns(len(kinds)), kinds, strict=True):
         column.download_button(
-            kind, make, f"moescope-{name}.{kind.lower()}", mime, key=f"{name}-{kind}", on_click="ignore", width="stretch"
+            kind, make, signed.file_name(name, kind.lower()), mime, key=f"{name}-{kind}", on_click="ignore", width="stretch"
         )
 
 

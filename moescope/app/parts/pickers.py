@@ -10,6 +10,7 @@ from moescope.app import url_state
 from moescope.app.queries import store_access
 from moescope.app.queries.layers import Layer
 from moescope.app.wording import clean
+from moescope.show.layers import ROUTERS, named
 from moescope.store.groups import GROUPS
 
 RUNS = """
@@ -17,9 +18,6 @@ select r.run, r.uid, r.name, r.status, r.started, r.finished, r.dataset, r.devic
        r.command, r.host, r.proof, r.warnings, r.progress, r.forwards, r.sequences, r.tokens, r.decisions, r.assignments,
        r.seconds, r.model_seconds, r.trace_seconds, r.model, m.name as model_name, m.family, m.parameters, m.weights_sha256
 from runs r left join models m using (model) order by r.run"""
-ROUTERS = """
-select router, name, layer, stack, block_type, kind, experts, top_k, shared_experts, score, capacity_factor
-from routers where run = ? order by stack, layer, router"""
 Row = dict[str, Any]
 
 
@@ -49,17 +47,8 @@ def choose_run() -> Row | None:
 
 def layers(run: int) -> list[Layer]:
     """The routers of a run, by stack and layer."""
-    found = store_access.rows(ROUTERS, run)
-    many = len({r["stack"] for r in found}) > 1
-    plain = [f"{r['stack'] or 'layer'} {r['layer']}" if many else f"layer {r['layer']}" for r in found]
     groups = {row["router"]: row["group"] for row in store_access.rows(GROUPS, run)}
-    known = []
-    for r, name in zip(found, plain, strict=True):
-        stack = r["stack"] or ""
-        group = groups.get(r["router"], stack)
-        label = f"{name} {group.removeprefix(stack).strip()}" if plain.count(name) > 1 else name
-        known.append(Layer(label, r["router"], r["layer"], stack, r["experts"] or 0, r["top_k"], group))
-    return known
+    return named(store_access.rows(ROUTERS, run), groups)
 
 
 def labels(run: int) -> dict[int, str]:

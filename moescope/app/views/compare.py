@@ -11,6 +11,7 @@ from moescope.app.components import colored_tokens
 from moescope.app.parts import answers, layer_maps, panels, pickers
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, visible
+from moescope.pictures import token_sheet
 
 PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
 Row = dict[str, Any]
@@ -139,7 +140,10 @@ def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
     colored_tokens.forget(side)
     data = colored_tokens.data_of(frame, colored_tokens.paint(frame, "first", layer.experts), size=size)
     colored_tokens.show(data, key=side)
-    panels.files(frame[["token", "position", "text", "experts", "weights"]], token_routes.ROUTES, params, name=side)
+    panels.files(
+        frame[["token", "position", "text", "experts", "weights"]], token_routes.ROUTES, params, name=side,
+        drawing=lambda words: token_sheet.drawn(data, f"{pickers.run_name(run)}, {layer.label}", [words]),
+    )  # fmt: skip
 
 
 def render() -> None:

@@ -11,15 +11,9 @@ from moescope.app import url_state
 from moescope.app.components import flow_ribbons
 from moescope.app.parts import answers, panels, pickers, signature_maps
 from moescope.app.queries import sampling, store_access
+from moescope.show.flow import FLOW
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
-FLOW = """
-with few as (
-  select router from routers where run = ? and stack = ? and (layer, router) >= (?, ?) order by layer, router limit 4)
-select t.router as layer, t.expert, t.next_router as next_layer, t.next_expert, t.n,
-       sum(t.n) over (partition by t.router) as every
-from transition_rollup t where t.router in (from few) and t.next_router in (from few)
-qualify row_number() over (partition by t.router order by t.n desc) <= 80 order by t.router, t.n desc"""
 TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""

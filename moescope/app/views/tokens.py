@@ -8,6 +8,7 @@ from moescope.app import url_state
 from moescope.app.components import colored_tokens
 from moescope.app.parts import panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
+from moescope.pictures import token_sheet
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
 BY = {
@@ -100,7 +101,11 @@ def draw(
     if size and image is None:
         st.caption("The store holds no pixels and this data set is not shipped with moescope: only the patches are drawn.")
     shown = frame[["token", "position", "text", "experts", "weights", "drops", "entropy", "margin", "labels"]]
-    panels.files(shown, token_routes.routes_sql(forward), params, name=f"tokens-{place}")
+    title = f"Tokens by {BY[by]}, {layer.label}"
+    panels.files(
+        shown, token_routes.routes_sql(forward), params, name=f"tokens-{place}",
+        drawing=lambda words: token_sheet.drawn(data, title, [f"{words}; {len(shown)} tokens are shown"]),
+    )  # fmt: skip
 
 
 @panels.part

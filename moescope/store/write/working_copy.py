@@ -1,7 +1,7 @@
 """The file that a change works on: an empty store to begin with, or what is there made one of this schema."""
 
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,8 @@ def opened(path: Path, reach: Path | None) -> duckdb.DuckDBPyConnection:
     """`path` for writing: in row groups that leave little of its blocks unused, and with part of the memory, since a model is
     there too; what does not fit is spilled beside it. Nothing else can be reached but the folder `reach`."""
     con = duckdb.connect()
-    con.execute("set enable_progress_bar = false")
+    with suppress(duckdb.InvalidInputException):  # in a notebook without ipywidgets DuckDB has none, and refuses to set it
+        con.execute("set enable_progress_bar = false")
     memory = min(_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     con.execute(f"set memory_limit = '{memory >> 20} MiB'")
     con.execute(f"set temp_directory = {quote(f'{path}.spill')}")

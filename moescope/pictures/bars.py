@@ -1,4 +1,4 @@
-"""Rankings on pages: bars as plain HTML, with whiskers and a dashed rule for chance; a browser draws them at once.
+"""Rankings: bars as plain HTML, with whiskers and a dashed rule for chance; a browser draws them at once.
 
 Files of the same picture are made by `moescope.charts.bars`.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moescope.app.wording import markup
+from .wording import markup
 
 
 def drawn(
