@@ -23,11 +23,13 @@ def heatmap(
     tooltip: Sequence[str] = (),
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> alt.Chart:
     """A cell per (x, y), coloured by `value`, e.g. layer × expert.
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
+    `limits` are the ends of the colours whatever the values are, so that pictures can be compared; what is beyond has the end's.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -36,7 +38,7 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre),
+        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre, limits),
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
@@ -49,8 +51,12 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
     return {} if names is None else {"scale": alt.Scale(domain=list(names))}
 
 
-def span(values: pd.Series, chance: float | None = None, centre: float | None = None) -> tuple[float, float | None, float]:
+def span(
+    values: pd.Series, chance: float | None = None, centre: float | None = None, limits: tuple[float, float] | None = None
+) -> tuple[float, float | None, float]:
     """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
+    if limits is not None:
+        return limits[0], centre if centre is not None else chance, limits[1]
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
@@ -61,11 +67,14 @@ def span(values: pd.Series, chance: float | None = None, centre: float | None = 
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
 
 
-def _scale(values: pd.Series, chance: float | None, centre: float | None) -> alt.Scale:
-    low, middle, high = span(values, chance, centre)
+def _scale(
+    values: pd.Series, chance: float | None, centre: float | None, limits: tuple[float, float] | None = None
+) -> alt.Scale:
+    low, middle, high = span(values, chance, centre, limits)
+    clamp = {} if limits is None else {"clamp": True}
     if middle is None:
-        return alt.Scale(range="heatmap", domain=[low, high])
-    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle)
+        return alt.Scale(range="heatmap", domain=[low, high], **clamp)
+    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, **clamp)
 
 
 def _axis(values: pd.Series) -> alt.Axis:

@@ -14,7 +14,7 @@ from altair.utils import schemapi
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import bars, heat_map
-from moescope.app.wording import markup, plain
+from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
 from moescope.store import imported
 from moescope.store.files.exports import csv_of
@@ -125,7 +125,19 @@ def coded(text: str) -> str:
 def small_count_note(n: float | None) -> None:
     """A warning where there is too little to read much into a share."""
     if n is not None and n < SMALL:
-        st.caption(f":material/info: Only {n:.0f} assignments stand behind this: differences between shares may be noise.")
+        words = some(n, "assignment stands", "assignments stand")
+        st.caption(f":material/info: Only {words} behind this: differences between shares may be noise.")
+
+
+def said_label(label: tuple[str, str] | None) -> str:
+    """A kind of label and its value, as titles say them."""
+    return clean(f"{label[0]} {label[1]}", 40) if label else ""
+
+
+def cut_note(shown: int, known: int, what: str) -> None:
+    """Say what is left out of a list or a picture, if anything is."""
+    if shown < known:
+        st.caption(f":material/info: {shown:,} of {known:,} {what}: the others are left out here.")
 
 
 def filled(sql: str, params: Sequence[Any]) -> str:

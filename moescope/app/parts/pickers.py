@@ -20,6 +20,14 @@ from runs r left join models m using (model) order by r.run"""
 ROUTERS = """
 select router, name, layer, stack, block_type, kind, experts, top_k, shared_experts, score, capacity_factor
 from routers where run = ? order by stack, layer, router"""
+LABELS = "select distinct kind, label from label_rollup where run = ? order by all"
+TOKEN_LABELS = """
+with n as (
+  select l.kind, l.label, count(*) as n from token_labels l join tokens t using (token)
+  where t.run = ? and l.label is not null and l.kind not in ('frame', 'predicted_id') group by all)
+select kind, list(label order by label) as labels from (
+  select * from n qualify row_number() over (partition by kind order by n desc, label) <= 60)
+group by kind order by kind <> 'upos', kind"""
 Row = dict[str, Any]
 
 
@@ -79,17 +87,19 @@ def choose_layer(run: int, key: str = "layer", label: str = "Layer") -> Layer | 
     return None if picked is None else known[picked]
 
 
-def labels_of(run: int) -> dict[str, list[str]]:
-    """Kinds of sequence labels and their values."""
+def labels_of(run: int, tokens: bool = False) -> dict[str, list[str]]:
+    """Kinds of sequence labels and their values; with `tokens` those of tokens too, the commonest values where there are many."""
     found: dict[str, list[str]] = {}
-    for row in store_access.rows("select distinct kind, label from label_rollup where run = ? order by all", run):
+    for row in store_access.rows(LABELS, run):
         found.setdefault(row["kind"], []).append(row["label"])
+    for row in store_access.rows(TOKEN_LABELS, run) if tokens else []:
+        found.setdefault(row["kind"], []).extend(row["labels"])
     return found
 
 
-def choose_label(run: int, what: str = "Domain") -> tuple[str, str] | None:
-    """A picker of one value of one sequence label, or everything."""
-    pairs = [(kind, label) for kind, values in labels_of(run).items() for label in values]
+def choose_label(run: int, what: str = "Domain", tokens: bool = False) -> tuple[str, str] | None:
+    """A picker of one value of one label (with `tokens`, of tokens as well), or everything."""
+    pairs = [(kind, label) for kind, values in labels_of(run, tokens).items() for label in values]
     names = {f"{kind}={label}": (kind, label) for kind, label in pairs}
     picked = url_state.choose(
         what, "domain", ["", *names], lambda name: clean(name.replace("=", ": ", 1), 40) if name else "everything"
