@@ -73,6 +73,11 @@ def share(number: float | None) -> str:
     return "–" if number is None or number != number else f"{100 * number:.3g} %"
 
 
+def figure(value: Any, form: str = ".3g") -> str:
+    """A number in Python's `form`, or a dash where there is none."""
+    return "–" if value is None or value != value else f"{value:{form}}"
+
+
 def mode(name: str) -> str:
     """What runs instead of an expert that is taken away."""
     return MODES.get(name, name)

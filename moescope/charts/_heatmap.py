@@ -29,7 +29,7 @@ def heatmap(
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
-    `limits` are the ends of the colours whatever the values are, so that pictures can be compared; what is beyond has the end's.
+    `limits` are the ends of the colours whatever the values are, so that pictures can be compared.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -38,8 +38,8 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre, limits),
-                        legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
+        color=alt.Color(field=field(value), type="quantitative", title=words(value),
+                        scale=_scale(frame[value], chance, centre, limits), legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
     size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())

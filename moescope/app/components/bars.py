@@ -53,7 +53,7 @@ def _line(
 
 
 def _part(value: float, top: float) -> str:
-    return f"{100 * min(max(float(value), 0.0) / top, 1.0):.2f}%"
+    return f"{100 * min(max(0.0 if value != value else float(value), 0.0) / top, 1.0):.2f}%"
 
 
 def said(value: Any, format: str) -> str:

@@ -9,7 +9,7 @@ from moescope.app import url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import experts as facts
 from moescope.app.queries import sampling, store_access
-from moescope.app.wording import markup, some, token, visible
+from moescope.app.wording import figure, markup, some, token, visible
 
 Row = dict[str, Any]
 
@@ -20,7 +20,9 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
     frame, sql, params = facts.top_tokens(run, layer, expert, overall)
     left, right = st.columns([4, 5], gap="medium")
     with left:
-        panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance. The 40 surest.")
+        panels.section(
+            "Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance. The 40 surest."
+        )
         named = frame.dropna(subset=["text"])
         if named.empty:
             panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
@@ -75,7 +77,7 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
         lines.append(
             f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
             f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-            f"<small><bdi>{markup(document)} · {near['weight'].iloc[0]:.2f}</bdi></small></div>"
+            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></div>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
@@ -106,12 +108,14 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
         _ranked(before, "share", "One layer before", said, first, (facts.FROM, key), "No layer before this one was traced.")
     with places[3]:
         said = "of the tokens that had this one first, the share that had that one first there"
-        even = next((x.even for x in pickers.layers(run["run"]) if len(after) and x.router == after["next_router"].iloc[0]), None)
+        even = next(
+            (x.even for x in pickers.layers(run["run"]) if len(after) and x.router == after["next_router"].iloc[0]), None
+        )
         _ranked(after, "share", "One layer after", said, even, (facts.TO, key), "No layer after this one was traced.")
 
 
 def first_share(layer: pickers.Layer, expert: int) -> float | None:
-    """Of the first choices of a layer that ran, the share that this expert had: what one layer before says, were it no matter."""
+    """Of the first choices of a layer that ran, the share that this expert had: so chance one layer before."""
     frame = store_access.frame(facts.LOAD, layer.router)
     every = float(frame["first"].sum())
     return float(frame[frame["expert"] == expert]["first"].iloc[0]) / every if every else None

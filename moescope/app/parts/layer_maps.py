@@ -30,8 +30,8 @@ def show(
 ) -> None:
     """One map for each stack of `frame` (router, stack, layer, expert, `value`), beside each other; `look` as in `panels.heat`.
 
-    All have the same colours: with `even` from none to twice an even share of the layer's experts (differences: an even share to
-    either side), else those of all values together.
+    All have the same colours: with `even` from none to twice an even share of experts (differences: an even share to either
+    side), else those of all values together.
     """
     layers = pickers.layers(run)
     frame = pickers.grouped(run, frame)

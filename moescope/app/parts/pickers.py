@@ -88,7 +88,7 @@ def choose_layer(run: int, key: str = "layer", label: str = "Layer") -> Layer | 
 
 
 def labels_of(run: int, tokens: bool = False) -> dict[str, list[str]]:
-    """Kinds of sequence labels and their values; with `tokens` those of tokens too, the commonest values where there are many."""
+    """Kinds of sequence labels and their values; with `tokens` those of tokens too, the commonest where many."""
     found: dict[str, list[str]] = {}
     for row in store_access.rows(LABELS, run):
         found.setdefault(row["kind"], []).append(row["label"])

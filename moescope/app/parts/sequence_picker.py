@@ -25,6 +25,15 @@ def home(run: Row, token: int) -> int | None:
     return at[0]["sequence"] if at else None
 
 
+def shown_token(run: Row, sequences: list[int]) -> int | None:
+    """The chosen token where it stands in one of the sequences that are shown; one of another text is chosen no more."""
+    token = url_state.number("token")
+    if token is not None and home(run, token) not in sequences:
+        url_state.put("token", None)
+        return None
+    return token
+
+
 def find(run: Row, stack: str) -> Row | None:
     """Which sequence: by label, by search, from a list."""
     one, two, three = st.columns([1, 1.2, 3], vertical_alignment="bottom")

@@ -25,11 +25,11 @@ r as (
   from w group by router),
 x as (
   select n.router, n.expert, sum(asked) as asked, sum(assignments) as assignments, sum(first) as first, sum(weight) as weight,
-         sum(part) as part, sum(part * part) as own, sum(part * whole) as both, sum(n.every) as every
+         sum(part) as part, sum(part * part) as own, sum(part * whole) as mixed, sum(n.every) as every
   from n join w using (router, unit) group by all),
 y as (
   select r.*, e.expert, coalesce(asked, 0)::bigint as asked, coalesce(assignments, 0)::bigint as assignments, first, weight,
-         coalesce(part, 0) as part, own, both, coalesce(x.every, 0) / nullif(r.every, 0) as overall,
+         coalesce(part, 0) as part, own, mixed, coalesce(x.every, 0) / nullif(r.every, 0) as overall,
          coalesce(part, 0) / nullif(total, 0) as part_of, {half} as half
   from experts e join r using (router) left join x on x.router = e.router and x.expert = e.expert where e.role = 'routed')
 select q.stack, q.layer, y.router, y.expert, asked, assignments, asked - assignments as lost,
@@ -37,7 +37,9 @@ select q.stack, q.layer, y.router, y.expert, asked, assignments, asked - assignm
        coalesce(first, 0) / nullif(sum(first) over one, 0) as first, (asked - assignments) / nullif(asked, 0) as dropped,
        weight / nullif(assignments, 0) as mean, {low} as low, {high} as high, overall, part_of - overall as difference
 from y join routers q using (router) window one as (partition by y.router) order by q.stack, q.layer, y.router, y.expert"""
-HALF = sampling.half_width_sql("(coalesce(part, 0) / total)", "coalesce(own, 0)", "coalesce(both, 0)", "squares", "total", "units")
+HALF = sampling.half_width_sql(
+    "(coalesce(part, 0) / total)", "coalesce(own, 0)", "coalesce(mixed, 0)", "squares", "total", "units"
+)
 PARTS = {"share": "not a.dropped", "demand": "true", "first": "a.rank = 0"}
 VALUES = {
     "demand": "share of what was asked for",

@@ -1,4 +1,4 @@
-"""Small runs are counted whole. Of large ones a fixed sample of whole sequences is, so that a page answers at once; it says so."""
+"""Small runs are counted whole. Of large ones a fixed sample of sequences is, so that pages answer at once; they say so."""
 
 from typing import Any
 

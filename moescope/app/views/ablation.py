@@ -52,7 +52,10 @@ def measured(run: Row) -> None:
     effect_panels.against(run, frame, params)
     with url_state.opened("All effects as a table", "effects", ":material/table:") as box:
         if box.open:
-            panels.table(frame.drop(columns="name"), effects.ROWS, params, name="effects-table")
+            st.caption("`delta_nll` is the effect itself in some rows, and the difference from a control in others: see `is`.")
+            shown = effects.marked(frame)
+            first = ["is", "name", "delta_nll", "ci_low", "ci_high"]
+            panels.table(shown[[*first, *(c for c in shown if c not in first)]], effects.ROWS, params, name="effects-table")
 
 
 def render() -> None:

@@ -41,10 +41,10 @@ def text(run: Row, stacks: list[str]) -> None:
 @panels.part
 def sheet(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
     """The tokens and the route of one of them: a click draws only this again."""
+    token = sequence_picker.shown_token(run, [sequence["sequence"]])
     draw(run, sequence, frame, forward)
-    token = url_state.number("token")
     if token is not None:
-        route_panel.show(run["run"], token, forward if sequence_picker.home(run, token) == sequence["sequence"] else None)
+        route_panel.show(run["run"], token, forward)
 
 
 def draw(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:

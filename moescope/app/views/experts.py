@@ -9,7 +9,7 @@ from moescope.app import url_state, wording
 from moescope.app.parts import expert_panels, panels, pickers
 from moescope.app.queries import experts as facts
 from moescope.app.queries import finding, sampling, store_access
-from moescope.app.queries.effects import OF_EXPERT
+from moescope.app.queries.effects import OF_EXPERT, marked
 from moescope.app.wording import count, share
 
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
@@ -18,7 +18,7 @@ select kind, of_tokens from (select distinct kind, false as of_tokens from label
 union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?)
 order by of_tokens, kind <> 'upos', kind"""
 KNOWN = (
-    "select count(distinct l.label) as n from sequence_labels l join sequences s using (sequence) where s.run = ? and l.kind = ?",
+    "select count(distinct label) as n from sequence_labels l join sequences s using (sequence) where s.run = ? and kind = ?",
     "select count(distinct l.label) as n from token_labels l join tokens t using (token) where t.run = ? and l.kind = ?",
 )  # labels of a kind: of sequences, of tokens
 MORE = {"labels": "What it prefers", "company": "Its company", "without": "Without it"}
@@ -38,12 +38,12 @@ def finder(run: Row) -> None:
     if frame.empty:
         panels.empty(
             f"No expert is known for “{text}”",
-            f"Search for a whole token or label (case does not matter, % stands for anything) that {finding.LEAST} tokens have.",
+            f"Search for a whole token or a label of {finding.LEAST} tokens or more (case does not matter, % is anything).",
         )
         return
     st.caption(
-        "Share: of the tokens like that, those for which the expert ran; overall: the same of all tokens with such a label (of all "
-        "tokens, for a token). Lift is the one over the other; 1 is chance. Choose a row to open the expert."
+        "Share: of the tokens like that, those for which the expert ran; overall: the same of all tokens with such a label (of "
+        "all tokens, for a token). Lift is the one over the other; 1 is chance. Choose a row to open the expert."
     )
     shown = frame[["stack", "layer", "expert", "what", "tokens", "share", "overall", "lift"]]
     labels = pickers.labels(run["run"])
@@ -79,9 +79,9 @@ def glance(layer: pickers.Layer, expert: int) -> float:
     ]  # fmt: skip
     if lost:
         items += [
-            ("Asked for", count(row["asked"]), f"{share(row['asked'] / frame['asked'].sum())} of what this layer asked for", ""),
-            ("Dropped", count(row["dropped"]), f"{share(row['dropped'] / row['asked'] if row['asked'] else None)} of what was asked "
-             "of it, for want of capacity", "warn" if row["dropped"] else ""),
+            ("Asked for", count(row["asked"]), f"{share(row['asked'] / frame['asked'].sum())} of the layer's demand", ""),
+            ("Dropped", count(row["dropped"]), f"{share(row['dropped'] / row['asked'] if row['asked'] else None)} of what was "
+             "asked of it, for want of capacity", "warn" if row["dropped"] else ""),
         ]  # fmt: skip
     rank, of = _rank(frame["assignments"], row["assignments"]), f"of {layer.experts}"
     words = f"{layer.label}; {_rank(frame['asked'], row['asked'])} by what was asked" if lost else layer.label
@@ -142,7 +142,7 @@ def label_bars(run: Row, layer: pickers.Layer, expert: int, kind: str, of_tokens
 @panels.part
 def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     """What happens without it."""
-    panels.section("Without it", "Change of the loss, in nats per token, when this expert is taken away.")
+    panels.section("Without it", f"Change of the loss, nats per token, without expert {expert} of {layer.label}.")
     params = [run["run"], layer.router, expert]
     frame = store_access.frame(OF_EXPERT, *params)
     if frame.empty:
@@ -163,7 +163,14 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     with left:
         panels.figure(chart, OF_EXPERT, params, name="expert-effects")
     with right:
-        panels.table(frame, OF_EXPERT, params, name="effects")
+        panels.table(marked(frame[["delta_nll", *(c for c in frame if c != "delta_nll")]]).pipe(first_is), OF_EXPERT, params,
+                     name="effects")  # fmt: skip
+    panels.cut_note(min(len(shown), 40), len(shown), "groups are drawn, with the largest effects first in their kind")
+
+
+def first_is(frame: Any) -> Any:
+    """What each row is, in front."""
+    return frame[["is", *(c for c in frame if c != "is")]]
 
 
 def render() -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
-from moescope.app.queries import balance, loads, sampling
+from moescope.app.queries import balance, loads, sampling, training_end
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
 Row = dict[str, Any]
@@ -112,10 +112,15 @@ def render() -> None:
         panels.unrouted(run)
         return
     answers.verdict("load", run)
+    trains = training_end.last(run["run"]) is not None
+    if trains:  # how it ended first: sums over all of its steps say little
+        panels.guarded(training.show, run)
+        panels.section("All steps together", "What follows is summed over the whole run, from its first step on.")
     heat(run)
     leaves.show(run)
     by_layer(run)
-    panels.guarded(training.show, run)
+    if not trains:
+        panels.guarded(training.show, run)
     capacity.show(run)
     answers.ask("load", run, wait=True)
 

@@ -34,7 +34,7 @@ n as (
   from ways join tokens t using (token) join sequences s using (sequence) group by all),
 u as (select unit, sum(n) as n from n group by unit),
 every as (select sum(n) as n, sum(n * n) as squares, count(*) as units from u),
-p as (select path, sum(n.n) as tokens, sum(n.n * n.n) as own, sum(n.n * u.n) as both from n join u using (unit) group by path),
+p as (select path, sum(n.n) as tokens, sum(n.n * n.n) as own, sum(n.n * u.n) as mixed from n join u using (unit) group by path),
 q as (
   select *, tokens / e.n as share, {half} as half, count(*) over () as paths, e.units as documents,
          exp(ln(e.n) - sum(tokens * ln(tokens)) over () / e.n) as effective
@@ -42,7 +42,7 @@ q as (
 select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, greatest(share - half, 0) as low,
        least(share + half, 1) as high, paths, effective, documents
 from q order by tokens desc, path limit 25"""
-HALF = sampling.half_width_sql("(tokens / e.n)", "own", "both", "e.squares", "e.n", "e.units")
+HALF = sampling.half_width_sql("(tokens / e.n)", "own", "mixed", "e.squares", "e.n", "e.units")
 CHANCE = """
 with n as (
   select a.router, a.iteration, a.expert, count(*) as n from assignments a join routers r using (router)
@@ -57,7 +57,8 @@ Row = dict[str, Any]
 def flow(run: Row, layer: pickers.Layer) -> None:
     """Ribbons from layer to layer, from the chosen layer on."""
     panels.section(
-        "From layer to layer", "First choices that ran: a ribbon is as wide as its number of tokens. Choose an expert to follow it."
+        "From layer to layer",
+        "First choices that ran: a ribbon is as wide as its number of tokens. Choose an expert to follow it.",
     )
     if panels.unranked(run):
         return
@@ -69,7 +70,10 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    title, words = f"Flow from {layer.label}", None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens that ran in both layers"
+    title, words = (
+        f"Flow from {layer.label}",
+        None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens that ran in both layers",
+    )
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
     panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, **look))
@@ -125,7 +129,10 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         return
     effective = store_access.frame(CHANCE.format(few=few), *params)["effective"].iloc[0]
     panels.cards(path_cards(frame, float(effective)))
-    number, percent = st.column_config.NumberColumn, {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")}
+    number, percent = (
+        st.column_config.NumberColumn,
+        {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
+    )
     bar = st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))
     panels.table(
         frame[["path", "tokens", "share", "low", "high"]], sql, params, name="paths",

@@ -125,10 +125,10 @@ def sheet(
     run: Row, sides: list[tuple[Row, pickers.Layer]], by: str, expert: int, numbers: bool, sequence: int, forward: int | None
 ) -> None:
     """The tokens and the route of one of them: a click draws only this again. `forward` is one of the chosen `sequence`."""
+    token = sequence_picker.shown_token(run, [side["sequence"] for side, _ in sides])
     for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
         with column, st.container(border=True):
             draw(run, side, at, place, by, expert, numbers, forward if side["sequence"] == sequence else None)
-    token = url_state.number("token")
     if token is None:
         st.caption(":material/touch_app: Click a token for its route through all layers; Tab, arrow keys and Enter do it too.")
     else:
