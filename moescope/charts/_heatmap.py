@@ -38,8 +38,10 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value),
-                        scale=_scale(frame[value], chance, centre, limits), legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
+        color=alt.Color(
+            field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre, limits),
+            legend=alt.Legend(format=format, gradientThickness=10, tickCount=5),
+        ),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
     size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())

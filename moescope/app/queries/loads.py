@@ -98,8 +98,8 @@ def _sql(value: str, label: bool, split: str, few: str) -> str:
     return COUNTED.format(
         mine=OF_LABEL if label else "", it="m.it" if label else SPLITS[split] or "true", few=few, half=HALF,
         join=" join mine m using (token)" if label else " join forwards f using (forward)" if "f." in SPLITS[split] else "",
-        part=PARTS.get(value, PARTS["share"]), low="greatest(part_of - half, 0)" if interval else "null::double",
-        high="least(part_of + half, 1)" if interval else "null::double",
+        part=PARTS.get(value, PARTS["share"]), low="case when half is not null then greatest(part_of - half, 0) end" if interval else "null::double",
+        high="case when half is not null then least(part_of + half, 1) end" if interval else "null::double",
     )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def data(a: Row, b: Row) -> None:
         f"{share(n[one + '_shared'] / max(n[one], 1))} of the {some(n[one], 'token')} of {one.upper()}" for one in ("a", "b")
     )
     st.caption(
-        f":material/warning: The data are not the same: {' and '.join(both)} stand in sequences that both runs have. Loads below "
+        f":material/warning: The data are not the same: {' and '.join(both)} stand in sequences of both runs. Loads below "
         "are of all tokens of each run, so they differ by the data too; the same tokens are compared under “The same tokens”."
     )
 

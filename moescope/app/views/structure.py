@@ -39,8 +39,8 @@ q as (
   select *, tokens / e.n as share, {half} as half, count(*) over () as paths, e.units as documents,
          exp(ln(e.n) - sum(tokens * ln(tokens)) over () / e.n) as effective
   from p, every e)
-select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, greatest(share - half, 0) as low,
-       least(share + half, 1) as high, paths, effective, documents
+select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, case when half is not null then greatest(share - half, 0) end as low,
+       case when half is not null then least(share + half, 1) end as high, paths, effective, documents
 from q order by tokens desc, path limit 25"""
 HALF = sampling.half_width_sql("(tokens / e.n)", "own", "mixed", "e.squares", "e.n", "e.units")
 CHANCE = """
