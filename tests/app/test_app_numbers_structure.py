@@ -78,7 +78,7 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         half = 1.96 * np.sqrt(6 / 5 * off) / every
         expected.append((path, n, n / every, max(n / every - half, 0), n / every + half, len(counts), effective, 6))
     structure, shown = view("structure"), []
-    sql = structure.PATHS.format(few="", half=structure.HALF)
+    sql = structure.PATHS.format(few="", half=structure.HALF, low=structure.LOW, high=structure.HIGH)
     same(rows(part("queries.store_access").frame(sql, 0, "decoder")), expected[:25])
     alone = 1.0
     for router in (1, 2, 3):

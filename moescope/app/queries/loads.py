@@ -94,12 +94,12 @@ def of(run: Row, value: str, label: tuple[str, str] | None, split: str) -> tuple
 
 
 def _sql(value: str, label: bool, split: str, few: str) -> str:
-    interval = value in PARTS
+    bounds = [bound.format(share="part_of") for bound in sampling.BOUNDS]
+    low, high = bounds if value in PARTS else ("null::double", "null::double")
     return COUNTED.format(
         mine=OF_LABEL if label else "", it="m.it" if label else SPLITS[split] or "true", few=few, half=HALF,
         join=" join mine m using (token)" if label else " join forwards f using (forward)" if "f." in SPLITS[split] else "",
-        part=PARTS.get(value, PARTS["share"]), low="case when half is not null then greatest(part_of - half, 0) end" if interval else "null::double",
-        high="case when half is not null then least(part_of + half, 1) end" if interval else "null::double",
+        part=PARTS.get(value, PARTS["share"]), low=low, high=high,
     )  # fmt: skip
 
 

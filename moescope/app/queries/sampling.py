@@ -15,6 +15,10 @@ FEW = """ and {name}token in (select token from tokens where run = {run} and seq
     from (select sequence, count(*) as n from tokens where run = {run} group by sequence)) where before < {most}))"""
 HALF = """case when {units} >= {least} then 1.96 * sqrt({units} / ({units} - 1.0)
       * greatest({own} - 2.0 * {share} * {both} + {share} * {share} * {squares}, 0)) / nullif({total}, 0) end"""
+BOUNDS = (  # of a share and its half width, null where that is
+    "case when half is not null then greatest({share} - half, 0) end",
+    "case when half is not null then least({share} + half, 1) end",
+)
 Row = dict[str, Any]
 
 

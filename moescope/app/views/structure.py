@@ -39,8 +39,8 @@ q as (
   select *, tokens / e.n as share, {half} as half, count(*) over () as paths, e.units as documents,
          exp(ln(e.n) - sum(tokens * ln(tokens)) over () / e.n) as effective
   from p, every e)
-select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, case when half is not null then greatest(share - half, 0) end as low,
-       case when half is not null then least(share + half, 1) end as high, paths, effective, documents
+select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, {low} as low, {high} as high,
+       paths, effective, documents
 from q order by tokens desc, path limit 25"""
 HALF = sampling.half_width_sql("(tokens / e.n)", "own", "mixed", "e.squares", "e.n", "e.units")
 CHANCE = """
@@ -49,6 +49,7 @@ with n as (
   where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by all),
 q as (select router, iteration, n / sum(n) over (partition by router, iteration) as p from n)
 select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q group by router, iteration)"""
+LOW, HIGH = (bound.format(share="share") for bound in sampling.BOUNDS)
 AMONG = 20_000  # tokens whose paths are counted, in large runs
 Row = dict[str, Any]
 
@@ -122,7 +123,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         return
     params = [run["run"], layer.stack]
     few, kept = sampling.filter_sql(run, AMONG, 1)
-    sql = PATHS.format(few=few, half=HALF)
+    sql = PATHS.format(few=few, half=HALF, low=LOW, high=HIGH)
     frame: pd.DataFrame = store_access.frame(sql, *params)
     if frame.empty:
         panels.empty("No path yet", "Paths appear with the first batch.")
