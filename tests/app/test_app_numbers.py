@@ -213,7 +213,7 @@ def test_health_of_a_run() -> None:
         ("Dead experts", f"{dead} of 16", "never ran", "bad"),
         ("Dropped", share(lost / len(here)),
          f"of what was asked; {count(unrouted)} decision{'s' * (unrouted != 1)} had no expert", "warn"),
-        ("Not finite", "0", "decisions with NaN or infinite logits", "good"),
+        ("Not finite", "0", "decisions whose logits are no finite numbers", "good"),
         ("Proof", "none", "this run was not checked at attach", "warn"),
     ]  # fmt: skip
     proved = [{"error": 1e-7, "identical": True}, {"error": 3e-5, "identical": False}]

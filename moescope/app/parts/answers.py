@@ -81,6 +81,7 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     (draw or show)(answer)
     for note in answer.notes[:6]:
         st.caption(f":material/info: {panels.plain(note, 400)}")
+    panels.cut_note(min(len(answer.notes), 6), len(answer.notes), "notes are shown")
     with url_state.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
         if box.open:
             _tables(answer, entry)
@@ -115,4 +116,5 @@ def _tables(answer: Any, entry: dict[str, Any]) -> None:
     for title, frame in answer.frames.items():
         st.caption(f"**{panels.plain(title)}**")
         panels.table(frame.head(2000), answer.sql[title], name=f"{answer.name}-table-{title}")
+        panels.cut_note(min(len(frame), 2000), len(frame), "rows are shown")
     st.text(entry["method"])

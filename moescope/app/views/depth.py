@@ -72,6 +72,7 @@ def figures(answer: Any) -> None:
         first = ["text"] if name == "tokens" else ["subset"]
         columns = [*first, "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units"]
         panels.table(frame[columns].head(500), answer.sql[name], name=f"depth-{name}")
+        panels.cut_note(min(len(frame), 500), len(frame), "rows are shown")
 
 
 def render() -> None:

@@ -63,7 +63,7 @@ def health(run: Row) -> list[tuple[str, Any, str, str]]:
         speed,
         *(at_end(run["run"], dead) or usual(h, dead)),
         ("Dropped", share(h["dropped"]), unrouted, "warn" if h["dropped"] else "good"),
-        ("Not finite", count(bad), "decisions with NaN or infinite logits", "bad" if bad else "good"),
+        ("Not finite", count(bad), "decisions whose logits are no finite numbers", "bad" if bad else "good"),
         proof(run),
     ]
 
@@ -164,8 +164,10 @@ def provenance(run: Row) -> None:
 
 def warnings(run: Row) -> None:
     """What the tracer had to say."""
-    for words in json.loads(run["warnings"] or "[]")[:8]:
+    known = json.loads(run["warnings"] or "[]")
+    for words in known[:8]:
         st.warning(panels.plain(str(words), 400), icon=":material/warning:")
+    panels.cut_note(min(len(known), 8), len(known), "warnings are shown")
 
 
 def render() -> None:
