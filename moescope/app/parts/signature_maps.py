@@ -17,7 +17,7 @@ where a.run = ? and not a.dropped group by all"""
 WORDS = """
 select t.token, t.sequence, t.position, t.unit, t.text, t.document, t.y, t.x,
        (select map_from_entries(list((kind, label))) from (
-          select kind, min(label) as label from labels l where l.token = t.token and l.label is not null group by kind)) as labels
+          select kind, min(label) as label from labels l where l.token = t.token and label is not null group by kind)) as labels
 from token_text t where t.token in (select unnest(?))"""
 MOST = 1200  # tokens on the map
 AMONG = 20_000  # tokens from which they are drawn, in large runs
