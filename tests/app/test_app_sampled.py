@@ -65,8 +65,8 @@ def test_a_route_goes_with_its_text(query: dict[str, Any], recounted_store: Path
     decoder = next(t.token for t in TRUTH.tokens if t.sequence == 1)  # of a code text in d0
     page = opened(recounted_store, "tokens", monkeypatch, run="0", layer="decoder 1", token=str(decoder), **query)
     assert "token" not in page.query_params
-    assert not any("ms-route" in h.proto.body for h in page.get("html"))
+    assert not any('class="ms-route"' in h.proto.body for h in page.get("html"))
     assert nothing(page) == []
     page = opened(recounted_store, "tokens", monkeypatch, run="0", layer="decoder 1", token=str(decoder))
     assert page.query_params["token"] in (str(decoder), [str(decoder)])
-    assert any("ms-route" in h.proto.body for h in page.get("html"))
+    assert any('class="ms-route"' in h.proto.body for h in page.get("html"))
