@@ -235,8 +235,8 @@ def test_load_at_a_glance() -> None:
 
 
 def test_labels_of_a_run() -> None:
-    kinds = rows(part("queries.store_access").frame(view("experts").KINDS, 0, 0))
-    assert kinds == [("domain", False), ("upos", True)]
+    kinds = rows(part("queries.store_access").frame(part("queries.experts").KINDS, 0, 0))
+    assert kinds == [("domain", False, 3), ("upos", True, 4)]
     assert part("parts.pickers").labels_of(0) == {"domain": DOMAINS}
     assert part("parts.pickers").labels_of(0, tokens=True) == {"domain": DOMAINS, "upos": ["ADP", "DET", "NOUN", "VERB"]}
     assert Counter(t.upos for t in TRUTH.tokens if t.run == 0).keys() == {"DET", "NOUN", "VERB", "ADP"}

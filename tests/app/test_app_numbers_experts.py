@@ -109,20 +109,24 @@ def test_labels(router: int, kind: str) -> None:
     assert frame["share"].is_monotonic_decreasing
 
 
+@pytest.mark.parametrize("by", ["most", "random"])
 @pytest.mark.parametrize("word", ["", "▁cat", "#3"])
-def test_contexts(word: str) -> None:
-    """Every place is one where the expert was the first choice and ran, with ten tokens to either side."""
+def test_contexts(word: str, by: str) -> None:
+    """Every place is one where the expert was the first choice and ran, with so many tokens to either side; by weight, or not."""
     facts, router, expert = part("queries.experts"), 2, 1
-    frame, _, _ = facts.contexts(RUN, layer_of(router), expert, word)
+    frame, _, _ = facts.contexts(RUN, layer_of(router), expert, word, by)
     wanted = {"": range(len(WORDS)), "▁cat": [1], "#3": [3]}[word]
     places = {d.of.token: d for d in TRUTH.of(0, router) if d.first == expert and d.ran[:1] == [expert] and d.of.vocab in wanted
               and not d.chosen[0][2]}  # fmt: skip
     found = sorted(set(frame["token"]))
     assert len(found) == min(facts.PLACES, len(places))
     assert set(found) <= set(places)
+    if by == "most":
+        weights = sorted((d.chosen[0][1] for d in places.values()), reverse=True)[: len(found)]
+        assert frame.drop_duplicates("token")["weight"].tolist() == weights
     for number, some in frame.groupby("token"):
         one = places[number]
-        near = [t for t in TRUTH.tokens if t.sequence == one.of.sequence and abs(t.position - one.of.position) <= 10]
+        near = [t for t in TRUTH.tokens if t.sequence == one.of.sequence and abs(t.position - one.of.position) <= facts.AROUND]
         same(rows(some), [
             (number, one.chosen[0][1], one.of.sequence, one.of.position, one.of.document, t.position - one.of.position, t.text)
             for t in near

@@ -11,6 +11,7 @@ from moescope.app.queries import experts as facts
 from moescope.app.queries import sampling, store_access
 from moescope.app.wording import figure, markup, some, token, visible
 
+PLACES = {"most": "Highest weight", "random": "Random sample"}
 Row = dict[str, Any]
 
 
@@ -37,10 +38,11 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         words = (
             f"With “{token(picked).strip()}”."
             if picked
-            else "A fixed sample of places where it is the first choice. Choose a token to see its own."
+            else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
         panels.section("In context", words)
-        contexts(run, layer, expert, picked)
+        by = url_state.tabs("Which places", "places", PLACES)
+        contexts(run, layer, expert, picked, by)
 
 
 def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
@@ -65,9 +67,9 @@ def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     return picked
 
 
-def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
+def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
-    frame, sql, params = facts.contexts(run, layer, expert, picked)
+    frame, sql, params = facts.contexts(run, layer, expert, picked, by)
     lines = []
     for (number, sequence, document), near in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
         left = "".join(token(t) for t in near[near["distance"] < 0]["text"].fillna("▦"))
@@ -75,9 +77,9 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
         here = near[near["distance"] == 0]["text"].iloc[0]
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
-            f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
-            f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></div>"
+            f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'
+            f"{markup(visible(here) if here else 'patch')}</mark></a>{markup(right[:140])}"
+            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")

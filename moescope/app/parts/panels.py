@@ -68,9 +68,9 @@ def style() -> None:
     st.html(f"<style>{CSS}</style>")
 
 
-def head(title: str, words: str) -> None:
-    """The page's heading and what it answers."""
-    st.html(f'<div class="ms-head"><h1>{markup(title)}</h1><p>{markup(words)}</p></div>')
+def head(title: str, words: str, how: str) -> None:
+    """The page's heading, what it answers, and how to read it."""
+    st.html(f'<div class="ms-head"><h1>{markup(title)}</h1><p>{markup(words)} <i>{markup(how, 600)}</i></p></div>')
 
 
 def section(title: str, words: str = "") -> None:

@@ -42,15 +42,15 @@ def run_name(row: Row) -> str:
 
 
 def the_run() -> Row | None:
-    """The run that the sidebar shows."""
+    """The run that the sidebar shows: the newest, unless another is asked for."""
     known = runs()
     asked = url_state.get("run")
-    return next((r for r in known if str(r["run"]) == asked), known[0] if known else None)
+    return next((r for r in known if str(r["run"]) == asked), known[-1] if known else None)
 
 
 def choose_run() -> Row | None:
-    """The sidebar's run picker."""
-    known = {r["run"]: r for r in runs()}
+    """The sidebar's run picker, the newest first."""
+    known = {r["run"]: r for r in reversed(runs())}
     picked = url_state.choose("Run", "run", list(known), lambda number: run_name(known[number]))
     return None if picked is None else known[picked]
 

@@ -41,16 +41,16 @@ from decision_rollup d join load_rollup l using (router) where router = ? group 
 CONTEXTS = """
 with mine as materialized (
   select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{only}{few}
-  order by hash(token), token limit {most}),
+  order by {order} token limit {most}),
 best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
 near as (
   select * from tokens where sequence in (select sequence from best)
   and sequence between (select min(sequence) from best) and (select max(sequence) from best))
 select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance,
        coalesce(v.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text
-from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
+from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= {around}
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
-left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by {outer} b.token, t.position"""
 ONLY = """ and token in (
     select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
     where v.text = ?)"""
@@ -79,6 +79,11 @@ n as (
   select t.sequence, l.label, null, count(*) from decisions a join tokens t using (token) join of_token l using (token)
   where a.router = ?{few} group by all)
 select unit, n.label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
+KINDS = """
+select kind, bool_or(of_tokens) as of_tokens, count(distinct label) as n from (
+  select kind, label, false as of_tokens from label_rollup where run = ?
+  union all select l.kind, l.label, true from token_labels l join tokens t using (token) where t.run = ?)
+group by kind order by of_tokens, kind <> 'upos', kind"""
 COACTIVE = """
 select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
 group by other order by share desc, other limit 12"""
@@ -97,7 +102,8 @@ norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
 select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
 from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
 where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
-PLACES = 14  # contexts that are shown
+PLACES, AROUND = 12, 24  # contexts that are shown, and tokens to either side
+ORDERS = {"most": ("weight desc,", "b.weight desc,"), "random": ("hash(token),", "")}
 LABELS, BARS = 60, 24  # the commonest labels of tokens that are counted; labels that are drawn
 
 
@@ -141,19 +147,30 @@ def _labelled(
     return ran.reshape(*shape, experts).astype(np.float32), every, labels
 
 
+def _label_sql(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[str, list[Any]]:
+    from moescope.analyses._shared import scope  # SciPy is behind it
+
+    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
+    form = BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL
+    sql = form.format(few=part_of(run, layer)[0], units=units, most=LABELS)
+    return sql, [run["run"], kind, kind, *[layer.router] * 2] if of_tokens else [layer.router] * 2
+
+
+def labelled(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What ran [documents, labels, experts], tokens looked at [documents, labels], and the labels of one kind."""
+    sql, params = _label_sql(run, layer, kind, of_tokens)
+    return _labelled(str(store_access.path()), store_access.held().look(), sql, tuple(params), layer.experts)
+
+
 def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
     """Share of the tokens with each label for which this expert ran, with its interval over documents, the largest first.
 
     `overall` is the same share of the tokens of all these labels: what each would be if labels did not matter.
     """
     from moescope import statistics  # SciPy is behind it
-    from moescope.analyses._shared import scope
 
-    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
-    form = BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL
-    sql = form.format(few=part_of(run, layer)[0], units=units, most=LABELS)
-    params = [run["run"], kind, kind, *[layer.router] * 2] if of_tokens else [layer.router] * 2
-    ran, every, labels = _labelled(str(store_access.path()), store_access.held().look(), sql, tuple(params), layer.experts)
+    sql, params = _label_sql(run, layer, kind, of_tokens)
+    ran, every, labels = labelled(run, layer, kind, of_tokens)
     mine = ran[:, :, expert].astype(float)
     if not every.size:
         return pd.DataFrame(), sql, params
@@ -176,12 +193,17 @@ def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, lis
     return store_access.frame(sql, *params), sql, params
 
 
-def contexts(run: Row, layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Up to 14 places where this was the first expert, with ten tokens to either side; in large runs, first of a part of it."""
+def contexts(run: Row, layer: Layer, expert: int, token: str, by: str = "random") -> tuple[pd.DataFrame, str, list[Any]]:
+    """Places where this was the first expert, with the tokens around: of highest weight ("most") or a fixed random sample.
+
+    In large runs first of a part of it.
+    """
     params, few = [layer.router, expert, *([token] if token else [])], part_of(run, layer)[0]
     bare = re.fullmatch(r"#\d{1,9}", token) and not store_access.rows(NAMED, run["model"], token)
+    order, outer = ORDERS[by]
     for some in dict.fromkeys([few, ""]):
-        sql = CONTEXTS.format(only=(ONLY_ID if bare else ONLY) if token else "", few=some, most=PLACES)
+        only = (ONLY_ID if bare else ONLY) if token else ""
+        sql = CONTEXTS.format(only=only, few=some, most=PLACES, around=AROUND, order=order, outer=outer)
         frame = store_access.frame(sql, *params)
         if frame["token"].nunique() == PLACES:
             break

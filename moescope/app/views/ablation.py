@@ -60,7 +60,11 @@ def measured(run: Row) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Ablation", "Which experts matter: measured by taking them away, and as a trace alone lets one guess.")
+    panels.head(
+        "Ablation",
+        "Which experts matter: measured by taking them away, and as a trace alone lets one guess.",
+        "Above 0 the model needed the expert; what counts is what remains beyond experts of equal load.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

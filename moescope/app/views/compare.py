@@ -168,7 +168,11 @@ def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Compare", "Two runs of one model, of its checkpoints, or of two models on the same inputs.")
+    panels.head(
+        "Compare",
+        "Two runs of one model, of its checkpoints, or of two models on the same inputs.",
+        "Kept first choices far above the dashed chance say that routing is the same; low values, that it was learned anew.",
+    )
     chosen = choose()
     if chosen is None:
         return

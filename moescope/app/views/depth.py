@@ -42,9 +42,11 @@ def text(run: Row, stacks: list[str]) -> None:
 def sheet(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
     """The tokens and the route of one of them: a click draws only this again."""
     token = sequence_picker.shown_token(run, [sequence["sequence"]])
-    draw(run, sequence, frame, forward)
-    if token is not None:
-        route_panel.show(run["run"], token, forward)
+    text, route = st.columns([3, 2], gap="medium")
+    with text:
+        draw(run, sequence, frame, forward)
+    with route:
+        route_panel.beside(run["run"], token, forward)
 
 
 def draw(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
@@ -77,7 +79,11 @@ def figures(answer: Any) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Depth", "How many of the blocks and recursions that may be left out run for a token, and for which tokens.")
+    panels.head(
+        "Depth",
+        "How many of the blocks and recursions that may be left out run for a token, and for which tokens.",
+        "The stronger the colour, the deeper a token went; figures stand beside the mean of all tokens.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

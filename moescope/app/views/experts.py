@@ -6,21 +6,19 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import expert_panels, panels, pickers
+from moescope.app.parts import card_grid, expert_panels, note_field, panels, pickers
+from moescope.app.queries import expert_cards, finding, sampling, store_access
 from moescope.app.queries import experts as facts
-from moescope.app.queries import finding, sampling, store_access
 from moescope.app.queries.effects import OF_EXPERT, marked
 from moescope.app.wording import count, share
+from moescope.store import notes
 
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
-KINDS = """
-select kind, of_tokens from (select distinct kind, false as of_tokens from label_rollup where run = ?
-union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?)
-order by of_tokens, kind <> 'upos', kind"""
 KNOWN = (
     "select count(distinct label) as n from sequence_labels l join sequences s using (sequence) where s.run = ? and kind = ?",
     "select count(distinct l.label) as n from token_labels l join tokens t using (token) where t.run = ? and l.kind = ?",
 )  # labels of a kind: of sequences, of tokens
+SHOWN = {"one": "One expert", "all": "All of the layer, as cards"}
 MORE = {"labels": "What it prefers", "company": "Its company", "without": "Without it"}
 Row = dict[str, Any]
 
@@ -109,7 +107,7 @@ def _decisions(layer: pickers.Layer) -> int:
 def labels(run: Row, layer: pickers.Layer, expert: int) -> None:
     """Which labels come here: sequences' (domain, class) and tokens' (parts of speech)."""
     panels.section("What it prefers", "Of the tokens with each label that this layer looked at, the share for which it ran.")
-    kinds = {r["kind"]: r["of_tokens"] for r in store_access.rows(KINDS, run["run"], run["run"])}
+    kinds = {r["kind"]: r["of_tokens"] for r in store_access.rows(facts.KINDS, run["run"], run["run"])}
     if not kinds:
         panels.empty(
             "No labels in this run", "Trace data with labels (domain, class, parts of speech) to see what its experts prefer."
@@ -175,12 +173,17 @@ def first_is(frame: Any) -> Any:
 
 def render() -> None:
     """The page."""
-    panels.head("Experts", "What one expert does: its tokens, contexts, labels and company; and which expert does something.")
+    panels.head(
+        "Experts",
+        "What one expert does: its tokens, contexts, labels and company; and which expert does something.",
+        "Lift is how many times more of something comes here than of everything: 1 is chance. N and P go to "
+        "the next and previous expert.",
+    )
     run = pickers.the_run()
     if run is None:
         panels.empty("This store has no run yet", "Trace a model into it: `moescope trace MODEL --data DATA --store STORE`")
         return
-    one, two, three = st.columns([1.1, 1.1, 2.6], vertical_alignment="bottom")
+    one, two, three, four = st.columns([1.1, 1.1, 0.9, 2.4], vertical_alignment="bottom")
     with one:
         layer = pickers.choose_layer(run["run"])
     if layer is None:
@@ -188,8 +191,14 @@ def render() -> None:
         return
     with two:
         expert = pickers.choose_expert(layer)
-    with three:
+    with three, st.container(horizontal=True):
+        step(layer, expert)
+    with four:
         finder(run)
+    if url_state.tabs("Which experts", "show", SHOWN) == "all":
+        card_grid.show(run, layer)
+        return
+    top = st.container()
     overall = glance(layer, expert)
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
@@ -199,6 +208,29 @@ def render() -> None:
         expert_panels.company(run, layer, expert)
     else:
         effects(run, layer, expert)
+    with top:
+        summary(run, layer, expert)
+
+
+def step(layer: pickers.Layer, expert: int) -> None:
+    """The previous and the next expert, by a click or a key."""
+
+    def to(number: int) -> None:
+        url_state.put("expert", number % max(layer.experts, 1) or None)
+        url_state.put("word", None)
+
+    st.button("‹", key="expert-previous", shortcut="P", help="The previous expert", on_click=to, args=(expert - 1,))
+    st.button("›", key="expert-next", shortcut="N", help="The next expert", on_click=to, args=(expert + 1,))
+
+
+@panels.part
+def summary(run: Row, layer: pickers.Layer, expert: int) -> None:
+    """The expert in a line, from measured figures, and the user's own words on it; drawn last, since it counts most."""
+    with st.spinner("Counting its labels …"):
+        card = next((card for card in expert_cards.of(run, layer) if card.expert == expert), None)
+    if card is not None:
+        panels.reading(f"Expert {expert} of {layer.label}: {card.summary}")
+    note_field.field(*notes.expert(store_access.reader(), layer.router, expert), key="expert")
 
 
 render()

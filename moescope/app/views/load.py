@@ -106,7 +106,12 @@ def dropped(run: Row, frame: pd.DataFrame) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
+    panels.head(
+        "Load and entropy",
+        "Which experts work, on what, how evenly; and how sure the routers are.",
+        "In the maps white is an even share and full colour nothing, or twice as much; a dashed line is what "
+        "even load or chance would give.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

@@ -110,6 +110,7 @@ def render() -> None:
     panels.head(
         "Syntax or meaning",
         "Does routing follow form or meaning once it is known which token it is? Figures with nulls and intervals.",
+        "Bits are what routing tells of a label beyond the token itself; 0, and an interval that holds it, is nothing.",
     )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):

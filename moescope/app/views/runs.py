@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import layer_maps, panels, pickers
+from moescope.app.parts import layer_maps, note_field, panels, pickers
 from moescope.app.queries import loads, store_access, training_end
 from moescope.app.wording import clean, count, markup, share, some
 
@@ -173,7 +173,10 @@ def warnings(run: Row) -> None:
 def render() -> None:
     """All runs as a table, the chosen one in full."""
     panels.head(
-        "Runs", "Every trace in this store: what ran, on what, whether the record is sound, and how evenly its experts work."
+        "Runs",
+        "Every trace in this store: what ran, on what, whether the record is sound, and how evenly its experts work.",
+        "Red and orange cards ask to be looked at; in the map, white is an even share, blue less, orange "
+        "more, on the same scale for every run.",
     )
     known = pickers.runs()
     if not known:
@@ -190,6 +193,7 @@ def render() -> None:
     panels.cards(health(run))
     warnings(run)
     glance(run)
+    panels.guarded(note_field.listed, str(run["uid"]))
     provenance(run)
 
 

@@ -155,7 +155,11 @@ def dictionary() -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("SQL", "Ask the store anything. It can only be read, and nothing but the store can be reached from here.")
+    panels.head(
+        "SQL",
+        "Ask the store anything. It can only be read, and nothing but the store can be reached from here.",
+        "Choose an example, change it, run it with Ctrl+Enter; columns are explained below.",
+    )
     left, right = st.columns([5, 3], gap="large")
     with left:
         run = pickers.the_run()

@@ -168,7 +168,12 @@ def more(run: Row) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Structure", "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.")
+    panels.head(
+        "Structure",
+        "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.",
+        "A wide ribbon, or an orange pair, says that the choice of one expert goes with that of another; "
+        "compare with chance, not with 0.",
+    )
     run = pickers.the_run()
     with st.columns([1, 2])[0]:
         layer = pickers.choose_layer(run["run"]) if run else None
