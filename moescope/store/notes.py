@@ -1,8 +1,8 @@
 """A user's own words on experts and tokens: in a small file beside the store, never in it.
 
-`STORE.notes.json` holds a list of notes. What a note is about is named by what merging and copying leave as it is: the run's uid
-and the router's name, or the place of a token in its source. The file is replaced whole, so that a reader never sees half of it;
-one that cannot be read is left as it is, and said.
+`STORE.notes.json` holds a list of notes. What a note is about is named by what merging and copying leave as it is: the run's
+uid and the router's name, or the place of a token in its source. The file is replaced whole, so that no reader sees half of
+it; one that cannot be read is left as it is, and said.
 """
 
 import json

@@ -64,7 +64,8 @@ def test_load_and_tokens_of_every_expert(router: int, shown: Any) -> None:
         asked = sum(x == e for d in here for x, _, _ in d.chosen)
         assert (card.assignments, card.dropped) == (ran(here, e), asked - ran(here, e))
         assert card.load == pytest.approx(ran(here, e) / ran(here))
-        assert card.words == facts.top_tokens(RUN, layer_of(router), e, 1.0)[0]["text"].tolist()
+        low = facts.top_tokens(RUN, layer_of(router), e, 1.0)[0].set_index("text")["low"]
+        assert low[card.words].round(9).is_monotonic_decreasing
         assert set(card.words) == {w for v, w in enumerate(WORDS) if ran([d for d in here if d.of.vocab == v], e)}
 
 
@@ -94,7 +95,7 @@ def test_summaries_are_of_measured_figures(tmp_path: Path, monkeypatch: pytest.M
     assert any(card.matches("CAT") for card in cards)
     assert not any(card.matches("zzz") for card in cards)
     dead = next(card for card in queries.of(RUN, layer_of(3)) if card.expert == 3)
-    assert dead.summary == "Never ran on this data."
+    assert dead.summary == "never ran on this data"
     assert (dead.load, dead.words, dead.labels) == (0.0, [], [])
 
 
@@ -102,9 +103,9 @@ def test_grid_and_keys_on_the_page(recounted_store: Path, monkeypatch: pytest.Mo
     page = opened(recounted_store, "experts", monkeypatch, run="0", layer="decoder 2", show="all", sort="load")
     html = next(h.proto.body for h in page.get("html") if 'class="ms-experts"' in h.proto.body)
     assert html.count('href="experts?run=0&amp;layer=decoder+2&amp;expert=') == EXPERTS
-    assert "Never ran on this data." in html
+    assert "never ran on this data" in html
     page = opened(recounted_store, "experts", monkeypatch, run="0", layer="decoder 2", expert="1")
     for key, expert in (("next", 2), ("next", 3), ("next", 0), ("previous", 3)):
         page.button(key=f"expert-{key}").click().run()
         assert page.selectbox(key="box-expert").value == expert
-    assert any("Expert 3 of decoder 2: Never ran" in h.proto.body for h in page.get("html"))
+    assert any("Expert 3 of decoder 2: never ran" in h.proto.body for h in page.get("html"))

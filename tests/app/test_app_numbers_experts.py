@@ -112,7 +112,7 @@ def test_labels(router: int, kind: str) -> None:
 @pytest.mark.parametrize("by", ["most", "random"])
 @pytest.mark.parametrize("word", ["", "▁cat", "#3"])
 def test_contexts(word: str, by: str) -> None:
-    """Every place is one where the expert was the first choice and ran, with so many tokens to either side; by weight, or not."""
+    """Every place is one where the expert was the first choice and ran, with tokens to either side; by weight, or not."""
     facts, router, expert = part("queries.experts"), 2, 1
     frame, _, _ = facts.contexts(RUN, layer_of(router), expert, word, by)
     wanted = {"": range(len(WORDS)), "▁cat": [1], "#3": [3]}[word]

@@ -194,10 +194,20 @@ def heat(
     files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
 
 
-def ranked(frame: pd.DataFrame, x: str, y: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any) -> None:
-    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`."""
+def ranked(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    sql: str,
+    params: Sequence[Any] = (),
+    *,
+    name: str,
+    opens: Callable[[Any], str] | None = None,
+    **look: Any,
+) -> None:
+    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`, `opens` what a name is a link to."""
     frame = frame.sort_values(y, ascending=False, kind="stable")
-    st.html(bars.drawn(frame, x, y, **look))
+    st.html(bars.drawn(frame, x, y, links=[opens(v) for v in frame[x]] if opens else (), **look))
     chart = partial(charts.bars, frame, x, y, horizontal=True, sort="-y", **look)
     files(frame, sql, params, name=name, chart=chart)
 

@@ -74,7 +74,7 @@ class Card:
     def summary(self) -> str:
         """One line, from measured figures only."""
         if not self.assignments:
-            return "Never ran on this data." if not self.dropped else f"Asked {self.dropped} times, and never ran."
+            return "never ran on this data" if not self.dropped else f"asked {self.dropped} times, and never ran"
         said = []
         if self.best:
             label = clean(self.best.label, 24)
@@ -143,8 +143,8 @@ def lifted(ran: np.ndarray, every: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """(labels, experts): share of a label's tokens for which an expert ran, its lift, and the ends of the lift's 95 % interval.
 
     `ran` (documents, labels, experts), `every` (documents, labels). The wider of two at each end: linearized over documents, as
-    in `sampling`, and Wilson's over tokens, without which a share of all tokens would be certain. The share of all tokens, which
-    the lift is over, is taken as it is.
+    in `sampling`, and Wilson's over tokens, without which a share of all tokens would be certain. The share that the lift
+    is over is taken as it is.
     """
     mine, whole, units = ran.sum(0), every.sum(0)[:, None], (every > 0).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -228,9 +228,12 @@ def summary(run: Row, layer: pickers.Layer, expert: int) -> None:
     """The expert in a line, from measured figures, and the user's own words on it; drawn last, since it counts most."""
     with st.spinner("Counting its labels …"):
         card = next((card for card in expert_cards.of(run, layer) if card.expert == expert), None)
-    if card is not None:
-        panels.reading(f"Expert {expert} of {layer.label}: {card.summary}")
-    note_field.field(*notes.expert(store_access.reader(), layer.router, expert), key="expert")
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        if card is not None:
+            panels.reading(f"Expert {expert} of {layer.label}: {card.summary}.")
+    with right:
+        note_field.field(*notes.expert(store_access.reader(), layer.router, expert), key="expert")
 
 
 render()

@@ -132,7 +132,7 @@ def sheet(
 ) -> None:
     """The tokens and the route of one of them: a click draws only this again. `forward` is one of the chosen `sequence`."""
     token = sequence_picker.shown_token(run, [side["sequence"] for side, _ in sides])
-    text, route = st.columns([3, 2], gap="medium")
+    text, route = st.columns([3, 2] if len(sides) == 1 else [2, 1], gap="medium")
     with text:
         for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
             with column, st.container(border=True):
