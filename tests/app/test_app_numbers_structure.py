@@ -85,7 +85,10 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         alone *= 2 ** entropy(list(Counter(d.first for d in TRUTH.of(0, router)).values()))
     same(rows(part("queries.store_access").frame(structure.CHANCE.format(few=""), 0, "decoder")), [(alone,)])
     monkeypatch.setattr(structure.panels, "cards", shown.extend)
-    monkeypatch.setattr(structure.panels, "table", lambda *_, **__: None)
+    monkeypatch.setattr(structure.url_state, "row", lambda *_, **__: None)
+    found = part("queries.store_access").frame(structure.ONE, 0, "decoder", expected[0][0])
+    way = [d.first for d in sorted(TRUTH.of(0, stack="decoder"), key=lambda d: d.layer) if d.of.token == found["token"].iloc[0]]
+    assert " → ".join(map(str, way)) == expected[0][0]
     structure.paths.__wrapped__(RUN, layer_of(2))
     top, share = expected[0], part("wording").share
     assert [card[:3] for card in shown] == [

@@ -38,7 +38,7 @@ def test_paths_are_of_whole_sequences(sampled: set[int], monkeypatch: pytest.Mon
     structure, shown = view("structure"), []
     monkeypatch.setattr(structure, "AMONG", 100)
     monkeypatch.setattr(structure.panels, "cards", shown.extend)
-    monkeypatch.setattr(structure.panels, "table", lambda frame, *_, **__: shown.append(frame))
+    monkeypatch.setattr(structure.url_state, "row", lambda frame, *_, **__: shown.append(frame))
     structure.paths.__wrapped__(RUN, next(x for x in part("parts.pickers").layers(0) if x.router == 2))
     found: dict[int, list[str]] = {}
     for d in sorted(TRUTH.of(0, stack="decoder"), key=lambda d: (d.of.token, d.layer)):

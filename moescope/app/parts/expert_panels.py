@@ -1,6 +1,7 @@
 """Panels of an expert's page: its tokens in context, and its company."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
@@ -97,23 +98,28 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     together = store_access.frame(facts.COACTIVE, *key)
     before, after = store_access.frame(facts.FROM, *key), store_access.frame(facts.TO, *key)
     alike, profile, params = facts.nearest(run, layer, expert)
-    chance = (k - 1) / max(many - 1, 1)
+    chance, here = (k - 1) / max(many - 1, 1), layer
     with places[0]:
         said = "of the tokens for which this one ran, the share for which that one did too"
-        _ranked(together, "share", "Runs together with", said, chance, (facts.COACTIVE, key), "Top-1 routing has none.")
+        _ranked(together, "share", "Runs together with", said, chance, (facts.COACTIVE, key), "Top-1 routing has none.", here)
     with places[1]:
         said = "cosine between how often each token came to the one and to the other"
-        _ranked(alike, "cosine", "Sees the same tokens as", said, None, (profile, params), "It has no company.")
+        _ranked(alike, "cosine", "Sees the same tokens as", said, None, (profile, params), "It has no company.", here)
     with places[2]:
         said = "of the tokens that had that one first, the share that had this one first here"
         first = first_share(layer, expert)
-        _ranked(before, "share", "One layer before", said, first, (facts.FROM, key), "No layer before this one was traced.")
+        there = at(run, before)
+        _ranked(before, "share", "One layer before", said, first, (facts.FROM, key), "No layer before was traced.", there)
     with places[3]:
         said = "of the tokens that had this one first, the share that had that one first there"
-        even = next(
-            (x.even for x in pickers.layers(run["run"]) if len(after) and x.router == after["next_router"].iloc[0]), None
-        )
-        _ranked(after, "share", "One layer after", said, even, (facts.TO, key), "No layer after this one was traced.")
+        there = at(run, after)
+        even = there.even if there else None
+        _ranked(after, "share", "One layer after", said, even, (facts.TO, key), "No layer after was traced.", there)
+
+
+def at(run: Row, frame: pd.DataFrame) -> pickers.Layer | None:
+    """The layer that the experts of a frame are of."""
+    return next((x for x in pickers.layers(run["run"]) if len(frame) and x.router == frame["router"].iloc[0]), None)
 
 
 def first_share(layer: pickers.Layer, expert: int) -> float | None:
@@ -124,10 +130,13 @@ def first_share(layer: pickers.Layer, expert: int) -> float | None:
 
 
 def _ranked(
-    frame: Any, value: str, title: str, said: str, chance: float | None, source: tuple[str, list[Any]], none: str
-) -> None:
+    frame: Any, value: str, title: str, said: str, chance: float | None, source: tuple[str, list[Any]], none: str,
+    of: pickers.Layer | None,
+) -> None:  # fmt: skip
     if frame.empty:
         panels.empty(title, none)
         return
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
+    run = (pickers.the_run() or {}).get("run")
+    look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
     panels.ranked(frame, "other", value, *source, name=title.replace(" ", "-"), **look)

@@ -87,9 +87,9 @@ group by kind order by of_tokens, kind <> 'upos', kind"""
 COACTIVE = """
 select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
 group by other order by share desc, other limit 12"""
-FROM = """select expert as other, n, share, sum(n) over () as every from transitions
+FROM = """select expert as other, router, n, share, sum(n) over () as every from transitions
 where next_router = ? and next_expert = ? order by share desc, other limit 6"""
-TO = """select next_expert as other, next_router, n, share, sum(n) over () as every from transitions
+TO = """select next_expert as other, next_router as router, n, share, sum(n) over () as every from transitions
 where router = ? and expert = ? order by n desc, other limit 6"""
 PROFILE_KEPT = """
 with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""

@@ -1,6 +1,7 @@
 """Runs: what is in the store, from which model, data and command; its proof and health; live while a trace grows."""
 
 import json
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -170,6 +171,12 @@ def warnings(run: Row) -> None:
     panels.cut_note(min(len(known), 8), len(known), "warnings are shown")
 
 
+def to_run(frame: Any, row: int | None) -> None:
+    """Look at the run of this row, here and on every other page."""
+    if row is not None:
+        url_state.request_page("runs", run=int(frame["run"].iloc[row]))
+
+
 def render() -> None:
     """All runs as a table, the chosen one in full."""
     panels.head(
@@ -187,7 +194,11 @@ def render() -> None:
         columns = ["run", "name", "status", "model_name", "family", "dataset", "tokens", "decisions", "seconds", "started"]
         numbers = {c: st.column_config.NumberColumn(format="localized") for c in ("tokens", "decisions")}
         more = {"model_name": "model", "seconds": st.column_config.NumberColumn(format="%.1f")}
-        panels.table(store_access.frame(pickers.RUNS)[columns], pickers.RUNS, name="runs", column_config=numbers | more)
+        frame = store_access.frame(pickers.RUNS)[columns].iloc[::-1]
+        here = frame["run"].tolist().index(run["run"])
+        st.caption("Choose a row to look at that run; the newest is shown at first.")
+        url_state.row(frame, "runs", partial(to_run, frame), here, width="stretch", column_config=numbers | more)
+        panels.files(frame, pickers.RUNS, name="runs")
     title(run)
     progress(run)
     panels.cards(health(run))

@@ -49,6 +49,12 @@ with n as (
   where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by all),
 q as (select router, iteration, n / sum(n) over (partition by router, iteration) as p from n)
 select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q group by router, iteration)"""
+ONE = """
+select token, t.sequence from (
+  select a.token, a.forward, array_to_string(list(a.expert order by r.layer, a.router, a.iteration), ' → ') as path
+  from assignments a join routers r using (router)
+  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0 group by a.token, a.forward) w
+join tokens t using (token) where path = ? order by token limit 1"""
 LOW, HIGH = (bound.format(share="share") for bound in sampling.BOUNDS)
 AMONG = 20_000  # tokens whose paths are counted, in large runs
 Row = dict[str, Any]
@@ -135,12 +141,21 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
     )
     bar = st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))
-    panels.table(
-        frame[["path", "tokens", "share", "low", "high"]], sql, params, name="paths",
-        column_config={"share": bar, "tokens": number(format="localized"), **percent},
-    )  # fmt: skip
+    st.caption("Choose a row to see a token that took that path.")
+    shown = frame[["path", "tokens", "share", "low", "high"]]
+    columns = {"share": bar, "tokens": number(format="localized"), **percent}
+    url_state.row(shown, "paths", partial(to_path, run, layer, shown), width="stretch", column_config=columns)
+    panels.files(shown, sql, params, name="paths")
     panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
+
+
+def to_path(run: Row, layer: pickers.Layer, frame: pd.DataFrame, row: int | None) -> None:
+    """Open the first token that took the path of this row."""
+    if row is not None:
+        found = store_access.rows(ONE, run["run"], layer.stack, frame["path"].iloc[row])
+        if found:
+            url_state.request_page("tokens", run=run["run"], sequence=found[0]["sequence"], token=found[0]["token"])
 
 
 def path_cards(frame: pd.DataFrame, effective: float) -> list[tuple[str, str, str, str]]:
