@@ -103,10 +103,17 @@ STATES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "query"), STATES)
 def test_states_of_the_url(view: str, query: dict[str, str], stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    test = opened(stores["demo"], view, monkeypatch, **query)
+    test = opened(stores["demo"], view, monkeypatch, **({"run": "0"} | query))
     assert not test.exception
     assert told(test) == []
     assert faults(test) == []
+
+
+def test_the_newest_run_is_shown_unless_another_is_asked_for(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], "runs", monkeypatch)
+    assert (test.selectbox(key="box-run").value, "run" in test.query_params) == (3, False)
+    assert [option.split(" · ")[0] for option in test.selectbox(key="box-run").options] == ["3", "2", "1", "0"]
+    assert opened(stores["demo"], "runs", monkeypatch, run="0").selectbox(key="box-run").value == 0
 
 
 def test_url_nonsense_falls_back(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +204,9 @@ def test_link_does_not_compute_on_a_large_run(
     view: str, key: str, module: str, limit: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a small run answers at once waits, on a large one, for whoever follows the link."""
-    opened(stores["demo"], view, monkeypatch)
+    opened(stores["demo"], view, monkeypatch, run="0")
     monkeypatch.setattr(sys.modules[f"moescope.app.parts.{module}"], limit, 0)
-    test = opened(stores["demo"], view, monkeypatch, **{key: "1"})
+    test = opened(stores["demo"], view, monkeypatch, run="0", **{key: "1"})
     assert [b.key for b in test.button if b.key == f"go-{key}"] == [f"go-{key}"]
     test.button(key=f"go-{key}").click().run()
     assert [b.key for b in test.run().button if b.key == f"go-{key}"] == []

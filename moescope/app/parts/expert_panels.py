@@ -7,9 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import panels, patch_panels, pickers
 from moescope.app.queries import experts as facts
-from moescope.app.queries import sampling, store_access
+from moescope.app.queries import patches, sampling, store_access
 from moescope.app.wording import figure, markup, some, token, visible
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
@@ -18,7 +18,11 @@ Row = dict[str, Any]
 
 @panels.part
 def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
-    """Its characteristic tokens, and places where they stand."""
+    """Its characteristic tokens, and places where they stand; of images a map of places, and a gallery."""
+    spots, sql, params = patches.positions(run, layer, expert)
+    if len(spots):
+        patch_panels.show(run, layer, expert, spots, sql, params)
+        return
     frame, sql, params = facts.top_tokens(run, layer, expert, overall)
     left, right = st.columns([4, 5], gap="medium")
     with left:

@@ -139,8 +139,8 @@ def sheet(
                 draw(run, side, at, place, by, expert, numbers, forward if side["sequence"] == sequence else None)
         st.caption(SYMBOLS)
     with route:
-        at = forward if token is not None and sequence_picker.home(run, token) == sequence else None
-        route_panel.beside(run["run"], token, at)
+        which = forward if token is not None and sequence_picker.home(run, token) == sequence else None
+        route_panel.beside(run["run"], token, which)
 
 
 def beside(run: Row, sequence: Row, layer: pickers.Layer) -> list[tuple[Row, pickers.Layer]]:
