@@ -22,7 +22,8 @@ with mine as materialized (
   select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{few}
   and token in (select token from tokens where unit = 'patch' and y is not null and run = ?)
   order by {order} token limit {most})
-select m.token, m.weight, t.sequence, t.y, t.x, s.height, s.width, s.source_row, s.document, coalesce(s.class, s.domain) as label
+select m.token, m.weight, t.sequence, t.y, t.x, s.height, s.width, s.source_row, s.document,
+       coalesce(s.class, s.domain) as label
 from mine m join tokens t using (token) join sequences s using (sequence)
 where s.height is not null and s.width is not null order by {outer} m.token"""
 ORDERS = {"most": ("weight desc,", "m.weight desc,"), "random": ("hash(token),", "")}

@@ -8,7 +8,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts import answers, layer_maps, panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, share, some, visible
 
@@ -144,11 +144,15 @@ def texts(a: Row, b: Row, alike: bool) -> None:
     if picked is None:
         panels.empty("No such text in both runs", "Choose a layer of another stack.")
         return
-    for column, run, at, sequence in zip(
-        st.columns(2, gap="large"), (a, b), (layer, other), (picked, found[picked]["b"]), strict=True
-    ):
+    *sides, route = st.columns([3, 3, 2], gap="medium")
+    here = {a["run"]: picked, b["run"]: found[picked]["b"]}
+    for column, run, at in zip(sides, (a, b), (layer, other), strict=True):
         with column, st.container(border=True):
-            one_text(run, at, sequence)
+            one_text(run, at, here[run["run"]])
+    token = url_state.number("token")
+    mine = next((run for run in (a, b) if token is not None and sequence_picker.home(run, token) == here[run["run"]]), None)
+    with route:
+        route_panel.beside((mine or a)["run"], token if mine else None)
 
 
 def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
@@ -182,6 +186,8 @@ def render() -> None:
         return
     alike = comparison.alike(a, b)
     kin(a, b, alike)
+    for name in ("diff", "grouping") if alike else ("grouping",):
+        answers.verdict(name, a, other=b["run"])
     if alike:
         panels.guarded(data, a, b)
         loads(a, b)

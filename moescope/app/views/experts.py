@@ -6,7 +6,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import card_grid, expert_panels, note_field, panels, pickers
+from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
 from moescope.app.queries import expert_cards, finding, sampling, store_access
 from moescope.app.queries import experts as facts
 from moescope.app.queries.effects import OF_EXPERT, marked
@@ -196,6 +196,7 @@ def render() -> None:
     with four:
         finder(run)
     if url_state.tabs("Which experts", "show", SHOWN) == "all":
+        answers.verdict("syntax_experts", run)
         card_grid.show(run, layer)
         return
     top = st.container()

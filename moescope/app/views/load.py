@@ -59,7 +59,7 @@ def by_layer(run: Row) -> None:
     """Balance and certainty along the layers."""
     panels.section(
         "Along the layers",
-        "Load entropy: how evenly the layer uses its experts. Routing entropy: how undecided one decision is.",
+        "Load entropy: how evenly what ran is spread over the layer's experts. Routing entropy: how undecided one decision is.",
     )
     frame = balance.figures(run)
     if frame.empty:
@@ -73,18 +73,18 @@ def by_layer(run: Row) -> None:
     with left:
         line(
             run, frame, "load_entropy", counted, title="Load entropy, of its maximum", subtitle=words, chance=1.0,
-            chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"],
+            chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"], zero=True,
         )  # fmt: skip
     with right:
         line(
             run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
-            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform",
+            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
         )  # fmt: skip
     left, right = st.columns(2)
     with left:
         said = "; ".join(filter(None, ("(largest load − mean) / mean", words)))
         title = "Overload of the busiest expert (MaxVio)"
-        line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load")
+        line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load", zero=True)
     with right:
         dropped(run, frame)
 

@@ -39,6 +39,9 @@ def questions(run: Row) -> None:
     kinds = ["", *pickers.labels_of(run["run"], tokens=True)] if option else []
     with two:
         kind = url_state.choose("Labels", "labels", kinds, lambda k: k or "those that the question is made for")
+    for other in entries:
+        if other != name:
+            answers.verdict(other, run)
     answers.ask(name, run, **({option: kind} if option and kind else {}))
 
 

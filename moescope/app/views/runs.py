@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import layer_maps, note_field, panels, pickers
+from moescope.app.parts import answers, layer_maps, note_field, panels, pickers
 from moescope.app.queries import loads, store_access, training_end
 from moescope.app.wording import clean, count, markup, share, some
 
@@ -203,6 +203,7 @@ def render() -> None:
     progress(run)
     panels.cards(health(run))
     warnings(run)
+    answers.verdict("load", run)
     glance(run)
     panels.guarded(note_field.listed, str(run["uid"]))
     provenance(run)
