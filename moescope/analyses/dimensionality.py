@@ -201,7 +201,7 @@ def _index(taken: Sample, stack: str, stream: str, suffix: str) -> list[pd.DataF
     if not third:
         return []
     value, low, high = quotient(depth[-third:], depth[:third])
-    where = {"stack": stack, "subset": f"{stream}, last over first {third} routers{suffix}"}
+    where = {"stack": stack, "subset": f"{stream}, last over first {third} router{'s' * (third > 1)}{suffix}"}
     row = figures(
         where, "hierarchy_index", value, source=SOURCE, estimator="unbiased", chance=1.0, n=len(units), units=documents
     )

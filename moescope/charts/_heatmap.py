@@ -24,13 +24,13 @@ def heatmap(
     tooltip: Sequence[str] = (),
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
-    ends: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> alt.Chart:
     """A cell per (x, y), coloured by `value`, e.g. layer × expert.
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
-    `ends` are the values of the outermost colours, so that pictures can be compared; what lies beyond has the same colour.
+    `limits` are the values of the outermost colours, so that pictures can be compared; what lies beyond has the same colour.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -40,7 +40,7 @@ def heatmap(
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
         color=alt.Color(field=field(value), type="quantitative", title=words(value),
-                        scale=_scale(frame[value], chance, centre, ends),
+                        scale=_scale(frame[value], chance, centre, limits),
                         legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
@@ -54,11 +54,11 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
 
 
 def span(
-    values: pd.Series, chance: float | None = None, centre: float | None = None, ends: tuple[float, float] | None = None
+    values: pd.Series, chance: float | None = None, centre: float | None = None, limits: tuple[float, float] | None = None
 ) -> tuple[float, float | None, float]:
-    """Lowest and highest value of the colours (`ends`, where given), and the neutral one between where they are diverging."""
-    if ends is not None:
-        return ends[0], chance if centre is None else centre, ends[1]
+    """Lowest and highest value of the colours (`limits`, where given), and the neutral one between where they are diverging."""
+    if limits is not None:
+        return limits[0], chance if centre is None else centre, limits[1]
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
@@ -91,8 +91,8 @@ def _round(number: float) -> float:
     return float(next(size * step for step in (1, 2, 5, 10) if size * step >= number * (1 - 1e-9)))
 
 
-def _scale(values: pd.Series, chance: float | None, centre: float | None, ends: tuple[float, float] | None) -> alt.Scale:
-    low, middle, high = span(values, chance, centre, ends)
+def _scale(values: pd.Series, chance: float | None, centre: float | None, limits: tuple[float, float] | None) -> alt.Scale:
+    low, middle, high = span(values, chance, centre, limits)
     if middle is None:
         return alt.Scale(range="heatmap", domain=[low, high], clamp=True)
     return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, clamp=True)

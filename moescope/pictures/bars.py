@@ -24,20 +24,25 @@ def drawn(
     format: str = ".3~g",
     chance_label: str = "chance",
     tooltip: Sequence[str] = (),
+    links: Sequence[str] = (),
 ) -> str:
-    """HTML of one bar per row, in the order of the frame; values are not negative."""
+    """HTML of one bar per row, in the order of the frame; values are not negative. `links`: addresses that the rows open."""
     tops = [frame[c].max() for c in (y, high) if c and frame[c].notna().any()] + [chance or 0.0]
     top = max(float(v) for v in tops) or 1.0
     words = [subtitle or "", "" if chance is None else f"dashed: {chance_label}, {said(chance, format)}"]
     head = f'<div class="head"><b>{markup(title or "")}</b><small>{markup("; ".join(filter(None, words)))}</small></div>'
-    lines = "".join(_line(row, x, y, low, high, chance, top, format, tooltip) for row in frame.to_dict("records"))
+    records = frame.to_dict("records")
+    to = [*links] or [""] * len(records)
+    lines = "".join(
+        _line(row, x, y, low, high, chance, top, format, tooltip, link) for row, link in zip(records, to, strict=True)
+    )
     names = f"--names:{max(len(str(v)) for v in frame[x]) * 0.55 + 0.6:.1f}rem"
     return f'<div class="ms-bars" role="table" style="{names}" aria-label="{markup(title or "")}">{head}{lines}</div>'
 
 
 def _line(
     row: dict[Any, Any], x: str, y: str, low: str | None, high: str | None, chance: float | None, top: float, format: str,
-    tooltip: Sequence[str],
+    tooltip: Sequence[str], link: str,
 ) -> str:  # fmt: skip
     marks = f'<i style="width:{_part(row[y], top)}"></i>'
     notes = [f"{c.replace('_', ' ')} {said(row[c], '')}" for c in tooltip if c in row]
@@ -46,14 +51,17 @@ def _line(
         notes.insert(0, f"95 % {said(row[low], format)} to {said(row[high], format)}")
     if chance is not None:
         marks += f'<s style="left:{_part(chance, top)}"></s>'
+    name = markup(row[x], 60)
+    if link:
+        name = f'<a href="{markup(link)}" target="_self">{name}</a>'
     return (
-        f'<div class="row" role="row" title="{markup("; ".join(notes))}"><span role="cell">{markup(row[x], 60)}</span>'
+        f'<div class="row" role="row" title="{markup("; ".join(notes))}"><span role="cell">{name}</span>'
         f'<div class="track">{marks}</div><em role="cell">{said(row[y], format)}</em></div>'
     )
 
 
 def _part(value: float, top: float) -> str:
-    return f"{100 * min(max(float(value), 0.0) / top, 1.0):.2f}%"
+    return f"{100 * min(max(0.0 if value != value else float(value), 0.0) / top, 1.0):.2f}%"
 
 
 def said(value: Any, format: str) -> str:

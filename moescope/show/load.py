@@ -52,7 +52,7 @@ def _part(group: str, frame: pd.DataFrame) -> Part:
         subtitle=WORDS,
         format=".2f",
         tooltip=TOOLTIP,
-        ends=ENDS,
+        limits=ENDS,
     )
     return Part("heat_map", "heat", data | {"sign": group})
 
@@ -60,7 +60,7 @@ def _part(group: str, frame: pd.DataFrame) -> Part:
 def _chart(maps: dict[str, pd.DataFrame], words: str) -> alt.VConcatChart:
     drawn = [
         charts.heatmap(
-            some, "expert", "layer", "times_even", f"Load, {group}", chance=1.0, subtitle=WORDS, format=".2f", ends=ENDS
+            some, "expert", "layer", "times_even", f"Load, {group}", chance=1.0, subtitle=WORDS, format=".2f", limits=ENDS
         )
         for group, some in maps.items()
     ]

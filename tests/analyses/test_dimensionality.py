@@ -198,7 +198,7 @@ def test_over_a_store(tmp_path: Path) -> None:
     logits = free.figures("participation_ratio", estimator="unbiased", subset="router logits")
     assert len(logits) == 3
     assert ((logits["ci_low"] < 8) & (logits["value"] > 6)).all()
-    index = free.figures("hierarchy_index", subset="router logits, last over first 1 routers").iloc[0]
+    index = free.figures("hierarchy_index", subset="router logits, last over first 1 router").iloc[0]
     assert index["ci_low"] < 1 < index["ci_high"]
     assert set(bound.charts()) == {"participation ratio by layer"}
 

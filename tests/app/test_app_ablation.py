@@ -96,7 +96,7 @@ def test_rank_correlation_and_names() -> None:
         (1, "decoder", 12, None, '{"b": [4, 5]}'),
     ]
     assert effects.names(pd.DataFrame(rows, columns=columns)) == ["03.07", "12.40", "12.04+05"]
-    assert effects.names(pd.DataFrame(rows[:1], columns=columns)) == ["7"]
+    assert effects.names(pd.DataFrame(rows[:1], columns=columns)) == ["3.7"]
     two = [(0, "decoder", 3, 7, '{"a": [7]}', "attention"), (1, "decoder", 3, 7, '{"b": [7]}', "ffn")]
     assert effects.names(pd.DataFrame(two, columns=[*columns, "block_type"])) == ["3 attention 7", "3 ffn 7"]
 

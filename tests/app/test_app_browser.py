@@ -27,14 +27,14 @@ LOOKS = [(view, scheme) for view in VIEWS for scheme in ("light", "dark") if sch
 @pytest.mark.sampled(9)
 def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking(color_scheme=scheme)
-    eyes.go(address(view))
+    eyes.go(address(view) + "?run=0")
     eyes.picture(f"{view}-{scheme}")
 
 
 def test_a_store_of_the_tracer_is_shown_whole(looking: Callable[..., Eyes]) -> None:
     """Every page, one after the other, as a visitor opens them."""
     eyes = looking("real")
-    eyes.go()
+    eyes.go("?run=0")
     assert eyes.page.locator(".ms-card").filter(has_text="Proof").locator("b").inner_text() == "4 of 4"
     for view in VIEWS[1 :: how_many(1, 2)]:
         eyes.page.locator(f"[data-testid=stSidebarNavLink][href$='/{view}']").click()
@@ -56,7 +56,7 @@ def test_hostile_text_stays_text(looking: Callable[..., Eyes]) -> None:
 
 def test_token_click_shows_its_route_and_the_url_restores_it(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("tokens?layer=layer+2")
+    eyes.go("tokens?layer=layer+2&run=0")
     cell = eyes.page.locator(".tokens .t").nth(6)
     token = cell.get_attribute("data-token")
     cell.hover()
@@ -96,7 +96,7 @@ def test_patches_lie_over_the_image(looking: Callable[..., Eyes]) -> None:
 
 def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("load")
+    eyes.go("load?run=0")
     canvas = eyes.page.locator(".heat canvas").first
     canvas.hover(position=middle(canvas, 6, 1))
     eyes.page.locator(".tip.shown").filter(has_text="layer 4 · expert 6").wait_for()
@@ -109,7 +109,7 @@ def test_heat_map_cell_opens_its_expert(looking: Callable[..., Eyes]) -> None:
 
 def test_cell_of_an_effect_opens_its_expert(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("ablation")
+    eyes.go("ablation?run=0")
     canvas = eyes.page.locator(".heat canvas").first
     canvas.scroll_into_view_if_needed()
     canvas.hover(position=middle(canvas, 2, 0))
@@ -123,7 +123,7 @@ def test_cell_of_an_effect_opens_its_expert(looking: Callable[..., Eyes]) -> Non
 
 def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("structure?layer=layer+1")
+    eyes.go("structure?layer=layer+1&run=0")
     eyes.page.locator(".flow canvas").click(position={"x": 16, "y": 420})
     eyes.page.wait_for_url("**follow=**")
     eyes.rest()
@@ -136,7 +136,7 @@ def test_click_on_the_flow_follows_an_expert_and_the_url_restores_it(looking: Ca
 
 def test_brush_on_the_map_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("meaning?question=senses")
+    eyes.go("meaning?question=senses&run=0")
     eyes.page.locator(".scatter canvas").scroll_into_view_if_needed()
     box = eyes.page.locator(".scatter canvas").bounding_box()
     eyes.page.mouse.move(box["x"] + 60, box["y"] + 60)
@@ -166,7 +166,7 @@ def test_opened_part_is_in_the_url(looking: Callable[..., Eyes]) -> None:
 
 def test_chosen_row_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("experts?layer=layer+2&expert=1")
+    eyes.go("experts?layer=layer+2&expert=1&run=0")
     table = eyes.page.locator("[data-testid=stDataFrame]").first
     table.click(position={"x": 16, "y": 60})
     eyes.page.wait_for_url("**word=**")
@@ -176,7 +176,7 @@ def test_chosen_row_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     again.go(eyes.page.url.removeprefix(eyes.url))
     assert again.page.locator(".ms-section p").filter(has_text="With “").inner_text() == said
     table.click(position={"x": 16, "y": 60})
-    eyes.page.locator(".ms-section p").filter(has_text="A fixed sample").wait_for()
+    eyes.page.locator(".ms-section p").filter(has_text="Places where it is").wait_for()
     eyes.rest()
     assert "word=" not in eyes.page.url
 
@@ -194,7 +194,7 @@ STATES = [
 @pytest.mark.parametrize(("where", "seen", "words"), STATES)
 def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go(where)
+    eyes.go(where if "run=" in where else f"{where}&run=0")
     eyes.page.locator(seen).filter(has_text=words).first.wait_for()
     said = where.partition("?")[2].split("&")
     assert [part for part in said if part not in eyes.page.url] == []
@@ -202,7 +202,7 @@ def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callabl
 
 def test_chart_gives_its_sql_and_files(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("load")
+    eyes.go("load?run=0")
     eyes.page.get_by_role("button", name="SQL · files").first.click()
     eyes.page.locator("[data-testid=stCode]").filter(has_text="from expert_load where run = 0").wait_for()
     for kind, begin in (("CSV", b"stack,layer"), ("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("PDF", b"%PDF")):
@@ -223,7 +223,7 @@ def test_run_follows_from_page_to_page(looking: Callable[..., Eyes]) -> None:
 
 def test_context_opens_its_token(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("experts?layer=layer+2&expert=1")
+    eyes.go("experts?layer=layer+2&expert=1&run=0")
     eyes.page.locator(".ms-context a").first.click()
     eyes.page.locator(".ms-route").wait_for()
     eyes.page.locator(".t.sel").wait_for()

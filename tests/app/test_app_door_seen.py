@@ -107,9 +107,9 @@ def test_query_of_a_link_waits_for_run(site: Site, chromium: Any) -> None:
         eyes.go("sql?sql=select+41%2B1+as+answer&show=chart")
         assert eyes.page.get_by_label("Query").input_value() == "select 41+1 as answer"
         assert "until Run is pressed" in eyes.page.locator(".ms-empty").first.inner_text()
-        assert eyes.page.get_by_text("rows ×").count() == 0
+        assert eyes.page.get_by_text("row ×").count() == 0
         eyes.page.get_by_role("button", name="Run").click()
-        eyes.page.get_by_text("1 rows × 1 columns").wait_for()
+        eyes.page.get_by_text("1 row × 1 column").wait_for()
         eyes.sound()
 
 

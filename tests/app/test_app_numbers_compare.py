@@ -66,9 +66,11 @@ def test_tokens_that_changed_most() -> None:
         changed = sum(first[0, r, token].first != first[1, r, token].first for r in routers)
         of = first[0, routers[0], token].of
         about = (token, of.sequence, of.position, of.text, of.document)
-        expected.append((*about, changed, len(routers), changed / len(routers)))
+        if changed:
+            expected.append((*about, changed, len(routers), changed / len(routers)))
     expected.sort(key=lambda row: (-row[5], row[0]))
-    same(rows(part("queries.comparison").changed(0, 1)[0]), expected[:200])
+    same(rows(part("queries.comparison").changed(0, 1)[0]), [(*row, len(expected)) for row in expected[:200]])
+    assert part("queries.comparison").changed(0, 0)[0].empty  # nothing changed: nothing is listed
 
 
 def test_sequences_that_both_have() -> None:
@@ -79,6 +81,30 @@ def test_sequences_that_both_have() -> None:
         (s, s + len(sequences), t.document, t.stack, t.domain, texts[s]) for s, t in sequences.items()
     ]
     assert all(row["b"] == row["a"] - len(sequences) for row in part("queries.comparison").shared(1, 0))
+
+
+@pytest.mark.parametrize(("stack", "other"), [("encoder", "encoder"), ("decoder", "decoder"), ("encoder", "decoder")])
+def test_texts_are_of_the_stack_that_was_chosen(stack: str, other: str) -> None:
+    """On either side: what stands beside a layer of the encoder is the encoder's text."""
+    at = {t.sequence: t.stack for t in TRUTH.tokens}
+    found = part("queries.comparison").shared(0, 1, stack, other)
+    assert {(at[row["a"]], at[row["b"]]) for row in found} == {(stack, other)}
+    assert len(found) == sum(1 for s, x in at.items() if x == stack and s < len(at) // 2)
+
+
+def test_what_both_runs_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens of each run, and of them those in sequences of both."""
+    import duckdb
+
+    comparison = part("queries.comparison")
+    assert comparison.overlap(0, 1) == {"a": TOKENS, "b": TOKENS, "a_shared": TOKENS, "b_shared": TOKENS}
+    path = written(tmp_path / "b.duckdb", TRUTH)
+    with duckdb.connect(str(path)) as con:
+        con.execute("update sequences set source = 'other' where sequence = 0")
+    monkeypatch.setenv("MOESCOPE_STORE", str(path))
+    alone = sum(t.sequence == 0 for t in TRUTH.tokens)
+    expected = {"a": TOKENS, "b": TOKENS, "a_shared": TOKENS - alone, "b_shared": TOKENS - alone}
+    assert comparison.overlap(0, 1) == expected
 
 
 @pytest.mark.parametrize(("family", "gone", "alike"), [("x", None, True), ("y", None, False), ("x", 7, False)])

@@ -73,14 +73,20 @@ def test_rows_of_a_router() -> None:
     columns = ("name", "control", "delta_nll", "n", "load", "per_load")
     expected = [
         (name, c, d, 100, load, d / load)
-        for name, load, d in (("0", 0.1, 0.05), ("1", 0.1, 0.19), ("2", 0.1, 0.01), ("3", 0.1, 0.02), ("4", 0.1, 0.03))
+        for name, load, d in (
+            ("1.0", 0.1, 0.05),
+            ("1.1", 0.1, 0.19),
+            ("1.2", 0.1, 0.01),
+            ("1.3", 0.1, 0.02),
+            ("1.4", 0.1, 0.03),
+        )
         for c in ("load", "none")
     ]
-    expected += [("1", "random", 0.2, 100, 0.1, 2.0), ("0+3", "none", 0.07, 100, 0.2, 0.35)]
+    expected += [("1.1", "random", 0.2, 100, 0.1, 2.0), ("1.0+3", "none", 0.07, 100, 0.2, 0.35)]
     same(sorted(rows(asked(0, "zero", "target", "all", 1), *columns)), sorted(expected))
-    assert rows(asked(0, "zero", "target", "domain", None), "name", "group", "delta_nll") == [("1", "law", 0.4)]
-    assert rows(asked(0, "zero", "input", "all", 1), "name", "delta_nll") == [("1", 0.3)]
-    assert rows(asked(0, "mean", "target", "all", 1), "name", "delta_nll") == [("1", 0.1)]
+    assert rows(asked(0, "zero", "target", "domain", None), "name", "group", "delta_nll") == [("1.1", "law", 0.4)]
+    assert rows(asked(0, "zero", "input", "all", 1), "name", "delta_nll") == [("1.1", 0.3)]
+    assert rows(asked(0, "mean", "target", "all", 1), "name", "delta_nll") == [("1.1", 0.1)]
     assert set(asked(0, "zero", "target", "all", None)["name"]) == {"1.0", "1.1", "1.2", "1.3", "1.4", "1.0+3", "2.7"}
 
 
@@ -100,15 +106,22 @@ def test_a_set_beside_its_controls() -> None:
     frame = asked(0, "zero", "target", "all", 1)
     found = part("queries.effects").beside(frame)
     expected = [
-        ("0", "itself", 0.05, 0.04, 0.07),
-        ("1", "itself", 0.19, 0.18, 0.21),
-        ("2", "itself", 0.01, 0.0, 0.03),
-        ("3", "itself", 0.02, 0.01, 0.04),
-        ("4", "itself", 0.03, 0.02, 0.05),
-        ("0+3", "itself", 0.07, 0.06, 0.09),
+        ("1.0", "itself", 0.05, 0.04, 0.07),
+        ("1.1", "itself", 0.19, 0.18, 0.21),
+        ("1.2", "itself", 0.01, 0.0, 0.03),
+        ("1.3", "itself", 0.02, 0.01, 0.04),
+        ("1.4", "itself", 0.03, 0.02, 0.05),
+        ("1.0+3", "itself", 0.07, 0.06, 0.09),
     ]
-    expected += [(str(e), "others of equal load", d / 4, None, None) for e, d in enumerate((0.05, 0.19, 0.01, 0.02, 0.03))]
+    expected += [(f"1.{e}", "others of equal load", d / 4, None, None) for e, d in enumerate((0.05, 0.19, 0.01, 0.02, 0.03))]
     same(sorted(rows(found, "name", "what", "delta_nll", "ci_low", "ci_high"), key=str), sorted(expected, key=str))
+
+
+def test_rows_of_controls_are_marked_as_differences() -> None:
+    found = part("queries.effects").marked(asked(0, "zero", "target", "all", 1))
+    assert set(rows(found, "control", "is")) == {
+        ("none", "effect"), ("load", "difference from experts of equal load"), ("random", "difference from random experts"),
+    }  # fmt: skip
 
 
 def test_effects_against_use() -> None:
@@ -129,14 +142,17 @@ def test_the_largest_effects_and_the_sentence(monkeypatch: pytest.MonkeyPatch) -
     panels, frame = part("parts.effect_panels"), asked(0, "zero", "target", "all", 1)
     own = frame[frame["control"] == "none"]
     assert panels.said(own, frame[frame["control"] == "load"]) == (
-        "Of 6 sets of experts 1 change the loss (q < 0.05), 1 more or less than experts of equal load do; the model misses 1 "
-        "most: +0.1900 [+0.1800, +0.2100] nats, with 10.0% of the load."
+        "Of 6 sets of experts 1 changes the loss (q < 0.05), 1 more or less than experts of equal load do; the model misses "
+        "expert 1 of layer 1 most: +0.1900 [+0.1800, +0.2100] nats, with 10 % of the load."
     )
     assert "0 change the loss (q < 0.05), 0 more" in panels.said(own.assign(q=0.05), own.assign(q=0.05))
-    assert "none does surely; it misses 1 most" in panels.said(own.assign(q=0.05), own)
+    assert "none does surely; it misses expert 1 of layer 1 most" in panels.said(own.assign(q=0.05), own)
     assert panels.said(own.head(0), own) == "No effect against the whole model is stored."
+    none = own.assign(delta_nll=float("nan"), load=float("nan"), q=float("nan"))
+    assert panels.said(none, none) == "No effect against the whole model could be measured."
+    assert "nan" not in panels.said(own.assign(load=float("nan"), ci_low=float("nan")), own)
     monkeypatch.setattr(panels, "MOST", 2)
-    assert rows(panels.most(own.assign(delta_nll=[-0.3, 0.1, 0.01, 0.05, 0.0, 0.2])), "name") == [("0",), ("0+3",)]
+    assert rows(panels.most(own.assign(delta_nll=[-0.3, 0.1, 0.01, 0.05, 0.0, 0.2])), "name") == [("1.0",), ("1.0+3",)]
 
 
 def test_rank_correlation_has_ties_and_an_interval() -> None:
@@ -222,14 +238,15 @@ def test_numbers_in_words(number: float | None, words: str, per_cent: str) -> No
 
 
 def test_part_of_a_large_run() -> None:
-    """A condition from one and a half times as many tokens on; it keeps whole passes up to that many."""
+    """Nothing below a million decisions; then, from one and a half times as many tokens on, whole sequences up to that many."""
     sampling = part("queries.sampling")
-    assert sampling.forward_filter_sql({"run": 3, "tokens": 150}, 200, 2) == ("", 1.0)
-    sql, kept = sampling.forward_filter_sql({"run": 3, "tokens": 151}, 200, 2)
+    large = {"run": 3, "decisions": sampling.EXACT + 1}
+    assert sampling.filter_sql({**large, "tokens": 150}, 200, 2) == ("", 1.0)
+    assert sampling.filter_sql({**large, "decisions": sampling.EXACT, "tokens": 151}, 200, 2) == ("", 1.0)
+    sql, kept = sampling.filter_sql({**large, "tokens": 151}, 200, 2)
     assert kept == pytest.approx(100 / 151)
-    assert "where run = 3)" in sql
+    assert "where run = 3" in sql
     assert "before < 100)" in sql
-    assert sampling.token_filter_sql({"run": 3}, "") == ""
 
 
 def test_parameters_are_written_into_the_query() -> None:

@@ -83,7 +83,7 @@ def test_experts_that_see_the_same(router: int) -> None:
 @pytest.mark.parametrize("router", ROUTERS)
 @pytest.mark.parametrize("kind", ["domain", "upos"])
 def test_labels(router: int, kind: str) -> None:
-    """Shares, counts, documents, and the bootstrap over documents once more."""
+    """Shares of tokens, counts, documents, and the bootstrap over documents once more."""
     facts, here = part("queries.experts"), TRUTH.of(0, router)
     of = (lambda d: d.of.domain) if kind == "domain" else (lambda d: d.of.upos)
     names = DOMAINS if kind == "domain" else ["ADP", "DET", "NOUN", "VERB"]
@@ -93,30 +93,40 @@ def test_labels(router: int, kind: str) -> None:
     expected = []
     for name in names:
         mine = [[d for d in here if of(d) == name and d.of.document == document] for document in documents]
-        every, there = np.array([ran(m) for m in mine], float), np.array([ran(m, 2) for m in mine], float)
+        every, there = np.array([len(m) for m in mine], float), np.array([ran(m, 2) for m in mine], float)  # of tokens
         draws = (weights @ there)[weights @ every > 0] / (weights @ every)[weights @ every > 0]
         low, high = spread(there.sum() / every.sum(), draws, int((every > 0).sum()), (0, 1))
-        expected.append((name, there.sum() / every.sum(), int(every.sum()), int((every > 0).sum()), low, high))
+        expected.append(
+            (name, there.sum() / every.sum(), int(every.sum()), int(there.sum()), int((every > 0).sum()), low, high)
+        )
     frame = facts.by_label(RUN, layer_of(router), 2, kind, kind == "upos")[0]
-    columns = ("label", "share", "assignments", "documents", "low", "high")
+    columns = ("label", "share", "tokens", "here", "documents", "low", "high")
     same(sorted(rows(frame, *columns)), sorted(expected))
+    labelled = [d for d in here if of(d) in names]
+    assert frame["overall"].tolist() == [pytest.approx(ran(labelled, 2) / len(labelled))] * len(
+        names
+    )  # the bars' own denominator
     assert frame["share"].is_monotonic_decreasing
 
 
+@pytest.mark.parametrize("by", ["most", "random"])
 @pytest.mark.parametrize("word", ["", "▁cat", "#3"])
-def test_contexts(word: str) -> None:
-    """Every place is one where the expert was the first choice and ran, with ten tokens to either side."""
+def test_contexts(word: str, by: str) -> None:
+    """Every place is one where the expert was the first choice and ran, with tokens to either side; by weight, or not."""
     facts, router, expert = part("queries.experts"), 2, 1
-    frame, _, _ = facts.contexts(RUN, layer_of(router), expert, word)
+    frame, _, _ = facts.contexts(RUN, layer_of(router), expert, word, by)
     wanted = {"": range(len(WORDS)), "▁cat": [1], "#3": [3]}[word]
     places = {d.of.token: d for d in TRUTH.of(0, router) if d.first == expert and d.ran[:1] == [expert] and d.of.vocab in wanted
               and not d.chosen[0][2]}  # fmt: skip
     found = sorted(set(frame["token"]))
     assert len(found) == min(facts.PLACES, len(places))
     assert set(found) <= set(places)
+    if by == "most":
+        weights = sorted((d.chosen[0][1] for d in places.values()), reverse=True)[: len(found)]
+        assert frame.drop_duplicates("token")["weight"].tolist() == weights
     for number, some in frame.groupby("token"):
         one = places[number]
-        near = [t for t in TRUTH.tokens if t.sequence == one.of.sequence and abs(t.position - one.of.position) <= 10]
+        near = [t for t in TRUTH.tokens if t.sequence == one.of.sequence and abs(t.position - one.of.position) <= facts.AROUND]
         same(rows(some), [
             (number, one.chosen[0][1], one.of.sequence, one.of.position, one.of.document, t.position - one.of.position, t.text)
             for t in near
@@ -146,10 +156,12 @@ def test_company(router: int) -> None:
     facts, frame = part("queries.experts"), part("queries.store_access").frame
     for expert in range(EXPERTS - 1):
         same(rows(frame(facts.COACTIVE, router, expert)), together(router, expert))
-        for sql, step, words in ((facts.TO, 1, f"to layer {router}"), (facts.FROM, -1, f"from layer {router - 2}")):
-            found = sorted(rows(frame(sql, router, expert)), key=lambda row: (-row[2], row[1]))
-            edge = router + step not in (1, 2, 3)
-            same(found, [] if edge else [(words, *row) for row in following(router, expert, step)])
+        for sql, step in ((facts.TO, 1), (facts.FROM, -1)):
+            found = frame(sql, router, expert)
+            expected = [] if router + step not in (1, 2, 3) else following(router, expert, step)
+            same(sorted(rows(found, "other", "n", "share"), key=lambda row: (-row[1], row[0])), expected)
+            assert set(found["every"]) == ({sum(n for _, n, _ in expected)} if expected else set())
+            assert set(found["router"]) <= {router + step}
 
 
 def test_load_of_a_layer() -> None:
@@ -170,67 +182,76 @@ def test_cards_of_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts.panels, "cards", shown.extend)
     monkeypatch.setattr(experts.panels, "small_count_note", shown.append)
     here = TRUTH.of(0, 2)
-    assert experts.glance(layer_of(2), 1) == pytest.approx((ran(here, 1) / ran(here), ran(here, 1) / len(here)))
+    assert experts.glance(layer_of(2), 1) == pytest.approx(ran(here, 1) / len(here))
     first = sum(d.first == 1 and not d.chosen[0][2] for d in here)
     weights = [w for d in here for x, w, lost in d.chosen if x == 1 and not lost]
     lost = sum(x == 1 and gone for d in here for x, _, gone in d.chosen)
+    asked = {e: sum(x == e for d in here for x, _, _ in d.chosen) for e in range(EXPERTS)}
     rank = 1 + sum(ran(here, e) > ran(here, 1) for e in range(EXPERTS))
+    wanted = 1 + sum(n > asked[1] for n in asked.values())
     assert shown == [
-        ("Share of load", said.share(ran(here, 1) / ran(here)), "even load is 25 %", ""),
-        ("Times it ran", str(ran(here, 1)), f"{said.share(first / ran(here, 1))} as first choice", ""),
-        ("Mean weight", f"{np.mean(weights):.3f}", "top-2 of 4", ""),
-        ("Dropped", str(lost), "chosen but not run, for want of capacity", "warn"),
-        ("Rank by load", f"{rank} of 4", "decoder 1", ""),
+        ("Share of load", said.share(ran(here, 1) / ran(here)), "of what ran in this layer; even is 25 %", ""),
+        ("Share of tokens", said.share(ran(here, 1) / len(here)), f"it ran for, of {len(here)}; even is 50 %", ""),
+        ("Times it ran", str(ran(here, 1)), f"{said.share(first / ran(here, 1))} of them as first choice", ""),
+        ("Mean weight", f"{np.mean(weights):.3f}", "where it ran; top-2 of 4", ""),
+        ("Asked for", str(asked[1]), f"{said.share(asked[1] / sum(asked.values()))} of the layer's demand", ""),
+        ("Dropped", str(lost), f"{said.share(lost / asked[1])} of what was asked of it, for want of capacity", "warn"),
+        ("Rank by what ran", f"{rank} of 4", f"decoder 1; {wanted} by what was asked", ""),
         ran(here, 1),
     ]
 
 
-def test_finding_experts() -> None:
-    """By a label, where it has at least 20 assignments; by a token, where at least 5."""
-    facts = part("queries.experts")
+def found_rows(run: int, of: Any, what: str, least: int) -> list[tuple[Any, ...]]:
+    """Of the tokens that `of` says, those for which each expert ran, beside the same of all tokens."""
     expected = []
     for router, stack, layer in ((0, "encoder", 0), (1, "decoder", 0), (2, "decoder", 1), (3, "decoder", 2)):
-        every = TRUTH.of(0, router)
-        law = [d for d in every if d.of.domain == "law"]
+        every = TRUTH.of(run, router)
+        mine = [d for d in every if of(d.of)]
         for e in range(EXPERTS):
-            share, overall = ran(law, e) / ran(law), ran(every, e) / ran(every)
-            if ran(law, e) >= 20:
-                expected.append((router, layer, stack, e, "domain: law", ran(law, e), share, overall, share / overall))
-    same(sorted(rows(facts.find(0, 0, "LAW")[0])), sorted(expected))
-    expected = []
-    for router, stack, layer in ((0, "encoder", 0), (1, "decoder", 0), (2, "decoder", 1), (3, "decoder", 2)):
-        every = TRUTH.of(0, router)
-        cats = [d for d in every if d.of.vocab == 1]
-        for e in range(EXPERTS):
-            share, overall = (ran(cats, e) / ran(cats), ran(every, e) / ran(every)) if ran(cats) else (0, 1)
-            if ran(cats, e) >= 5:
-                expected.append((router, layer, stack, e, "token", ran(cats, e), share, overall, share / overall))
-    found = facts.find(0, 0, "cat")[0]
-    same(sorted(rows(found)), sorted(expected))
-    assert facts.find(0, 0, "cat'")[0].empty  # a token of the other model
-    assert len(facts.find(1, 1, "cat'")[0]) > 0
+            enough = ran(mine, e) >= 5 if what == "token" else len(mine) >= least and ran(mine, e) > 0
+            if enough:
+                share, overall = ran(mine, e) / len(mine), ran(every, e) / len(every)
+                expected.append((router, layer, stack, e, what, ran(mine, e), len(mine), share, overall, share / overall))
+    return sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "of"),
+    [("LAW", "domain: law", lambda t: t.domain == "law"), ("verb", "upos: VERB", lambda t: t.upos == "VERB"),
+     ("cat", "token", lambda t: t.vocab == 1)],
+)  # fmt: skip
+def test_finding_experts(text: str, what: str, of: Any) -> None:
+    """By a label of sequences or of tokens that 20 tokens have; by a token, where at least 5 came; as shares of tokens."""
+    finding = part("queries.finding")
+    found = finding.find(RUN, text)[0]
+    expected = found_rows(0, of, what, finding.LEAST)
+    same(sorted(rows(found.drop(columns="found"))), expected)
+    assert set(found["found"]) == {len(expected)}
     assert found["lift"].is_monotonic_decreasing
 
 
+def test_what_is_not_there_is_not_found() -> None:
+    finding = part("queries.finding")
+    assert finding.find(RUN, "cat'")[0].empty  # a token of the other model
+    assert len(finding.find(RUN | {"run": 1, "model": 1}, "cat'")[0]) > 0
+    assert finding.examples(0) == ["code", "NOUN"] or set(finding.examples(0)) <= {*DOMAINS, "DET", "NOUN"}
+
+
 def test_chance_beside_labels_and_company(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a label's assignments an expert has by chance its share of all of them; of a token's other experts one in E - 1."""
+    """Of a label's tokens an expert has by chance what it has of all with a label; of a token's other experts 1 in E - 1."""
     experts, panels = view("experts"), part("parts.expert_panels")
     told: dict[str, Any] = {}
-    monkeypatch.setattr(experts.pickers, "the_run", lambda: RUN)
-    monkeypatch.setattr(experts.pickers, "choose_layer", lambda run: layer_of(2))
-    monkeypatch.setattr(experts.pickers, "choose_expert", lambda layer: 1)
-    monkeypatch.setattr(experts.url_state, "tabs", lambda *_: "labels")
-    monkeypatch.setattr(experts, "finder", lambda run: None)
-    monkeypatch.setattr(experts.expert_panels, "tokens_of", lambda run, layer, expert, overall: told.update(overall=overall))
-    monkeypatch.setattr(experts, "labels", lambda run, layer, expert, even: told.update(even=even))
-    experts.render()
+    monkeypatch.setattr(experts.panels, "ranked", lambda frame, *_, **look: told.update({look["name"]: look["chance"]}))
+    monkeypatch.setattr(experts.panels, "section", lambda *_: None)
+    experts.labels.__wrapped__(RUN, layer_of(2), 1)
     here = TRUTH.of(0, 2)
-    assert told["overall"] == pytest.approx(ran(here, 1) / len(here))
-    assert told["even"] == pytest.approx(ran(here, 1) / ran(here))  # of what ran: some of the two were dropped
+    assert told == dict.fromkeys(("expert-domain", "expert-upos"), pytest.approx(ran(here, 1) / len(here)))
     chances: dict[str, float | None] = {}
-    monkeypatch.setattr(panels, "_ranked", lambda frame, value, title, chance, *_: chances.update({title: chance}))
+    monkeypatch.setattr(panels, "_ranked", lambda frame, value, title, said, chance, *_: chances.update({title: chance}))
     panels.company.__wrapped__(RUN, layer_of(2), 1)
     assert chances == {
-        "Runs together with": pytest.approx(1 / 3), "Sees the same tokens as (cosine of counts)": None,
-        "First choices one layer before": None, "First choices one layer after": 0.25,
+        "Runs together with": pytest.approx(1 / 3), "Sees the same tokens as": None,
+        "One layer before": pytest.approx(sum(d.first == 1 and not d.chosen[0][2] for d in here)
+                                          / sum(not d.chosen[0][2] for d in here)),
+        "One layer after": 0.25,
     }  # fmt: skip

@@ -56,34 +56,46 @@ def test_chance_of_co_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["chance"] == pytest.approx(1 / 3)
 
 
-def ways() -> Counter[str]:
+def ways() -> dict[tuple[str, str], int]:
+    """{(path, document): tokens}: first choices, whether they ran or were dropped."""
     found: dict[int, list[str]] = {}
+    home = {d.of.token: d.of.document for d in TRUTH.of(0, stack="decoder")}
     for d in sorted(TRUTH.of(0, stack="decoder"), key=lambda d: (d.of.token, d.layer)):
         found.setdefault(d.of.token, []).append(str(d.first))
-    return Counter(" → ".join(way) for way in found.values())
+    return Counter((" → ".join(way), home[token]) for token, way in found.items())
 
 
 def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = ways()
+    """With the interval of every share over documents, by its residuals."""
+    documents, counts = ways(), Counter()
+    for (path, _), n in documents.items():
+        counts[path] += n
     every, effective = sum(counts.values()), float(2 ** entropy(list(counts.values())))
-    expected = [(p, n, n / every, len(counts), effective) for p, n in sorted(counts.items(), key=lambda x: (-x[1], x[0]))]
-    sql = view("structure").PATHS.format(near="", few="")
-    same(rows(part("queries.store_access").frame(sql, 0, "decoder", 0)), expected[:25])
+    sizes = {d: sum(n for (_, x), n in documents.items() if x == d) for _, d in documents}
+    expected = []
+    for path, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])):
+        off = sum((documents.get((path, d), 0) - n / every * size) ** 2 for d, size in sizes.items())
+        half = 1.96 * np.sqrt(6 / 5 * off) / every
+        expected.append((path, n, n / every, max(n / every - half, 0), n / every + half, len(counts), effective, 6))
+    structure, shown = view("structure"), []
+    sql = structure.PATHS.format(few="", half=structure.HALF, low=structure.LOW, high=structure.HIGH)
+    same(rows(part("queries.store_access").frame(sql, 0, "decoder")), expected[:25])
     alone = 1.0
     for router in (1, 2, 3):
-        firsts = Counter(d.first for d in TRUTH.of(0, router) if not d.chosen[0][2])
-        alone *= 2 ** entropy(list(firsts.values()))
-    same(rows(part("queries.store_access").frame(view("structure").CHANCE, 0, "decoder")), [(alone,)])
-    structure, shown = view("structure"), []
+        alone *= 2 ** entropy(list(Counter(d.first for d in TRUTH.of(0, router)).values()))
+    same(rows(part("queries.store_access").frame(structure.CHANCE.format(few=""), 0, "decoder")), [(alone,)])
     monkeypatch.setattr(structure.panels, "cards", shown.extend)
-    monkeypatch.setattr(structure.panels, "table", lambda *_, **__: None)
+    monkeypatch.setattr(structure.url_state, "row", lambda *_, **__: None)
+    found = part("queries.store_access").frame(structure.ONE, 0, "decoder", expected[0][0])
+    way = [d.first for d in sorted(TRUTH.of(0, stack="decoder"), key=lambda d: d.layer) if d.of.token == found["token"].iloc[0]]
+    assert " → ".join(map(str, way)) == expected[0][0]
     structure.paths.__wrapped__(RUN, layer_of(2))
-    top = expected[0]
+    top, share = expected[0], part("wording").share
     assert [card[:3] for card in shown] == [
         ("Different paths", f"{len(counts)}", f"taken by {every} tokens"),
         ("Paths in effect", f"{effective:.0f}", "exp of their entropy; few tokens make it small"),
-        ("Commonest", f"{top[2]:.2%}", top[0]),
-        ("If layers were independent", f"{alone:,.0f}", "paths in effect, were layers to choose by load alone"),
+        ("Commonest", f"{top[2]:.2%}", f"{top[0]}; {share(top[3])} to {share(top[4])} (95 % over documents)"),
+        ("If layers were independent", f"{alone:,.0f}", "paths in effect, were layers to choose by these loads alone"),
     ]
 
 

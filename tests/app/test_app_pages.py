@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 import synthetic_app
+from said import faults
 from streamlit.testing.v1 import AppTest
 
 from moescope.store import RunWriter
@@ -48,9 +49,11 @@ LOOKS = [(view, name) for name in ("demo", "hostile", "empty", "recursive") for 
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "name"), LOOKS)
 def test_page_shows_no_error(view: str, name: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says nothing that only a program says."""
     test = opened(stores[name], view, monkeypatch)
     assert not test.exception
     assert told(test) == []
+    assert name == "hostile" or faults(test) == []
 
 
 @pytest.mark.parametrize("view", [view for view in PAGES if view not in ("dimensionality", "sql")])
@@ -66,6 +69,7 @@ def test_page_shows_every_kind_of_run(view: str, run: str, stores: dict[str, Pat
     test = opened(stores["demo"], view, monkeypatch, run=run)
     assert not test.exception
     assert told(test) == []
+    assert faults(test) == []
     assert test.selectbox(key="box-run").value == int(run)
 
 
@@ -99,9 +103,17 @@ STATES = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "query"), STATES)
 def test_states_of_the_url(view: str, query: dict[str, str], stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    test = opened(stores["demo"], view, monkeypatch, **query)
+    test = opened(stores["demo"], view, monkeypatch, **({"run": "0"} | query))
     assert not test.exception
     assert told(test) == []
+    assert faults(test) == []
+
+
+def test_the_newest_run_is_shown_unless_another_is_asked_for(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    test = opened(stores["demo"], "runs", monkeypatch)
+    assert (test.selectbox(key="box-run").value, "run" in test.query_params) == (3, False)
+    assert [option.split(" · ")[0] for option in test.selectbox(key="box-run").options] == ["3", "2", "1", "0"]
+    assert opened(stores["demo"], "runs", monkeypatch, run="0").selectbox(key="box-run").value == 0
 
 
 def test_url_nonsense_falls_back(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +191,9 @@ def test_query_of_a_link_waits(stores: dict[str, Path], monkeypatch: pytest.Monk
     assert test.text_area[0].value == "select 41 + 1 as answer"
     assert [len(test.dataframe), len(test.get("vega_lite_chart"))] == [1, 0]  # what the columns of a view mean
     test.button(key="sql-go").click().run()
-    assert [m.value for m in test.caption if "rows ×" in m.value] == ["1 rows × 1 columns"]
+    assert [m.value for m in test.caption if "row ×" in m.value] == ["1 row × 1 column"]
     test.text_area[0].set_value("select 43 as answer").run()
-    assert [m.value for m in test.caption if "rows ×" in m.value] == []
+    assert [m.value for m in test.caption if "row ×" in m.value] == []
 
 
 @pytest.mark.parametrize(
@@ -192,9 +204,9 @@ def test_link_does_not_compute_on_a_large_run(
     view: str, key: str, module: str, limit: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a small run answers at once waits, on a large one, for whoever follows the link."""
-    opened(stores["demo"], view, monkeypatch)
+    opened(stores["demo"], view, monkeypatch, run="0")
     monkeypatch.setattr(sys.modules[f"moescope.app.parts.{module}"], limit, 0)
-    test = opened(stores["demo"], view, monkeypatch, **{key: "1"})
+    test = opened(stores["demo"], view, monkeypatch, run="0", **{key: "1"})
     assert [b.key for b in test.button if b.key == f"go-{key}"] == [f"go-{key}"]
     test.button(key=f"go-{key}").click().run()
     assert [b.key for b in test.run().button if b.key == f"go-{key}"] == []

@@ -65,12 +65,15 @@ def test_large_runs_are_counted_in_part(tmp_path: Path) -> None:
     synthetic_app.text_run(tmp_path / "x.duckdb", "x", documents=6)
     with duckdb.connect(str(tmp_path / "x.duckdb"), read_only=True) as con:
         tokens = con.execute("select tokens from runs").fetchone()[0]  # type: ignore[index]
-        run = {"run": 0, "tokens": tokens}
-        assert sampling.forward_filter_sql(run, 2 * tokens, 2) == ("", 1.0)
-        sql, kept = sampling.forward_filter_sql(run, 2 * tokens // 3, 2)
+        run = {"run": 0, "tokens": tokens, "decisions": sampling.EXACT + 1}
+        assert sampling.filter_sql(run, 2 * tokens, 2) == ("", 1.0)
+        assert sampling.filter_sql(run | {"decisions": 1000}, 2, 2) == ("", 1.0)
+        sql, kept = sampling.filter_sql(run, 2 * tokens // 3, 2)
         part, every = con.execute(f"select count(*) filter (true{sql}), count(*) from assignments a").fetchone()  # type: ignore[misc]
         assert kept == pytest.approx(1 / 3, abs=0.01)
-        assert part / every == pytest.approx(kept, abs=0.15)
-        forwards = con.execute(f"select distinct forward from assignments a where true{sql}").fetchall()
-        whole = con.execute("select sum(tokens) from forwards where forward in (select unnest(?))", [[f for (f,) in forwards]])
+        assert part / every == pytest.approx(kept, abs=0.2)
+        found = con.execute(
+            f"select distinct t.sequence from assignments a join tokens t using (token) where true{sql}"
+        ).fetchall()
+        whole = con.execute("select count(*) from tokens where sequence in (select unnest(?))", [[s for (s,) in found]])
         assert part == whole.fetchone()[0] * 6 * 2  # type: ignore[index]

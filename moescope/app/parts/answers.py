@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import panels
+from moescope.app.parts import answer_jobs, panels
 from moescope.app.queries import store_access
 from moescope.errors import MoescopeError
 
@@ -72,6 +72,12 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     later = (wait or big or not url_state.attended) and not _known(name, run["run"], options)
     if later and not url_state.asked(label, f"ask-{name}", big):
         return
+    if answer_jobs.apart(run) and not _known(name, run["run"], options):
+        from moescope import analyses
+
+        key = analyses.depends(name, store_access.reader(), run["run"], **options)
+        if not answer_jobs.over(key, name, run, options):
+            return
     with st.spinner("Counting, resampling and permuting …", show_time=True):
         answer, refusal = _answer(name, run["run"], options)
     if answer is None:
@@ -81,6 +87,7 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     (draw or show)(answer)
     for note in answer.notes[:6]:
         st.caption(f":material/info: {panels.plain(note, 400)}")
+    panels.cut_note(min(len(answer.notes), 6), len(answer.notes), "notes are shown")
     with url_state.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
         if box.open:
             _tables(answer, entry)
@@ -115,4 +122,5 @@ def _tables(answer: Any, entry: dict[str, Any]) -> None:
     for title, frame in answer.frames.items():
         st.caption(f"**{panels.plain(title)}**")
         panels.table(frame.head(2000), answer.sql[title], name=f"{answer.name}-table-{title}")
+        panels.cut_note(min(len(frame), 2000), len(frame), "rows are shown")
     st.text(entry["method"])

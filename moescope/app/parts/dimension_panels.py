@@ -8,7 +8,9 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.parts import layer_maps, panels, pickers
+from moescope.app.parts.effect_panels import between
 from moescope.app.queries import effects, store_access
+from moescope.app.wording import figure
 
 ROUTING = ("router logits", "routing weights")
 TIPS = ["naive", "null_mean", "p", "q", "n", "units"]
@@ -36,16 +38,17 @@ def cards(answer: Any, frame: pd.DataFrame) -> None:
     """What stands for a whole stack: the routing matrix, and the hierarchy from early to late layers."""
     items = []
     for row in frame[frame["subset"].str.startswith("routing matrix")].itertuples():
-        words = f"dimensions of {row.chance:.0f} that it could use; layers shuffled apart: {row.null_mean:.1f}"
-        items.append((f"Routing of the {row.stack}{rest(row.subset)}", f"{row.dimensions:.1f}", words, ""))
+        apart = figure(row.null_mean, ".1f")
+        words = f"dimensions of {figure(row.chance, '.0f')} that it could use; layers shuffled apart: {apart}"
+        items.append((f"Routing of the {row.stack}{rest(row.subset)}", figure(row.dimensions, ".1f"), words, ""))
     for row in answer.figures("hierarchy_index").itertuples():
         span = "" if pd.isna(row.ci_low) else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; "
         name = f"{row.subset.partition(',')[0].capitalize()}, late ÷ early{rest(row.subset)}"
-        items.append((name, f"{row.value:.2f}", f"{span}1 is flat", ""))
+        items.append((name, figure(row.value, ".2f"), f"{span}1 is flat", ""))
     for row in answer.figures("slow_over_fast").itertuples():
         span = "" if pd.isna(row.ci_low) else f"[{row.ci_low:.2f}, {row.ci_high:.2f}]; "
         items.append(
-            (f"{row.subset.replace(' over ', ' ÷ ')}", f"{row.value:.2f}", f"{span}1: the slow as many as the fast", "")
+            (f"{row.subset.replace(' over ', ' ÷ ')}", figure(row.value, ".2f"), f"{span}1: the slow as many as the fast", "")
         )
     if items:
         panels.cards(items)
@@ -137,7 +140,7 @@ def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
         chart = charts.scatter(
             used.rename(columns={"share": "share of load"}), "share of load", "dimensions",
             "layer" if used["layer"].nunique() > 1 else None, "Is it only the load?",
-            subtitle="" if rho != rho else f"rank correlation {rho:+.2f} [{low:+.2f}, {high:+.2f}] over experts; chance: 0",
+            subtitle="" if rho != rho else f"rank correlation {rho:+.2f}{between(low, high, 2)} over experts; chance: 0",
             tooltip=["expert", "ci_low", "ci_high", "naive", "n"],
         )  # fmt: skip
         panels.figure(chart.properties(height=260), sql, name="dimensions-load")

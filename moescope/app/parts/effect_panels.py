@@ -10,6 +10,7 @@ from moescope import charts
 from moescope.app import url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import effects
+from moescope.app.wording import share, some
 
 AWAY = "taken away"
 MOST = 40  # bars, and columns or lines of a heat map
@@ -69,13 +70,17 @@ def said(own: pd.DataFrame, beyond: pd.DataFrame) -> str:
     """The bars in a sentence."""
     if own.empty:
         return "No effect against the whole model is stored."
-    top, sure = own.loc[own["delta_nll"].idxmax()], int((own["q"] < 0.05).sum())
+    known = own.dropna(subset=["delta_nll"])
+    if known.empty:
+        return "No effect against the whole model could be measured."
+    top, sure = known.loc[known["delta_nll"].idxmax()], int((own["q"] < 0.05).sum())
     out = int((beyond["q"] < 0.05).sum())
     most = "the model misses" if sure else "none does surely; it misses"
+    load = "" if pd.isna(top["load"]) else f", with {share(top['load'])} of the load"
     return (
-        f"Of {len(own)} sets of experts {sure} change the loss (q < 0.05), {out} more or less than experts of equal load do; "
-        f"{most} {top['name']} most: {top['delta_nll']:+.4f}{between(top['ci_low'], top['ci_high'], 4)} nats, "
-        f"with {top['load']:.1%} of the load."
+        f"Of {some(len(own), 'set')} of experts {sure} {'changes' if sure == 1 else 'change'} the loss (q < 0.05), {out} more "
+        f"or less than experts of equal load do; {most} {effects.spoken(top)} most: {top['delta_nll']:+.4f}"
+        f"{between(top['ci_low'], top['ci_high'], 4)} nats{load}."
     )
 
 
@@ -132,9 +137,13 @@ def against(run: Row, frame: pd.DataFrame, params: list[Any]) -> None:
     use = url_state.choose("Use", "use", list(USES), USES.__getitem__) or "load"
     known = known.dropna(subset=[use]).assign(layer=known["layer"].astype(str))
     rho, low, high = effects.rank_correlation(known[use], known["delta_nll"])
+    words = (
+        f"{some(len(known), 'expert')}; too few, or all alike: no rank correlation"
+        if pd.isna(rho)
+        else f"rank correlation {rho:+.2f}{between(low, high, 2)}, 95 % bootstrap over {some(len(known), 'expert')}; chance: 0"
+    )
     chart = charts.scatter(
-        known, use, "delta_nll", "layer", title=f"{USES[use].capitalize()} against effect",
-        subtitle=f"rank correlation {rho:+.2f}{between(low, high, 2)}, 95 % bootstrap over {len(known)} experts; chance: 0",
+        known, use, "delta_nll", "layer", title=f"{USES[use].capitalize()} against effect", subtitle=words,
         tooltip=["name", "ci_low", "ci_high", *MORE],
     )  # fmt: skip
     panels.figure(chart, effects.ROWS, params, name=f"against-{use}")

@@ -1,26 +1,34 @@
 """Panels of an expert's page: its tokens in context, and its company."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import panels, patch_panels, pickers
 from moescope.app.queries import experts as facts
-from moescope.app.queries import sampling, store_access
-from moescope.app.wording import count, markup, token, visible
+from moescope.app.queries import patches, sampling, store_access
+from moescope.app.wording import figure, markup, some, token, visible
 
+PLACES = {"most": "Highest weight", "random": "Random sample"}
 Row = dict[str, Any]
 
 
 @panels.part
 def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> None:
-    """Its characteristic tokens, and places where they stand."""
+    """Its characteristic tokens, and places where they stand; of images a map of places, and a gallery."""
+    spots, sql, params = patches.positions(run, layer, expert)
+    if len(spots):
+        patch_panels.show(run, layer, expert, spots, sql, params)
+        return
     frame, sql, params = facts.top_tokens(run, layer, expert, overall)
     left, right = st.columns([4, 5], gap="medium")
     with left:
-        panels.section("Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance.")
+        panels.section(
+            "Its tokens", "By lift: how many times likelier than any token to come here; 1 is chance. The 40 surest."
+        )
         named = frame.dropna(subset=["text"])
         if named.empty:
             panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
@@ -28,17 +36,18 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         else:
             picked = _words(named, sql, params)
             if facts.exact(layer):
-                st.caption(f":material/info: Exact: counted over all {count(run['tokens'])} tokens of the run.")
+                st.caption(f":material/info: Exact: counted over all {some(run['tokens'], 'token')} of the run.")
             else:
                 sampling.sample_note(facts.part_of(run, layer)[1])
     with right:
         words = (
             f"With “{token(picked).strip()}”."
             if picked
-            else "A fixed sample of places where it is the first choice. Choose a token to see its own."
+            else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
         panels.section("In context", words)
-        contexts(run, layer, expert, picked)
+        by = url_state.tabs("Which places", "places", PLACES)
+        contexts(run, layer, expert, picked, by)
 
 
 def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
@@ -63,19 +72,19 @@ def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     return picked
 
 
-def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str) -> None:
+def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
-    frame, sql, params = facts.contexts(run, layer, expert, picked)
+    frame, sql, params = facts.contexts(run, layer, expert, picked, by)
     lines = []
-    for (number, sequence, document), some in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
-        left = "".join(token(t) for t in some[some["distance"] < 0]["text"].fillna("▦"))
-        right = "".join(token(t) for t in some[some["distance"] > 0]["text"].fillna("▦"))
-        here = some[some["distance"] == 0]["text"].iloc[0]
+    for (number, sequence, document), near in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
+        left = "".join(token(t) for t in near[near["distance"] < 0]["text"].fillna("▦"))
+        right = "".join(token(t) for t in near[near["distance"] > 0]["text"].fillna("▦"))
+        here = near[near["distance"] == 0]["text"].iloc[0]
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
-            f'<div><span class="l"><bdi>{markup(left[-90:])}</bdi></span><a href="tokens?{query}" target="_self"><mark>'
-            f'{markup(visible(here) if here else "patch")}</mark></a><span class="r"><bdi>{markup(right[:90])}</bdi></span>'
-            f"<small><bdi>{markup(document)} · {some['weight'].iloc[0]:.2f}</bdi></small></div>"
+            f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'
+            f"{markup(visible(here) if here else 'patch')}</mark></a>{markup(right[:140])}"
+            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
@@ -93,32 +102,45 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     together = store_access.frame(facts.COACTIVE, *key)
     before, after = store_access.frame(facts.FROM, *key), store_access.frame(facts.TO, *key)
     alike, profile, params = facts.nearest(run, layer, expert)
-    chance = (k - 1) / max(many - 1, 1)
+    chance, here = (k - 1) / max(many - 1, 1), layer
     with places[0]:
-        _ranked(
-            together,
-            "share",
-            "Runs together with",
-            chance,
-            facts.COACTIVE,
-            key,
-            "Top-1 routing has no co-activation.",
-        )
+        said = "of the tokens for which this one ran, the share for which that one did too"
+        _ranked(together, "share", "Runs together with", said, chance, (facts.COACTIVE, key), "Top-1 routing has none.", here)
     with places[1]:
-        _ranked(alike, "cosine", "Sees the same tokens as (cosine of counts)", None, profile, params, "It has no company.")
+        said = "cosine between how often each token came to the one and to the other"
+        _ranked(alike, "cosine", "Sees the same tokens as", said, None, (profile, params), "It has no company.", here)
     with places[2]:
-        _ranked(
-            before, "share", "First choices one layer before", None, facts.FROM, key, "No layer before this one was traced."
-        )
+        said = "of the tokens that had that one first, the share that had this one first here"
+        first = first_share(layer, expert)
+        there = at(run, before)
+        _ranked(before, "share", "One layer before", said, first, (facts.FROM, key), "No layer before was traced.", there)
     with places[3]:
-        _ranked(
-            after, "share", "First choices one layer after", layer.even, facts.TO, key, "No layer after this one was traced."
-        )
+        said = "of the tokens that had this one first, the share that had that one first there"
+        there = at(run, after)
+        even = there.even if there else None
+        _ranked(after, "share", "One layer after", said, even, (facts.TO, key), "No layer after was traced.", there)
 
 
-def _ranked(frame: Any, value: str, title: str, chance: float | None, sql: str, params: list[Any], none: str) -> None:
+def at(run: Row, frame: pd.DataFrame) -> pickers.Layer | None:
+    """The layer that the experts of a frame are of."""
+    return next((x for x in pickers.layers(run["run"]) if len(frame) and x.router == frame["router"].iloc[0]), None)
+
+
+def first_share(layer: pickers.Layer, expert: int) -> float | None:
+    """Of the first choices of a layer that ran, the share that this expert had: so chance one layer before."""
+    frame = store_access.frame(facts.LOAD, layer.router)
+    every = float(frame["first"].sum())
+    return float(frame[frame["expert"] == expert]["first"].iloc[0]) / every if every else None
+
+
+def _ranked(
+    frame: Any, value: str, title: str, said: str, chance: float | None, source: tuple[str, list[Any]], none: str,
+    of: pickers.Layer | None,
+) -> None:  # fmt: skip
     if frame.empty:
         panels.empty(title, none)
         return
-    look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f"}
-    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)
+    look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
+    run = (pickers.the_run() or {}).get("run")
+    look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
+    panels.ranked(frame, "other", value, *source, name=title.replace(" ", "-"), **look)

@@ -9,8 +9,11 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.parts import panels, pickers
+from moescope.app.wording import share
+from moescope.charts import span
 
-EVEN = "blue: used less than evenly ({}); orange: more"
+EVEN = "blue: less than even ({}); orange: more; full colour at none and at twice even"
+TIMES = "× even"
 
 
 def show(
@@ -27,22 +30,41 @@ def show(
 ) -> None:
     """One map for each stack of `frame` (router, stack, layer, expert, `value`), beside each other; `look` as in `panels.heat`.
 
-    With `even`, chance is an even share of the stack's experts.
+    All have the same colours: with `even` from none to twice an even share of experts (differences: an even share to either
+    side), else those of all values together.
     """
     layers = pickers.layers(run)
     frame = pickers.grouped(run, frame)
     there = set(frame["stack"])
     stacks = [stack for stack in dict.fromkeys(x.group for x in layers) if stack in there]
+    evens = {x.router: x.even for x in layers}
+    scale = fixed(frame, value, evens) if even else {"limits": common(frame[value], look)}
     for column, stack in zip(st.columns(len(stacks)), stacks, strict=True):
         known = {x.layer: x for x in layers if x.group == stack}
-        evens = {x.even for x in known.values()}
-        chance = evens.pop() if even and len(evens) == 1 else None  # layers of unlike width have none in common
-        words = {"chance": chance, "subtitle": EVEN.format(f"{chance:.3g}")} if chance else {}
+        some, shown, words = frame[frame["stack"] == stack], value, dict(look) | scale
+        if even and len({x.even for x in known.values()}) > 1 and "centre" not in look:  # layers of unlike width
+            some = some.assign(**{TIMES: some[value] / some["router"].map(evens)})
+            shown, extra = TIMES, {"chance": 1.0, "limits": (0.0, 2.0), "format": ".3~g", "subtitle": EVEN.format(f"1 {TIMES}")}
+            words |= extra | {"tooltip": [value, *look.get("tooltip", ())]}
         with column:
             panels.heat(
-                frame[frame["stack"] == stack], "expert", "layer", value, f"{title}, {stack}", sql, params,
-                name=f"{name}-{stack}", clicked=partial(_open, run, known), **words, **look,
+                some, "expert", "layer", shown, f"{title}, {stack}", sql, params,
+                name=f"{name}-{stack}", clicked=partial(_open, run, known), **words,
             )  # fmt: skip
+
+
+def fixed(frame: pd.DataFrame, value: str, evens: dict[int, float]) -> dict[str, Any]:
+    """Colours of shares and of their differences, by what is even in the widest layer that is shown."""
+    even = min(evens[router] for router in frame["router"].unique())
+    if value == "difference":
+        return {"limits": (-even, even), "subtitle": f"orange: more; full colour at an even share ({share(even)}) more or less"}
+    return {"chance": even, "limits": (0.0, 2 * even), "subtitle": EVEN.format(share(even))}
+
+
+def common(values: pd.Series, look: dict[str, Any]) -> tuple[float, float]:
+    """Ends of the colours for all stacks."""
+    low, _, high = span(values, look.get("chance"), look.get("centre"))
+    return low, high
 
 
 def _open(run: int, known: dict[int, pickers.Layer], expert: int, layer: int) -> None:

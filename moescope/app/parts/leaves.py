@@ -39,4 +39,5 @@ def show(run: Row) -> None:
     frame = every[every["router"] == root]
     look: dict[str, Any] = {"title": f"Share of weight, {names.get(root, root)}", "chance": 1 / len(frame), "format": ".1%"}
     panels.ranked(frame.head(MANY), "leaf", "share", LEAVES, [run["run"]], name="leaves", **look)
+    panels.cut_note(min(len(frame), MANY), len(frame), "leaves are drawn; the table has all")
     panels.table(frame, LEAVES, [run["run"]], name="leaves-table")

@@ -13,9 +13,9 @@ from altair.utils import schemapi
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.components import heat_map
+from moescope.app.components import bars, heat_map
 from moescope.app.parts import pickers, signed
-from moescope.app.wording import markup, plain
+from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
 from moescope.pictures import bars
 from moescope.store import imported
@@ -70,9 +70,9 @@ def style() -> None:
     st.html(f"<style>{CSS}</style>")
 
 
-def head(title: str, words: str) -> None:
-    """The page's heading and what it answers."""
-    st.html(f'<div class="ms-head"><h1>{markup(title)}</h1><p>{markup(words)}</p></div>')
+def head(title: str, words: str, how: str) -> None:
+    """The page's heading, what it answers, and how to read it."""
+    st.html(f'<div class="ms-head"><h1>{markup(title)}</h1><p>{markup(words)} <i>{markup(how, 600)}</i></p></div>')
 
 
 def section(title: str, words: str = "") -> None:
@@ -127,7 +127,19 @@ def coded(text: str) -> str:
 def small_count_note(n: float | None) -> None:
     """A warning where there is too little to read much into a share."""
     if n is not None and n < SMALL:
-        st.caption(f":material/info: Only {n:.0f} assignments stand behind this: differences between shares may be noise.")
+        words = some(n, "assignment stands", "assignments stand")
+        st.caption(f":material/info: Only {words} behind this: differences between shares may be noise.")
+
+
+def said_label(label: tuple[str, str] | None) -> str:
+    """A kind of label and its value, as titles say them."""
+    return clean(f"{label[0]} {label[1]}", 40) if label else ""
+
+
+def cut_note(shown: int, known: int, what: str) -> None:
+    """Say what is left out of a list or a picture, if anything is."""
+    if shown < known:
+        st.caption(f":material/info: {shown:,} of {known:,} {what}: the others are left out here.")
 
 
 def filled(sql: str, params: Sequence[Any]) -> str:
@@ -184,10 +196,20 @@ def heat(
     files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
 
 
-def ranked(frame: pd.DataFrame, x: str, y: str, sql: str, params: Sequence[Any] = (), *, name: str, **look: Any) -> None:
-    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`."""
+def ranked(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    sql: str,
+    params: Sequence[Any] = (),
+    *,
+    name: str,
+    opens: Callable[[Any], str] | None = None,
+    **look: Any,
+) -> None:
+    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`, `opens` what a name is a link to."""
     frame = frame.sort_values(y, ascending=False, kind="stable")
-    st.html(bars.drawn(frame, x, y, **look))
+    st.html(bars.drawn(frame, x, y, links=[opens(v) for v in frame[x]] if opens else (), **look))
     chart = partial(charts.bars, frame, x, y, horizontal=True, sort="-y", **look)
     files(frame, sql, params, name=name, chart=chart)
 

@@ -18,6 +18,14 @@ select r.run, r.uid, r.name, r.status, r.started, r.finished, r.dataset, r.devic
        r.command, r.host, r.proof, r.warnings, r.progress, r.forwards, r.sequences, r.tokens, r.decisions, r.assignments,
        r.seconds, r.model_seconds, r.trace_seconds, r.model, m.name as model_name, m.family, m.parameters, m.weights_sha256
 from runs r left join models m using (model) order by r.run"""
+LABELS = "select distinct kind, label from label_rollup where run = ? order by all"
+TOKEN_LABELS = """
+with n as (
+  select l.kind, l.label, count(*) as n from token_labels l join tokens t using (token)
+  where t.run = ? and l.label is not null and l.kind not in ('frame', 'predicted_id') group by all)
+select kind, list(label order by label) as labels from (
+  select * from n qualify row_number() over (partition by kind order by n desc, label) <= 60)
+group by kind order by kind <> 'upos', kind"""
 Row = dict[str, Any]
 
 
@@ -32,15 +40,15 @@ def run_name(row: Row) -> str:
 
 
 def the_run() -> Row | None:
-    """The run that the sidebar shows."""
+    """The run that the sidebar shows: the newest, unless another is asked for."""
     known = runs()
     asked = url_state.get("run")
-    return next((r for r in known if str(r["run"]) == asked), known[0] if known else None)
+    return next((r for r in known if str(r["run"]) == asked), known[-1] if known else None)
 
 
 def choose_run() -> Row | None:
-    """The sidebar's run picker."""
-    known = {r["run"]: r for r in runs()}
+    """The sidebar's run picker, the newest first."""
+    known = {r["run"]: r for r in reversed(runs())}
     picked = url_state.choose("Run", "run", list(known), lambda number: run_name(known[number]))
     return None if picked is None else known[picked]
 
@@ -68,17 +76,19 @@ def choose_layer(run: int, key: str = "layer", label: str = "Layer") -> Layer | 
     return None if picked is None else known[picked]
 
 
-def labels_of(run: int) -> dict[str, list[str]]:
-    """Kinds of sequence labels and their values."""
+def labels_of(run: int, tokens: bool = False) -> dict[str, list[str]]:
+    """Kinds of sequence labels and their values; with `tokens` those of tokens too, the commonest where many."""
     found: dict[str, list[str]] = {}
-    for row in store_access.rows("select distinct kind, label from label_rollup where run = ? order by all", run):
+    for row in store_access.rows(LABELS, run):
         found.setdefault(row["kind"], []).append(row["label"])
+    for row in store_access.rows(TOKEN_LABELS, run) if tokens else []:
+        found.setdefault(row["kind"], []).extend(row["labels"])
     return found
 
 
-def choose_label(run: int, what: str = "Domain") -> tuple[str, str] | None:
-    """A picker of one value of one sequence label, or everything."""
-    pairs = [(kind, label) for kind, values in labels_of(run).items() for label in values]
+def choose_label(run: int, what: str = "Domain", tokens: bool = False) -> tuple[str, str] | None:
+    """A picker of one value of one label (with `tokens`, of tokens as well), or everything."""
+    pairs = [(kind, label) for kind, values in labels_of(run, tokens).items() for label in values]
     names = {f"{kind}={label}": (kind, label) for kind, label in pairs}
     picked = url_state.choose(
         what, "domain", ["", *names], lambda name: clean(name.replace("=", ": ", 1), 40) if name else "everything"

@@ -7,11 +7,21 @@ import streamlit as st
 
 from moescope.app import url_state, wording
 from moescope.app.components.colored_tokens import colours
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import note_field, panels, pickers
 from moescope.app.queries import next_best, store_access, token_routes
 from moescope.charts import OTHER
+from moescope.store import notes
 
 Row = dict[str, Any]
+
+
+def beside(run: int, token: int | None, forward: int | None = None) -> None:
+    """The route of the chosen token beside its text, where it stays in sight; how to choose one, while there is none."""
+    st.html('<div class="ms-beside"></div>')  # by it the page's style finds the column
+    if token is None:
+        st.caption(":material/touch_app: Click a token for its route through all layers; Tab, arrow keys and Enter do it too.")
+    else:
+        show(run, token, forward)
 
 
 def show(run: int, token: int, forward: int | None = None) -> None:
@@ -25,11 +35,9 @@ def show(run: int, token: int, forward: int | None = None) -> None:
     if path.empty:
         panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")
         return
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        _table(path, sure, token, run, forward)
-    with right:
-        _chart(path, sql, token, run)
+    _table(path, sure, token, run, forward)
+    note_field.field(*notes.token(store_access.reader(), token), key="token")
+    _chart(path, sql, token, run)
 
 
 def _title(about: Row) -> None:

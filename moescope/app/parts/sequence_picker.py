@@ -25,11 +25,20 @@ def home(run: Row, token: int) -> int | None:
     return at[0]["sequence"] if at else None
 
 
+def shown_token(run: Row, sequences: list[int]) -> int | None:
+    """The chosen token where it stands in one of the sequences that are shown; one of another text is chosen no more."""
+    token = url_state.number("token")
+    if token is not None and home(run, token) not in sequences:
+        url_state.put("token", None)
+        return None
+    return token
+
+
 def find(run: Row, stack: str) -> Row | None:
     """Which sequence: by label, by search, from a list."""
     one, two, three = st.columns([1, 1.2, 3], vertical_alignment="bottom")
     with one:
-        label = pickers.choose_label(run["run"])
+        label = pickers.choose_label(run["run"], "With the label", tokens=True)
     with two:
         search = url_state.typed("Search", "q", placeholder="a word, a token, a document", icon=":material/search:")
     found = {row["sequence"]: row for row in token_routes.sequences(run["run"], stack, label, search)}
@@ -40,7 +49,7 @@ def find(run: Row, stack: str) -> Row | None:
             f"Sequence ({len(found)}{'+' if len(found) == 300 else ''})", "sequence", list(found), lambda s: name_of(found[s])
         )
     if picked is None:
-        panels.empty("No sequence like that", "Choose everything as domain, or search for a shorter piece of text.")
+        panels.empty("No sequence like that", "Choose everything as label, or search for a shorter piece of text.")
         return None
     return found[picked]
 

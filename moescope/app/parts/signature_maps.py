@@ -13,25 +13,20 @@ with few as (
   select t.token from tokens t join sequences s using (sequence)
   where t.run = ? and s.stack is not distinct from ? and not t.special{near} order by hash(t.token), t.token limit ?)
 select a.token, a.router, a.expert, sum(a.weight) as weight from assignments a join few using (token)
-where a.run = ? and not a.dropped{few} group by all"""
+where a.run = ? and not a.dropped group by all"""
 WORDS = """
-select t.token, t.sequence, t.position, t.unit, t.text, t.document, coalesce(t.domain, t.class) as label,
-       t.y, t.x, l.label as upos
-from token_text t left join token_labels l on l.token = t.token and l.kind = 'upos' where t.token in (select unnest(?))"""
+select t.token, t.sequence, t.position, t.unit, t.text, t.document, t.y, t.x,
+       (select map_from_entries(list((kind, label))) from (
+          select kind, min(label) as label from labels l where l.token = t.token and label is not null group by kind)) as labels
+from token_text t where t.token in (select unnest(?))"""
 MOST = 1200  # tokens on the map
 AMONG = 20_000  # tokens from which they are drawn, in large runs
 
 
-def nearby(run: dict[str, Any]) -> tuple[str, str, float]:
-    """In large runs conditions on tokens t and on assignments a that keep some forward passes, and the share they keep."""
-    few, kept = sampling.forward_filter_sql(run, AMONG, 1)
-    return sampling.token_filter_sql(run, few), few, kept
-
-
 def sample_sql(run: dict[str, Any]) -> tuple[str, float]:
-    """The query for a sample of tokens with their routes, and the share of forward passes that it is drawn from."""
-    near, few, kept = nearby(run)
-    return SAMPLE.format(near=near, few=few), kept
+    """The query for a sample of tokens with their routes, and the share of the run that it is drawn from."""
+    near, kept = sampling.filter_sql(run, AMONG, 1, "t.")
+    return SAMPLE.format(near=near), kept
 
 
 @st.cache_data(max_entries=12, show_spinner=False)

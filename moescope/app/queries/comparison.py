@@ -20,8 +20,14 @@ SEQUENCES = """
 select a.sequence as a, b.sequence as b, a.document, a.stack, coalesce(a.domain, a.class, '') as label, left(a.text, 80) as text
 from sequences a join sequences b on b.run = ? and a.source is not distinct from b.source
   and a.source_row is not distinct from b.source_row
-  and a.part is not distinct from b.part and a.beam is not distinct from b.beam and a.stack is not distinct from b.stack
+  and a.part is not distinct from b.part and a.beam is not distinct from b.beam and {stacks}
 where a.run = ? order by a.sequence limit {limit}"""
+SAME_STACK = "a.stack is not distinct from b.stack"
+COMMON = """
+select count(*) filter (t.run = ?) as a, count(*) filter (t.run = ?) as b,
+       count(*) filter (t.run = ? and t.sequence in (select a from s)) as a_shared,
+       count(*) filter (t.run = ? and t.sequence in (select b from s)) as b_shared
+from tokens t where t.run in (?, ?)"""
 TOKENS = """
 with s as ({sequences}),
 pair as (
@@ -51,13 +57,14 @@ from d left join c using (router) group by all order by d.stack, d.layer, d.rout
 CHANGED = """
 with t as ({tokens}),
 n as (select token, count(*) filter (expert_a <> expert_b) as changed, count(*) as layers from t group by token)
-select n.token, x.sequence, x.position, x.text, x.document, n.changed, n.layers, n.changed / n.layers as share
-from n join token_text x using (token) order by n.changed desc, n.token limit 200"""
-LIMIT = 200  # sequences that are compared token by token
+select n.token, x.sequence, x.position, x.text, x.document, n.changed, n.layers, n.changed / n.layers as share,
+       count(*) over () as found
+from n join token_text x using (token) where n.changed > 0 order by n.changed desc, n.token limit {most}"""
+LIMIT, MOST, SHOWN = 200, 200, 300  # sequences compared token by token; tokens that are listed; sequences to choose from
 
 
 def _tokens() -> str:
-    return TOKENS.format(sequences=SEQUENCES.format(limit=LIMIT), pairs=PAIRS)
+    return TOKENS.format(sequences=SEQUENCES.format(limit=LIMIT, stacks=SAME_STACK), pairs=PAIRS)
 
 
 def _params(a: int, b: int) -> list[Any]:
@@ -92,11 +99,21 @@ def agreement(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
 
 
 def changed(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Tokens whose first expert changed in most layers."""
-    sql = CHANGED.format(tokens=_tokens())
+    """Tokens whose first expert changed, those in most layers first; `found` says how many there are."""
+    sql = CHANGED.format(tokens=_tokens(), most=MOST)
     return store_access.frame(sql, *_params(a, b)), sql, _params(a, b)
 
 
-def shared(a: int, b: int) -> list[dict[str, Any]]:
-    """Sequences that both runs have."""
-    return store_access.rows(SEQUENCES.format(limit=300), b, a)
+def shared(a: int, b: int, stack: str | None = None, other: str | None = None) -> list[dict[str, Any]]:
+    """Inputs that both runs have: of one stack in A and of another in B, or of the same with None."""
+    if stack is None:
+        return store_access.rows(SEQUENCES.format(limit=SHOWN, stacks=SAME_STACK), b, a)
+    stacks = "coalesce(a.stack, '') = ? and coalesce(b.stack, '') = ?"
+    return store_access.rows(SEQUENCES.format(limit=SHOWN, stacks=stacks), b, stack, other or "", a)
+
+
+def overlap(a: int, b: int) -> dict[str, int]:
+    """Tokens of A and of B, and of each those in sequences that both have (`a_shared`, `b_shared`)."""
+    pairs = SEQUENCES.format(limit=1 << 40, stacks=SAME_STACK)
+    sql = f"with s as ({pairs}){COMMON}"
+    return {name: int(n) for name, n in store_access.rows(sql, b, a, a, b, a, b, a, b)[0].items()}

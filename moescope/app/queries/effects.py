@@ -39,22 +39,44 @@ def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[p
     return frame.assign(name=names(frame)), params
 
 
+WHAT = {
+    "none": "effect",
+    "load": "difference from experts of equal load",
+    "random": "difference from random experts",
+    "router": "difference from the router's other experts and other groups",
+}
+
+
+def marked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a column `is`: whether `delta_nll` is the effect itself or the difference from a control's."""
+    return frame.assign(**{"is": frame["control"].map(WHAT).fillna(frame["control"])})
+
+
 def names(frame: pd.DataFrame) -> list[str]:
-    """Experts as a reader names and sorts them: "05" in one layer, "3.05" among several, "3.05+07" for a set."""
-    several = frame["router"].nunique(dropna=False) > 1
-    twice = several and frame.drop_duplicates("router").duplicated(["stack", "layer"]).any()  # attention and ffn in one layer
+    """Experts as a reader names and sorts them, layer and expert: "3.05", "3.05+07" for a set."""
+    twice = frame.drop_duplicates("router").duplicated(["stack", "layer"]).any()  # attention and ffn in one layer
     wide, deep = (len(str(int(frame[c].max()))) if frame[c].notna().any() else 1 for c in ("expert", "layer"))
-    return [_named(row, several, wide, deep, twice) for row in frame.itertuples()]
+    return [_named(row, wide, deep, twice) for row in frame.itertuples()]
 
 
-def _named(row: Any, several: bool, wide: int, deep: int, twice: bool) -> str:
+def spoken(row: Any) -> str:
+    """The same in a sentence: "expert 5 of layer 3", "experts 5 and 7 of decoder layer 3"."""
+    sets = list(json.loads(row["experts"]).values())
+    if pd.isna(row["layer"]) or not sets:
+        return f"the set of experts in {len(sets)} layers"
+    stack = f"{row['stack']} " if row["stack"] not in (None, "decoder", "vision") else ""
+    some = " and ".join(map(str, sets[0])) if len(sets[0]) < 4 else f"{', '.join(map(str, sets[0][:3]))} …"
+    return clean(f"expert{'s' if len(sets[0]) > 1 else ''} {some} of {stack}layer {int(row['layer'])}", 60)
+
+
+def _named(row: Any, wide: int, deep: int, twice: bool) -> str:
     sets = list(json.loads(row.experts).values())
     some = "+".join(f"{e:0{wide}d}" for e in sets[0]) + (" …" if len(sets) > 1 else "")
     if pd.isna(row.layer):
         return clean(f"{len(sets)} layers: {some}", 24)
     stack = f"{row.stack} " if row.stack not in (None, "decoder", "vision") else ""
     place = f"{stack}{int(row.layer):0{deep}d}{f' {row.block_type} ' if twice else '.'}"
-    return clean(place + some if several else some, 24)
+    return clean(place + some, 24)
 
 
 def beside(frame: pd.DataFrame, control: str = "load") -> pd.DataFrame:

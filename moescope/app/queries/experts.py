@@ -41,16 +41,16 @@ from decision_rollup d join load_rollup l using (router) where router = ? group 
 CONTEXTS = """
 with mine as materialized (
   select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{only}{few}
-  order by hash(token), token limit {most}),
+  order by {order} token limit {most}),
 best as materialized (select m.token, m.weight, t.sequence, t.position from mine m join tokens t using (token)),
 near as (
   select * from tokens where sequence in (select sequence from best)
   and sequence between (select min(sequence) from best) and (select max(sequence) from best))
 select b.token, b.weight, b.sequence, b.position, s.document, t.position::bigint - b.position as distance,
        coalesce(v.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text
-from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= 10
+from best b join near t on t.sequence = b.sequence and abs(t.position::bigint - b.position) <= {around}
 join sequences s on s.sequence = b.sequence join runs u on u.run = t.run
-left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by b.token, t.position"""
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id order by {outer} b.token, t.position"""
 ONLY = """ and token in (
     select t.token from tokens t join runs u using (run) join vocab v on v.model = u.model and v.vocab_id = t.vocab_id
     where v.text = ?)"""
@@ -60,22 +60,37 @@ BY_SEQUENCE_LABEL = """
 with units as ({units}),
 n as (
   select t.sequence, a.expert, count(*) as n from assignments a join tokens t using (token)
-  where a.router = ? and not a.dropped{few} group by all)
+  where a.router = ? and not a.dropped{few} group by all
+  union all
+  select t.sequence, null, count(*) from decisions a join tokens t using (token) where a.router = ?{few} group by all)
 select unit, label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
 BY_TOKEN_LABEL = """
 with units as ({units}),
+common as (
+  select l.label from token_labels l join tokens t using (token) where t.run = ? and l.kind = ? and l.label is not null
+  group by l.label order by count(*) desc, l.label limit {most}),
+of_token as (
+  select distinct l.token, l.label from token_labels l where l.kind = ? and l.label in (from common)),
 n as (
   select t.sequence, l.label, a.expert, count(*) as n
-  from assignments a join tokens t using (token) join token_labels l using (token)
-  where a.router = ? and not a.dropped{few} and l.kind = ? group by all)
+  from assignments a join tokens t using (token) join of_token l using (token)
+  where a.router = ? and not a.dropped{few} group by all
+  union all
+  select t.sequence, l.label, null, count(*) from decisions a join tokens t using (token) join of_token l using (token)
+  where a.router = ?{few} group by all)
 select unit, n.label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
+KINDS = """
+select kind, bool_or(of_tokens) as of_tokens, count(distinct label) as n from (
+  select kind, label, false as of_tokens from label_rollup where run = ?
+  union all select l.kind, l.label, true from token_labels l join tokens t using (token) where t.run = ?)
+group by kind order by of_tokens, kind <> 'upos', kind"""
 COACTIVE = """
 select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
 group by other order by share desc, other limit 12"""
-FROM = """select 'from layer ' || layer as side, expert as other, n, share from transitions
-where next_router = ? and next_expert = ? order by n desc limit 6"""
-TO = """select 'to layer ' || next_layer as side, next_expert as other, n, share from transitions
-where router = ? and expert = ? order by n desc limit 6"""
+FROM = """select expert as other, router, n, share, sum(n) over () as every from transitions
+where next_router = ? and next_expert = ? order by share desc, other limit 6"""
+TO = """select next_expert as other, next_router as router, n, share, sum(n) over () as every from transitions
+where router = ? and expert = ? order by n desc, other limit 6"""
 PROFILE_KEPT = """
 with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
 PROFILE = """
@@ -87,25 +102,14 @@ norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
 select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
 from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
 where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
-FIND_LABEL = """
-select r.router, x.layer, x.stack, x.expert, x.kind || ': ' || x.label as what, x.assignments as n, x.share, x.overall,
-       x.share / nullif(x.overall, 0) as lift
-from label_load x join routers r using (router) where x.run = ? and x.label ilike ? and x.assignments >= 20
-order by lift desc limit 60"""
-FIND_TOKEN = """
-with wanted as (select vocab_id, text from vocab where model = ? and trim(replace(replace(text, '▁', ' '), 'Ġ', ' ')) ilike ?),
-hit as (
-  select router, expert, sum(assignments) as n from vocab_rollup
-  where run = ? and vocab_id in (select vocab_id from wanted) group by all)
-select h.router, l.layer, l.stack, h.expert, 'token' as what, h.n, h.n / sum(h.n) over (partition by h.router) as share,
-       l.share as overall, (h.n / sum(h.n) over (partition by h.router)) / nullif(l.share, 0) as lift
-from hit h join expert_load l on l.router = h.router and l.expert = h.expert qualify h.n >= 5 order by lift desc limit 60"""
-PLACES = 14  # contexts that are shown
+PLACES, AROUND = 12, 24  # contexts that are shown, and tokens to either side
+ORDERS = {"most": ("weight desc,", "b.weight desc,"), "random": ("hash(token),", "")}
+LABELS, BARS = 60, 24  # the commonest labels of tokens that are counted; labels that are drawn
 
 
 def part_of(run: Row, layer: Layer) -> tuple[str, float]:
-    """The condition and the share of what is counted of a layer: see `sampling.forward_filter_sql`."""
-    return sampling.forward_filter_sql(run, sampling.LAYER, layer.top_k or 1)
+    """The condition and the share of what is counted of a layer: see `sampling.filter_sql`."""
+    return sampling.filter_sql(run, sampling.LAYER, layer.top_k or 1)
 
 
 def exact(layer: Layer) -> bool:
@@ -127,36 +131,57 @@ def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.
 
 
 @st.cache_resource(max_entries=30, show_spinner=False)
-def _labelled(where: str, state: tuple[Any, ...], sql: str, params: tuple[Any, ...], experts: int) -> tuple[np.ndarray, Any]:
-    """Assignments float32 [documents, labels, experts] of a layer, and the labels."""
+def _labelled(
+    where: str, state: tuple[Any, ...], sql: str, params: tuple[Any, ...], experts: int
+) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What ran, float32 [documents, labels, experts] of a layer; tokens looked at [documents, labels]; and the labels."""
     counts = store_access.frame(sql, *params)
-    counts = counts[counts["expert"] < experts]  # the others are no routed experts
     label, labels = pd.factorize(counts["label"], sort=True)
-    shape = int(counts["unit"].max()) + 1 if len(counts) else 0, len(labels), experts
-    cell = (counts["unit"].to_numpy(int) * shape[1] + label) * experts + counts["expert"].to_numpy(int)
-    return np.bincount(cell, counts["n"].to_numpy(float), math.prod(shape)).reshape(shape).astype(np.float32), labels
+    shape = int(counts["unit"].max()) + 1 if len(counts) else 0, len(labels)
+    cell = counts["unit"].to_numpy(int) * shape[1] + label
+    looked = counts["expert"].isna().to_numpy()
+    every = np.bincount(cell[looked], counts["n"].to_numpy(float)[looked], math.prod(shape)).reshape(shape)
+    some = (counts["expert"] < experts).to_numpy(bool, na_value=False)  # the others are no routed experts
+    place = cell[some] * experts + counts["expert"].to_numpy(float, na_value=0)[some].astype(int)
+    ran = np.bincount(place, counts["n"].to_numpy(float)[some], math.prod(shape) * experts)
+    return ran.reshape(*shape, experts).astype(np.float32), every, labels
+
+
+def _label_sql(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[str, list[Any]]:
+    from moescope.analyses._shared import scope  # SciPy is behind it
+
+    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
+    form = BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL
+    sql = form.format(few=part_of(run, layer)[0], units=units, most=LABELS)
+    return sql, [run["run"], kind, kind, *[layer.router] * 2] if of_tokens else [layer.router] * 2
+
+
+def labelled(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[np.ndarray, np.ndarray, Any]:
+    """What ran [documents, labels, experts], tokens looked at [documents, labels], and the labels of one kind."""
+    sql, params = _label_sql(run, layer, kind, of_tokens)
+    return _labelled(str(store_access.path()), store_access.held().look(), sql, tuple(params), layer.experts)
 
 
 def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Share of each label's assignments that go to this expert, with its interval over documents."""
-    from moescope import statistics  # SciPy is behind it
-    from moescope.analyses._shared import scope
+    """Share of the tokens with each label for which this expert ran, with its interval over documents, the largest first.
 
-    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
-    sql = (BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL).format(few=part_of(run, layer)[0], units=units)
-    params = [layer.router, kind] if of_tokens else [layer.router]
-    table, labels = _labelled(str(store_access.path()), store_access.held().look(), sql, tuple(params), layer.experts)
-    every, mine = table.sum(2, dtype=float), table[:, :, expert].astype(float)
-    if not len(every):
+    `overall` is the same share of the tokens of all these labels: what each would be if labels did not matter.
+    """
+    from moescope import statistics  # SciPy is behind it
+
+    sql, params = _label_sql(run, layer, kind, of_tokens)
+    ran, every, labels = labelled(run, layer, kind, of_tokens)
+    mine = ran[:, :, expert].astype(float)
+    if not every.size:
         return pd.DataFrame(), sql, params
     documents = (every > 0).sum(0)
     share, low, high = statistics.over_documents(
         lambda n: n[..., 0] / n[..., 1], np.stack([mine, every], -1), units=documents, bounds=(0, 1),
         strata=None if of_tokens else every.argmax(1),  # a document has one of a sequence's labels
     )  # fmt: skip
-    span = {"share": share, "low": low, "high": high}
-    frame = pd.DataFrame({"label": labels, "assignments": every.sum(0).astype(int), "documents": documents, **span})
-    return frame.sort_values("share", ascending=False).head(24), sql, params
+    counts = {"tokens": every.sum(0).astype(int), "here": mine.sum(0).astype(int), "documents": documents}
+    span = {"share": share, "low": low, "high": high, "overall": mine.sum() / every.sum()}
+    return pd.DataFrame({"label": labels, **counts, **span}).sort_values("share", ascending=False), sql, params
 
 
 def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
@@ -168,22 +193,17 @@ def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, lis
     return store_access.frame(sql, *params), sql, params
 
 
-def find(run: int, model: int, text: str) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Experts that a label or a token prefers."""
-    params: list[Any] = [run, text]
-    frame = store_access.frame(FIND_LABEL, *params)
-    if len(frame):
-        return frame, FIND_LABEL, params
-    params = [model, text, run]
-    return store_access.frame(FIND_TOKEN, *params), FIND_TOKEN, params
+def contexts(run: Row, layer: Layer, expert: int, token: str, by: str = "random") -> tuple[pd.DataFrame, str, list[Any]]:
+    """Places where this was the first expert, with the tokens around: of highest weight ("most") or a fixed random sample.
 
-
-def contexts(run: Row, layer: Layer, expert: int, token: str) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Up to 14 places where this was the first expert, with ten tokens to either side; in large runs, first of a part of it."""
+    In large runs first of a part of it.
+    """
     params, few = [layer.router, expert, *([token] if token else [])], part_of(run, layer)[0]
     bare = re.fullmatch(r"#\d{1,9}", token) and not store_access.rows(NAMED, run["model"], token)
+    order, outer = ORDERS[by]
     for some in dict.fromkeys([few, ""]):
-        sql = CONTEXTS.format(only=(ONLY_ID if bare else ONLY) if token else "", few=some, most=PLACES)
+        only = (ONLY_ID if bare else ONLY) if token else ""
+        sql = CONTEXTS.format(only=only, few=some, most=PLACES, around=AROUND, order=order, outer=outer)
         frame = store_access.frame(sql, *params)
         if frame["token"].nunique() == PLACES:
             break

@@ -16,7 +16,8 @@ SEQUENCES = """
 select s.sequence, s.document, s.source, s.source_row, s.part, s.beam, s.stack, s.domain, s.class, s.tokens, s.height, s.width,
        left(s.text, 90) as text
 from sequences s where s.run = ? and s.stack = ?"""
-LABELLED = " and sequence in (select sequence from sequence_labels where kind = ? and label = ?)"
+LABELLED = """ and sequence in (select sequence from sequence_labels where kind = ? and label = ?
+  union select t.sequence from token_labels l join tokens t using (token) where t.run = s.run and l.kind = ? and l.label = ?)"""
 FOUND = """ and (s.text ilike '%' || ? || '%' or s.document ilike '%' || ? || '%' or sequence in (
   select sequence from tokens where run = s.run and vocab_id in (
     select v.vocab_id from vocab v join runs u using (model) where u.run = ? and v.text ilike '%' || ? || '%')))"""
@@ -43,7 +44,7 @@ def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, 
     """Sequences of a stack, those with a label, those in which a text or token occurs."""
     sql, params = SEQUENCES, [run, stack]
     if label:
-        sql, params = sql + LABELLED, [*params, *label]
+        sql, params = sql + LABELLED, [*params, *label, *label]
     if search:
         sql, params = sql + FOUND, [*params, search, search, run, search]
     return store_access.rows(f"{sql} order by s.sequence limit {limit}", *params)

@@ -52,12 +52,19 @@ def measured(run: Row) -> None:
     effect_panels.against(run, frame, params)
     with url_state.opened("All effects as a table", "effects", ":material/table:") as box:
         if box.open:
-            panels.table(frame.drop(columns="name"), effects.ROWS, params, name="effects-table")
+            st.caption("`delta_nll` is the effect itself in some rows, and the difference from a control in others: see `is`.")
+            shown = effects.marked(frame)
+            first = ["is", "name", "delta_nll", "ci_low", "ci_high"]
+            panels.table(shown[[*first, *(c for c in shown if c not in first)]], effects.ROWS, params, name="effects-table")
 
 
 def render() -> None:
     """The page."""
-    panels.head("Ablation", "Which experts matter: measured by taking them away, and as a trace alone lets one guess.")
+    panels.head(
+        "Ablation",
+        "Which experts matter: measured by taking them away, and as a trace alone lets one guess.",
+        "Above 0 the model needed the expert; what counts is what remains beyond experts of equal load.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

@@ -8,9 +8,9 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts import answers, layer_maps, panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import comparison, token_routes
-from moescope.app.wording import clean, visible
+from moescope.app.wording import clean, share, some, visible
 from moescope.pictures import token_sheet
 
 PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
@@ -50,13 +50,27 @@ def kin(a: Row, b: Row, alike: bool) -> None:
         )
 
 
+def data(a: Row, b: Row) -> None:
+    """Whether both saw the same: a difference of load between unequal data says little of the routers."""
+    n = comparison.overlap(a["run"], b["run"])
+    if n["a_shared"] == n["a"] and n["b_shared"] == n["b"]:
+        return
+    both = (
+        f"{share(n[one + '_shared'] / max(n[one], 1))} of the {some(n[one], 'token')} of {one.upper()}" for one in ("a", "b")
+    )
+    st.caption(
+        f":material/warning: The data are not the same: {' and '.join(both)} stand in sequences of both runs. Loads below "
+        "are of all tokens of each run, so they differ by the data too; the same tokens are compared under “The same tokens”."
+    )
+
+
 @panels.part
 def loads(a: Row, b: Row) -> None:
     """Difference of load by layer and expert."""
     frame, sql, params = comparison.loads(a["run"], b["run"])
     layer_maps.show(
-        a["run"], frame, "difference", "Share of load, B minus A", sql, params, name="difference", centre=0, format="+.0%",
-        subtitle="orange: more in B", tooltip=["share_a", "share_b"],
+        a["run"], frame, "difference", "Share of what ran, B minus A", sql, params, name="difference", centre=0, format="+.0%",
+        even=True, tooltip=["share_a", "share_b"],
     )  # fmt: skip
 
 
@@ -91,19 +105,26 @@ def tokens(a: Row, b: Row) -> None:
         panels.figure(chart, sql, params, name="agreement")
     with right:
         most, sql, params = comparison.changed(a["run"], b["run"])
-        st.caption("Tokens that changed in most layers; choose one to see its route in run A.")
+        if most.empty:
+            panels.empty(
+                "No token changed", "Every token that is compared has the same first choice in every layer of both runs."
+            )
+            return
+        found = int(most["found"].iloc[0])
+        words = f"{some(found, 'token')} changed in at least one layer" + ("; those in most layers" if found > 1 else "")
+        st.caption(f"{words}. Choose one to see its route in run A.")
         shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
         url_state.row(shown, "changed", partial(url_state.to_token, a["run"], most), height=330)
+        panels.cut_note(len(most), found, "tokens are listed")
         panels.files(most, sql, params, name="changed")
 
 
 @panels.part
 def texts(a: Row, b: Row, alike: bool) -> None:
     """One sequence in both runs; unlike models have a layer each."""
-    found = {r["a"]: r for r in comparison.shared(a["run"], b["run"])}
-    if not found:
+    if not comparison.shared(a["run"], b["run"]):
         return
-    panels.section("Side by side", "The same input in the colours of both runs.")
+    panels.section("Side by side", "The same input in the colours of both runs, of the stack of the layer that is chosen.")
     places = st.columns([1, 3] if alike else [1, 1, 2])
     with places[0]:
         layer = pickers.choose_layer(a["run"])
@@ -111,21 +132,28 @@ def texts(a: Row, b: Row, alike: bool) -> None:
     if not alike:
         with places[1]:
             other = pickers.choose_layer(b["run"], "layer-b", "Layer of run B")
-    with places[-1]:
-        picked = url_state.choose(
-            "Sequence",
-            "sequence",
-            list(found),
-            lambda s: clean(f"{found[s]['document']} · {found[s]['label']} · {found[s]['text'] or ''}", 110),
-        )
-    if layer is None or other is None or picked is None:
+    if layer is None or other is None:
         panels.empty("Run B has no such layer", "Choose another layer.")
         return
-    for column, run, at, sequence in zip(
-        st.columns(2, gap="large"), (a, b), (layer, other), (picked, found[picked]["b"]), strict=True
-    ):
+    found = {r["a"]: r for r in comparison.shared(a["run"], b["run"], layer.stack, other.stack)}
+    with places[-1]:
+        many = f"{len(found)}{'+' if len(found) == comparison.SHOWN else ''}"
+        picked = url_state.choose(
+            f"Sequence ({many})", "sequence", list(found),
+            lambda s: clean(f"{found[s]['document']} · {found[s]['label']} · {found[s]['text'] or ''}", 110),
+        )  # fmt: skip
+    if picked is None:
+        panels.empty("No such text in both runs", "Choose a layer of another stack.")
+        return
+    *sides, route = st.columns([3, 3, 2], gap="medium")
+    here = {a["run"]: picked, b["run"]: found[picked]["b"]}
+    for column, run, at in zip(sides, (a, b), (layer, other), strict=True):
         with column, st.container(border=True):
-            one_text(run, at, sequence)
+            one_text(run, at, here[run["run"]])
+    token = url_state.number("token")
+    mine = next((run for run in (a, b) if token is not None and sequence_picker.home(run, token) == here[run["run"]]), None)
+    with route:
+        route_panel.beside((mine or a)["run"], token if mine else None)
 
 
 def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
@@ -148,7 +176,11 @@ def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Compare", "Two runs of one model, of its checkpoints, or of two models on the same inputs.")
+    panels.head(
+        "Compare",
+        "Two runs of one model, of its checkpoints, or of two models on the same inputs.",
+        "Kept first choices far above the dashed chance say that routing is the same; low values, that it was learned anew.",
+    )
     chosen = choose()
     if chosen is None:
         return
@@ -158,7 +190,10 @@ def render() -> None:
         return
     alike = comparison.alike(a, b)
     kin(a, b, alike)
+    for name in ("diff", "grouping") if alike else ("grouping",):
+        answers.verdict(name, a, other=b["run"])
     if alike:
+        panels.guarded(data, a, b)
         loads(a, b)
         tokens(a, b)
     texts(a, b, alike)

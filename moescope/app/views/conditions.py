@@ -54,7 +54,12 @@ def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Conditions", "Do experts follow the timestep, the class, the task, or whatever else a forward pass was told?")
+    panels.head(
+        "Conditions",
+        "Do experts follow the timestep, the class, the task, or whatever else a forward pass was told?",
+        "A row that differs from the others is a condition with experts of its own; q says which differences "
+        "are more than chance.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

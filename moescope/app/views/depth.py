@@ -41,10 +41,12 @@ def text(run: Row, stacks: list[str]) -> None:
 @panels.part
 def sheet(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
     """The tokens and the route of one of them: a click draws only this again."""
-    draw(run, sequence, frame, forward)
-    token = url_state.number("token")
-    if token is not None:
-        route_panel.show(run["run"], token, forward if sequence_picker.home(run, token) == sequence["sequence"] else None)
+    token = sequence_picker.shown_token(run, [sequence["sequence"]])
+    text, route = st.columns([3, 2], gap="medium")
+    with text:
+        draw(run, sequence, frame, forward)
+    with route:
+        route_panel.beside(run["run"], token, forward)
 
 
 def draw(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
@@ -72,11 +74,16 @@ def figures(answer: Any) -> None:
         first = ["text"] if name == "tokens" else ["subset"]
         columns = [*first, "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units"]
         panels.table(frame[columns].head(500), answer.sql[name], name=f"depth-{name}")
+        panels.cut_note(min(len(frame), 500), len(frame), "rows are shown")
 
 
 def render() -> None:
     """The page."""
-    panels.head("Depth", "How many of the blocks and recursions that may be left out run for a token, and for which tokens.")
+    panels.head(
+        "Depth",
+        "How many of the blocks and recursions that may be left out run for a token, and for which tokens.",
+        "The stronger the colour, the deeper a token went; figures stand beside the mean of all tokens.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)

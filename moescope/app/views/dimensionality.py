@@ -30,7 +30,11 @@ def control(run: Row) -> dict[str, int]:
 
 def render() -> None:
     """The page."""
-    panels.head("Dimensionality", "Participation ratios by layer, expert and cycle, each beside its control.")
+    panels.head(
+        "Dimensionality",
+        "Participation ratios by layer, expert and cycle, each beside its control.",
+        "A ratio is how many directions are in use; it means something beside its control only.",
+    )
     run = pickers.the_run()
     if run is None:
         panels.unrouted(run)

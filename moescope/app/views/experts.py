@@ -6,17 +6,19 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import expert_panels, panels, pickers
+from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
+from moescope.app.queries import expert_cards, finding, sampling, store_access
 from moescope.app.queries import experts as facts
-from moescope.app.queries import sampling, store_access
-from moescope.app.queries.effects import OF_EXPERT
+from moescope.app.queries.effects import OF_EXPERT, marked
 from moescope.app.wording import count, share
+from moescope.store import notes
 
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
-KINDS = """
-select kind, of_tokens from (select distinct kind, false as of_tokens from label_rollup where run = ?
-union select distinct l.kind, true from token_labels l join tokens t using (token) where t.run = ?)
-order by of_tokens, kind <> 'upos', kind"""
+KNOWN = (
+    "select count(distinct label) as n from sequence_labels l join sequences s using (sequence) where s.run = ? and kind = ?",
+    "select count(distinct l.label) as n from token_labels l join tokens t using (token) where t.run = ? and l.kind = ?",
+)  # labels of a kind: of sequences, of tokens
+SHOWN = {"one": "One expert", "all": "All of the layer, as cards"}
 MORE = {"labels": "What it prefers", "company": "Its company", "without": "Without it"}
 Row = dict[str, Any]
 
@@ -24,80 +26,76 @@ Row = dict[str, Any]
 @panels.part
 def finder(run: Row) -> None:
     """Experts that prefer a label or a token."""
+    like = ", ".join(panels.plain(label, 20) for label in finding.examples(run["run"]))
     text = url_state.typed(
-        "Find experts by what they do",
-        "find",
-        placeholder="a label or a token: law, VERB, Sneaker, the …",
-        icon=":material/search:",
+        "Find experts by what they do", "find", placeholder=f"a label or a token: {like or 'the'} …", icon=":material/search:"
     )
     if not text:
         return
-    frame, sql, params = facts.find(run["run"], run["model"], text)
+    frame, sql, params = finding.find(run, text)
     if frame.empty:
         panels.empty(
             f"No expert is known for “{text}”",
-            "Search for a whole token or label (case does not matter, % stands for anything).",
+            f"Search for a whole token or a label of {finding.LEAST} tokens or more (case does not matter, % is anything).",
         )
         return
-    st.caption("Lift: how many times more of it goes here than of everything; 1 is chance. Choose a row to open the expert.")
-    shown = frame[["stack", "layer", "expert", "what", "n", "share", "overall", "lift"]]
+    st.caption(
+        "Share: of the tokens like that, those for which the expert ran; overall: the same of all tokens with such a label (of "
+        "all tokens, for a token). Lift is the one over the other; 1 is chance. Choose a row to open the expert."
+    )
+    shown = frame[["stack", "layer", "expert", "what", "tokens", "share", "overall", "lift"]]
     labels = pickers.labels(run["run"])
 
     def picked(row: int | None) -> None:
         if row is not None:
             url_state.request_page("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
 
-    url_state.row(
-        shown,
-        "found",
-        picked,
-        height=240,
-        column_config={
-            "share": st.column_config.NumberColumn(format="percent"),
-            "overall": st.column_config.NumberColumn(format="percent"),
-            "lift": st.column_config.NumberColumn(format="%.2f ×"),
-        },
-    )
+    number = st.column_config.NumberColumn
+    columns = {"share": number(format="percent"), "overall": number(format="percent"), "lift": number(format="%.2f ×")}
+    url_state.row(shown, "found", picked, height=240, column_config=columns)
+    panels.cut_note(len(shown), int(frame["found"].iloc[0]), "experts are listed, of largest lift")
+    sampling.sample_note(finding.kept(run))
     panels.files(shown, sql, params, name="found")
 
 
-def glance(layer: pickers.Layer, expert: int) -> tuple[float, float]:
-    """Load of this expert among the others; returns its share of the assignments that ran, and of the tokens."""
+def glance(layer: pickers.Layer, expert: int) -> float:
+    """Load of this expert among the others; returns the share of the layer's tokens for which it ran."""
     frame = store_access.frame(facts.LOAD, layer.router)
-    row = frame[frame["expert"] == expert].iloc[0]
-    k = layer.top_k or 1
-    panels.cards(
-        [
-            (
-                "Share of load",
-                share(row["share"]),
-                f"even load is {share(layer.even)}",
-                "bad" if not row["assignments"] else "",
-            ),
-            (
-                "Times it ran",
-                count(row["assignments"]),
-                f"{share(row['first'] / row['assignments'] if row['assignments'] else None)} as first choice",
-                "",
-            ),
-            (
-                "Mean weight",
-                f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–",
-                f"top-{k} of {layer.experts}",
-                "",
-            ),
-            ("Dropped", count(row["dropped"]), "chosen but not run, for want of capacity", "warn" if row["dropped"] else ""),
-            ("Rank by load", f"{int((frame['share'] > (row['share'] or 0)).sum()) + 1} of {layer.experts}", layer.label, ""),
-        ]
-    )
+    frame = frame.assign(asked=frame["assignments"] + frame["dropped"])
+    row, looked = frame[frame["expert"] == expert].iloc[0], _decisions(layer)
+    k, of_tokens = layer.top_k or 1, float(row["assignments"]) / max(looked, 1)
+    first = share(row["first"] / row["assignments"] if row["assignments"] else None)
+    lost = bool(frame["dropped"].sum())
+    items = [
+        ("Share of load", share(row["share"]), f"of what ran in this layer; even is {share(layer.even)}",
+         "" if row["assignments"] else "bad"),
+        ("Share of tokens", share(of_tokens if looked else None),
+         f"it ran for, of {count(looked)}; even is {share(k * layer.even)}", ""),
+        ("Times it ran", count(row["assignments"]), f"{first} of them as first choice", ""),
+        ("Mean weight", f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–",
+         f"where it ran; top-{k} of {layer.experts}", ""),
+    ]  # fmt: skip
+    if lost:
+        items += [
+            ("Asked for", count(row["asked"]), f"{share(row['asked'] / frame['asked'].sum())} of the layer's demand", ""),
+            ("Dropped", count(row["dropped"]), f"{share(row['dropped'] / row['asked'] if row['asked'] else None)} of what was "
+             "asked of it, for want of capacity", "warn" if row["dropped"] else ""),
+        ]  # fmt: skip
+    rank, of = _rank(frame["assignments"], row["assignments"]), f"of {layer.experts}"
+    words = f"{layer.label}; {_rank(frame['asked'], row['asked'])} by what was asked" if lost else layer.label
+    items.append(("Rank by what ran" if lost else "Rank by load", f"{rank} {of}", words, ""))
+    panels.cards(items)
     if not row["assignments"]:
         panels.empty(
             f"Expert {expert} of {layer.label} never ran", "It is dead on this data: look at another one, or trace other data."
         )
     else:
         panels.small_count_note(row["assignments"])
-    share_of = float(row["share"] or 0)
-    return share_of, share_of * float(frame["assignments"].sum() / max(_decisions(layer), 1))
+    return of_tokens
+
+
+def _rank(values: Any, own: float) -> int:
+    return int((values > own).sum()) + 1
 
 
 def _decisions(layer: pickers.Layer) -> int:
@@ -106,10 +104,10 @@ def _decisions(layer: pickers.Layer) -> int:
 
 
 @panels.part
-def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
+def labels(run: Row, layer: pickers.Layer, expert: int) -> None:
     """Which labels come here: sequences' (domain, class) and tokens' (parts of speech)."""
-    panels.section("What it prefers", "Of all tokens with a label, the share that comes here.")
-    kinds = {r["kind"]: r["of_tokens"] for r in store_access.rows(KINDS, run["run"], run["run"])}
+    panels.section("What it prefers", "Of the tokens with each label that this layer looked at, the share for which it ran.")
+    kinds = {r["kind"]: r["of_tokens"] for r in store_access.rows(facts.KINDS, run["run"], run["run"])}
     if not kinds:
         panels.empty(
             "No labels in this run", "Trace data with labels (domain, class, parts of speech) to see what its experts prefer."
@@ -117,27 +115,32 @@ def labels(run: Row, layer: pickers.Layer, expert: int, even: float) -> None:
         return
     for column, kind in zip(st.columns(min(len(kinds), 2)), list(kinds)[:2], strict=False):
         with column:
-            one = (
-                kind
-                if len(kinds) <= 2
-                else url_state.choose("Kind", f"kind-{kind}", [kind, *[k for k in kinds if k != kind]]) or kind
-            )
-            frame, sql, params = facts.by_label(run, layer, expert, one, bool(kinds[one]))
-            if frame.empty:
-                panels.empty(f"No {one} here", "No labelled token was routed by this layer.")
-                continue
-            panels.ranked(
-                frame, "label", "share", sql, params, name=f"expert-{one}", low="low", high="high", chance=even,
-                title=f"Share of each {one} that comes here", subtitle="95 % bootstrap over documents", format=".0%",
-                chance_label="its share of everything", tooltip=["assignments", "documents"],
-            )  # fmt: skip
+            others = [kind, *[k for k in kinds if k != kind]]
+            one = kind if len(kinds) <= 2 else url_state.choose("Kind", f"kind-{kind}", others) or kind
+            label_bars(run, layer, expert, one, bool(kinds[one]))
     sampling.sample_note(facts.part_of(run, layer)[1])
+
+
+def label_bars(run: Row, layer: pickers.Layer, expert: int, kind: str, of_tokens: bool) -> None:
+    """The labels of one kind, the most preferred first."""
+    frame, sql, params = facts.by_label(run, layer, expert, kind, of_tokens)
+    if frame.empty:
+        panels.empty(f"No {kind} here", "No labelled token was routed by this layer.")
+        return
+    panels.ranked(
+        frame.head(facts.BARS), "label", "share", sql, params, name=f"expert-{kind}", low="low", high="high",
+        chance=float(frame["overall"].iloc[0]), title=f"Share of the tokens of each {kind} that come here",
+        subtitle="95 % bootstrap over documents", format=".0%", chance_label=f"of all tokens with a {kind}",
+        tooltip=["here", "tokens", "documents"],
+    )  # fmt: skip
+    known = store_access.rows(KNOWN[of_tokens], run["run"], kind)[0]["n"]
+    panels.cut_note(min(len(frame), facts.BARS), known, f"labels of {kind} are drawn")
 
 
 @panels.part
 def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     """What happens without it."""
-    panels.section("Without it", "Change of the loss, in nats per token, when this expert is taken away.")
+    panels.section("Without it", f"Change of the loss, nats per token, without expert {expert} of {layer.label}.")
     params = [run["run"], layer.router, expert]
     frame = store_access.frame(OF_EXPERT, *params)
     if frame.empty:
@@ -158,17 +161,29 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     with left:
         panels.figure(chart, OF_EXPERT, params, name="expert-effects")
     with right:
-        panels.table(frame, OF_EXPERT, params, name="effects")
+        panels.table(marked(frame[["delta_nll", *(c for c in frame if c != "delta_nll")]]).pipe(first_is), OF_EXPERT, params,
+                     name="effects")  # fmt: skip
+    panels.cut_note(min(len(shown), 40), len(shown), "groups are drawn, with the largest effects first in their kind")
+
+
+def first_is(frame: Any) -> Any:
+    """What each row is, in front."""
+    return frame[["is", *(c for c in frame if c != "is")]]
 
 
 def render() -> None:
     """The page."""
-    panels.head("Experts", "What one expert does: its tokens, contexts, labels and company; and which expert does something.")
+    panels.head(
+        "Experts",
+        "What one expert does: its tokens, contexts, labels and company; and which expert does something.",
+        "Lift is how many times more of something comes here than of everything: 1 is chance. N and P go to "
+        "the next and previous expert.",
+    )
     run = pickers.the_run()
     if run is None:
         panels.empty("This store has no run yet", "Trace a model into it: `moescope trace MODEL --data DATA --store STORE`")
         return
-    one, two, three = st.columns([1.1, 1.1, 2.6], vertical_alignment="bottom")
+    one, two, three, four = st.columns([1.1, 1.1, 0.9, 2.4], vertical_alignment="bottom")
     with one:
         layer = pickers.choose_layer(run["run"])
     if layer is None:
@@ -176,17 +191,50 @@ def render() -> None:
         return
     with two:
         expert = pickers.choose_expert(layer)
-    with three:
+    with three, st.container(horizontal=True):
+        step(layer, expert)
+    with four:
         finder(run)
-    even, overall = glance(layer, expert)
+    if url_state.tabs("Which experts", "show", SHOWN) == "all":
+        answers.verdict("syntax_experts", run)
+        card_grid.show(run, layer)
+        return
+    top = st.container()
+    overall = glance(layer, expert)
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
     if shown == "labels":
-        labels(run, layer, expert, even)
+        labels(run, layer, expert)
     elif shown == "company":
         expert_panels.company(run, layer, expert)
     else:
         effects(run, layer, expert)
+    with top:
+        summary(run, layer, expert)
+
+
+def step(layer: pickers.Layer, expert: int) -> None:
+    """The previous and the next expert, by a click or a key."""
+
+    def to(number: int) -> None:
+        url_state.put("expert", number % max(layer.experts, 1) or None)
+        url_state.put("word", None)
+
+    st.button("‹", key="expert-previous", shortcut="P", help="The previous expert", on_click=to, args=(expert - 1,))
+    st.button("›", key="expert-next", shortcut="N", help="The next expert", on_click=to, args=(expert + 1,))
+
+
+@panels.part
+def summary(run: Row, layer: pickers.Layer, expert: int) -> None:
+    """The expert in a line, from measured figures, and the user's own words on it; drawn last, since it counts most."""
+    with st.spinner("Counting its labels …"):
+        card = next((card for card in expert_cards.of(run, layer) if card.expert == expert), None)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        if card is not None:
+            panels.reading(f"Expert {expert} of {layer.label}: {card.summary}.")
+    with right:
+        note_field.field(*notes.expert(store_access.reader(), layer.router, expert), key="expert")
 
 
 render()

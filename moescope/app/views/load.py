@@ -8,85 +8,58 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
-from moescope.app.queries import balance, sampling, store_access
+from moescope.app.queries import balance, loads, sampling, training_end
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
-VALUES = {"share": "share of assignments", "first": "share of first choices", "dropped": "share dropped", "mean": "mean weight"}
-ALL = """
-select stack, layer, router, expert, assignments, share, first / nullif(sum(first) over (partition by router), 0) as first,
-       dropped / nullif(assignments + dropped, 0) as dropped, weight / nullif(assignments, 0) as mean
-from expert_load where run = ? order by stack, layer, expert"""
-BY_LABEL = """
-select stack, layer, router, expert, assignments, share, overall, share - overall as difference
-from label_load where run = ? and kind = ? and label = ? order by stack, layer, expert"""
-SPLITS = {
-    "everything": "",
-    "prompts": "f.phase in ('prefill', 'forward') and not t.generated",
-    "generated tokens": "(f.phase = 'decode' or t.generated)",
-    "first token": "t.position = 0",
-    "positions 1–15": "t.position between 1 and 15",
-    "positions 16–": "t.position >= 16",
-}
-SPLIT = """
-with n as (
-  select a.router, a.expert, count(*) as assignments
-  from assignments a join forwards f using (forward) join tokens t using (token)
-  where a.run = ? and not a.dropped and {where}{few}{near} group by a.router, a.expert)
-select r.stack, r.layer, n.*, assignments / sum(assignments) over (partition by router) as share
-from n join routers r using (router) order by stack, layer, expert"""
 Row = dict[str, Any]
 
 
-def choose(run: Row) -> tuple[pd.DataFrame, str, list[Any], str]:
-    """What the heat map shows: frame, its SQL and parameters, the column."""
+def choose(run: Row) -> tuple[str, tuple[str, str] | None, str]:
+    """Value, label and split of the map."""
+    known = loads.values(run["run"])
     one, two, three = st.columns(3)
     with one:
-        value = url_state.choose("Value", "value", list(VALUES), VALUES.__getitem__) or "share"
+        value = url_state.choose("Value", "value", list(known), known.__getitem__) or next(iter(known))
     with two:
-        label = pickers.choose_label(run["run"], "Of which domain or class")
+        label = pickers.choose_label(run["run"], "Of which label", tokens=True)
     with three:
-        split = url_state.choose("Of which tokens", "split", list(SPLITS)) or "everything"
-    if label:
-        difference = url_state.toggle("Difference from everything", "difference")
-        return (
-            store_access.frame(BY_LABEL, run["run"], *label),
-            BY_LABEL,
-            [run["run"], *label],
-            "difference" if difference else "share",
-        )
-    if split != "everything":
-        each = sum(layer.top_k or 1 for layer in pickers.layers(run["run"]))
-        few, kept = sampling.forward_filter_sql(run, sampling.EVERY, each)
-        sampling.sample_note(kept)
-        sql = SPLIT.format(where=SPLITS[split], few=few, near=sampling.token_filter_sql(run, few))
-        return store_access.frame(sql, run["run"]), sql, [run["run"]], "share"
-    frame = store_access.frame(ALL, run["run"])
-    return balance.shares(run, frame) if value == "share" else frame, ALL, [run["run"]], value
+        split = url_state.choose("Of which tokens", "split", list(loads.SPLITS), disabled=bool(label)) or "everything"
+    return value, label, "everything" if label else split
 
 
 @panels.part
 def heat(run: Row) -> None:
     """Layer × expert; a click opens the expert."""
-    frame, sql, params, value = choose(run)
-    if frame.empty or not frame["assignments"].sum():
+    value, label, split = choose(run)
+    part = bool(label) or split != "everything"
+    apart = part and value in loads.PARTS and url_state.toggle("Difference from everything", "difference")
+    frame, sql, params, kept = loads.of(run, value, label, split)
+    if frame.empty or not frame["asked"].sum():
         panels.empty(
             "Nothing was routed there",
             "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
         )
         return
-    panels.small_count_note(frame["assignments"].sum() / max(frame["router"].nunique(), 1))
+    panels.small_count_note(frame["asked"].sum() / max(frame["router"].nunique(), 1))
+    named = loads.values(run["run"])[value]
+    of = f", {panels.said_label(label)}" if label else f", {split}" if part else ""
+    words = {"title": f"{named.capitalize()}{of}: difference from everything" if apart else named.capitalize() + of}
+    shown = "difference" if apart else value
+    counts = ["asked", "assignments", "lost"] if loads.drops(run["run"]) else ["assignments"]
+    more = ["low", "high"] if value in loads.PARTS and not apart else []
     layer_maps.show(
-        run["run"], frame, value, VALUES.get(value, value).capitalize(), sql, params, name=f"load-{value}",
-        even=value in ("share", "first"), centre=0 if value == "difference" else None,
-        tooltip=["assignments", "low", "high"], format=".3~g" if value == "mean" else ".0%",
+        run["run"], frame, shown, words["title"], sql, params, name=f"load-{shown}", even=value in loads.PARTS,
+        tooltip=[*counts, *more, *(["overall"] if part else [])],
+        format="+.0%" if apart else ".3~g" if value == "mean" else ".0%", **({"centre": 0} if apart else {}),
     )  # fmt: skip
+    sampling.sample_note(kept)
 
 
 def by_layer(run: Row) -> None:
     """Balance and certainty along the layers."""
     panels.section(
         "Along the layers",
-        "Load entropy: how evenly the layer uses its experts. Routing entropy: how undecided one decision is.",
+        "Load entropy: how evenly what ran is spread over the layer's experts. Routing entropy: how undecided one decision is.",
     )
     frame = balance.figures(run)
     if frame.empty:
@@ -100,18 +73,18 @@ def by_layer(run: Row) -> None:
     with left:
         line(
             run, frame, "load_entropy", counted, title="Load entropy, of its maximum", subtitle=words, chance=1.0,
-            chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"],
+            chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"], zero=True,
         )  # fmt: skip
     with right:
         line(
             run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
-            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform",
+            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
         )  # fmt: skip
     left, right = st.columns(2)
     with left:
         said = "; ".join(filter(None, ("(largest load − mean) / mean", words)))
         title = "Overload of the busiest expert (MaxVio)"
-        line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load")
+        line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load", zero=True)
     with right:
         dropped(run, frame)
 
@@ -133,16 +106,26 @@ def dropped(run: Row, frame: pd.DataFrame) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Load and entropy", "Which experts work, on what, how evenly; and how sure the routers are.")
+    panels.head(
+        "Load and entropy",
+        "Which experts work, on what, how evenly; and how sure the routers are.",
+        "In the maps white is an even share and full colour nothing, or twice as much; a dashed line is what "
+        "even load or chance would give.",
+    )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):
         panels.unrouted(run)
         return
     answers.verdict("load", run)
+    trains = training_end.last(run["run"]) is not None
+    if trains:  # how it ended first: sums over all of its steps say little
+        panels.guarded(training.show, run)
+        panels.section("All steps together", "What follows is summed over the whole run, from its first step on.")
     heat(run)
     leaves.show(run)
     by_layer(run)
-    panels.guarded(training.show, run)
+    if not trains:
+        panels.guarded(training.show, run)
     capacity.show(run)
     answers.ask("load", run, wait=True)
 

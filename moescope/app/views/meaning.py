@@ -10,7 +10,7 @@ from moescope.app import url_state
 from moescope.app.components import scatter
 from moescope.app.parts import answers, panels, pickers, signature_maps
 from moescope.app.queries import sampling, store_access
-from moescope.app.wording import clean, visible
+from moescope.app.wording import clean, some, visible
 
 PAGE = {"title": "Syntax or meaning", "icon": ":material/psychology_alt:", "order": 7, "group": "Meaning"}
 QUESTIONS = {
@@ -22,7 +22,6 @@ QUESTIONS = {
     "path_probe": "path to part of speech",
     "modality": "text, images, video, audio",
 }
-COLOURS = {"label": "domain or class", "upos": "part of speech", "document": "document"}
 Row = dict[str, Any]
 
 
@@ -33,8 +32,17 @@ def questions(run: Row) -> None:
     if not entries:
         panels.empty("No analysis of meaning is installed", "Install the moescope that has `moescope/analyses/syntax.py`.")
         return
-    name = url_state.choose("Question", "question", list(entries), lambda n: QUESTIONS.get(n, n))
-    answers.ask(name or next(iter(entries)), run)
+    one, two = st.columns([2, 1])
+    with one:
+        name = url_state.choose("Question", "question", list(entries), lambda n: QUESTIONS.get(n, n)) or next(iter(entries))
+    option = next((o for o in ("kinds", "by") if o in entries[name]["options"]), None)
+    kinds = ["", *pickers.labels_of(run["run"], tokens=True)] if option else []
+    with two:
+        kind = url_state.choose("Labels", "labels", kinds, lambda k: k or "those that the question is made for")
+    for other in entries:
+        if other != name:
+            answers.verdict(other, run)
+    answers.ask(name, run, **({option: kind} if option and kind else {}))
 
 
 @panels.part
@@ -52,17 +60,18 @@ def atlas(run: Row) -> None:
     if frame.empty:
         panels.empty("Too few tokens for a map", "A map needs 30 tokens or more: trace more data.")
         return
+    label = frame["document"] if by == "document" else frame["labels"].map(lambda known: (known or {}).get(by))
     frame = frame.assign(
-        colour=signature_maps.few_names(frame[by].map(lambda v: clean(v, 24) if v else None)),
+        label=label, colour=signature_maps.few_names(label.map(lambda v: clean(v, 24) if v else None)),
         token_text=frame["text"].map(visible),
-    )
+    )  # fmt: skip
     left, right = st.columns([3, 2], gap="medium")
     with left:
         says = (
             "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
         )
-        title = f"{how} of {len(frame)} tokens"
-        data = scatter.data_of(frame, "across", "up", "colour", "token_text", ("document", "upos"), title, says)
+        title = f"{how} of {some(len(frame), 'token')}"
+        data = scatter.data_of(frame, "across", "up", "colour", "token_text", ("document", "label"), title, says)
         brush = scatter.show(data, "brush")
         chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, signature_maps.MOST, run["run"]]
@@ -81,7 +90,7 @@ def asked(run: Row) -> tuple[str, str, str, int]:
     with two:
         how = url_state.choose("Map", "map", ["PCA", "UMAP"]) or "PCA"
     with three:
-        by = url_state.choose("Colour", "tint", list(COLOURS), COLOURS.__getitem__) or "label"
+        by = url_state.choose("Colour", "tint", [*pickers.labels_of(run["run"], tokens=True), "document"], clean) or "document"
     with four:
         seed = url_state.choose("Seed", "seed", [0, 1, 2], disabled=how == "PCA") or 0
     return stack, how, by, int(seed)
@@ -91,9 +100,12 @@ def listed(run: Row, frame: Any, brush: list[float] | None) -> None:
     """The tokens under the brush; choosing one opens its route."""
     if brush:
         frame = frame[frame["across"].between(*brush[:2]) & frame["up"].between(*brush[2:])]
-    st.caption(f"{len(frame)} tokens{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route.")
-    shown = frame[["token_text", "label", "upos", "document"]].head(400)
+    st.caption(
+        f"{some(len(frame), 'token')}{'' if brush else ' (drag over the map to choose)'}; choose a row to see its route."
+    )
+    shown = frame[["token_text", "label", "document"]].head(400)
     url_state.row(shown, "brushed", partial(url_state.to_token, run["run"], frame), height=440)
+    panels.cut_note(len(shown), len(frame), "tokens are listed")
 
 
 def render() -> None:
@@ -101,6 +113,7 @@ def render() -> None:
     panels.head(
         "Syntax or meaning",
         "Does routing follow form or meaning once it is known which token it is? Figures with nulls and intervals.",
+        "Bits are what routing tells of a label beyond the token itself; 0, and an interval that holds it, is nothing.",
     )
     run = pickers.the_run()
     if run is None or not pickers.layers(run["run"]):

@@ -11,7 +11,7 @@ from moescope.app import url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import store_access
 from moescope.app.sql import desk
-from moescope.app.wording import count
+from moescope.app.wording import some
 
 PAGE = {"title": "SQL", "icon": ":material/database:", "order": 12, "group": "Ask"}
 FORMS = ["bars", "lines", "scatter", "heatmap"]
@@ -93,7 +93,8 @@ def results(query: str) -> None:
     waiting = Waiting()
     frame, more = desk.result(store_access.held().look(), query, waiting)
     waiting.place.empty()
-    st.caption(f"{count(len(frame))} rows{' shown; more are in the files' if more else ''} × {len(frame.columns)} columns")
+    rest = " shown; more are in the files" if more else ""
+    st.caption(f"{some(len(frame), 'row')}{rest} × {some(len(frame.columns), 'column')}")
     if url_state.tabs("Show", "show", SHOWN) == "table":
         st.dataframe(frame, hide_index=True, width="stretch", height=430, placeholder="–")
     else:
@@ -154,7 +155,11 @@ def dictionary() -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("SQL", "Ask the store anything. It can only be read, and nothing but the store can be reached from here.")
+    panels.head(
+        "SQL",
+        "Ask the store anything. It can only be read, and nothing but the store can be reached from here.",
+        "Choose an example, change it, run it with Ctrl+Enter; columns are explained below.",
+    )
     left, right = st.columns([5, 3], gap="large")
     with left:
         run = pickers.the_run()

@@ -9,8 +9,9 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import flow_ribbons
-from moescope.app.parts import answers, panels, pickers, signature_maps
+from moescope.app.parts import answers, panels, pickers
 from moescope.app.queries import sampling, store_access
+from moescope.app.wording import share
 from moescope.show.flow import FLOW
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
@@ -18,20 +19,38 @@ TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""
 PATHS = """
-with few as (
-  select t.token from tokens t join sequences s using (sequence)
-  where t.run = ? and s.stack is not distinct from ?{near} order by hash(t.token), t.token limit 20000),
-ways as (
+with ways as (
   select a.token, a.forward, list(a.expert order by r.layer, a.router, a.iteration) as path
   from assignments a join routers r using (router)
-  where a.run = ? and a.rank = 0 and a.token in (from few){few} group by a.token, a.forward),
-p as (select path, count(*) as tokens from ways group by path)
-select array_to_string(path, ' → ') as path, tokens, tokens / sum(tokens) over () as share, count(*) over () as paths,
-       exp(ln(sum(tokens) over ()) - sum(tokens * ln(tokens)) over () / sum(tokens) over ()) as effective
-from p order by tokens desc, path limit 25"""
+  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by a.token, a.forward),
+n as (
+  select path, coalesce(s.document, s.sequence::varchar) as unit, count(*)::double as n
+  from ways join tokens t using (token) join sequences s using (sequence) group by all),
+u as (select unit, sum(n) as n from n group by unit),
+every as (select sum(n) as n, sum(n * n) as squares, count(*) as units from u),
+p as (select path, sum(n.n) as tokens, sum(n.n * n.n) as own, sum(n.n * u.n) as mixed from n join u using (unit) group by path),
+q as (
+  select *, tokens / e.n as share, {half} as half, count(*) over () as paths, e.units as documents,
+         exp(ln(e.n) - sum(tokens * ln(tokens)) over () / e.n) as effective
+  from p, every e)
+select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, {low} as low, {high} as high,
+       paths, effective, documents
+from q order by tokens desc, path limit 25"""
+HALF = sampling.half_width_sql("(tokens / e.n)", "own", "mixed", "e.squares", "e.n", "e.units")
 CHANCE = """
-with q as (select router, first / sum(first) over (partition by router) as p from expert_load where run = ? and stack = ?)
-select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q where p > 0 group by router)"""
+with n as (
+  select a.router, a.iteration, a.expert, count(*) as n from assignments a join routers r using (router)
+  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by all),
+q as (select router, iteration, n / sum(n) over (partition by router, iteration) as p from n)
+select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q group by router, iteration)"""
+ONE = """
+select token, t.sequence from (
+  select a.token, a.forward, array_to_string(list(a.expert order by r.layer, a.router, a.iteration), ' → ') as path
+  from assignments a join routers r using (router)
+  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0 group by a.token, a.forward) w
+join tokens t using (token) where path = ? order by token limit 1"""
+LOW, HIGH = (bound.format(share="share") for bound in sampling.BOUNDS)
+AMONG = 20_000  # tokens whose paths are counted, in large runs
 Row = dict[str, Any]
 
 
@@ -39,7 +58,8 @@ Row = dict[str, Any]
 def flow(run: Row, layer: pickers.Layer) -> None:
     """Ribbons from layer to layer, from the chosen layer on."""
     panels.section(
-        "From layer to layer", "First choices: a ribbon is as wide as its number of tokens. Choose an expert to follow it."
+        "From layer to layer",
+        "First choices that ran: a ribbon is as wide as its number of tokens. Choose an expert to follow it.",
     )
     if panels.unranked(run):
         return
@@ -51,7 +71,10 @@ def flow(run: Row, layer: pickers.Layer) -> None:
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    title, words = f"Flow from {layer.label}", None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"
+    title, words = (
+        f"Flow from {layer.label}",
+        None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens that ran in both layers",
+    )
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
     panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, **look))
@@ -95,40 +118,50 @@ def together(layer: pickers.Layer) -> None:
 @panels.part
 def paths(run: Row, layer: pickers.Layer) -> None:
     """The commonest paths."""
-    panels.section(
-        "Paths", "First choices of a token through all layers of the stack; of a fixed sample of 20 000 tokens in larger runs."
-    )
+    panels.section("Paths", "The first choices of a token through all layers of the stack, whether they ran or were dropped.")
     if panels.unranked(run):
         return
-    params = [run["run"], layer.stack, run["run"]]
-    near, few, kept = signature_maps.nearby(run)
-    sql = PATHS.format(near=near, few=few)
+    params = [run["run"], layer.stack]
+    few, kept = sampling.filter_sql(run, AMONG, 1)
+    sql = PATHS.format(few=few, half=HALF, low=LOW, high=HIGH)
     frame: pd.DataFrame = store_access.frame(sql, *params)
     if frame.empty:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
-    effective = store_access.frame(CHANCE, *params[:2])["effective"].iloc[0]
-    panels.cards(
-        [
-            (
-                "Different paths",
-                f"{int(frame['paths'].iloc[0]):,}",
-                f"taken by {round(frame['tokens'].sum() / max(frame['share'].sum(), 1e-9)):,} tokens",
-                "",
-            ),
-            ("Paths in effect", f"{frame['effective'].iloc[0]:,.0f}", "exp of their entropy; few tokens make it small", ""),
-            ("Commonest", f"{frame['share'].iloc[0]:.2%}", frame["path"].iloc[0], ""),
-            ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by load alone", ""),
-        ]
+    effective = store_access.frame(CHANCE.format(few=few), *params)["effective"].iloc[0]
+    panels.cards(path_cards(frame, float(effective)))
+    number, percent = (
+        st.column_config.NumberColumn,
+        {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
     )
-    panels.table(
-        frame[["path", "tokens", "share"]],
-        sql,
-        params,
-        name="paths",
-        column_config={"share": st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))},
-    )
+    bar = st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))
+    st.caption("Choose a row to see a token that took that path.")
+    shown = frame[["path", "tokens", "share", "low", "high"]]
+    columns = {"share": bar, "tokens": number(format="localized"), **percent}
+    url_state.row(shown, "paths", partial(to_path, run, layer, shown), width="stretch", column_config=columns)
+    panels.files(shown, sql, params, name="paths")
+    panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
+
+
+def to_path(run: Row, layer: pickers.Layer, frame: pd.DataFrame, row: int | None) -> None:
+    """Open the first token that took the path of this row."""
+    if row is not None:
+        found = store_access.rows(ONE, run["run"], layer.stack, frame["path"].iloc[row])
+        if found:
+            url_state.request_page("tokens", run=run["run"], sequence=found[0]["sequence"], token=found[0]["token"])
+
+
+def path_cards(frame: pd.DataFrame, effective: float) -> list[tuple[str, str, str, str]]:
+    """How many paths there are, how many in effect, and the commonest; `effective`: in effect, were layers independent."""
+    top = frame.iloc[0]
+    between = "" if pd.isna(top["low"]) else f"; {share(top['low'])} to {share(top['high'])} (95 % over documents)"
+    return [
+        ("Different paths", f"{int(top['paths']):,}", f"taken by {round(top['tokens'] / top['share']):,} tokens", ""),
+        ("Paths in effect", f"{top['effective']:,.0f}", "exp of their entropy; few tokens make it small", ""),
+        ("Commonest", f"{top['share']:.2%}", f"{top['path']}{between}", ""),
+        ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by these loads alone", ""),
+    ]
 
 
 def more(run: Row) -> None:
@@ -144,7 +177,12 @@ def more(run: Row) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Structure", "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.")
+    panels.head(
+        "Structure",
+        "How layers hang together: who runs with whom, who follows whom, and which paths tokens take.",
+        "A wide ribbon, or an orange pair, says that the choice of one expert goes with that of another; "
+        "compare with chance, not with 0.",
+    )
     run = pickers.the_run()
     with st.columns([1, 2])[0]:
         layer = pickers.choose_layer(run["run"]) if run else None

@@ -18,6 +18,12 @@ BY = {
     "margin": "margin of the decision",
     "label": "label of the token",
 }
+SYMBOLS = (
+    "*Italics*: made by the model in this run. ~~Struck through~~, or hatched: one of its experts was full, and it was dropped "
+    "there. “·” and “↵”: a space, a line break. Entropy: how undecided the router was, in nats. Margin: "
+    "the least weight chosen "
+    "minus the best not chosen; near 0, it nearly went elsewhere."
+)
 Row = dict[str, Any]
 
 
@@ -130,14 +136,16 @@ def sheet(
     run: Row, sides: list[tuple[Row, pickers.Layer]], by: str, expert: int, numbers: bool, sequence: int, forward: int | None
 ) -> None:
     """The tokens and the route of one of them: a click draws only this again. `forward` is one of the chosen `sequence`."""
-    for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
-        with column, st.container(border=True):
-            draw(run, side, at, place, by, expert, numbers, forward if side["sequence"] == sequence else None)
-    token = url_state.number("token")
-    if token is None:
-        st.caption(":material/touch_app: Click a token for its route through all layers; Tab, arrow keys and Enter do it too.")
-    else:
-        route_panel.show(run["run"], token, forward if sequence_picker.home(run, token) == sequence else None)
+    token = sequence_picker.shown_token(run, [side["sequence"] for side, _ in sides])
+    text, route = st.columns([3, 2] if len(sides) == 1 else [2, 1], gap="medium")
+    with text:
+        for place, (column, (side, at)) in enumerate(zip(st.columns(len(sides), gap="medium"), sides, strict=True)):
+            with column, st.container(border=True):
+                draw(run, side, at, place, by, expert, numbers, forward if side["sequence"] == sequence else None)
+        st.caption(SYMBOLS)
+    with route:
+        which = forward if token is not None and sequence_picker.home(run, token) == sequence else None
+        route_panel.beside(run["run"], token, which)
 
 
 def beside(run: Row, sequence: Row, layer: pickers.Layer) -> list[tuple[Row, pickers.Layer]]:
@@ -159,7 +167,12 @@ def match(run: int, stack: str, layer: pickers.Layer) -> pickers.Layer:
 
 def render() -> None:
     """The page."""
-    panels.head("Tokens", "Every token in the colour of its expert. Hover for weights; click for the route through all layers.")
+    panels.head(
+        "Tokens",
+        "Every token in the colour of its expert. Hover for weights; click for the route through all layers.",
+        "Tokens of one colour had the same first choice in this layer; a stretch of one colour is a topic or "
+        "a form that one expert takes.",
+    )
     run = pickers.the_run()
     if run is None:
         panels.empty("This store has no run yet", "Trace a model into it: `moescope trace MODEL --data DATA --store STORE`")
