@@ -42,6 +42,7 @@ class Tracer:
     An exception inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose
     modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`. Of a model that
     Transformers spreads over processes each has a Tracer: the first one's rows are kept, and all must have seen the same.
+    `writes`: a RunWriter of one's own, such as one that also tells its rows to somebody who watches.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Tracer:
         options: Options | None = None,
         run: Mapping[str, Any] | None = None,
         replace: bool = False,
+        writes: type[RunWriter] = RunWriter,
         **settings: Any,
     ) -> None:
         self._pipeline = Pipeline(model) if is_pipeline(model) else None
@@ -65,7 +67,7 @@ class Tracer:
         self.sites: list[Site] = []
         self.proof = Proof([])
         self.run: int | None = None
-        self._replace, self._continue = replace, False
+        self._replace, self._continue, self._writes = replace, False, writes
         self._progress = RunProgress()
         self._writer: RunWriter | None = None
         self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
@@ -103,7 +105,7 @@ class Tracer:
         for number, site in enumerate(self.sites):
             site.key = number
         if self._writer is None:
-            self._writer = self._together.writer(self.store, self._head(), self._replace)
+            self._writer = self._together.writer(self.store, self._head(), self._replace, self._writes)
         self._progress.start(self._writer.part.progress.get("resume", {}))
         self._sink = Sink(
             self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options
@@ -208,9 +210,11 @@ class Tracer:
         """
         return self._recorder.denoising()
 
-    def flush(self) -> None:
-        """Hand over the small forwards that are still held."""
+    def flush(self, settle: bool = False) -> None:
+        """Hand over the small forwards that are still held; with `settle`, wait until they are rows."""
         self._recorder.flush()
+        if settle:
+            self._sink.settle()
 
     def step(self, number: int | None = None) -> None:
         """Training step `number` (else: the next) is over, and the forwards since the last call were its micro-batches: call it
