@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
+from ..inputs import Example
+from ..inputs.images import decode
 from ..words import Annotated, Range, check
 
 MOST_BYTES = 24 << 20  # of a request
@@ -44,10 +46,17 @@ class Asked:
     score: tuple[int, ...] = ()
     name: str = ""
 
-    def data(self) -> list[Any]:
-        """What `moescope.inputs.read` reads. InputError where nothing is asked."""
+    def data(self, pixels: bool) -> list[Any]:
+        """What `moescope.inputs.read` reads, of a model that takes `pixels` alone or one of texts. InputError where nothing is
+        asked."""
+        if self.image and pixels:
+            return [Example(self.picture or "picture", 0, "0", image=decode(self.image, self.picture or "the picture"))]
+        if pixels:
+            raise InputError("this model looks at pictures and reads no text: drop one")
+        if self.image and self.text.strip():
+            return [{"image": self.image, "text": self.text}]
         if self.image:
-            return [{"image": {"bytes": self.image}} | ({"text": self.text} if self.text.strip() else {})]
+            raise InputError("the prompt is empty: say what is asked of the picture")
         if self.messages:
             return [list(self.messages)]
         if not self.text.strip():

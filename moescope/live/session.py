@@ -47,7 +47,7 @@ class Session:
         edits = edits_of(ready.sites, asked.edits)
         if edits and ready.loaded.pipe is not None:
             raise InputError(f"{ready.loaded.name} is a pipeline, whose experts are not changed here; ask without changes")
-        data = read(asked.data(), pad_id=pad_id(ready.loaded), prompt=asked.text or None)
+        data = read(asked.data(ready.loaded.reads == "image"), pad_id=pad_id(ready.loaded))
         (window,) = [self.window(data)]
         torch.set_num_threads(ready.threads)
         tracer = self.tracer(data, edits)
