@@ -9,7 +9,9 @@ import torch
 from ..contracts import Site, find
 from ..errors import InputError
 from ..models.loading import Loaded, load
+from ..proof import images_per_group
 from ..store.ranking import Ranking, learn, plainest
+from ..tracer.feeding import override
 from ..tracer.windows import context
 from ..weights import size, weights
 from .changes import place_of
@@ -28,6 +30,7 @@ class Ready:
     rules: dict[int, Ranking] = field(default_factory=dict)  # by which routers rank, as their decisions bear out
     routers: list[Row] = field(default_factory=list)  # rows of `routers`, in the order of their keys
     threads: int = 1
+    overrides: Row = field(default_factory=dict)  # as of `moescope trace --set`, for all that is asked
 
     @property
     def generates(self) -> bool:
@@ -48,8 +51,15 @@ class Ready:
             "pictures": self.loaded.reads == "image" or self.loaded.own_processor() is not None,
             "context": min(context(self.loaded), 1 << 20), "parameters": sum(size(w) for _, w in weights(self.loaded.model)),
             "classes": {str(k): str(v) for k, v in (getattr(config, "id2label", None) or {}).items()},
-            "routers": [self._router(row) for row in self.routers],
+            "routers": [self._router(row) for row in self.routers], "proved": bool(self.routers),
+            "overrides": self.overrides,
         }  # fmt: skip
+
+    def told(self, head: Row) -> list[Row]:
+        """The routers of a run that begins, where they were not known before."""
+        if not self.routers:
+            self.routers = head["routers"]
+        return [self._router(row) for row in self.routers]
 
     def _router(self, row: Row) -> Row:
         kept = ("router", "name", "layer", "stack", "kind", "experts", "top_k", "shared_experts", "score")
@@ -64,7 +74,10 @@ def begin(name: str, how: Mapping[str, Any]) -> Ready:
     if loaded.by_hand:
         raise InputError(f"{name} takes more than a prompt or a picture, so it cannot be tried so; trace it in Python")
     small = sum(size(w) for _, w in weights(loaded.model)) < SMALL
-    return Ready(loaded, find(loaded.model), threads=1 if small else torch.get_num_threads())
+    alone = {"group_size": "batch"} if images_per_group(loaded.model) > 1 else {}  # one picture does not fill a group of several
+    if alone:
+        override(loaded, alone)
+    return Ready(loaded, find(loaded.model), threads=1 if small else torch.get_num_threads(), overrides=alone)
 
 
 def learned(ready: Ready, routers: Sequence[Row], decisions: Sequence[Row], logits: Sequence[Row]) -> None:

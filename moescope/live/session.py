@@ -54,7 +54,8 @@ class Session:
         if (inputs := to_prove_on(ready.loaded, [window], pad_id(ready.loaded) or 0)) is not None:
             tracer.prove_on(inputs)
         with tracer:
-            self.tell({"event": "begin"})
+            assert self.heard.writer is not None or ready.loaded.pipe is not None
+            self.tell({"event": "begin", "routers": [] if self.heard.writer is None else ready.told(self.heard.writer.part.head)})
             with self.changed(edits):
                 chosen = self._through(tracer, window)
             why = self.stop.why or ("ended" if chosen < asked.tokens and ready.generates else "done")
@@ -83,7 +84,7 @@ class Session:
         """As `moescope trace --logits 1` has it; the run is aside."""
         loaded = self.ready.loaded
         run = {"name": self.asked.name or None, "seed": SEED, **origin(loaded, data)}
-        run["overrides"] = overrides(*edits) if edits else {}
+        run["overrides"] = self.ready.overrides | (overrides(*edits) if edits else {})
         kept = {"logits": 1.0, "hold": 1, "commit_seconds": 1e9, "writes": self.heard.writes()}
         return Tracer(loaded.pipe or loaded.model, self.store, tokenizer=loaded.tokenizer, run=run, **kept)
 

@@ -54,7 +54,7 @@ def viewer(run: Row | None) -> None:
         st.session_state["live-begun"] = {
             "models": names, "model": first, "prompt": url_state.get("prompt") or PROMPT, "other": url_state.get("other") or "",
             "tokens": 40, "side": side if side in SIDES else "none", "changes": changes(url_state.get("change") or ""),
-            "samples": [url for n in range(SAMPLES) if (url := pictures.data_url("fashion-mnist", n))], "start": False,
+            "samples": [url for n in range(SAMPLES) if (url := pictures.data_url("fashion-mnist", n))],
         }  # fmt: skip
     live.show(st.session_state["live-begun"], "live", asked, opened)
 

@@ -33,7 +33,7 @@ class Differences {
     if (!count) lines.push("The two texts begin differently, so their routes are not compared token by token.")
     else {
       const changed = changedRoutes(a, b, count, routers), seen = changed.reduce((sum, x) => sum + x.seen, 0), other = changed.reduce((sum, x) => sum + x.other, 0)
-      lines.push(`Over the ${count} tokens that both begin with, ${other} of ${seen} decisions (${percent(other / seen)}) took other experts.`)
+      lines.push(`Over the first ${count === 1 ? "token" : `${count} tokens`}, which both share, ${other} of ${seen} decisions (${percent(other / seen)}) took other experts.`)
       this.root.append(this.bars(changed))
     }
     if (apart && count && (a.over || b.over || Math.min(a.length, b.length) > count)) {
@@ -43,7 +43,8 @@ class Differences {
     const change = changeOfLogP(a, b)?.filter((v) => v !== null)
     if (change?.length) {
       const sum = change.reduce((x, y) => x + y, 0)
-      lines.push(`What A says is ${signed(sum)} nats as probable in B over its ${change.length} generated tokens (${signed(sum / change.length, 3)} per token).`)
+      const words = Math.abs(sum) < 0.005 ? "as probable as A does" : `${sum < 0 ? "less" : "more"} probable, by ${Math.abs(sum).toFixed(2)} nats`
+      lines.push(`B finds what A says ${words}, over its ${change.length} generated tokens (${signed(sum / change.length, 3)} nats per token; lines under A's tokens: orange less, green more).`)
     }
     this.root.prepend(el("b", "", "What differs"), ...lines.map((line) => el("p", "", line)))
   }

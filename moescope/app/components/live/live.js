@@ -42,6 +42,7 @@ class Page {
   async meet() {
     const model = this.controls.model.node.value, turn = (this.turn = {})
     this.stop()
+    this.routers = []
     for (this.about = { state: "loading" }; this.turn === turn && this.root.isConnected;) {
       this.controls.suit(this.about, this.side)
       const about = await endpoint.about(model)
@@ -55,19 +56,25 @@ class Page {
     if (this.about.state === "ready") this.met()
   }
   met() {
-    const { about } = this, many = new Set(about.routers.map((r) => r.stack)).size > 1
-    this.routers = about.routers.map((r) => ({ ...r, label: r.layer === null ? r.name : many ? `${r.stack} ${r.layer}` : `layer ${r.layer}` })).reverse()
+    const { about } = this
+    this.learn(about.routers)
     const known = new Set(this.routers.flatMap((r) => Array.from({ length: r.experts }, (_, e) => `${r.place}:${e}`)))
     for (const key of this.changes.keys()) if (!known.has(key)) this.changes.delete(key)
     const models = about.models || [about.model]
     this.controls.model.fill(models.map((name) => [name, name]), about.model)
-    this.controls.layer.fill([...this.routers].reverse().map((r) => [r.router, r.label]), this.routers[Math.floor((this.routers.length - 1) / 2)].router)
     this.a.take = this.b.take = null
     for (const side of [this.a, this.b]) { side.texts.begin(null); side.texts.take = null; side.keep.replaceChildren() }
     this.player.begin()
-    this.controls.say(`${about.name} is ready: ${this.routers.length} routers, proved.`)
+    this.controls.say(`${about.name} is ready: ${this.routers.length} routers${about.proved ? ", proved" : ""}.${about.overrides?.group_size ? " A picture is routed as a group of its own (group_size=batch)." : ""}`)
     this.arrange()
-    if (this.data.start && !this.started) { this.started = true; this.run() }
+  }
+  // The routers, the last one first; one that was found only when it ran is told with the run.
+  learn(routers) {
+    if (!routers?.length || this.routers.length) return
+    const many = new Set(routers.map((r) => r.stack)).size > 1, name = (r) => (r.layer === null ? r.name : many ? `${r.stack} ${r.layer}` : `layer ${r.layer}`)
+    const twice = (r) => routers.filter((other) => name(other) === name(r)).length > 1
+    this.routers = routers.map((r) => ({ ...r, label: twice(r) ? `${name(r)} ${r.name.split(".").at(-1)}` : name(r) })).reverse()
+    this.controls.layer.fill(routers.map((r, place) => [r.router, this.routers.at(-1 - place).label]), routers[Math.floor(routers.length / 2)].router)
   }
   arrange() {
     const two = this.side !== "none"
@@ -77,6 +84,7 @@ class Page {
     if (!two) this.b.take = null
     this.marks()
     this.draw()
+    this.compare()
   }
   // Chips of what is changed, each of which can be taken back.
   marks() {
@@ -101,7 +109,8 @@ class Page {
     if (this.a.take?.status === "end") this.soon = setTimeout(() => this.again(), 350)
   }
   asked(text, changed) {
-    const { controls } = this, found = { model: this.about.model, text, tokens: +controls.tokens.value || 40 }
+    const { controls } = this, found = { model: this.about.model, text: this.about.reads === "image" ? "" : text }
+    if (this.about.generates) found.tokens = Number(controls.tokens.value)
     if (this.about.chat && controls.chat.checked) Object.assign(found, { text: "", messages: [{ role: "user", content: text }] })
     if (this.about.pictures && controls.picture) Object.assign(found, { image: controls.picture.url, picture: controls.picture.name })
     if (changed) found.edits = [...this.changes].map(([key, how]) => `${key}=${how}`)
@@ -131,9 +140,11 @@ class Page {
     await endpoint.run(asked, (event) => {
       if (side.take !== take) return
       take.hear(event)
+      this.learn(event.routers)
       this.state()
       this.player.grown(Math.max(this.a.take?.length || 0, this.b.take?.length || 0))
       this.draw()
+      this.compare()
     }, abort.signal)
     if (side.take !== take) return false
     if (take.status === "end") this.keeping(side)
@@ -180,20 +191,32 @@ class Page {
     const chosen = routers.find((r) => r.router === router)
     const two = this.side !== "none", change = two && this.a.take && this.b.take ? changeOfLogP(this.a.take, this.b.take) : null
     const first = this.a.take ? this.a.take.length - (change?.length || 0) + (this.a.take.pending ? 1 : 0) : 0
-    const under = (place) => { const v = change?.[place - first]; return v === null || v === undefined ? null : `color-mix(in srgb, ${v < 0 ? "#d55e00" : "#009e73"} ${Math.min(Math.abs(v) * 60, 100)}%, transparent)` }
+    const under = (place) => { const v = change?.[place - first]; return v === null || v === undefined ? null : `color-mix(in srgb, ${v < 0 ? "#d55e00" : "#009e73"} ${Math.abs(v) < 0.005 ? 0 : Math.min(25 + Math.abs(v) * 75, 100)}%, transparent)` }
+    const at = (take) => Math.min(player.cursor, (take?.length || 0) - 1)  // who said less stays at its end
     for (const side of [this.a, this.b]) {
       if (!chosen || side.root.hidden) continue
       const { take } = side, changed = side === this.b
+      side.title.hidden = !two
       side.title.replaceChildren(el("b", "", two ? side.name : ""), el("span", "", this.titled(side)))
-      const hue = take ? palette(style, take, router, chosen.experts) : () => "transparent"
-      if (take) side.texts.draw(player.cursor, router, hue, side === this.a && change ? under : null)
+      if (take) side.texts.draw(at(take), this.painter(style, take, chosen), side === this.a && change ? under : null)
       side.map.say("Experts, layer by layer", changed ? "with what is changed in B; click an expert to change it" : "lit: those that run for this token; click one to change it in B")
-      side.map.tell(take, routers, player.cursor, changed || this.side === "none" ? this.changes : null)
+      side.map.tell(take, routers, at(take), changed || this.side === "none" ? this.changes : null)
     }
     const hue = (r) => palette(style, this.a.take || new Take({}), r.router, r.experts)
-    this.route.draw([{ take: this.a.take, name: two ? "A" : "" }, { take: two ? this.b.take : null, name: "B" }], player.cursor, routers, hue)
-    this.differs.draw(this.a.take, two ? this.b.take : null, routers, ["in A", "in B"])
+    this.route.draw([{ take: this.a.take, name: two ? "A" : "" }, { take: two ? this.b.take : null, name: "B" }], at, routers, hue)
   }
+  // The router of a stack whose layer is nearest to the chosen one, and its colours.
+  painter(style, take, chosen) {
+    const known = new Map()
+    return (stack) => {
+      if (!known.has(stack)) {
+        const there = this.routers.filter((r) => r.stack === stack), router = chosen.stack === stack || !there.length ? chosen : least(there, (r) => Math.abs(r.layer - chosen.layer))
+        known.set(stack, { router: router.router, colour: palette(style, take, router.router, router.experts) })
+      }
+      return known.get(stack)
+    }
+  }
+  compare() { this.differs.draw(this.a.take, this.side === "none" ? null : this.b.take, this.routers, ["in A", "in B"]) }
   titled(side) {
     if (side === this.a) return this.side === "none" ? "" : "as it is"
     const changed = [...this.changes].map(([key, how]) => `${key} ${how}`).join(", ")

@@ -1,5 +1,5 @@
-// Layers by experts: what lights up now and what did a moment ago, over how busy each expert was so far; experts that are changed
-// are marked. One cell is one expert of one router.
+// Layers by experts: what lights up now and what did a moment ago; a stroke below says how busy each expert was so far (full: twice
+// an even share or more); experts that are changed are marked. One cell is one expert of one router.
 const TRAIL = 7, FADES = 0.68
 class ExpertMap {
   constructor(root, title, clicked) {
@@ -28,7 +28,8 @@ class ExpertMap {
       const decision = this.take?.route(this.cursor - back).get(router)
       decision?.experts.forEach((expert, rank) => {
         const weight = decision.weights[rank] ?? 1
-        if (expert < experts && !decision.dropped[rank]) found[expert] = Math.max(found[expert], (0.35 + 0.65 * Math.min(weight, 1)) * FADES ** back)
+        const bright = (0.25 + 0.75 * Math.min(Math.max(weight, 0), 1)) * (back ? 0.6 : 1) * FADES ** back
+        if (expert < experts && !decision.dropped[rank]) found[expert] = Math.max(found[expert], bright)
       })
     }
     return found
@@ -38,7 +39,7 @@ class ExpertMap {
     pen.font = small
     const names = routers.map((router) => router.label), left = Math.ceil(Math.max(...names.map((name) => pen.measureText(name).width), 20)) + 12
     const wide = Math.max(Math.min((room - left - 6) / columns, 64), 2), tall = Math.max(Math.min(300 / routers.length, 40), 5)
-    const gap = wide > 8 && tall > 8 ? 2 : 0, ramp = colours(style, "sequential").slice(0, 6), hues = colours(style, "categorical")
+    const gap = wide > 8 && tall > 8 ? 2 : 0, hues = colours(style, "categorical")
     this.at = { left, top: 4, wide, high: tall }
     picture.clear(left + wide * columns + 4, 4 + tall * routers.length + 18)
     picture.canvas.dataset.cells = JSON.stringify({ ...this.at, cols: columns, rows: routers.length })
@@ -47,12 +48,20 @@ class ExpertMap {
       const loads = this.take ? this.take.loads(router.router, router.experts, this.cursor + 1) : new Float32Array(router.experts)
       for (let expert = 0; expert < router.experts; expert++) {
         const x = left + expert * wide, box = [x, y, wide - gap, tall - gap]
-        pen.fillStyle = ramp[Math.min(Math.round((Math.min(loads[expert], 2) / 2) * (ramp.length - 1)), ramp.length - 1)] || "#8883"
+        pen.fillStyle = style.color
+        pen.globalAlpha = 0.055
         this.block(box, gap)
+        pen.globalAlpha = 1
         if (glow[expert] > 0.02) {
           pen.globalAlpha = Math.min(glow[expert], 1)
           pen.fillStyle = router.experts <= hues.length ? hues[expert] : style.getPropertyValue("--st-primary-color")
           this.block(box, gap)
+          pen.globalAlpha = 1
+        }
+        if (tall > 14 && loads[expert]) {
+          pen.fillStyle = style.color
+          pen.globalAlpha = 0.42
+          pen.fillRect(x + 4, y + tall - gap - 5, (wide - gap - 8) * Math.min(loads[expert] / 2, 1), 2)
           pen.globalAlpha = 1
         }
         this.sign(this.changes?.get(`${router.place}:${expert}`), box, style, small)
@@ -90,7 +99,7 @@ class ExpertMap {
       pen.strokeRect(x + 1, y + 1, Math.max(wide - 4, 1), Math.max(high - 4, 1))
       pen.setLineDash([])
       if (wide < 34 || high < 16 || weight === null) return
-      pen.fillStyle = "#000"
+      pen.fillStyle = weight > 0.45 ? "#000" : style.color
       pen.font = small
       pen.textAlign = "center"
       pen.textBaseline = "middle"

@@ -11,10 +11,10 @@ function bar(decision, colour) {
 }
 class RoutePanel {
   constructor() { this.root = el("div", "route") }
-  draw(takes, cursor, routers, hue) {
-    const there = takes.filter(({ take }) => take && take.tokens[cursor])
+  draw(takes, at, routers, hue) {
+    const there = takes.filter(({ take }) => take && take.tokens[at(take)])
     if (!there.length) return this.root.replaceChildren(el("p", "hint", "Run a prompt: each token lights up the experts that it is routed to, and its way is shown here."))
-    this.root.replaceChildren(...there.map(({ take, name }) => this.side(take, name, cursor, routers, hue)))
+    this.root.replaceChildren(...there.map(({ take, name }) => this.side(take, name, at(take), routers, hue)))
   }
   side(take, name, cursor, routers, hue) {
     const side = el("section"), token = take.tokens[cursor], way = take.route(cursor)

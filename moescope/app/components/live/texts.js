@@ -15,28 +15,39 @@ class Texts {
     this.ghost = null
     this.root.replaceChildren()
   }
-  // Cells for what came since; `colour` says a place's colour, `mark` a line under it.
-  draw(cursor, router, colour, mark) {
+  // Cells for what came since; `by` says the router of a stack and its experts' colours, `mark` a line under a place.
+  draw(cursor, by, mark) {
     const take = this.take
     if (!take) return
     for (let place = this.cells.length; place < take.length; place++) this.cells.push(this.add(place))
     this.cells.forEach((cell, place) => {
+      const { router, colour } = by(take.tokens[place].stack)
       const there = place <= cursor, expert = there ? take.first(place, router) : null, decision = take.route(place).get(router)
+      const look = [there, place === cursor, expert, router, colour(expert), mark?.(place)].join()
+      if (cell.look === look) return
+      cell.look = look
       cell.classList.toggle("later", !there)
       cell.classList.toggle("now", place === cursor)
       cell.classList.toggle("dropped", there && Boolean(decision?.dropped.some(Boolean)))
       cell.dataset.expert = expert ?? ""
       cell.setAttribute("aria-selected", place === cursor)
+      if (place === cursor) this.inSight(cell)
       cell.style.setProperty("--c", there ? colour(expert) : "transparent")
       cell.style.setProperty("--a", there && expert !== null ? "46%" : "0%")
       cell.style.setProperty("--d", mark?.(place) || "transparent")
     })
     this.ends(cursor)
   }
+  // The text scrolls with the player, and nothing else does.
+  inSight(cell) {
+    const room = this.root, top = cell.offsetTop - room.offsetTop
+    if (top < room.scrollTop || top + cell.offsetHeight > room.scrollTop + room.clientHeight) room.scrollTop = top - room.clientHeight / 2
+  }
   // What was chosen last and is not routed yet stands behind the rest.
   ends(cursor) {
     const { take } = this, box = this.boxes.get(take.writes)
     this.ghost?.remove()
+    this.caret?.remove()
     this.ghost = null
     if (!box || !take.pending || cursor < take.length - 1) return
     this.ghost = el("span", "t made ghost", shownToken(take.pending.text))
