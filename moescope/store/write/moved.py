@@ -68,6 +68,9 @@ def join_packed(store: Path, data: bytes, name: str | None = None) -> int:
         for member, content in files.items():
             (part / member).parent.mkdir(exist_ok=True)
             (part / member).write_bytes(content)
+        shards, fault = UnfinishedRun(part).whole(deep=True)
+        if fault or not shards:
+            raise StoreError(f"what was sent is not the whole run ({fault or 'it has no rows'}): keep it again")
         writer.release()
         return RunWriter.resume(store, UnfinishedRun(part)).close(final, final.get("progress", {}))
     except BaseException:
