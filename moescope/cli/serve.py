@@ -29,13 +29,17 @@ def command() -> None:
 @command.command(name="model")
 @click.argument("model", type=TEXT)
 @loads
-@click.option("--host", type=TEXT, default="127.0.0.1", show_default=True, help="0.0.0.0: for other machines, who need the token.")
+@click.option(
+    "--host", type=TEXT, default="127.0.0.1", show_default=True, help="0.0.0.0: for other machines, who need the token."
+)
 @click.option("--port", type=PORT, help="Where it listens; else a port that is free.")
 @click.option("--token", type=TEXT, envvar="MOESCOPE_LIVE_TOKEN", help="What a request has to bear, else made anew.")
 @click.option("--seconds", type=Share(1, 86400), default=120.0, show_default=True, help="The longest that one prompt may take.")
 @click.option("--shipped", is_flag=True, help="The models that moescope ships can be asked for as well.")
 @click.option("--idle", type=COUNT, help="End after so many seconds without a request.")
-def model_form(model: str, host: str, port: int | None, token: str | None, seconds: float, shipped: bool, idle: int | None, **options: Any) -> None:
+def model_form(
+    model: str, host: str, port: int | None, token: str | None, seconds: float, shipped: bool, idle: int | None, **options: Any
+) -> None:
     """Load MODEL and answer at a local endpoint (docs/live.md): open `moescope app STORE --model ADDRESS` to ask it.
 
     One prompt runs at a time, others wait in line. Nothing is stored here: a run is kept in the store of the dashboard.

@@ -37,7 +37,7 @@ def command(
     try:
         asked["messages"] = None if messages is None else json.loads(messages)
     except ValueError as error:
-        raise InputError(f"--messages is not JSON ({error}); write [{{\"role\": \"user\", \"content\": \"...\"}}]") from error
+        raise InputError(f'--messages is not JSON ({error}); write [{{"role": "user", "content": "..."}}]') from error
     made = read_asked(json.dumps(asked | ({"picture": str(image)} if image else {})).encode(), model)
     run = once(made, loading(options), store, image, lambda text: click.echo(text, nl=False))
     click.echo("" if run is None else f"\nrun {run} of {store}")

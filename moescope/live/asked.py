@@ -32,8 +32,8 @@ _KINDS: dict[str, Any] = {
 class Asked:
     """One prompt: a text, or a conversation's `messages`, or an `image` (the bytes of a file), also beside a text.
 
-    `tokens`: so many are generated. `edits`: what is changed in which expert, as changes.py reads it. `score`: vocabulary ids of
-    a text whose log-probability under the same edits is asked for as well.
+    `tokens`: so many are generated. `edits`: what is changed in which expert, as changes.py reads it. `score`: vocabulary
+    ids of a text whose log-probability under the same edits is asked for as well.
     """
 
     model: str
@@ -69,9 +69,9 @@ def read_asked(body: bytes, model: str) -> Asked:
     try:
         given = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise InputError("the request is not JSON: send an object such as {\"text\": \"Once upon a time\"}") from error
+        raise InputError('the request is not JSON: send an object such as {"text": "Once upon a time"}') from error
     if not isinstance(given, dict):
-        raise InputError("the request is not an object: send one such as {\"text\": \"Once upon a time\"}")
+        raise InputError('the request is not an object: send one such as {"text": "Once upon a time"}')
     given = {name: value for name, value in given.items() if value is not None}
     if unknown := set(given) - {*_KINDS, "messages"}:
         raise InputError(f"a request has no field {min(unknown)[:60]!r}: there are {', '.join(sorted({*_KINDS, 'messages'}))}")
@@ -96,5 +96,5 @@ def _image(text: str) -> Any:
 
 def _messages(value: Any) -> Any:
     if not isinstance(value, list) or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value):
-        raise InputError("messages are a list of objects with a role and a content: send [{\"role\": \"user\", \"content\": ...}]")
+        raise InputError('messages are a list of objects with a role and a content: send [{"role": "user", "content": ...}]')
     return tuple(value)

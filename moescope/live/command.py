@@ -12,5 +12,7 @@ def command_of(asked: Asked, tokens: int) -> list[str]:
     said += ["--tokens", str(tokens)] if asked.messages or asked.text.strip() else []
     said += [part for edit in asked.edits for part in ("--edit", edit)]
     said += ["--name", asked.name] if asked.name else []
-    text = ["--", asked.text] if asked.text.startswith("-") else [asked.text] if asked.text.strip() and not asked.messages else []
+    text = (
+        ["--", asked.text] if asked.text.startswith("-") else [asked.text] if asked.text.strip() and not asked.messages else []
+    )
     return ["moescope", "try", asked.model, *said, *text]

@@ -28,7 +28,7 @@ WAITING = 16  # prompts in line, at most
 KEPT = 24  # runs that can still be kept; the oldest goes first
 HELD = 4  # models at once; the one that was asked for longest ago goes first
 PREFIX = "moescope-live-"
-Tell = Callable[[Row], None]
+Tell = Callable[[Row], object]
 
 
 @dataclass(eq=False)
@@ -150,7 +150,7 @@ class Desk:
             self._places()
 
     def _run(self, ticket: Ticket, ready: Ready) -> None:
-        heard, last = Heard(ready.rules), []
+        heard, last = Heard(ready.rules), list[Row]()
 
         def tell(event: Row) -> None:
             (last.append if event["event"] == "end" else ticket.tell)(event)

@@ -80,7 +80,9 @@ class Endpoint:
         self.desk.named(asked.model)
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Row]()
         ticket = self.desk.ask(asked, lambda event: loop.call_soon_threadsafe(events.put_nowait, event))
-        return StreamingResponse(self._events(ticket, events), media_type="text/event-stream", headers={"cache-control": "no-store"})
+        return StreamingResponse(
+            self._events(ticket, events), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
 
     async def _events(self, ticket: Ticket, events: "asyncio.Queue[Row]") -> AsyncIterator[bytes]:
         self.open += 1

@@ -4,7 +4,7 @@ Nothing is captured here: a page is shown the columns that go into the store.
 """
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,7 +113,9 @@ def _fixed(row: Row) -> Row:
 
 def _any(rows: Mapping[str, list[Row]]) -> list[Row]:
     """Decisions with any number of experts."""
-    found = {_key(row): _decision(row) | {"experts": [], "weights": [], "dropped": []} for row in rows.get("decisions_long", [])}
+    found = {
+        _key(row): _decision(row) | {"experts": [], "weights": [], "dropped": []} for row in rows.get("decisions_long", [])
+    }
     for row in rows.get("assignments_long", []):
         one = found[_key(row)]
         for name, value in (("experts", row["expert"]), ("weights", _number(row.get("weight"))), ("dropped", row["dropped"])):

@@ -1,4 +1,4 @@
-"""Models that answer: loaded when they are first asked for, proved, and described for whoever asks what can be asked of them."""
+"""Models that answer: loaded when they are first asked for, proved, and described for whoever would ask them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +74,9 @@ def begin(name: str, how: Mapping[str, Any]) -> Ready:
     if loaded.by_hand:
         raise InputError(f"{name} takes more than a prompt or a picture, so it cannot be tried so; trace it in Python")
     small = sum(size(w) for _, w in weights(loaded.model)) < SMALL
-    alone = {"group_size": "batch"} if images_per_group(loaded.model) > 1 else {}  # one picture does not fill a group of several
+    alone = (
+        {"group_size": "batch"} if images_per_group(loaded.model) > 1 else {}
+    )  # one picture does not fill a group of several
     if alone:
         override(loaded, alone)
     return Ready(loaded, find(loaded.model), threads=1 if small else torch.get_num_threads(), overrides=alone)
@@ -87,6 +89,8 @@ def learned(ready: Ready, routers: Sequence[Row], decisions: Sequence[Row], logi
         if row["kind"] in NO_NEXT:
             continue
         chosen = {(d["iteration"], d["token"]): d["experts"] for d in decisions if d["router"] == row["router"]}
-        pairs = [(x["logits"], e) for x in logits if x["router"] == row["router"] and (e := chosen.get((x["iteration"], x["token"])))]
+        pairs = [
+            (x["logits"], e) for x in logits if x["router"] == row["router"] and (e := chosen.get((x["iteration"], x["token"])))
+        ]
         rule = learn(row["score"], row["extra"], [x for x, _ in pairs], [e for _, e in pairs])
         ready.rules[row["router"]] = rule or plainest(row["score"])

@@ -11,7 +11,9 @@ from .desk import Desk
 from .endpoint import Endpoint
 
 
-def serve(make: Callable[[], Desk], host: str, port: int, token: str, begun: Callable[[str], object], idle: float | None = None) -> None:
+def serve(
+    make: Callable[[], Desk], host: str, port: int, token: str, begun: Callable[[str], object], idle: float | None = None
+) -> None:
     """Listen until Ctrl-C, SIGTERM or `idle` seconds without a request. `begun` is told the address before a model is loaded.
 
     InputError where the address cannot be listened at.

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..inputs import Dataset, read
 from ..interventions import Edit, intervene, overrides
 from ..store.write.moved import Aside
-from ..tracer import Tracer
+from ..tracer import Options, Tracer
 from ..tracer.batching import Reached
 from ..tracer.feeding import pad_id, run_batch
 from ..tracer.going_on import origin
@@ -26,7 +26,7 @@ from .generation import Stop, Watch, log_probabilities
 from .listening import Heard, Row
 from .ready import Ready
 
-Tell = Callable[[Row], None]
+Tell = Callable[[Row], object]
 SEED = 0  # as of `moescope trace`
 
 
@@ -55,7 +55,9 @@ class Session:
             tracer.prove_on(inputs)
         with tracer:
             assert self.heard.writer is not None or ready.loaded.pipe is not None
-            self.tell({"event": "begin", "routers": [] if self.heard.writer is None else ready.told(self.heard.writer.part.head)})
+            self.tell(
+                {"event": "begin", "routers": [] if self.heard.writer is None else ready.told(self.heard.writer.part.head)}
+            )
             with self.changed(edits):
                 chosen = self._through(tracer, window)
             why = self.stop.why or ("ended" if chosen < asked.tokens and ready.generates else "done")
@@ -72,7 +74,9 @@ class Session:
         loaded, tokens = self.ready.loaded, self.asked.tokens if self.ready.generates else 0
         room = min(context(loaded) - (0 if self.ready.encodes else tokens), MOST_PROMPT)
         if room < 1:
-            raise InputError(f"{loaded.name} takes {context(loaded)} tokens at once, so {tokens} more leave no room for a prompt: ask for fewer")
+            raise InputError(
+                f"{loaded.name} takes {context(loaded)} tokens at once, so {tokens} leave no room for a prompt: ask for fewer"
+            )
         found = list(windows(loaded, data, None, SEED, generate=tokens > 0))
         if len(found) != 1 or len(found[0].ids or ()) > room:
             count = sum(len(w.ids or ()) for w in found)
@@ -85,8 +89,9 @@ class Session:
         loaded = self.ready.loaded
         run = {"name": self.asked.name or None, "seed": SEED, **origin(loaded, data)}
         run["overrides"] = self.ready.overrides | (overrides(*edits) if edits else {})
-        kept = {"logits": 1.0, "hold": 1, "commit_seconds": 1e9, "writes": self.heard.writes()}
-        return Tracer(loaded.pipe or loaded.model, self.store, tokenizer=loaded.tokenizer, run=run, **kept)
+        model = loaded.pipe or loaded.model
+        options = Options(logits=1.0, hold=1, commit_seconds=1e9)
+        return Tracer(model, self.store, tokenizer=loaded.tokenizer, run=run, options=options, writes=self.heard.writes())
 
     def changed(self, edits: list[Edit]) -> AbstractContextManager[Any]:
         """The model under the edits."""
@@ -117,7 +122,7 @@ class Session:
 
     def classes(self, output: list[Any]) -> Row:
         """What a model without words says: its most probable classes."""
-        logits = getattr(output[-1], "logits", None) if output else None
+        logits: Any = getattr(output[-1], "logits", None) if output else None
         if not torch.is_tensor(logits) or logits.dim() != 2:
             return {}
         names = getattr(getattr(self.ready.loaded.model, "config", None), "id2label", None) or {}
@@ -125,13 +130,15 @@ class Session:
         return {"classes": [[i, str(names.get(i, i)), round(v, 5)] for i, v in zip(where.tolist(), values.tolist())]}
 
     def scored(self, window: Window) -> list[float | None] | None:
-        """Log-probabilities of the text that is asked for, under the same edits; None where none is, or pictures are read too."""
+        """Log-probabilities of the text that is asked for, under the same edits; None where none is, or pictures are read."""
         ids = list(self.asked.score)
         if len(ids) < 2 or not self.ready.generates or window.asked is not None or window.ids is None or self.stop.asked:
             return None
         most = self.ready.loaded.model.get_input_embeddings().num_embeddings  # type: ignore[operator,union-attr]
         if min(ids) < 0 or max(ids) >= most or len(ids) > context(self.ready.loaded):
-            raise InputError(f"the text to score has ids that {self.ready.loaded.name} has not, or too many: send ids from 0 to {most - 1}")
+            raise InputError(
+                f"the text to score has ids that {self.ready.loaded.name} has not, or too many: send ids from 0 to {most - 1}"
+            )
         device = home(self.ready.loaded.model)
         row = {"input_ids": torch.tensor([window.ids], device=device)}
         row["attention_mask"] = torch.ones_like(row["input_ids"])

@@ -46,7 +46,12 @@ def run_batch(
 
 
 def _run(
-    loaded: Loaded, batch: list[Window], inputs: Mapping[str, Any], generate: int, device: torch.device, watch: Mapping[str, Any]
+    loaded: Loaded,
+    batch: list[Window],
+    inputs: Mapping[str, Any],
+    generate: int,
+    device: torch.device,
+    watch: Mapping[str, Any],
 ) -> None:
     """One forward of a batch of texts, or so many generated tokens."""
     model: Any = loaded.model

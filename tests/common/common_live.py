@@ -6,17 +6,18 @@ from typing import Any
 import moescope
 
 ROWS = {
-    "tokens": "select s.stack, t.position, t.vocab_id, t.generated, t.special, t.unit, t.x, t.y from tokens t "
-    "join sequences s using (sequence) order by all",
-    "assignments": "select r.name, f.phase, f.step, s.stack, t.position, a.iteration, a.rank, a.slot, a.expert, a.weight, a.dropped, "
-    "a.buffer_position from assignments a join routers r using (router) join tokens t using (token) "
+    "tokens": "select s.stack, t.position, t.vocab_id, t.generated, t.special, t.unit, t.x, t.y "
+    "from tokens t join sequences s using (sequence) order by all",
+    "assignments": "select r.name, f.phase, f.step, s.stack, t.position, a.iteration, a.rank, a.slot, a.expert, a.weight, "
+    "a.dropped, a.buffer_position from assignments a join routers r using (router) join tokens t using (token) "
     "join sequences s on s.sequence = t.sequence join forwards f on f.forward = a.forward order by all",
     "decisions": "select r.name, t.position, s.stack, d.iteration, d.entropy, d.margin, d.log_sum_exp from decisions d "
     "join routers r using (router) join tokens t using (token) join sequences s on s.sequence = t.sequence order by all",
     "logits": "select r.name, t.position, s.stack, l.iteration, l.logits from logits l join routers r using (router) "
     "join tokens t using (token) join sequences s on s.sequence = t.sequence order by all",
     "vocab": "select vocab_id, text from vocab order by all",
-    "runs": "select status, dataset, dataset_sha256, overrides, seed, forwards, sequences, tokens, decisions, assignments from runs",
+    "runs": "select status, dataset, dataset_sha256, overrides, seed, forwards, sequences, tokens, decisions, assignments "
+    "from runs",
 }
 
 

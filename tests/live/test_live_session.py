@@ -114,16 +114,18 @@ def test_changed_experts_are_the_interventions_own(client: TestClient, loaded: A
     store = kept(client, run(client, model="mixtral", text=TEXT, tokens=5, edits=texts), tmp_path / "live.duckdb")
     here = loaded("mixtral")
     ids = {name: here.tokenizer(TEXT, return_tensors="pt")[name] for name in ("input_ids", "attention_mask")}
-    with Tracer(here.model, tmp_path / "own.duckdb", tokenizer=here.tokenizer, logits=1.0, hold=1), torch.no_grad():
-        with intervene(here.model, *edits):
-            here.model.generate(**ids, max_new_tokens=5, do_sample=False)
+    tracer = Tracer(here.model, tmp_path / "own.duckdb", tokenizer=here.tokenizer, logits=1.0, hold=1)
+    with tracer, torch.no_grad(), intervene(here.model, *edits):
+        here.model.generate(**ids, max_new_tokens=5, do_sample=False)
     live, own = rows_of(store), rows_of(tmp_path / "own.duckdb")
     for table in ("tokens", "assignments", "decisions", "logits"):
         assert live[table] == own[table], table
     assert json.loads(live["runs"][0][3]) == overrides(*edits)
 
 
-@pytest.mark.parametrize(("text", "kind"), [("1:0=off", "RouteAround"), ("1:0=forced", "Force"), ("1:0=-3", "Bias"), ("1:0=x0", "Weigh")])
+@pytest.mark.parametrize(
+    ("text", "kind"), [("1:0=off", "RouteAround"), ("1:0=forced", "Force"), ("1:0=-3", "Bias"), ("1:0=x0", "Weigh")]
+)
 def test_every_way_to_change_an_expert_has_its_edit(text: str, kind: str, loaded: Any) -> None:
     assert [type(edit).__name__ for edit in edits_of(find(loaded("mixtral").model), [text])] == [kind]
 
@@ -153,7 +155,10 @@ def test_a_bias_is_added_to_the_logits_and_a_factor_to_the_weights(client: TestC
         powers = np.exp(logits[best])
         assert list(weights_of(biased)[token]) == best.tolist()
         assert list(weights_of(biased)[token].values()) == pytest.approx((powers / powers.sum()).tolist(), abs=1e-5)
-    halved = {t: {e: pytest.approx(w * (0.5 if e == 2 else 1), abs=2e-6) for e, w in some.items()} for t, some in weights_of(plain).items()}
+    halved = {
+        t: {e: pytest.approx(w * (0.5 if e == 2 else 1), abs=2e-6) for e, w in some.items()}
+        for t, some in weights_of(plain).items()
+    }
     assert weights_of(weighed) == halved
     assert any(2 in some for some in weights_of(plain).values())
 
@@ -206,12 +211,14 @@ def test_what_cannot_be_done_is_one_sentence(kind: str, client: TestClient, desk
     assert [e["event"] for e in events if e["event"] != "waits"][-1] == "refused"
     assert sentence in events[-1]["sentence"]
     assert "\n" not in events[-1]["sentence"]
-    parts = [p for p in (desk.folder / "live.duckdb.parts").glob("*") if p.name not in {r.path.name for r in desk.runs.values()}]
+    parts = [
+        p for p in (desk.folder / "live.duckdb.parts").glob("*") if p.name not in {r.path.name for r in desk.runs.values()}
+    ]
     assert parts == []
 
 
 BAD = {
-    "no json": "{", "no object": "[]", "a field": '{"tekst": "a"}', "tokens": '{"text": "a", "tokens": 0}', "many": '{"tokens": 9999}',
+    "no json": "{", "no object": "[]", "a field": '{"tekst": "a"}', "tokens": '{"tokens": 0}', "many": '{"tokens": 9999}',
     "edits": '{"edits": "2:5=off"}', "image": '{"image": "%%"}', "messages": '{"messages": [1]}', "model": '{"model": "gpt"}',
     "nested": "[" * 100_000,
 }  # fmt: skip
@@ -324,7 +331,12 @@ def test_changes_are_written_as_short_as_they_can_be(loaded: Any) -> None:
     from moescope.live.changes import place_of
 
     assert [place_of(s, x) for s in [find(loaded("mixtral").model)] for x in s] == ["0", "1", "2", "3"]
-    assert [place_of(s, x) for s in [find(loaded("switch").model)] for x in s] == ["encoder.1", "encoder.3", "decoder.1", "decoder.3"]
+    assert [place_of(s, x) for s in [find(loaded("switch").model)] for x in s] == [
+        "encoder.1",
+        "encoder.3",
+        "decoder.1",
+        "decoder.3",
+    ]
     assert len(edits_of(find(loaded("switch").model), ["1:0=off"])) == 2  # a layer of both stacks
 
 

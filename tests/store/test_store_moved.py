@@ -38,7 +38,9 @@ def test_it_joins_a_store_once_under_the_name_that_is_given(whole: bytes, tmp_pa
     assert join_packed(store, whole, "mine") == 1
     assert join_packed(store, whole, "again") == 1
     with moescope.open(store) as opened:
-        assert opened.rows("select run, name, status, tokens, decisions from runs where run = 1") == [(1, "mine", "complete", 3, 6)]
+        assert opened.rows("select run, name, status, tokens, decisions from runs where run = 1") == [
+            (1, "mine", "complete", 3, 6)
+        ]
     assert join_packed(tmp_path / "new.duckdb", whole) == 0
     assert not (tmp_path / "kept.duckdb.parts").exists()
 

@@ -96,7 +96,9 @@ async def keep(request: Request) -> Response:
         headers = {"authorization": f"Bearer {token}"}
         response = await client().get(f"{where}/runs/{request.path_params['uid']}", headers=headers)
         if response.status_code != 200:
-            return _failed(_json(response.content).get("sentence") or "the run is not there any more: run the prompt again", 400)
+            return _failed(
+                _json(response.content).get("sentence") or "the run is not there any more: run the prompt again", 400
+            )
         store = Path(os.environ["MOESCOPE_STORE"])
         return JSONResponse({"run": await run_in_threadpool(join_packed, store, response.content, name)})
     except httpx.HTTPError as error:

@@ -61,7 +61,9 @@ def viewer(run: Row | None) -> None:
 
 def render() -> None:
     """The page."""
-    panels.head("Try it", "Type a sentence and watch the experts light up: every token is routed and recorded as a trace records it.")
+    panels.head(
+        "Try it", "Type a sentence and watch the experts light up: every token is routed and recorded as a trace records it."
+    )
     viewer(pickers.the_run())
 
 

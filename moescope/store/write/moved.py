@@ -104,4 +104,6 @@ def _there(store: Path, uid: str) -> int | None:
     if not store.exists():
         return None
     with connect(store) as con:
-        return next((int(run) for (run,) in con.execute("select run from base.main.runs where uid = ?", [uid]).fetchall()), None)
+        return next(
+            (int(run) for (run,) in con.execute("select run from base.main.runs where uid = ?", [uid]).fetchall()), None
+        )

@@ -1,6 +1,6 @@
 """The live view of the page Try it: prompts, tokens that light experts up as they come, two of them side by side.
 
-The browser speaks to /live/… of this server (app/server/live_routes.py) by itself: nothing of the page is drawn anew for a token.
+The browser speaks to /live/… of this server (app/server/live_routes.py) by itself: no token draws the page anew.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,8 +24,10 @@ def sources() -> tuple[str, str]:
     return script, styles + (HERE / "live.css").read_text()
 
 
-def show(data: Mapping[str, Any], key: str, asked: Callable[[dict[str, Any]], None], opened: Callable[[int], None]) -> None:
-    """Draw it, once: `asked` gets what a prompt that was run can be found again by, `opened` the number of a run to look at."""
+def show(
+    data: Mapping[str, Any], key: str, asked: Callable[[dict[str, Any]], None], opened: Callable[[dict[str, Any]], None]
+) -> None:
+    """Draw it, once: `asked` gets what a prompt that was run can be found again by, `opened` the run to look at."""
     script, css = sources()
 
     def heard(name: str, tell: Callable[[Any], None]) -> Callable[[], None]:
