@@ -1,4 +1,4 @@
-"""How long a visitor of the page Try it waits, in a real browser: for the page, the model, the first token, and a run that is kept.
+"""How long a visitor of the page Try it waits, in a real browser: for page, model, first token, and a run that is kept.
 
 python -m benchmarks.scale.live [--store run.duckdb] [--times 5]    (without a store, a small one is traced first)
 """
@@ -17,7 +17,13 @@ from playwright.sync_api import sync_playwright
 from moescope.cli.app import serving
 
 CHROMIUM = Path("/usr/bin/chromium")
-PROMPTS = ("The house on the hill was", "def route(token):", "Let x be a number such that", "The party of the first part", "Es war")
+PROMPTS = (
+    "The house on the hill was",
+    "def route(token):",
+    "Let x be a number such that",
+    "The party of the first part",
+    "Es war",
+)
 
 
 def seconds(act: Callable[[], Any], seen: Callable[[], Any]) -> float:
@@ -29,7 +35,7 @@ def seconds(act: Callable[[], Any], seen: Callable[[], Any]) -> float:
 
 
 def measured(page: Any, address: str, times: int) -> dict[str, Any]:
-    """Seconds: of the page, until the model is ready behind it, to first tokens, to the ends of 40, and to a run that is kept."""
+    """Seconds: of the page, until the model is ready, to first tokens, to the ends of 40, and to a run that is kept."""
     ready, first, over = (page.locator(f".live-page {s}").first for s in (".go:not([disabled])", ".t", ".keep input"))
     found: dict[str, Any] = {"page": seconds(lambda: page.goto(address), page.locator(".live-page .go").wait_for)}
     found["model ready"] = seconds(lambda: None, ready.wait_for)
@@ -42,7 +48,11 @@ def measured(page: Any, address: str, times: int) -> dict[str, Any]:
         over.wait_for()
         ends.append(round(time.monotonic() - began, 3))
     kept = page.locator(".live-page .keep .link").first
-    found |= {"first token": firsts, "first token, median": statistics.median(firsts), "all 40, median": statistics.median(ends)}
+    found |= {
+        "first token": firsts,
+        "first token, median": statistics.median(firsts),
+        "all 40, median": statistics.median(ends),
+    }
     return found | {"kept": seconds(page.locator(".live-page .keep button").first.click, kept.wait_for)}
 
 

@@ -39,7 +39,7 @@ HANDS_OVER = True  # to a server that talks on standard error
     help="What lets one in, else made anew; others see it here, less so in MOESCOPE_TOKEN.",
 )
 @click.option("--no-token", is_flag=True, help="Let everybody in who reaches it.")
-@click.option("--model", type=TEXT, help="Of the page Try it: a MODEL as of trace, or the address of a moescope serve.")
+@click.option("--model", type=TEXT, help="Of the page Try it: a MODEL as of trace, the address of a moescope serve, or none.")
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
 def command(
     store: Path,
@@ -70,7 +70,7 @@ def command(
     sys.stdout.flush()
     arguments, opens = place.arguments(server), {} if headless else {"MOESCOPE_OPEN": place.of()}
     # In the place of this process, so that whatever ends this command ends the server.
-    os.execve(arguments[0], arguments, place.environment(store) | opens | {"MOESCOPE_MODEL": model or ""})
+    os.execve(arguments[0], arguments, place.environment(store) | opens | ({"MOESCOPE_MODEL": model} if model else {}))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The page Try it without a model: what it is begun with, what its server hands on, and how a model's process comes and goes."""
+"""The page Try it without a model: what it begins with, what its server hands on, and how a model's process comes and goes."""
 
 import asyncio
 import json
@@ -27,9 +27,10 @@ from moescope.errors import StoreError
 MAIN = Path(live.__file__).parents[2] / "main.py"
 
 
-def begun(store: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> dict[str, Any]:
+def begun(store: Path, monkeypatch: pytest.MonkeyPatch, named: str = "", **query: str) -> dict[str, Any]:
     """What the view is drawn from."""
     shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(live_model.model, "named", named)
     monkeypatch.setenv("MOESCOPE_STORE", str(store))
     monkeypatch.setattr(live, "show", lambda data, *_: shown.append(data))
     test = AppTest.from_file(str(MAIN), default_timeout=120)
@@ -60,11 +61,9 @@ def test_the_page_begins_with_what_its_address_says(store: Path, monkeypatch: py
 
 
 def test_the_model_that_is_named_comes_first(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_model.model, "named", "some/model")
-    found = begun(store, monkeypatch)
+    found = begun(store, monkeypatch, "some/model")
     assert (found["models"][0], found["model"]) == ("some/model", "some/model")
-    monkeypatch.setattr(live_model.model, "named", "http://127.0.0.1:9/?token=a")
-    assert begun(store, monkeypatch)["models"] == [""]
+    assert begun(store, monkeypatch, "http://127.0.0.1:9/?token=a")["models"] == [""]
 
 
 class Upstream:
@@ -168,6 +167,8 @@ def test_a_visitor_from_elsewhere_starts_no_model(visitor: TestClient, monkeypat
     assert "open to other machines" in visitor.get("/live/about").json()["sentence"]
     assert "open to other machines" in visitor.post("/live/run", content="{}").text
     assert visitor.post("/live/keep/x", content="{}").status_code == 403
+    monkeypatch.setattr(live_routes.model, "named", "none")
+    assert "--model none" in visitor.get("/live/about").json()["sentence"]
 
 
 WHY = {

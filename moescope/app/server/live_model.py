@@ -1,7 +1,7 @@
 """The model of the page Try it: a `moescope serve` of this dashboard's own, started when it is first asked, or one elsewhere.
 
-MOESCOPE_MODEL says which: nothing (the models that moescope ships), a MODEL as of `moescope trace`, or the address of an
-endpoint with its token. What is started here ends with the dashboard, and after a while in which nobody asks.
+MOESCOPE_MODEL says which: nothing (the models that moescope ships), a MODEL as of `moescope trace`, the address of an endpoint
+with its token, or `none`. What is started here ends with the dashboard, and after a while in which nobody asks.
 """
 
 import os
@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from moescope.app.server import shutdown, tied_process
 
-DEFAULT = "mixtral"
+DEFAULT, NONE = "mixtral", "none"
 IDLE = 1800  # seconds
 PACKAGE = Path(tied_process.__file__).parents[2]
 _PLACE = re.compile(r"(http://[^\s/]+)/\?token=")

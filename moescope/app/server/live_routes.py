@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from moescope.app.server.live_model import model
+from moescope.app.server.live_model import NONE, model
 from moescope.errors import MoescopeError
 from moescope.foreign import said
 from moescope.store.write.moved import join_packed
@@ -38,6 +38,8 @@ def client() -> httpx.AsyncClient:
 
 def refusal(request: Request) -> str:
     """Why a visitor may not ask, or nothing."""
+    if model.named == NONE:
+        return "This dashboard was started with --model none, so it runs no model."
     return "" if model.named or (request.client and request.client.host in LOCAL) else _OPEN
 
 

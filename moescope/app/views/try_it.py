@@ -8,7 +8,7 @@ from moescope.app import url_state
 from moescope.app.components import live
 from moescope.app.parts import ablation_run, panels, pickers
 from moescope.app.queries import pictures
-from moescope.app.server.live_model import DEFAULT, model
+from moescope.app.server.live_model import DEFAULT, NONE, model
 
 PAGE = {"title": "Try it", "icon": ":material/play_circle:", "order": 2.5, "group": "Look"}
 PROMPT = "The house on the hill was"
@@ -22,9 +22,10 @@ def models(run: Row | None) -> tuple[list[str], str]:
     if model.elsewhere:
         return [""], ""
     known = sorted(ablation_run.specimens())
-    names = [model.named, *(name for name in known if name != model.named)] if model.named else known
+    named = "" if model.named == NONE else model.named
+    names = list(dict.fromkeys([*filter(None, [named]), *known]))
     shown = run["model_name"] if run is not None and run["model_name"] in names else None
-    first = model.named or shown or DEFAULT
+    first = named or shown or DEFAULT
     asked = url_state.get("model")
     return names, asked if asked in names else first
 

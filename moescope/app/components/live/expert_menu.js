@@ -4,7 +4,10 @@ class ExpertMenu {
     this.changed = changed
     this.root = el("div", "menu")
     this.root.setAttribute("role", "dialog")
-    this.root.onkeydown = (event) => { if (event.key === "Escape") { event.stopPropagation(); this.close() } }
+    this.root.onkeydown = (event) => {
+      event.stopPropagation()  // the map below it has keys of its own
+      if (event.key === "Escape") this.close()
+    }
     document.addEventListener("pointerdown", (event) => { if (this.home && !event.composedPath().includes(this.root)) this.close() })
   }
   open(router, expert, home, [left, top], now) {
