@@ -69,7 +69,7 @@ def test_a_prompt_is_typed_changed_kept_and_its_process_ends_with_the_dashboard(
     _expert_off(page)
     second = page.locator(".side").nth(1)
     second.locator(".keep input").wait_for()
-    assert page.locator(".chip.change").inner_text() == "2:5 off×"
+    assert page.locator(".chip.change").inner_text().split() == ["2:5", "off", "×"]
     page.locator(".differences p", has_text="decisions").wait_for()
     page.locator(".differences p", has_text="B finds what A says").wait_for()
     assert "--edit 2:5=off" in second.locator(".command").inner_text()
