@@ -10,6 +10,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["MOESCOPE_MODEL"] = "none"  # dashboards of tests load no model, but for those that ask for one
 os.environ["MOESCOPE_CACHE"] = "off"  # tests change what analyses are made of; those of kept answers turn it on
 
 import pytest

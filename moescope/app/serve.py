@@ -2,7 +2,7 @@
 
 What it is told, it finds in its environment: MOESCOPE_STORE; MOESCOPE_TOKEN (empty: everybody is let in; not there: nobody);
 MOESCOPE_NAMES, under which it answers, as name:port, with spaces between; MOESCOPE_OPEN, the address to open in a browser;
-MOESCOPE_PARENT, the process with which it ends.
+MOESCOPE_MODEL, the model of the page Try it (live_model.py); MOESCOPE_PARENT, the process with which it ends.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from moescope.app import page_list
-from moescope.app.server import shutdown, tied_process
+from moescope.app.server import live_routes, shutdown, tied_process
 from moescope.app.server.asset_cache import AssetCache
 from moescope.app.server.door import Door
 
@@ -75,4 +75,5 @@ def door() -> Middleware:
 
 
 PAGES = frozenset(path.stem for path, _ in page_list.views())
-app = st.App(Path(__file__).with_name("main.py"), lifespan=ready, middleware=[door(), Middleware(AssetCache, pages=PAGES)])
+MIDDLEWARE = [door(), Middleware(AssetCache, pages=PAGES)]
+app = st.App(Path(__file__).with_name("main.py"), lifespan=ready, routes=live_routes.ROUTES, middleware=MIDDLEWARE)

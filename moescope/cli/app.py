@@ -39,14 +39,22 @@ HANDS_OVER = True  # to a server that talks on standard error
     help="What lets one in, else made anew; others see it here, less so in MOESCOPE_TOKEN.",
 )
 @click.option("--no-token", is_flag=True, help="Let everybody in who reaches it.")
+@click.option("--model", type=TEXT, help="Of the page Try it: a MODEL as of trace, the address of a moescope serve, or none.")
 @click.option("--headless", is_flag=True, help="Do not open a browser.")
 def command(
-    store: Path, port: int, host: str, allow_host: tuple[str, ...], token: str | None, no_token: bool, headless: bool
+    store: Path,
+    port: int,
+    host: str,
+    allow_host: tuple[str, ...],
+    token: str | None,
+    no_token: bool,
+    model: str | None,
+    headless: bool,
 ) -> None:
     """Open the dashboard over STORE in the browser; nothing is sent anywhere.
 
     Whoever has the printed address, with its token, can read the store. It is only read, but for the form on the Ablation page,
-    which runs `moescope ablate`.
+    which runs `moescope ablate`, and for what is kept on the page Try it.
     """
     from ..errors import InputError
     from ._support.reading import reading
@@ -60,9 +68,9 @@ def command(
         click.echo(f"moescope: {whom} {host}:{port} can read {store}", err=True)
     click.echo(f"{store} at {place.of()} (Ctrl-C ends it)")
     sys.stdout.flush()
-    arguments = place.arguments(server)
+    arguments, opens = place.arguments(server), {} if headless else {"MOESCOPE_OPEN": place.of()}
     # In the place of this process, so that whatever ends this command ends the server.
-    os.execve(arguments[0], arguments, place.environment(store) | ({} if headless else {"MOESCOPE_OPEN": place.of()}))
+    os.execve(arguments[0], arguments, place.environment(store) | opens | ({"MOESCOPE_MODEL": model} if model else {}))
 
 
 @dataclass(frozen=True)

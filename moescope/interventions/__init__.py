@@ -11,6 +11,7 @@ from ._base import Edit, intervene, overrides
 from ._selection import parse
 from .ablate import ablate
 from .added import Add
+from .biased import Bias, Weigh
 from .choice import Capacity, RouteAround, TopK
 from .contributions import Mean, Norms, norms
 from .executed import Force, Identity, RandomRouter, Swap, Zero
@@ -18,6 +19,7 @@ from .replay import Replay, Route, read_routes, route_of
 
 __all__ = [
     "Add",
+    "Bias",
     "Capacity",
     "Edit",
     "Force",
@@ -30,6 +32,7 @@ __all__ = [
     "RouteAround",
     "Swap",
     "TopK",
+    "Weigh",
     "Zero",
     "ablate",
     "contribution",

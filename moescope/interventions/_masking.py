@@ -97,14 +97,20 @@ class Count(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def under(site: Site, make: Callable[[], Any], old: Callable[..., Any], why: str) -> Callable[..., Any]:
-    """`old` run under a fresh mode of `make`; ModelError if it never chose among the experts."""
+def under(
+    site: Site,
+    make: Callable[[], Any],
+    old: Callable[..., Any],
+    why: str,
+    does: str = "choose by topk, argmax, max or sort over its experts",
+) -> Callable[..., Any]:
+    """`old` run under a fresh mode of `make`; ModelError if it never `does` what the mode waits for."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         with make() as mode:
             out = old(*args, **kwargs)
         if not mode.hits:
-            raise ModelError(f"router {site.path} does not choose by topk, argmax, max or sort over its experts, so {why}")
+            raise ModelError(f"router {site.path} does not {does}, so {why}")
         return out
 
     return forward

@@ -37,7 +37,7 @@ class RouteAround(Edit):
                 raise InputError(
                     f"the mask has {self.mask.shape[-1]} columns, but router {site.path} chooses among {choices(site)}"
                 )
-            if reason := _no_next(site):
+            if reason := no_next(site):
                 raise ModelError(f"router {site.path} {reason}")
 
     def attach(self, model: nn.Module, sites: Sequence[Site]) -> list[Undo]:
@@ -136,7 +136,8 @@ def decider(site: Site) -> tuple[Any, str]:
     return site.router, "forward"
 
 
-def _no_next(site: Site) -> str | None:
+def no_next(site: Site) -> str | None:
+    """Why a router has no next best expert to take, if it has none."""
     if site.kind == "hash":
         return "looks its experts up in a table over vocabulary ids, so there is no next best; use zero, swap or force"
     if site.kind == "global":

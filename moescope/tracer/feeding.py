@@ -14,8 +14,13 @@ from .media_feeding import asked_inputs, said_of_media
 from .windows import Window
 
 
-def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[str, Any]) -> None:
-    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture with a pipeline's options."""
+def run_batch(
+    loaded: Loaded, batch: list[Window], generate: int, call: Mapping[str, Any], watch: Mapping[str, Any] | None = None
+) -> None:
+    """One forward of a batch of images or texts, so many generated tokens, or a prompt's picture with a pipeline's options.
+
+    `watch`: what `generate` is told beside that, of who looks on or stops it.
+    """
     model: Any = loaded.model
     if loaded.pipe is not None:
         (window,) = batch  # more would stand in the denoiser's batch in the pipeline's own order
@@ -37,14 +42,21 @@ def run_batch(loaded: Loaded, batch: list[Window], generate: int, call: Mapping[
         else:
             inputs = _padded([w.ids or [] for w in batch], loaded, left=generate > 0, device=device)
         with said_of_media(loaded, batch):
-            _run(loaded, batch, inputs, generate, device)
+            _run(loaded, batch, inputs, generate, device, watch or {})
 
 
-def _run(loaded: Loaded, batch: list[Window], inputs: Mapping[str, Any], generate: int, device: torch.device) -> None:
+def _run(
+    loaded: Loaded,
+    batch: list[Window],
+    inputs: Mapping[str, Any],
+    generate: int,
+    device: torch.device,
+    watch: Mapping[str, Any],
+) -> None:
     """One forward of a batch of texts, or so many generated tokens."""
     model: Any = loaded.model
     if generate:
-        model.generate(**inputs, max_new_tokens=generate, do_sample=False)
+        model.generate(**inputs, max_new_tokens=generate, do_sample=False, **watch)
     elif batch[0].decoder_ids is not None:
         decoder = _padded([w.decoder_ids or [] for w in batch], loaded, False, device)
         model(**inputs, **{f"decoder_{name}": value for name, value in decoder.items()})

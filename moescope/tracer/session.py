@@ -43,6 +43,7 @@ class Tracer:
     An exception inside the block closes the run as `interrupted` and goes on to the caller. A model without routers whose
     modules fire again and again in one forward (HRM) is taken with `activations=["dimensionality"]`. Of a model that
     Transformers spreads over processes each has a Tracer: the first one's rows are kept, and all must have seen the same.
+    `writes`: a RunWriter of one's own, such as one that also tells its rows to somebody who watches.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Tracer:
         options: Options | None = None,
         run: Mapping[str, Any] | None = None,
         replace: bool = False,
+        writes: type[RunWriter] = RunWriter,
         **settings: Any,
     ) -> None:
         self._pipeline = Pipeline(model) if is_pipeline(model) else None
@@ -66,7 +68,7 @@ class Tracer:
         self.sites: list[Site] = []
         self.proof = Proof([])
         self.run: int | None = None
-        self._replace, self._continue = replace, False
+        self._replace, self._continue, self._writes = replace, False, writes
         self._progress = RunProgress()
         self._writer: RunWriter | None = None
         self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
@@ -124,7 +126,7 @@ class Tracer:
 
     def _begun(self) -> RunWriter:
         """The writer of a run that begins here."""
-        return self._together.writer(self.store, self._head(), self._replace)
+        return self._together.writer(self.store, self._head(), self._replace, self._writes)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._pipeline is not None:
@@ -215,9 +217,11 @@ class Tracer:
         """
         return self._recorder.denoising()
 
-    def flush(self) -> None:
-        """Hand over the small forwards that are still held."""
+    def flush(self, settle: bool = False) -> None:
+        """Hand over the small forwards that are still held; with `settle`, wait until they are rows."""
         self._recorder.flush()
+        if settle:
+            self._sink.settle()
 
     def step(self, number: int | None = None) -> None:
         """Training step `number` (else: the next) is over, and the forwards since the last call were its micro-batches: call it

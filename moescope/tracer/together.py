@@ -38,12 +38,12 @@ class Together:
         """Whether the store is this process's to write."""
         return self.ranks is None or self.ranks.first
 
-    def writer(self, store: Path, head: Any, anew: bool) -> RunWriter:
+    def writer(self, store: Path, head: Any, anew: bool, writes: type[RunWriter] = RunWriter) -> RunWriter:
         """Of the store, which is begun `anew` first; of processes that keep nothing, one beside a store that goes with them."""
         if anew and self.keeps and store.exists():
             reset_store(store)
         if self.ranks is None:
-            return RunWriter.create(store, head)
+            return writes.create(store, head)
         if self.ranks.first:
             return Counted.create(store, head)
         return Elsewhere.beside(head)

@@ -56,7 +56,7 @@ def test_page_shows_no_error(view: str, name: str, stores: dict[str, Path], monk
     assert name == "hostile" or faults(test) == []
 
 
-@pytest.mark.parametrize("view", [view for view in PAGES if view not in ("dimensionality", "sql")])
+@pytest.mark.parametrize("view", [view for view in PAGES if view not in ("dimensionality", "sql", "try_it")])
 def test_page_says_that_a_model_has_no_router(view: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     said = " ".join(m.value for m in opened(stores["recursive"], view, monkeypatch).get("html") if isinstance(m.value, str))
     assert "The model of this run has no router" in said

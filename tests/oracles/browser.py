@@ -20,7 +20,7 @@ STILL = """() => new Promise(done => {
   look()
 })"""  # twenty frames on end in which no script runs and nothing waits to be drawn
 ORDERS = {
-    p.stem: int(p.read_text().split('"order": ')[1].split(",")[0])
+    p.stem: float(p.read_text().split('"order": ')[1].split(",")[0])
     for p in (ROOT / "moescope" / "app" / "views").glob("[a-z]*.py")
 }
 VIEWS = sorted(ORDERS, key=lambda view: ORDERS[view])
