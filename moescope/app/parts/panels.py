@@ -13,7 +13,7 @@ from altair.utils import schemapi
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.components import bars, heat_map
+from moescope.app.components import heat_map
 from moescope.app.parts import pickers, signed
 from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 
+from ...models.describe import parameters
 from ...models.loading import Loaded, load
 from ...store import RunWriter
 from ...store.write.stretches import Run, StretchWriter
-from ...models.describe import parameters
 from ..batches import run_batches
 from ..capture.left_out import LeftOut
 from ..feeding import pad_id

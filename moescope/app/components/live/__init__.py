@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app.components import drawing
+from moescope.pictures import scripts
 
 HERE = Path(__file__).parent
 SCRIPTS = ("endpoint", "take", "texts", "map", "expert_menu", "route", "differences", "player", "controls", "live")
@@ -19,9 +20,8 @@ STYLES = ("colored_tokens", "heat_map")  # of the views beside it, whose looks t
 @st.cache_resource(show_spinner=False)
 def sources() -> tuple[str, str]:
     """The script and its style, each of several files."""
-    script = drawing.HERE.joinpath("element.js").read_text() + "".join((HERE / f"{name}.js").read_text() for name in SCRIPTS)
-    styles = "".join(drawing.HERE.joinpath(f"{name}.css").read_text() for name in ("element", *STYLES))
-    return script, styles + (HERE / "live.css").read_text()
+    script = scripts.read("element.js") + "".join((HERE / f"{name}.js").read_text() for name in SCRIPTS)
+    return script, scripts.read(*(f"{name}.css" for name in ("element", *STYLES))) + (HERE / "live.css").read_text()
 
 
 def show(
