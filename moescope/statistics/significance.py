@@ -81,25 +81,22 @@ def curve_tail(value: Array, null: Array) -> Array:
     return np.where(flat, 1.0, np.clip(p, FLOOR, 1.0))[()]
 
 
-def fdr(p: Array, family: Array | None = None, more: Array | None = None) -> Array:
+def fdr(p: Array, family: Array | None = None) -> Array:
     """Benjamini-Hochberg q values; NaN stays NaN and is not counted as a test.
 
     With `family` (n,), any names: within each, times the number of families, so that a list in which nothing is true has a
     finding at q <= .05 in no more than 5 % of cases whatever its families are, and what is true in one does not make room for
-    chance in another. Families that hold the very same p (one test under two names) count once. `more` (m,) are the p of one
-    further, often large family: then q is of both, (n + m,).
+    chance in another. Families that hold the very same p (one test under two names) count once.
     """
     p = np.asarray(p, dtype=float)
     if family is None:
         return _adjusted(p)
     code = np.unique(np.asarray(family), return_inverse=True)[1]
     parts = [part for number in range(int(code.max(initial=-1)) + 1) if np.isfinite(p[part := code == number]).any()]
-    different = len({np.unique(p[part][np.isfinite(p[part])]).tobytes() for part in parts})
-    q, rest = np.full(p.shape, np.nan), np.asarray([] if more is None else more, dtype=float)
-    different += bool(np.isfinite(rest).any())
+    different, q = len({np.unique(p[part][np.isfinite(p[part])]).tobytes() for part in parts}), np.full(p.shape, np.nan)
     for part in parts:
         q[part] = np.minimum(_adjusted(p[part]) * different, 1)
-    return np.concatenate([q, np.minimum(_adjusted(rest) * different, 1)])
+    return q
 
 
 def _adjusted(p: Array) -> Array:

@@ -3,10 +3,12 @@
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from moescope import statistics as st
+from moescope.analyses._shared.answer import gather
 from moescope.statistics import pairs
 from moescope.statistics.dealing import studentized
 
@@ -89,8 +91,15 @@ def test_families_weigh_alike_and_twins_count_once() -> None:
     p = np.array([0.01, 0.04, 0.02, 0.9, 0.01, 0.04, np.nan])
     family = np.array(["a", "a", "b", "b", "c", "c", "c"])  # c is a under another name
     assert st.fdr(p, family).tolist() == pytest.approx([0.04, 0.08, 0.08, 1, 0.04, 0.08, np.nan], nan_ok=True)
-    both = st.fdr(p, family, np.array([0.01, np.nan]))
-    assert both.tolist() == pytest.approx([0.06, 0.12, 0.12, 1, 0.06, 0.12, np.nan, 0.03, np.nan], nan_ok=True)
+
+
+def test_what_is_true_of_one_attribute_makes_no_room_for_chance_in_another() -> None:
+    """Hundreds of cells that follow the token's id must not carry a cell of the next id that 1 in 10,000 would."""
+    figures = pd.DataFrame({"name": ["a"], "estimator": ["b"], "subset": [""], "p": [0.9]})
+    p = np.concatenate([np.full(500, 1e-9), np.linspace(1e-4, 1, 1000)])
+    cells = pd.DataFrame({"attribute": np.repeat(["input id", "next id"], (500, 1000)), "p": p})
+    gather([figures], cells)
+    assert (cells["q"] <= 0.05).tolist() == [True] * 500 + [False] * 1000
 
 
 @pytest.mark.parametrize(("shape", "draws"), [(4.0, 99), (60.0, 99), (2.0, 499)])

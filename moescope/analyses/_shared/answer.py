@@ -204,8 +204,9 @@ def gather(
 ) -> pd.DataFrame:
     """One frame of figures; q: `statistics.fdr`, rows that agree in `family` being one (name and estimator; (): all rows).
 
-    `cells`, another frame with p, is one more family of the same answer, and gets its q. AnalysisError where there is not one
-    figure.
+    `cells`, another frame with p, is one more family of the same answer, and gets its q. Where cells are of an `attribute`,
+    each is a family, and figures that have it as their subset are apart too: what is true of one makes no room for chance in
+    another. AnalysisError where there is not one figure.
     """
     if not (some := [f for f in frames if len(f)]):
         raise AnalysisError("nothing that this question compares varies in this run; trace more inputs, or inputs with labels")
@@ -213,9 +214,13 @@ def gather(
     names, p = np.full(len(frame), ""), frame["p"].to_numpy(float)
     for column in family:
         names = np.char.add(np.char.add(names, "\n"), frame[column].to_numpy(str))
-    q = st.fdr(p, names, None if cells is None else np.asarray(cells.get("p", []), dtype=float))
-    if cells is not None:
-        cells["q"] = q[len(frame) :]
+    if cells is None or not len(cells):
+        return frame.assign(q=st.fdr(p, names))
+    of = cells["attribute"].to_numpy(str) if "attribute" in cells else np.full(len(cells), "cells")
+    own = frame["subset"].to_numpy(str)
+    names = np.char.add(names, np.where(np.isin(own, of), own, ""))
+    q = st.fdr(np.concatenate([p, cells["p"].to_numpy(float)]), np.concatenate([names, of]))
+    cells["q"] = q[len(frame) :]
     return frame.assign(q=q[: len(frame)])
 
 

@@ -9,9 +9,10 @@ For a value x of such an attribute (ids that occur at least 10 times) and an exp
   allenai/OLMoE's: first choice, every id counted, also those seen once, which alone are worth 1.
 * `I(attribute; expert)`: mutual information of x and the first choice, bits; plug-in, and less its mean under the null.
 
-Null: the attribute shuffled among the tokens of a document (holds documents and load). Cells are tested by a binomial tail
-about their exact null mean, sum over documents of n_ux n_ue / n_u; the shuffle varies less than a binomial, so p is on the
-safe side.
+Null: the attribute shuffled among the tokens of a document (holds documents and load); no token is followed by itself, so that
+the next id is never the token's own one. Cells are tested by a binomial tail about their exact null mean, sum over documents of
+n_ux n_ue / n_u (less what is the tokens' own); the shuffle varies less than a binomial, so p is on the safe side. A mean of
+largest shares is skewed: its tail is as skewed as that can be (`statistics.skew_of_largest`).
 """
 
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ PREDICTED = "predicted_id"  # kind of token label
 SHUFFLES = 19
 DRAWS = 200
 OLMOE = "OLMoE 2409.02060, section 5.4"
+TESTED = ("top-k", "plug-in")  # the other forms are there to be compared
 NULL = "attribute shuffled among the tokens of a document"
 
 
@@ -67,7 +69,8 @@ def _predicted(sample: Sample) -> Array:
 def specialization(sample: Sample, name: str, code: Array) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Per router: its figures, and its cells (x, expert, n, value, expected, p)."""
     orders = list(shuffles(sample.unit, SHUFFLES))
-    prepared: dict[bytes, tuple[Codes, list[Array]]] = {}  # often the same for all routers
+    before = preceding(sample) if name == "next id" else None
+    prepared: dict[bytes, tuple[Codes, list[Array], Array | None]] = {}  # often the same for all routers
     for where, experts, rows, chosen in sample.routers():
         known = code[rows] >= 0
         if not known.any():
@@ -76,19 +79,44 @@ def specialization(sample: Sample, name: str, code: Array) -> Iterator[tuple[pd.
         mine[rows[known]] = True
         if (key := mine.tobytes()) not in prepared:
             codes = Codes(code[mine])
-            prepared = {key: (codes, [shuffled(codes.index, mine, sample.unit, order) for order in orders])}
-        codes, nulls = prepared[key]
-        routed = Routed(codes, sample.unit[mine], chosen[known], experts, sample.units)
+            moved = [shuffled(codes.index, mine, sample.unit, order, before) for order in orders]
+            prepared = {key: (codes, moved, None if before is None else own_code(codes.index, mine, before))}
+        codes, nulls, own = prepared[key]
+        routed = Routed(codes, sample.unit[mine], chosen[known], experts, sample.units, own)
         yield _figures(where | {"subset": name}, routed, nulls), _cells(where, name, routed)
 
 
-def shuffled(values: Array, mine: Array, unit: Array, order: Array) -> Array:
-    """`values` of the rows `mine` after `order`, a shuffle of all rows within their documents, has moved them among these."""
+def preceding(sample: Sample) -> Array:
+    """(tokens,) the row of the token before each in its sequence, -1 where there is none."""
+    before = np.full(len(sample.tokens), -1)
+    before[sample.neighbours + 1] = sample.neighbours
+    return before
+
+
+def own_code(index: Array, mine: Array, before: Array) -> Array:
+    """(rows of `mine`,) the code that each token is to the token before it; -1 where that is not there."""
+    place = np.where(mine, np.cumsum(mine) - 1, -1)
+    last = before[mine]
+    known = (last >= 0) & mine[last]
+    return np.where(known, index[place[last]], -1)
+
+
+def shuffled(values: Array, mine: Array, unit: Array, order: Array, before: Array | None = None) -> Array:
+    """`values` of the rows `mine` after `order`, a shuffle of all rows within their documents, has moved them among these.
+
+    With `before` (see `preceding`) no token gets the value of the token before it, which is that token itself.
+    """
     home = np.argsort(unit, kind="stable")
     source = order[home]  # both by document
+    target, taken = home[mine[home]], source[mine[source]]
+    if before is not None:
+        for i in np.flatnonzero((before[target] == taken) & (taken >= 0)):
+            j = i + 1 if i + 1 < len(target) and unit[target[i + 1]] == unit[target[i]] else i - 1
+            if j >= 0 and unit[target[j]] == unit[target[i]]:
+                taken[[i, j]] = taken[[j, i]]
     moved = np.zeros(len(mine), dtype=values.dtype)
     place = np.cumsum(mine) - 1
-    moved[home[mine[home]]] = values[place[source[mine[source]]]]
+    moved[target] = values[place[taken]]
     return moved[mine]
 
 
@@ -102,13 +130,14 @@ class Codes:
 
 @dataclass(frozen=True)
 class Routed:
-    """Tokens of one router that have the attribute: their codes, documents and chosen experts."""
+    """Tokens of one router that have the attribute: their codes, documents and chosen experts; `own`: see `own_code`."""
 
     codes: Codes
     unit: Array
     chosen: Array
     experts: int
     units: int
+    own: Array | None = None
 
     def tables(self, index: Array) -> tuple[Array, Array]:
         """(values, experts) twice: tokens of each value whose first choice is the expert, and that chose it at all."""
@@ -139,7 +168,8 @@ def _figures(where: Any, routed: Routed, nulls: list[Array]) -> pd.DataFrame:
         value, *null = [statistic(table[which], codes.counts[which]) for table in tables[ranks]]
         n = int(codes.counts[which].sum())
         skew = st.skew_of_largest(codes.counts[which]) if statistic is largest else 0.0
-        rows.append(figures(where, name, value, estimator=form, null=null, n=n, skew=skew, **more, **common))
+        row = figures(where, name, value, estimator=form, null=null, n=n, skew=skew, **more, **common)
+        rows.append(row if form in TESTED else row.assign(p=np.nan, p_from=""))  # one test a question
 
     name, code = "vocabulary specialization", "allenai/OLMoE run_moe_analysis.py, print_avg"
     if often.any():
@@ -210,9 +240,7 @@ def _by_unit(cell: Array, unit: Array, units: int, cells: int) -> Any:
 def _cells(where: Any, name: str, routed: Routed) -> pd.DataFrame:
     codes, unit = routed.codes, routed.unit
     counts = _by_unit(codes.index[:, None], unit, routed.units, len(codes.values))
-    per_expert = np.asarray(_by_unit(routed.chosen, unit, routed.units, routed.experts).todense())
-    share = per_expert / np.maximum(np.bincount(unit, minlength=routed.units), 1)[:, None]
-    expected = np.asarray(counts.T @ share)[codes.frequent]
+    expected = _expected(routed, counts)[codes.frequent]
     table = routed.tables(codes.index)[1][codes.frequent]
     n = codes.counts[codes.frequent][:, None]
     documents = np.asarray((counts > 0).sum(0)).ravel()[codes.frequent]
@@ -220,3 +248,17 @@ def _cells(where: Any, name: str, routed: Routed) -> pd.DataFrame:
     x, e = np.indices(table.shape).reshape(2, -1)
     columns = {"attribute": name, "value_id": codes.values[codes.frequent][x], "expert": e, "n": n[x, 0], "units": documents[x]}
     return pd.DataFrame(where | columns | {"value": (table / n).ravel(), "null_mean": (expected / n).ravel(), "p": p.ravel()})
+
+
+def _expected(routed: Routed, counts: Any) -> Array:
+    """(values, experts): exact mean under the null, from `counts` (documents, values)."""
+    size = np.bincount(routed.unit, minlength=routed.units)[routed.unit]
+    own = np.full(len(size), -1) if routed.own is None else routed.own
+    weight = 1 / np.where(own >= 0, size - 1, size)  # of every token that it may be followed by
+    row, rank = np.nonzero(routed.chosen >= 0)
+    expert, by = routed.chosen[row, rank], weight[row]
+    share = np.bincount(routed.unit[row] * routed.experts + expert, by, minlength=routed.units * routed.experts)
+    found = np.asarray(counts.T @ share.reshape(routed.units, routed.experts))
+    itself = own[row] >= 0
+    cell = own[row][itself] * routed.experts + expert[itself]
+    return found - np.bincount(cell, by[itself], minlength=found.size).reshape(found.shape)
