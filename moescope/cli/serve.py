@@ -11,6 +11,7 @@ import click
 
 from ._support.options import FILE, TEXT
 
+HANDS_OVER = True  # what the server prints is the user's
 _SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
 
 

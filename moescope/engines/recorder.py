@@ -45,7 +45,8 @@ class Recorder(Keeping):
 
     def begun(self, begun: Begun) -> None:
         """Before a forward."""
-        self.put(begun)
+        if begun.ended or begun.new:
+            self.put(begun)
 
     def step(self, step: Step) -> None:
         """A forward; where the thread is too far behind, its requests are lost whole."""
