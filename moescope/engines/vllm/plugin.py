@@ -39,6 +39,9 @@ def _watch(worker: Any) -> None:
         _say("this worker has no model runner of a kind that it knows")
         return
 
+    if str(getattr(runner, "device", "")) == "cpu":  # there routers are compiled with the model, and a graph that was kept
+        os.environ["VLLM_DISABLE_COMPILE_CACHE"] = "1"  # without the recorder would be run; read from now on
+
     @functools.wraps(load_model)
     def loaded(*args: Any, **kwargs: Any) -> Any:
         found = load_model(*args, **kwargs)
