@@ -12,7 +12,6 @@ import click
 from ._support.options import FILE, TEXT
 
 HANDS_OVER = True  # what the server prints is the user's
-_SERVE = ["-m", "vllm.entrypoints.cli.main", "serve"]
 
 
 @click.command(name="serve", context_settings={"ignore_unknown_options": True})
@@ -36,7 +35,7 @@ def command(engine: str, model: str, arguments: tuple[str, ...], store: Path, na
     _installed(engine)
     check_target(store)
     before = _runs(store)
-    code = _run([sys.executable, *_SERVE, model, *arguments], _environment(store, name))
+    code = _run([sys.executable, *_server(), model, *arguments], _environment(store, name))
     left = [part for part in unjoined(store).parts if not part.alive()] if store.exists() else []
     new = sorted(_runs(store) - before)
     click.echo(f"run {', '.join(map(str, new))} of {store}" if new else f"no run was completed in {store}")
@@ -56,6 +55,18 @@ def _installed(engine: str) -> None:
             f"{engine} is not installed beside moescope ({sys.executable}): install moescope where the engine is "
             f"(pip install 'moescope[{engine}]')"
         )
+
+
+def _server() -> list[str]:
+    """vLLM's server, which a model's name follows. `vllm serve` asks for the version of a package `vllm`, by which name its
+    builds for CPUs are not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        version("vllm")
+    except PackageNotFoundError:
+        return ["-m", "vllm.entrypoints.openai.api_server", "--model"]
+    return ["-m", "vllm.entrypoints.cli.main", "serve"]
 
 
 def _environment(store: Path, name: str | None) -> dict[str, str]:

@@ -100,13 +100,22 @@ def test_serve_hands_everything_to_the_engine(
 ) -> None:
     """Options behind `--` are the engine's; its exit code is ours; no run, and that is said."""
     monkeypatch.setattr(command, "_installed", lambda engine: None)
-    monkeypatch.setattr(command, "_SERVE", ["-c", PRINTS + "; sys.exit(7)"])
+    monkeypatch.setattr(command, "_server", lambda: ["-c", PRINTS + "; sys.exit(7)"])
     arguments = ["serve", "vllm", "a/model", "--store", str(tmp_path / "a.duckdb"), "--name", "n", "--", "--port", "9"]
     done = CliRunner().invoke(main, arguments, standalone_mode=False)
     assert done.exception is not None
     assert getattr(done.exception, "code", None) == 7
     assert capfd.readouterr().out.strip() == f"{tmp_path / 'a.duckdb'} n a/model --port 9"
     assert "no run was completed" in done.output
+
+
+def test_the_server_of_builds_without_a_package_vllm_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.metadata as metadata
+
+    monkeypatch.setattr(metadata, "version", lambda name: "0.32")
+    assert command._server() == ["-m", "vllm.entrypoints.cli.main", "serve"]
+    monkeypatch.undo()
+    assert command._server()[1:] == ["vllm.entrypoints.openai.api_server", "--model"]
 
 
 @pytest.mark.parametrize(
