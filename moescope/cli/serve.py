@@ -11,6 +11,7 @@ import click
 
 from ._support.options import FILE, TEXT
 
+_PATIENCE = "60"  # seconds that a server which is to end gives its processes: a run has to be joined to its store in them
 HANDS_OVER = True  # what the server prints is the user's
 
 
@@ -35,7 +36,7 @@ def command(engine: str, model: str, arguments: tuple[str, ...], store: Path, na
     _installed(engine)
     check_target(store)
     before = _runs(store)
-    code = _run([sys.executable, *_server(), model, *arguments], _environment(store, name))
+    code = _run([sys.executable, *_server(), model, *_patient(arguments)], _environment(store, name))
     left = [part for part in unjoined(store).parts if not part.alive()] if store.exists() else []
     new = sorted(_runs(store) - before)
     click.echo(f"run {', '.join(map(str, new))} of {store}" if new else f"no run was completed in {store}")
@@ -69,9 +70,20 @@ def _server() -> list[str]:
     return ["-m", "vllm.entrypoints.cli.main", "serve"]
 
 
+def _patient(arguments: tuple[str, ...]) -> list[str]:
+    """vLLM kills its processes at once where it is not told to wait."""
+    told = any(one.split("=")[0] == "--shutdown-timeout" for one in arguments)
+    return [*arguments, *([] if told else ["--shutdown-timeout", _PATIENCE])]
+
+
 def _environment(store: Path, name: str | None) -> dict[str, str]:
     own = {"MOESCOPE_VLLM_STORE": str(store.absolute())}
-    return {**os.environ, **own, **({"MOESCOPE_VLLM_NAME": name} if name else {})}
+    return {
+        "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": _PATIENCE,
+        **os.environ,
+        **own,
+        **({"MOESCOPE_VLLM_NAME": name} if name else {}),
+    }
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:
@@ -91,10 +103,10 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 
 def _runs(store: Path) -> set[int]:
-    """Numbers of the runs that a store has whole."""
+    """Numbers of the runs that a store has complete."""
     from ..store import open_store
 
     if not store.exists():
         return set()
     with open_store(store) as opened:
-        return {int(row[0]) for row in opened.sql("select run from runs where status <> 'running'").fetchall()}
+        return {int(row[0]) for row in opened.sql("select run from runs where status = 'complete'").fetchall()}

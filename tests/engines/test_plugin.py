@@ -105,7 +105,7 @@ def test_serve_hands_everything_to_the_engine(
     done = CliRunner().invoke(main, arguments, standalone_mode=False)
     assert done.exception is not None
     assert getattr(done.exception, "code", None) == 7
-    assert capfd.readouterr().out.strip() == f"{tmp_path / 'a.duckdb'} n a/model --port 9"
+    assert capfd.readouterr().out.strip() == f"{tmp_path / 'a.duckdb'} n a/model --port 9 --shutdown-timeout 60"
     assert "no run was completed" in done.output
 
 
