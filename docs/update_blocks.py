@@ -221,7 +221,10 @@ def serving() -> str:
     """What `python -m benchmarks.serving` found of the recorder inside vLLM."""
     import json
 
-    found = json.loads((DEMO.parent / "benchmarks" / "serving.json").read_text())
+    file = DEMO.parent / "benchmarks" / "serving.json"
+    if not file.exists():
+        return "Not measured yet (`python -m benchmarks.serving`)."
+    found = json.loads(file.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     cost, control = ("{:.2f} × [{:.2f} … {:.2f}]".format(*found[name]) for name in ("cost", "control"))
     return "\n".join([

@@ -9,6 +9,8 @@ import click
 from ._support.loading import loading, loads
 from ._support.options import COUNT, FILE, PORT, TEXT, Share
 
+HANDS_OVER = True  # what a server prints is the user's
+
 
 class Forms(click.Group):
     """Forms of serving, each a command; whatever is none of them is a MODEL of the first, `model`."""
@@ -84,7 +86,7 @@ def vllm_form(model: str, arguments: tuple[str, ...], store: Path, name: str | N
     engine.installed("vllm")
     check_target(store)
     before = engine.runs_of(store)
-    asked = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", model, *arguments]
+    asked = [sys.executable, *engine.server(), model, *engine.patient(arguments)]
     code = engine.run_server(asked, engine.environment(store, name))
     left = [part for part in unjoined(store).parts if not part.alive()] if store.exists() else []
     new = sorted(engine.runs_of(store) - before)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..foreign import one_line
 from ..importers._core.captured import Captured
 from .buffers import MISSING
 from .step import Array, Begun, Request, Step
@@ -161,9 +162,10 @@ class Ledger:
         start = int(np.argmax(one.there))
         self._count(CACHED, int((~one.there[: one.end]).sum()))
         self._number += 1
+        said = one_line(name)  # a client may have chosen it
         return Captured(
-            f"request {name}", self.source, self._number - 1, one.experts[start : one.end], one.request.length, length, start,
-            name, one.ids[:length], one.weights[start : one.end], by_weight=True, labels=one.request.labels,
+            f"request {said}", self.source, self._number - 1, one.experts[start : one.end], one.request.length, length, start,
+            said, one.ids[:length], one.weights[start : one.end], by_weight=True, labels=one.request.labels,
         )  # fmt: skip
 
     def _count(self, sentence: str, n: int) -> None:

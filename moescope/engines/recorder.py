@@ -45,7 +45,8 @@ class Recorder(Keeping):
 
     def begun(self, begun: Begun) -> None:
         """Before a forward."""
-        self.put(begun)
+        if begun.ended or begun.new:
+            self.put(begun)
 
     def step(self, step: Step) -> None:
         """A forward; where the thread is too far behind, its requests are lost whole."""
@@ -91,6 +92,8 @@ class Recorder(Keeping):
         made = Sink(self.store, self.engine.name, self.engine.kind, [self.engine.name], Notes())
         made.tokenizer, made.facts = self.engine.tokenizer, self.engine.facts
         made.origin = f"recorded inside {self.engine.kind}: what its routers returned; nothing could be proved"
+        if made.tokenizer is None:
+            made.notes.lack("text", "text of tokens: the engine ran without a tokenizer.json")
         for text in self.engine.warnings:
             made.notes.say(text)
         return made

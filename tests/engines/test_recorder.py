@@ -139,6 +139,18 @@ def test_a_run_is_whole_sound_and_says_what_it_lacks(tmp_path: Path) -> None:
     assert found == sorted(_expected(asked))
 
 
+def test_what_a_client_calls_a_request_spoils_no_run(tmp_path: Path) -> None:
+    """Names and labels are strings of any kind."""
+    asked = [Asked("r\x00\ud800", [1, 2, 3], 2, "domain=a\x00b\ud800, \u202e=c" + "d" * 5000), Asked("plain", [4, 5], 1)]
+    watch = recorded(tmp_path, worker(), asked, caching=False, preempting=False)
+    assert (watch.recorder.kept, watch.recorder.lost, watch.recorder.runs) == (2, 0, [0])
+    with moescope.open(tmp_path / "a.duckdb") as store:
+        assert store.sql("select document from sequences order by all").fetchall() == [
+            ("engine:plain",), ("engine:r\\x00\\ud800",),
+        ]  # fmt: skip
+        assert store.sql("select label from sequence_labels where kind = 'domain'").fetchall() == [("a\\x00b\\ud800",)]
+
+
 def _expected(asked: list[Asked]) -> list[tuple[Any, ...]]:
     rows = []
     for one in asked:

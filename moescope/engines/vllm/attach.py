@@ -5,7 +5,6 @@ Whatever fails here is said once and ends the recording, never a request.
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable
 from multiprocessing.util import Finalize
@@ -110,8 +109,6 @@ def _watch(worker: Any, store: Path, name: str | None) -> Watch:
     buffers = Buffers(len(routers), _longest(runner, config), model.top_k, device)
     for place, one in enumerate(routers):
         listen(one, functools.partial(buffers.write, place))
-    if device.type == "cpu":  # there the router is compiled with the model: a graph that was kept without it would be run
-        os.environ["VLLM_DISABLE_COMPILE_CACHE"] = "1"
     recorder = Recorder(store, _engine(config, model, device, name), lambda text: _log.warning("moescope: %s", text))
     _log.info("moescope records %s of %s into %s", model.said, model.name, store)
     return Watch(buffers, recorder, runner)

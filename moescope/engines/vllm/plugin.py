@@ -4,6 +4,7 @@ vLLM calls `register` in each of its processes, often more than once. Nothing of
 """
 
 import functools
+import logging
 import os
 from typing import Any
 
@@ -32,15 +33,28 @@ def register() -> None:
 
 def _watch(worker: Any) -> None:
     """Bind a worker as soon as its model is loaded, which is before graphs are captured."""
-    runner = worker.model_runner
-    load_model = runner.load_model
+    runner = getattr(worker, "model_runner", None)
+    load_model = getattr(runner, "load_model", None)
+    if runner is None or load_model is None:
+        _say("this worker has no model runner of a kind that it knows")
+        return
+
+    if str(getattr(runner, "device", "")) == "cpu":  # there routers are compiled with the model, and a graph that was kept
+        os.environ["VLLM_DISABLE_COMPILE_CACHE"] = "1"  # without the recorder would be run; read from now on
 
     @functools.wraps(load_model)
     def loaded(*args: Any, **kwargs: Any) -> Any:
         found = load_model(*args, **kwargs)
-        from .attach import attached
+        try:
+            from .attach import attached
 
-        attached(worker, os.environ[STORE], os.environ.get(NAME))
+            attached(worker, os.environ[STORE], os.environ.get(NAME))
+        except Exception as error:  # a package that is missing, above all: no server fails to start for it
+            _say(f"{type(error).__name__}: {error}")
         return found
 
     runner.load_model = loaded
+
+
+def _say(why: str) -> None:
+    logging.getLogger("vllm.moescope").error("moescope does not record this server (%s); it serves as ever", why)

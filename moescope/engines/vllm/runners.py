@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...foreign import one_line
 from ...importers._listen.asking import labels_of
 from ..step import Begun, Request
 
@@ -33,7 +34,7 @@ def _request(new: Any) -> Request:
     label = own.get(LABEL)
     length = new.prompt_len
     return Request(
-        new.req_id, new.prompt_token_ids, length, labels_of(label) if isinstance(label, str) else {}, _stops(sampling)
+        new.req_id, new.prompt_token_ids, length, labels_of(one_line(label)) if isinstance(label, str) else {}, _stops(sampling)
     )
 
 
