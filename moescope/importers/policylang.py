@@ -110,8 +110,9 @@ def _whole(column: Any, path: Path) -> Any:
         kind = pa.list_(pa.int64()) if pa.types.is_list(column.type) else pa.int64()
         return pc.cast(column, kind)
     except pa.ArrowInvalid as error:
-        raise Fault(f"{path.name} has prompts, tokens, layers or experts that are no whole numbers ({one_line(str(error), 80)})"
-                    ) from error
+        raise Fault(
+            f"{path.name} has prompts, tokens, layers or experts that are no whole numbers ({one_line(str(error), 80)})"
+        ) from error
 
 
 def _header(header: dict[str, Any], ask: Ask, path: Path) -> None:

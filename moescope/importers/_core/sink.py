@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...store.write.writer import RunWriter
 from .captured import Array, Captured, Counts, Notes
 from .columns import Keys, decision_columns, forwards_of, input_columns, placed
+from .doubles import Doubles
 from .model import Model
 from .rules import sound
 from .run_head import WITHOUT, head_of, now
@@ -37,6 +38,7 @@ class Sink:
         self.sequences = self.tokens = self.decisions = self.counted = 0
         self._held: list[Captured] = []
         self._there: list[Array | None] = []
+        self._doubles = Doubles()
         self._words: set[int] = set()
         self._pieces: dict[str, int] = {}
         self._began = time.perf_counter()
@@ -46,6 +48,7 @@ class Sink:
         if not one.rows:
             one.experts = np.zeros((0, len(model.routed), model.top_k), np.int32)
         there = sound(one, model, self.notes)
+        self._doubles.check(one, self.notes)
         ordered = self._ordered(one, model)
         self._begin(model, ordered)
         if self.counted:
