@@ -45,7 +45,8 @@ def true(found: list[Captured | Counts], made: Served) -> None:
         tokens = None if item.tokens is None else np.asarray(item.tokens, np.int64)
         one = known.get(tokens.tobytes()) if tokens is not None and (tokens >= 0).all() else None
         one = one or by_length[item.length] if item.named else one
-        rows = np.concatenate([s.experts for s in made.sequences]) if one is None else one.experts[item.start :][: item.rows]
+        every = np.concatenate([s.experts for s in made.sequences])
+        rows = every if one is None else one.experts[item.start :][: item.rows]
         for row, experts in enumerate(item.experts):
             there = experts[:, 0] >= 0
             if one is None:
@@ -84,7 +85,8 @@ KINDS: dict[str, tuple[str, Callable[[Served], list[dict[str, Any]]]]] = {
 }  # fmt: skip
 SHAPES = [
     {"experts": 8, "top_k": 2, "layers": 6, "dense": (2, 4)}, {"experts": 260, "top_k": 12, "layers": 3, "dense": (0, 1)},
-    {"experts": 64, "top_k": 1, "layers": 4}, {"experts": 512, "top_k": 10, "layers": 2}, {"experts": 16, "top_k": 15, "layers": 3},
+    {"experts": 64, "top_k": 1, "layers": 4}, {"experts": 512, "top_k": 10, "layers": 2},
+    {"experts": 16, "top_k": 15, "layers": 3},
 ]  # fmt: skip
 
 
@@ -92,7 +94,7 @@ SHAPES = [
 @pytest.mark.parametrize("form", KINDS)
 @pytest.mark.parametrize("how", ["", "gz", "bz2", "zst"])
 def test_other_models_and_compressed_files(form: str, shape: int, how: str, tmp_path: Path) -> None:
-    kind, make = KINDS[form]
+    _, make = KINDS[form]
     made = captures.served(**SHAPES[shape], seed=shape, n=3)
     if form == "vllm 0.21" and made.dense:
         made = captures.served(**{**SHAPES[shape], "dense": (0,)}, seed=shape)
