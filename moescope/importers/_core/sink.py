@@ -197,7 +197,7 @@ class Sink:
 
     def _say(self) -> None:
         if self.counted:
-            self.notes.lack("decisions", "tokens and decisions: the capture holds counts of experts alone")
+            self.notes.lack("decisions", "the capture holds counts of experts alone: there are no tokens and no decisions")
         if self.labels is not None and self.labels.used < max(len(self.labels), self.sequences):
             self.notes.say(
                 f"{self.labels.path.name} has labels of {len(self.labels)} requests, and {self.labels.used} of the "
@@ -205,8 +205,7 @@ class Sink:
             )
 
     def _warnings(self) -> list[str]:
-        lacks = [f"not in this capture: {text}" for text in self.notes.lacks.values()]
-        return [f"imported from {self.kind}; nothing could be proved", *lacks, *self.notes.sentences()[len(lacks) :]]
+        return [f"imported from {self.kind}; nothing could be proved", *self.notes.sentences()]
 
     def _nothing(self) -> str:
         left = f" ({self.notes.left_out[0]})" if self.notes.left_out else ""
