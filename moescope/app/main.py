@@ -22,7 +22,7 @@ def pages() -> dict[str, list[Any]]:
 def lacking(run: pickers.Row | None) -> None:
     """Beside every page: what a run that was imported has not."""
     for text in imported.lacks(run["capture"]) if run is not None else []:
-        st.caption(f":material/info: Not in this capture: {panels.plain(text, 200)}")
+        st.caption(f":material/info: {panels.plain(text[:1].upper() + text[1:], 200)}")
 
 
 def sidebar() -> bool:

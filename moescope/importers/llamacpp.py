@@ -14,6 +14,7 @@ from ._core.reading import Head
 
 OPTIONS: dict[str, str] = {}
 _COUNT = ("count", "n")
+_MOST = 1 << 53  # of one line
 
 
 def accepts(head: Head) -> bool:
@@ -45,6 +46,10 @@ def _counts(path: Path, ask: Ask) -> Counts:
             if not ((layer >= 0) & (layer < model.layers) & (expert >= 0) & (expert < model.experts)).all():
                 raise Fault(f"{path.name} has layer {layer.max()} and expert {expert.max()}, and {model.name} has {model.said}")
             n = next((columns[name] for name in _COUNT if name in columns), np.ones(len(layer), np.int64))
+            if len(n) and not 0 <= n.min() <= n.max() <= _MOST:
+                raise Fault(
+                    f"{path.name} counts {n.min() if n.min() < 0 else n.max()} assignments, which is no count; correct it"
+                )
             np.add.at(total, (layer, expert), n)
             ask.step(batch.nbytes)
     except (pa.ArrowException, OSError) as error:

@@ -101,7 +101,7 @@ def _head(config: Any) -> int:
 
 
 def _add(file: GGUFWriter, key: str, value: Any) -> None:
-    kinds = {bool: file.add_bool, int: file.add_uint32, float: file.add_float32, str: file.add_string}
+    kinds: dict[type, Any] = {bool: file.add_bool, int: file.add_uint32, float: file.add_float32, str: file.add_string}
     kinds[type(value)](key, value)
 
 

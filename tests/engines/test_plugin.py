@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 import moescope
 from moescope.cli import main
-from moescope.cli import serve as command
+from moescope.cli._support import engine_server
 from moescope.engines.vllm import attach, plugin
 
 
@@ -99,8 +99,8 @@ def test_serve_hands_everything_to_the_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Options behind `--` are the engine's; its exit code is ours; no run, and that is said."""
-    monkeypatch.setattr(command, "_installed", lambda engine: None)
-    monkeypatch.setattr(command, "_server", lambda: ["-c", PRINTS + "; sys.exit(7)"])
+    monkeypatch.setattr(engine_server, "installed", lambda engine: None)
+    monkeypatch.setattr(engine_server, "server", lambda: ["-c", PRINTS + "; sys.exit(7)"])
     arguments = ["serve", "vllm", "a/model", "--store", str(tmp_path / "a.duckdb"), "--name", "n", "--", "--port", "9"]
     done = CliRunner().invoke(main, arguments, standalone_mode=False)
     assert done.exception is not None
@@ -113,15 +113,14 @@ def test_the_server_of_builds_without_a_package_vllm_is_found_too(monkeypatch: p
     import importlib.metadata as metadata
 
     monkeypatch.setattr(metadata, "version", lambda name: "0.32")
-    assert command._server() == ["-m", "vllm.entrypoints.cli.main", "serve"]
+    assert engine_server.server() == ["-m", "vllm.entrypoints.cli.main", "serve"]
     monkeypatch.undo()
-    assert command._server()[1:] == ["vllm.entrypoints.openai.api_server", "--model"]
+    assert engine_server.server()[1:] == ["vllm.entrypoints.openai.api_server", "--model"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["serve", "sglang", "m", "--store", "a.duckdb"], "sglang"),
         (["serve", "vllm", "m", "--store", "no/a.duckdb"], "there is no folder"),
         (["serve", "vllm", "m"], "--store"),
     ],
@@ -130,7 +129,7 @@ def test_serve_refuses_in_a_sentence(
     arguments: list[str], word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command, "_installed", lambda engine: None)
+    monkeypatch.setattr(engine_server, "installed", lambda engine: None)
     with pytest.raises(SystemExit) as end:
         main(arguments, prog_name="moescope")
     assert end.value.code in (1, 2)

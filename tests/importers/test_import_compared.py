@@ -128,7 +128,7 @@ def test_pages_say_what_a_capture_lacks(view: str, run: int, lacking: Path, monk
     page = test.switch_page(f"views/{view}.py").run()
     assert not page.exception
     beside = " ".join(caption.value for caption in page.sidebar.caption)
-    assert {0: "routing weights", 1: "ranks", 2: "counts of experts alone"}[run] in beside
+    assert {0: "routing weights", 1: "order of experts", 2: "counts of experts alone"}[run] in beside
     assert [error.value for error in page.error] == []
 
 
@@ -139,7 +139,7 @@ def test_every_analysis_answers_or_refuses_in_a_sentence(lacking: Path) -> None:
     assert {"load", "structure", "importance"} <= answered.keys() - refused.keys()
     for answer in answered.values():
         if isinstance(answer, analyses.Answer):
-            assert any("not in its capture" in note for note in answer.notes)
+            assert any("was imported from" in note for note in answer.notes)
     assert "without ranks" in refused["path_probe"]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_the_command_says_what_came_in_and_refuses_in_a_sentence(tmp_path: Path)
     done = CliRunner().invoke(main, [*asked, "--model", str(made.saved(tmp_path))], standalone_mode=False)
     assert done.exception is None
     assert done.stdout == f"run 0 of {store}: 3 sequences from vllm\n"
-    assert "note: routing weights: the capture has none" in done.stderr
+    assert "note: the capture has no routing weights, so" in done.stderr
     for more, words in (
         ([], "give --model"), (["--model", str(tmp_path / "no")], "there is no configuration"),
         (["-p", "x=1"], "no option 'x'"),
@@ -228,3 +229,28 @@ def test_base64_is_read_as_strictly_as_by_the_standard_library() -> None:
         except binascii.Error:
             found = None
         assert found == known
+
+
+def test_what_was_left_out_is_not_advised_to_be_left_out(tmp_path: Path) -> None:
+    made = captures.served(n=3)
+    records = captures.vllm(made)
+    records[0]["choices"][0]["routed_experts"] = captures.npy(made.planes(made.sequences[0])[1:])
+    records[1]["choices"][0]["routed_experts"] = captures.npy(np.zeros_like(made.planes(made.sequences[1])))
+    file, model = captures.lines(tmp_path / "a.jsonl", records), made.saved(tmp_path)
+    with pytest.raises(errors.InputError, match="leave it out by --keep-going"):
+        moescope.import_vllm(file, tmp_path / "a.duckdb", model=model)
+    done = moescope.import_vllm(file, tmp_path / "a.duckdb", model=model, keep_going=True)
+    assert len(done.left_out) == 2
+    assert not [text for text in done.left_out if "keep-going" in text or text.endswith(("(", ";", ","))]
+
+
+def test_notes_are_whole_sentences(tmp_path: Path) -> None:
+    """Each says what is so and, where something can be done, what: none is a bare list of things."""
+    made = captures.served(n=2)
+    for number, (kind, write) in enumerate({"vllm": captures.vllm, "sglang": captures.sglang}.items()):
+        file = captures.lines(tmp_path / "a.jsonl", write(made))
+        done = moescope.import_captures([file], tmp_path / f"{number}.duckdb", kind, model=made.saved(tmp_path))
+        assert len(done.warnings) >= 4
+        assert [
+            text for text in done.warnings if not re.search(r"\b(is|are|has|have|lacks|does|was|were|came|says?)\b", text)
+        ] == []

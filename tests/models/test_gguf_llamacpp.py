@@ -183,8 +183,8 @@ def test_text_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     with moescope.open(store) as opened:
         texts = opened.rows(
             "select s.domain, string_agg(v.text, '' order by position) filter (not generated), count(*) filter "
-            "(generated) from tokens t join vocab v using (vocab_id) join sequences s using (sequence) "
-            "group by all order by all desc"
+            "(generated) from tokens t join vocab v using (vocab_id) join sequences s using (sequence) group by all "
+            "order by all desc"
         )
         assert texts == [("pets", "<s> the cat sat", 1), ("law", "<s> a dog ran <0xC3><0xA9>", 1)]
         assert opened.rows("select distinct special, vocab_id from tokens where special") == [(True, 1)]

@@ -163,7 +163,7 @@ def scope(store: Store, run: int | None = None) -> Scope:
     notes = [] if status == "complete" else [f"Run {taken} is {status}: the figures hold for what it recorded so far."]
     capture = store.rows("select capture from runs where run = ?", [taken])[0][0]
     if without := lacks(capture):
-        notes.append(f"Run {taken} was imported from {source(capture)}; not in its capture: {'; '.join(without)}.")
+        notes.append(f"Run {taken} was imported from {source(capture)}: {'; '.join(without)}.")
     return Scope(store, taken, notes)
 
 

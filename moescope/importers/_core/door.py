@@ -1,5 +1,6 @@
 """The one door of all importers: which format a file is of, what is refused, one run for each that comes in."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from .reading import Head, head
 from .sink import Sink
 from .words import Labels, Tokenizer
 
+_ADVICE = re.compile(r"(; | \(or |, or )leave it out by --keep-going\)?")  # which was done
 _ORDERS = {"weight": True, "unknown": False}
 
 
@@ -228,4 +230,4 @@ def _take(item: Item, sink: Callable[[str | None], Sink], ask: Ask, keep_going: 
     except Fault as fault:
         if not keep_going:
             raise
-        ask.notes.left_out.append(str(fault))
+        ask.notes.left_out.append(_ADVICE.sub("", str(fault)))

@@ -116,7 +116,8 @@ def of_config(config: Mapping[str, Any], name: str) -> Model:
         raise InputError(f"the configuration of {name} has no layer with a router; give the model that was served")
     shared = text.get("n_shared_experts", text.get("num_shared_experts"))
     return Model(
-        name, **found, routed=routed, family=text.get("model_type") or config.get("model_type"), score=_score(text),
+        name, found["experts"], found["top_k"], found["layers"], routed,
+        family=text.get("model_type") or config.get("model_type"), score=_score(text),
         shared=shared if isinstance(shared, int) and not isinstance(shared, bool) else None,
         by_weight=_by_weight(text), normalized=_normalized(text), config=config,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,11 @@ def _line(raw: bytes, number: int, path: Path, file: Any, step: Step) -> Iterato
 
 def opened(path: Path) -> Any:
     """Its bytes, unpacked. InputError where there is no such file."""
-    kind = path.suffix.lower()
     if not path.is_file():
         raise InputError(f"there is no file {path}; name what the engine wrote")
+    kind = path.suffix.lower()
+    if kind == ".zst":
+        import pyarrow as pa
+
+        return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"), 1 << 20)
     return {".gz": gzip, ".bz2": bz2}[kind].open(path) if kind in (".gz", ".bz2") else path.open("rb", buffering=1 << 20)

@@ -9,16 +9,15 @@ from ... import __version__
 from .model import Model
 
 WITHOUT = {
-    "weights": "routing weights: the capture has none, so figures are unweighted",
-    "ranks": "ranks: the engine's order is not known to be that of the weights, so `slot` is kept, `rank` is null, and "
-    "nothing can "
-    "be said of first choices",
-    "text": "text of tokens: give --tokenizer for it",
-    "ids": "vocabulary ids of some tokens",
-    "forwards": "the engine's own batches: every sequence is told as one prefill and one decode",
-    "summaries": "router logits, entropy, margin and log-sum-exp",
+    "weights": "the capture has no routing weights, so figures count experts instead of weighing them",
+    "ranks": "the order of experts is not known to be that of their weights, so it is kept as `slot`, `rank` is null, and "
+    "nothing can be said of first choices",
+    "text": "tokens have ids and no text: --tokenizer gives it",
+    "ids": "the capture lacks the vocabulary ids of some tokens (often the prompt's), which are null",
+    "forwards": "the capture does not say which tokens ran together, so every sequence is told as one prefill and one decode",
+    "summaries": "the capture has no router logits, so entropy, margin and log-sum-exp are null",
 }
-"""By kind, what a capture may lack."""
+"""By kind, what a capture may lack: a sentence each."""
 
 
 def head_of(model: Model, ordered: bool, run: Mapping[str, Any], kind: str) -> dict[str, Any]:

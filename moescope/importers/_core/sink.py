@@ -12,6 +12,7 @@ from ...errors import InputError
 from ...store.write.writer import RunWriter
 from .captured import Array, Captured, Counts, Notes
 from .columns import Keys, decision_columns, forwards_of, input_columns, placed
+from .doubles import Doubles
 from .model import Model
 from .rules import sound
 from .run_head import WITHOUT, head_of, now
@@ -39,6 +40,7 @@ class Sink:
         self.sequences = self.tokens = self.decisions = self.counted = 0
         self._held: list[Captured] = []
         self._there: list[Array | None] = []
+        self._doubles = Doubles()
         self._words: set[int] = set()
         self._pieces: dict[str, int] = {}
         self._began = time.perf_counter()
@@ -48,6 +50,7 @@ class Sink:
         if not one.rows:
             one.experts = np.zeros((0, len(model.routed), model.top_k), np.int32)
         there = sound(one, model, self.notes)
+        self._doubles.check(one, self.notes)
         ordered = self._ordered(one, model)
         self._facts(one, ordered)  # first of all, so that a run which is cut off says it too
         self._begin(model, ordered)
@@ -196,7 +199,7 @@ class Sink:
 
     def _say(self) -> None:
         if self.counted:
-            self.notes.lack("decisions", "tokens and decisions: the capture holds counts of experts alone")
+            self.notes.lack("decisions", "the capture holds counts of experts alone: there are no tokens and no decisions")
         if self.labels is not None and self.labels.used < max(len(self.labels), self.sequences):
             self.notes.say(
                 f"{self.labels.path.name} has labels of {len(self.labels)} requests, and {self.labels.used} of the "
@@ -204,8 +207,7 @@ class Sink:
             )
 
     def _warnings(self) -> list[str]:
-        lacks = [f"not in this capture: {text}" for text in self.notes.lacks.values()]
-        return [self.origin, *lacks, *self.notes.sentences()[len(lacks) :]]
+        return [self.origin, *self.notes.sentences()]
 
     def _nothing(self) -> str:
         left = f" ({self.notes.left_out[0]})" if self.notes.left_out else ""

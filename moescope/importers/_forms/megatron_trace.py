@@ -40,7 +40,7 @@ def traced(path: Path, ask: Ask) -> Iterator[Item]:
             "the router's state beside the trace has a bias or another score than softmax: weights were not recomputed"
         )
         model = replace(model, normalized=None)
-    ask.notes.lack("sequences", "sequences: the trace names no token, so tokens are rows of their forwards")
+    ask.notes.lack("sequences", "the trace names no token, so there are no sequences, and tokens are rows of their forwards")
     steps = [_steps(rank, model, first, ask) for rank in ranks]
     for number, together in enumerate(_side_by_side(steps)):
         yield from tried(partial(_captured, path, number, together, model, ask, False if shown.ascending else None))

@@ -124,7 +124,8 @@ def _sequences(path: Path, records: Sequence[Record], mapped: Any, model: Model,
         return
     if whole is None:
         ask.notes.lack(
-            "sequences", "sequences: two requests were at one position in a decode, so tokens are rows of their forwards"
+            "sequences",
+            "two requests were at one position in a decode, so they cannot be told apart: tokens are rows of their forwards",
         )
         for number, (ids, tokens, _, _) in enumerate(rows):
             where = f"forward {number} of {path.name}"

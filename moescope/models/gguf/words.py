@@ -29,7 +29,7 @@ class Words:
     def __len__(self) -> int:
         return self._engine.size
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
+    def __call__(self, text: str, add_special_tokens: bool = True, **__: Any) -> dict[str, list[int]]:
         """{"input_ids"}; marks of the beginning and end as the file says. InputError where it cannot."""
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
