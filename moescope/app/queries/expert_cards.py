@@ -12,7 +12,8 @@ from moescope.app.wording import clean, share, visible
 
 Row = dict[str, Any]
 TOKENS, WORDS = 40, 6  # of an expert that are searched, and shown
-KINDS, FEW_KINDS, LEAST, SURE = (
+KINDS, FEW_KINDS = 8, 3  # kinds of labels that are counted, and in large runs
+LEAST, SURE = 20, 5  # tokens that must bear a label; documents below which there is no interval
     8,
     3,
     20,
