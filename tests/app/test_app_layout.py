@@ -18,16 +18,18 @@ def seen(eyes: Eyes, what: str) -> bool:
     return 0 <= box["y"] < size["height"] - 40 and box["x"] < size["width"]
 
 
-@pytest.mark.parametrize(("width", "height"), [(1400, 900), (900, 800), (400, 800)])
-def test_the_route_is_in_sight_where_the_token_is(width: int, height: int, looking: Callable[..., Eyes]) -> None:
-    eyes = looking(viewport={"width": width, "height": height})
+def test_the_route_is_in_sight_where_the_token_is(looking: Callable[..., Eyes]) -> None:
+    """In wide windows, in narrow ones and on phones, without scrolling."""
+    eyes = looking()
     eyes.go("tokens?run=0&layer=layer+2")
-    cells = eyes.page.locator(".tokens .t")
-    cells.nth(20).scroll_into_view_if_needed()
-    cells.nth(20).click()
-    eyes.page.locator(".ms-route").wait_for()
-    eyes.rest()
-    assert (seen(eyes, ".ms-route"), seen(eyes, ".t.sel")) == (True, True)
+    for place, size in enumerate([(1400, 900), (900, 800), (400, 800)]):
+        eyes.page.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+        cell = eyes.page.locator(".tokens .t").nth(20 + place)
+        cell.click()
+        eyes.page.wait_for_url(f"**token={cell.get_attribute('data-token')}**")
+        eyes.rest()
+        assert (seen(eyes, ".ms-route"), seen(eyes, ".t.sel")) == (True, True), size
+    eyes.page.set_viewport_size({"width": 1440, "height": 1000})
 
 
 def test_keys_turn_to_the_next_expert_and_cards_open_one(looking: Callable[..., Eyes]) -> None:

@@ -14,11 +14,6 @@ Row = dict[str, Any]
 TOKENS, WORDS = 40, 6  # of an expert that are searched, and shown
 KINDS, FEW_KINDS = 8, 3  # kinds of labels that are counted, and in large runs
 LEAST, SURE = 20, 5  # tokens that must bear a label; documents below which there is no interval
-    8,
-    3,
-    20,
-    5,
-)  # kinds of labels, and in large runs; tokens that must bear a label; documents below which there is no interval
 KEPT = """
 with n as (
   select expert, vocab_id, sum(assignments)::double as here,

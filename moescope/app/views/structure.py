@@ -168,7 +168,7 @@ def path_cards(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
         (
             "If layers were independent",
             f"{top['alone']:,.0f}",
-            "paths in effect, were layers to choose by these loads alone",
+            "paths in effect, if layers chose by these loads alone",
             "",
         ),
     ]
