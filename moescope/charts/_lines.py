@@ -62,7 +62,9 @@ def _across(frame: pd.DataFrame, x: str) -> alt.X:
     if is_number(frame, x) and frame[x].nunique() > 2:
         whole = pd.api.types.is_integer_dtype(frame[x])
         axis = alt.Axis(tickMinStep=1, format="d", grid=False) if whole else alt.Axis(grid=False)
-        return alt.X(field=field(x), type="quantitative", title=words(x), scale=alt.Scale(zero=False, padding=12), axis=axis)
+        return alt.X(
+            field=field(x), type="quantitative", title=words(x), scale=alt.Scale(zero=False, nice=False, padding=12), axis=axis
+        )
     return alt.X(field=field(x), type="ordinal", title=words(x), axis=alt.Axis(labelAngle=0))
 
 

@@ -79,11 +79,11 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         expected.append((path, n, n / every, max(n / every - half, 0), n / every + half, len(counts), effective, 6))
     structure, shown = view("structure"), []
     sql = structure.PATHS.format(few="", half=structure.HALF, low=structure.LOW, high=structure.HIGH)
-    same(rows(part("queries.store_access").frame(sql, 0, "decoder")), expected[:25])
     alone = 1.0
     for router in (1, 2, 3):
         alone *= 2 ** entropy(list(Counter(d.first for d in TRUTH.of(0, router)).values()))
-    same(rows(part("queries.store_access").frame(structure.CHANCE.format(few=""), 0, "decoder")), [(alone,)])
+    found = part("queries.store_access").frame(sql, 0, "decoder")
+    same(rows(found), [(*row, alone) for row in expected[:25]])
     monkeypatch.setattr(structure.panels, "cards", shown.extend)
     monkeypatch.setattr(structure.url_state, "row", lambda *_, **__: None)
     found = part("queries.store_access").frame(structure.ONE, 0, "decoder", expected[0][0])
@@ -95,7 +95,7 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Different paths", f"{len(counts)}", f"taken by {every} tokens"),
         ("Paths in effect", f"{effective:.0f}", "exp of their entropy; few tokens make it small"),
         ("Commonest", f"{top[2]:.2%}", f"{top[0]}; {share(top[3])} to {share(top[4])} (95 % over documents)"),
-        ("If layers were independent", f"{alone:,.0f}", "paths in effect, were layers to choose by these loads alone"),
+        ("If layers were independent", f"{alone:,.0f}", "paths in effect, if layers chose by these loads alone"),
     ]
 
 

@@ -78,7 +78,7 @@ def test_every_page_shows_every_kind_of_run(view: str, opened: Opened) -> None:
 def test_runs_say_what_the_tracer_proved(opened: Opened) -> None:
     said = words(opened("runs"))
     assert re.search(r"Proof 4 of 4 routers: layers recomputed to \de-\d+; written back bit for bit", said), said
-    assert "Decisions 5.13 k 1.28 k tokens × 4 routers" in said
+    assert "Decisions 5.13 k 1.28 k tokens, 4 routers" in said
 
 
 def test_a_run_that_was_cut_off_says_how_far_it_came(opened: Opened) -> None:
@@ -95,10 +95,11 @@ def test_load_is_that_of_every_router(run: int, store: Path, opened: Opened) -> 
             "from expert_load l join routers r using (router) join runs m on m.run = l.run where l.run = ?",
             [run],
         )
+        lost = known.rows("select sum(dropped) from load_rollup where run = ?", [run])[0][0]
     wanted: dict[str, dict[tuple[int, int], float]] = {}
     for stack, layer, expert, share in rows:
-        wanted.setdefault(f"Share of assignments, {stack}", {})[layer, expert] = share
-    seen = {title: cells for title, cells in maps(opened("load", run)).items() if title in wanted}
+        wanted.setdefault(f"Share of {'what ran' if lost else 'assignments'}, {stack}", {})[layer, expert] = share
+    seen = {title: cells for title, cells in maps(opened("load", run, value="share")).items() if title in wanted}
     assert seen.keys() == wanted.keys()
     for title, cells in wanted.items():
         assert seen[title] == pytest.approx(cells, rel=1e-6), title
@@ -168,7 +169,7 @@ def test_unlike_models_are_not_subtracted(opened: Opened) -> None:
     alike = opened("compare", real.MEASURED, **{"with": str(real.UNTRAINED)})
     assert "These are different models" not in words(alike)
     assert any("weights differ" in c.value for c in alike.caption)
-    assert list(maps(alike)) == ["Share of load, B minus A, decoder"]
+    assert list(maps(alike)) == ["Share of what ran, B minus A, decoder"]
 
 
 def test_same_groups_are_asked_of_two_models(opened: Opened) -> None:
@@ -180,7 +181,7 @@ def test_ablated_experts_are_on_their_page(opened: Opened) -> None:
     test = opened("ablation")
     assert "Of 2 sets of experts" in words(test)
     effects = maps(test)["Effect by domain, against the whole model"]
-    assert {column for _, column in effects} == {"0", "3"}
+    assert {column for _, column in effects} == {"2.0", "2.3"}  # with their layer
     without = opened("experts", layer="layer 2", expert="3", more="without")
     assert "It was not ablated yet" not in words(without)
 

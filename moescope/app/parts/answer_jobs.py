@@ -22,7 +22,13 @@ Row = dict[str, Any]
 def jobs() -> dict[str, ablation_run.Job]:
     """By what an answer depends on, the process that computes it, or did."""
     known: dict[str, ablation_run.Job] = {}
-    shutdown.last(lambda: [job.stop() for job in known.values() if job.status == "running"])
+
+    def stop() -> None:
+        for job in known.values():
+            if job.status == "running":
+                job.stop()
+
+    shutdown.last(stop)
     return known
 
 

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moescope.app.queries import experts, store_access
+from moescope.app.queries import experts, sampling, store_access
 from moescope.app.queries.layers import Layer
 from moescope.app.wording import clean, share, visible
 
 Row = dict[str, Any]
 TOKENS, WORDS = 40, 6  # of an expert that are searched, and shown
-KINDS, LEAST, SURE = 8, 20, 5  # kinds of labels; tokens that must bear a label; documents below which there is no interval
+KINDS, FEW_KINDS = 8, 3  # kinds of labels that are counted, and in large runs
+LEAST, SURE = 20, 5  # tokens that must bear a label; documents below which there is no interval
 KEPT = """
 with n as (
   select expert, vocab_id, sum(assignments)::double as here,
@@ -122,12 +123,13 @@ def _tokens(run: Row, layer: Layer) -> pd.DataFrame:
 def kinds(run: int) -> list[tuple[str, bool]]:
     """Kinds of labels, each with whether it is of tokens; those with more values than are counted name tokens, not kinds."""
     found = store_access.rows(experts.KINDS, run, run)
-    return [(r["kind"], bool(r["of_tokens"])) for r in found if r["n"] <= experts.LABELS][:KINDS]
+    return [(r["kind"], bool(r["of_tokens"])) for r in found if r["n"] <= experts.LABELS]
 
 
 def _labels(run: Row, layer: Layer) -> dict[int, list[Best]]:
     found: dict[int, list[Best]] = {expert: [] for expert in range(layer.experts)}
-    for kind, of_tokens in kinds(run["run"]):
+    most = KINDS if (run.get("decisions") or 0) <= sampling.EXACT else FEW_KINDS
+    for kind, of_tokens in kinds(run["run"])[:most]:
         ran, every, labels = experts.labelled(run, layer, kind, of_tokens)
         if not every.size:
             continue

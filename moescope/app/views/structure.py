@@ -19,10 +19,16 @@ TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""
 PATHS = """
-with ways as (
-  select a.token, a.forward, list(a.expert order by r.layer, a.router, a.iteration) as path
-  from assignments a join routers r using (router)
-  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by a.token, a.forward),
+with firsts as materialized (
+  select a.token, a.forward, a.router, a.iteration, a.expert, r.layer from assignments a join routers r using (router)
+  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few}),
+alone as (
+  select exp(sum(h)) as alone from (
+    select -sum(n / every * ln(n / every)) as h from (
+      select router, iteration, count(*) as n, sum(count(*)) over (partition by router, iteration) as every
+      from firsts group by router, iteration, expert) group by router, iteration)),
+ways as (
+  select token, forward, list(expert order by layer, router, iteration) as path from firsts group by token, forward),
 n as (
   select path, coalesce(s.document, s.sequence::varchar) as unit, count(*)::double as n
   from ways join tokens t using (token) join sequences s using (sequence) group by all),
@@ -34,15 +40,9 @@ q as (
          exp(ln(e.n) - sum(tokens * ln(tokens)) over () / e.n) as effective
   from p, every e)
 select array_to_string(path, ' → ') as path, tokens::bigint as tokens, share, {low} as low, {high} as high,
-       paths, effective, documents
-from q order by tokens desc, path limit 25"""
+       paths, effective, documents, alone
+from q, alone order by tokens desc, path limit 25"""
 HALF = sampling.half_width_sql("(tokens / e.n)", "own", "mixed", "e.squares", "e.n", "e.units")
-CHANCE = """
-with n as (
-  select a.router, a.iteration, a.expert, count(*) as n from assignments a join routers r using (router)
-  where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0{few} group by all),
-q as (select router, iteration, n / sum(n) over (partition by router, iteration) as p from n)
-select exp(sum(s)) as effective from (select -sum(p * ln(p)) as s from q group by router, iteration)"""
 ONE = """
 select token, t.sequence from (
   select a.token, a.forward, array_to_string(list(a.expert order by r.layer, a.router, a.iteration), ' → ') as path
@@ -128,8 +128,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
     if frame.empty:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
-    effective = store_access.frame(CHANCE.format(few=few), *params)["effective"].iloc[0]
-    panels.cards(path_cards(frame, float(effective)))
+    panels.cards(path_cards(frame))
     number, percent = (
         st.column_config.NumberColumn,
         {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
@@ -152,15 +151,20 @@ def to_path(run: Row, layer: pickers.Layer, frame: pd.DataFrame, row: int | None
             url_state.request_page("tokens", run=run["run"], sequence=found[0]["sequence"], token=found[0]["token"])
 
 
-def path_cards(frame: pd.DataFrame, effective: float) -> list[tuple[str, str, str, str]]:
-    """How many paths there are, how many in effect, and the commonest; `effective`: in effect, were layers independent."""
+def path_cards(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
+    """How many paths there are, how many in effect, the commonest, and how many in effect were layers independent."""
     top = frame.iloc[0]
     between = "" if pd.isna(top["low"]) else f"; {share(top['low'])} to {share(top['high'])} (95 % over documents)"
     return [
         ("Different paths", f"{int(top['paths']):,}", f"taken by {round(top['tokens'] / top['share']):,} tokens", ""),
         ("Paths in effect", f"{top['effective']:,.0f}", "exp of their entropy; few tokens make it small", ""),
         ("Commonest", f"{top['share']:.2%}", f"{top['path']}{between}", ""),
-        ("If layers were independent", f"{effective:,.0f}", "paths in effect, were layers to choose by these loads alone", ""),
+        (
+            "If layers were independent",
+            f"{top['alone']:,.0f}",
+            "paths in effect, if layers chose by these loads alone",
+            "",
+        ),
     ]
 
 
