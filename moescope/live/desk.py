@@ -40,6 +40,14 @@ class Ticket:
     stop: Stop
     uid: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     gone: bool = False  # whoever asked has left: nothing of it is kept
+    over: bool = False  # its last event was told
+
+    def say(self, event: Row) -> None:
+        """Tell an event, unless the last one was told; who cannot hear it any more is no trouble to others."""
+        if not self.over:
+            self.over = event["event"] in ("end", "refused")
+            with suppress(RuntimeError):  # the loop that listened is closed
+                self.tell(event)
 
     def leave(self) -> None:
         """Nobody waits for it any more."""
@@ -143,7 +151,7 @@ class Desk:
             self.ready.move_to_end(ticket.asked.model)
             self._run(ticket, self.ready[ticket.asked.model])
         except BaseException as error:
-            ticket.tell({"event": "refused", "sentence": _sentence(error)})
+            ticket.say({"event": "refused", "sentence": _sentence(error)})
         finally:
             with self._lock:
                 self.line.remove(ticket)
@@ -153,7 +161,7 @@ class Desk:
         heard, last = Heard(ready.rules), list[Row]()
 
         def tell(event: Row) -> None:
-            (last.append if event["event"] == "end" else ticket.tell)(event)
+            (last.append if event["event"] == "end" else ticket.say)(event)
 
         try:
             writer = Session(ready, ticket.asked, self.folder / "live.duckdb", tell, ticket.stop, heard).run()
@@ -168,12 +176,12 @@ class Desk:
         while len(self.runs) > KEPT:
             self.runs.popitem(last=False)[1].remove()
         for event in last:
-            ticket.tell({**event, "run": ticket.uid})
+            ticket.say({**event, "run": ticket.uid})
 
     def _places(self) -> None:
         """Tell those who wait how many are before them."""
         for place, ticket in enumerate([*self.line]):
-            ticket.tell({"event": "waits", "before": place, "uid": ticket.uid})
+            ticket.say({"event": "waits", "before": place, "uid": ticket.uid})
 
 
 def _sentence(error: BaseException) -> str:

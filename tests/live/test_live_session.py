@@ -89,6 +89,25 @@ def test_a_live_run_is_the_trace_of_its_text(name: str, client: TestClient, load
     assert len(made) <= 6
 
 
+TALK = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def test_a_turn_of_a_chat_is_the_trace_of_its_conversation(
+    client: TestClient, desk: Desk, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tokenizer in (desk.ready["mixtral"].loaded.tokenizer, loaded("mixtral").tokenizer):
+        monkeypatch.setattr(tokenizer, "chat_template", TALK)
+    assert client.get("/about", params={"model": "mixtral"}).json()["chat"]
+    turns = [{"role": "user", "content": "Who runs here?"}]
+    events = run(client, model="mixtral", messages=turns, tokens=3)
+    store = kept(client, events, tmp_path / "live.duckdb")
+    trace(loaded("mixtral"), [turns], tmp_path / "plain.duckdb", generate=3, logits=1.0, hold=1)
+    assert rows_of(store) == rows_of(tmp_path / "plain.duckdb")
+    roles = {row["label"] for event in events for row in event.get("labels", []) if row["kind"] == "role"}
+    assert roles == {"template", "user", "assistant"}
+    assert events[-1]["command"] == ["moescope", "try", "mixtral", "--messages", json.dumps(turns), "--tokens", "3"]
+
+
 def test_a_picture_is_the_trace_of_it_alone(client: TestClient, loaded: Any, tmp_path: Path) -> None:
     events = run(client, model="vmoe", image=base64.b64encode(picture()).decode(), picture="a.png")
     store = kept(client, events, tmp_path / "live.duckdb")

@@ -111,20 +111,23 @@ class Page {
   asked(text, changed) {
     const { controls } = this, found = { model: this.about.model, text: this.about.reads === "image" ? "" : text }
     if (this.about.generates) found.tokens = Number(controls.tokens.value)
-    if (this.about.chat && controls.chat.checked) Object.assign(found, { text: "", messages: [{ role: "user", content: text }] })
+    if (this.about.chat && controls.chat.checked && !controls.picture) Object.assign(found, { text: "", messages: [{ role: "user", content: text }] })
     if (this.about.pictures && controls.picture) Object.assign(found, { image: controls.picture.url, picture: controls.picture.name })
     if (changed) found.edits = [...this.changes].map(([key, how]) => `${key}=${how}`)
     return found
   }
   async run() {
     if (this.about.state !== "ready") return this.meet()
-    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, n: Date.now() })
+    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, ...this.beside(), n: Date.now() })
     this.player.begin()
     if (await this.through(this.a, this.asked(this.controls.prompt.node.value, false))) await this.again()
   }
+  // What is said of B, so that the address can say it too.
+  beside() { return { beside: this.side, other: this.side === "other" ? this.controls.other.node.value : "", change: [...this.changes].map(([key, how]) => `${key}=${how}`).join() } }
   // What stands beside it.
   async again() {
     if (this.side === "none") return
+    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, ...this.beside(), n: Date.now() })
     const text = this.side === "other" ? this.controls.other.node.value : this.controls.prompt.node.value
     const asked = this.asked(text, true)
     if (this.a.take?.status === "end" && text === this.a.take.asked.text && this.about.generates) asked.score = this.a.take.ids
