@@ -58,4 +58,7 @@ def model_form(
         click.echo(f"{model} at {where}/?token={token} (Ctrl-C ends it)")
         sys.stdout.flush()
 
-    serve(lambda: Desk(names, how, seconds), host, port or 0, token, begun, idle)
+    def say(text: str) -> None:
+        click.echo(f"moescope: {text}", err=True)
+
+    serve(lambda: Desk(names, how, seconds, say), host, port or 0, token, begun, idle)

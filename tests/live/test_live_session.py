@@ -25,7 +25,7 @@ from moescope.interventions import Bias, Force, RouteAround, Weigh, intervene, o
 from moescope.live.asked import Asked, read_asked
 from moescope.live.changes import edits_of
 from moescope.live.desk import Desk
-from moescope.live.endpoint import answers
+from moescope.live.endpoint import Endpoint, answers
 from moescope.models.loading import load
 from moescope.store.write.moved import join_packed
 from moescope.tracer import Tracer, trace
@@ -290,6 +290,28 @@ def test_others_wait_in_line_and_a_stop_stops(desk: Desk, tmp_path: Path) -> Non
     join_packed(store, desk.packed(first.events[-1]["run"]))
     assert [(row[0], row[5]) for row in rows_of(store)["runs"]] == [("complete", chosen)]
     assert not desk.stop(one.uid)
+
+
+def test_who_is_stopped_while_waiting_leaves_the_line_at_once(desk: Desk) -> None:
+    first, second, third = Told(), Told(), Told()
+    one = desk.ask(Asked("mixtral", TEXT, tokens=300), first)
+    two = desk.ask(Asked("mixtral", TEXT, tokens=300), second)
+    assert first.begun.wait(60)
+    assert desk.stop(two.uid)
+    assert second.events[-1] == {"event": "refused", "sentence": "this prompt was stopped before its turn came"}
+    assert not first.over.is_set()
+    desk.stop(one.uid)
+    desk.ask(Asked("mixtral", "Another", tokens=1), third)
+    assert third.over.wait(60)
+    assert [event["event"] for event in second.events if event["event"] != "waits"] == ["refused"]
+
+
+def test_a_process_that_nobody_asks_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("moescope.live.endpoint.os.kill", lambda *_: ended.set())
+    monkeypatch.setattr(desk, "close", lambda: None)
+    with TestClient(Endpoint(desk, TOKEN, idle=0.05).app()):
+        assert ended.wait(10)
 
 
 def test_of_who_leaves_nothing_stays(desk: Desk) -> None:
