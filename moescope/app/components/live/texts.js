@@ -23,7 +23,7 @@ class Texts {
     this.cells.forEach((cell, place) => {
       const { router, colour } = by(take.tokens[place].stack)
       const there = place <= cursor, expert = there ? take.first(place, router) : null, decision = take.route(place).get(router)
-      const look = [there, place === cursor, expert, router, colour(expert), mark?.(place)].join()
+      const [line, words] = mark?.(place) || ["transparent", ""], look = [there, place === cursor, expert, router, colour(expert), line].join()
       if (cell.look === look) return
       cell.look = look
       cell.classList.toggle("later", !there)
@@ -34,7 +34,8 @@ class Texts {
       if (place === cursor) this.inSight(cell)
       cell.style.setProperty("--c", there ? colour(expert) : "transparent")
       cell.style.setProperty("--a", there && expert !== null ? "46%" : "0%")
-      cell.style.setProperty("--d", mark?.(place) || "transparent")
+      cell.style.setProperty("--d", line)
+      cell.title = words
     })
     this.ends(cursor)
   }
@@ -59,7 +60,8 @@ class Texts {
     const token = this.take.tokens[place], sequence = this.take.sequences.get(token.sequence)
     const grid = Boolean(sequence?.height && sequence?.width)
     const cell = el(grid ? "div" : "span", "t", grid ? "" : shownToken(token.text))
-    if (token.generated) cell.classList.add("made")
+    cell.classList.add("later")  // until the player comes to it
+    cell.classList.toggle("made", token.generated)
     cell.setAttribute("role", "option")
     cell.dataset.place = place
     cell.dir = "auto"
