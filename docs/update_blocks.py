@@ -37,7 +37,7 @@ def pages() -> str:
     for path in (README.parent / "moescope" / "app" / "views").glob("[a-z]*.py"):
         tree = ast.parse(path.read_text("utf-8"))
         title, _, words = (ast.get_docstring(tree) or "").partition(": ")
-        order = int(path.read_text("utf-8").split('"order": ')[1].split(",")[0])
+        order = float(path.read_text("utf-8").split('"order": ')[1].split(",")[0])
         said.append((order, f"| {title} | {words.strip()} |"))
     return "\n".join(["| page | shows |", "|---|---|", *(row for _, row in sorted(said))])
 

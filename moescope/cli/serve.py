@@ -62,7 +62,10 @@ def model_form(
         click.echo(f"{model} at {where}/?token={token} (Ctrl-C ends it)")
         sys.stdout.flush()
 
-    serve(lambda: Desk(names, how, seconds), host, port or 0, token, begun, idle)
+    def say(text: str) -> None:
+        click.echo(f"moescope: {text}", err=True)
+
+    serve(lambda: Desk(names, how, seconds, say), host, port or 0, token, begun, idle)
 
 
 @command.command(name="vllm", context_settings={"ignore_unknown_options": True})

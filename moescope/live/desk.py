@@ -29,6 +29,7 @@ KEPT = 24  # runs that can still be kept; the oldest goes first
 HELD = 4  # models at once; the one that was asked for longest ago goes first
 PREFIX = "moescope-live-"
 Tell = Callable[[Row], object]
+Say = Callable[[str], object]
 
 
 @dataclass(eq=False)
@@ -40,6 +41,14 @@ class Ticket:
     stop: Stop
     uid: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     gone: bool = False  # whoever asked has left: nothing of it is kept
+    over: bool = False  # its last event was told
+
+    def say(self, event: Row) -> None:
+        """Tell an event, unless the last one was told; who cannot hear it any more is no trouble to others."""
+        if not self.over:
+            self.over = event["event"] in ("end", "refused")
+            with suppress(RuntimeError):  # the loop that listened is closed
+                self.tell(event)
 
     def leave(self) -> None:
         """Nobody waits for it any more."""
@@ -49,8 +58,11 @@ class Ticket:
 class Desk:
     """A thread that runs prompts one after the other. `names`: the models that may be asked for, the first by default."""
 
-    def __init__(self, names: Sequence[str], how: Mapping[str, Any] | None = None, seconds: float = 120.0) -> None:
-        self.names, self.how, self.seconds = list(names), dict(how or {}), seconds
+    def __init__(
+        self, names: Sequence[str], how: Mapping[str, Any] | None = None, seconds: float = 120.0, say: Say = lambda text: None
+    ) -> None:
+        """`how`: options of `load`; `seconds`: of a prompt; `say` is told in a sentence which models are ready, or fail."""
+        self.names, self.how, self.seconds, self.say = list(names), dict(how or {}), seconds, say
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
         self.ready: OrderedDict[str, Ready] = OrderedDict()
@@ -96,10 +108,13 @@ class Desk:
         return ticket
 
     def stop(self, uid: str) -> bool:
-        """End a prompt that runs or waits; what was made of it so far can be kept."""
-        for ticket in [t for t in self.line if t.uid == uid]:
-            ticket.stop.asked = True
-            return True
+        """End a prompt that runs, of which what was made so far can be kept, or take one that waits out of the line."""
+        for place, ticket in enumerate([*self.line]):
+            if ticket.uid == uid:
+                ticket.stop.asked = True
+                if place:
+                    ticket.say({"event": "refused", "sentence": "this prompt was stopped before its turn came"})
+                return True
         return False
 
     def packed(self, uid: str) -> bytes:
@@ -127,15 +142,18 @@ class Desk:
             ready = begin(name, self.how)
             warm(ready, self.folder / "warm.duckdb")
             self.ready[name] = ready
+            self.say(f"{name} is ready")
             while len(self.ready) > HELD:
                 self.ready.popitem(last=False)
         except BaseException as error:
             self.failed[name] = _sentence(error)
+            self.say(self.failed[name])
 
     def _serve(self, ticket: Ticket) -> None:
-        self._prepared(ticket.asked.model)
-        ticket.stop = ticket.stop if ticket.stop.asked else Stop(self.seconds)  # its time begins now
         try:
+            if not ticket.over:
+                self._prepared(ticket.asked.model)
+            ticket.stop = ticket.stop if ticket.stop.asked else Stop(self.seconds)  # its time begins now
             if ticket.stop.asked:
                 raise InputError("this prompt was stopped before its turn came")
             if ticket.asked.model in self.failed:
@@ -143,7 +161,7 @@ class Desk:
             self.ready.move_to_end(ticket.asked.model)
             self._run(ticket, self.ready[ticket.asked.model])
         except BaseException as error:
-            ticket.tell({"event": "refused", "sentence": _sentence(error)})
+            ticket.say({"event": "refused", "sentence": _sentence(error)})
         finally:
             with self._lock:
                 self.line.remove(ticket)
@@ -153,7 +171,7 @@ class Desk:
         heard, last = Heard(ready.rules), list[Row]()
 
         def tell(event: Row) -> None:
-            (last.append if event["event"] == "end" else ticket.tell)(event)
+            (last.append if event["event"] == "end" else ticket.say)(event)
 
         try:
             writer = Session(ready, ticket.asked, self.folder / "live.duckdb", tell, ticket.stop, heard).run()
@@ -168,12 +186,12 @@ class Desk:
         while len(self.runs) > KEPT:
             self.runs.popitem(last=False)[1].remove()
         for event in last:
-            ticket.tell({**event, "run": ticket.uid})
+            ticket.say({**event, "run": ticket.uid})
 
     def _places(self) -> None:
         """Tell those who wait how many are before them."""
         for place, ticket in enumerate([*self.line]):
-            ticket.tell({"event": "waits", "before": place, "uid": ticket.uid})
+            ticket.say({"event": "waits", "before": place, "uid": ticket.uid})
 
 
 def _sentence(error: BaseException) -> str:

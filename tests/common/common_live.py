@@ -15,6 +15,8 @@ ROWS = {
     "join routers r using (router) join tokens t using (token) join sequences s on s.sequence = t.sequence order by all",
     "logits": "select r.name, t.position, s.stack, l.iteration, l.logits from logits l join routers r using (router) "
     "join tokens t using (token) join sequences s on s.sequence = t.sequence order by all",
+    "labels": "select s.stack, t.position, l.kind, l.label from token_labels l join tokens t using (token) "
+    "join sequences s using (sequence) order by all",
     "vocab": "select vocab_id, text from vocab order by all",
     "runs": "select status, dataset, dataset_sha256, overrides, seed, forwards, sequences, tokens, decisions, assignments "
     "from runs",

@@ -25,7 +25,7 @@ from moescope.interventions import Bias, Force, RouteAround, Weigh, intervene, o
 from moescope.live.asked import Asked, read_asked
 from moescope.live.changes import edits_of
 from moescope.live.desk import Desk
-from moescope.live.endpoint import answers
+from moescope.live.endpoint import Endpoint, answers
 from moescope.models.loading import load
 from moescope.store.write.moved import join_packed
 from moescope.tracer import Tracer, trace
@@ -87,6 +87,25 @@ def test_a_live_run_is_the_trace_of_its_text(name: str, client: TestClient, load
     with_ids = [token["vocab_id"] for event in events for token in event.get("tokens", []) if token["generated"]]
     assert made[:-1] == with_ids[: len(made) - 1]
     assert len(made) <= 6
+
+
+TALK = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def test_a_turn_of_a_chat_is_the_trace_of_its_conversation(
+    client: TestClient, desk: Desk, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tokenizer in (desk.ready["mixtral"].loaded.tokenizer, loaded("mixtral").tokenizer):
+        monkeypatch.setattr(tokenizer, "chat_template", TALK)
+    assert client.get("/about", params={"model": "mixtral"}).json()["chat"]
+    turns = [{"role": "user", "content": "Who runs here?"}]
+    events = run(client, model="mixtral", messages=turns, tokens=3)
+    store = kept(client, events, tmp_path / "live.duckdb")
+    trace(loaded("mixtral"), [turns], tmp_path / "plain.duckdb", generate=3, logits=1.0, hold=1)
+    assert rows_of(store) == rows_of(tmp_path / "plain.duckdb")
+    roles = {row["label"] for event in events for row in event.get("labels", []) if row["kind"] == "role"}
+    assert roles == {"template", "user", "assistant"}
+    assert events[-1]["command"] == ["moescope", "try", "mixtral", "--messages", json.dumps(turns), "--tokens", "3"]
 
 
 def test_a_picture_is_the_trace_of_it_alone(client: TestClient, loaded: Any, tmp_path: Path) -> None:
@@ -271,6 +290,28 @@ def test_others_wait_in_line_and_a_stop_stops(desk: Desk, tmp_path: Path) -> Non
     join_packed(store, desk.packed(first.events[-1]["run"]))
     assert [(row[0], row[5]) for row in rows_of(store)["runs"]] == [("complete", chosen)]
     assert not desk.stop(one.uid)
+
+
+def test_who_is_stopped_while_waiting_leaves_the_line_at_once(desk: Desk) -> None:
+    first, second, third = Told(), Told(), Told()
+    one = desk.ask(Asked("mixtral", TEXT, tokens=300), first)
+    two = desk.ask(Asked("mixtral", TEXT, tokens=300), second)
+    assert first.begun.wait(60)
+    assert desk.stop(two.uid)
+    assert second.events[-1] == {"event": "refused", "sentence": "this prompt was stopped before its turn came"}
+    assert not first.over.is_set()
+    desk.stop(one.uid)
+    desk.ask(Asked("mixtral", "Another", tokens=1), third)
+    assert third.over.wait(60)
+    assert [event["event"] for event in second.events if event["event"] != "waits"] == ["refused"]
+
+
+def test_a_process_that_nobody_asks_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr("moescope.live.endpoint.os.kill", lambda *_: ended.set())
+    monkeypatch.setattr(desk, "close", lambda: None)
+    with TestClient(Endpoint(desk, TOKEN, idle=0.05).app()):
+        assert ended.wait(10)
 
 
 def test_of_who_leaves_nothing_stays(desk: Desk) -> None:

@@ -37,8 +37,9 @@ def changes(text: str) -> list[list[str]]:
 
 def asked(said: Row) -> None:
     """What was run is in the address, so that it can be sent."""
-    url_state.put("prompt", str(said.get("prompt") or "")[:2000] or None)
-    url_state.put("model", str(said.get("model") or "") or None)
+    for key in ("prompt", "model", "beside", "other", "change"):
+        value = str(said.get(key) or "")[:2000]
+        url_state.put(key, None if value in ("", "none") else value)
 
 
 def opened(said: Row) -> None:

@@ -111,20 +111,23 @@ class Page {
   asked(text, changed) {
     const { controls } = this, found = { model: this.about.model, text: this.about.reads === "image" ? "" : text }
     if (this.about.generates) found.tokens = Number(controls.tokens.value)
-    if (this.about.chat && controls.chat.checked) Object.assign(found, { text: "", messages: [{ role: "user", content: text }] })
+    if (this.about.chat && controls.chat.checked && !controls.picture) Object.assign(found, { text: "", messages: [{ role: "user", content: text }] })
     if (this.about.pictures && controls.picture) Object.assign(found, { image: controls.picture.url, picture: controls.picture.name })
     if (changed) found.edits = [...this.changes].map(([key, how]) => `${key}=${how}`)
     return found
   }
   async run() {
     if (this.about.state !== "ready") return this.meet()
-    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, n: Date.now() })
+    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, ...this.beside(), n: Date.now() })
     this.player.begin()
     if (await this.through(this.a, this.asked(this.controls.prompt.node.value, false))) await this.again()
   }
+  // What is said of B, so that the address can say it too.
+  beside() { return { beside: this.side, other: this.side === "other" ? this.controls.other.node.value : "", change: [...this.changes].map(([key, how]) => `${key}=${how}`).join() } }
   // What stands beside it.
   async again() {
     if (this.side === "none") return
+    this.tell("asked", { prompt: this.controls.prompt.node.value, model: this.about.model, ...this.beside(), n: Date.now() })
     const text = this.side === "other" ? this.controls.other.node.value : this.controls.prompt.node.value
     const asked = this.asked(text, true)
     if (this.a.take?.status === "end" && text === this.a.take.asked.text && this.about.generates) asked.score = this.a.take.ids
@@ -191,12 +194,18 @@ class Page {
     const chosen = routers.find((r) => r.router === router)
     const two = this.side !== "none", change = two && this.a.take && this.b.take ? changeOfLogP(this.a.take, this.b.take) : null
     const first = this.a.take ? this.a.take.length - (change?.length || 0) + (this.a.take.pending ? 1 : 0) : 0
-    const under = (place) => { const v = change?.[place - first]; return v === null || v === undefined ? null : `color-mix(in srgb, ${v < 0 ? "#d55e00" : "#009e73"} ${Math.abs(v) < 0.005 ? 0 : Math.min(25 + Math.abs(v) * 75, 100)}%, transparent)` }
+    const under = (place) => {
+      const v = change?.[place - first]
+      if (v === null || v === undefined) return null
+      const strong = Math.abs(v) < 0.005 ? 0 : Math.min(30 + Math.abs(v) * 70, 100)
+      return [`color-mix(in srgb, ${v < 0 ? "#d55e00" : "#009e73"} ${strong}%, transparent)`, `in B ${signed(v, 3)} nats`]
+    }
     const at = (take) => Math.min(player.cursor, (take?.length || 0) - 1)  // who said less stays at its end
     for (const side of [this.a, this.b]) {
       if (!chosen || side.root.hidden) continue
       const { take } = side, changed = side === this.b
       side.title.hidden = !two
+      side.root.classList.toggle("wide", side.map.routers?.some((r) => r.experts > 32))
       side.title.replaceChildren(el("b", "", two ? side.name : ""), el("span", "", this.titled(side)))
       if (take) side.texts.draw(at(take), this.painter(style, take, chosen), side === this.a && change ? under : null)
       side.map.say("Experts, layer by layer", changed ? "with what is changed in B; click an expert to change it" : "lit: those that run for this token; click one to change it in B")

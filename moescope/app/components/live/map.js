@@ -71,7 +71,7 @@ class ExpertMap {
       pen.globalAlpha = 0.76
       pen.textAlign = "right"
       pen.textBaseline = "middle"
-      pen.fillText(router.label, left - 6, y + (tall - gap) / 2)
+      if (row % Math.ceil(12 / tall) === 0) pen.fillText(router.label, left - 6, y + (tall - gap) / 2)
       pen.globalAlpha = 1
     })
     pen.fillStyle = style.color
@@ -91,7 +91,7 @@ class ExpertMap {
   lit(router, y, style, small) {
     const { pen } = this.picture, { left, wide, high } = this.at, decision = this.take?.route(this.cursor).get(router.router)
     decision?.experts.forEach((expert, rank) => {
-      if (expert >= router.experts) return
+      if (expert >= router.experts || wide < 7 || high < 7) return
       const x = left + expert * wide, weight = decision.weights[rank]
       pen.strokeStyle = style.color
       pen.lineWidth = 2

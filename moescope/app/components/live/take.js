@@ -7,6 +7,7 @@ class Take {
     this.tokens = []
     this.at = new Map()  // token: its place in the list
     this.routes = new Map()  // token: {router: decision}
+    this.labels = new Map()  // token: {kind: label}
     this.nexts = []  // what was chosen after which token, and among what
     this.classes = null
     this.pending = null  // chosen, and not yet routed
@@ -21,7 +22,7 @@ class Take {
   }
   get over() { return this.status === "end" || this.status === "refused" }
   get length() { return this.tokens.length }
-  grow({ sequences = [], tokens = [], decisions = [], next }) {
+  grow({ sequences = [], tokens = [], decisions = [], labels = [], next }) {
     for (const one of sequences) this.sequences.set(one.sequence, one)
     for (const token of tokens) {
       this.at.set(token.token, this.tokens.length)
@@ -29,6 +30,7 @@ class Take {
       this.routes.set(token.token, new Map())
       if (token.generated) this.pending = null
     }
+    for (const { token, kind, label } of labels) this.labels.set(token, { ...this.labels.get(token), [kind]: label })
     for (const one of decisions) this.routes.get(one.token)?.set(one.router, one)
     if (next?.classes) this.classes = next.classes
     if (next?.chosen) {

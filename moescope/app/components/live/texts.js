@@ -12,7 +12,7 @@ class Texts {
     this.picture = picture
     this.boxes = new Map()
     this.cells = []
-    this.ghost = null
+    this.ghost = this.pictures = null
     this.root.replaceChildren()
   }
   // Cells for what came since; `by` says the router of a stack and its experts' colours, `mark` a line under a place.
@@ -23,7 +23,7 @@ class Texts {
     this.cells.forEach((cell, place) => {
       const { router, colour } = by(take.tokens[place].stack)
       const there = place <= cursor, expert = there ? take.first(place, router) : null, decision = take.route(place).get(router)
-      const look = [there, place === cursor, expert, router, colour(expert), mark?.(place)].join()
+      const [line, words] = mark?.(place) || ["transparent", ""], look = [there, place === cursor, expert, router, colour(expert), line].join()
       if (cell.look === look) return
       cell.look = look
       cell.classList.toggle("later", !there)
@@ -34,7 +34,8 @@ class Texts {
       if (place === cursor) this.inSight(cell)
       cell.style.setProperty("--c", there ? colour(expert) : "transparent")
       cell.style.setProperty("--a", there && expert !== null ? "46%" : "0%")
-      cell.style.setProperty("--d", mark?.(place) || "transparent")
+      cell.style.setProperty("--d", line)
+      cell.title = words
     })
     this.ends(cursor)
   }
@@ -59,20 +60,42 @@ class Texts {
     const token = this.take.tokens[place], sequence = this.take.sequences.get(token.sequence)
     const grid = Boolean(sequence?.height && sequence?.width)
     const cell = el(grid ? "div" : "span", "t", grid ? "" : shownToken(token.text))
-    if (token.generated) cell.classList.add("made")
+    cell.classList.add("later")  // until the player comes to it
+    cell.classList.toggle("made", token.generated)
     cell.setAttribute("role", "option")
     cell.dataset.place = place
     cell.dir = "auto"
-    const box = this.box(token.stack, sequence, grid)
-    if (grid && token.x !== null && token.x !== undefined) {
-      cell.style.gridColumn = token.x + 1
-      cell.style.gridRow = token.y + 1
-      box.append(cell)
+    const box = this.box(token.stack, sequence, grid), placed = token.y !== null && token.y !== undefined
+    if (!grid && token.unit !== "text" && placed) this.laid(box, token).append(this.place(cell, token))
+    else if (grid && placed) {
+      box.append(this.place(cell, token))
     } else if (!grid) {
       box.append(cell)
       if (shownToken(token.text).includes("\n")) box.append(el("br"))
     }
     return cell
+  }
+  place(cell, token) {
+    cell.textContent = ""
+    cell.style.gridColumn = token.x + 1
+    cell.style.gridRow = token.y + 1
+    return cell
+  }
+  // The pieces of a picture that a text speaks of are laid over it, where its first one stands.
+  laid(box, token) {
+    const labels = this.take.labels.get(token.token) || {}, key = ["medium", "frame", "view"].map((kind) => labels[kind] ?? "").join()
+    this.pictures ||= new Map()
+    if (!this.pictures.has(key)) {
+      const figure = el("figure", "picture"), laid = el("div", "laid"), same = this.take.tokens.filter((other) => other.unit === token.unit && other.y !== null)
+      const [wide, high] = ["x", "y"].map((axis) => 1 + Math.max(...same.map((other) => other[axis])))
+      figure.style.width = `min(100%, ${(20 * Math.min(1, (1.1 * wide) / high)).toFixed(1)}rem)`
+      laid.style.aspectRatio = `${wide} / ${high}`
+      if (this.picture && !labels.view) laid.style.backgroundImage = `url(${this.picture})`
+      figure.append(laid)
+      box.append(figure)
+      this.pictures.set(key, laid)
+    }
+    return this.pictures.get(key)
   }
   box(stack, sequence, grid) {
     if (this.boxes.has(stack)) return this.boxes.get(stack)
