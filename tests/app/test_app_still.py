@@ -144,7 +144,7 @@ NAMES = {
     "": "moescope-demo-run-0-load.png",
     "layer=layer 2": "moescope-demo-run-0-layer-2-load.png",
     "layer=layer 2&expert=3": "moescope-demo-run-0-layer-2-expert-3-load.png",
-    "layer=../../<b>": "moescope-demo-run-0-..-..-b-load.png",
+    "layer=../../<b>": "moescope-demo-run-0-..-..-b--load.png",
 }
 
 

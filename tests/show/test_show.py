@@ -197,6 +197,7 @@ def test_a_notebook_is_given_it_live_and_still(recounted_store: Path, name: str)
     show.live(False)
     try:
         assert set(picture._repr_mimebundle_()) == {"image/png", "text/plain"}
+        assert picture._repr_html_() is None
     finally:
         show.live(True)
 
