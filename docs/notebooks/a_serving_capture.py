@@ -45,7 +45,7 @@ imported.sequences, imported.warnings
 
 # %%
 served = moescope.open("served.duckdb")
-show.tokens(served, layer=2, most=120)
+show.tokens(served, layer=2, most=90)
 
 # %% [markdown]
 # Decision by decision: of all tokens and layers that both have, how many sets of experts differ?

@@ -68,7 +68,7 @@ pd.DataFrame(result).round(3)
 
 # %%
 best = int(pd.DataFrame(result).assign(more=lambda r: r.bits - r["null mean"]).set_index("layer").more.idxmax())
-show.tokens(store, layer=best, most=160)
+show.tokens(store, layer=best, most=90)
 
 # %% [markdown]
 # Domain is told by the tokens themselves too: an expert may read words, not topics. That is the next notebook's question.

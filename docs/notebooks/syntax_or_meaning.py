@@ -52,4 +52,4 @@ except moescope.errors.AnalysisError as why:  # too few documents
 # The same by eye: a text, by first expert; the slider goes through the layers.
 
 # %%
-show.tokens(store, most=120)
+show.tokens(store, most=90)

@@ -52,7 +52,7 @@ show.route(store, token)
 
 # %%
 sequence = store.rows("select sequence from tokens where token = ?", [token])[0][0]
-show.tokens(store, sequence, layer=2, colour="expert", expert=expert, most=120)
+show.tokens(store, sequence, layer=2, colour="expert", expert=expert, most=90)
 
 # %% [markdown]
 # What follows it: first choices from layer 2 to layer 3, this expert's lit.

@@ -56,6 +56,8 @@ def command(
 
     if output is not None and len(pages) > 1:
         raise InputError(f"--output names one file and {len(pages)} pages are asked for; leave it out, or ask for one page")
+    if dark and kind == "html":
+        raise InputError("--dark is for png, svg and pdf; a page of html follows the ground of whoever reads it")
     asked: dict[str, Any] = {"run": run, "layer": layer, "expert": expert, "sequence": sequence, "token": token}
     wanted = [exported.Wanted.of(page, asked) for page in pages]
     for page in wanted:

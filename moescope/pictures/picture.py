@@ -80,11 +80,12 @@ class Picture:
         from PIL import Image
 
         buffer = io.BytesIO()
-        Image.open(io.BytesIO(self.to_png(1.4))).convert("RGB").quantize(96).save(buffer, "png", optimize=True)
+        plain = Image.open(io.BytesIO(self.to_png(1.0))).convert("RGB")
+        plain.quantize(24, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
         return buffer.getvalue()
 
-    def _repr_html_(self) -> str:
-        return self._framed(self._small())
+    def _repr_html_(self) -> str | None:
+        return self._framed(self._small()) if live() else None  # IPython asks for it beside the bundle
 
     def _framed(self, png: bytes) -> str:
         live = pages.page(self.title, self.words, self.parts, theme=self.theme)

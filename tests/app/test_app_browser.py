@@ -212,6 +212,20 @@ def test_chart_gives_its_sql_and_files(looking: Callable[..., Eyes]) -> None:
         assert Path(got.value.path()).read_bytes().startswith(begin)
 
 
+def test_a_view_is_shared_as_a_link_with_its_defaults_and_as_a_file(looking: Callable[..., Eyes]) -> None:
+    eyes = looking()
+    eyes.go("compare")
+    eyes.page.get_by_role("button", name="Share this view").click()
+    link = eyes.page.locator("[data-testid=stPopoverBody] [data-testid=stCode]").inner_text().strip()
+    assert link.startswith(f"{eyes.url}compare?")
+    assert {"run=0", "with=1"} <= set(link.partition("?")[2].split("&"))
+    assert eyes.page.title() == "Compare · mixtral-small · moescope"
+    with eyes.page.expect_download() as got:
+        eyes.page.get_by_role("button", name="HTML", exact=True).click()
+    assert got.value.suggested_filename.startswith("moescope-demo-run-0-")
+    assert "· against run 1 ·" in Path(got.value.path()).read_text()
+
+
 def test_run_follows_from_page_to_page(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("?run=3")

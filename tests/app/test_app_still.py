@@ -12,6 +12,7 @@ import pytest
 import synthetic_app
 from browser import VIEWS
 from pages import opened, part
+from streamlit.testing.v1 import AppTest
 
 import moescope
 from moescope.errors import InputError, StoreError
@@ -137,3 +138,29 @@ def test_what_a_file_says_of_itself(stores: dict[str, Path], monkeypatch: pytest
     said = test.session_state["signature"]
     assert said.startswith("run 0: ")
     assert said.endswith(f" · layer 2 · expert 3 · n = {tokens:,} tokens, {decisions:,} decisions · demo.duckdb")
+
+
+NAMES = {
+    "": "moescope-demo-run-0-load.png",
+    "layer=layer 2": "moescope-demo-run-0-layer-2-load.png",
+    "layer=layer 2&expert=3": "moescope-demo-run-0-layer-2-expert-3-load.png",
+    "layer=../../<b>": "moescope-demo-run-0-..-..-b--load.png",
+}
+
+
+@pytest.mark.parametrize("state", NAMES)
+def test_the_name_of_a_file_says_what_is_in_it(state: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOESCOPE_STORE", str(stores["demo"]))
+
+    def named(query: str) -> None:
+        from urllib.parse import parse_qsl
+
+        import streamlit as st
+
+        from moescope.app.parts import signed
+
+        st.session_state["chosen"] = dict(parse_qsl(query))
+        st.text(signed.file_name("load", "png"))
+
+    test = AppTest.from_function(named, args=(state,), default_timeout=60).run()
+    assert [text.value for text in test.text] == [NAMES[state]]

@@ -69,7 +69,8 @@ def test_what_is_kept_is_of_the_script(script: Path) -> None:
     assert [output for output in outputs if output.output_type == "error"] == []
     stills = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     assert all(base64.b64decode(still).startswith(b"\x89PNG") for still in stills)
-    assert (len(stills) > 0, script.with_suffix(".ipynb").stat().st_size < 250_000) == (True, True)
+    assert [o for o in outputs if "image/png" in o.get("data", {}) and "text/html" in o["data"]] == []  # still ones only
+    assert (len(stills) > 0, script.with_suffix(".ipynb").stat().st_size < 100_000) == (True, True)
 
 
 def test_there_is_a_notebook_for_each_question() -> None:

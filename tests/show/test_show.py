@@ -156,6 +156,13 @@ def test_stores_without_an_answer(tmp_path: Path, name: str) -> None:
         getattr(show, name)(empty)
 
 
+@pytest.mark.parametrize("name", ["tokens", "load"])
+def test_a_run_that_is_still_being_traced(tmp_path: Path, name: str) -> None:
+    store = tmp_path / "growing.duckdb"
+    synthetic_app.text_run(store, "growing", documents=2, finish=False)
+    assert len(getattr(show, name)(store).frame)
+
+
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Texts that would break a page, one after the other."""
@@ -197,6 +204,7 @@ def test_a_notebook_is_given_it_live_and_still(recounted_store: Path, name: str)
     show.live(False)
     try:
         assert set(picture._repr_mimebundle_()) == {"image/png", "text/plain"}
+        assert picture._repr_html_() is None
     finally:
         show.live(True)
 

@@ -14,7 +14,7 @@ import streamlit as st
 
 import moescope
 from moescope.app import url_state
-from moescope.app.parts import signed
+from moescope.app.parts import panels, signed
 from moescope.app.queries import store_access
 from moescope.app.wording import clean
 from moescope.errors import StoreError
@@ -39,14 +39,17 @@ def link(page: str) -> str:
 def show(page: str) -> None:
     """A button whose panel has the link and the file."""
     with st.popover("Share this view", icon=":material/share:", key="share", on_change="rerun", width="stretch") as box:
-        if not box.open:
-            return
-        st.caption("A link to exactly this, with what is left at its default as well; the icon copies it.")
-        st.code(link(page), language=None, wrap_lines=True)
-        st.caption("This page as one file of HTML that needs no server: hovering works, nothing is fetched.")
-        make = partial(exported, page, url_state.chosen(), str(store_access.path()))
-        name = signed.file_name(page, "html")
-        st.download_button("HTML", make, name, "text/html", key="share-html", icon=":material/download:", on_click="ignore")
+        if box.open:
+            panels.guarded(_ways, page)
+
+
+def _ways(page: str) -> None:
+    st.caption("A link to exactly this, with what is left at its default as well; the icon copies it.")
+    st.code(link(page), language=None, wrap_lines=True)
+    st.caption("This page as one file of HTML that needs no server: hovering works, nothing is fetched.")
+    make = partial(exported, page, url_state.chosen(), str(store_access.path()))
+    name = signed.file_name(page, "html")
+    st.download_button("HTML", make, name, "text/html", key="share-html", icon=":material/download:", on_click="ignore")
 
 
 def exported(page: str, state: dict[str, str], store: str) -> bytes:

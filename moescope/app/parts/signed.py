@@ -34,6 +34,7 @@ def file_name(name: str, kind: str) -> str:
     run = pickers.the_run()
     where = [] if run is None else [f"run-{run['run']}"]
     chosen = url_state.drawn()
-    where += [chosen["layer"]] * bool(chosen.get("layer")) + [f"expert-{chosen['expert']}"] * bool(chosen.get("expert"))
+    where += [chosen["layer"]] if chosen.get("layer") else []
+    where += [f"expert-{chosen['expert']}"] if chosen.get("expert") else []
     words = "-".join(["moescope", store_access.path().stem, *where, name])
     return re.sub(r"[^\w.-]+", "-", words)[:140] + f".{kind}"
