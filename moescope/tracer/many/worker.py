@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from ...errors import ModelError, MoescopeError
 from ...models.loading import Loaded, load
 from ...store import RunWriter
 from ...store.write.stretches import Run, StretchWriter
@@ -203,3 +204,19 @@ def _count(planned: Planned) -> int | None:
         return None
     _, found = stretches(planned, Run(Path(), 1 << 40, {}))
     return sum(len(stretch.batches) for stretch in found)
+
+
+def check_same(one: Hello, other: Hello) -> None:
+    """ModelError unless two workers trace the same: model, routers, data and settings."""
+    for name in ("routers", "experts", "model"):
+        if one.head[name] != other.head[name]:
+            raise ModelError(f"two workers disagree on the {name} of what they trace; give all of them the same model")
+    if (one.key, one.batches) != (other.key, other.batches):
+        raise ModelError("two workers disagree on the data that they trace; give all of them the same files")
+
+
+def portable(error: BaseException) -> MoescopeError:
+    """The error as one that another process can be sent."""
+    if isinstance(error, MoescopeError):
+        return type(error)(str(error))
+    return ModelError(f"a worker failed: {type(error).__name__}: {error}")

@@ -21,8 +21,8 @@ from moescope.store.write.stretches import Run
 from moescope.tracer import Options
 from moescope.tracer.many.cut import stretches
 from moescope.tracer.many.gather import trace_many
-from moescope.tracer.many.processes import Processes, check_same
-from moescope.tracer.many.worker import Hello, Task, Worker
+from moescope.tracer.many.processes import Processes
+from moescope.tracer.many.worker import Hello, Task, Worker, check_same
 
 TEXTS = [f"{'the red fox saw a dog ' * (n % 5 + 1)}number {n}" for n in range(23)]
 LABELLED = [{"text": text, "domain": f"d{n % 3}"} for n, text in enumerate(TEXTS)]
