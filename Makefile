@@ -44,9 +44,9 @@ test-all:  ## the same with every case of tests that are sampled otherwise
 
 test-scale: .venv/.test  ## many processes and machines: workers, torchrun, a cluster of Ray; killed, and made whole again (minutes)
 	test -x build/scale/bin/python || $(PYTHON) -m venv build/scale
-	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(build/scale/bin/python -c "import site; print(site.getsitepackages()[0])")/beside.pth
-	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many
+	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray
+	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many tests/store/engines
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"

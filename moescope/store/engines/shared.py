@@ -88,7 +88,7 @@ class SharedStore(Store):
 
     def _counted(self, grouping: Grouping) -> None:
         """Count a grouping by range, and put what came of it in its place in the query."""
-        columns = super().rows(f"describe {written(self.con, {**grouping.node, 'modifiers': []})}")
+        columns = super().rows(f"describe {written(self.con, grouping.whole)}")
         kinds = [str(kind) for _, kind, *_ in columns]
         if unusual := [kind for kind in kinds if kind not in _PLAIN and not kind.startswith("DECIMAL")]:
             raise duckdb.InvalidInputException(f"no column of {unusual[0]} is sent between processes")

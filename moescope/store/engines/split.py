@@ -6,7 +6,7 @@ another table that has a row for every token can be: each of its rows lies in on
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 
 BIG = ("assignments", "decisions", "decided", "routing", "logits", "token_labels", "token_text", "tokens")
+LARGE = 5  # of these, with a row for every router
 _MERGED = {"count_star": "sum", "count": "sum", "sum": "sum", "min": "min", "max": "max"}
 _KEEPS_LEFT, _KEEPS_RIGHT = {"INNER", "LEFT", "SEMI", "ANTI"}, {"INNER", "RIGHT"}
 _FORBIDDEN = {"SUBQUERY", "WINDOW", "PARAMETER", "LAMBDA", "STAR"}
@@ -27,6 +28,12 @@ class Grouping:
     node: Node
     place: Node  # of the big table within it
     merged: tuple[str | None, ...]
+    scope: list[Node]  # what it reads of `with`, which every range reads whole
+
+    @property
+    def whole(self) -> Node:
+        """The grouping with what it reads, in no order."""
+        return {**self.node, "modifiers": [], "cte_map": {"map": self.scope}}
 
     def over(self, con: duckdb.DuckDBPyConnection, first: int | None, stop: int | None) -> str:
         """SQL that counts tokens from `first` up to before `stop`; None: without end."""
@@ -39,7 +46,7 @@ class Grouping:
         self.place.clear()
         self.place.update(ranged)
         try:
-            return written(con, {**self.node, "modifiers": []})
+            return written(con, self.whole)
         finally:
             self.place.clear()
             self.place.update(before)
@@ -66,26 +73,52 @@ def written(con: duckdb.DuckDBPyConnection, node: Node) -> str:
     return str(con.execute("select json_deserialize_sql(?::json)", [tree]).fetchall()[0][0])
 
 
-def groupings(tree: Node, tables: set[str], aggregates: set[str]) -> Iterator[Grouping]:
-    """All that can be counted by range. tables: names of the store's tables and views; aggregates: of DuckDB's functions."""
-    if tree.get("type") == "SELECT_NODE" and (found := _grouping(tree, tables, aggregates)) is not None:
+def groupings(tree: Node, tables: set[str], aggregates: set[str], scope: Sequence[Node] = ()) -> Iterator[Grouping]:
+    """All that can be counted by range. tables: names of the store's tables and views; aggregates: of DuckDB's functions;
+    scope: what a `with` around it names."""
+    own = tree["cte_map"].get("map", []) if isinstance(tree.get("cte_map"), dict) else []
+    inside = [*scope, *own]
+    if tree.get("type") == "SELECT_NODE" and (found := _grouping(tree, tables, aggregates, inside)) is not None:
         yield found
         return
-    for child in _children(tree):
-        yield from groupings(child, tables, aggregates)
+    for number, named in enumerate(own):
+        yield from groupings(named["value"], tables, aggregates, [*scope, *own[:number]])
+    for child in _children({name: value for name, value in tree.items() if name != "cte_map"}):
+        yield from groupings(child, tables, aggregates, inside)
 
 
-def _grouping(node: Node, tables: set[str], aggregates: set[str]) -> Grouping | None:
-    unusual = [node.get(name) for name in ("having", "qualify", "sample")] + [node.get("cte_map", {}).get("map")]
+def _grouping(node: Node, tables: set[str], aggregates: set[str], scope: Sequence[Node]) -> Grouping | None:
     kinds = {modifier["type"] for modifier in node.get("modifiers", ())}
-    if any(unusual) or kinds - {"ORDER_MODIFIER", "LIMIT_MODIFIER"} or len(node.get("group_sets") or [()]) > 1:
+    unusual = any(node.get(name) for name in ("having", "qualify", "sample"))
+    if unusual or kinds - {"ORDER_MODIFIER", "LIMIT_MODIFIER"} or len(node.get("group_sets") or [()]) > 1:
         return None
     merged = [_merged(item, aggregates) for item in node["select_list"]]
-    if not any(merged) or "" in merged or not _own(node, tables):
+    needed = _needed({**node, "cte_map": {}}, scope)
+    if not any(merged) or "" in merged or needed is None:
         return None
-    places = list(_places(node["from_table"]))
+    named = {one["key"] for one in scope}
+    if not _own([{**node, "cte_map": {}}, *needed], tables | named):
+        return None
+    places = [place for place in _places(node["from_table"]) if place["table_name"] not in named]
     place = next((p for name in BIG for p in places if p["table_name"] == name), None)
-    return None if place is None else Grouping(node, place, tuple(merged))
+    return None if place is None else Grouping(node, place, tuple(merged), deepcopy(needed))
+
+
+def _needed(node: Node, scope: Sequence[Node]) -> list[Node] | None:
+    """Of what a `with` names, that which a node reads, and what that reads; None if a table is in it that is too large to be
+    read whole for every range."""
+    read = _tables(node)
+    found: list[Node] = []
+    for one in reversed(scope):
+        if one["key"] in read:
+            found.insert(0, one)
+            read |= _tables(one)
+    return None if any(_tables(one) & set(BIG[:LARGE]) for one in found) else found
+
+
+def _tables(node: Node) -> set[str]:
+    own = {str(node["table_name"])} if node.get("type") == "BASE_TABLE" else set()
+    return own.union(*(_tables(child) for child in _children(node)))
 
 
 def _merged(item: Node, aggregates: set[str]) -> str | None:
@@ -104,11 +137,16 @@ def _unfit(node: Node, aggregates: set[str]) -> bool:
     return any(_unfit(child, aggregates) for child in _children(node))
 
 
-def _own(node: Node, tables: set[str]) -> bool:
-    """Whether it reads nothing but the store: no name of another part of the query, no parameter."""
-    if node.get("type") == "BASE_TABLE" and node.get("table_name") not in tables:
-        return False
-    return node.get("class") not in ("PARAMETER", "SUBQUERY") and all(_own(child, tables) for child in _children(node))
+def _own(nodes: Sequence[Node], tables: set[str]) -> bool:
+    """Whether they read nothing but the store: no other part of the query, no parameter, nothing again and again."""
+    for node in nodes:
+        if node.get("type") == "BASE_TABLE" and node.get("table_name") not in tables:
+            return False
+        if node.get("class") == "PARAMETER" or node.get("type") == "RECURSIVE_CTE_NODE":
+            return False
+        if not _own(list(_children(node)), tables):
+            return False
+    return True
 
 
 def _places(table: Node) -> Iterator[Node]:

@@ -35,11 +35,15 @@ KEYS = ("forward", "sequence", "token")
 
 @dataclass(frozen=True)
 class Run:
-    """What a maker of stretches must know: the run's folder, how many batches make one, and what was done before the first."""
+    """What a maker of stretches must know: the run's folder, how many batches make one, and what was done before the first.
+
+    shards: how many there were then; each stretch becomes the next one.
+    """
 
     folder: Path
     size: int
     begun: dict[str, Any]
+    shards: int = 0
 
     @property
     def done(self) -> int:
@@ -56,8 +60,7 @@ class Run:
             return True
         if not self.folder.is_dir():
             raise StoreError(f"the run that was to be traced is gone ({self.folder.name}): another process ended it")
-        run = UnfinishedRun(self.folder)
-        return bool(run.shards and run.progress.get("batches", 0) > self.done + number * self.size)
+        return (self.folder / f"shard-{self.shards + number:06d}").is_dir()
 
     def claim(self, number: int) -> Lock | None:
         """The right to make a stretch, which goes with this process; None where another has it. OSError without locks."""
@@ -150,8 +153,9 @@ class Gathering(RunWriter):
             write_atomic(said, json.dumps({"size": size}))
         self.said, self._since = dict(self.part.progress), time.monotonic()
         self._before = self.said.get("resume", {}).get("seconds", 0.0)
-        self._clean(Run(self.part.path, size, self.said))
-        return Run(self.part.path, size, self.said)
+        run = Run(self.part.path, size, self.said, self._shard)
+        self._clean(run)
+        return run
 
     def seconds(self) -> float:
         """Wall time, that of before an interruption included."""

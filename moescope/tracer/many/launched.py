@@ -16,8 +16,8 @@ from ...store.write.change import try_clean_up
 from ...store.write.resume import planned, unfinished
 from ...store.write.stretches import Run
 from .gather import Gathered, Report, size_of, writer_of
-from .processes import check_same, own_devices, portable
-from .worker import Hello, Task, Worker
+from .processes import own_devices
+from .worker import Hello, Task, Worker, check_same, portable
 
 
 def trace_launched(task: Task, resume: bool = False, overwrite: bool = False, report: Report | None = None) -> int:

@@ -12,8 +12,8 @@ from typing import Any
 from ...errors import ModelError, MoescopeError
 from ...store.engines.on_ray import begin_ray, ray_of
 from ...store.write.stretches import Run
-from .processes import TRIES, check_same, portable
-from .worker import Hello, Task, Worker
+from .processes import TRIES
+from .worker import Hello, Task, Worker, check_same, portable
 
 
 class Shards:

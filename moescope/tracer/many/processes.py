@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from ...errors import InputError, ModelError, MoescopeError
+from ...errors import InputError, ModelError
 from ...store.write.stretches import Run
-from .worker import Hello, Task, Worker
+from .worker import Hello, Task, Worker, check_same, portable
 
 MOST = 4  # workers for every core or GPU
 TRIES = 3  # of a stretch whose worker dies
@@ -59,13 +59,6 @@ def own_devices(number: int, count: int) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(there)))).split(",")
         first = number * each if count <= there else number % there
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[first : first + each])
-
-
-def portable(error: BaseException) -> MoescopeError:
-    """The error as one that another process can be sent."""
-    if isinstance(error, MoescopeError):
-        return type(error)(str(error))
-    return ModelError(f"a worker failed: {type(error).__name__}: {error}")
 
 
 class _Seat:
@@ -247,12 +240,3 @@ class Processes:
         except (EOFError, OSError):
             self._dead(seat)
             raise
-
-
-def check_same(one: Hello, other: Hello) -> None:
-    """ModelError unless two workers trace the same: model, routers, data and settings."""
-    for name in ("routers", "experts", "model"):
-        if one.head[name] != other.head[name]:
-            raise ModelError(f"two workers disagree on the {name} of what they trace; give all of them the same model")
-    if (one.key, one.batches) != (other.key, other.batches):
-        raise ModelError("two workers disagree on the data that they trace; give all of them the same files")

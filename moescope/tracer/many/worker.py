@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from ...errors import ModelError, MoescopeError
 from ...models.describe import parameters
 from ...models.loading import Loaded, load
 from ...store import RunWriter
@@ -121,13 +122,13 @@ class _StretchTracer(Tracer):
         assert isinstance(self._writer, StretchWriter)
         return self._writer
 
-    def last_words(self, so_far: Mapping[str, Any]) -> list[str]:
-        """Warnings of the whole run, by what its stretches said."""
+    def last_words(self, so_far: Mapping[str, Any], of_data: list[str]) -> list[str]:
+        """Warnings of the whole run, by what its stretches said, and what there is to be said of the data."""
         resume = so_far.get("resume", {})
         counted = [f"{text} ({count} decisions)" for text, count in resume.get("warned", {}).items()]
         noted = [f"{count} {text}" if count else text for text, count in resume.get("noted", {}).items()]
         fired = contract_warnings(self.sites, set(resume.get("fired", ())))
-        return self._notes + fired + noted + counted + proof_notes(self.proof) + self.proof.left_out
+        return self._notes + of_data + fired + noted + counted + proof_notes(self.proof) + self.proof.left_out
 
 
 class Worker:
@@ -155,7 +156,7 @@ class Worker:
 
     def hello(self) -> Hello:
         """What it is that it traces."""
-        rows = sum(map(len, self._first.windows)) or len(self._first.windows)
+        rows = sum(map(len, self._first.windows)) + len(self._first.windows) * max(self.planned.asked.generate, 1)
         head = self.tracer.writer.part.head
         return Hello(head, self.planned.key, _count(self.planned), rows * max(len(head["routers"]), 1))
 
@@ -182,7 +183,7 @@ class Worker:
         for _ in self._stretches:  # what nobody asked this one for is part of the data
             self._at += 1
         told = {} if self.planned.rows is not None else {"dataset_sha256": self._drawn.digest.hexdigest()}
-        return {**told, "warnings": [*self._drawn.said(), *self.tracer.last_words(so_far)]}
+        return {**told, "warnings": self.tracer.last_words(so_far, self._drawn.said())}
 
     def _drawn_to(self, run: Run, number: int) -> Stretch | None:
         """Draw the data up to this stretch, from their beginning where it is behind."""
@@ -203,3 +204,19 @@ def _count(planned: Planned) -> int | None:
         return None
     _, found = stretches(planned, Run(Path(), 1 << 40, {}))
     return sum(len(stretch.batches) for stretch in found)
+
+
+def check_same(one: Hello, other: Hello) -> None:
+    """ModelError unless two workers trace the same: model, routers, data and settings."""
+    for name in ("routers", "experts", "model"):
+        if one.head[name] != other.head[name]:
+            raise ModelError(f"two workers disagree on the {name} of what they trace; give all of them the same model")
+    if (one.key, one.batches) != (other.key, other.batches):
+        raise ModelError("two workers disagree on the data that they trace; give all of them the same files")
+
+
+def portable(error: BaseException) -> MoescopeError:
+    """The error as one that another process can be sent."""
+    if isinstance(error, MoescopeError):
+        return type(error)(str(error))
+    return ModelError(f"a worker failed: {type(error).__name__}: {error}")

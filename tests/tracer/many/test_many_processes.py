@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,6 +119,18 @@ def test_ranks_of_torchrun_of_which_one_is_killed_leave_what_one_process_leaves(
     assert record(store) == record(one)
     with moescope.open(store) as opened:
         assert opened.rows("select status from runs") == [("complete",)]
+
+
+def test_ranks_that_say_so_themselves_are_workers(one: Path, tmp_path: Path) -> None:
+    store = tmp_path / "many.duckdb"
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    said = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    call = [*MOESCOPE, "trace", "mixtral", *DATA, "--store", str(store), "-q"]
+    ranks = [subprocess.Popen(call, env={**ENVIRONMENT, **said, "RANK": str(rank)}) for rank in range(2)]
+    assert [rank.wait(300) for rank in ranks] == [0, 0]
+    assert record(store) == record(one)
 
 
 def test_a_worker_that_always_dies_is_said(tmp_path: Path) -> None:

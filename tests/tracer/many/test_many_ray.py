@@ -140,4 +140,4 @@ def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch,
 )
 def test_what_does_not_fit_together(asked: list[str], why: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["trace", "mixtral", "--data", "text", "--store", str(tmp_path / "s.duckdb"), *asked])
-    assert (done.exit_code, done.output) == (2, f"moescope: {why}; see moescope trace --help\n")
+    assert (done.exit_code, done.output) == (2, f"moescope: {why}; see main trace --help\n")
