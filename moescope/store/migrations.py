@@ -39,6 +39,8 @@ MIGRATIONS = (
             "pools": {"threshold": "float"},
         },
     ),
+    # rows of large runs may lie apart from the file (table `apart`), which earlier moescope would not look for
+    Migration("5"),
 )
 VERSION = MIGRATIONS[-1].leads_to
 

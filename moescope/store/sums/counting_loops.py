@@ -126,3 +126,16 @@ def follow(
         if here < end or there < last:
             return False
     return True
+
+
+@compiled
+def words(starts: Any, stops: Any, place: Any, word: Any, expert: Any, found: Any) -> None:
+    """Add to found (places, words, experts) every expert (N,) of every word (N,): what lies beyond the last one of either, or
+    before the first place, is not counted."""
+    for stretch in range(starts.size):
+        if place[stretch] < 0 or place[stretch] >= found.shape[0]:
+            continue
+        cells = found[place[stretch]]
+        for i in range(starts[stretch], stops[stretch]):
+            if word[i] < found.shape[1] and expert[i] < found.shape[2]:
+                cells[word[i], expert[i]] += 1

@@ -13,12 +13,12 @@ def settle_top_k(con: duckdb.DuckDBPyConnection, run: int) -> None:
     """Where decisions of a router have other numbers of places than its `top_k`, correct that (null if they differ), and say so
     in the run's warnings."""
     planned = con.execute("select router, name, top_k from routers where run = ? order by router", [run]).fetchall()
-    there = [k for k in widths(con) if con.execute(f"select 1 from routes_{k} where run = ? limit 1", [run]).fetchall()]
+    there = [k for k in widths(con) if con.execute(f"select 1 from routes_{k} where run = {run} limit 1").fetchall()]
     if len(there) == 1 and all(k in (None, there[0]) for _, _, k in planned):
         return
     ran: dict[int, set[int]] = {}
     for k in there:
-        for (router,) in con.execute(f"select distinct router from routes_{k} where run = ?", [run]).fetchall():
+        for (router,) in con.execute(f"select distinct router from routes_{k} where run = {run}").fetchall():
             ran.setdefault(router, set()).add(k)
     others: dict[tuple[int | None, tuple[int, ...]], list[str]] = {}
     for router, name, k in planned:
