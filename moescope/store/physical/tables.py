@@ -73,13 +73,14 @@ def column_type(name: str) -> str | None:
     return _FIXED.get(name) or (_RANKED.get(name[0]) if ranked else None)
 
 
-def ensure_table(con: duckdb.DuckDBPyConnection, table: str, width: int, names: set[str]) -> None:
-    """Make `table`, a routes_<k> or decided_<k>, or give it the columns of `names` that it lacks."""
+def ensure_table(con: duckdb.DuckDBPyConnection, table: str, width: int, names: set[str]) -> bool:
+    """Make `table`, a routes_<k> or decided_<k>, or give it the columns of `names` that it lacks; whether it lacked some."""
     keys = ("run", "forward", "router", "token")
     con.execute(f"create table if not exists {table} ({', '.join(f'{key} {_FIXED[key]}' for key in keys)})")
-    for name in sorted(names - _columns(con, table), key=_order):
+    for name in (new := sorted(names - _columns(con, table), key=_order)):
         con.execute(f"alter table {table} add column {name} {column_type(name)}")
     comment_routed(con, "table", table, width)
+    return bool(new)
 
 
 def comment_routed(con: duckdb.DuckDBPyConnection, kind: str, table: str, width: int) -> None:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ...errors import StoreError
 from ..files.durable import crc
-from ..files.paths import rows_of
+from ..files.paths import parquet, rows_of
 from ..schema import HERE, comment_view, is_bulk, quote
 from .projection import selected
 from .unfinished_run import UnfinishedRun
@@ -75,9 +75,17 @@ def describe(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[
     for table in sorted(name for name in part.tables() if is_bulk(name)):
         for columns, files in _alike(part, table):
             _insert(con, part, base, ends, table, columns, files)
-    if (sums := part.path / SUMS / "vocab_rollup.parquet").exists():
-        files = {SUMS: (sums.stat().st_size, crc(sums))}
-        _insert(con, part, base, ends, "vocab_rollup", pq.read_schema(sums).names, files)
+    if (counted := part.path / SUMS / "vocab_rollup.parquet").exists():
+        files = {SUMS: (counted.stat().st_size, crc(counted))}
+        _insert(con, part, base, ends, "vocab_rollup", pq.read_schema(counted).names, files)
+
+
+def sums(part: UnfinishedRun, base: Mapping[str, int]) -> str | None:
+    """SQL for what was counted of a run when it was finished, as rows of the store; None where that was not done."""
+    file = part.path / SUMS / "vocab_rollup.parquet"
+    return (
+        selected("vocab_rollup", pq.read_schema(file).names, parquet([file]), base, part.path.name) if file.exists() else None
+    )
 
 
 def _alike(part: UnfinishedRun, table: str) -> list[tuple[list[str], dict[str, tuple[int, int]]]]:

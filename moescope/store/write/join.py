@@ -39,8 +39,8 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
         numbers[:] = [_insert(con, store, part, final, large)]
 
     try:
-        if large := apart.stays(part):
-            count_vocabulary(part)
+        large = apart.stays(part)
+        count_vocabulary(part)
         with defer_interrupt(), exclusive(store):
             replace(store, change, uid=part.head.get("store"), reach=parts_folder(store))
             clean_up(store)
@@ -54,43 +54,47 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
 def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
-    into_file = {table for table in part.tables() if not (large and is_bulk(table))}
     if large and not is_split(con):
         apart.split(con)
-    insert_tables(con, {table: projection(con, part, table, base) for table in into_file})
+    rows = {table: projection(con, part, table, base) for table in part.tables()}
+    grown = insert_tables(con, {table: sql for table, sql in rows.items() if not (large and is_bulk(table))})
     if large:
         apart.describe(con, part, base)
     else:
         con.execute("insert into meta values ('joined', ?)", [part.path.name])
-    if is_split(con):
-        apart.show(con, store, parts_folder(store), None if large else set(filter(tables.is_routed, into_file)))
+    if is_split(con) and (large or grown):
+        apart.show(con, store, parts_folder(store), None if large else grown)
     refresh_views(con)
     add_rollups(con, base["run"], kept_sums(con, part, base))
-    count_rows(con, base["run"])
-    settle_top_k(con, base["run"])
-    _vocabulary(con, part, base["run"])
+    own = None if "continues" in part.head else rows
+    count_rows(con, base["run"], own)
+    settle_top_k(con, base["run"], own)
+    _vocabulary(con, part, base, large)
     return base["run"]
 
 
-def insert_tables(con: duckdb.DuckDBPyConnection, rows: Mapping[str, str]) -> None:
-    """Insert into each table of the file what its SQL selects."""
+def insert_tables(con: duckdb.DuckDBPyConnection, rows: Mapping[str, str]) -> set[str]:
+    """Insert into each table of the file what its SQL selects; gives the tables that have columns since which they had not."""
+    grown = set()
     con.execute("set threads = 1")  # with more, row groups are put together anew at the end, and leave holes in the file
     for table, sql in sorted(rows.items()):
         target, (_, _, width) = here(con, table), table.rpartition("_")
         if tables.is_routed(table):
             names = {name for (name, *_) in con.execute(f"describe {sql}").fetchall()}
-            tables.ensure_table(con, target, int(width), names)
+            grown |= {table} if tables.ensure_table(con, target, int(width), names) else set()
         con.execute(f"insert into {target} by name {sql}")
     con.execute("reset threads")
+    return grown
 
 
-def _vocabulary(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, run: int) -> None:
-    """Count the vocabulary of the run, unless all of it was counted when it was finished, and lies apart."""
-    counted = "from apart where run = ? and \"table\" = 'vocab_rollup'"
-    if "continues" in part.head:
-        con.execute(f"delete {counted}", [run])
-    if not con.execute(f"select 1 {counted}", [run]).fetchall():
+def _vocabulary(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int], large: bool) -> None:
+    """What `vocab_rollup` says of the run: as it was counted when the run was finished, or by its rows."""
+    run, sums = base["run"], apart.sums(part, base)
+    if sums is None:
+        con.execute("delete from apart where run = ? and \"table\" = 'vocab_rollup'", [run])
         add_vocabulary(con, run)
+    elif not large:
+        insert_tables(con, {"vocab_rollup": sums})
 
 
 def offsets(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> dict[str, int]:
@@ -165,9 +169,12 @@ def kept_sums(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping
     return {name: projection(con, part, f"{name}_rollup", base) for name in ADDED if part.files(f"{name}_rollup")}
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, run: int) -> None:
-    """Fill in the counts of `runs`: of routed rows from the kept sums, of the rest from the rows."""
+def count_rows(con: duckdb.DuckDBPyConnection, run: int, rows: Mapping[str, str] | None = None) -> None:
+    """Fill in the counts of `runs`: of routed rows from the kept sums, of the rest from the rows; `rows`: all of them (SQL by
+    table), where they are known."""
     counts = {table: f"select count(*) from {table} where run = {run}" for table in ("forwards", "sequences", "tokens")}
+    if rows is not None:
+        counts = {table: f"select count(*) from ({rows[table]})" if table in rows else "0" for table in counts}
     counts["decisions"] = f"select coalesce(sum(decisions), 0) from decision_rollup where run = {run}"
     counts["assignments"] = f"select coalesce(sum(assignments + dropped), 0) from load_rollup where run = {run}"
     con.execute(f"update runs set {', '.join(f'{name} = ({sql})' for name, sql in counts.items())} where run = {run}")

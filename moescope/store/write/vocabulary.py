@@ -96,9 +96,7 @@ def _counted(part: UnfinishedRun, words: Any, first: int, routers: int, experts:
                 return None
             starts, stops = rows.stretches(_NOTHING)
             place = rows.router[starts].astype(np.intp) - first
-            for rank, expert in enumerate(rows.experts):
-                counting_loops.words(starts, stops, place, word, expert, leading if rank == 0 and rows.ranked else ran)
-    ran += leading
+            counting_loops.words(starts, stops, place, word, rows.experts, ran, leading, int(rows.ranked))
     return ran, leading
 
 
