@@ -71,6 +71,12 @@ def joined(con: duckdb.DuckDBPyConnection, database: str = "base") -> set[str]:
     return {name for (name,) in con.execute(f"select value from {database}.main.meta where key = 'joined'").fetchall()}
 
 
+def lying_apart(con: duckdb.DuckDBPyConnection, database: str = "base") -> set[str]:
+    """Names of the parts that this file describes, and whose rows lie there to stay."""
+    there = con.execute("select 1 from duckdb_tables() where database_name = ? and table_name = 'apart'", [database]).fetchall()
+    return {name for (name,) in con.execute(f"select distinct part from {database}.main.apart").fetchall()} if there else set()
+
+
 def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:
     """What tells the store that `con` has attached from another one of its name; None for a store of before there was that."""
     found = con.execute(f"select value from {database}.main.meta where key = 'uid'").fetchall()
@@ -97,7 +103,8 @@ def _file(store: Path) -> Path:
 
 
 def _missing(store: Path, path: Path) -> str:
-    if any(path.with_name(path.name + ".parts").glob("*/head.json")):
+    beside = path.with_name(path.name + ".parts")
+    if any(beside.glob("*/head.json")) or any(beside.glob("*/kept.json")):
         return (
             f"there is no store {store}, but runs of one lie in {path.name}.parts; moescope recover {store} --adopt joins them "
             "to a new one"

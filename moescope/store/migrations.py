@@ -41,6 +41,7 @@ MIGRATIONS = (
     ),
     # decisions whose experts are in no order of weight (`unranked`, of captures): no table of a fixed form changed, but a
     # reader that does not know them would show places as ranks
+    # rows of large runs may lie apart from the file (table `apart`), which earlier moescope would not look for
     Migration("5"),
 )
 VERSION = MIGRATIONS[-1].leads_to

@@ -7,18 +7,21 @@ from typing import Any
 
 import duckdb
 
-from ..errors import MoescopeError
+from ..errors import MoescopeError, StoreError
 from .connect import connect, identity, joined
 from .files.durable import Lock, reason
-from .schema import create_views
+from .schema import HERE, create_views
 from .sums.definitions import add_rollups, vocabulary
-from .trust import expected, tables_of
+from .trust import expected, places_of, tables_of
+from .write import apart
 from .write.beside import Aside, beside, look
 from .write.change import try_clean_up
-from .write.join import count_rows, insert_head, kept_sums, offsets, projection
+from .write.join import count_rows, insert_head, kept_sums, offsets
+from .write.projection import projection
 from .write.unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
-_SMALL = {"meta", "models", "runs", "routers", "experts", "vocab"}
+_KEYED = ("forwards", "sequences", "tokens")
+_SMALL = {"meta", "apart", "models", "runs", "routers", "experts", "vocab"}
 _BROKEN = (MoescopeError, OSError, ValueError, KeyError, TypeError, AttributeError, duckdb.Error)  # what a broken run raises
 
 
@@ -98,21 +101,26 @@ class Store:
 
     def _opened(self) -> duckdb.DuckDBPyConnection:
         folder = parts_folder(self.path)
-        looked = look(self.path) if self._unfinished else []
+        looked = look(self.path)
         leased = {part.path: part.lease() for part in looked if isinstance(part, UnfinishedRun)}
         reach = [folder] if leased else []
         con = connect(self.path, reach, self._external, self._settings)  # after the leases: what it lacks stays readable
         try:
-            there = beside(self.path, looked, identity(con), joined(con))
+            rows = apart.lying(con, self.path, "base") if "apart" in places_of(con) else []
+            if lost := apart.missing(folder, rows):
+                raise StoreError(f"{self.path} cannot be read: {lost}")
+            lasting = {row.part for row in rows}
+            there = beside(self.path, looked if self._unfinished else [], identity(con), joined(con) | lasting)
             open_parts = [part for part in there.parts if leased.get(part.path)]
-            shown, broken = _show(con, self.path, open_parts, self._comments)
+            shown, broken = _show(con, self.path, rows, open_parts, self._comments)
         except BaseException:
             con.close()
             raise
         self.aside = (*there.aside, *broken)
-        self._leases = tuple(lease for path, lease in leased.items() if lease and path in {part.path for part in shown})
+        stay = {part.path.name for part in shown} | lasting
+        self._leases = tuple(lease for path, lease in leased.items() if lease and path.name in stay)
         leased.clear()
-        if not shown and folder.is_dir():
+        if not stay and folder.is_dir():
             try_clean_up(self.path)  # what was joined while somebody read it
         return con
 
@@ -131,14 +139,17 @@ def open_store(
 
 
 def _show(
-    con: duckdb.DuckDBPyConnection, store: Path, open_parts: list[UnfinishedRun], comments: bool
+    con: duckdb.DuckDBPyConnection, store: Path, rows: list[apart.Apart], open_parts: list[UnfinishedRun], comments: bool
 ) -> tuple[list[UnfinishedRun], list[Aside]]:
-    """Make the database in memory show the file and its unfinished runs as one store: by our views over our tables.
+    """Make the database in memory show the file, its `rows` apart and its unfinished runs as one store: by our views.
 
     Gives the runs that are shown, and what is left aside of those that are broken.
     """
     con.execute("use memory")
     sources = _sources(con, store)
+    own = {table: list(sources[table]) for table in _KEYED}  # in which free numbers are looked for
+    for row in rows:
+        sources.setdefault(row.table, []).append(row.sql(parts_folder(store)))
     if not open_parts:
         _views(con, sources)
         create_views(con, comments)
@@ -153,9 +164,11 @@ def _show(
                 Aside(part.path, f"what follows its first {whole} shards ({fault}); moescope recover {store} keeps those")
             )
         try:
-            shown.append((part.first(whole), _add(con, part.first(whole), sources)))
+            shown.append((part.first(whole), _add(con, part.first(whole), sources, own)))
         except _BROKEN as error:
             aside.append(Aside(part.path, f"this run cannot be read ({reason(error)}); it stays there as it is"))
+    for table in _KEYED:
+        con.execute(f"drop view if exists {table}{HERE}")
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
     create_views(con, comments)
     counted = [vocabulary(base["run"]) for _, base in shown]
@@ -169,23 +182,26 @@ def _show(
 def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]]:
     """{table: SQL for its rows in the file}, of the columns that are moescope's; a table that the file lacks is empty."""
     found: dict[str, list[str]] = {}
+    places = places_of(con)
     for table, columns in tables_of(con, store).items():
         quoted = ", ".join(f'{sql} as "{name}"' for name, sql in columns.items())
-        found[table] = [f"select {quoted} from base.main.{table}"]
+        found[table] = [f"select {quoted} from base.main.{places[table]}"]
     for table in expected().keys() - found.keys():
         empty = ", ".join(f'null::{kind} as "{name}"' for name, kind in expected()[table].items())
         found[table] = [f"select {empty} where false"]
     return found
 
 
-def _add(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, sources: dict[str, list[str]]) -> dict[str, int]:
+def _add(
+    con: duckdb.DuckDBPyConnection, part: UnfinishedRun, sources: dict[str, list[str]], own: dict[str, list[str]]
+) -> dict[str, int]:
     """Add an unfinished run to what is shown, or raise and leave it as it was; gives where its keys begin."""
     con.execute("begin")
     try:
-        _views(con, {table: sources[table] for table in ("forwards", "sequences", "tokens")})
+        _views(con, {f"{table}{HERE}": sql for table, sql in own.items()})
         base = offsets(con, part)
         insert_head(con, part, base, {"status": "running" if part.alive() else "interrupted", "progress": part.progress})
-        own = {table: projection(con, part, table, base) for table in part.tables() - _SMALL}
+        new = {table: projection(con, part, table, base) for table in part.tables() - _SMALL}
         if part.files("vocab"):
             con.execute(f"insert into vocab by name {projection(con, part, 'vocab', base)}")
         for name in kept_sums(con, part, base) or ():
@@ -194,8 +210,10 @@ def _add(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, sources: dict[str,
     except BaseException:
         con.execute("rollback")
         raise
-    for table, sql in own.items():
+    for table, sql in new.items():
         sources.setdefault(table, []).append(sql)
+        if table in own:
+            own[table].append(sql)
     return base
 
 

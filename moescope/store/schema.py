@@ -7,11 +7,22 @@ from importlib.resources import files
 
 import duckdb
 
-from .physical.tables import ASSIGNMENT_COMMENTS, DECISION_COMMENTS, ROUTED_VIEWS, create_routed_views, routed_views
+from .physical.tables import (
+    ASSIGNMENT_COMMENTS,
+    DECISION_COMMENTS,
+    ROUTED_VIEWS,
+    comment_routed,
+    create_routed_views,
+    is_routed,
+    routed_views,
+)
 
 _STATEMENT = re.compile(r"-- ([^\n]+)\n(create (table|view) (\w+).*?;)[ \t]*(?:\n|$)", re.S)
 _TABLE_COLUMN = re.compile(r'^  "?(\w+)"? [^\n]*?-- ([^\n]+)$', re.M)
 _VIEW_COLUMN = re.compile(r'^  [^\n]*?"?(\w+)"?,? -- ([^\n]+)$', re.M)
+HERE = "_here"  # the table with the rows in the file, where others of its name lie apart and a view shows both
+_BULK = {"forwards", "conditions", "sequences", "sequence_labels", "pictures", "tokens", "token_labels", "pools", "logits"}
+BULK = frozenset(_BULK | {"decisions_long", "assignments_long", "vocab_rollup"})
 _WHOLE = re.compile(r"^  (\w+)\.\*,?$", re.M)
 
 
@@ -28,11 +39,26 @@ def tables() -> tuple[str, ...]:
     return tuple(name for _, name, _, _ in statements("schema"))
 
 
+def is_bulk(table: str) -> bool:
+    """Whether rows of this table may lie apart from the file."""
+    return table in BULK or is_routed(table)
+
+
+def is_split(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether rows lie apart from the database that `con` uses, so that views show them and those in it as one."""
+    return f"tokens{HERE}" in _names(con, "table") | _names(con, "view")
+
+
+def here(con: duckdb.DuckDBPyConnection, table: str) -> str:
+    """The table of that database that rows of `table` go into."""
+    return table + HERE if is_bulk(table) and is_split(con) else table
+
+
 def create_tables(con: duckdb.DuckDBPyConnection, comments: bool = True) -> None:
     """Make the physical tables that are not there yet."""
     there = _names(con, "table")
     for kind, name, statement, comment in statements("schema"):
-        if name not in there:
+        if name not in there and name + HERE not in there:
             con.execute(statement)
             if comments:
                 _comment(con, kind, name, comment, column_comments()[name])
@@ -94,6 +120,15 @@ def column_comments() -> dict[str, dict[str, str]]:
             taken |= found[relations[0]]
         found[name] = taken | dict(_VIEW_COLUMN.findall(statement))
     return found
+
+
+def comment_view(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    """What a table of this schema says of itself, said of the view that shows its rows."""
+    if is_routed(name):
+        comment_routed(con, "view", name, int(name.rpartition("_")[2]))
+        return
+    said = {table: comment for _, table, _, comment in statements("schema")}
+    _comment(con, "view", name, said[name], column_comments()[name])
 
 
 def _comment(con: duckdb.DuckDBPyConnection, kind: str, name: str, text: str, columns: dict[str, str]) -> None:

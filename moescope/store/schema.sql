@@ -7,6 +7,17 @@ create table meta (
   value varchar -- its value as text
 );
 
+-- Rows of large runs that lie apart from this file, in STORE.parts; `moescope pack STORE` brings them in
+create table apart (
+  part varchar, -- name of their folder in STORE.parts
+  run uinteger, -- runs.run
+  "table" varchar, -- the table or kept sum that they are rows of
+  moved json, -- what is added to their keys: {forward, sequence, token, router, model}
+  ends json, -- the first free key behind them: {forward, sequence, token}
+  columns json, -- of their files, which all have the same
+  files json -- in order, by the folder in which each lies: its length and CRC-32
+);
+
 -- Models that were traced; the same weights and configuration share a row
 create table models (
   model uinteger, -- key

@@ -12,7 +12,7 @@ import duckdb
 from ..errors import StoreError
 from .migrations import VERSION, is_new, old_name
 from .physical.tables import column_type, is_routed
-from .schema import create_tables
+from .schema import BULK, HERE, create_tables, is_bulk
 
 Columns = Mapping[str, str]
 _STRANGE = "is not a moescope store as moescope writes it"
@@ -60,10 +60,27 @@ def tables_of(con: duckdb.DuckDBPyConnection, store: object, version: str | None
     """
     version = version or schema_version(con) or VERSION
     views = con.execute("select view_name from duckdb_views() where database_name = ? and not internal", ["base"]).fetchall()
-    for name in sorted({name for (name,) in views} & expected().keys()):
-        raise StoreError(f"{store} {_STRANGE}: {name} is a view there; do not trust it")
     there = _columns(con, "base")
-    return {table: _known(store, table, there[table], version) for table in there if table in expected() or is_routed(table)}
+    split = {name for name in BULK if name + HERE in there}  # views show what is there and what lies apart as one
+    for name in sorted({name for (name,) in views} & (expected().keys() - split)):
+        raise StoreError(f"{store} {_STRANGE}: {name} is a view there; do not trust it")
+    for name in sorted(there.keys() & {table.removesuffix(HERE) for table in there if _split(table)}):
+        raise StoreError(f"{store} {_STRANGE}: {name} is there twice; do not trust it")
+    ours = {table: table.removesuffix(HERE) if _split(table) else table for table in there}
+    return {
+        name: _known(store, name, there[table], version)
+        for table, name in ours.items() if name in expected() or is_routed(name)
+    }  # fmt: skip
+
+
+def _split(table: str) -> bool:
+    return table.endswith(HERE) and is_bulk(table.removesuffix(HERE))
+
+
+def places_of(con: duckdb.DuckDBPyConnection, database: str = "base") -> dict[str, str]:
+    """{table: the name under which its rows lie in an attached file}."""
+    there = _columns(con, database)
+    return {table.removesuffix(HERE) if _split(table) else table: table for table in there}
 
 
 def inert(con: duckdb.DuckDBPyConnection, store: object, database: str) -> None:

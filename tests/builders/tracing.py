@@ -163,7 +163,7 @@ def told(store: Path, where: str = "true") -> dict[str, list[str]]:
             "logits",
             "measures",
         ]
-        for name in sorted({*(v for (v,) in views), *tables}):
+        for name in sorted({*(v for (v,) in views), *tables} - {"forwards"}):
             found[name] = opened.rows(f"select * from {name}")
     return {name: sorted(repr(tuple(map(_digits, row))) for row in rows) for name, rows in found.items()}
 

@@ -99,8 +99,15 @@ def literals(texts: Iterable[str | Path]) -> str:
 
 def parquet(files: Sequence[str | Path]) -> str:
     """SQL for the rows of exactly these files, by the names of their columns, and for nothing that their paths may say."""
-    exact = literals(escape(str(file)) for file in files)
-    return f"read_parquet({exact}, union_by_name = true, hive_partitioning = false, filename = false, file_row_number = false)"
+    return rows_of(literals(escape(str(file)) for file in files), alike=False)
+
+
+def rows_of(files: str, alike: bool) -> str:
+    """The same of an SQL list of patterns; where all have the same columns (`alike`), only those that are asked are opened."""
+    union = "false" if alike else "true"
+    return (
+        f"read_parquet({files}, union_by_name = {union}, hive_partitioning = false, filename = false, file_row_number = false)"
+    )
 
 
 def confine(con: duckdb.DuckDBPyConnection, folders: Iterable[Path] = (), files: Iterable[Path] = ()) -> None:

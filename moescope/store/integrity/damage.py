@@ -10,10 +10,12 @@ from pathlib import Path
 
 import duckdb
 
-from ..connect import check_store
+from ..connect import check_store, connect, lying_apart
 from ..files.paths import attach, confine, real
 from ..files.seal import broken, has_seal, looks_like_a_store, rewritten
+from ..write.apart import changed, lying
 from ..write.resume import unjoined
+from ..write.unfinished_run import parts_folder
 
 
 @dataclass
@@ -94,6 +96,10 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
 
 
 def _shards(store: Path, found: Damage) -> None:
+    with connect(store) as con:
+        rows = lying(con, store, "base") if lying_apart(con) else []
+    if fault := changed(parts_folder(store), rows):
+        found.faults.append(fault)
     for part in unjoined(store).parts:
         whole, fault = part.whole(deep=True)
         if fault:

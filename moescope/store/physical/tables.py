@@ -73,18 +73,22 @@ def column_type(name: str) -> str | None:
     return _FIXED.get(name) or (_RANKED.get(name[0]) if ranked else None)
 
 
-def ensure_table(con: duckdb.DuckDBPyConnection, width: int, names: set[str], prefix: str = "routes") -> None:
-    """Make <prefix>_<width>, or give it the columns of `names` that it lacks."""
-    table = f"{prefix}_{width}"
+def ensure_table(con: duckdb.DuckDBPyConnection, table: str, width: int, names: set[str]) -> bool:
+    """Make `table`, a routes_<k> or decided_<k>, or give it the columns of `names` that it lacks; whether it lacked some."""
     keys = ("run", "forward", "router", "token")
     con.execute(f"create table if not exists {table} ({', '.join(f'{key} {_FIXED[key]}' for key in keys)})")
-    con.execute(
-        f"comment on table {table} is 'Physical rows of routers with {width} experts per decision: read the views instead'"
-    )
-    for name in sorted(names - _columns(con, table), key=_order):
+    for name in (new := sorted(names - _columns(con, table), key=_order)):
         con.execute(f"alter table {table} add column {name} {column_type(name)}")
-    there = _columns(con, table)
-    said = {n: _WORDS.get(n) or f"{_LETTERS[n[0]]} {n[1:]}" for n in there}
+    comment_routed(con, "table", table, width)
+    return bool(new)
+
+
+def comment_routed(con: duckdb.DuckDBPyConnection, kind: str, table: str, width: int) -> None:
+    """What a routes_<k> or decided_<k> says of itself; `kind`: table, or the view that takes its place."""
+    con.execute(
+        f"comment on {kind} {table} is 'Physical rows of routers with {width} experts per decision: read the views instead'"
+    )
+    said = {n: _WORDS.get(n) or f"{_LETTERS[n[0]]} {n[1:]}" for n in _columns(con, table)}
     _comment_columns(con, table, said)
 
 

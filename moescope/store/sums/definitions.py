@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import duckdb
 
 from ..physical.tables import STEPS, ran, widths
+from ..schema import here
 
 ADDED = ("load", "decision", "transition", "label", "coactivation")
 
@@ -39,13 +40,14 @@ _LABEL = """
 select router, kind, label, expert, sum(n) as assignments, sum(first) as first, sum(weight) as weight
 from (
   select a.router, t.sequence, a.expert, count(*) as n, count(*) filter (rank = 0) as first, sum(weight) as weight
-  from assignments a join tokens t using (token) where a.run = {run} and not a.dropped group by all)
+  from assignments a join tokens t using (token) where a.run = {run} and t.run = {run} and not a.dropped group by all)
 join sequence_labels using (sequence) group by all"""
 
 _VOCAB = """
 select {run}::uinteger as run, router, vocab_id, expert, count(*)::ubigint as assignments,
        (count(*) filter (rank = 0))::ubigint as first
-from assignments a join tokens t using (token) where a.run = {run} and not dropped and vocab_id is not null group by all"""
+from assignments a join tokens t using (token)
+where a.run = {run} and t.run = {run} and not dropped and vocab_id is not null group by all"""
 
 _KEEP = {
     "load": "select {run}, router, expert, sum(assignments), sum(first), sum(dropped), sum(weight) from {rows} group by all",
@@ -77,8 +79,9 @@ def add_rollups(con: duckdb.DuckDBPyConnection, run: int, sums: Mapping[str, str
 
 def add_vocabulary(con: duckdb.DuckDBPyConnection, run: int) -> None:
     """Replace what `vocab_rollup` says of a run by what its rows say."""
-    con.execute(f"delete from vocab_rollup where run = {run}")
-    con.execute(f"insert into vocab_rollup {vocabulary(run)}")
+    kept = here(con, "vocab_rollup")
+    con.execute(f"delete from {kept} where run = {run}")
+    con.execute(f"insert into {kept} {vocabulary(run)}")
 
 
 def vocabulary(run: int) -> str:

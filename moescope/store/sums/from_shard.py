@@ -23,7 +23,7 @@ _NOTHING = np.zeros(0, np.uint8)
 
 
 @dataclass
-class _Rows:
+class Rows:
     """Rows of one routes_<k>; `experts` by rank, the number beyond the last one where none ran."""
 
     router: Array
@@ -35,7 +35,7 @@ class _Rows:
     ranked: bool = True  # whether the first expert is the first choice
 
     @classmethod
-    def of(cls, table: pa.Table, none: int) -> "_Rows | None":
+    def of(cls, table: pa.Table, none: int) -> "Rows | None":
         """Read a table; None if it has experts from `none` on, or ranks of some rows alone."""
         columns = dict(zip(table.column_names, table.columns))
         unranked = numbers(columns["unranked"], 0).astype(bool) if "unranked" in columns else _NOTHING
@@ -93,7 +93,7 @@ class Tally:
         cells = max(len(self.combos), wide) * self.routers * wide
         if combo is None or cells > _MOST or "decisions_long" in tables:
             return {}
-        routed = [_Rows.of(table, self.experts) for name, table in tables.items() if name.startswith("routes_")]
+        routed = [Rows.of(table, self.experts) for name, table in tables.items() if name.startswith("routes_")]
         known = [rows for rows in routed if rows is not None and self._knows(rows, *combo)]
         transitions = self._transitions(known) if len(known) == len(routed) else None
         if transitions is None:
@@ -130,11 +130,11 @@ class Tally:
         if (short := sequence + 1 - len(self._combo_of)) > 0:
             self._combo_of = np.append(self._combo_of, np.zeros(max(short, len(self._combo_of) // 2), np.uint32))
 
-    def _knows(self, rows: _Rows, first: int, combo: Array) -> bool:
+    def _knows(self, rows: Rows, first: int, combo: Array) -> bool:
         """Whether these are its routers, and tokens that this shard names."""
         return within(rows.keys[0], first, first + len(combo)) and within(rows.router, 0, self.routers)
 
-    def _transitions(self, routed: list[_Rows]) -> dict[str, pa.Table] | None:
+    def _transitions(self, routed: list[Rows]) -> dict[str, pa.Table] | None:
         """From the first expert of a router to that of the next; None unless both saw the same tokens in the same order."""
         parts = [rows.stretches(_NOTHING) for rows in routed]
         routers = [rows.router[starts] for rows, (starts, _) in zip(routed, parts)]
@@ -177,7 +177,7 @@ class _Sums:
         self.rows, self.unrouted, self.nonfinite = (np.zeros(routers, np.int64) for _ in range(3))
         self.moments = {name: np.zeros((routers, 3)) for name in STEPS}  # n, sum, sum of squares
 
-    def add(self, rows: _Rows, combo: Array) -> None:
+    def add(self, rows: Rows, combo: Array) -> None:
         """Count some rows; `combo` (N,) are the labels of their tokens (no rows: there are none)."""
         _, routers, wide = self.shape
         starts, stops = part = rows.stretches(combo)

@@ -8,18 +8,18 @@ the file itself meanwhile is not overwritten: the change is made again, over wha
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 
 from ...errors import StoreError
-from ..connect import connect, identity, joined
+from ..connect import connect, identity, joined, lying_apart
 from ..files.durable import check_locks, exclusive, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
@@ -27,10 +27,19 @@ from ..migrations import VERSION
 from . import working_copy
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
+
+class Known(NamedTuple):
+    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity."""
+
+    joined: frozenset[str] = frozenset()
+    uid: str | None = None
+    apart: frozenset[str] = frozenset()
+
+
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _TRIES = 3
 _numbers = count()
-_known: dict[Path, tuple[tuple[Any, ...], set[str], str | None]] = {}  # of files, by their state
+_known: dict[Path, "tuple[tuple[Any, ...], Known]"] = {}  # of files, by their state
 _ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
 
 
@@ -63,11 +72,11 @@ def reset_store(store: Path) -> None:
 
     Runs that are of another store of this name stay where they are.
     """
-    _, uid = known(store)
+    uid = known(store).uid
     if [part for part in unfinished_runs(store) if part.alive()]:
         raise StoreError(f"{store} cannot be begun anew while a trace writes into it; wait for it, or name another file")
     change_store(store, lambda con: None, anew=True)
-    for part in unfinished_runs(store):
+    for part in unfinished_runs(store, kept=True):
         if part.head.get("store") == uid:
             part.remove()
     try_clean_up(store)
@@ -92,8 +101,8 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
         raise StoreError(f"cannot write {store}: {why}; choose one that can be written")
     for _ in range(_TRIES):
         begun = anew or not path.exists()
-        done, there = known(store)
-        clean_up(store, done)
+        there = known(store).uid
+        clean_up(store)
         if not begun and uid is not None and there != uid:
             raise StoreError(
                 f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
@@ -124,7 +133,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                     working_copy.ready(con, store, foreign=_ours.get(path) != before)
                 change(con)
                 con.execute("commit")
-                told = joined(con, "store"), identity(con, "store")
+                told = _told(con, "store")
                 same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
                 con.execute("checkpoint")
             seal(place)
@@ -136,7 +145,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
             os.replace(temporary, path)
             if same:
                 _ours[path] = _state(path)
-                _known[path] = _ours[path], *told
+                _known[path] = _ours[path], told
         sync(path.parent)
         return True
     finally:
@@ -193,34 +202,40 @@ def try_clean_up(store: Path) -> None:
         clean_up(store)
 
 
-def clean_up(store: Path, done: Collection[str] | None = None) -> None:
+def clean_up(store: Path) -> None:
     """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
-    moescope's. `done`: the names of parts that are joined, where they are known."""
+    moescope's."""
     path, folder = real(store), parts_folder(store)
     _delete(path.parent.glob(f"{escape(path.name)}.tmp-*"))
     if not folder.is_dir() or folder.is_symlink():
         return
-    done = known(store)[0] if done is None else done
+    there = known(store)
     for part in [UnfinishedRun(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
-        if part.path.name in done or part.forgotten():
+        if part.path.name in there.joined or part.forgotten():
             part.remove()
+        elif part.path.name in there.apart:
+            part.settle()
     if not any(folder.iterdir()):
         folder.rmdir()
 
 
-def known(store: Path) -> tuple[set[str], str | None]:
-    """Names of the parts that are joined to a store, and its identity; from memory while the file is as this process left it.
+def known(store: Path) -> Known:
+    """What a store says of the parts beside it; from memory while the file is as this process left it.
 
     StoreError as of `connect`.
     """
     path = real(store)
     if not path.exists():
-        return set(), None
+        return Known()
     state = _state(path)
-    if _known.get(path, ((), set(), None))[0] != state:
+    if _known.get(path, ((), None))[0] != state:
         with connect(store) as con:
-            _known[path] = state, joined(con), identity(con)
-    return _known[path][1:]
+            _known[path] = state, _told(con, "base")
+    return _known[path][1]
+
+
+def _told(con: duckdb.DuckDBPyConnection, database: str) -> Known:
+    return Known(frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database)))
 
 
 def _whole(store: Path) -> None:

@@ -1,4 +1,7 @@
-"""Join an unfinished run to its store; a part whose name is in `meta` as joined is left-over and ignored."""
+"""Join an unfinished run to its store; a part whose name is in `meta` as joined is left-over and ignored.
+
+The rows of a large run stay in its shards, which the file describes from then on (apart.py).
+"""
 
 from collections.abc import Mapping
 from itertools import groupby
@@ -7,37 +10,40 @@ from typing import Any
 
 import duckdb
 
-from ...decisions import MAX_WIDTH
 from ...errors import MoescopeError, StoreError
 from .. import column_fit
 from ..files.durable import exclusive, reason
 from ..files.interrupts import defer_interrupt
-from ..files.paths import parquet
 from ..migrations import today
 from ..physical import tables
-from ..schema import refresh_views
+from ..schema import here, is_bulk, is_split, refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
-from ..trust import expected
+from . import apart
 from .change import clean_up, replace
+from .projection import projection
 from .top_k import settle_top_k
-from .unfinished_run import KEYS, UnfinishedRun
+from .unfinished_run import UnfinishedRun, parts_folder
+from .vocabulary import count_vocabulary
 
 _AT_ONCE = 200  # rows
-_SPACE = {"next_router": "router", "parent": "token"}
+_COUNTED = ("forward", "sequence", "token")
 
 
 def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
-    """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it."""
+    """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it, or
+    stays for good where it is large."""
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
 
     def change(con: duckdb.DuckDBPyConnection) -> None:
-        numbers[:] = [_insert(con, part, final)]
+        numbers[:] = [_insert(con, store, part, final, large)]
 
     try:
+        large = apart.stays(part)
+        count_vocabulary(part)
         with defer_interrupt(), exclusive(store):
-            replace(store, change, uid=part.head.get("store"), reach=part.path)
-            clean_up(store, {part.path.name})
+            replace(store, change, uid=part.head.get("store"), reach=parts_folder(store))
+            clean_up(store)
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
     except MoescopeError as error:
@@ -45,25 +51,50 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
     return numbers[0]
 
 
-def _insert(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
+def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
-    con.execute("set threads = 1")  # with more, row groups are put together anew at the end, and leave holes in the file
-    for table in sorted(part.tables()):
-        kind, _, width = table.rpartition("_")
-        rows = projection(con, part, table, base)
-        if kind in ("routes", "decided"):
-            names = {name for (name, *_) in con.execute(f"describe {rows}").fetchall()}
-            tables.ensure_table(con, int(width), names, kind)
-        con.execute(f"insert into {table} by name {rows}")
-    con.execute("reset threads")
+    if large and not is_split(con):
+        apart.split(con)
+    rows = {table: projection(con, part, table, base) for table in part.tables()}
+    grown = insert_tables(con, {table: sql for table, sql in rows.items() if not (large and is_bulk(table))})
+    if large:
+        apart.describe(con, part, base)
+    else:
+        con.execute("insert into meta values ('joined', ?)", [part.path.name])
+    if is_split(con) and (large or grown):
+        apart.show(con, store, parts_folder(store), None if large else grown)
     refresh_views(con)
     add_rollups(con, base["run"], kept_sums(con, part, base))
-    count_rows(con, base["run"])
-    settle_top_k(con, base["run"])
-    add_vocabulary(con, base["run"])
-    con.execute("insert into meta values ('joined', ?)", [part.path.name])
+    own = None if "continues" in part.head else rows
+    count_rows(con, base["run"], own)
+    settle_top_k(con, base["run"], own)
+    _vocabulary(con, part, base, large)
     return base["run"]
+
+
+def insert_tables(con: duckdb.DuckDBPyConnection, rows: Mapping[str, str]) -> set[str]:
+    """Insert into each table of the file what its SQL selects; gives the tables that have columns since which they had not."""
+    grown = set()
+    con.execute("set threads = 1")  # with more, row groups are put together anew at the end, and leave holes in the file
+    for table, sql in sorted(rows.items()):
+        target, (_, _, width) = here(con, table), table.rpartition("_")
+        if tables.is_routed(table):
+            names = {name for (name, *_) in con.execute(f"describe {sql}").fetchall()}
+            grown |= {table} if tables.ensure_table(con, target, int(width), names) else set()
+        con.execute(f"insert into {target} by name {sql}")
+    con.execute("reset threads")
+    return grown
+
+
+def _vocabulary(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int], large: bool) -> None:
+    """What `vocab_rollup` says of the run: as it was counted when the run was finished, or by its rows."""
+    run, sums = base["run"], apart.sums(part, base)
+    if sums is None:
+        con.execute("delete from apart where run = ? and \"table\" = 'vocab_rollup'", [run])
+        add_vocabulary(con, run)
+    elif not large:
+        insert_tables(con, {"vocab_rollup": sums})
 
 
 def offsets(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> dict[str, int]:
@@ -73,11 +104,15 @@ def offsets(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> dict[str, in
     else:
         base = {key: _free(con, f"{key}s", key) for key in ("run", "router")} | {"model": _model(con, part)}
     first = part.head.get("continues", {}).get("next", {})
-    return base | {key: _free(con, f"{key}s", key) - first.get(key, 0) for key in ("forward", "sequence", "token")}
+    return base | {key: _free(con, f"{key}s", key) - first.get(key, 0) for key in _COUNTED}
 
 
 def _free(con: duckdb.DuckDBPyConnection, table: str, key: str) -> int:
-    return con.execute(f"select coalesce(max({key}) + 1, 0) from {table}").fetchall()[0][0]
+    """The first free number, by the rows in the file and what it says of those apart: these are not read."""
+    taken = f"select max({key}) + 1 as free from {here(con, table)}"
+    if key in _COUNTED:
+        taken += f" union all select max((ends->>'{key}')::ubigint) from apart"
+    return con.execute(f"select coalesce(max(free), 0)::bigint from ({taken})").fetchall()[0][0]
 
 
 def _model(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> int:
@@ -127,34 +162,6 @@ def insert_rows(con: duckdb.DuckDBPyConnection, table: str, rows: list[dict[str,
             con.execute(f"insert into {table} ({columns}) values {places}", [value for row in some for value in row.values()])
 
 
-def projection(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, table: str, base: Mapping[str, int]) -> str:
-    """SQL over the Parquet files of a table with the keys moved by `base`."""
-    source = parquet(part.files(table))
-    names = [name for (name, *_) in con.execute(f"describe from {source}").fetchall()]
-    moved = {key: f"({key}::uinteger + {base[_SPACE.get(key, key)]})::uinteger" for key in KEYS if key != "run"}
-    if unknown := [name for name in names if name not in moved and _type(table, name) is None]:
-        raise StoreError(f"the shards of {part.path.name} have a column {unknown[0][:40]!r}, which {table} has not")
-    columns = [f"{moved[name]} as {name}" if name in moved else _as(table, name) for name in names]
-    sql = f"select {', '.join(columns)} from {source}"
-    if table == "vocab":
-        known = f"vocab v on (v.model = {base['model']} and v.vocab_id = n.vocab_id)"
-        return f"select distinct {base['model']} as model, vocab_id, text from ({sql}) n anti join {known}"
-    return f"select {base['run']} as run, * from ({sql})" if table in _RUN else sql
-
-
-def _type(table: str, name: str) -> str | None:
-    """The type of a column, "" where it is as it comes; None if the table has no such column."""
-    if table.endswith("_rollup"):
-        return ""
-    return tables.column_type(name) if tables.is_routed(table) else expected()[table].get(name)
-
-
-def _as(table: str, name: str) -> str:
-    """A column in the table's type, so that no shard changes the type that others are seen in."""
-    kind, quoted = _type(table, name), '"' + name.replace('"', '""') + '"'
-    return f"{quoted}::{kind} as {quoted}" if kind else quoted
-
-
 def kept_sums(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int]) -> dict[str, str] | None:
     """{rollup: SQL for the sums of its shards}, or None where they must be counted from the rows."""
     if not part.counted():
@@ -162,24 +169,12 @@ def kept_sums(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping
     return {name: projection(con, part, f"{name}_rollup", base) for name in ADDED if part.files(f"{name}_rollup")}
 
 
-_RUN = {
-    "sequences",
-    "pictures",
-    "tokens",
-    "forwards",
-    "conditions",
-    "pools",
-    "logits",
-    "decisions_long",
-    "assignments_long",
-    "measures",
-}
-_RUN |= {f"{kind}_{k}" for kind in ("routes", "decided") for k in range(1, MAX_WIDTH + 1)}
-
-
-def count_rows(con: duckdb.DuckDBPyConnection, run: int) -> None:
-    """Fill in the counts of `runs`: of routed rows from the kept sums, of the rest from the rows."""
+def count_rows(con: duckdb.DuckDBPyConnection, run: int, rows: Mapping[str, str] | None = None) -> None:
+    """Fill in the counts of `runs`: of routed rows from the kept sums, of the rest from the rows; `rows`: all of them (SQL by
+    table), where they are known."""
     counts = {table: f"select count(*) from {table} where run = {run}" for table in ("forwards", "sequences", "tokens")}
+    if rows is not None:
+        counts = {table: f"select count(*) from ({rows[table]})" if table in rows else "0" for table in counts}
     counts["decisions"] = f"select coalesce(sum(decisions), 0) from decision_rollup where run = {run}"
     counts["assignments"] = f"select coalesce(sum(assignments + dropped), 0) from load_rollup where run = {run}"
     con.execute(f"update runs set {', '.join(f'{name} = ({sql})' for name, sql in counts.items())} where run = {run}")

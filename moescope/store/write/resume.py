@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from ...errors import StoreError
-from ..connect import connect, identity, identity_of, joined
+from ..connect import connect, identity, identity_of, joined, lying_apart
 from ..files.durable import write_atomic
 from ..files.paths import real
 from ..trust import tables_of
@@ -21,7 +21,7 @@ def unjoined(store: Path) -> Beside:
     """Runs that are being traced or were cut off, oldest first, those already in the file left out; and what is left aside."""
     looked = look(store)
     with connect(store) as con:
-        return beside(store, looked, identity(con), joined(con))
+        return beside(store, looked, identity(con), joined(con) | lying_apart(con))
 
 
 def unfinished(store: Path) -> list[UnfinishedRun]:
@@ -31,7 +31,7 @@ def unfinished(store: Path) -> list[UnfinishedRun]:
 
 def orphans(store: Path) -> list[UnfinishedRun]:
     """Runs beside a store that is not there."""
-    return [] if real(store).exists() else unfinished_runs(store)
+    return [] if real(store).exists() else unfinished_runs(store, kept=True)
 
 
 def adopt(store: Path, part: UnfinishedRun) -> UnfinishedRun:

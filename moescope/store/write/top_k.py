@@ -1,7 +1,7 @@
 """How many experts a router's decisions have, by the rows: `routers.top_k` is what ran, not what was planned."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import duckdb
 
@@ -9,16 +9,19 @@ from ...words import listed
 from ..physical.tables import widths
 
 
-def settle_top_k(con: duckdb.DuckDBPyConnection, run: int) -> None:
+def settle_top_k(con: duckdb.DuckDBPyConnection, run: int, rows: Mapping[str, str] | None = None) -> None:
     """Where decisions of a router have other numbers of places than its `top_k`, correct that (null if they differ), and say so
-    in the run's warnings."""
+    in the run's warnings. `rows`: all that the run has (SQL by table), where they are known."""
+    own = {k: f"routes_{k} where run = {run}" for k in widths(con)}
+    if rows is not None:
+        own = {k: f"({rows[table]})" for k in own if (table := f"routes_{k}") in rows}
     planned = con.execute("select router, name, top_k from routers where run = ? order by router", [run]).fetchall()
-    there = [k for k in widths(con) if con.execute(f"select 1 from routes_{k} where run = ? limit 1", [run]).fetchall()]
+    there = [k for k, sql in own.items() if con.execute(f"select 1 from {sql} limit 1").fetchall()]
     if len(there) == 1 and all(k in (None, there[0]) for _, _, k in planned):
         return
     ran: dict[int, set[int]] = {}
     for k in there:
-        for (router,) in con.execute(f"select distinct router from routes_{k} where run = ?", [run]).fetchall():
+        for (router,) in con.execute(f"select distinct router from {own[k]}").fetchall():
             ran.setdefault(router, set()).add(k)
     others: dict[tuple[int | None, tuple[int, ...]], list[str]] = {}
     for router, name, k in planned:

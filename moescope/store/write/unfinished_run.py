@@ -24,8 +24,9 @@ from ..schema import tables
 
 _HEAD = {"run": dict, "model": dict, "routers": list, "experts": list}
 _FORGOTTEN = "forgotten"
+KEPT = "kept.json"  # what head.json is called once the store describes the run as one whose rows lie here to stay
 _UID = re.compile("[0-9a-f]{12}")
-_OTHERS = {"meta", "models", "runs", "routers", "experts", "ablations"}  # tables that no shard has rows of
+_OTHERS = {"meta", "apart", "models", "runs", "routers", "experts", "ablations"}  # tables that no shard has rows of
 KEYS = ("run", "forward", "router", "next_router", "sequence", "token", "parent", "model")
 
 
@@ -45,7 +46,10 @@ class UnfinishedRun:
     @cached_property
     def head(self) -> dict[str, Any]:
         """The run, its model, routers and experts. ValueError if they are not there to read."""
-        head = json.loads((self.path / "head.json").read_text())
+        try:
+            head = json.loads((self.path / "head.json").read_text())
+        except FileNotFoundError:
+            head = json.loads((self.path / KEPT).read_text())
         for name, kind in _HEAD.items():
             if not isinstance(head, dict) or not isinstance(head.get(name), kind):
                 raise ValueError(f"head.json has no {name}")
@@ -70,6 +74,10 @@ class UnfinishedRun:
         if not self.shards:
             return dict(self.head.get("continues", {}).get("progress", {}))
         return {name: value for name, value in _said(self.shards[-1]).items() if name != "written"}
+
+    def written(self, shard: Path) -> dict[str, tuple[int, int]]:
+        """{file of a shard: its length and CRC-32, as it was written}. ValueError if that cannot be read."""
+        return {name: (length, checksum) for name, (length, checksum) in _said(shard).get("written", {}).items()}
 
     def first(self, most: int) -> "UnfinishedRun":
         """The same run as it was after so many shards."""
@@ -130,8 +138,9 @@ class UnfinishedRun:
 
     def remove(self) -> None:
         """Forget it; files that somebody reads stay until `clean_up` finds them free."""
-        with suppress(FileNotFoundError):
-            (self.path / "head.json").rename(self.path / _FORGOTTEN)
+        for head in ("head.json", KEPT):
+            with suppress(FileNotFoundError):
+                (self.path / head).rename(self.path / _FORGOTTEN)
         try:
             lock = Lock(self.path, EXCLUSIVE)
         except OSError:
@@ -141,6 +150,11 @@ class UnfinishedRun:
             os.rename(self.path, going)
         shutil.rmtree(going if going.exists() else self.path, ignore_errors=True)
         lock.close()
+
+    def settle(self) -> None:
+        """It stays here for good, described by its store: no longer one that is unfinished."""
+        with suppress(FileNotFoundError):
+            (self.path / "head.json").rename(self.path / KEPT)
 
     def set_aside(self) -> int:
         """Move the shards beyond `shards` out of the way, kept beside the run; gives how many."""
@@ -181,14 +195,15 @@ def _fault(shard: Path, deep: bool) -> str | None:
     return None
 
 
-def unfinished_runs(store: Path) -> list[UnfinishedRun]:
+def unfinished_runs(store: Path, kept: bool = False) -> list[UnfinishedRun]:
     """Parts beside a store, oldest first, their heads read: a run that is joined from now on loses its head first.
 
-    What cannot be read is left out; beside.py says what that is.
+    What cannot be read is left out; beside.py says what that is. `kept`: also those whose rows stay there.
     """
     found: list[UnfinishedRun] = []
     with suppress(FileNotFoundError, NotADirectoryError):  # the folder goes with its last part
-        for head in parts_folder(store).glob("*/head.json"):
+        folder = parts_folder(store)
+        for head in [*folder.glob("*/head.json"), *(folder.glob(f"*/{KEPT}") if kept else ())]:
             part = UnfinishedRun(head.parent)
             with suppress(OSError, ValueError):  # joined, and gone, since the folder was listed; or broken
                 found += [part] if part.head else []

@@ -15,7 +15,7 @@ from ..migrations import VERSION, migrate
 from ..schema import create_tables, quote, refresh_views, view_comments
 from ..trust import inert
 
-_MEMORY = 4 << 30  # bytes, at most
+_MEMORY = 1 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
 
 

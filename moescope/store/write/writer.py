@@ -63,7 +63,7 @@ class RunWriter:
     @classmethod
     def _begin(cls, store: Path, name: str, head: Mapping[str, Any]) -> "RunWriter":
         """A new part; its head comes last, so that nobody sees it before it is locked."""
-        head = {**column_fit.plain(head), "store": known(store)[1]}
+        head = {**column_fit.plain(head), "store": known(store).uid}
         path = parts_folder(store) / name
         path.mkdir(parents=True)
         try:
