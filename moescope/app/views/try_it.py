@@ -66,7 +66,7 @@ def render() -> None:
     panels.head(
         "Try it",
         "Type a sentence and watch the experts light up: every token is routed and recorded as a trace records it.",
-        "Cells of the map are experts, rows layers; one lights up when a token goes there, the brighter the more weight it has. "
+        "Cells of the map are experts, rows layers; one lights up when a token goes there, the brighter the more weight. "
         "A click on an expert takes it away, forces it or leans towards it, and the two texts stand side by side.",
     )
     viewer(pickers.the_run())
