@@ -62,7 +62,7 @@ class Dealt:
 
     @property
     def fair(self) -> Array:
-        """(draws,): by which an information of dealt groups is to be scaled, as documents differ in length (`Grouped.noise`)."""
+        """(draws,): what scales an information of dealt groups, as documents differ in length (`Grouped.noise`)."""
         return np.asarray(self.observed.noise / np.maximum(self.null.noise, 1e-300))
 
     @property
