@@ -79,7 +79,7 @@ without maps, which have no test).
 A row marked as a contrast is no claim. Nor does it count where it is true of the world by its making (`TRUE` in
 benchmarks/calibration/asked.py; a judgement, and these are its reasons):
 
-* `tilt` gives experts uneven logits: load, CV, Gini, MaxVio, dead and cold experts and importance are uneven, and it is right to
+* `tilt` gives experts uneven logits: load, CV, Gini, MaxVio, dead and cold experts, importance are uneven, and it is right to
   say so.
 * `tokens` and `topics` let the token's id move the logits of every layer: experts do follow the input id, and two layers (and
   two experts of one layer) that follow the same ids go together, which the next layer's expert, paths and pairs rightly show.
