@@ -40,9 +40,8 @@ def covered(answer: analyses.Answer, world: str, experts: int) -> dict[str, tupl
     frame = frame[frame["ci_low"].notna() & (frame["units"] >= 24)]
     truth = pd.Series(np.nan, index=frame.index)
     if world in ("equal", "short", "many", "most", "short, leaning"):
-        even = frame["name"].isin(
-            ["share of load by label", "share of load", "repetition, first choice", "frequency", "gate mass"]
-        )
+        even = frame["name"].isin(["share of load by label", "share of load", "frequency", "gate mass"])
+        even |= (frame["name"] == "repetition, first choice") & (world != "short, leaning")
         truth[even] = 1 / experts
     corrected = frame["estimator"].isin(["less null mean", "corrected"]) & ~frame["null"].str.contains(CONTRAST)
     corrected &= ~frame["subset"].astype(str).isin(["input id"]) & ~frame["name"].str.contains("in the next layer")

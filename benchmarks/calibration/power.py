@@ -10,20 +10,16 @@ from moescope import statistics as st
 from moescope.analyses._shared.dealt_labels import Dealt, deal
 from moescope.analyses._shared.document_counts import Table
 
-LABELS, NAMES = 5, 8  # names that `specialization` tests, by which q is multiplied there
+LABELS, NAMES = 5, 9  # names that `specialization` tests, by which q is multiplied there
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0)  # what a planted expert has beyond the even share, of that share
 CASES: dict[str, dict[str, Any]] = {
-    "4 routers of 32, 60 documents of 400": {"routers": 4, "experts": 32, "documents": 60, "lengths": (400,) * 5, "worlds": 40},
+    "4 routers of 32, 60 documents of 400": {"routers": 4, "experts": 32, "documents": 60, "lengths": (400,) * 5, "worlds": 16},
     "the same, the label's documents of 40": {
-        "routers": 4, "experts": 32, "documents": 60, "lengths": (40, 400, 400, 400, 400), "worlds": 40,
+        "routers": 4, "experts": 32, "documents": 60, "lengths": (40, 400, 400, 400, 400), "worlds": 16,
     },
     "48 routers of 128, 100 documents of 400": {
-        "routers": 48, "experts": 128, "documents": 100, "lengths": (400,) * 5, "worlds": 3,
-        "shares": (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0), "plants": 10,
-    },
-    "48 routers of 128, 100 documents of 4,000": {
-        "routers": 48, "experts": 128, "documents": 100, "lengths": (4000,) * 5, "worlds": 3,
-        "shares": (0.0, 0.25, 0.375, 0.5, 0.75, 1.0), "plants": 10,
+        "routers": 48, "experts": 128, "documents": 100, "lengths": (400,) * 5, "worlds": 1,
+        "shares": (0.0, 0.5, 1.0, 1.25, 1.5, 2.0), "plants": 6,
     },
 }  # fmt: skip
 

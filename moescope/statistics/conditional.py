@@ -3,7 +3,9 @@
 Plug-in: Σ_t log2( n_sle n_s / (n_sl n_se) ) / N over tokens t with stratum s (e.g. the token id), label l and expert e. It is
 biased upward, by far where strata are small; labels permuted within their stratum keep every margin and show by how much.
 Labels that hold for a whole document or sequence are permuted as wholes, over documents or sequences: their tokens are not
-independent. Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
+independent; where documents differ in length, labels dealt anew make every label as precise as the next, so that each draw is
+scaled by what documents' own spread gives labels as they are, over what it gives those dealt (`_fair`).
+Strata in which nothing can differ are counted in N and otherwise left out: they add zero, always.
 """
 
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ class Labelled:
     permutations: list[Ints]  # label of every row, permuted
     block: Ints | None = None  # the document or sequence of every row, where labels were permuted over these
     home: Ints | None = None  # (blocks,) the label of each
+    homes: tuple[Ints, ...] = ()  # the same of every permutation
 
     @property
     def whole(self) -> bool:
@@ -91,8 +94,8 @@ def labelled(label: Ints, stratum: Ints, document: Ints, block: Ints | None, dra
     of_block = np.zeros(len(ids), dtype=lab.dtype)
     of_block[at] = label[known]
     home, rng = np.searchsorted(ids, block[rows]), np.random.default_rng(seed)
-    permutations = [rng.permutation(of_block)[home] for _ in range(draws)]
-    return Labelled(rows, lab, s, document[rows], total, permutations, home, of_block)
+    homes = tuple(rng.permutation(of_block) for _ in range(draws))
+    return Labelled(rows, lab, s, document[rows], total, [new[home] for new in homes], home, of_block, homes)
 
 
 def _varies(label: Ints, stratum: Ints, known: Ints, block: Ints | None) -> Ints:
@@ -154,8 +157,42 @@ def information(tokens: Labelled, expert: Ints) -> Information:
     for i, point in enumerate(points):
         null[i] = point.sum() / total.sum()
         expected += point / len(null)
+    if tokens.block is not None:
+        fair = _fair(tokens, ran, e, s)
+        null, expected = null * fair, expected * float((null * fair).mean() / max(null.mean(), 1e-300))
     sums = np.bincount(document, observed - expected, minlength=len(total))
     return Information(float(observed.sum() / total.sum()), null, sums, total)
+
+
+def _fair(tokens: Labelled, ran: Ints, e: Ints, s: Ints) -> Floats:
+    """(draws,): what blocks' own spread adds to the information of labels as they are, over what it adds to those dealt.
+
+    To second order label l adds in stratum s half of c = Σ_ue (x_use − n_us p_se)² / (n_ls p_se) nats, u over its blocks: more
+    where it has few tokens. It cannot add more than n_ls times the entropy h of experts, which is approached as
+    n h (1 − exp(−c / (2 n h))), and is measured from what it is itself a part n_ls / n_s of.
+    """
+    assert tokens.block is not None
+    assert tokens.home is not None
+    block, strata = tokens.block[ran].astype(np.int64), int(s.max()) + 1
+    n_s, m_se = np.bincount(s, minlength=strata), np.unique(s * (int(e.max()) + 1) + e, return_inverse=True)[1]
+    share = np.bincount(m_se)[m_se] / n_s[s]
+    _, at, x = np.unique(block * (int(m_se.max()) + 1) + m_se, return_index=True, return_counts=True)
+    by = block[at] * strata + s[at]
+    n_us = np.bincount(by, x, minlength=len(tokens.home) * strata)
+    # Σ_e (x − n p)² / p = Σ_e x² / p − n², cells in which nothing ran included
+    spread = np.bincount(by, x**2 / share[at], minlength=len(n_us)) - n_us**2
+    spread, size = (v.reshape(-1, strata) for v in (spread, n_us))
+    entropy = np.bincount(s, -np.log(share), minlength=strata) / np.maximum(n_s, 1)
+
+    def noise(home: Ints) -> float:
+        hot = sparse.csr_matrix((np.ones(len(home)), (home, np.arange(len(home)))), shape=(tokens.labels, len(home)))
+        of, n = hot @ spread, hot @ size
+        most = np.maximum(n * entropy, 1e-12)
+        added = most * -np.expm1(-np.divide(of, 2 * n * most, out=np.zeros_like(of), where=n > 0))
+        return float((added * (1 - n / np.maximum(n_s, 1))).sum())
+
+    dealt = [noise(home) for home in tokens.homes]
+    return noise(tokens.home) / np.maximum(dealt, 1e-300)
 
 
 def beyond_stratum(tokens: Labelled, chosen: Ints, experts: int) -> Rates:

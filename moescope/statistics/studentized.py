@@ -102,6 +102,18 @@ class Grouped:
         return np.asarray(self.sums[..., -3:-2])
 
     @property
+    def noise(self) -> Array:
+        """(...,): what the documents' own spread adds to the information of the groups, to second order, up to a factor.
+
+        Σ over groups and documents of (x − rate n)² / (rate Σ n), less the part that a group is of all it is measured from.
+        Groups dealt anew are all as precise as the next; times this of the groups as they are over this of those dealt, the
+        information of the dealt is that of groups as long as they are.
+        """
+        e, n = len(self.overall), np.maximum(self.totals[..., 0], 1e-9)
+        square = self._plain[..., e : 2 * e] / np.where(self.overall > 0, self.overall, np.inf)
+        return np.asarray((square.sum(-1) / n * (1 - n / n.sum(-1, keepdims=True))).sum(-1))
+
+    @property
     def _plain(self) -> Array:
         return self.sums[..., self.sums.shape[-1] - 3 * len(self.overall) - 3 :]
 

@@ -61,6 +61,11 @@ class Dealt:
         return np.asarray(st.curve_tail(value, null))
 
     @property
+    def fair(self) -> Array:
+        """(draws,): what scales an information of dealt groups, as documents differ in length (`Grouped.noise`)."""
+        return np.asarray(self.observed.noise / np.maximum(self.null.noise, 1e-300))
+
+    @property
     def p_from(self) -> str:
         """How `p` is had."""
         return f"count of {len(self.null.sums)} draws, Pearson III beyond"

@@ -59,6 +59,7 @@ class ByValue:
     def information(self) -> list[pd.DataFrame]:
         """Plug-in, and less its mean under the null."""
         value, drawn, null = (st.mutual_information(x) for x in (self.table.total, self.draws, self.null))
+        null = null * self.dealt.fair
         common = {"null_name": NULL, "chance": 0.0, "n": round(self.table.total.sum()), "units": self.units}
         where = self.table.where | {"subset": self.kind}
         rows = information(where, bits(self.noun), value, drawn, null, **common)

@@ -7,7 +7,8 @@
 * `JSD`: Jensen-Shannon divergence of the loads of two labels, bits; mean over pairs, and each pair. `Jensen-Shannon distance`:
   its root (Endres & Schindelin 2003), mean over pairs.
 
-Null: the labels dealt anew to the documents, which keeps each document's routing whole. As documents differ in length, p is not
+Null: the labels dealt anew to the documents, which keeps each document's routing whole. As documents differ in length, the null
+of information is scaled to the length of each label's documents (`statistics.Grouped.noise`), and p is not
 of the plain figure but of the label's share less that of all other documents, over the error of that difference
 (`statistics.studentized`); of information and divergence, of the sum of these squared. A cell is counted among the permuted
 values of its label's cells in all routers (`statistics.Pool`), so that a lone specialist can be told. Intervals: documents
@@ -93,7 +94,7 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     name = "I(label; expert) (bits)"
     (plug, draws, base), norm, miller = ([f(x) for x in (total, boot, null)] for f in (
         st.mutual_information, st.normalized_information, st.miller_madow))  # fmt: skip
-    plain, less = information(where, name, plug, draws, base, **common)
+    plain, less = information(where, name, plug, draws, base * dealt.fair, **common)
     rows = [
         plain,
         figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2],
