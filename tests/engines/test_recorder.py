@@ -309,6 +309,23 @@ def test_a_model_that_cannot_be_recorded_is_said(
     assert "it serves as ever" in caplog.text
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_row_that_repeats_is_told_from_a_router_that_always_chooses_alike(
+    copied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second has weights of its own in every row."""
+    true = fake_vllm.decision
+
+    def alike(layer: int, past: tuple[int, ...]) -> Any:
+        return true(layer, ())[0], true(layer, () if copied else past)[1]
+
+    monkeypatch.setattr(fake_vllm, "decision", alike)
+    with caplog.at_level(logging.WARNING, "vllm.moescope"):
+        watch = recorded(tmp_path, worker(), [Asked("a", list(range(20)), 2)], caching=False, preempting=False)
+    assert (watch.recorder.kept, watch.recorder.lost) == ((0, 1) if copied else (1, 0))
+    assert ("chose the same experts in every layer" in caplog.text) == copied
+
+
 def test_a_place_that_is_no_store_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "vllm.moescope"):
         assert attach.attached(worker(), str(tmp_path / "no" / "a.duckdb")) is None

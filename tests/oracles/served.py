@@ -53,9 +53,9 @@ def traced(model: Path, told: dict[int, dict[str, Any]], store: Path) -> dict[tu
     return {(numbers[s], position, layer): found for (s, position, layer), found in routed(store).items()}
 
 
-def agreement(store: Path, model: Path, folder: Path, run: int = 0) -> Agreement:
-    """Every stored decision beside the trace's."""
-    mine = routed(store, run)
+def agreement(store: Path, model: Path, folder: Path, run: int = 0, places: int | None = None) -> Agreement:
+    """Every stored decision beside the trace's, or those of the first `places` tokens of each sequence."""
+    mine = {key: found for key, found in routed(store, run).items() if places is None or key[1] < places}
     theirs = traced(model, sequences(store, run), folder / "traced.duckdb")
     assert mine.keys() <= theirs.keys()
     equal = [key for key, (experts, _) in mine.items() if experts == theirs[key][0]]

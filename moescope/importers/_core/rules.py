@@ -182,7 +182,7 @@ def _repeats(one: Captured, model: Model, ids: Array) -> None:
         tokens = np.asarray(one.tokens[one.start : one.start + one.rows], np.int64)
         tokens = tokens if len(tokens) == one.rows else np.empty(0, np.int64)
     longest = np.zeros(2, np.int64)
-    longest_repeat(ids.reshape(len(ids), -1), tokens, longest)
+    longest_repeat(_with_weights(ids.reshape(len(ids), -1), one), tokens, longest)
     first, n = (int(value) for value in longest)
     if n > 2 and (n - 1) * possible > _BITS and bool((ids[first] >= 0).all()):
         differ = "though their tokens differ" if len(tokens) else "whatever their tokens are"
@@ -192,6 +192,14 @@ def _repeats(one: Captured, model: Model, ids: Array) -> None:
             "a CUDA graph repeated one row (SGLang 12162); capture again without graphs, or with a version that records "
             "inside them"
         )
+
+
+def _with_weights(rows: Array, one: Captured) -> Array:
+    """Rows as they repeat: of a router that always chooses alike, weights differ, and of a row that was copied they do not."""
+    if one.weights is None:
+        return rows
+    bits = np.ascontiguousarray(one.weights, np.float32).view(np.int32).reshape(len(rows), -1)
+    return np.concatenate([rows, bits], axis=1)
 
 
 def _constant(one: Captured, model: Model) -> None:
