@@ -119,7 +119,7 @@ class Keeper:
     def _open(self) -> Sink:
         if self._sink is None:
             self._sink = Sink(self.store, self.name, "listen", [self.name], Notes(), ["moescope", "listen"])
-            self._sink.tokenizer = self.tokenizer
+            self._sink.tokenizer, self._sink.doubles = self.tokenizer, None  # every answer was given, alike or not
         return self._sink
 
     def _commit(self) -> None:
