@@ -49,12 +49,14 @@ def command(model: str, store: Path, data: str | None, quiet: bool, **options: A
     from ..interventions import ablate
     from ..interventions.plan import wanted
     from ..models.loading import load
+    from ..routers.engine_block import check_here
     from ..tracer import check_plan
     from ._support.many import alone
 
     alone("ablate the whole model and write into one store: start one process")
     check_plan(store, seed=options["seed"], limit=options["limit"], batch_size=options["batch_size"])
     loaded = load(model, **loading(options, quiet))
+    check_here(loaded.model, "ablate it")
     limit, batch_size = options.pop("limit"), options.pop("batch_size")
     wanted(find(loaded.model), options["experts"], options["sweep"])  # before a baseline is traced for what cannot be done
     _traced(loaded, store, data, options["run"], limit, batch_size)

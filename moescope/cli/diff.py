@@ -24,6 +24,7 @@ def command(first: Path, second: Path | None, run: int | None, other: int | None
     import json
 
     from ..analyses import run as ask
+    from ._support.answers import table
     from ._support.reading import reading
 
     with reading(first) as store:
@@ -35,10 +36,10 @@ def command(first: Path, second: Path | None, run: int | None, other: int | None
     click.echo(f"{answer.verdict.sentence}\n")
     figures = answer.frames["figures"]
     shown = figures[["name", "stack", "layer", "subset", "value", "ci_low", "ci_high", "chance", "n"]]
-    click.echo(shown.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}"))
+    click.echo(table(shown))
     decisions = answer.frames["decisions"].head(most)
     if len(decisions):
         columns = ["layer", "sequence", "position", "text", "experts", "other", "margin"]
-        click.echo("\nchanged decisions, the surest first\n" + decisions[columns].to_string(index=False, na_rep=""))
+        click.echo("\nchanged decisions, the surest first\n" + table(decisions[columns]))
     for note in answer.notes:
         click.echo(f"* {note}")

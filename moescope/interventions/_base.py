@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contracts import Site, find
+from ..routers.engine_block import check_here
 from ._selection import chosen
 
 Undo = Callable[[], None]
@@ -52,6 +53,7 @@ def intervene(model: nn.Module, *edits: Edit, sites: Sequence[Site] | None = Non
     Everything is checked first: on InputError or ModelError nothing was changed. Of nested blocks the inner one's edits come
     first. To trace under an edit, enter the Tracer first: it proves the model as it is, and records what is executed.
     """
+    check_here(model, "intervene in it")
     here = list(sites) if sites is not None else find(model)
     for edit in edits:
         edit.check(model, here)

@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..inputs import Dataset
 from ..models.loading import Loaded
 from ..ranks import check_alone
+from ..routers.engine_block import check_here
 from ..store import open_store
 from .data import Batches, groups
 from .effects import effects
@@ -48,6 +49,7 @@ def ablate(
     store = Path(store)
     _check(mode, at)
     check_alone(loaded.model, "ablate it")
+    check_here(loaded.model, "ablate it")
     sites = find(loaded.model)
     with open_store(store) as opened:
         number = baseline(opened, loaded.model, run)

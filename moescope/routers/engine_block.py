@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..hooks import Own
 from .base import Edit
 
@@ -37,6 +38,15 @@ class Executed:
     logits: Tensor
     hidden: Tensor | None = None
     parts: Tensor | None = None
+
+
+def check_here(model: nn.Module, what: str) -> None:
+    """InputError where another program runs the model's layers; `what` was to be done with them."""
+    if any(isinstance(module, EngineBlock) for module in model.modules()):
+        raise InputError(
+            f"{type(model).__name__} is run by another program, whose experts and gradients are not at hand, so moescope "
+            f"cannot {what}: trace it, and use the model of Transformers that it was made from for the rest"
+        )
 
 
 class EngineBlock(nn.Module):

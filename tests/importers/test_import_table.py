@@ -111,7 +111,7 @@ def test_ranks_are_known_by_weight_or_said_and_else_are_not(tmp_path: Path) -> N
     bare = long().drop(columns="weight")
     moescope.import_table(bare, tmp_path / "a.duckdb")
     assert rows(tmp_path / "a.duckdb") == [(*row[:3], None, *row[4:6], None) for row in STORED]
-    assert "the engine's order is not known to be that of the weights" in said(tmp_path / "a.duckdb")
+    assert "the order of experts is not known to be that of their weights" in said(tmp_path / "a.duckdb")
     with pytest.raises(errors.AnalysisError, match="without ranks"):
         analyses.run("path_probe", tmp_path / "a.duckdb")
     structure = analyses.run("structure", tmp_path / "a.duckdb")

@@ -92,3 +92,22 @@ def test_what_does_not_follow_is_said(case: str) -> None:
     spoil, said = WRONG[case]
     assert disagreement(**_spoilt()) is None
     assert said in (disagreement(**spoil(_spoilt())) or "")
+
+
+def test_what_another_program_runs_is_not_intervened_in() -> None:
+    from types import SimpleNamespace
+
+    from moescope.errors import InputError
+    from moescope.interventions import ablate, intervene
+    from moescope.interventions.experiments import experiment
+    from moescope.routers.engine_block import EngineBlock
+
+    model = torch.nn.ModuleDict({"3": EngineBlock(8, 2, "softmax", {})})
+    loaded: Any = SimpleNamespace(model=model)
+    for call in (
+        lambda: ablate(loaded, "x.duckdb", sweep=True),
+        lambda: experiment("regret", loaded, "x.duckdb"),
+        lambda: intervene(model).__enter__(),
+    ):
+        with pytest.raises(InputError, match="is run by another program"):
+            call()

@@ -10,20 +10,24 @@ import pandas as pd
 LEFT_OUT = ("null", "source", "router")  # of the whole table: words, and a key of the store
 
 
-def show(answer: Any, store: Path, table: bool = False) -> None:
-    """The answer in a handful of rows, or with `table` in all of them."""
+def show(answer: Any, store: Path, whole: bool = False) -> None:
+    """The answer in a handful of rows, or with `whole` in all of them."""
     click.echo(f"\n{answer.title}, run {answer.run}")
     if answer.chosen:
         click.echo(answer.chosen)
     click.echo(f"\n{answer.verdict.sentence}\n")
-    _whole(answer) if table else _handful(answer, store)
+    _whole(answer) if whole else _handful(answer, store)
     for note in answer.notes:
         click.echo(f"* {note}")
 
 
 def _whole(answer: Any) -> None:
-    figures = answer.frames["figures"].drop(columns=list(LEFT_OUT))
-    click.echo(figures.to_string(index=False, na_rep="", float_format=lambda v: f"{v:.4g}"))
+    click.echo(table(answer.frames["figures"].drop(columns=list(LEFT_OUT))))
+
+
+def table(frame: pd.DataFrame) -> str:
+    """Rows of numbers and words, numbers to four figures, nothing where there is none."""
+    return str(frame.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.4g}"))
 
 
 def _handful(answer: Any, store: Path) -> None:

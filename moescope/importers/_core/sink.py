@@ -40,7 +40,7 @@ class Sink:
         self.sequences = self.tokens = self.decisions = self.counted = 0
         self._held: list[Captured] = []
         self._there: list[Array | None] = []
-        self._doubles = Doubles()
+        self.doubles: Doubles | None = Doubles()  # None: nobody looks for requests that come twice
         self._words: set[int] = set()
         self._pieces: dict[str, int] = {}
         self._began = time.perf_counter()
@@ -50,7 +50,8 @@ class Sink:
         if not one.rows:
             one.experts = np.zeros((0, len(model.routed), model.top_k), np.int32)
         there = sound(one, model, self.notes)
-        self._doubles.check(one, self.notes)
+        if self.doubles is not None:
+            self.doubles.check(one, self.notes)
         ordered = self._ordered(one, model)
         self._facts(one, ordered)  # first of all, so that a run which is cut off says it too
         self._begin(model, ordered)

@@ -70,7 +70,7 @@ class Keeper(Keeping):
     def new_sink(self) -> Sink:
         """One for a new run."""
         made = Sink(self.store, self.name, "listen", [self.name], Notes(), ["moescope", "listen"])
-        made.tokenizer = self.tokenizer
+        made.tokenizer, made.doubles = self.tokenizer, None  # every answer was given, alike or not
         return made
 
 

@@ -18,6 +18,7 @@ from ...discover import modules
 from ...errors import InputError
 from ...models.loading import Loaded
 from ...ranks import check_alone
+from ...routers.engine_block import check_here
 from ...store import open_store
 from ...store.write.change import change_store
 from ...words import check
@@ -71,6 +72,7 @@ def experiment(
     """
     module, path = checked(name, options), Path(store)
     check_alone(loaded.model, "experiment with it")
+    check_here(loaded.model, "experiment with it")
     with open_store(path) as opened, torch.no_grad():
         here = setting(loaded, opened, run, report)
         found: Found = module.run(here, **options)

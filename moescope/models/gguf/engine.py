@@ -78,8 +78,9 @@ class Engine(Own):
         self.generation += 1
         if self._context is None or tokens > self._held[0] or sequences > self._held[1]:
             self._make(max(tokens, self._held[0]), max(sequences, self._held[1]))
-        else:
-            self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+            return
+        self._api.llama_memory_clear(self._api.llama_get_memory(self._context), True)
+        self._api.llama_set_n_threads(self._context, *[max(1, self._threads())] * 2)  # which may be set behind loading
 
     def _make(self, tokens: int, sequences: int) -> None:
         api = self._api

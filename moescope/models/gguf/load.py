@@ -11,7 +11,7 @@ from .header import read_header
 from .learning import learn
 from .library import library
 from .model import GGUFModel
-from .words import Words
+from .words import GGUFTokenizer
 
 _DTYPES = ("auto", torch.float32, torch.float16)
 
@@ -37,4 +37,4 @@ def load_gguf(name: str, path: Path, how: How) -> Loaded:
             "such models are not read"
         )
     model = GGUFModel(engine, header, learn(engine, header)).eval()
-    return Loaded(name, model, Words.of(engine), notes=notes, no_tokenizer="is a GGUF without a vocabulary")
+    return Loaded(name, model, GGUFTokenizer.of(engine), notes=notes, no_tokenizer="is a GGUF without a vocabulary")

@@ -10,7 +10,7 @@ from .engine import Engine
 _NONE, _CONTROL = 0, 1 << 3  # LLAMA_VOCAB_TYPE_NONE, LLAMA_TOKEN_ATTR_CONTROL
 
 
-class Words:
+class GGUFTokenizer:
     """llama.cpp's own, not one made of it."""
 
     is_fast = False
@@ -22,7 +22,7 @@ class Words:
         self.all_special_ids = [i for i, attribute in enumerate(attributes) if attribute & _CONTROL]
 
     @classmethod
-    def of(cls, engine: Engine) -> "Words | None":
+    def of(cls, engine: Engine) -> "GGUFTokenizer | None":
         """None for a file without a vocabulary."""
         return None if engine.api.llama_vocab_type(engine.vocab) == _NONE else cls(engine)
 
