@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from click.testing import CliRunner
 from common_live import rows_of, stored, told_of
 from PIL import Image
 from starlette.testclient import TestClient
 
+import moescope
+from moescope.cli import main
 from moescope.contracts import find
 from moescope.errors import InputError, StoreError
 from moescope.interventions import Bias, Force, RouteAround, Weigh, intervene, overrides
@@ -26,7 +30,6 @@ from moescope.live.asked import Asked, read_asked
 from moescope.live.changes import edits_of
 from moescope.live.desk import Desk
 from moescope.live.endpoint import Endpoint, answers
-from moescope.models.loading import load
 from moescope.store.write.moved import join_packed
 from moescope.tracer import Tracer, trace
 
@@ -51,9 +54,15 @@ def client(desk: Desk) -> TestClient:
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Callable[[str], Any]:
-    known: dict[str, Any] = {}
-    return lambda name: known.setdefault(name, load(name))
+def loaded(desk: Desk) -> Callable[[str], Any]:
+    """The desk's own models, which are idle while they are traced."""
+
+    def of(name: str) -> Any:
+        while desk.about(name)["state"] == "loading":
+            time.sleep(0.02)
+        return desk.ready[name].loaded
+
+    return of
 
 
 def run(client: TestClient, **asked: Any) -> Events:
@@ -93,10 +102,9 @@ TALK = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{% if 
 
 
 def test_a_turn_of_a_chat_is_the_trace_of_its_conversation(
-    client: TestClient, desk: Desk, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, loaded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for tokenizer in (desk.ready["mixtral"].loaded.tokenizer, loaded("mixtral").tokenizer):
-        monkeypatch.setattr(tokenizer, "chat_template", TALK)
+    monkeypatch.setattr(loaded("mixtral").tokenizer, "chat_template", TALK)
     assert client.get("/about", params={"model": "mixtral"}).json()["chat"]
     turns = [{"role": "user", "content": "Who runs here?"}]
     events = run(client, model="mixtral", messages=turns, tokens=3)
@@ -112,7 +120,7 @@ def test_a_picture_is_the_trace_of_it_alone(client: TestClient, loaded: Any, tmp
     events = run(client, model="vmoe", image=base64.b64encode(picture()).decode(), picture="a.png")
     store = kept(client, events, tmp_path / "live.duckdb")
     (tmp_path / "a.png").write_bytes(picture())
-    trace(load("vmoe"), tmp_path / "a.png", tmp_path / "plain.duckdb", overrides={"group_size": "batch"}, logits=1.0, hold=1)
+    trace(loaded("vmoe"), tmp_path / "a.png", tmp_path / "plain.duckdb", overrides={"group_size": "batch"}, logits=1.0, hold=1)
     live, plain = rows_of(store), rows_of(tmp_path / "plain.duckdb")
     assert {name: rows for name, rows in live.items() if name != "runs"} == {n: r for n, r in plain.items() if n != "runs"}
     assert [row[3:] for row in live["runs"]] == [row[3:] for row in plain["runs"]]  # the data are a file there
@@ -140,6 +148,39 @@ def test_changed_experts_are_the_interventions_own(client: TestClient, loaded: A
     for table in ("tokens", "assignments", "decisions", "logits"):
         assert live[table] == own[table], table
     assert json.loads(live["runs"][0][3]) == overrides(*edits)
+
+
+def test_the_command_that_is_shown_does_it_again(client: TestClient, tmp_path: Path) -> None:
+    events = run(client, model="mixtral", text="-- it's", tokens=3, edits=["2:5=off", "1:4=-1"], name="a name")
+    store = kept(client, events, tmp_path / "live.duckdb")
+    command = events[-1]["command"]
+    assert command[:3] == ["moescope", "try", "mixtral"]
+    done = CliRunner().invoke(main, ["try", "mixtral", "--store", str(tmp_path / "again.duckdb"), *command[3:]])
+    assert done.exit_code == 0, done.output
+    assert done.output.rstrip().endswith(f"run 0 of {tmp_path / 'again.duckdb'}")
+    assert rows_of(store) == rows_of(tmp_path / "again.duckdb")
+    with moescope.open(tmp_path / "again.duckdb") as opened:
+        ((name, said),) = opened.rows("select name, command from runs")
+    assert (name, json.loads(said)) == ("a name", command)
+
+
+SERVED = [
+    (["mixtral", "--port", "8000"], ["mixtral"]),
+    (["model", "mixtral"], ["mixtral"]),
+    (["--shipped", "./x"], ["./x", "mixtral", "switch", "switch-collapsed", "vmoe"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "names"), SERVED)
+def test_serve_takes_a_model(arguments: list[str], names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("moescope.live.serve.serve", lambda make, *more: told.append((make(), *more)))
+    monkeypatch.setattr("moescope.live.desk.Desk", lambda names, *_: names)
+    done = CliRunner().invoke(main, ["serve", *arguments])
+    assert done.exit_code == 0, done.output
+    ((served, host, port, token, _, idle),) = told
+    assert (served, host, port, idle) == (names, "127.0.0.1", 8000 if "--port" in arguments else 0, None)
+    assert len(token) > 20
 
 
 @pytest.mark.parametrize(
