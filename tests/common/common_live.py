@@ -1,9 +1,17 @@
-"""What a live run and a plain trace of the same are compared by: every row, without what tells two runs apart."""
+"""A live model asked, and what its run and a plain trace are compared by: every row, without what tells two runs apart."""
 
+import json
+import threading
 from pathlib import Path
 from typing import Any
 
+from starlette.testclient import TestClient
+
 import moescope
+from moescope.store.write.moved import join_packed
+
+TOKEN = "sesame"
+Events = list[dict[str, Any]]
 
 ROWS = {
     "tokens": "select s.stack, t.position, t.vocab_id, t.generated, t.special, t.unit, t.x, t.y "
@@ -49,3 +57,32 @@ def stored(store: Path) -> list[Any]:
             "join routers r using (router) join tokens t using (token)"
         )
     return sorted((name, s, p, rank, e, round(w, 6), gone) for name, s, p, rank, e, w, gone in found)
+
+
+def run(client: TestClient, **asked: Any) -> Events:
+    """The events of a prompt."""
+    said = client.post("/run", content=json.dumps(asked))
+    assert said.status_code == 200, said.text
+    return [json.loads(piece[6:]) for piece in said.text.split("\n\n") if piece.startswith("data: ")]
+
+
+def kept(client: TestClient, events: Events, store: Path) -> Path:
+    """A store with the run that they are of."""
+    assert events[-1]["event"] == "end", events[-1]
+    join_packed(store, client.get(f"/runs/{events[-1]['run']}").content)
+    return store
+
+
+class Told:
+    """Events of a prompt, as they come to who asked."""
+
+    def __init__(self) -> None:
+        self.events: Events = []
+        self.over, self.begun = threading.Event(), threading.Event()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if event["event"] == "tokens":
+            self.begun.set()
+        if event["event"] in ("end", "refused"):
+            self.over.set()
