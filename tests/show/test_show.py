@@ -241,8 +241,7 @@ def test_names_say_run_and_layer(recounted_store: Path) -> None:
 def test_nothing_heavy_is_loaded(recounted_store: Path) -> None:
     heavy = "{'torch', 'streamlit'} & {*sys.modules}"
     program = f"import sys, moescope; moescope.show.tokens({str(recounted_store)!r}); print({heavy})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
 
 
 def test_an_open_store_is_asked_and_stays_open(recounted_store: Path) -> None:
