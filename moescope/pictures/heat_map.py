@@ -31,10 +31,13 @@ def data_of(
     tooltip: Sequence[str] = (),
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
+    limits: tuple[float, float] | None = None,
     click: bool = False,
-    ends: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """What the browser needs: names along both axes, and each column of numbers packed, row by row of the picture."""
+    """What the browser needs: names along both axes, and each column of numbers packed, row by row of the picture.
+
+    `limits` as in `charts.heatmap`; `beyond`: whether values are below and above them.
+    """
     columns, rows = _names(frame[x], across, False), _names(frame[y], down, pd.api.types.is_numeric_dtype(frame[y]))
     place = pd.Index(rows).get_indexer(frame[y]) * len(columns) + pd.Index(columns).get_indexer(frame[x])
     if chance is not None and subtitle is None:
@@ -42,9 +45,11 @@ def data_of(
     if click:
         subtitle = "; ".join(filter(None, (subtitle, CLICK)))
     known = [c for c in dict.fromkeys(tooltip) if c in frame and c not in (x, y, value) and _number(frame[c])]
-    low, middle, high = span(frame[value], chance, centre, ends)
+    low, middle, high = span(frame[value], chance, centre, limits)
+    beyond = [bool((frame[value] < low).any()), bool((frame[value] > high).any())]
     return {
         "title": title or "", "subtitle": subtitle, "format": format, "click": click, "span": [low, middle, high],
+        "beyond": beyond,
         "names": [clean(c.replace("_", " ")) for c in (x, y, value)],
         "x": [clean(str(v)) for v in columns], "y": [clean(str(v)) for v in rows], "keys": [columns, rows],
         "values": _packed(frame[value], place, len(rows) * len(columns)),

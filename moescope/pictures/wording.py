@@ -62,6 +62,16 @@ def count(number: float | None) -> str:
     return f"{number:.0f}" if float(number).is_integer() else f"{number:.3g}"
 
 
+def some(number: float | None, one: str, many: str = "") -> str:
+    """A count with its noun: "1 token", "2 tokens", "1.23 M tokens"."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
 def share(number: float | None) -> str:
     """0.1234 as 12.3 %."""
     return "–" if number is None or number != number else f"{100 * number:.3g} %"
+
+
+def figure(value: Any, form: str = ".3g") -> str:
+    """A number in Python's `form`, or a dash where there is none."""
+    return "–" if value is None or value != value else f"{value:{form}}"

@@ -118,7 +118,8 @@ export default function ({ parentElement, data, setTriggerValue }) {
     pen.textBaseline = "middle"
     const marks = middle === null ? [[high, 0], [(low + high) / 2, 0.5], [low, 1]] : [[high, 0], [middle, 0.5], [low, 1]]
     const shown = marks.filter(([v], i) => i !== 1 || (v !== low && v !== high))
-    shown.forEach(([v, share]) => pen.fillText(said(v, data.format), x + 14, at.top + 5 + share * (height - 10)))
+    const past = (v) => (v === high && data.beyond[1] ? "≥ " : v === low && data.beyond[0] ? "≤ " : "")
+    shown.forEach(([v, share]) => pen.fillText(past(v) + said(v, data.format), x + 14, at.top + 5 + share * (height - 10)))
     pen.globalAlpha = 1
   }
 
