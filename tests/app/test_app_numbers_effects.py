@@ -13,6 +13,8 @@ import synthetic_app
 from pages import part, rows, same
 from recounted import spread
 
+from moescope.pictures import bars
+
 HEALTH = ("load_entropy", "max_violation", "dropped_share", "dead", "z_loss", "balance_switch", "routing_entropy")
 
 
@@ -177,13 +179,13 @@ def test_what_another_capacity_costs() -> None:
 def test_bars_whiskers_and_the_rule() -> None:
     """In per cent of the largest of values, upper ends and chance."""
     frame = pd.DataFrame({"x": ["a", "b"], "y": [0.25, 0.1], "low": [0.2, np.nan], "high": [0.5, np.nan], "n": [3, 1234]})
-    html = part("components.bars").drawn(frame, "x", "y", "low", "high", 0.3, "T", format=".0%", tooltip=["n"])
+    html = bars.drawn(frame, "x", "y", "low", "high", 0.3, "T", format=".0%", tooltip=["n"])
     assert html.count('<i style="width:50.00%"></i><u style="left:40.00%;width:60.00%"></u><s style="left:60.00%"></s>') == 1
     assert html.count('<i style="width:20.00%"></i><s style="left:60.00%"></s>') == 1
     assert "95 % 20 % to 50 %; n 3" in html
     assert "dashed: chance, 30 %" in html
-    assert part("components.bars").said(0.5, ".2f") == "0.50"
-    assert part("components.bars").said(1234, "") == "1,234"
+    assert bars.said(0.5, ".2f") == "0.50"
+    assert bars.said(1234, "") == "1,234"
 
 
 def unpacked(packed: tuple[str, str]) -> list[float | None]:
