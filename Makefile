@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test check fuzz mutants bench calibrate bench-peers megatron specimens docs browser clean
+.PHONY: setup demo test test-all check fuzz mutants bench calibrate bench-peers megatron specimens docs browser clean
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -38,6 +38,9 @@ browser:  ## Chromium for the dashboard's tests, where this user may install pac
 
 test: .venv/.test browser lint  ## everything: format, lint, types, imports, all tests
 	$(BIN)/pytest -n 2 --dist worksteal --durations=15
+
+test-all:  ## the same with every case of tests that are sampled otherwise
+	MOESCOPE_ALL=1 $(MAKE) test
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"

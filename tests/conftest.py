@@ -21,6 +21,17 @@ ROOT = Path(__file__).parents[1]
 TOKEN = "open-sesame+/="
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out most cases of tests marked `sampled`, unless all are asked for or the test was named on the command line."""
+    import sampled
+
+    named = any("::" in argument for argument in config.args)
+    waiting = [] if sampled.ALL or named else sampled.left_out(items)
+    config.hook.pytest_deselected(items=waiting)
+    gone = set(waiting)
+    items[:] = [item for item in items if item not in gone]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of data beside the checkout; tests that need it are skipped where it is absent."""

@@ -221,6 +221,7 @@ LEVEL = (
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)  # the small part of it: test_calibration.py
 def test_random_routing_yields_no_more_findings_than_stated(tmp_path):
     """Uneven but random routing, many runs: p values are level, and at FDR 5 % hardly a run has a specialist."""
     wanted: dict[str, list[float]] = {name: [] for name in LEVEL}

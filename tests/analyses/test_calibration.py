@@ -37,6 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     [("specialization", "short", 4), ("specialization", "many", 3), ("syntax", "topics", 2), ("syntax_experts", "topics", 3),
      ("path_probe", "topics", 3), ("senses", "topics", 3), ("importance", "equal", 2), ("structure", "equal", 2)],
 )  # fmt: skip
+@pytest.mark.sampled(4)
 def test_nothing_is_claimed_where_nothing_is(made: Made, analysis: str, world: str, seeds: int) -> None:
     """One world in the whole table may have a finding by luck; before, most of these had some."""
     said = [claims(analyses.run(analysis, made(world, seed)), world) for seed in range(seeds)]

@@ -83,6 +83,7 @@ EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "signatures" else 
 
 
 @pytest.mark.parametrize("name", EACH)
+@pytest.mark.sampled(3)
 def test_the_file_beside_a_chart_of_an_analysis_is_what_it_draws(name: str, stores: Any, offered: Any) -> None:
     from moescope.app.parts import answers
 

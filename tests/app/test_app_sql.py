@@ -80,6 +80,7 @@ TABLES = ["runs", "models", "routers", "vocab", "meta"]
 
 
 @pytest.mark.parametrize(("table", "query"), [*zip(TABLES, WRITING), *(("runs", query) for query in WRITING[1:])])
+@pytest.mark.sampled(5)
 def test_nothing_is_written(table: str, query: str, growing: Path, counts: list[int]) -> None:
     kind, words = refused(growing, query.format(t=table))
     assert (kind, bool(words)) == ("said", True)
@@ -131,6 +132,7 @@ GREEDY = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("query", GREEDY)
+@pytest.mark.sampled(4)
 def test_memory_is_bounded(query: str, growing: Path) -> None:
     most = [0]
 

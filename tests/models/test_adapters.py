@@ -78,6 +78,7 @@ def traced(model: Any, path: Path) -> tuple[list[tuple[Any, ...]], list[str], st
 
 @pytest.mark.parametrize("task", [None, "CAUSAL_LM"])
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.sampled(6)
 def test_traced_as_it_ran(tmp_path: Path, kind: str, task: str | None) -> None:
     model = adapted(kind, task)
     wanted = ran(model)

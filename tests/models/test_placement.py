@@ -67,6 +67,7 @@ SPREAD = [
 
 
 @pytest.mark.parametrize(("folder", "way"), SPREAD, indirect=["folder"])
+@pytest.mark.sampled(4)
 def test_what_is_recorded_is_what_a_plain_copy_executes(folder: Path, way: str, tmp_path: Path) -> None:
     plain = load(folder).model
     decisions, logits = executed(plain)

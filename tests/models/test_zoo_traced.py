@@ -37,6 +37,7 @@ def check_pages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.system(name).READS == "text"])
+@pytest.mark.sampled(8)
 def test_texts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text is there, with a decision of every token, text or batch that some router looks at."""
     run = trace(name, TEXTS, tmp_path / "a.duckdb", batch_size=2)
@@ -52,6 +53,7 @@ def test_texts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.system(name).READS == "noise"])
+@pytest.mark.sampled(4)
 def test_pictures_at_five_timesteps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy as np
 

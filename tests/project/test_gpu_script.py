@@ -22,6 +22,7 @@ atexit.register(tell)
 
 
 @pytest.mark.slow
+@pytest.mark.sampled(0)
 def test_what_is_packed_runs_by_itself_and_needs_only_what_is_there(tmp_path: Path) -> None:
     gpu_pack.code(tmp_path / "packed")
     (tmp_path / "hook").mkdir()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampled import how_many
 from small import ids, mixtral
 from texts import LETTERS, MAKES, MODELS, Loaded, dataset, loaded, traced
 
@@ -111,6 +112,7 @@ def check(path: Path, kind: str, make: str, words: list[list[str]], beams: int =
 
 @pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.sampled(5)
 def test_whole_texts_and_windows(tmp_path: Path, kind: str, make: str) -> None:
     """In one piece and in windows whose borders cut words."""
     check(tmp_path / "a.duckdb", kind, make, TEXTS)
@@ -119,6 +121,7 @@ def test_whole_texts_and_windows(tmp_path: Path, kind: str, make: str) -> None:
 
 @pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.sampled(5)
 def test_generation(tmp_path: Path, kind: str, make: str) -> None:
     """Prompts padded on the left: their labels stay, what is generated has none, with and without a cache, in beams."""
     check(tmp_path / "a.duckdb", kind, make, TEXTS, generate=3)
@@ -136,7 +139,7 @@ words = st.lists(st.text(LETTERS, min_size=1, max_size=5), min_size=1, max_size=
 
 
 @pytest.mark.slow
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=how_many(20, 4), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_texts(tmp_path: Path, data: st.DataObject) -> None:
     """Random words, kinds, tokenizers, windows, batches, beams and chunks."""

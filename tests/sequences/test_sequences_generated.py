@@ -35,6 +35,7 @@ def greedy(model: Any, cache: Any, fed: Tensor, steps: int) -> list[int]:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("prompt", [1, 3])
 @pytest.mark.parametrize("ways", ["hand hand", "generate hand", "generate generate"])
+@pytest.mark.sampled(6)
 def test_turns_of_a_chat_over_one_cache(tmp_path: Path, name: str, prompt: int, ways: str) -> None:
     """Two turns, each a prompt and two tokens of the model's: what the user said is a prompt, however short."""
     model, first, second = family(name), ids(1, 5), ids(1, prompt, 1)
@@ -85,6 +86,7 @@ def test_the_last_token_of_a_turn_is_the_models(tmp_path: Path, way: str) -> Non
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 7])
+@pytest.mark.sampled(6)
 def test_chunks_of_a_prompt(tmp_path: Path, name: str, chunk: int) -> None:
     """Seven places in chunks, one of them left over: all prompt, and prefill."""
     model, x = family(name), ids(2, 7)
@@ -175,6 +177,7 @@ def test_a_sampling_loop_by_hand(tmp_path: Path, told: bool) -> None:
 
 @pytest.mark.parametrize("name", [*FAMILIES, "switch_transformers"])
 @pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.sampled(4)
 def test_generate_without_a_cache(tmp_path: Path, name: str, beams: int) -> None:
     """Each step runs everything again: the same tokens, not new documents; their rows are kept, forward by forward."""
     model, x = family(name), ids(2, 4)
@@ -270,6 +273,7 @@ def test_a_static_cache_that_is_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mixtral", "switch_transformers", "nllb-moe"])
 @pytest.mark.parametrize("chosen", [[0, 9, 9], [9, 0, 9], [9, 9, 0], [0, 0, 9]])
+@pytest.mark.sampled(4)
 def test_a_pad_id_that_the_model_chose_is_a_token(tmp_path: Path, name: str, chosen: list[int]) -> None:
     """Padding is what stands behind an end; the same id, made on the way, is a token, whether there is a cache or not."""
     model, x = family(name), ids(2, 4)

@@ -9,11 +9,12 @@ import torch
 from calls import FAMILIES, Program, programs
 from hypothesis import HealthCheck, Phase, given, settings
 from play import Played, play
+from sampled import how_many
 from witness import differences
 
 import moescope
 
-SEQUENCES = int(os.environ.get("MOESCOPE_SEQUENCES", "24"))
+SEQUENCES = int(os.environ.get("MOESCOPE_SEQUENCES", how_many(60, 12)))
 MEMORY = Path("/dev/shm")  # thousands of stores: a disk would wait for each
 RAN = dict.fromkeys(FAMILIES, 0)
 

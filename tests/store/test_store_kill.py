@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tracing
 from click.testing import CliRunner
+from sampled import how_many
 
 from moescope.cli import main
 from moescope.errors import StoreError
@@ -27,7 +28,7 @@ WHILE_JOINING = [
     "moescope.store.write.change.sync",
     "moescope.tracer.handover.sink:Sink.finish",
 ]
-KILLS = int(os.environ.get("MOESCOPE_KILLS", "8"))
+KILLS = int(os.environ.get("MOESCOPE_KILLS", how_many(16, 4)))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,7 @@ def test_kill_at_random_instants(server: ForkServerContext, whole: dict[str, lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", tracing.POINTS)
+@pytest.mark.sampled(4)
 def test_kill_at_the_worst_instants(server: ForkServerContext, whole: dict[str, list[str]], tmp_path: Path, point: str) -> None:
     store = tmp_path / "run.duckdb"
     process = start(server, store, None, point)

@@ -44,6 +44,7 @@ VIEWS = ["load_balance", "routing", "expert_load", "router_summary", "decisions"
 
 
 @pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.sampled(3)
 def test_a_view_named_like_ours_is_not_run(tmp_path: Path, secret: Path, view: str) -> None:
     plain = tmp_path / "plain.duckdb"
     handmade.written(plain)

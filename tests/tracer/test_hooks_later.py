@@ -117,6 +117,7 @@ def _real(built: Any, found: list[Any]) -> list[Any]:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(6)
 def test_what_ran_is_stored(family: str, way: Place, when: str, tmp_path: Path) -> None:
     built = tiny.build(family)
     truth, warnings, stored = _traced(built, tmp_path / "run.duckdb", way, when)

@@ -30,6 +30,7 @@ FORWARDS = "select phase, step, count(*), sum(tokens) from forwards group by all
     ],
     ids=str,
 )
+@pytest.mark.sampled(3)
 def test_a_step_is_an_optimizer_step(tmp_path: Path, settings: dict[str, Any], steps: set[int]) -> None:
     """Micro-batches are summed, what is computed again counts once, `every` counts steps; one row per router and step."""
     _, truth, store = run(tmp_path, **settings)
