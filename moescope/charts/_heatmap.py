@@ -30,7 +30,7 @@ def heatmap(
 
     Sequential by default. `centre` makes it diverging, as far to either side (differences: 0). `chance` makes it diverging
     around the level that chance gives, from the smallest to the largest value, and says so below the title.
-    `limits` are the values of the outermost colours, so that pictures can be compared; what lies beyond has the same colour.
+    `limits` are the ends of the colours whatever the values are, so that pictures can be compared.
     `across` and `down` are all the names on the axes, where the frame has rows for some only.
     """
     if chance is not None and subtitle is None:
@@ -39,9 +39,10 @@ def heatmap(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
                 **_known(down)),
-        color=alt.Color(field=field(value), type="quantitative", title=words(value),
-                        scale=_scale(frame[value], chance, centre, limits),
-                        legend=alt.Legend(format=format, gradientThickness=10, tickCount=5)),
+        color=alt.Color(
+            field=field(value), type="quantitative", title=words(value), scale=_scale(frame[value], chance, centre, limits),
+            legend=alt.Legend(format=format, gradientThickness=10, tickCount=5),
+        ),
         tooltip=tooltips(frame, [x, y, value, *tooltip]),
     )  # fmt: skip
     size = _size(len(across) if across else frame[x].nunique(), len(down) if down else frame[y].nunique())
@@ -56,9 +57,9 @@ def _known(names: Sequence[Any] | None) -> dict[str, Any]:
 def span(
     values: pd.Series, chance: float | None = None, centre: float | None = None, limits: tuple[float, float] | None = None
 ) -> tuple[float, float | None, float]:
-    """Lowest and highest value of the colours (`limits`, where given), and the neutral one between where they are diverging."""
+    """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
     if limits is not None:
-        return limits[0], chance if centre is None else centre, limits[1]
+        return limits[0], centre if centre is not None else chance, limits[1]
     finite = values.dropna().astype(float)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
@@ -67,6 +68,30 @@ def span(
     if chance is not None:
         return min(low, chance), chance, max(high, chance)
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
+
+
+def _scale(
+    values: pd.Series, chance: float | None, centre: float | None, limits: tuple[float, float] | None = None
+) -> alt.Scale:
+    low, middle, high = span(values, chance, centre, limits)
+    clamp = {} if limits is None else {"clamp": True}
+    if middle is None:
+        return alt.Scale(range="heatmap", domain=[low, high], **clamp)
+    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, **clamp)
+
+
+def _axis(values: pd.Series) -> alt.Axis:
+    many = pd.api.types.is_numeric_dtype(values) or values.astype(str).str.len().max() <= 4
+    return alt.Axis(labelOverlap=True, labelAngle=0 if many else -35)
+
+
+def _down(frame: pd.DataFrame, y: str) -> str:
+    """Layers go up, like the model; words go down, like a list."""
+    return "descending" if is_number(frame, y) else "ascending"
+
+
+def _size(columns: int, rows: int) -> dict[str, float]:
+    return {"width": max(min(columns * 34, 620), 160), "height": max(min(rows * 30, 460), 60 if rows < 3 else 110)}
 
 
 def fixed(values: pd.Series, chance: pd.Series | None = None) -> tuple[float, float | None, float]:
@@ -89,24 +114,3 @@ def _round(number: float) -> float:
         return 1.0
     size = 10.0 ** np.floor(np.log10(number))
     return float(next(size * step for step in (1, 2, 5, 10) if size * step >= number * (1 - 1e-9)))
-
-
-def _scale(values: pd.Series, chance: float | None, centre: float | None, limits: tuple[float, float] | None) -> alt.Scale:
-    low, middle, high = span(values, chance, centre, limits)
-    if middle is None:
-        return alt.Scale(range="heatmap", domain=[low, high], clamp=True)
-    return alt.Scale(range="diverging", domain=[low, high], domainMid=middle, clamp=True)
-
-
-def _axis(values: pd.Series) -> alt.Axis:
-    many = pd.api.types.is_numeric_dtype(values) or values.astype(str).str.len().max() <= 4
-    return alt.Axis(labelOverlap=True, labelAngle=0 if many else -35)
-
-
-def _down(frame: pd.DataFrame, y: str) -> str:
-    """Layers go up, like the model; words go down, like a list."""
-    return "descending" if is_number(frame, y) else "ascending"
-
-
-def _size(columns: int, rows: int) -> dict[str, float]:
-    return {"width": max(min(columns * 34, 620), 160), "height": max(min(rows * 30, 460), 60 if rows < 3 else 110)}

@@ -29,7 +29,7 @@ KINDS = ("html", "png", "svg", "pdf")
     help="The file to write, of one page; default: a name that says what is in it.",
 )
 @click.option("--overwrite", is_flag=True, help="Also over a file that is no such page (never over a store).")
-@click.option("--run", type=RUN, help="Which run; default: as on the dashboard.")
+@click.option("--run", type=RUN, help="Which run; default: the newest complete one.")
 @click.option("--layer", type=TEXT, help="Which layer: its number, or its name.")
 @click.option("--expert", type=NONE_OR_MORE, help="Which expert of the layer.")
 @click.option("--sequence", type=NONE_OR_MORE, help="Which sequence, by its key.")

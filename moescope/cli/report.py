@@ -29,8 +29,9 @@ def command(store: Path, output: Path | None, overwrite: bool, runs: tuple[int, 
     with reading(store) as opened:
         found = [_report(opened, run) for run in _asked(opened, runs)]
     words = f"{store.name}. " + (found[0].words if len(found) == 1 else f"{len(found)} runs, each by itself.")
+    text = page(title or _title(found), words, found, theme)
     with written(output, overwrite, MARK.encode()) as file:
-        file.write(page(title or _title(found), words, found, theme).encode())
+        file.write(text.encode())
     click.echo(output)
 
 

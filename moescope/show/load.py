@@ -16,7 +16,7 @@ from .asked import asking, of, signed, stem
 LOAD = """
 select stack, layer, router, expert, share * count(*) over (partition by router) as times_even, share, assignments, dropped
 from expert_load where run = ? order by stack, layer, router, expert"""
-ENDS = (0.0, 2.0)
+LIMITS = (0.0, 2.0)
 WORDS = "1 = an even load; blue: used less, orange: more, from 0 to 2 times even and beyond"
 TOOLTIP = ("share", "assignments", "dropped")
 
@@ -52,7 +52,7 @@ def _part(group: str, frame: pd.DataFrame) -> Part:
         subtitle=WORDS,
         format=".2f",
         tooltip=TOOLTIP,
-        limits=ENDS,
+        limits=LIMITS,
     )
     return Part("heat_map", "heat", data | {"sign": group})
 
@@ -60,7 +60,7 @@ def _part(group: str, frame: pd.DataFrame) -> Part:
 def _chart(maps: dict[str, pd.DataFrame], words: str) -> alt.VConcatChart:
     drawn = [
         charts.heatmap(
-            some, "expert", "layer", "times_even", f"Load, {group}", chance=1.0, subtitle=WORDS, format=".2f", limits=ENDS
+            some, "expert", "layer", "times_even", f"Load, {group}", chance=1.0, subtitle=WORDS, format=".2f", limits=LIMITS
         )
         for group, some in maps.items()
     ]

@@ -81,6 +81,7 @@ def test_dressed_for_light_dark_and_paper(written: tuple[Path, str]) -> None:
     assert 'fill="#FFFFFF"' not in page.partition("<body>")[2]  # charts stand on the page's own ground
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("asked", "shown"), [(["--run", "1"], {"1"}), (["--run", "1", "--run", "0", "--run", "1"], {"0", "1"})]
 )

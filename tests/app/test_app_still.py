@@ -48,6 +48,7 @@ def sound(page: str) -> None:
     assert page.count("<div") == page.count("</div>")
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_page_is_a_file(view: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,6 +57,7 @@ def test_every_page_is_a_file(view: str, stores: dict[str, Path], monkeypatch: p
     assert re.search(r"<title>[^<]+ · run 0: [^<]+ · n = [\d,]+ tokens, [\d,]+ decisions · demo\.duckdb</title>", page)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("view", ["runs", "tokens", "experts"])
 def test_hostile_text_stays_text_in_a_file(view: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +150,7 @@ NAMES = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("state", NAMES)
 def test_the_name_of_a_file_says_what_is_in_it(state: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOESCOPE_STORE", str(stores["demo"]))

@@ -27,6 +27,7 @@ REFUSED = [
     (["tokens", "--token", "99999", "--run", "0"], "run 0 of .* has no token 99999"),
     (["runs", "--format", "svg"], "the page runs has no single picture; export it as html, or one of: tokens, load"),
     (["load", "runs", "-o", "a.html"], "--output names one file and 2 pages are asked for"),
+    (["compare?run=0&with=5"], "there is no run 5 in"),
     (["load", "--dark"], "--dark is for png, svg and pdf"),
     (["load", "-o", "none/a.html"], "there is no folder"),
 ]

@@ -19,8 +19,7 @@ from moescope import show
 from moescope.errors import InputError, StoreError
 from moescope.store import RunWriter
 
-TRUTH = Truth()
-NAMES = ("tokens", "route", "load", "experts", "flow")
+TRUTH, NAMES = Truth(), ("tokens", "route", "load", "experts", "flow")
 
 
 def told(picture: show.Picture) -> dict[str, Any]:
@@ -169,11 +168,12 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic_app.hostile(tmp_path_factory.mktemp("hostile") / "hostile.duckdb")
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_text_is_text_in_every_form(other: Path, name: str, tmp_path: Path) -> None:
     picture = getattr(show, name)(other)
     page, drawing = picture.to_html(), picture.to_svg()
-    assert "\x00" not in page + drawing
+    assert ("\x00" not in page + drawing, page.count("</html>")) == (True, 1)
     assert re.findall(r"<script[^>]*>", page) == ['<script type="application/json" id="parts">', "<script>"]
     assert not re.search(r"<(img|style)[^>]*(onerror|display:none)", page)
     assert "default-src 'none'" in page  # whatever is in it, nothing is fetched and nothing but our script runs
@@ -230,7 +230,7 @@ def test_what_cannot_be_written_leaves_nothing(recounted_store: Path, tmp_path: 
     store.write_bytes(before)
     with pytest.raises(InputError, match="is a DuckDB file, over which moescope writes no result"):
         picture.save(store)
-    assert (store.read_bytes() == before, [p.name for p in tmp_path.iterdir()]) == (True, ["copy.svg"])
+    assert (store.read_bytes() == before, len(list(tmp_path.iterdir()))) == (True, 1)
 
 
 def test_names_say_run_and_layer(recounted_store: Path) -> None:
@@ -241,8 +241,7 @@ def test_names_say_run_and_layer(recounted_store: Path) -> None:
 def test_nothing_heavy_is_loaded(recounted_store: Path) -> None:
     heavy = "{'torch', 'streamlit'} & {*sys.modules}"
     program = f"import sys, moescope; moescope.show.tokens({str(recounted_store)!r}); print({heavy})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
 
 
 def test_an_open_store_is_asked_and_stays_open(recounted_store: Path) -> None:

@@ -13,7 +13,7 @@ from ...errors import InputError, MoescopeError, StoreError
 from .address import server_file
 
 SECONDS = 600
-NUMBERS = ("run", "expert", "sequence", "token")
+NUMBERS = ("run", "with", "expert", "sequence", "token")
 
 
 @dataclass
@@ -62,28 +62,44 @@ def settled(store: Path, wanted: Sequence[Wanted]) -> list[Wanted]:
 
 
 def _settled(asked: Any, page: Wanted) -> Wanted:
-    """Numbers are numbers of something that is there."""
-    from ...show.experts_of import expert_of
-
-    state = dict(page.state)
-    numbers = {key: _number(key, state[key]) for key in NUMBERS if state.get(key)}
+    """The same where all that it names is there; of the newest complete run, where it names none."""
+    numbers = {key: _number(key, page.state[key]) for key in NUMBERS if page.state.get(key)}
+    row: dict[str, Any] = {"stack": None}
     if "sequence" in numbers:
         row, run = asked.sequence(numbers["sequence"], numbers.get("run"))
-        state["run"] = str(run["run"])
-    elif numbers or state.get("layer"):
-        row, run = {"stack": None}, asked.run(numbers.get("run"))
-        state["run"] = str(run["run"])
-    if state.get("layer") or "expert" in numbers:
-        given = state.get("layer") or None
-        layer = asked.layer(
-            run, int(given) if given and given.isascii() and given.isdigit() and len(given) < 16 else given, row["stack"]
-        )
-        state["layer"] = layer.label
-        if "expert" in numbers:
-            expert_of(layer, numbers["expert"])
+    else:
+        run = _run(asked, numbers, page.state)
+    if "with" in numbers:
+        asked.run(numbers["with"])
+    if run is None:
+        return page
+    state = page.state | {"run": str(run["run"])} | _layer(asked, run, row["stack"], page.state.get("layer"), numbers)
     if "token" in numbers and not asked.rows("select 1 from tokens where token = ? and run = ?", numbers["token"], run["run"]):
         raise InputError(f"run {run['run']} of {asked.store.path} has no token {numbers['token']}")
     return Wanted(page.name, state)
+
+
+def _run(asked: Any, numbers: dict[str, int], state: dict[str, str]) -> Any:
+    """The run that is meant; None in a store that has none with a router, where nothing of one is asked for."""
+    try:
+        return asked.run(numbers.get("run"))
+    except InputError:
+        if numbers or state.get("layer"):
+            raise
+        return None
+
+
+def _layer(asked: Any, run: Any, stack: str | None, given: str | None, numbers: dict[str, int]) -> dict[str, str]:
+    """The layer by its name, where one is asked for or an expert of it."""
+    from ...show.experts_of import expert_of
+
+    if not given and "expert" not in numbers:
+        return {}
+    number = given and given.isascii() and given.isdigit() and len(given) < 16
+    layer = asked.layer(run, int(given) if given and number else given or None, stack)
+    if "expert" in numbers:
+        expert_of(layer, numbers["expert"])
+    return {"layer": layer.label}
 
 
 def _number(key: str, text: str) -> int:
