@@ -20,10 +20,11 @@ _OF = {"forward": "forward", "sequence": "sequence", "token": "token", "parent":
 
 @dataclass(frozen=True)
 class Move:
-    """What is added to each kind of key, and whether documents have to be named by them."""
+    """What is added to each kind of key, whether documents are named by them, and how many pictures the run still keeps."""
 
     by: Mapping[str, int]
     unnamed: bool
+    pictures: int
 
 
 def lay(stretch: Path, folder: Path, written: Mapping[str, Any], move: Move) -> dict[str, Any]:
@@ -31,6 +32,8 @@ def lay(stretch: Path, folder: Path, written: Mapping[str, Any], move: Move) -> 
     found = {}
     for name, known in written.items():
         table = Path(name).stem
+        if table == "pictures" and not move.pictures:
+            continue
         if _stays(stretch / name, table, move):
             _link(stretch / name, folder / name)
             found[name] = tuple(known)
@@ -41,11 +44,14 @@ def lay(stretch: Path, folder: Path, written: Mapping[str, Any], move: Move) -> 
 
 
 def _stays(file: Path, table: str, move: Move) -> bool:
+    if table == "pictures" and pq.read_metadata(file).num_rows > move.pictures:
+        return False
     names = pq.read_schema(file).names if any(move.by.values()) else ()
     return not (table == "sequences" and move.unnamed) and not any(move.by.get(_OF.get(name, ""), 0) for name in names)
 
 
 def _moved(rows: pa.Table, table: str, move: Move) -> pa.Table:
+    rows = rows.slice(0, move.pictures) if table == "pictures" else rows
     for place, name in enumerate(rows.column_names):
         if by := move.by.get(_OF.get(name, ""), 0):
             column = rows.column(name)

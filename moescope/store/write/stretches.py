@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from ...errors import StoreError
 from ..files.durable import EXCLUSIVE, Lock, sync, write_atomic
@@ -177,9 +180,17 @@ class Gathering(RunWriter):
             count += 1
         return count
 
+    def _shown(self) -> int:
+        return int(self.said.get("resume", {}).get("pictures", 0))
+
+    def _left(self) -> int:
+        """Pictures that are still to be kept: a run keeps the first so many, whoever made them."""
+        most = (self.part.head["run"].get("capture") or {}).get("pictures")
+        return sys.maxsize if most is None else max(int(most) - self._shown(), 0)
+
     def _place(self, stretch: Path) -> None:
         own = json.loads((stretch / "progress.json").read_text())
-        move = Move({key: self.next[key] - own["began"][key] for key in KEYS}, bool(own["unnamed"]))
+        move = Move({key: self.next[key] - own["began"][key] for key in KEYS}, bool(own["unnamed"]), self._left())
         self.moved += any(move.by.values())
         after = {key: value + move.by[key] if key in move.by else value for key, value in own["next"].items()}
         said = _together(self.said, own, self.seconds())
@@ -189,6 +200,7 @@ class Gathering(RunWriter):
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             written = lay(stretch, temporary, own["written"], move)
+            said["resume"]["pictures"] = self._shown() + _rows(temporary / "pictures.parquet")
             (temporary / "progress.json").write_text(json.dumps({**said, "next": after, "written": written}, default=str))
             sync(temporary / "progress.json")
             sync(temporary)
@@ -219,6 +231,10 @@ def _together(before: Mapping[str, Any], own: Mapping[str, Any], seconds: float)
             counts[text] = counts.get(text, 0) + count
         resume[name] = counts
     return said | {"resume": resume}
+
+
+def _rows(file: Path) -> int:
+    return int(pq.read_metadata(file).num_rows) if file.exists() else 0
 
 
 def _name(batches: int) -> str:

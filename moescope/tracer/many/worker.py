@@ -162,7 +162,8 @@ class Worker:
 
     def whole(self) -> int | None:
         """The run of this trace in the store, if it is complete there."""
-        return whole_run(self.store, self.planned.key, self.planned.read(), self.planned.asked)
+        data = self.planned.data if self.planned.rows is not None else self.planned.read()
+        return whole_run(self.store, self.planned.key, data, self.planned.asked)
 
     def make(self, run: Run, number: int, said: Said = lambda sequences, tokens: None) -> bool:
         """Make a stretch, unless it is there; False where the data end before it."""

@@ -118,7 +118,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     for line in lines:
         call = [sys.executable, "-m", *line]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "load" in done.stdout
 
