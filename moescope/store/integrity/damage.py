@@ -99,7 +99,7 @@ def _shards(store: Path, found: Damage) -> None:
     with connect(store) as con:
         rows = lying(con, store, "base") if lying_apart(con) else []
     if fault := changed(parts_folder(store), rows):
-        found.faults.append(fault)
+        found.unreadable[f"run {fault[0]}"] = fault[1]
     for part in unjoined(store).parts:
         whole, fault = part.whole(deep=True)
         if fault:

@@ -142,16 +142,16 @@ def missing(folder: Path, rows: list[Apart]) -> str | None:
     return None
 
 
-def changed(folder: Path, rows: list[Apart]) -> str | None:
-    """The first file that is not as it was written, in words; None where all are."""
+def changed(folder: Path, rows: list[Apart]) -> tuple[int, str] | None:
+    """(run, which file of it is not as it was written, in words) of the first such file; None where all are."""
     for row in rows:
         for path, (length, checksum) in zip(row.paths(folder), row.files.values()):
             where = f"{folder.name}/{path.relative_to(folder)}"
             try:
                 if path.stat().st_size != length or crc(path) != checksum:
-                    return f"{where} (run {row.run}) is not as it was written"
+                    return row.run, f"{where} is not as it was written"
             except OSError as error:
-                return f"{where} (run {row.run}) cannot be read ({error.strerror})"
+                return row.run, f"{where} cannot be read ({error.strerror})"
     return None
 
 
