@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import device
+from benchmarks.speed.finishing import marks
 from benchmarks.speed.ingest import CAPTURES, SHAPES, ingest
 from benchmarks.speed.overhead import SIZES, decode, prefill
 from benchmarks.speed.queries import ask, build
@@ -68,6 +69,18 @@ def questions(decisions: int) -> list[dict[str, Any]]:
         ]
 
 
+def finishing(decisions: int) -> list[dict[str, Any]]:
+    """CPU seconds until a run is finished over those until it is durable, twice each; what adding a run costs by size."""
+    rows = []
+    for name, found in marks(2 * decisions, [1, 10, 50]).items():
+        values = sorted(one["ratio cpu"] if isinstance(one, dict) else one[1] for one in found)
+        unit = "×" if isinstance(found[0], dict) else "s"
+        rows.append(row(f"{name} (CPU)", statistics.median(values), (values[0], values[-1]), unit))
+        if unit == "×":
+            rows.append(row(f"{name}: memory of the process", max(one["memory"] for one in found), None, "GB"))
+    return rows
+
+
 def starting() -> list[dict[str, Any]]:
     """Wall seconds of `moescope --help`."""
     times = []
@@ -90,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--decisions", type=int, default=8_000_000)
-    parser.add_argument("--only", choices=["overhead", "ingestion", "questions", "starting"])
+    parser.add_argument("--only", choices=["overhead", "ingestion", "questions", "finishing", "starting"])
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
@@ -99,6 +112,7 @@ def main() -> None:
         "overhead": lambda: overhead(chosen.rounds),
         "ingestion": lambda: ingestion(chosen.decisions),
         "questions": lambda: questions(chosen.decisions),
+        "finishing": lambda: finishing(chosen.decisions),
     }
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, GPU: {torch.cuda.is_available()}"
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() and chosen.only else {"parts": {}}

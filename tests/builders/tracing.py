@@ -149,7 +149,10 @@ def told(store: Path, where: str = "true") -> dict[str, list[str]]:
     with open_store(store) as opened:
         found = {"runs": opened.rows(f"select * exclude ({', '.join(UNTOLD)}) from runs where {where}")}
         found["forwards"] = opened.rows("select * exclude (seconds) from forwards")
-        views = opened.rows("select distinct view_name from duckdb_views() where not internal and comment is not null")
+        views = opened.rows(  # but those that stand for tables of which rows lie apart
+            "select distinct view_name from duckdb_views() where not internal and comment is not null and view_name || '_here' "
+            "not in (select table_name from duckdb_tables()) and not regexp_matches(view_name, '_[0-9]+$')"
+        )
         tables = [
             "models",
             "routers",
@@ -163,7 +166,7 @@ def told(store: Path, where: str = "true") -> dict[str, list[str]]:
             "logits",
             "measures",
         ]
-        for name in sorted({*(v for (v,) in views), *tables} - {"forwards"}):
+        for name in sorted({*(v for (v,) in views), *tables}):
             found[name] = opened.rows(f"select * from {name}")
     return {name: sorted(repr(tuple(map(_digits, row))) for row in rows) for name, rows in found.items()}
 

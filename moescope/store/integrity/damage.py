@@ -98,8 +98,8 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
 def _shards(store: Path, found: Damage) -> None:
     with connect(store) as con:
         rows = lying(con, store, "base") if lying_apart(con) else []
-    if fault := changed(parts_folder(store), rows):
-        found.faults.append(fault)
+    if lost := changed(parts_folder(store), rows):
+        found.unreadable[f"run {lost[0]}"] = lost[1]
     for part in unjoined(store).parts:
         whole, fault = part.whole(deep=True)
         if fault:

@@ -59,13 +59,18 @@ class Apart:
         return "[" + ", ".join(f"{root} || {quote(f'/{self.part}/{x}/{self.table}.parquet')}" for x in self.files) + "]"
 
 
-def stays(part: UnfinishedRun) -> bool:
-    """Whether a run is so large that its rows stay apart. StoreError if the setting for that is no number."""
+def large() -> int:
+    """Bytes of shards from which on the rows of a run stay apart. StoreError if the setting for that is no number."""
     said = os.environ.get(SETTING, str(_LARGE))
     if not re.fullmatch("[0-9]{1,18}", said):
         raise StoreError(f"{SETTING} is {said[:40]!r}; give a whole number of bytes from which on a run's rows stay apart")
+    return int(said)
+
+
+def stays(part: UnfinishedRun) -> bool:
+    """Whether a run is so large that its rows stay apart. StoreError as of `large`."""
     written = (size for shard in part.shards for size, _ in part.written(shard).values())
-    return bool(part.shards) and sum(written) >= int(said)
+    return bool(part.shards) and sum(written) >= large()
 
 
 def describe(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int]) -> None:
@@ -137,17 +142,22 @@ def missing(folder: Path, rows: list[Apart]) -> str | None:
     return None
 
 
-def changed(folder: Path, rows: list[Apart]) -> str | None:
-    """The first file that is not as it was written, in words; None where all are."""
+def changed(folder: Path, rows: list[Apart]) -> tuple[int, str] | None:
+    """(run, which file of it is not as it was written, in words) of the first such file; None where all are."""
     for row in rows:
         for path, (length, checksum) in zip(row.paths(folder), row.files.values()):
             where = f"{folder.name}/{path.relative_to(folder)}"
             try:
                 if path.stat().st_size != length or crc(path) != checksum:
-                    return f"{where} (run {row.run}) is not as it was written"
+                    return row.run, f"{where} is not as it was written"
             except OSError as error:
-                return f"{where} (run {row.run}) cannot be read ({error.strerror})"
+                return row.run, f"{where} cannot be read ({error.strerror})"
     return None
+
+
+def reach(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """From now on the views in the file look for rows in `folder`, also where it lay elsewhere when they were made."""
+    con.execute(f"set variable {VARIABLE} = {quote(escape(str(folder)))}")
 
 
 def split(con: duckdb.DuckDBPyConnection) -> None:

@@ -54,6 +54,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
 def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
+    apart.reach(con, parts_folder(store))
     if large and not is_split(con):
         apart.split(con)
     rows = {table: projection(con, part, table, base) for table in part.tables()}

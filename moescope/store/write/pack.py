@@ -44,8 +44,8 @@ def _bring(con: duckdb.DuckDBPyConnection, store: Path) -> list[int]:
     if not is_split(con):
         return []
     rows, folder = apart.lying(con, store, "store"), parts_folder(store)
-    if lost := apart.missing(folder, rows) or apart.changed(folder, rows):
-        raise StoreError(f"{store} cannot be packed: {lost}")
+    if fault := apart.changed(folder, rows):
+        raise StoreError(f"{store} cannot be packed: of run {fault[0]}, {fault[1]}")
     for row in rows:
         insert_tables(con, {row.table: row.sql(folder)})
     con.execute("insert into meta select distinct 'joined', part from apart")

@@ -34,7 +34,7 @@ def count_vocabulary(part: UnfinishedRun) -> bool:
         return False
     words = _words(part)
     routers, experts = (1 + max((row[key] for row in part.head[f"{key}s"]), default=-1) for key in ("router", "expert"))
-    at_once = _MEMORY // max(1, 8 * len(words) * experts)
+    at_once = min(routers, _MEMORY // max(1, 8 * len(words) * experts))
     if not len(words) or not experts or at_once * _ROUNDS < routers:
         return False
     temporary = target.with_suffix(".tmp")

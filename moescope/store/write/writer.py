@@ -18,6 +18,7 @@ from ..physical.column_buffer import ColumnBuffer
 from ..physical.lossless_encoding import pack
 from ..physical.tables import is_routed
 from ..sums.from_shard import Tally
+from .apart import large
 from .change import ensure_store, known, try_clean_up
 from .join import join_run
 from .resume import head_of
@@ -53,6 +54,7 @@ class RunWriter:
         store, uid = Path(store), uuid.uuid4().hex[:12]
         run = {**head["run"], "run": 0, "uid": head["run"].get("uid", uid), "status": "running"}
         _check({**head, "run": run})
+        large()
         ensure_store(store)
         try:
             with exclusive(store):
