@@ -91,6 +91,7 @@ class Recorder(Keeping):
         """One for a new run."""
         made = Sink(self.store, self.engine.name, self.engine.kind, [self.engine.name], Notes())
         made.tokenizer, made.facts = self.engine.tokenizer, self.engine.facts
+        made.doubles = None  # every request was served, alike or not
         made.origin = f"recorded inside {self.engine.kind}: what its routers returned; nothing could be proved"
         if made.tokenizer is None:
             made.notes.lack("text", "text of tokens: the engine ran without a tokenizer.json")
