@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
+from scipy import optimize, sparse
 
 from . import resampling
 from .significance import curve_tail
@@ -169,7 +169,9 @@ def _fair(tokens: Labelled, ran: Ints, e: Ints, s: Ints) -> Floats:
 
     To second order label l adds in stratum s half of c = Σ_ue (x_use − n_us p_se)² / (n_ls p_se) nats, u over its blocks: more
     where it has few tokens. It cannot add more than n_ls times the entropy h of experts, which is approached as
-    n h (1 − exp(−c / (2 n h))), and is measured from what it is itself a part n_ls / n_s of.
+    n h (1 − exp(−c / (2 n h))), and is measured from what it is itself a part n_ls / n_s of. The squares are taken as a n_us +
+    b n_us², tokens on their own and blocks that lean, with a and b of all blocks together: which blocks happen to lie far off is
+    chance, of which the information's own null knows.
     """
     assert tokens.block is not None
     assert tokens.home is not None
@@ -181,7 +183,10 @@ def _fair(tokens: Labelled, ran: Ints, e: Ints, s: Ints) -> Floats:
     n_us = np.bincount(by, x, minlength=len(tokens.home) * strata)
     # Σ_e (x − n p)² / p = Σ_e x² / p − n², cells in which nothing ran included
     spread = np.bincount(by, x**2 / share[at], minlength=len(n_us)) - n_us**2
-    spread, size = (v.reshape(-1, strata) for v in (spread, n_us))
+    spread, size = (v.reshape(-1, strata).astype(float) for v in (spread, n_us))
+    parts = np.stack([size.sum(1), (size**2).sum(1)], axis=1)
+    own, lean = np.maximum(optimize.nnls(parts, np.maximum(spread.sum(1), 0))[0], 0)
+    spread = own * size + lean * size**2
     entropy = np.bincount(s, -np.log(share), minlength=strata) / np.maximum(n_s, 1)
 
     def noise(home: Ints) -> float:

@@ -1,6 +1,7 @@
 """Worlds without structure, as uneven as corpora are: nothing is claimed of them; and what is planted is named."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from moescope.analyses.specialization.labels import by_label
 from moescope.statistics.conditional import information, labelled
 
 Made = Callable[[str, int], Path]
+LENGTHS = {"short": (30, 600, 600, 600), "many": (30, 30)}  # longer than those that `make calibrate` makes by the hundred
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     def make(name: str, seed: int) -> Path:
         if (name, seed) not in known:
             known[name, seed] = folder / f"{name}-{seed}.duckdb"
-            worlds.make(known[name, seed], WORLDS[name], seed, worlds.SIZES[seed % 4])
+            world = replace(WORLDS[name], lengths=LENGTHS.get(name, (120,) * 4))
+            worlds.make(known[name, seed], world, seed, worlds.SIZES[seed % 4])
         return known[name, seed]
 
     return make
