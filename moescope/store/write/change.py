@@ -109,10 +109,8 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
         there = known(store).uid
         clean_up(store)
         if not begun and uid is not None and there != uid:
-            raise StoreError(
-                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
-                "there"
-            )
+            why = f"{store} is another store than the one in which this run began"
+            raise StoreError(f"{why}; moescope recover {store} --adopt joins it there")
         if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
             return
     raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
