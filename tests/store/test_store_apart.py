@@ -1,7 +1,5 @@
 """Rows of large runs stay beside the file: it shows them as its own, to plain DuckDB too, and one command brings them in."""
 
-import os
-import signal
 import subprocess
 import sys
 from itertools import count
@@ -221,58 +219,6 @@ def test_a_change_copies_what_the_file_holds_and_no_rows_of_large_runs(tmp_path:
     with moescope.open(store) as opened:
         assert opened.rows("select name, decisions from runs") == [("other", 8)]
         assert len(lying_apart(opened.con)) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("point", [*tracing.POINTS, *(f"pack {point}" for point in ("copied", "before", "after", "removed"))])
-def test_killed_while_finishing_adding_or_packing(tmp_path: Path, size: pytest.MonkeyPatch, point: str) -> None:
-    """A run is there already; the second dies on its way, or the packing of both does. Nothing is lost, and going on works."""
-    server, store, packing = tracing.server(), tmp_path / "run.duckdb", point.startswith("pack")
-    handmade.written(store)
-    if packing:
-        handmade.written(store, name="second")
-    process = server.Process(target=_packs if packing else _writes, args=(store, point))
-    process.start()
-    process.join()
-    assert process.exitcode in (-signal.SIGKILL, 0)  # a point that this way does not come to
-    with moescope.open(store) as opened:
-        counts = opened.rows("select run, count(*) from decisions group by all order by run")
-        assert counts[0] == (0, 8)
-        assert not packing or counts == [(0, 8), (1, 8)]
-    CliRunner().invoke(main, ["recover", str(store)])
-    handmade.written(store, name="third")
-    pack.pack(store)
-    with moescope.open(store) as opened:
-        assert [check.rule for check in verify(opened) if check.broken] == []
-        assert opened.rows("select count(*) from decisions where run = 0") == [(8,)]
-    assert names(tmp_path) == ["run.duckdb"]
-
-
-def _writes(store: Path, point: str) -> None:
-    os.environ[apart.SETTING] = LARGE
-    tracing.POINTS |= {name: place for name, place in tracing.POINTS.items() if "rename" not in name}
-    tracing.die_at(point)
-    handmade.written(store, name="second")
-
-
-def _packs(store: Path, point: str) -> None:
-    """Die at one of the steps of packing."""
-    from moescope.store.write import change
-    from moescope.store.write.unfinished_run import UnfinishedRun
-
-    def die(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    replace = os.replace
-    if point == "pack copied":
-        apart.unite = die  # type: ignore[assignment]
-    elif point == "pack before":
-        change.os.replace = die  # type: ignore[assignment]
-    elif point == "pack after":
-        change.os.replace = lambda *args: (replace(*args), die())  # type: ignore[assignment, func-returns-value]
-    else:
-        UnfinishedRun.remove = die  # type: ignore[method-assign]
-    pack.pack(store)
 
 
 def test_a_setting_that_is_no_number_is_refused(tmp_path: Path, size: pytest.MonkeyPatch) -> None:

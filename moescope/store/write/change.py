@@ -35,11 +35,16 @@ class Known(NamedTuple):
     uid: str | None = None
     apart: frozenset[str] = frozenset()
 
+    @classmethod
+    def of(cls, con: duckdb.DuckDBPyConnection, database: str) -> "Known":
+        """As an attached file says it."""
+        return cls(frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database)))
+
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _TRIES = 3
 _numbers = count()
-_known: dict[Path, "tuple[tuple[Any, ...], Known]"] = {}  # of files, by their state
+_known: dict[Path, tuple[tuple[Any, ...], "Known"]] = {}  # of files, by their state
 _ours: dict[Path, tuple[Any, ...]] = {}  # the state in which this process left a file
 
 
@@ -104,10 +109,8 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
         there = known(store).uid
         clean_up(store)
         if not begun and uid is not None and there != uid:
-            raise StoreError(
-                f"{store} is another store than the one in which this run began; moescope recover {store} --adopt joins it "
-                "there"
-            )
+            why = f"{store} is another store than the one in which this run began"
+            raise StoreError(f"{why}; moescope recover {store} --adopt joins it there")
         if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
             return
     raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
@@ -133,7 +136,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                     working_copy.ready(con, store, foreign=_ours.get(path) != before)
                 change(con)
                 con.execute("commit")
-                told = _told(con, "store")
+                told = Known.of(con, "store")
                 same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
                 con.execute("checkpoint")
             seal(place)
@@ -203,8 +206,7 @@ def try_clean_up(store: Path) -> None:
 
 
 def clean_up(store: Path) -> None:
-    """Remove what a crash left beside `store`; for who holds the right to replace it. What is in use stays, and what is not
-    moescope's."""
+    """Remove what a crash left beside `store`; for who may replace it. What is in use stays, and what is not moescope's."""
     path, folder = real(store), parts_folder(store)
     _delete(path.parent.glob(f"{escape(path.name)}.tmp-*"))
     if not folder.is_dir() or folder.is_symlink():
@@ -230,12 +232,8 @@ def known(store: Path) -> Known:
     state = _state(path)
     if _known.get(path, ((), None))[0] != state:
         with connect(store) as con:
-            _known[path] = state, _told(con, "base")
+            _known[path] = state, Known.of(con, "base")
     return _known[path][1]
-
-
-def _told(con: duckdb.DuckDBPyConnection, database: str) -> Known:
-    return Known(frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database)))
 
 
 def _whole(store: Path) -> None:
