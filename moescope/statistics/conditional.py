@@ -169,9 +169,9 @@ def _fair(tokens: Labelled, ran: Ints, e: Ints, s: Ints) -> Floats:
 
     To second order label l adds in stratum s half of c = Σ_ue (x_use − n_us p_se)² / (n_ls p_se) nats, u over its blocks: more
     where it has few tokens. It cannot add more than n_ls times the entropy h of experts, which is approached as
-    n h (1 − exp(−c / (2 n h))), and is measured from what it is itself a part n_ls / n_s of. The squares are taken as a n_us +
-    b n_us², tokens on their own and blocks that lean, with a and b of all blocks together: which blocks happen to lie far off is
-    chance, of which the information's own null knows.
+    n h (1 − exp(−c / (2 n h))), and is measured from what it is itself a part n_ls / n_s of. The squares are taken as
+    a n_us + b n_us², tokens on their own and blocks that lean, with a and b of all blocks together: which blocks happen to lie
+    far off is chance, of which the information's own null knows.
     """
     assert tokens.block is not None
     assert tokens.home is not None

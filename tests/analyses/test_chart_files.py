@@ -109,7 +109,7 @@ PAGES: list[tuple[str, dict[str, str], set[str]]] = [
     ("runs", {}, {"load-0-decoder"}),
     ("load", {"what-if": "1"}, {"load-share-decoder", "load-entropy", "routing-entropy", "max-violation", "loss",
                                 "training-load_entropy", "what-if", "what-if-layers"}),
-    ("load", {"what-if": "1", "run": "2", "count": "unrouted"}, {"load-share-encoder", "what-if"}),
+    ("load", {"what-if": "1", "run": "2", "count": "unrouted"}, {"load-demand-encoder", "what-if"}),
     ("load", {"run": "3", "value": "dropped"}, {"dropped"}),
     ("load", {"domain": "domain=law", "difference": "1"}, {"load-difference-decoder"}),
     ("tokens", {"token": "9"}, {"route"}),
@@ -159,7 +159,7 @@ def test_the_file_beside_a_chart_of_a_page_is_what_it_draws(
 ) -> None:
     monkeypatch.setenv("MOESCOPE_STORE", str(demo))
     test = AppTest.from_file(str(MAIN), default_timeout=120)
-    test.query_params.update(query)
+    test.query_params.update({"run": "0", **query})
     test.switch_page(f"views/{view}.py")
     assert not test.run().error
     charts = {name: (chart, frame) for name, chart, frame, _ in offered if chart is not None}

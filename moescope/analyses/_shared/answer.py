@@ -214,6 +214,8 @@ def gather(
     names, p = np.full(len(frame), ""), frame["p"].to_numpy(float)
     for column in family:
         names = np.char.add(np.char.add(names, "\n"), frame[column].to_numpy(str))
+    if cells is not None:
+        cells["q"] = np.nan
     if cells is None or not len(cells):
         return frame.assign(q=st.fdr(p, names))
     of = cells["attribute"].to_numpy(str) if "attribute" in cells else np.full(len(cells), "cells")
