@@ -33,7 +33,7 @@ def check_pages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         page = opened(store, "depth", monkeypatch)
         assert (len(page.dataframe), nothing(page)) == (2, [])
     elif set(kinds) != {("token_choice",)}:
-        assert "share of assignments" in offered(opened(store, "load", monkeypatch), "Value")
+        assert {"share of assignments", "share of what ran"} & set(offered(opened(store, "load", monkeypatch), "Value"))
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.system(name).READS == "text"])
