@@ -73,6 +73,9 @@ def test_running_a_page_writes_what_comes(tmp_path: Path, monkeypatch: pytest.Mo
     assert "$ python say.py\nsaid\n$ moescope --version\nmoescope, version" in now
     assert now.endswith("end\n")
     assert executed.executed(now) == now
+    assert executed.same("| 1,000 | 0.50 |", "| 1,010 | 0.51 |")
+    assert not executed.same("| 1,000 | 0.50 |", "| 1,000 | 0.55 |")
+    assert not executed.same("| 1 |", "| 1 | 2 |")
     assert (
         executed.plain("took 8.5 s on 2026-01-01")
         == executed.plain("took 12 s on 2027-02-02")
