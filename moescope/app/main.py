@@ -45,7 +45,7 @@ def share() -> None:
 st.set_page_config("moescope", page_list.ICON, layout="wide")
 url_state.begin()
 panels.style()
-chosen = st.navigation(pages(), position="sidebar")
+chosen = st.navigation(pages(), position="sidebar", expanded=True)
 url_state.open_requested_page()
 if panels.guarded(sidebar):
     panels.guarded(chosen.run)

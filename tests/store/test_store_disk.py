@@ -25,7 +25,7 @@ def traced(store: Path, resume: bool = False) -> int:
 @pytest.mark.parametrize("at", [0, 4])
 def test_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """The fifth shard finds no room; four are there, and going on gives the record of a run that had room."""
-    real, calls = moescope.store.write.writer._write, iter(range(10_000))
+    real, calls = moescope.store.write.writer.write_rows, iter(range(10_000))
 
     def full(path: Path, table: object) -> None:
         if path.stem.startswith("routes") and next(calls) >= at:
@@ -35,7 +35,7 @@ def test_full_while_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at:
 
     traced(tmp_path / "whole.duckdb")
     store = tmp_path / "run.duckdb"
-    monkeypatch.setattr("moescope.store.write.writer._write", full)
+    monkeypatch.setattr("moescope.store.write.writer.write_rows", full)
     with pytest.raises(StoreError, match=r"^writing to \S+ failed: No space left on device; .* go on with --resume$"):
         traced(store)
     monkeypatch.undo()
