@@ -21,7 +21,7 @@ from moescope.routers.scores import summarize
 from moescope.store.physical.column_buffer import ColumnBuffer
 from moescope.store.physical.lossless_encoding import pack
 from moescope.store.sums.from_shard import Tally
-from moescope.store.write.writer import _write
+from moescope.store.write.writer import write_rows
 
 TOKENS, PIECES = 4096, 16
 
@@ -62,7 +62,7 @@ def steps(shape: str, dtype: torch.dtype) -> dict[str, float]:
     packed = pack(table)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"routes_{k}.parquet"
-        found["Parquet"] = best(lambda: _write(path, packed)) / rows
+        found["Parquet"] = best(lambda: write_rows(path, packed)) / rows
         found = {name: 1e9 * seconds for name, seconds in found.items()}
         return found | {"all": sum(found.values()), "bytes": path.stat().st_size / rows}
 

@@ -105,7 +105,7 @@ def _count_commits(witness: Path) -> None:
 
 POINTS = {
     "head written": ("moescope.store.write.writer", "write_atomic", True),
-    "shard half written": ("moescope.store.write.writer", "_write", True),
+    "shard half written": ("moescope.store.write.writer", "write_rows", True),
     "before the join": ("moescope.store.write.writer", "join_run", False),
     "copied": ("moescope.store.write.join", "offsets", False),
     "joined, not renamed": ("moescope.store.write.join", "add_rollups", True),

@@ -19,8 +19,9 @@ from moescope.store.write import apart, pack
 @pytest.mark.parametrize("point", [*tracing.POINTS, *(f"pack {point}" for point in ("copied", "before", "after", "removed"))])
 def test_killed_while_finishing_adding_or_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """A run is there already; the second dies on its way, or the packing of both does. Nothing is lost, and going on works."""
+    server = tracing.server()  # before the setting: it lives on, and other tests ask it too
     monkeypatch.setenv(apart.SETTING, "1")
-    server, store, packing = tracing.server(), tmp_path / "run.duckdb", point.startswith("pack")
+    store, packing = tmp_path / "run.duckdb", point.startswith("pack")
     handmade.written(store)
     if packing:
         handmade.written(store, name="second")
