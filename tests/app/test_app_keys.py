@@ -14,7 +14,7 @@ pytestmark = [
 
 def test_keys_choose_a_token(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("tokens")
+    eyes.go("tokens?run=0")
     eyes.page.locator(".tokens").focus()
     for key in ("ArrowRight", "ArrowRight", "Enter"):
         eyes.page.keyboard.press(key)
@@ -24,7 +24,7 @@ def test_keys_choose_a_token(looking: Callable[..., Eyes]) -> None:
 
 def test_heat_map_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("load")
+    eyes.go("load?run=0")
     eyes.page.locator(".heat .plot").first.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
         eyes.page.keyboard.press(key)
@@ -37,7 +37,7 @@ def test_heat_map_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
 
 def test_flow_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("structure?layer=layer+1")
+    eyes.go("structure?layer=layer+1&run=0")
     plot, live = eyes.page.locator(".flow .plot"), eyes.page.locator(".flow .live")
     plot.focus()
     said = []
@@ -56,7 +56,7 @@ def test_flow_is_read_by_keys(looking: Callable[..., Eyes]) -> None:
 
 def test_brush_is_made_by_keys(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("meaning?question=senses")
+    eyes.go("meaning?question=senses&run=0")
     plot, live = eyes.page.locator(".scatter .plot"), eyes.page.locator(".scatter .live")
     plot.focus()
     places, seen = [], plot.locator(".ring")
@@ -86,7 +86,7 @@ def test_brush_is_made_by_keys(looking: Callable[..., Eyes]) -> None:
 
 def test_everything_is_reached_by_keyboard(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("tokens")
+    eyes.go("tokens?run=0")
     reached = []
     while len(reached) < 60 and "tokens" not in reached:
         eyes.page.keyboard.press("Tab")
@@ -100,7 +100,7 @@ def test_everything_is_reached_by_keyboard(looking: Callable[..., Eyes]) -> None
 
 def test_row_of_a_table_is_chosen_by_keys(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("experts?layer=layer+2&expert=1")
+    eyes.go("experts?layer=layer+2&expert=1&run=0")
     eyes.page.locator("[data-testid=stDataFrame] canvas").first.focus()
     for key in ("ArrowDown", "ArrowDown", "Shift+Space"):
         eyes.page.keyboard.press(key)
