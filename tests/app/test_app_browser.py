@@ -202,13 +202,13 @@ def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callabl
 
 def test_chart_gives_its_sql_and_files(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
-    eyes.go("load?run=0")
+    eyes.go("load?run=1")
     eyes.page.get_by_role("button", name="SQL · files").first.click()
-    eyes.page.locator("[data-testid=stCode]").filter(has_text="from expert_load where run = 0").wait_for()
+    eyes.page.locator("[data-testid=stCode]").filter(has_text="from expert_load where run = 1").wait_for()
     for kind, begin in (("CSV", b"stack,layer"), ("PNG", b"\x89PNG"), ("SVG", b"<svg"), ("PDF", b"%PDF")):
         with eyes.page.expect_download() as got:
             eyes.page.get_by_role("button", name=kind, exact=True).click()
-        assert got.value.suggested_filename == f"moescope-demo-run-0-load-share-decoder.{kind.lower()}"
+        assert got.value.suggested_filename == f"moescope-demo-run-1-load-share-decoder.{kind.lower()}"
         assert Path(got.value.path()).read_bytes().startswith(begin)
 
 
