@@ -87,7 +87,7 @@ def test_a_table_of_a_file_has_the_rows_of_the_store(stores: dict[str, Path], mo
     table = re.findall(r"<tr>(.*?)</tr>", page.partition('<table class="frame">')[2].partition("</table>")[0])
     names, rows = ([re.findall(r">([^<]*)</t[hd]>", row) for row in some] for some in (table[:1], table[1:]))
     with moescope.open(stores["demo"]) as store:
-        counted = store.rows("select run, (select count(*) from tokens t where t.run = r.run) from runs r order by run")
+        counted = store.rows("select run, (select count(*) from tokens t where t.run = r.run) from runs r order by run desc")
     place = names[0].index("tokens")
     assert [(int(row[0]), int(row[place].replace(",", ""))) for row in rows] == counted
 
@@ -111,11 +111,12 @@ def test_an_empty_store_says_what_to_do(stores: dict[str, Path], monkeypatch: py
 
 
 STATES = {  # page, what is in its URL, and what a link of it holds though it is at its default
-    ("compare", ""): {"run": "0", "with": "1", "layer": "layer 3"},
+    ("compare", "run=0"): {"run": "0", "with": "1", "layer": "layer 3"},
     ("compare", "run=1"): {"run": "1", "with": "0"},
-    ("load", ""): {"run": "0", "value": "share", "split": "everything"},
-    ("tokens", "layer=layer+2"): {"run": "0", "layer": "layer 2", "by": "first", "numbers": "0", "sequence": "0"},
-    ("experts", "expert=3"): {"run": "0", "expert": "3", "more": "labels"},
+    ("runs", ""): {"run": "3"},
+    ("load", "run=0"): {"run": "0", "value": "share", "split": "everything"},
+    ("tokens", "layer=layer+2&run=0"): {"run": "0", "layer": "layer 2", "by": "first", "numbers": "0", "sequence": "0"},
+    ("experts", "expert=3&run=0"): {"run": "0", "expert": "3", "more": "labels"},
 }
 
 
@@ -132,7 +133,7 @@ def test_a_link_holds_what_is_at_its_default(
 
 
 def test_what_a_file_says_of_itself(stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    test = opened(stores["demo"], "experts", monkeypatch, layer="layer 2", expert="3")
+    test = opened(stores["demo"], "experts", monkeypatch, layer="layer 2", expert="3", run="0")
     with moescope.open(stores["demo"]) as store:
         tokens, decisions = store.rows(
             "select (select count(*) from tokens where run = 0), count(*) from decisions where run = 0"
@@ -143,10 +144,10 @@ def test_what_a_file_says_of_itself(stores: dict[str, Path], monkeypatch: pytest
 
 
 NAMES = {
-    "": "moescope-demo-run-0-load.png",
-    "layer=layer 2": "moescope-demo-run-0-layer-2-load.png",
-    "layer=layer 2&expert=3": "moescope-demo-run-0-layer-2-expert-3-load.png",
-    "layer=../../<b>": "moescope-demo-run-0-..-..-b--load.png",
+    "": "moescope-demo-run-3-load.png",
+    "layer=layer 2": "moescope-demo-run-3-layer-2-load.png",
+    "layer=layer 2&expert=3": "moescope-demo-run-3-layer-2-expert-3-load.png",
+    "layer=../../<b>": "moescope-demo-run-3-..-..-b--load.png",
 }
 
 

@@ -56,4 +56,4 @@ def test_means_and_counts(counted: str, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MOESCOPE_STORE", str(path))
     assert rows(part("queries.store_access").frame(view("runs").HEALTH, 0), "nonfinite") == [(every,)]
     (card,) = (c for c in view("runs").health(part("parts.pickers").runs()[0]) if c[0] == "Not finite")
-    assert card == ("Not finite", str(every), "decisions with NaN or infinite logits", "bad")
+    assert card == ("Not finite", str(every), "decisions whose logits are no finite numbers", "bad")
