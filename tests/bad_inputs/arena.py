@@ -164,14 +164,14 @@ def _child(case: Case, out: Path, err: Path) -> Any:
         resource.setrlimit(resource.RLIMIT_AS, (pages + MEMORY, pages + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (int(SECONDS / 2), int(SECONDS / 2) + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if case.real and args[:1] not in (["app"], ["listen"]):
+    if case.real and args[:1] not in (["app"], ["listen"], ["serve"]):
         os.execv(sys.executable, [sys.executable, "-m", "moescope.cli", *args])
     sys.argv = ["moescope", *args]
     code: Any = 99
     try:
         from moescope.cli import main
 
-        if args[:1] in (["app"], ["listen"]):
+        if args[:1] in (["app"], ["listen"], ["serve"]):
             _no_server()
         if args[:1] == ["export"]:
             _no_page()

@@ -105,10 +105,18 @@ class Case:
 
 
 def commands() -> dict[str, click.Command]:
-    """Every command of the group."""
+    """Every command of the group, and every form of a command that has forms ("serve model")."""
     context = click.Context(main)
     found = {name: main.get_command(context, name) for name in main.list_commands(context)}  # type: ignore[attr-defined]
-    return {name: command for name, command in found.items() if command is not None}
+    forms = {
+        f"{name} {form}": command
+        for name, group in found.items()
+        if isinstance(group, click.Group)
+        for form, command in group.commands.items()
+    }
+    return {
+        name: command for name, command in found.items() if command is not None and not hasattr(command, "commands")
+    } | forms
 
 
 def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
@@ -116,17 +124,19 @@ def valid(name: str, random: Random) -> tuple[list[str], list[str]]:
     pictures = random.random() < 0.25
     model = random.choice(["vision", "vision", "checkpoint"] if pictures else ["model", "model", "sharded"])
     data = random.choice(PICTURES if pictures else TEXTUAL)
+    model = "model" if name == "try" else model
     store = random.choice(["run.duckdb", "new.duckdb"]) if name == "trace" else "run.duckdb"
     given = {"model": model, "data": data, "store": store, "query": "select count(*) from expert_load", "experts": "0:1"}
-    given |= {"first": "run.duckdb", "pages": random.choice(PAGES), "upstream": "http://127.0.0.1:9", "engine": "vllm"}
+    given |= {"first": "run.duckdb", "pages": random.choice(PAGES), "upstream": "http://127.0.0.1:9"}
     names = {
         "analyze": [random.choice(["load", "structure", "specialization", "importance"]), "run.duckdb"],
         "families": ["mixtral"],
         "import": ["table", "routed.csv", "--experts", "4", "--top-k", "2", "--layers", "2", "--store", "new.duckdb"],
         "experiment": [random.choice(["regret", "writes"]), "model", "run.duckdb"],
         "diff": ["--run", "1", "--other", "0"],
+        "try": ["the cat sat", "--tokens", "2"],
     }
-    args = [name]
+    args = name.split()
     for parameter in commands()[name].params:
         if isinstance(parameter, click.Argument):
             args += [given[parameter.name]] if parameter.required else names.get(name, [])

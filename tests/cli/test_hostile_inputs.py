@@ -36,7 +36,9 @@ def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -
     for number in range(3):
         case = Case(valid(name, Random(f"{name} {number}"))[0])
         outcome = arena.run(case)
-        assert outcome.code == 0 or "checkpoint" in case.args or name == "ablate", told(case, outcome, "refused")
+        assert outcome.code == 0 or "checkpoint" in case.args or name in ("ablate", "serve vllm"), told(
+            case, outcome, "refused"
+        )
 
 
 @pytest.mark.parametrize("name", commands())
