@@ -154,6 +154,7 @@ def said(*arguments: str, **more: object) -> tuple[int, str]:
         (["--allow-host", "x:y"], "--allow-host 'x:y' is no name of a host"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_wrong_options_are_a_sentence(options: list[str], words: str, store: Path) -> None:
     code, text = said(str(store), "--headless", "--port", str(free()), *options)
     assert (code, words in text, text.count("\n"), text[:10]) == (2, True, 1, "moescope: "), text

@@ -48,6 +48,7 @@ LOOKS = [(view, name) for name in ("demo", "hostile", "empty", "recursive") for 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "name"), LOOKS)
+@pytest.mark.sampled(9)
 def test_page_shows_no_error(view: str, name: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """And says nothing that only a program says."""
     test = opened(stores[name], view, monkeypatch)
@@ -102,6 +103,7 @@ STATES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "query"), STATES)
+@pytest.mark.sampled(6)
 def test_states_of_the_url(view: str, query: dict[str, str], stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     test = opened(stores["demo"], view, monkeypatch, **({"run": "0"} | query))
     assert not test.exception

@@ -106,6 +106,7 @@ alter table runs add column x int; create macro m() as 1; create sequence s; ana
 
 
 @pytest.mark.parametrize("query", [text.strip() for text in STATEMENTS.split(";")])
+@pytest.mark.sampled(10)
 def test_only_reading_statements(query: str, growing: Path) -> None:
     kind, words = refused(growing, query)
     assert (kind, "this page only reads" in words or "not SQL" in words) == ("said", True), words
@@ -164,6 +165,7 @@ def test_results_are_bounded(query: str, words: str, growing: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 999, 1000, 1001, 5000, 10**12])
+@pytest.mark.sampled(3)
 def test_rows_are_bounded(count: int, growing: Path) -> None:
     frame, more = asked(growing, f"select range as n from range({count})")
     assert (frame["n"].tolist(), more) == (list(range(min(count, 1000))), count > 1000)
@@ -176,6 +178,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.sampled(3)
 def test_nothing_but_the_store_is_reached(source: str, growing: Path) -> None:
     (growing.parent / "x.csv").write_text("a\n1\n")
     kind, words = refused(growing, f"from {source.format(folder=growing.parent)}")

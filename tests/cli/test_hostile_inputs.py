@@ -13,8 +13,9 @@ import pytest
 from arena import Arena
 from fuzzing import wrong
 from hostile import Case, commands, hostile, valid
+from sampled import how_many
 
-COUNT = int(os.environ.get("MOESCOPE_FUZZ", "8"))
+COUNT = int(os.environ.get("MOESCOPE_FUZZ", how_many(40, 6)))
 SEED = os.environ.get("MOESCOPE_FUZZ_SEED", "0")
 pytestmark = pytest.mark.slow
 
@@ -33,7 +34,7 @@ def told(case: Case, outcome: object, what: str) -> str:
 @pytest.mark.parametrize("name", commands())
 def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -> None:
     """Else every case would be refused for one and the same reason."""
-    for number in range(3):
+    for number in range(how_many(3, 1)):
         case = Case(valid(name, Random(f"{name} {number}"))[0])
         outcome = arena.run(case)
         assert outcome.code == 0 or "checkpoint" in case.args or name in ("ablate", "serve vllm"), told(
@@ -44,7 +45,7 @@ def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -
 @pytest.mark.parametrize("name", commands())
 def test_one_sentence_whatever_is_given(arena: Arena, name: str) -> None:
     found = []
-    for number in range(COUNT if COUNT > 8 or name != "families" else 3):  # one of which proves all families
+    for number in range(COUNT if COUNT > 40 or name != "families" else 3):  # one of which proves all families
         case = replace(hostile(name, Random(f"{name} {SEED} {number}")), real=number % 200 == 0)
         outcome = arena.run(case)
         if what := wrong(case, outcome):

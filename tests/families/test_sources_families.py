@@ -47,7 +47,7 @@ def plain(model_type: str, store: Path, eager: bool = False) -> tuple[torch.nn.M
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", one_of_a_kind())
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 def test_nnsight(model_type: str, tmp_path: Path) -> None:
     """Bit for bit, on every kind of family."""
     nnsight = pytest.importorskip("nnsight")
@@ -61,7 +61,7 @@ def test_nnsight(model_type: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", BRIDGED)
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 def test_transformer_lens(model_type: str, tmp_path: Path) -> None:
     """The same experts, weights to 1e-6, wherever the bridge gives the plain model's logits to 1e-5."""
     builder = pytest.importorskip("transformer_lens.model_bridge.sources._bridge_builder")

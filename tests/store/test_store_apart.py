@@ -70,6 +70,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["LLL", "LsL", "sLs", "ssL", "Lss"])
+@pytest.mark.sampled(2)
 def test_it_tells_the_same_apart_and_packed(
     tmp_path: Path, size: pytest.MonkeyPatch, one_file: dict[str, list[str]], form: str
 ) -> None:

@@ -137,7 +137,7 @@ def swap(store: Path) -> None:
 @pytest.mark.parametrize("foreign", [write, touch, swap])
 @pytest.mark.parametrize("when", ["shutil.copyfile", "working_copy.create_tables", "seal", "sync"])
 @pytest.mark.parametrize("times", [1, 2, 99])
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(5)
 def test_who_writes_into_the_file_meanwhile_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Callable[[Path], None], when: str, times: int
 ) -> None:

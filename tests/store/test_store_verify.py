@@ -89,6 +89,7 @@ def test_a_sound_store(store: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.sampled(10)
 def test_planted_damage_is_named(store: Path, damage: str) -> None:
     change_store(store, lambda con: (con.execute(damage), create_views(con)))
     with moescope.open(store) as opened:

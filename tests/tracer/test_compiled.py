@@ -109,7 +109,7 @@ def run(model: Any) -> Tensor:
 
 @pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", AROUND)
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(4)
 def test_what_runs_past_the_hooks_is_refused_and_the_cure_works(tmp_path: Path, case: str, backend: str) -> None:
     make, name = AROUND[case]
     model = make(mixtral(layers=1), backend)

@@ -116,6 +116,7 @@ ONCE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.sampled(3)
 def test_stored_once(kind: str, once: list[Any], tmp_path: Path) -> None:
     """Each token is stored once, with the decision of the call that was asked for, and the run says what was left out."""
     rows, said = run(TWICE[kind](), plain(), tmp_path / "a.duckdb")
@@ -132,6 +133,7 @@ def test_nothing_left_out(kind: str, once: list[Any], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", TWICE)
+@pytest.mark.sampled(3)
 def test_summed_once(kind: str, tmp_path: Path) -> None:
     """Summed-up activations are those of the stored rows."""
     counts = []

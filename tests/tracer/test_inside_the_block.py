@@ -34,6 +34,7 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
+@pytest.mark.sampled(3)
 def test_another_structure_is_refused_at_once(change: str, tmp_path: Path) -> None:
     model, ids = small.mixtral(), small.ids()
     with moescope.Tracer(model, tmp_path / "run.duckdb"), torch.no_grad():

@@ -105,6 +105,7 @@ def test_switch(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", GOLDENS, ids=lambda path: path.stem)
+@pytest.mark.sampled(8)
 def test_vmoe_against_the_authors_arrays(tmp_path: Path, case: Path) -> None:
     """Expert, place in the buffer, drop and weight of every token, as the authors' own code has them."""
     golden = load_golden(case)

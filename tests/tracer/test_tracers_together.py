@@ -43,6 +43,7 @@ def _left(model: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.sampled(3)
 def test_tracers_end_in_any_order(order: tuple[int, ...], tmp_path: Path) -> None:
     """Each has the forwards between its begin and its end, cache events included, and nothing of them stays."""
     model, ids = small.mixtral(), small.ids(2, 4)
