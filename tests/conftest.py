@@ -15,11 +15,9 @@ os.environ["MOESCOPE_CACHE"] = "off"  # tests change what analyses are made of; 
 
 import pytest
 import torch
+from places import ROOT, TOKEN
 
 torch.set_num_threads(1)
-
-ROOT = Path(__file__).parents[1]
-TOKEN = "open-sesame+/="
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

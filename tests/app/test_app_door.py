@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import TOKEN
+from places import TOKEN
 
 from moescope.cli.app import Site, serving
 

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from browser import CHROMIUM, Eyes
-from conftest import TOKEN
+from places import TOKEN
 
 from moescope.cli.app import Site, serving
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import ROOT
+from places import ROOT
 from torch import nn
 from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
 from two_ranks import SPREAD, calls

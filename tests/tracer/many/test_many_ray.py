@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import ROOT
+from places import ROOT
 from records import record
 from scale import asked_for
 
