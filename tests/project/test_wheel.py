@@ -16,7 +16,7 @@ NEEDED = [
     "moescope/store/schema.sql",
     "moescope/store/views.sql",
     "moescope/py.typed",
-    "moescope/app/main.py", "moescope/app/.streamlit/config.toml", "moescope/app/components/heat_map.js",
+    "moescope/app/main.py", "moescope/app/.streamlit/config.toml", "moescope/pictures/browser/heat_map.js",
     "moescope/_datasets/text/README.md",
     "moescope/_datasets/fashion-mnist/README.md",
     *(f"moescope/models/specimens/{name}/config.json" for name in ("mixtral", "switch", "vmoe")),
