@@ -24,7 +24,7 @@ LOOKS = [(view, scheme) for view in VIEWS for scheme in ("light", "dark") if sch
 
 
 @pytest.mark.parametrize(("view", "scheme"), LOOKS)
-@pytest.mark.sampled(9)
+@pytest.mark.sampled(7)
 def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking(color_scheme=scheme)
     eyes.go(address(view) + "?run=0")
@@ -192,6 +192,7 @@ STATES = [
 
 
 @pytest.mark.parametrize(("where", "seen", "words"), STATES)
+@pytest.mark.sampled(3)
 def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go(where if "run=" in where else f"{where}&run=0")

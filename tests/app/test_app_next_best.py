@@ -89,6 +89,7 @@ def captions(test: AppTest) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.sampled(3)
 def test_the_next_experts_are_those_of_the_routers_own_rule(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ OVERRULED = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "words"), OVERRULED)
+@pytest.mark.sampled(3)
 def test_what_ran_by_no_known_rule_is_not_said_to_be_next(
     change: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_page_says_that_a_model_has_no_router(view: str, stores: dict[str, Path]
 @pytest.mark.slow
 @pytest.mark.parametrize("run", ["2", "3"])
 @pytest.mark.parametrize("view", PAGES)
+@pytest.mark.sampled(10)
 def test_page_shows_every_kind_of_run(view: str, run: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     test = opened(stores["demo"], view, monkeypatch, run=run)
     assert not test.exception
@@ -175,6 +176,7 @@ def test_store_that_another_program_writes_is_a_sentence(
         ("from glob('/*')", "file system operations are disabled"),
     ],
 )
+@pytest.mark.sampled(4)
 def test_sql_page_refuses(query: str, words: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     test = opened(stores["growing"], "sql", monkeypatch, sql=query).button(key="sql-go").click().run()
     assert not test.exception

@@ -33,6 +33,7 @@ PAGES = [(view, name) for view in ("conditions", "depth", "tokens", "load", "str
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "name"), PAGES)
+@pytest.mark.sampled(8)
 def test_pages_show_every_system(view: str, name: str, shown: Any) -> None:
     shown(name, view)
 

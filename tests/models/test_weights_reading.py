@@ -189,6 +189,7 @@ def decisions(model: nn.Module) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.sampled(8)
 def test_traced_whatever_the_form(tmp_path: Path, form: str) -> None:
     change, said, quantized = FORMS[form]
     model = change(mixtral())

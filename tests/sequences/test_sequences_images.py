@@ -20,6 +20,7 @@ def rows(store: Any, sequence: int) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("model", [qwen, glm])
 @pytest.mark.parametrize("grids", [[(4, 8)], [(8, 4), (4, 4)], [(2, 10)]])
 @pytest.mark.parametrize("side", [None, "left", "right"])
+@pytest.mark.sampled(8)
 def test_images_with_grids(tmp_path: Path, model: Any, grids: list[tuple[int, int]], side: str | None) -> None:
     """Beside a text without images, padded on either side."""
     ids, truth = ask(grids)

@@ -43,6 +43,7 @@ def form(name: str, mask: Tensor) -> Any:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("side", ["left", "right", "middle"])
+@pytest.mark.sampled(6)
 def test_two_dimensional(tmp_path: Path, family: str, side: str) -> None:
     ids, mask, expected = padded(side)
     model: Any = build(family).model
@@ -54,6 +55,7 @@ def test_two_dimensional(tmp_path: Path, family: str, side: str) -> None:
 @pytest.mark.parametrize(
     "name", ["bool", "additive", "infinite", "minus ten thousand", "empty rows mended", "own places mended", "heads"]
 )
+@pytest.mark.sampled(8)
 def test_masks_of_pairs(tmp_path: Path, name: str, side: str) -> None:
     ids, mask, expected = padded(side)
     model: Any = build("mixtral").model
@@ -118,6 +120,7 @@ def test_a_mask_longer_than_what_was_fed(tmp_path: Path, cache: str, side: str) 
 @pytest.mark.parametrize("family", [*FAMILIES, "gpt_oss"])
 @pytest.mark.parametrize("cache", ["static", "dynamic", None])
 @pytest.mark.parametrize("told", [True, False])
+@pytest.mark.sampled(10)
 def test_generate(tmp_path: Path, family: str, cache: str | None, told: bool) -> None:
     """The mask given to generate, or what it makes of the pad id, is what is true in every step."""
     ids, mask, rows = padded("left")

@@ -94,6 +94,7 @@ def test_a_bit_in_a_block_of_a_table_is_found_without_the_seal_and_names_the_tab
 
 @pytest.mark.parametrize("page", range(3))
 @pytest.mark.parametrize("field", range(0, 48, 8))
+@pytest.mark.sampled(8)
 def test_a_bit_in_a_header_is_found(store: Path, page: int, field: int) -> None:
     for bit in (0, 7):
         flip(store, 4096 * page + field + 7 * (bit == 7), bit)
@@ -166,6 +167,7 @@ def test_other_commands_say_so_in_a_sentence(store: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
+@pytest.mark.sampled(4)
 def test_a_flipped_bit_in_a_shard_of_an_unfinished_run_is_found(tmp_path: Path, seed: int) -> None:
     store, chance = tmp_path / "run.duckdb", random.Random(seed)
     handmade.written(store, close=False).release()

@@ -43,7 +43,7 @@ def memory(*arguments: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet", "json"])
 @pytest.mark.parametrize("screen", [False, True], ids=["file", "screen"])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 def test_ten_times_the_rows_take_no_more_memory(store: Path, tmp_path: Path, form: str, screen: bool) -> None:
     many = 400_000 if form == "json" else 3_000_000
     query = "select range as a, 'text ' || range as b, range * 0.5 as c from range({})"
@@ -89,6 +89,7 @@ def told(store: Path, query: str, *more: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("text", [*FORMULAS, *HARMLESS])
+@pytest.mark.sampled(8)
 def test_text_that_is_a_formula_gets_a_mark_and_no_other(store: Path, text: str) -> None:
     safe = f"'{text}" if text in FORMULAS else text
     query = f"select {literal(text)} as a, 1 as b"
