@@ -4,6 +4,7 @@ Follows the README to the letter in an empty folder with an environment of its o
 brings the packages, the second, from pip's own cache, is counted), `make demo`, and the first question asked of its store.
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -32,7 +33,8 @@ def main() -> None:
 
 def _timed(command: list[str], where: Path) -> float:
     begun = time.perf_counter()
-    subprocess.run(command, cwd=where, check=True, stdout=subprocess.DEVNULL)
+    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    subprocess.run(command, cwd=where, check=True, stdout=subprocess.DEVNULL, env=own)
     return time.perf_counter() - begun
 
 

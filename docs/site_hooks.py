@@ -74,28 +74,13 @@ def analyses() -> str:
 
 def tables() -> str:
     """Every table and view of a store with its columns and their comments."""
-    import duckdb
+    from docs.update_blocks import described
 
-    from moescope.store.schema import create_tables, create_views
-
-    con = duckdb.connect()
-    create_tables(con)
-    create_views(con)
-    said = con.execute(
-        "select table_name, comment from duckdb_tables() where not internal union all "
-        "select view_name, comment from duckdb_views() where not internal"
-    ).fetchall()
-    views = {name for (name,) in con.execute("select view_name from duckdb_views() where not internal").fetchall()}
     parts = ["# Tables and views\n\nAs the store itself says them (`comment on`); `moescope info STORE` lists them.\n"]
     for kind, wanted in (("Views", True), ("Tables", False)):
         parts.append(f"## {kind}\n")
-        for name, comment in sorted(said):
-            if (name in views) is not wanted:
-                continue
-            columns = con.execute(
-                "select column_name, data_type, comment from duckdb_columns() where table_name = ? order by column_index",
-                [name],
-            ).fetchall()
-            rows = "\n".join(f"| `{c}` | {t.lower()} | {(w or '').replace('|', chr(92) + '|')} |" for c, t, w in columns)
-            parts.append(f"### {name}\n\n{comment or ''}\n\n| column | type | holds |\n|---|---|---|\n{rows}\n")
+        for name, (view, comment, columns) in described().items():
+            if view is wanted:
+                rows = "\n".join(f"| `{c}` | {t.lower()} | {(w or '').replace('|', chr(92) + '|')} |" for c, t, w in columns)
+                parts.append(f"### {name}\n\n{comment}\n\n| column | type | holds |\n|---|---|---|\n{rows}\n")
     return "\n".join(parts)

@@ -42,8 +42,8 @@ def pages() -> str:
     return "\n".join(["| page | shows |", "|---|---|", *(row for _, row in sorted(said))])
 
 
-def views() -> str:
-    """Every view of a store with its comment and columns."""
+def described() -> dict[str, tuple[bool, str, list[tuple[str, str, str]]]]:
+    """{table or view of a store: whether it is a view, its comment, (name, type, comment) of its columns}, by name."""
     import duckdb
 
     from moescope.store.schema import create_tables, create_views
@@ -51,12 +51,21 @@ def views() -> str:
     con = duckdb.connect()
     create_tables(con)
     create_views(con)
-    found = con.execute(
-        "select view_name, v.comment, list(column_name order by column_index) from duckdb_views() v "
-        "join duckdb_columns() c on c.table_name = view_name "
-        "where not v.internal and v.comment is not null group by all order by 1"
+    rows = con.execute(
+        "select table_name, false, comment from duckdb_tables() where not internal union all "
+        "select view_name, true, comment from duckdb_views() where not internal order by 1"
     ).fetchall()
-    rows = (f"| `{name}` | {comment} | {', '.join(columns)} |" for name, comment, columns in found)
+    columns = "select column_name, data_type, comment from duckdb_columns() where table_name = ? order by column_index"
+    return {name: (view, comment or "", con.execute(columns, [name]).fetchall()) for name, view, comment in rows}
+
+
+def views() -> str:
+    """Every view of a store with its comment and columns."""
+    rows = (
+        f"| `{name}` | {comment} | {', '.join(column for column, *_ in columns)} |"
+        for name, (view, comment, columns) in described().items()
+        if view and comment
+    )
     return "\n".join(["| view | holds | columns (each has a comment in the store) |", "|---|---|---|", *rows])
 
 

@@ -1,7 +1,7 @@
 """What a model is: for the record that goes with a run."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -44,6 +44,13 @@ def describe_model(model: nn.Module, name: str | None = None) -> tuple[dict[str,
 def parameters(model: nn.Module) -> int:
     """How many numbers its weights stand for."""
     return int(_own(model).get("parameters", 0)) or sum(weights.size(w) for _, w in weights.weights(model))
+
+
+def ask(model: nn.Module, predictions: bool, activations: Sequence[str]) -> None:
+    """Tell a model whose weights lie in another program what a trace wants of it. InputError for what it cannot give."""
+    asked = getattr(type(model), "asked", None)
+    if asked is not None:
+        asked(model, predictions, activations)
 
 
 def _own(model: nn.Module) -> dict[str, Any]:

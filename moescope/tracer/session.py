@@ -8,8 +8,7 @@ from typing import Any
 
 from ..contracts import Site, find
 from ..errors import ModelError
-from ..models.describe import describe_model, versions
-from ..models.gguf.model import GGUFModel
+from ..models.describe import ask, describe_model, versions
 from ..models.pipelines import Pipeline, is_pipeline, never_run
 from ..models.sources import unwrap
 from ..proof import Proof, example_inputs, proved
@@ -97,8 +96,7 @@ class Tracer:
         self._begin()
 
     def _attach(self) -> None:
-        if isinstance(self.model, GGUFModel):
-            self.model.asked(self.options.predictions, self.options.activations)
+        ask(self.model, self.options.predictions, self.options.activations)
         self.sites, repeated = find_routers(self.model, self.options, self._inputs)
         self._together = Together.of(self.model, self.options, self.sites, self._inputs)
         routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}

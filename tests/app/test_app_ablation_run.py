@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, Eyes
+from browser import IN_A_BROWSER, Eyes
 
 import moescope
 from moescope.cli.app import serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 TRACE = ["trace", "mixtral", "--data", "text", "--limit", "4", "--name", "four texts"]
 
 

@@ -7,16 +7,12 @@ from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM, VIEWS, Eyes, address, middle
+from browser import IN_A_BROWSER, VIEWS, Eyes, address, middle
 from sampled import how_many
 
 from moescope.cli.app import serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 
 DARK = {"runs", "tokens", "load", "experts", "meaning", "ablation"}  # they draw the most

@@ -9,16 +9,12 @@ from typing import Any
 
 import psutil
 import pytest
-from browser import CHROMIUM, Eyes
+from browser import IN_A_BROWSER, Eyes
 from places import TOKEN
 
 from moescope.cli.app import Site, serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 LONG = "select count(*) from range(1000000) a, range(1000000) b where a.range * b.range % 7 = 3"
 
 

@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 
-import pytest
-from browser import CHROMIUM, Eyes
+from browser import IN_A_BROWSER, Eyes
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 
 def test_keys_choose_a_token(looking: Callable[..., Eyes]) -> None:

@@ -11,16 +11,12 @@ from typing import Any
 import psutil
 import pytest
 import synthetic_app
-from browser import CHROMIUM, Eyes, middle
+from browser import IN_A_BROWSER, Eyes, middle
 
 import moescope
 from moescope.cli.app import serving
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 NOTE = ".live-page .acts .note"
 
 

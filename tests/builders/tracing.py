@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import sys
 from collections import Counter
+from itertools import count
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ def _count_commits(witness: Path) -> None:
             file.write(b".")
 
     RunWriter.commit = counted  # type: ignore[method-assign]
+
+
+def broken_off(real: Any, stop: int) -> Any:
+    """A method that is interrupted at its call number `stop`."""
+    calls = count()
+
+    def method(*args: Any) -> Any:
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    return method
 
 
 POINTS = {

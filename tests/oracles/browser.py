@@ -4,7 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CHROMIUM = Path("/usr/bin/chromium")
+IN_A_BROWSER = [  # marks of a file whose tests drive it
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
+]
 ROOT = Path(__file__).parents[2]
 ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 FLAGS = [

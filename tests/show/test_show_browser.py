@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 import synthetic_app
-from browser import CHROMIUM
+from browser import IN_A_BROWSER
 
 from moescope import show
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no /usr/bin/chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 
 class Seen:

@@ -2,9 +2,7 @@
 
 import subprocess
 import sys
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import handmade
@@ -51,18 +49,6 @@ def mixed(store: Path, size: pytest.MonkeyPatch, form: str) -> Path:
         size.setenv(apart.SETTING, LARGE if letter == "L" else SMALL)
         handmade.written(store, name=name)
     return store
-
-
-def broken_off(real: Any, stop: int) -> Any:
-    """A method that is interrupted at its call number `stop`."""
-    calls = count()
-
-    def method(*args: Any) -> Any:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    return method
 
 
 def names(folder: Path) -> list[str]:
@@ -122,7 +108,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, size: pytest.MonkeyPatch
         store = tmp_path / f"{number}.duckdb"
         size.setenv(apart.SETTING, first)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Recorder, "_forward", broken_off(Recorder._forward, 2))
+            patch.setattr(Recorder, "_forward", tracing.broken_off(Recorder._forward, 2))
             with pytest.raises(KeyboardInterrupt):
                 trace(tracing.tiny(), tracing.ids(8), store, batch_size=2, options=Options(commit_rows=1))
         with moescope.open(store) as opened:

@@ -7,7 +7,6 @@ import random
 import signal
 import time
 from contextlib import suppress
-from itertools import count
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -162,18 +161,6 @@ def test_interrupt_closes_the_store_and_going_on_gives_the_same(
     assert tracing.differences(store, whole) == {}
 
 
-def broken_off(real: Any, stop: int) -> Any:
-    """A method that is interrupted at its call number `stop`."""
-    calls = count()
-
-    def method(*args: Any) -> Any:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    return method
-
-
 def test_a_batch_that_was_broken_off_is_not_half_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Generation has many forwards in a batch; the interrupt comes between them, and again before the first."""
     settings: dict[str, Any] = {"batch_size": 4, "generate": 3, "options": Options(commit_rows=1)}
@@ -181,7 +168,7 @@ def test_a_batch_that_was_broken_off_is_not_half_there(tmp_path: Path, monkeypat
     trace(tracing.tiny(), data, tmp_path / "whole.duckdb", **settings)
     store = tmp_path / "run.duckdb"
     for stop in (7, 0):  # the eighth forward is the second of the third batch
-        monkeypatch.setattr(Recorder, "_forward", broken_off(Recorder._forward, stop))
+        monkeypatch.setattr(Recorder, "_forward", tracing.broken_off(Recorder._forward, stop))
         with pytest.raises(KeyboardInterrupt):
             trace(tracing.tiny(), data, store, resume=stop == 0, **settings)
         monkeypatch.undo()

@@ -9,8 +9,6 @@ import streamlit as st
 
 from moescope.pictures import scripts
 
-HERE = scripts.HOME  # of scripts and styles
-
 
 @st.cache_resource(show_spinner=False)
 def sources(name: str, style: str) -> tuple[str, str]:

@@ -22,15 +22,14 @@ from ..files.durable import crc
 from ..files.paths import parquet, rows_of
 from ..schema import HERE, comment_view, is_bulk, quote
 from .projection import selected
-from .unfinished_run import UnfinishedRun
+from .unfinished_run import COUNTED, VOCABULARY, UnfinishedRun
 
 _LARGE = 8 << 20  # bytes of shards, from which on they stay as they are
 SETTING = "MOESCOPE_APART_BYTES"
 VARIABLE = "moescope_parts"
-SUMS = "sums"  # the folder of a part in which lies what was counted when the run was finished
-_FOLDER = re.compile(rf"shard-[0-9]{{6,}}|{SUMS}")
+_SUMS = VOCABULARY.partition("/")[0]
+_FOLDER = re.compile(rf"shard-[0-9]{{6,}}|{_SUMS}")
 _PART = re.compile("[0-9a-f]{12}")
-_KEYS = ("forward", "sequence", "token")
 _MOST = 1 << 32
 
 
@@ -76,18 +75,18 @@ def stays(part: UnfinishedRun) -> bool:
 def describe(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int]) -> None:
     """Say in the file that the rows of `part`, moved by `base`, lie apart."""
     following = part.progress["next"]
-    ends = {key: base[key] + following[key] for key in _KEYS}
+    ends = {key: base[key] + following[key] for key in COUNTED}
     for table in sorted(name for name in part.tables() if is_bulk(name)):
         for columns, files in _alike(part, table):
             _insert(con, part, base, ends, table, columns, files)
-    if (counted := part.path / SUMS / "vocab_rollup.parquet").exists():
-        files = {SUMS: (counted.stat().st_size, crc(counted))}
+    if (counted := part.path / VOCABULARY).exists():
+        files = {_SUMS: (counted.stat().st_size, crc(counted))}
         _insert(con, part, base, ends, "vocab_rollup", pq.read_schema(counted).names, files)
 
 
 def sums(part: UnfinishedRun, base: Mapping[str, int]) -> str | None:
     """SQL for what was counted of a run when it was finished, as rows of the store; None where that was not done."""
-    file = part.path / SUMS / "vocab_rollup.parquet"
+    file = part.path / VOCABULARY
     return (
         selected("vocab_rollup", pq.read_schema(file).names, parquet([file]), base, part.path.name) if file.exists() else None
     )
@@ -119,7 +118,7 @@ def _checked(store: object, row: tuple[Any, ...]) -> Apart:
     try:
         part, run, table, *told = row
         moved, columns, files = map(json.loads, told)
-        sound = bool(_PART.fullmatch(part)) and is_bulk(table) and {*_KEYS, "router", "model"} <= moved.keys()
+        sound = bool(_PART.fullmatch(part)) and is_bulk(table) and {*COUNTED, "router", "model"} <= moved.keys()
         sound &= moved.get("run") == run and all(type(by) is int and abs(by) < _MOST for by in moved.values())
         sound &= bool(files) and all(_FOLDER.fullmatch(folder) for folder in files)
         found = Apart(

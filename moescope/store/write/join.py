@@ -22,11 +22,10 @@ from . import apart
 from .change import clean_up, replace
 from .projection import projection
 from .top_k import settle_top_k
-from .unfinished_run import UnfinishedRun, parts_folder
+from .unfinished_run import COUNTED, UnfinishedRun, parts_folder
 from .vocabulary import count_vocabulary
 
 _AT_ONCE = 200  # rows
-_COUNTED = ("forward", "sequence", "token")
 
 
 def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
@@ -105,13 +104,13 @@ def offsets(con: duckdb.DuckDBPyConnection, part: UnfinishedRun) -> dict[str, in
     else:
         base = {key: _free(con, f"{key}s", key) for key in ("run", "router")} | {"model": _model(con, part)}
     first = part.head.get("continues", {}).get("next", {})
-    return base | {key: _free(con, f"{key}s", key) - first.get(key, 0) for key in _COUNTED}
+    return base | {key: _free(con, f"{key}s", key) - first.get(key, 0) for key in COUNTED}
 
 
 def _free(con: duckdb.DuckDBPyConnection, table: str, key: str) -> int:
     """The first free number, by the rows in the file and what it says of those apart: these are not read."""
     taken = f"select max({key}) + 1 as free from {here(con, table)}"
-    if key in _COUNTED:
+    if key in COUNTED:
         taken += f" union all select max((ends->>'{key}')::ubigint) from apart"
     return con.execute(f"select coalesce(max(free), 0)::bigint from ({taken})").fetchall()[0][0]
 

@@ -29,11 +29,11 @@ from ...errors import StoreError
 from ..files.durable import EXCLUSIVE, Lock, sync, write_atomic
 from ..sums.from_shard import Tally
 from .moved_keys import UNNAMED, Move, lay
-from .unfinished_run import UnfinishedRun
+from .shard import committed
+from .unfinished_run import COUNTED, UnfinishedRun
 from .writer import RunWriter
 
 _NAME = re.compile(r"stretch-(\d{9})")
-KEYS = ("forward", "sequence", "token")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class StretchWriter(RunWriter):
         for sheet in self._sheets.values():
             sheet.cut(0)
         self._tally = Tally(self._head["routers"], self._head["experts"])
-        self._began = {key: keys.get(key, 0) for key in KEYS}
+        self._began = {key: keys.get(key, 0) for key in COUNTED}
         self.pending, self._shard, self.next, self._unnamed = 0, 0, dict(self._began), False
         self.mark()
         for table, columns in self._opening if first else []:
@@ -190,28 +190,14 @@ class Gathering(RunWriter):
 
     def _place(self, stretch: Path) -> None:
         own = json.loads((stretch / "progress.json").read_text())
-        move = Move({key: self.next[key] - own["began"][key] for key in KEYS}, bool(own["unnamed"]), self._left())
+        move = Move({key: self.next[key] - own["began"][key] for key in COUNTED}, bool(own["unnamed"]), self._left())
         self.moved += any(move.by.values())
         after = {key: value + move.by[key] if key in move.by else value for key, value in own["next"].items()}
         said = _together(self.said, own, self.seconds())
-        shard = self.part.path / f"shard-{self._shard:06d}"
-        temporary = shard.with_suffix(".tmp")
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
+        with committed(self.store, self.part.path, self._shard) as temporary:
             written = lay(stretch, temporary, own["written"], move)
             said["resume"]["pictures"] = self._shown() + _rows(temporary / "pictures.parquet")
             (temporary / "progress.json").write_text(json.dumps({**said, "next": after, "written": written}, default=str))
-            sync(temporary / "progress.json")
-            sync(temporary)
-            os.rename(temporary, shard)
-            sync(self.part.path)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise StoreError(
-                f"writing to {self.store} failed: {error.strerror or error}; what was committed before is safe in "
-                f"{self.part.path.name}: make room and go on with --resume"
-            ) from error
         shutil.rmtree(stretch, ignore_errors=True)
         stretch.with_suffix(".claim").unlink(missing_ok=True)
         self.said, self.next, self._shard = said, after, self._shard + 1

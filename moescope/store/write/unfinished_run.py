@@ -28,6 +28,8 @@ KEPT = "kept.json"  # what head.json is called once the store describes the run 
 _UID = re.compile("[0-9a-f]{12}")
 _OTHERS = {"meta", "apart", "models", "runs", "routers", "experts", "ablations"}  # tables that no shard has rows of
 KEYS = ("run", "forward", "router", "next_router", "sequence", "token", "parent", "model")
+VOCABULARY = "sums/vocab_rollup.parquet"  # what was counted when the run was finished
+COUNTED = ("forward", "sequence", "token")  # that count up while rows come
 
 
 def parts_folder(store: Path) -> Path:

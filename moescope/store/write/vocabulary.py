@@ -18,7 +18,7 @@ from ..physical.compiled import within
 from ..physical.tables import is_routed
 from ..sums import counting_loops
 from ..sums.from_shard import Rows
-from .unfinished_run import UnfinishedRun
+from .unfinished_run import VOCABULARY, UnfinishedRun
 
 _MEMORY = 1 << 28  # bytes of counters
 _ROUNDS = 16  # times that shards are read at most: with more counters DuckDB's way is the better one
@@ -28,7 +28,7 @@ _TYPES = {"router": "uint32", "vocab_id": "uint32", "expert": "uint16", "assignm
 
 def count_vocabulary(part: UnfinishedRun) -> bool:
     """Write sums/vocab_rollup.parquet into `part`; False, and nothing there, where its rows have a form that is not counted."""
-    target = part.path / "sums"
+    target = (part.path / VOCABULARY).parent
     shutil.rmtree(target, ignore_errors=True)
     if "continues" in part.head or any(table.endswith("_long") for table in part.tables()):
         return False
@@ -41,7 +41,7 @@ def count_vocabulary(part: UnfinishedRun) -> bool:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        done = _write(temporary / "vocab_rollup.parquet", part, words, range(0, routers, at_once), (at_once, experts))
+        done = _write(temporary / Path(VOCABULARY).name, part, words, range(0, routers, at_once), (at_once, experts))
         if done:
             sync(temporary)
             temporary.rename(target)
@@ -77,9 +77,10 @@ def _words(part: UnfinishedRun) -> Any:
 
 def _ids(shard: Path) -> tuple[int, int, Any, Any]:
     """(first token of a shard, number of its tokens, ids (N,) of those that have one, which these are (N,))."""
-    table = pq.read_table(shard / "tokens.parquet", columns=["token"])
-    there = "vocab_id" in pq.read_schema(shard / "tokens.parquet").names
-    column = pq.read_table(shard / "tokens.parquet", columns=["vocab_id"])["vocab_id"] if there else pa.nulls(len(table))
+    with pq.ParquetFile(shard / "tokens.parquet") as file:
+        there = "vocab_id" in file.schema_arrow.names
+        table = file.read(["token", "vocab_id"] if there else ["token"])
+    column = table["vocab_id"] if there else pa.nulls(len(table))
     token = numbers(table["token"])
     known = ~np.asarray(column.is_null())
     ids = column.drop_null().to_numpy() if known.any() else np.zeros(0)

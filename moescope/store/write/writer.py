@@ -1,7 +1,6 @@
 """Write one run: rows gather in memory, become a shard at each commit, and one DuckDB file at the end."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ...errors import MoescopeError, StoreError
+from ...errors import StoreError
 from .. import column_fit
 from ..files.durable import EXCLUSIVE, Lock, crc, exclusive, sync, write_atomic
 from ..physical.column_buffer import ColumnBuffer
@@ -22,6 +21,7 @@ from .apart import large
 from .change import ensure_store, known, try_clean_up
 from .join import join_run
 from .resume import head_of
+from .shard import committed
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 Columns = Mapping[str, Any]
@@ -137,29 +137,13 @@ class RunWriter:
 
     def commit(self, progress: Mapping[str, Any]) -> None:
         """Make everything added so far durable, as one shard; all of it or nothing."""
-        shard = self.part.path / f"shard-{self._shard:06d}"
-        temporary = shard.with_suffix(".tmp")
-        try:
-            temporary.mkdir(exist_ok=True)
+        with committed(self.store, self.part.path, self._shard) as temporary:
             tables = {table: _fitting(table, sheet.table()) for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
                 write_rows(temporary / f"{table}.parquet", pack(rows) if is_routed(table) else rows)
             written = {file.name: (file.stat().st_size, crc(file)) for file in temporary.glob("*.parquet")}
             said = {**column_fit.plain(progress), "next": self.next, "written": written}
             (temporary / "progress.json").write_text(json.dumps(said, default=str))
-            sync(temporary / "progress.json")
-            sync(temporary)
-            os.rename(temporary, shard)
-            sync(self.part.path)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise StoreError(
-                f"writing to {self.store} failed: {error.strerror or error}; what was committed before is safe in "
-                f"{self.part.path.name}: make room and go on with --resume"
-            ) from error
-        except MoescopeError:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         self.pending, self._shard = 0, self._shard + 1
         for sheet in self._sheets.values():
             sheet.cut(0)
