@@ -58,7 +58,7 @@ test-lowest:  ## the quicker tests on the lowest versions that pyproject.toml al
 	build/lowest/bin/pytest -m "not slow and not browser" $(LOWEST)
 
 fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
-	MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \
+	MOESCOPE_ALL=1 MOESCOPE_FUZZ=$${MOESCOPE_FUZZ:-2000} MOESCOPE_FUZZ_SEED=$${MOESCOPE_FUZZ_SEED:-$$(date +%F)} \
 	  $(BIN)/pytest -n 2 --dist worksteal -m "slow or not slow" tests/cli/test_hostile_inputs.py tests/cli/test_words.py
 
 mutants: .venv/.test  ## does a test notice? small wrong changes, one at a time in a copy (some hours; see benchmarks/mutants)

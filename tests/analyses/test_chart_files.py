@@ -154,7 +154,7 @@ def maps(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("view", "query", "wanted"), PAGES)
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_the_file_beside_a_chart_of_a_page_is_what_it_draws(
     view: str, query: dict[str, str], wanted: set[str], demo: Path, offered: Any, maps: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

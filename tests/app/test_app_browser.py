@@ -20,13 +20,14 @@ LOOKS = [(view, scheme) for view in VIEWS for scheme in ("light", "dark") if sch
 
 
 @pytest.mark.parametrize(("view", "scheme"), LOOKS)
-@pytest.mark.sampled(7)
+@pytest.mark.sampled(5)
 def test_view_renders(view: str, scheme: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking(color_scheme=scheme)
     eyes.go(address(view) + "?run=0")
     eyes.picture(f"{view}-{scheme}")
 
 
+@pytest.mark.sampled(0)
 def test_a_store_of_the_tracer_is_shown_whole(looking: Callable[..., Eyes]) -> None:
     """Every page, one after the other, as a visitor opens them."""
     eyes = looking("real")
@@ -160,6 +161,7 @@ def test_opened_part_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     again.page.locator("[data-testid=stJson]").wait_for()
 
 
+@pytest.mark.sampled(0)
 def test_chosen_row_is_in_the_url(looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go("experts?layer=layer+2&expert=1&run=0")
@@ -188,7 +190,7 @@ STATES = [
 
 
 @pytest.mark.parametrize(("where", "seen", "words"), STATES)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(4)
 def test_url_holds_the_state(where: str, seen: str, words: str, looking: Callable[..., Eyes]) -> None:
     eyes = looking()
     eyes.go(where if "run=" in where else f"{where}&run=0")

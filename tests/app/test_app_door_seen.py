@@ -110,7 +110,7 @@ def test_query_of_a_link_waits_for_run(site: Site, chromium: Any) -> None:
 
 
 @pytest.mark.parametrize("way", ["stop", "page", "edit", "close"])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_query_ends_when_its_reader_goes(way: str, small: Path, chromium: Any) -> None:
     with serving(small) as site, chromium.new_context() as context:
         eyes, server = Eyes(context.new_page(), site), psutil.Process(site.pid)

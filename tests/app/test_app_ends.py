@@ -76,7 +76,7 @@ def family(pid: int) -> list[psutil.Process]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "times"), [*((n, 1) for n in ENDS), (signal.SIGINT, 3), (signal.SIGTERM, 3)])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 def test_server_ends_with_its_command(number: signal.Signals, times: int, store: Path) -> None:
     with started(store) as (process, address):
         listening = int(address.split(":")[2].split("/")[0])

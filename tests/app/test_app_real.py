@@ -69,7 +69,7 @@ ROUTED = (real.MEASURED, real.SEQUENCES, real.IMAGES, real.JETMOE, real.UNTRAINE
 
 
 @pytest.mark.parametrize("view", PAGES)
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_every_page_shows_every_kind_of_run(view: str, opened: Opened) -> None:
     for run in (*ROUTED, real.RECURSIVE):
         opened(view, run)

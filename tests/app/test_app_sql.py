@@ -80,7 +80,7 @@ TABLES = ["runs", "models", "routers", "vocab", "meta"]
 
 
 @pytest.mark.parametrize(("table", "query"), [*zip(TABLES, WRITING), *(("runs", query) for query in WRITING[1:])])
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 def test_nothing_is_written(table: str, query: str, growing: Path, counts: list[int]) -> None:
     kind, words = refused(growing, query.format(t=table))
     assert (kind, bool(words)) == ("said", True)
@@ -106,7 +106,7 @@ alter table runs add column x int; create macro m() as 1; create sequence s; ana
 
 
 @pytest.mark.parametrize("query", [text.strip() for text in STATEMENTS.split(";")])
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(4)
 def test_only_reading_statements(query: str, growing: Path) -> None:
     kind, words = refused(growing, query)
     assert (kind, "this page only reads" in words or "not SQL" in words) == ("said", True), words
@@ -227,6 +227,7 @@ def test_query_ends_with_the_page(growing: Path) -> None:
     assert left() == []
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_query_ends_with_the_server(number: signal.Signals, growing: Path) -> None:
     question = {"store": str(growing), "query": LONG, "kind": "table", "rows": 1, "bytes": 1, "memory": 1 << 30, "seconds": 60}

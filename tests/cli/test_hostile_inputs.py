@@ -31,6 +31,7 @@ def told(case: Case, outcome: object, what: str) -> str:
     return f"{what}: {case.args} {case.edits}\n{outcome}"
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", commands())
 def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -> None:
     """Else every case would be refused for one and the same reason."""
@@ -42,6 +43,7 @@ def test_what_hostile_cases_are_made_from_is_accepted(arena: Arena, name: str) -
         )
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("name", commands())
 def test_one_sentence_whatever_is_given(arena: Arena, name: str) -> None:
     found = []
@@ -102,6 +104,7 @@ PICKLES = ["model/model.safetensors", "sharded/INDEXED", "vision/model.safetenso
            "run.duckdb"]  # fmt: skip
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", PICKLES)
 @pytest.mark.parametrize("archive", [False, True], ids=["plain", "archive"])
 def test_nothing_is_unpickled_whatever_its_name(arena: Arena, name: str, archive: bool) -> None:

@@ -17,6 +17,7 @@ QUICK |= {"switch_transformers", "vitpose_backbone", "zaya", "dbrx", "gemma4_tex
 FAMILIES = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in tiny.names()]
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_store_holds_what_experts_were_handed(name: str, tmp_path: Path) -> None:
     """(router, token) → {expert: weight}, equal to an independent count in every place; padding absent."""
@@ -59,6 +60,7 @@ def _stored(path: Path) -> list[tuple[str, str, list[int], dict[int, dict[int, f
     return found
 
 
+@pytest.mark.sampled(50)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_low_precision_is_proved(name: str, dtype: torch.dtype) -> None:
@@ -81,6 +83,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.sampled(20)
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_proved_on_several_threads(name: str) -> None:

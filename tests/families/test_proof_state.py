@@ -60,6 +60,7 @@ def same(one: Any, other: Any) -> bool:
     return one == other
 
 
+@pytest.mark.sampled(25)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", tiny.names())
 def test_no_family_is_changed_by_its_proof(family: str) -> None:

@@ -54,7 +54,7 @@ def _judge(test: str, family: str, wrong: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("suite")
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(1)
 def test_common_tests_pass_as_they_do_untraced(family: str, tmp_path: Path) -> None:
     """Each common test in which a routed model runs: passed under a Tracer, or failed without one too; rows as heard."""
     wrong, ran = {}, 0
@@ -70,7 +70,7 @@ def test_common_tests_pass_as_they_do_untraced(family: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 def test_runs_in_step(family: str, tmp_path: Path) -> None:
     """Outputs, gradients, weights, state and random numbers bit for bit; rows as independent hooks heard them."""
     plain, traced = (_model(family) for _ in range(2))

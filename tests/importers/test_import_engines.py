@@ -24,6 +24,7 @@ FORMS: dict[str, Callable[[captures.Served], list[dict[str, Any]]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("number", range(len(SHAPES)))
 def test_responses_come_back(number: int, tmp_path: Path) -> None:
     """All forms of one shape, each a run of one store."""

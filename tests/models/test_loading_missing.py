@@ -246,6 +246,7 @@ def test_specimens_are_whole(name: str) -> None:
     assert load(name).notes == []
 
 
+@pytest.mark.sampled(25)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", tiny.names())
 def test_every_family_is_whole_as_it_is_saved(tmp_path: Path, family: str) -> None:

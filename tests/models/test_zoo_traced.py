@@ -37,7 +37,7 @@ def check_pages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.system(name).READS == "text"])
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 def test_texts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text is there, with a decision of every token, text or batch that some router looks at."""
     run = trace(name, TEXTS, tmp_path / "a.duckdb", batch_size=2)

@@ -121,7 +121,7 @@ def test_whole_texts_and_windows(tmp_path: Path, kind: str, make: str) -> None:
 
 @pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 def test_generation(tmp_path: Path, kind: str, make: str) -> None:
     """Prompts padded on the left: their labels stay, what is generated has none, with and without a cache, in beams."""
     check(tmp_path / "a.duckdb", kind, make, TEXTS, generate=3)

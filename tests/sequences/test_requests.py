@@ -87,7 +87,7 @@ def alone(folder: Path, made: Any, out: dict[str, Any]) -> dict[str, list[Row]]:
         ("prompts in chunks", "qwen3_moe", "eager"),
     ],
 )
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 def test_each_request_is_what_it_is_alone(tmp_path: Path, way: str, name: str, attention: str) -> None:
     """Ids, places, what was made, experts and weights; whatever else is in the row."""
     made = model(name)

@@ -177,7 +177,7 @@ def test_a_sampling_loop_by_hand(tmp_path: Path, told: bool) -> None:
 
 @pytest.mark.parametrize("name", [*FAMILIES, "switch_transformers"])
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_generate_without_a_cache(tmp_path: Path, name: str, beams: int) -> None:
     """Each step runs everything again: the same tokens, not new documents; their rows are kept, forward by forward."""
     model, x = family(name), ids(2, 4)
@@ -206,6 +206,7 @@ def test_generate_without_a_cache(tmp_path: Path, name: str, beams: int) -> None
     assert "again" not in warnings(once)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("beams", [1, 2, 4])
 @pytest.mark.parametrize("name", ["mixtral", "switch_transformers"])
 def test_beams(tmp_path: Path, name: str, beams: int) -> None:

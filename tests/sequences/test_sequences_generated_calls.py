@@ -69,6 +69,7 @@ def wrong(program: Program) -> list[str]:
     return said
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_programs(family: str) -> None:

@@ -19,7 +19,7 @@ FAMILIES = ["mixtral", "qwen3_moe", "olmoe", "deepseek_v3"]
 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("cache", [True, False])
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_every_way_to_tell(tmp_path: Path, name: str, cache: bool) -> None:
     model: Any = build("mixtral").model
     store = traced(tmp_path / "a.duckdb", model, lambda _: model(**told(name), use_cache=cache))
@@ -30,7 +30,7 @@ def test_every_way_to_tell(tmp_path: Path, name: str, cache: bool) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("more", [{}, {"return_flash_attn_kwargs": True}, {"return_seq_idx": True}, {"position_ids_start": 2}])
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(5)
 def test_the_collator_of_transformers(tmp_path: Path, family: str, more: dict[str, Any]) -> None:
     """As it is, in training and out of it."""
     model: Any = build(family).model

@@ -17,7 +17,7 @@ from moescope.store.write import apart, pack
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", [*tracing.POINTS, *(f"pack {point}" for point in ("copied", "before", "after", "removed"))])
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_killed_while_finishing_adding_or_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """A run is there already; the second dies on its way, or the packing of both does. Nothing is lost, and going on works."""
     server = tracing.server()  # before the setting: it lives on, and other tests ask it too

@@ -86,7 +86,7 @@ def two(store: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("case", [*BROKEN, *FOREIGN])
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 def test_the_others_are_read_and_recovered(tmp_path: Path, case: str) -> None:
     store = tmp_path / "run.duckdb"
     bad, _ = two(store)

@@ -94,7 +94,7 @@ def test_a_bit_in_a_block_of_a_table_is_found_without_the_seal_and_names_the_tab
 
 @pytest.mark.parametrize("page", range(3))
 @pytest.mark.parametrize("field", range(0, 48, 8))
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_a_bit_in_a_header_is_found(store: Path, page: int, field: int) -> None:
     for bit in (0, 7):
         flip(store, 4096 * page + field + 7 * (bit == 7), bit)

@@ -43,7 +43,7 @@ def memory(*arguments: str) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "parquet", "json"])
 @pytest.mark.parametrize("screen", [False, True], ids=["file", "screen"])
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 def test_ten_times_the_rows_take_no_more_memory(store: Path, tmp_path: Path, form: str, screen: bool) -> None:
     many = 400_000 if form == "json" else 3_000_000
     query = "select range as a, 'text ' || range as b, range * 0.5 as c from range({})"

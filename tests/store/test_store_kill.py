@@ -108,7 +108,7 @@ def test_kill_at_random_instants(server: ForkServerContext, whole: dict[str, lis
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", tracing.POINTS)
-@pytest.mark.sampled(4)
+@pytest.mark.sampled(2)
 def test_kill_at_the_worst_instants(server: ForkServerContext, whole: dict[str, list[str]], tmp_path: Path, point: str) -> None:
     store = tmp_path / "run.duckdb"
     process = start(server, store, None, point)
@@ -138,6 +138,7 @@ def test_a_stream_that_is_killed_goes_on_at_the_same_place(server: ForkServerCon
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run.duckdb", "whole.duckdb"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_interrupt_closes_the_store_and_going_on_gives_the_same(

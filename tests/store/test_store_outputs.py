@@ -99,6 +99,7 @@ def asked(folder: Path, command: str, target: Path, *more: str) -> Result:
     return CliRunner().invoke(main, [*words, "-o", str(target), *more])
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("case", NEVER)
 def test_never_over_a_store_a_folder_or_a_device(folder: Path, command: str, case: str) -> None:
@@ -112,6 +113,7 @@ def test_never_over_a_store_a_folder_or_a_device(folder: Path, command: str, cas
     assert tree(folder) == before
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("through", [False, True], ids=["itself", "by a link"])
 def test_over_another_file_only_when_asked(folder: Path, command: str, through: bool) -> None:

@@ -44,7 +44,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(2)
 def test_the_record_is_the_same_wherever_it_lies(tmp_path: Path, plain: dict[str, list[Any]], name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()

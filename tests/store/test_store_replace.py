@@ -22,6 +22,7 @@ def names(store: Path) -> list[Any]:
         return [name for (name,) in opened.rows("select name from runs order by run")]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("way", ["absolute", "relative", "chain", "folder"])
 def test_through_a_link_to_what_it_leads_to(tmp_path: Path, way: str) -> None:
     (tmp_path / "there").mkdir()
@@ -137,7 +138,7 @@ def swap(store: Path) -> None:
 @pytest.mark.parametrize("foreign", [write, touch, swap])
 @pytest.mark.parametrize("when", ["shutil.copyfile", "working_copy.create_tables", "seal", "sync"])
 @pytest.mark.parametrize("times", [1, 2, 99])
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 def test_who_writes_into_the_file_meanwhile_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Callable[[Path], None], when: str, times: int
 ) -> None:

@@ -44,7 +44,7 @@ VIEWS = ["load_balance", "routing", "expert_load", "router_summary", "decisions"
 
 
 @pytest.mark.parametrize("view", VIEWS)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 def test_a_view_named_like_ours_is_not_run(tmp_path: Path, secret: Path, view: str) -> None:
     plain = tmp_path / "plain.duckdb"
     handmade.written(plain)
@@ -130,6 +130,7 @@ REACHING = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("growing", [False, True])
 @pytest.mark.parametrize("query", REACHING)
 def test_a_query_reaches_nothing_but_the_store(tmp_path: Path, secret: Path, query: str, growing: bool) -> None:

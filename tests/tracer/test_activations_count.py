@@ -55,11 +55,13 @@ RUNS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("name", RUNS)
 def test_ways_to_run(tmp_path: Path, model: Any, name: str) -> None:
     agree(tmp_path / "a.duckdb", model, lambda _: RUNS[name](model))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("tail", [0, 3])
 def test_packed_rows(tmp_path: Path, model: Any, name: str, tail: int) -> None:
@@ -101,6 +103,7 @@ def test_pieces_of_images(tmp_path: Path, make: Any) -> None:
     agree(tmp_path / "a.duckdb", made_of(make), lambda _: made_of(make)(input_ids=batch, **given))
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.slow
 @pytest.mark.parametrize("family", one_of_a_kind())
 def test_every_kind_of_family(tmp_path: Path, family: str) -> None:

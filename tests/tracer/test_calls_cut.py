@@ -46,6 +46,7 @@ def _told(path: Path) -> tuple[list[Any], list[Any], str, list[str]]:
     return [n for (n,) in forwards], [t for (t,) in texts], status, json.loads(warnings or "[]")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
 @pytest.mark.parametrize("where", ["root", "tower", "layer", "experts"])
 def test_what_follows_a_caught_exception_is_recorded(where: str, error: type[BaseException], tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _ours(model: nn.Module) -> list[str]:
 
 @pytest.mark.parametrize("family", ["mixtral", "jamba", "llama4_text", "switch_transformers", "nllb-moe", "jetmoe", "doge"])
 @pytest.mark.parametrize("kind", list(COPIES))
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(4)
 def test_a_copy_made_inside_the_block_is_no_part_of_the_run(kind: str, family: str, tmp_path: Path) -> None:
     built = tiny.build(family)
     with moescope.Tracer(built.model, tmp_path / "run.duckdb", inputs=built.inputs), torch.no_grad():

@@ -64,6 +64,7 @@ def warnings(store: Path) -> list[str]:
         return json.loads(opened.rows("select warnings from runs order by run desc limit 1")[0][0] or "[]")
 
 
+@pytest.mark.sampled(1)
 def test_the_same_record(tmp_path: Path, model: Any, held: tuple[dict[str, Any], Any]) -> None:
     """Row by row, with windows of long rows; all of the data is there, and its order is said."""
     way, told = held
@@ -124,6 +125,7 @@ def cut_off(data: Any, after: int) -> Iterator[Any]:
         yield row
 
 
+@pytest.mark.sampled(1)
 def test_going_on_at_the_same_place(tmp_path: Path, model: Any, held: tuple[dict[str, Any], Any]) -> None:
     """Interrupted while rows are drawn; then with other data, then twice with the same; complete, it is left alone."""
     (way, told), store, same, changed = held, tmp_path / "a.duckdb", rows(), [{"input_ids": [7, 7, 7]}, *rows()[1:]]
@@ -177,6 +179,7 @@ def test_bad_rows_are_left_out_and_counted(tmp_path: Path, model: Any, streams: 
     assert f"1 rows were left out as bad: {SAID[41]}" in warnings(tmp_path / "a.duckdb")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("row", BAD)
 def test_what_ran_before_a_bad_row_is_kept(tmp_path: Path, model: Any, row: int) -> None:
     """Of a stream: interrupted, and gone on with by leaving the row out, or behind its repair. Of held data nothing is."""

@@ -129,6 +129,7 @@ def test_what_ran_is_stored(family: str, way: Place, when: str, tmp_path: Path) 
     assert bool(said) == decides, warnings
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_nothing_is_said_of_routers_that_are_followed(family: str, tmp_path: Path) -> None:
     built = tiny.build(family)

@@ -91,6 +91,7 @@ def test_a_full_graph_is_refused_with_our_sentence(tmp_path: Path) -> None:
     torch.compile(model, backend="eager", fullgraph=True)(ids, use_cache=False)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("strict", [False, True])
 def test_exported_inside_the_block(strict: bool, tmp_path: Path) -> None:
     """Nothing is executed, so nothing is recorded, and the program is the one of an untraced model."""

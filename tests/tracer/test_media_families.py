@@ -54,6 +54,7 @@ def expected(ids: list[int], tokens: list[list[Any]]) -> list[tuple[Any, ...]]:
     ]  # fmt: skip
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_token_is_what_the_processor_made(family: str, traced: Path) -> None:
     """Modality, which medium, frame, row, column and view; prompts padded beside each other, and before generated tokens."""

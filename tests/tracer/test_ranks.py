@@ -78,6 +78,7 @@ def same(theirs: list[tuple[Any, ...]], ours: list[tuple[Any, ...]]) -> None:
     np.testing.assert_allclose([row[-1] for row in theirs], [row[-1] for row in ours], rtol=0, atol=3e-6)
 
 
+@pytest.mark.sampled(0)
 @pytest.mark.slow
 def test_what_two_processes_keep_is_what_one_has(folder: Path, tmp_path: Path) -> None:
     for number, (name, (family, _)) in enumerate(SPREAD.items()):

@@ -31,7 +31,7 @@ def talk(model: Any, store: Path, **settings: Any) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("hold", [2, 7, 64])
 @pytest.mark.parametrize("grad", [torch.no_grad, torch.inference_mode])
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 def test_held_or_not_the_record_is_the_same(grad: Any, hold: int, tmp_path: Path) -> None:
     with grad():
         one_by_one = talk(tracing.tiny(), tmp_path / "one.duckdb", hold=1)

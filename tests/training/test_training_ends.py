@@ -44,7 +44,7 @@ EVENTS = [
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt], ids=lambda e: e.__name__)
 @pytest.mark.parametrize("event", [*EVENTS, "forward", "data", "evaluate"])
-@pytest.mark.sampled(5)
+@pytest.mark.sampled(2)
 def test_an_exception_loses_nothing(tmp_path: Path, event: str, error: type[BaseException]) -> None:
     """The run is stored as interrupted, the exception goes on, and neither model nor Trainer keep anything of ours."""
     callback = moescope.RoutingCallback(tmp_path / "a.duckdb", every=1)

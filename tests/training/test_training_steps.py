@@ -83,6 +83,7 @@ def test_each_evaluation_set_has_its_name(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resumed_steps_go_on(tmp_path: Path, accumulate: int) -> None:
     """A run from a checkpoint is filed under the Trainer's own step numbers."""

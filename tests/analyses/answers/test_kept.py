@@ -133,6 +133,7 @@ def test_what_does_not_matter_leaves_it(what, computed, store):
     assert computed["load"] == 1
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("what", OTHER)
 def test_what_matters_has_it_computed_again(what, computed, store):
     analyses.run("load", store, 1)

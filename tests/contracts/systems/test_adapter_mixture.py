@@ -114,6 +114,7 @@ def stored(store: Path, path: str) -> list[tuple[int, float]]:
         )  # fmt: skip
 
 
+@pytest.mark.sampled(6)
 def test_stored(system: System, tmp_path: Path) -> None:
     """What is in the store is the rule, applied again to what each projection took."""
     model, inputs = made(system, tmp_path)
@@ -135,6 +136,7 @@ def test_stored(system: System, tmp_path: Path) -> None:
     assert {name for site in found.values() for name in site.expert_names.values()} == set(system.names)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("change", ["half", "the first alone"])
 def test_written(system: System, change: str, tmp_path: Path) -> None:
     """Another decision is executed and heard, and what follows from it is what the projection gives."""
@@ -151,6 +153,7 @@ def test_written(system: System, change: str, tmp_path: Path) -> None:
         assert torch.allclose(record.weights[alive], wanted[-1][1][alive])
 
 
+@pytest.mark.sampled(6)
 def test_left_as_it_was(system: System, tmp_path: Path) -> None:
     """After a trace the model computes what it did, and holds nothing of ours."""
     model, inputs = made(system, tmp_path)
@@ -162,6 +165,7 @@ def test_left_as_it_was(system: System, tmp_path: Path) -> None:
     assert {name: set(vars(m)) for name, m in model.named_modules()} == attributes
 
 
+@pytest.mark.sampled(6)
 def test_said(system: System, tmp_path: Path) -> None:
     """The store says what a decision is about and what adapters are called; activations are summed up where it is a token."""
     model, inputs = made(system, tmp_path)

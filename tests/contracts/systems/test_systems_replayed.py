@@ -66,6 +66,7 @@ def run(model: nn.Module, given: dict[str, Any], seed: int) -> list[torch.Tensor
     return [t[real] if t.shape[:2] == real.shape else t for t in tensors(output)]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_was_stored_is_executed_again(name: str, tmp_path: Path) -> None:
     """Replayed from the store, the model gives the same output bit for bit, also where it draws other noise by itself."""

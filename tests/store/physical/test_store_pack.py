@@ -88,7 +88,7 @@ def stored(path: Path, k: int) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(6)
 def test_weights_come_back_bit_for_bit(form: str, tmp_path: Path) -> None:
     weights, columns = FORMS[form]
     path = store_of(tmp_path / "run.duckdb", weights)

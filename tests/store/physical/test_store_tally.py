@@ -91,6 +91,7 @@ def kept(con: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[Any, ...]]]:
     return {n: [tuple(round(v, 9) if isinstance(v, float) else v for v in row) for row in rows] for n, rows in found.items()}
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", CASES)
 def test_counting_agrees_with_sql(case: str, tmp_path: Path) -> None:
     store, rng = tmp_path / "run.duckdb", np.random.default_rng(0)
