@@ -86,6 +86,10 @@ class Desk:
             return {"state": "loading", "model": name, "models": self.names}
         return {"state": "ready", "model": name, "models": self.names, "waiting": len(self.line), **ready.about()}
 
+    def hopeless(self) -> str:
+        """Why no model of `names` can answer anything; empty while one may."""
+        return self.failed[self.names[0]] if all(name in self.failed for name in self.names) else ""
+
     def named(self, name: str) -> str:
         """The model that is meant. InputError for one that is not served here."""
         if name and name not in self.names:
@@ -147,7 +151,8 @@ class Desk:
                 self.ready.popitem(last=False)
         except BaseException as error:
             self.failed[name] = _sentence(error)
-            self.say(self.failed[name])
+            if not self.hopeless():  # else whoever serves ends with the sentence
+                self.say(self.failed[name])
 
     def _serve(self, ticket: Ticket) -> None:
         try:

@@ -3,8 +3,6 @@
 import asyncio
 import hmac
 import json
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,15 +19,19 @@ from .asked import MOST_BYTES, read_asked
 from .desk import Desk, Ticket
 from .listening import Row
 
+WATCH = 0.5  # seconds between two looks at whether to end
 BREATH = 1.0  # seconds after which a line without meaning is sent, so that it is noticed who has left
 Answer = Callable[[Request], Awaitable[Response]]
 
 
 class Endpoint:
-    """Over one desk. `token`: what a request has to bear; `idle`: seconds without one after which the process ends."""
+    """Over one desk. `token`: what a request has to bear.
 
-    def __init__(self, desk: Desk, token: str, idle: float | None = None) -> None:
-        self.desk, self.token, self.idle = desk, token, idle
+    `end` is called after `idle` seconds without a request, and where no model of the desk can be loaded.
+    """
+
+    def __init__(self, desk: Desk, token: str, idle: float | None = None, end: Callable[[], object] = lambda: None) -> None:
+        self.desk, self.token, self.idle, self.end = desk, token, idle, end
         self.last, self.open = time.monotonic(), 0
 
     def app(self) -> Starlette:
@@ -43,7 +45,7 @@ class Endpoint:
 
         @asynccontextmanager
         async def lifespan(_: Starlette) -> AsyncIterator[None]:
-            watch = asyncio.create_task(self._ends_when_idle())
+            watch = asyncio.create_task(self._ends())
             yield
             watch.cancel()
             await run_in_threadpool(self.desk.close)
@@ -109,11 +111,13 @@ class Endpoint:
         """A run, as a store takes it."""
         return Response(await run_in_threadpool(self.desk.packed, request.path_params["uid"]), media_type="application/x-tar")
 
-    async def _ends_when_idle(self) -> None:
-        while self.idle is not None:
-            await asyncio.sleep(min(self.idle, 10.0))
-            if not self.open and time.monotonic() - self.last > self.idle:
-                os.kill(os.getpid(), signal.SIGTERM)
+    async def _ends(self) -> None:
+        while not (self.desk.hopeless() or self._nobody_asks()):
+            await asyncio.sleep(WATCH)
+        self.end()
+
+    def _nobody_asks(self) -> bool:
+        return self.idle is not None and not self.open and time.monotonic() - self.last > self.idle
 
 
 def answers(desk: Desk, token: str) -> Any:

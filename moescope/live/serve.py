@@ -16,7 +16,7 @@ def serve(
 ) -> None:
     """Listen until Ctrl-C, SIGTERM or `idle` seconds without a request. `begun` is told the address before a model is loaded.
 
-    InputError where the address cannot be listened at.
+    InputError where the address cannot be listened at, and where none of the models can be loaded.
     """
     try:
         listening = socket.create_server((host, port), backlog=128, reuse_port=False)
@@ -24,6 +24,10 @@ def serve(
         raise InputError(f"nothing can listen at {host}:{port} ({said(error)}); give another --port or --host") from error
     with listening:
         begun(f"http://{host}:{listening.getsockname()[1]}")
-        app = Endpoint(make(), token, idle).app()
-        config = uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2)
-        uvicorn.Server(config).run(sockets=[listening])
+        desk = make()
+        endpoint = Endpoint(desk, token, idle, end=lambda: setattr(server, "should_exit", True))
+        config = uvicorn.Config(endpoint.app(), log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
+        server.run(sockets=[listening])
+    if why := desk.hopeless():
+        raise InputError(why)

@@ -1,6 +1,7 @@
 """Who is served when, what is refused, and what stays: the desk behind a live model's endpoint."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from moescope.live.asked import Asked, read_asked
 from moescope.live.changes import edits_of
 from moescope.live.desk import Desk
 from moescope.live.endpoint import Endpoint, answers
+from moescope.live.serve import serve
 from moescope.store.write.moved import join_packed
 
 TEXT = "The chosen experts of the first layer were found in the end"
@@ -108,10 +110,24 @@ def test_who_is_stopped_while_waiting_leaves_the_line_at_once(desk: Desk) -> Non
 
 def test_a_process_that_nobody_asks_ends(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
-    monkeypatch.setattr("moescope.live.endpoint.os.kill", lambda *_: ended.set())
     monkeypatch.setattr(desk, "close", lambda: None)
-    with TestClient(Endpoint(desk, TOKEN, idle=0.05).app()):
+    with TestClient(Endpoint(desk, TOKEN, idle=0.05, end=ended.set).app()):
         assert ended.wait(10)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_served() -> None:
+    told = list[str]()
+    with pytest.raises(InputError, match="there is no model 'nobody-here': name a folder"):
+        serve(lambda: Desk(["nobody-here"], say=told.append), "127.0.0.1", 0, TOKEN, told.append)
+    assert len(told) == 1 and told[0].startswith("http://127.0.0.1:")
+
+
+def test_where_one_model_of_two_cannot_be_loaded_the_other_is_served() -> None:
+    desk = Desk(["nobody-here", "mixtral"], say=lambda text: None)
+    while desk.about("nobody-here")["state"] == "loading":
+        time.sleep(0.02)
+    assert (desk.about("nobody-here")["state"], desk.hopeless()) == ("failed", "")
+    desk.close()
 
 
 def test_of_who_leaves_nothing_stays(desk: Desk) -> None:
