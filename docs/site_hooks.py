@@ -15,6 +15,7 @@ def on_files(files: Files, config: Any) -> Files:
     from pathlib import Path
 
     made = {"reference/analyses.md": analyses(), "reference/tables.md": tables(), "reference/commands.md": commands()}
+    made["reference/importers.md"] = importers()
     root = Path(config["docs_dir"]).parent
     made |= {f"reports/{name}": (root / "reports" / name).read_text("utf-8") for name in REPORTS}
     made["changes.md"] = (root / "CHANGELOG.md").read_text("utf-8")
@@ -68,6 +69,24 @@ def analyses() -> str:
             if p.default is not p.empty and p.name != "run"
         ]
         said = f"\nOptions: {', '.join(options)}.\n" if options else ""
+        parts.append(f"## {name}\n\n{question}\n\n{more}\n{said}")
+    return "\n".join(parts)
+
+
+def importers() -> str:
+    """Every importer: what it reads, as its file says it, and its options."""
+    import inspect
+
+    from moescope.discover import modules
+
+    parts = [
+        "# Importers\n\n`moescope import FORMAT FILE… --store STORE -p OPTION=VALUE`; FORMAT may be left out where a file says what it is. "
+        "[How to have each written, what is refused](../engines.md).\n"
+    ]
+    for name, module in sorted(modules("importers").items()):
+        question, _, more = inspect.cleandoc(module.__doc__ or "").partition("\n\n")
+        options = "".join(f"* `{key}`: {words}\n" for key, words in getattr(module, "OPTIONS", {}).items())
+        said = f"\nOptions:\n\n{options}" if options else ""
         parts.append(f"## {name}\n\n{question}\n\n{more}\n{said}")
     return "\n".join(parts)
 
