@@ -80,8 +80,8 @@ def importers() -> str:
     from moescope.discover import modules
 
     parts = [
-        "# Importers\n\n`moescope import FORMAT FILE… --store STORE -p OPTION=VALUE`; FORMAT may be left out where a file says what it is. "
-        "[How to have each written, what is refused](../engines.md).\n"
+        "# Importers\n\n`moescope import FORMAT FILE… --store STORE -p OPTION=VALUE`; FORMAT may be left out where a file says "
+        "what it is. [How to have each written, what is refused](../engines.md).\n"
     ]
     for name, module in sorted(modules("importers").items()):
         question, _, more = inspect.cleandoc(module.__doc__ or "").partition("\n\n")

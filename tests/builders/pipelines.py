@@ -6,18 +6,13 @@ half it is, apart from moescope.
 
 from typing import Any
 
+import pytest
 import torch
-from diffusers import (
-    CogVideoXDDIMScheduler,
-    CogVideoXPipeline,
-    FlowMatchEulerDiscreteScheduler,
-    HiDreamImagePipeline,
-    NucleusMoEImagePipeline,
-)
 from torch import Tensor
 
 from moescope.models.packages import diffusers as package
 
+diffusers = pytest.importorskip("diffusers")
 Ready = tuple[Any, dict[str, Any]]
 
 
@@ -35,7 +30,9 @@ def hidream() -> Ready:
     model, _ = package.hidream()
     names = ["vae", *(f"{part}{n}" for part in ("text_encoder", "tokenizer") for n in ("", "_2", "_3", "_4"))]
     parts: dict[str, Any] = dict.fromkeys(names)
-    pipe = _quiet(HiDreamImagePipeline(scheduler=FlowMatchEulerDiscreteScheduler(), transformer=model, **parts))
+    pipe = _quiet(
+        diffusers.HiDreamImagePipeline(scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), transformer=model, **parts)
+    )
     pipe.default_sample_size = 8  # what it holds pictures down to
     shapes = {"prompt_embeds_t5": (2, 3, 16), "prompt_embeds_llama3": (2, 2, 3, 16), "pooled_prompt_embeds": (2, 16)}
     given = {name: prompts(*shape) for name, shape in shapes.items()}
@@ -46,7 +43,9 @@ def hidream() -> Ready:
 def nucleus() -> Ready:
     model, _ = package.nucleus()
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "processor"))
-    pipe = _quiet(NucleusMoEImagePipeline(transformer=model, scheduler=FlowMatchEulerDiscreteScheduler(), **parts))
+    pipe = _quiet(
+        diffusers.NucleusMoEImagePipeline(transformer=model, scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), **parts)
+    )
     given = {
         "prompt_embeds": prompts(2, 5, 16), "prompt_embeds_mask": torch.ones(2, 5, dtype=torch.long),
         "negative_prompt_embeds": -prompts(2, 3, 16), "negative_prompt_embeds_mask": torch.ones(2, 3, dtype=torch.long),
@@ -57,7 +56,7 @@ def nucleus() -> Ready:
 def cogvideox() -> Ready:
     model, _ = package.cogvideox()
     parts: dict[str, Any] = dict.fromkeys(("vae", "text_encoder", "tokenizer"))
-    pipe = _quiet(CogVideoXPipeline(transformer=model, scheduler=CogVideoXDDIMScheduler(), **parts))
+    pipe = _quiet(diffusers.CogVideoXPipeline(transformer=model, scheduler=diffusers.CogVideoXDDIMScheduler(), **parts))
     given = {"prompt_embeds": prompts(2, 5, 16), "negative_prompt_embeds": -prompts(2, 5, 16)}
     return pipe, {**given, "latents": torch.randn(2, 2, 4, 4, 4), "height": 32, "width": 32, "num_frames": 5}
 

@@ -7,7 +7,6 @@ from typing import Any
 import pipelines
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 from diffusion_systems import own
 from pipelines import PIPELINES
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 import moescope
 from moescope.tracer.sequences.token_rows import SequenceInfo
 
+DiffusionPipeline = pytest.importorskip("diffusers").DiffusionPipeline
 HALVES = "select forward, sequence, label, value from conditions where kind = 'guidance' order by all"
 
 

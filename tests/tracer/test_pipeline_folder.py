@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 import transformers
@@ -15,6 +14,7 @@ from moescope.cli import main
 from moescope.models.loading import SPECIMENS
 from moescope.models.packages.diffusers import wan
 
+diffusers = pytest.importorskip("diffusers")
 SIZE = ["--set", "height=32", "--set", "width=32", "--set", "num_frames=5", "--set", "num_inference_steps=2"]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from neural_trees import HierarchicalMixtureOfExperts
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from zoo_text import Rows, caught, leaves, output_without, same, stored, traced
@@ -19,6 +18,7 @@ from moescope.models.zoo.denoisers import moee
 from moescope.models.zoo.language import dselect_k, evomoe, hierarchical, moe1991, shazeer
 from moescope.models.zoo.language._parts_dense import Mixture
 
+HierarchicalMixtureOfExperts = pytest.importorskip("neural_trees").HierarchicalMixtureOfExperts
 ALL = moe1991, hierarchical, shazeer, dselect_k, evomoe
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from colt5_attention import ConditionalRoutedFeedForward
 from torch import Tensor, nn
 from transformers import MixtralConfig, MixtralForCausalLM
 from zoo_text import Rows, caught, output_without, same, stored, traced
@@ -14,6 +13,8 @@ import moescope
 from moescope.contracts import find
 from moescope.errors import ProofFailed, UnknownContract
 from moescope.models.zoo.language import mod, mor
+
+ConditionalRoutedFeedForward = pytest.importorskip("colt5_attention").ConditionalRoutedFeedForward
 
 
 class Colt5(nn.Module):

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from mixture_of_experts import HeirarchicalMoE, MoE
-from st_moe_pytorch import MoE as StMoE
 from torch import Tensor, nn
 from zoo_text import Layered, Rows, caught, leaves, output_without, same, stored, traced
 
@@ -18,6 +16,9 @@ from moescope.errors import ProofFailed
 from moescope.models.zoo.language import glam
 from moescope.models.zoo.modalities import limoe
 
+mixture_of_experts = pytest.importorskip("mixture_of_experts")
+HeirarchicalMoE, MoE = mixture_of_experts.HeirarchicalMoE, mixture_of_experts.MoE
+StMoE = pytest.importorskip("st_moe_pytorch").MoE
 Choice = tuple[int, float]
 
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mixture_of_experts import HeirarchicalMoE
-from st_moe_pytorch import MoE as StMoE
 from torch import nn
 from transformers import MixtralConfig, MixtralForCausalLM
 from zoo_text import Layered, places
@@ -18,6 +16,9 @@ from moescope.interventions import Replay, Zero, intervene, read_routes
 from moescope.models.zoo.language import dselect_k, evomoe, glam, hierarchical, mod, moe1991, mor, shazeer
 from moescope.models.zoo.modalities import limoe
 from moescope.proof import tensors
+
+HeirarchicalMoE = pytest.importorskip("mixture_of_experts").HeirarchicalMoE
+StMoE = pytest.importorskip("st_moe_pytorch").MoE
 
 
 def mixtral_behind_routers() -> nn.Module:
