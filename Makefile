@@ -53,8 +53,8 @@ check: .venv/.test lint  ## the same without slow tests
 
 test-lowest:  ## the quicker tests on the lowest versions that pyproject.toml allows (PyTorch as it is pinned), in a folder of their own
 	test -x build/lowest/bin/python || $(PYTHON) -m venv build/lowest
-	build/lowest/bin/pip install --disable-pip-version-check -qq uv pytest hypothesis psutil zstandard polars
-	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct --editable . $$(grep '^torch==' constraints.txt)
+	build/lowest/bin/pip install --disable-pip-version-check -qq uv pytest hypothesis psutil zstandard polars parameterized gguf
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct --editable '.[systems,quantized]' $$(grep '^torch==' constraints.txt)
 	build/lowest/bin/pytest -m "not slow and not browser" $(LOWEST)
 
 fuzz: .venv/.test  ## hostile inputs at night's size: 2,000 cases for every command, from another seed each day
