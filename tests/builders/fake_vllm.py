@@ -15,10 +15,18 @@ import torch
 LAYERS, EXPERTS, TOP_K, VOCABULARY, BLOCK, LONGEST = (0, 2, 3), 8, 3, 40, 4, 64
 
 
-def decision(layer: int, past: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(experts, weights) of the last token of `past`, in an order that is no order of weights."""
+def logits(layer: int, past: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """(EXPERTS,) what a router gives the last token of `past`."""
     rng = np.random.default_rng(zlib.crc32(repr((layer, past)).encode()))
-    return rng.permutation(EXPERTS)[:TOP_K].astype(np.int32), rng.dirichlet(np.ones(TOP_K)).astype(np.float32)
+    return rng.normal(size=EXPERTS).astype(np.float32)
+
+
+def decision(layer: int, past: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(experts, weights): those of the largest logits, in an order that is no order of weights."""
+    given = logits(layer, past)
+    experts = np.argsort(-given)[:TOP_K][np.random.default_rng(zlib.crc32(given.tobytes())).permutation(TOP_K)]
+    raised = np.exp(given[experts] - given[experts].max())
+    return experts.astype(np.int32), (raised / raised.sum()).astype(np.float32)
 
 
 def following(past: tuple[int, ...]) -> int:
@@ -55,13 +63,17 @@ class Asked:
         return len(self.tokens) >= len(self.prompt) + self.answer
 
 
-class Router:
+class CPURouter:
     """Returns what its layer decides of the rows that the runner stands at; `silent` in some forwards."""
 
-    top_k, global_num_experts = TOP_K, EXPERTS
+    top_k, global_num_experts, scoring_func, renormalize = TOP_K, EXPERTS, "softmax", True
 
     def __init__(self, layer: int, runner: "Runner") -> None:
         self.layer, self.runner = layer, runner
+
+    def given(self) -> Any:
+        """(rows, EXPERTS) its logits."""
+        return torch.tensor(np.array([logits(self.layer, past) for past in self.runner.pasts]))
 
     def _compute_routing(self, hidden: Any, logits: Any = None, kind: Any = None, *, input_ids: Any = None) -> Any:
         found = [decision(self.layer, past) for past in self.runner.pasts]
@@ -78,7 +90,7 @@ class Runner:
         self.pasts: list[tuple[int, ...]] = []
         self.silent: set[int] = set()  # layers whose kernel calls no router
         self.said: dict[str, list[int]] = {}
-        self.routers = [Router(layer, self) for layer in LAYERS]
+        self.routers = [CPURouter(layer, self) for layer in LAYERS]
         self.execute_model_state: Any = None
         self.input_batch = SimpleNamespace(req_ids=[], prev_sampled_token_ids=None)
         self.input_ids = SimpleNamespace(gpu=torch.zeros(LONGEST, dtype=torch.int32))
@@ -111,7 +123,7 @@ class Runner:
         self.positions[: len(ids)] = torch.tensor(positions)
         for router in self.routers:
             if router.layer not in self.silent:
-                router._compute_routing(None)
+                router._compute_routing(None, router.given())
         names = [name for name, _, _ in rows]
         self.input_batch.req_ids = names
         if self.v2:
