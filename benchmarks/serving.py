@@ -2,8 +2,8 @@
 
 vLLM's build for CPUs in an installation of its own (`make test-vllm` makes build/vllm), a small random OLMoE (8 layers of 32
 experts, top-8), the same prompts again and again, in three engines that live at the same time and answer by turns: without the
-recorder, with it, and without it again. CPU seconds of a round (of all threads, the recorder's own among them, until the engine's
-next turn) and tokens a second, each to the round of the first engine beside it; the third is the control. Every decision is
+recorder, with it, and without it again. CPU seconds of a round (of all threads, also the recorder's, until the engine's next
+round) and its time on the clock, each to the round of the first engine beside it; the third is the control. Every decision is
 compared with Transformers' own. Writes benchmarks/serving.json, from which `make docs` fills the README.
 """
 

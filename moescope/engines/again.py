@@ -29,11 +29,13 @@ class Again:
         """What is to be said of it."""
         said = ", ".join(dict.fromkeys(str(rule) for rule in self.rules if rule is not None))
         found = [
-            f"{self.count:,} decisions were made again from the logits that their routers were given ({said}): the same experts "
-            "and weights"
+            f"{self.count:,} decisions were made again from the logits that their routers were given ({said}): the same "
+            "experts and weights"
         ]
         lacking = sum(rule is None for rule in self.rules)
-        unknown = [f"how {lacking} of {len(self.rules)} routers come from logits to experts is not known, so none was made again"]
+        unknown = [
+            f"how {lacking} of {len(self.rules)} routers come from logits to experts is not known: theirs were not made again"
+        ]
         return (found if self.count else []) + (unknown if lacking else [])
 
     def due(self, rows: int) -> bool:
@@ -54,8 +56,8 @@ class Again:
             there = (experts[place, :rows] != MISSING).all(-1) & np.isfinite(logits[place]).all(-1)
             if not there.any():
                 continue
-            ran = (part[place, :rows][there] for part in (logits, experts, weights))
-            if (why := disagreement(rule, *ran, near=self.near)) is not None:
+            given, chosen, weighed = (part[place, :rows][there] for part in (logits, experts, weights))
+            if (why := disagreement(rule, given, chosen, weighed, self.near)) is not None:
                 return place, why
             self.count += int(there.sum())
         return None

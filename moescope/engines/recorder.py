@@ -86,7 +86,7 @@ class Recorder(Keeping):
         if found is not None:
             place, why = found
             self._wrong = (
-                f"layer {self.engine.model.routed[place]}: {why}, by the rule of its router ({self.engine.again.rules[place]}), "
+                f"layer {self.engine.model.routed[place]}: {why}, by its router's rule ({self.engine.again.rules[place]}), "
                 "so what the recorder hears cannot be what the model executes; trace it with moescope trace"
             )
             if self.sink is not None:

@@ -6,6 +6,7 @@ or computed behind a guess that was wrong, is another decision.
 
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -282,3 +283,14 @@ def requests(n: int, seed: int) -> list[Asked]:
     return [
         Asked(f"r{i}", rng.integers(0, VOCABULARY, rng.integers(1, 25)).tolist(), int(rng.integers(1, 13))) for i in range(n)
     ]
+
+
+def recorded(tmp_path: Path, made: Any, asked: list[Asked], seed: int = 0, **how: bool) -> Any:
+    """A watch that has seen all of it and is closed."""
+    from moescope.engines.vllm import attach
+
+    watch = attach.attached(made, str(tmp_path / "a.duckdb"), "engine")
+    assert watch is not None
+    Engine(made, asked, seed, **how).run()
+    made.shutdown()
+    return watch

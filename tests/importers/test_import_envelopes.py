@@ -135,6 +135,6 @@ def test_a_hub_that_does_not_answer_is_asked_once(read: Callable[[str], Any], mo
 
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", silent)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("tried for half a minute"))
-    with pytest.raises(errors.InputError, match="the hub gives no .*json of that name .*no route"):
+    with pytest.raises(errors.InputError, match=r"the hub gives no .*json of that name .*no route"):
         read("nobody/nothing")
     assert asked == [("nobody/nothing", 10)]

@@ -68,7 +68,9 @@ class Labels:
             name = str(row.get(self.key))
             if name in self._known:
                 raise InputError(f"{path} names request {name[:80]} twice: give each request's labels in one row")
-            self._known[name] = {kind: str(value) for kind, value in row.items() if kind != self.key and value not in (None, "")}
+            self._known[name] = {
+                kind: str(value) for kind, value in row.items() if kind != self.key and value not in (None, "")
+            }
         self.path, self.used = path, 0
 
     def of(self, *names: object) -> Mapping[str, str]:
