@@ -32,6 +32,7 @@ FILES: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("kind", [None, "vllm"])
 @pytest.mark.parametrize("case", FILES)
 def test_files_that_cannot_be_read_are_refused_and_leave_nothing(case: str, kind: str | None, tmp_path: Path) -> None:
