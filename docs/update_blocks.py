@@ -235,13 +235,14 @@ def serving() -> str:
         return "Not measured yet (`python -m benchmarks.serving`)."
     found = json.loads(file.read_text())
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    cost, control = ("{:.2f} × [{:.2f} … {:.2f}]".format(*found[name]) for name in ("cost", "control"))
+    told = {name: "{:.2f} × [{:.2f} … {:.2f}]".format(*found[name]) for name in ("cost", "control", "slower", "slower_control")}
     return "\n".join([
         f"`python -m benchmarks.serving` on {found['date']} ({found['machine']}, load {found['load']:.1f}; {versions}):",
         f"of {found['decisions']:,} decisions of a small random OLMoE, recorded inside the engine, {found['equal']:,} are",
         f"those of a Transformers trace of the same tokens, weights within {found['weights']:.0e}. CPU time of a round with",
-        f"the recorder to one without it: {cost}; without it among themselves: {control}",
-        f"({found['tokens']:,} tokens a round in {found['seconds']:.1f} CPU seconds, eager; median [engines' least … most]).",
+        f"the recorder to one without it: {told['cost']}, and without it to one without it: {told['control']}; time on the",
+        f"clock {told['slower']} and {told['slower_control']} (median [quartiles] of {found['rounds']} rounds by turns of",
+        f"{found['tokens']:,} tokens and {found['seconds']:.1f} CPU seconds, eager).",
     ])  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 
 Array = np.ndarray[Any, Any]
 MISSING = -1
+_CHECKED = 64  # rows of a forward whose logits are kept
 
 
 @dataclass
@@ -34,20 +35,21 @@ class Buffers:
     before it left.
     """
 
-    def __init__(self, routers: int, rows: int, k: int, device: torch.device | str) -> None:
+    def __init__(self, routers: int, rows: int, k: int, device: torch.device | str, experts: int) -> None:
+        """Of the first rows the logits are held too, (routers, 64 or fewer, experts) float32."""
+        self.logits = torch.zeros((routers, min(rows, _CHECKED), experts), dtype=torch.float32, device=device)
         self.ids = torch.full((routers, rows, k), MISSING, dtype=torch.int32, device=device)
         self.weights = torch.zeros((routers, rows, k), dtype=torch.float32, device=device)
-        self._rows, self._k = rows, k
 
     def poison(self, rows: int) -> None:
         """Forget the first `rows` rows."""
         self.ids[:, :rows].fill_(MISSING)
 
-    def write(self, router: int, weights: torch.Tensor, ids: torch.Tensor) -> None:
-        """What one router returned for the rows of a forward, (rows, k or more) each; what is beyond the buffer is left out."""
-        rows = min(ids.shape[0], self._rows)
-        self.ids[router, :rows].copy_(ids[:rows, : self._k])
-        self.weights[router, :rows].copy_(weights[:rows, : self._k])
+    def write(self, router: int, weights: torch.Tensor, ids: torch.Tensor, logits: torch.Tensor) -> None:
+        """What one router returned for the rows of a forward, (rows, k or more) each, and what it was given, (rows, experts or
+        more); what is beyond the buffers is left out. A compiler sees one operation, and nothing of what is in it."""
+        step = torch.ops.moescope.written if torch.compiler.is_compiling() else _write
+        step(self.ids, self.weights, self.logits, router, weights, ids, logits)
 
     def snapshot(self, rows: int, beside: dict[str, torch.Tensor]) -> Snapshot:
         """The first `rows` rows, and other tensors of the same moment; on a GPU the copy runs behind the forward, and nobody
@@ -59,6 +61,19 @@ class Buffers:
             event = torch.cuda.Event()
             event.record()
         return Snapshot(found.pop("ids"), found.pop("weights"), found, event)
+
+
+def _write(
+    ids: torch.Tensor, weights: torch.Tensor, logits: torch.Tensor, router: int, said: torch.Tensor, chosen: torch.Tensor,
+    given: torch.Tensor,
+) -> None:  # fmt: skip
+    rows, k, few = min(chosen.shape[0], ids.shape[1]), ids.shape[2], min(chosen.shape[0], logits.shape[1])
+    ids[router, :rows].copy_(chosen[:rows, :k])
+    weights[router, :rows].copy_(said[:rows, :k])
+    logits[router, :few].copy_(given[:few, : logits.shape[2]])
+
+
+torch.library.custom_op("moescope::written", _write, mutates_args=("ids", "weights", "logits"))
 
 
 def _copied(value: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from ..importers._core.keeping import Keeping
 from ..importers._core.model import Model
 from ..importers._core.sink import Sink
 from ..importers._core.words import Tokenizer
+from .again import Again
 from .ledger import Ledger
 from .step import Begun, Sampled, Step
 
@@ -27,6 +28,7 @@ class Engine:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     tokenizer: Tokenizer | None = None
+    again: Again = field(default_factory=lambda: Again([]))
 
 
 class Recorder(Keeping):
@@ -41,6 +43,7 @@ class Recorder(Keeping):
         self._gone: set[str] = set()  # requests of which a forward was lost
         self._waits, self._lock = 0, Lock()
         self._said: set[int] = set()
+        self._wrong: str | None = None  # why nothing more is kept
         super().__init__(say)
 
     def begun(self, begun: Begun) -> None:
@@ -64,6 +67,7 @@ class Recorder(Keeping):
         """One of the three."""
         if isinstance(thing, Step):
             self._weigh(thing, -1)
+            self._again(thing)
             self.ledger.step(thing)
             self._silence()
         elif isinstance(thing, Sampled):
@@ -72,6 +76,21 @@ class Recorder(Keeping):
         elif isinstance(thing, Begun):
             for one in self.ledger.begin(thing):
                 self._keep(one)
+
+    def _again(self, step: Step) -> None:
+        """Make decisions again whose routers' logits came with them; where they are others, nothing is kept from here on."""
+        experts, weights, beside = step.snapshot.arrays()
+        if "logits" not in beside or self._wrong is not None:
+            return
+        found = self.engine.again.wrong(experts, weights, beside["logits"])
+        if found is not None:
+            place, why = found
+            self._wrong = (
+                f"layer {self.engine.model.routed[place]}: {why}, by its router's rule ({self.engine.again.rules[place]}), "
+                "so what the recorder hears cannot be what the model executes; trace it with moescope trace"
+            )
+            if self.sink is not None:
+                self.sink.notes.say(self._wrong)
 
     def _weigh(self, step: Step, sign: int = 1) -> int:
         """Count a forward among those that wait; gives how many decisions do."""
@@ -103,6 +122,8 @@ class Recorder(Keeping):
         if one.request in self._gone:
             self._gone.discard(str(one.request))
             self.lose("the store does not keep up with the server")
+        elif self._wrong is not None:
+            self.lose(self._wrong)
         elif self.waiting:
             self.lose("the store failed a moment ago")
         else:
@@ -133,5 +154,7 @@ class Recorder(Keeping):
                 "its router wrote nothing down (a kernel that routes by itself, or a graph that was captured before), so it "
                 "has no decision there"
             )
+        for sentence in self.engine.again.sentences():
+            notes.say(sentence)
         if self.lost:
             notes.say(f"{self.lost:,} requests were not kept")

@@ -127,6 +127,9 @@ def _prompts(path: Path, batches: Iterator[dict[str, Any]], model: Model, ask: A
     seen: set[int] = set()
     last: int | None = None
     for batch in batches:
+        if batch["p"].null_count:
+            yield Fault(f"{path.name} has records without a prompt: the file was cut, or is none of moe-policylang")
+            return
         prompts = np.asarray(batch["p"])
         for start, stop in stretches(prompts) if len(prompts) else ():
             own = int(prompts[start])

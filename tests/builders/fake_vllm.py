@@ -6,6 +6,7 @@ or computed behind a guess that was wrong, is another decision.
 
 import zlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +16,18 @@ import torch
 LAYERS, EXPERTS, TOP_K, VOCABULARY, BLOCK, LONGEST = (0, 2, 3), 8, 3, 40, 4, 64
 
 
-def decision(layer: int, past: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(experts, weights) of the last token of `past`, in an order that is no order of weights."""
+def logits(layer: int, past: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """(EXPERTS,) what a router gives the last token of `past`."""
     rng = np.random.default_rng(zlib.crc32(repr((layer, past)).encode()))
-    return rng.permutation(EXPERTS)[:TOP_K].astype(np.int32), rng.dirichlet(np.ones(TOP_K)).astype(np.float32)
+    return rng.normal(size=EXPERTS).astype(np.float32)
+
+
+def decision(layer: int, past: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(experts, weights): those of the largest logits, in an order that is no order of weights."""
+    given = logits(layer, past)
+    experts = np.argsort(-given)[:TOP_K][np.random.default_rng(zlib.crc32(given.tobytes())).permutation(TOP_K)]
+    raised = np.exp(given[experts] - given[experts].max())
+    return experts.astype(np.int32), (raised / raised.sum()).astype(np.float32)
 
 
 def following(past: tuple[int, ...]) -> int:
@@ -55,13 +64,17 @@ class Asked:
         return len(self.tokens) >= len(self.prompt) + self.answer
 
 
-class Router:
+class CPURouter:
     """Returns what its layer decides of the rows that the runner stands at; `silent` in some forwards."""
 
-    top_k, global_num_experts = TOP_K, EXPERTS
+    top_k, global_num_experts, scoring_func, renormalize = TOP_K, EXPERTS, "softmax", True
 
     def __init__(self, layer: int, runner: "Runner") -> None:
         self.layer, self.runner = layer, runner
+
+    def given(self) -> Any:
+        """(rows, EXPERTS) its logits."""
+        return torch.tensor(np.array([logits(self.layer, past) for past in self.runner.pasts]))
 
     def _compute_routing(self, hidden: Any, logits: Any = None, kind: Any = None, *, input_ids: Any = None) -> Any:
         found = [decision(self.layer, past) for past in self.runner.pasts]
@@ -78,7 +91,7 @@ class Runner:
         self.pasts: list[tuple[int, ...]] = []
         self.silent: set[int] = set()  # layers whose kernel calls no router
         self.said: dict[str, list[int]] = {}
-        self.routers = [Router(layer, self) for layer in LAYERS]
+        self.routers = [CPURouter(layer, self) for layer in LAYERS]
         self.execute_model_state: Any = None
         self.input_batch = SimpleNamespace(req_ids=[], prev_sampled_token_ids=None)
         self.input_ids = SimpleNamespace(gpu=torch.zeros(LONGEST, dtype=torch.int32))
@@ -111,7 +124,7 @@ class Runner:
         self.positions[: len(ids)] = torch.tensor(positions)
         for router in self.routers:
             if router.layer not in self.silent:
-                router._compute_routing(None)
+                router._compute_routing(None, router.given())
         names = [name for name, _, _ in rows]
         self.input_batch.req_ids = names
         if self.v2:
@@ -270,3 +283,14 @@ def requests(n: int, seed: int) -> list[Asked]:
     return [
         Asked(f"r{i}", rng.integers(0, VOCABULARY, rng.integers(1, 25)).tolist(), int(rng.integers(1, 13))) for i in range(n)
     ]
+
+
+def recorded(tmp_path: Path, made: Any, asked: list[Asked], seed: int = 0, **how: bool) -> Any:
+    """A watch that has seen all of it and is closed."""
+    from moescope.engines.vllm import attach
+
+    watch = attach.attached(made, str(tmp_path / "a.duckdb"), "engine")
+    assert watch is not None
+    Engine(made, asked, seed, **how).run()
+    made.shutdown()
+    return watch

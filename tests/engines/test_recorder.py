@@ -11,7 +11,7 @@ import fake_vllm
 import numpy as np
 import pytest
 import torch
-from fake_vllm import LAYERS, Asked, Engine, decision, requests, worker
+from fake_vllm import LAYERS, Asked, Engine, decision, recorded, requests, worker
 
 import moescope
 from moescope.engines import recorder as room
@@ -21,12 +21,6 @@ from moescope.engines.step import Sampled
 from moescope.engines.vllm import attach
 from moescope.importers._core.captured import Captured
 from moescope.store.integrity.verify import verify
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The only rank."""
-    monkeypatch.setattr(attach, "_first_rank", lambda: True)
 
 
 class Collected(list[Captured]):
@@ -39,15 +33,6 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Collected:
     found = Collected()
     monkeypatch.setattr(room.Recorder, "_keep", lambda self, one: found.append(one))
     return found
-
-
-def recorded(tmp_path: Path, made: Any, asked: list[Asked], seed: int = 0, **how: bool) -> attach.Watch:
-    """A watch that has seen all of it and is closed."""
-    watch = attach.attached(made, str(tmp_path / "a.duckdb"), "engine")
-    assert watch is not None
-    Engine(made, asked, seed, **how).run()
-    made.shutdown()
-    return watch
 
 
 def is_true(one: Captured, asked: Asked) -> None:
@@ -314,12 +299,12 @@ def test_a_row_that_repeats_is_told_from_a_router_that_always_chooses_alike(
     copied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The second has weights of its own in every row."""
-    true = fake_vllm.decision
+    true = fake_vllm.logits
 
     def alike(layer: int, past: tuple[int, ...]) -> Any:
-        return true(layer, ())[0], true(layer, () if copied else past)[1]
+        return true(layer, ()) * np.float32(1 if copied else 1 + abs(true(layer, past)[0]))
 
-    monkeypatch.setattr(fake_vllm, "decision", alike)
+    monkeypatch.setattr(fake_vllm, "logits", alike)
     with caplog.at_level(logging.WARNING, "vllm.moescope"):
         watch = recorded(tmp_path, worker(), [Asked("a", list(range(20)), 2)], caching=False, preempting=False)
     assert (watch.recorder.kept, watch.recorder.lost) == ((0, 1) if copied else (1, 0))
@@ -374,14 +359,18 @@ def test_what_was_forwarded_behind_a_token_that_ends_is_cut_off(place: int, tmp_
     assert found.rows <= first + 1
 
 
-def test_buffers_are_poisoned_and_do_not_move() -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_buffers_are_poisoned_and_do_not_move(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows beyond those of a forward, ids of another type, more columns than the router chooses, a scale."""
-    buffers = Buffers(2, 4, 2, "cpu")
+    buffers = Buffers(2, 4, 2, "cpu", 8)
     place = buffers.ids.data_ptr(), buffers.weights.data_ptr()
-    buffers.write(1, torch.tensor([[0.5, 0.25, 9.0]] * 6), torch.tensor([[7, 3, 99]] * 6, dtype=torch.int64))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiled)
+    given = torch.arange(54.0, dtype=torch.bfloat16).reshape(6, 9)
+    buffers.write(1, torch.tensor([[0.5, 0.25, 9.0]] * 6), torch.tensor([[7, 3, 99]] * 6, dtype=torch.int64), given)
     ids, weights, beside = buffers.snapshot(3, {"input_ids": torch.arange(5)}).arrays()
     assert ids.tolist() == [[[-1, -1]] * 3, [[7, 3]] * 3]
     assert weights[1].tolist() == [[0.5, 0.25]] * 3
+    assert buffers.logits[1].tolist() == given[:4, :8].tolist()
     assert beside["input_ids"].tolist() == [0, 1, 2, 3, 4]
     buffers.poison(2)
     assert buffers.ids[1].tolist() == [[-1, -1], [-1, -1], [7, 3], [7, 3]]

@@ -19,8 +19,8 @@ from moescope.cli import main
 from moescope.errors import InputError, ModelError, ProofFailed
 from moescope.inputs import Dataset, Example
 from moescope.models.gguf import learning
-from moescope.models.gguf.rule import Rule
 from moescope.models.loading import load
+from moescope.routers.rule import Rule
 from moescope.tracer import Tracer, trace
 
 pytestmark = [

@@ -2,16 +2,19 @@
 
 PLAN: {"model": folder, "store": file or null, "engine": LLM's options, "params": [SamplingParams' options], "rounds": [[prompt
 ids, ...], ...], "out": file}; what was said is written there: {"said": [{"request", "prompt", "answer"}, a row for each
-answer], "seconds": [of each round], "cpu": [likewise]}. One engine after another, each in a process of its
-own.
+answer], "seconds": [of each round], "cpu": [likewise, with what its threads did until the next begins]}. One engine after
+another, each in a process of its own. With "turns" a round waits for a line, and one is printed when it is done (TURN).
 """
 
 import json
 import os
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+TURN = "a turn is over"
 
 
 def main() -> None:
@@ -29,18 +32,26 @@ def main() -> None:
 def _done(plan: dict[str, Any], llm: Any, sampling: Any) -> None:
     os.environ["MOESCOPE_VLLM_STORE"] = plan["store"] or ""
     engine = llm(model=plan["model"], **plan["engine"])
-    said, seconds, cpu = [], [], []
+    said, seconds, spent = [], [], []
     for prompts in plan["rounds"]:
         params = [sampling(detokenize=False, **plan["params"][n % len(plan["params"])]) for n in range(len(prompts))]
-        began, spent = time.perf_counter(), time.process_time()
+        if plan.get("turns"):
+            print(TURN, flush=True)
+            sys.stdin.readline()
+        began = time.perf_counter()
+        spent.append(time.process_time())
         found = engine.generate([{"prompt_token_ids": ids} for ids in prompts], params, use_tqdm=False)
         seconds.append(time.perf_counter() - began)
-        cpu.append(time.process_time() - spent)
         said += [
             {"request": one.request_id, "prompt": list(one.prompt_token_ids), "answer": list(answer.token_ids)}
             for one in found
             for answer in one.outputs
         ]
+    if plan.get("turns"):
+        print(TURN, flush=True)
+        sys.stdin.readline()
+    spent.append(time.process_time())
+    cpu = [after - before for before, after in pairwise(spent)]
     Path(plan["out"]).write_text(json.dumps({"said": said, "seconds": seconds, "cpu": cpu}))
 
 

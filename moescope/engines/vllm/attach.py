@@ -17,10 +17,11 @@ from ...errors import MoescopeError
 from ...foreign import said
 from ...importers._core.words import Tokenizer
 from ...store.write.change import check_target
+from ..again import Again
 from ..buffers import Buffers
 from ..recorder import Engine, Recorder
 from ..step import Sampled, Step
-from .facts import Routed, model_of, refused, routers_of
+from .facts import Routed, model_of, refused, routers_of, rule_of
 from .runners import batch_of, begun, taken
 
 _log = logging.getLogger("vllm.moescope")
@@ -46,8 +47,11 @@ class Watch:
         if not output.total_num_scheduled_tokens:
             return
         batch = batch_of(self.runner, output)
+        rows = sum(batch.counts)
         beside = {"input_ids": batch.input_ids, "positions": batch.positions}
-        snapshot = self.buffers.snapshot(sum(batch.counts), beside)
+        if self.recorder.engine.again.due(rows):
+            beside["logits"] = self.buffers.logits[:, :rows]
+        snapshot = self.buffers.snapshot(rows, beside)
         self.recorder.step(Step(batch.requests, batch.counts, batch.drafts, snapshot))
 
     def sampled(self, result: Any) -> None:
@@ -106,22 +110,23 @@ def _watch(worker: Any, store: Path, name: str | None) -> Watch:
     routers = routers_of(runner.get_model())
     model = model_of(config, routers)
     device = torch.device(runner.device)
-    buffers = Buffers(len(routers), _longest(runner, config), model.top_k, device)
+    buffers = Buffers(len(routers), _longest(runner, config), model.top_k, device, model.experts)
     for place, one in enumerate(routers):
         listen(one, functools.partial(buffers.write, place))
-    recorder = Recorder(store, _engine(config, model, device, name), lambda text: _log.warning("moescope: %s", text))
+    again = Again([rule_of(one, model.config) for one in routers], _near(config))
+    recorder = Recorder(store, _engine(config, model, device, name, again), lambda text: _log.warning("moescope: %s", text))
     _log.info("moescope records %s of %s into %s", model.said, model.name, store)
     return Watch(buffers, recorder, runner)
 
 
-def listen(routed: Routed, write: Callable[[Any, Any], None]) -> None:
+def listen(routed: Routed, write: Callable[[Any, Any, Any], None]) -> None:
     """Have a router's decision written as it is made: before physical copies of experts take their places."""
     inner, scale = routed.router._compute_routing, routed.scale
 
     @functools.wraps(inner)
-    def compute(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        weights, ids = inner(*args, **kwargs)
-        write(weights if scale == 1.0 else weights * scale, ids)
+    def compute(hidden_states: Any, router_logits: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        weights, ids = inner(hidden_states, router_logits, *args, **kwargs)
+        write(weights if scale == 1.0 else weights * scale, ids, router_logits)
         return weights, ids
 
     routed.router._compute_routing = compute
@@ -134,14 +139,20 @@ def _longest(runner: Any, config: Any) -> int:
     return max(int(own or 0), int(config.scheduler_config.max_num_batched_tokens), *map(int, sizes))
 
 
-def _engine(config: Any, model: Any, device: torch.device, name: str | None) -> Engine:
+def _near(config: Any) -> float:
+    """How exact the arithmetic of routers is: they may run in the model's own type."""
+    kind = config.model_config.dtype
+    return 4 * torch.finfo(kind).eps if isinstance(kind, torch.dtype) else 0.0
+
+
+def _engine(config: Any, model: Any, device: torch.device, name: str | None, again: Again) -> Engine:
     own, version = config.model_config, str(getattr(sys.modules.get("vllm"), "__version__", "unknown"))
     facts = {
         "device": str(device), "dtype": str(own.dtype).removeprefix("torch."), "seed": own.seed,
         "versions": {"vllm": version, "torch": torch.__version__},
     }  # fmt: skip
     warnings = [] if device.type == "cpu" else [UNTRIED]
-    return Engine(f"vLLM {version}, live", name or model.name, model, facts, warnings, _tokenizer(own))
+    return Engine(f"vLLM {version}, live", name or model.name, model, facts, warnings, _tokenizer(own), again)
 
 
 def _tokenizer(own: Any) -> Tokenizer | None:

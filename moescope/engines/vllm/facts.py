@@ -1,10 +1,12 @@
 """What a vLLM configuration and a loaded model say: which routers there are, and what cannot be recorded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import InputError
 from ...importers._core.model import Model, of_config
+from ...routers.rule import Rule
 
 _ALONE = {
     "pipeline_parallel_size": "pipeline parallelism",
@@ -12,6 +14,7 @@ _ALONE = {
     "decode_context_parallel_size": "context parallelism",
     "prefill_context_parallel_size": "context parallelism",
 }
+_PLAIN = {"CPURouter", "FusedTopKRouter", "FusedTopKBiasRouter", "GroupedTopKRouter"}
 _NEVER = {
     "enable_dbo": "two batches at once (DBO)",
     "use_ubatching": "two batches at once (DBO)",
@@ -77,6 +80,31 @@ def _routed(module: Any, router: Any) -> Routed:
     return Routed(
         _layer(name), name, router, int(router.top_k), int(experts), float(getattr(module, "routed_scaling_factor", 1.0))
     )
+
+
+def rule_of(routed: Routed, config: Mapping[str, Any]) -> Rule | None:
+    """The rule of a router: what its attributes say, its weights multiplied by what the model's own `config` says, where it
+    does. None for routers of other forms: a function of the model's own, a table of tokens, another bias for pictures."""
+    own = routed.router
+    score, normalized = getattr(own, "scoring_func", None), getattr(own, "renormalize", None)
+    others = ("custom_routing_function", "_hash_indices_table", "bias_vl")
+    if score not in ("softmax", "sigmoid", "sqrtsoftplus") or not isinstance(normalized, bool):
+        return None
+    if any(getattr(own, name, None) is not None for name in others) or type(own).__name__ not in _PLAIN:
+        return None
+    bias = getattr(own, "e_score_correction_bias", None)
+    groups, kept = _groups(own, routed.experts)
+    said = config.get("routed_scaling_factor")
+    scale = said if isinstance(said, int | float) else routed.scale * float(getattr(own, "routed_scaling_factor", 1.0))
+    values = None if bias is None else bias.detach().float().cpu().numpy()
+    return Rule(score, normalized, float(scale), values, groups, kept, 1 if bias is None else 2)
+
+
+def _groups(router: Any, experts: int) -> tuple[int, int]:
+    """(groups, how many are kept)."""
+    groups, kept = getattr(router, "num_expert_group", None) or 1, getattr(router, "topk_group", None) or 1
+    grouped = getattr(router, "use_grouped_topk", True) and 1 < groups < experts and experts % groups == 0
+    return (int(groups), int(kept)) if grouped else (1, 1)
 
 
 def _layer(name: str) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from ...discover import modules
 from ...errors import InputError
 from ...foreign import doing
+from ...store.write.take_back import forget_empty
 from .._forms.table_columns import said_in
 from .ask import Ask, Item
 from .captured import Captured, Counts, Fault, Notes
@@ -172,11 +173,23 @@ def _model(wanted: Wanted) -> Model | None:
             raise InputError("--experts, --top-k and --layers go together: say all three, or --model")
         experts, top_k, layers = (int(fact or 0) for fact in facts)
         model = Model(wanted.name or "a model", experts, top_k, layers, tuple(range(layers)))
+    elif model is not None:
+        _alike(model, wanted)
     if wanted.order is not None:
         if wanted.order not in _ORDERS:
             raise InputError(f"the order is weight or unknown, not {wanted.order!r}")
         model = replace(model, by_weight=_ORDERS[wanted.order]) if model is not None else None
     return model
+
+
+def _alike(model: Model, wanted: Wanted) -> None:
+    """InputError where a number that is said is not the model's."""
+    for name in ("experts", "top_k", "layers"):
+        said, own = getattr(wanted, name), getattr(model, name)
+        if said is not None and said != own:
+            raise InputError(
+                f"--{name.replace('_', '-')} {said} was said, and {model.name} has {own}: leave it out, or leave out --model"
+            )
 
 
 def _items(module: ModuleType, paths: Sequence[Path], ask: Ask) -> Iterator[Item]:
@@ -190,7 +203,7 @@ def _items(module: ModuleType, paths: Sequence[Path], ask: Ask) -> Iterator[Item
 
 
 def _stored(flow: Iterator[Item], store: str | Path, kind: str, files: Sequence[str], wanted: Wanted, ask: Ask) -> Imported:
-    done = Imported(kind)
+    done, fresh = Imported(kind), not Path(store).exists()
     sinks: dict[str | None, Sink] = {}
     tokenizer = Tokenizer(wanted.tokenizer) if wanted.tokenizer is not None else None
     labels = Labels(Path(wanted.labels)) if wanted.labels is not None else None
@@ -213,6 +226,8 @@ def _stored(flow: Iterator[Item], store: str | Path, kind: str, files: Sequence[
     except BaseException:
         for one in sinks.values():
             one.discard()
+        if fresh:
+            forget_empty(Path(store))
         raise
     done.warnings, done.left_out = ask.notes.sentences(), list(ask.notes.left_out)
     return done

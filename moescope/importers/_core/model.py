@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...foreign import doing, one_line
+from ...foreign import doing
+from .hub import hub_file
 
 _EXPERTS = ("n_routed_experts", "num_local_experts", "moe_num_experts", "num_routed_experts", "num_experts")
 _TOP_K = (
@@ -111,6 +112,11 @@ def of_config(config: Mapping[str, Any], name: str) -> Model:
             )
         if value > _LIMITS[what]:
             raise InputError(f"the configuration of {name} says {value} {what}, which no model has; give the model's own")
+    if found["top_k"] > found["experts"]:
+        raise InputError(
+            f"the configuration of {name} says top-{found['top_k']} of {found['experts']} experts, which no model has; give "
+            "the model's own"
+        )
     routed = tuple(i for i in range(found["layers"]) if _is_routed(text, i, found["layers"]))
     if not routed:
         raise InputError(f"the configuration of {name} has no layer with a router; give the model that was served")
@@ -126,7 +132,12 @@ def of_config(config: Mapping[str, Any], name: str) -> Model:
 def _config(path: Path, name: str) -> Mapping[str, Any]:
     file = path / "config.json" if path.is_dir() else path
     if not file.is_file():
-        file = _of_hub(name)
+        found = hub_file(name, "config.json")
+        if found is None:
+            raise InputError(
+                f"there is no configuration at {name}: name the model's folder, its config.json or its name on the hub"
+            )
+        file = found
     with doing(f"reading {file}", InputError):
         if file.stat().st_size > _MOST:
             raise InputError(f"{file} is no configuration: it has {file.stat().st_size:,} bytes; name the model's config.json")
@@ -134,23 +145,6 @@ def _config(path: Path, name: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{file} is no configuration: it holds no JSON object; name the model's config.json or its folder")
     return found
-
-
-def _of_hub(name: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    if name.count("/") == 1 and not name.startswith((".", "/")) and not name.endswith(".json"):
-        cached = try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached)
-        try:
-            return Path(hf_hub_download(name, "config.json"))
-        except Exception as error:  # network, names, permissions: each library has its own
-            raise InputError(
-                f"there is no folder or file {name}, and the hub gives no config.json of that name "
-                f"({one_line(str(error), 120)}): name the model's folder or config.json"
-            ) from error
-    raise InputError(f"there is no configuration at {name}: name the model's folder, its config.json or its name on the hub")
 
 
 def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -97,4 +97,4 @@ def array_of(value: Any, what: str) -> Array:
         return lists(value, what)
     if isinstance(value, np.ndarray) and value.dtype.kind in "iu":
         return value
-    raise Fault(f"{what} is a {type(value).__name__}: routed experts come as base64 text or as nested lists")
+    raise Fault(f"{what} is of type {type(value).__name__}: routed experts come as base64 text or as nested lists")

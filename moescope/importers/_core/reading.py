@@ -3,17 +3,20 @@
 import bz2
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...foreign import said
+from ...foreign import one_line
 from .captured import Fault
 from .cutting import read_line
 
 _LINE = 1 << 30  # bytes of a line
+_MARK = b"\xef\xbb\xbf"  # before text in UTF-8, as some editors write it
 Step = Callable[[int], object]
 
 
@@ -54,21 +57,31 @@ def head(path: Path) -> Head:
     """Look at the beginning of a file or folder."""
     if path.is_dir():
         return Head(path)
-    try:
-        with opened(path) as file:
+    with _unpacking(path), opened(path) as file:
+        start = file.read(64)
+        while start.isspace():
             start = file.read(64)
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {said(error)}") from error
+    if not start:
+        raise InputError(f"{path} is empty: there is nothing in it to import")
     records: list[dict[str, Any]] = []
-    if start.lstrip()[:1] == b"{":
-        try:
+    if start.removeprefix(_MARK).lstrip()[:1] in (b"{", b"["):
+        with _unpacking(path):
             for line in lines(path, lambda n: None):
                 records += [line.value] if line.value else []
                 if len(records) == 3:
                     break
-        except (InputError, OSError, EOFError):
-            pass
     return Head(path, start, records)
+
+
+@contextmanager
+def _unpacking(path: Path) -> Iterator[None]:
+    """InputError where a packed file is none, or was cut."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        packed = path.suffix.lower() in (".gz", ".bz2", ".zst")
+        why = f"it is damaged, was cut off, or is no {path.suffix} file" if packed else "look at its owner and mode"
+        raise InputError(f"{path} cannot be read ({one_line(str(error), 80) or type(error).__name__}): {why}") from error
 
 
 def lines(path: Path, step: Step) -> Iterator[Line]:
@@ -76,11 +89,12 @@ def lines(path: Path, step: Step) -> Iterator[Line]:
 
     A line that is none comes with its fault: the file was cut, or is no JSON lines.
     """
-    with opened(path) as file:
+    with _unpacking(path), opened(path) as file:
         number = 0
         while raw := file.readline(_LINE):
             step(len(raw))
             number += 1
+            raw = raw.removeprefix(_MARK) if number == 1 else raw
             if raw.strip():
                 yield from _line(raw, number, path, file, step)
 

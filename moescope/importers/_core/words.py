@@ -11,6 +11,7 @@ from ...foreign import doing
 from ...inputs._reading.files import suffix
 from ...inputs._reading.options import Options
 from ...inputs._reading.raw.byte_streams import lines, texts
+from .hub import hub_file
 
 _KEYS = ("request", "request_id", "id", "rid", "document", "source_row", "row")
 _MOST = 256 << 20
@@ -46,12 +47,8 @@ def _tokenizer_file(place: str) -> Path:
     file = path / "tokenizer.json" if path.is_dir() else path
     if file.is_file():
         return file
-    if place.count("/") == 1 and not path.parent.is_dir():
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-        cached = try_to_load_from_cache(place, "tokenizer.json")
-        with doing(f"asking the hub for the tokenizer of {place}", InputError):
-            return Path(cached if isinstance(cached, str) else hf_hub_download(place, "tokenizer.json"))
+    if (found := hub_file(place, "tokenizer.json")) is not None:
+        return found
     raise InputError(f"there is no tokenizer at {place}: name a tokenizer.json, the folder that has it, or a model of the hub")
 
 
@@ -59,7 +56,7 @@ class Labels:
     """Labels of requests: a CSV or JSON lines with a column that names the request, the others being its labels."""
 
     def __init__(self, path: Path) -> None:
-        rows = list(_rows(path))
+        rows = [_plain(row, path) for row in _rows(path)]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         self.key = next((name for name in _KEYS if name in columns), "")
         if not self.key:
@@ -71,8 +68,9 @@ class Labels:
             name = str(row.get(self.key))
             if name in self._known:
                 raise InputError(f"{path} names request {name[:80]} twice: give each request's labels in one row")
-            said = {kind: str(value) for kind, value in row.items() if kind != self.key and value not in (None, "")}
-            self._known[name] = said
+            self._known[name] = {
+                kind: str(value) for kind, value in row.items() if kind != self.key and value not in (None, "")
+            }
         self.path, self.used = path, 0
 
     def of(self, *names: object) -> Mapping[str, str]:
@@ -85,6 +83,16 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _plain(row: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """A row whose values are labels. InputError where one is none, or the row has more of them than there are columns."""
+    name = next(iter(row.values()), None)
+    if None in row:
+        raise InputError(f"{path}: the row of {str(name)[:80]} has more cells than there are columns: quote what has commas")
+    if other := next((kind for kind, value in row.items() if isinstance(value, list | dict)), None):
+        raise InputError(f"{path}: {other[:80]} of {str(name)[:80]} is a list or an object: a label is a text or a number")
+    return row
 
 
 def _rows(path: Path) -> Iterable[Mapping[str, Any]]:

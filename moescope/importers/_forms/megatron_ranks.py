@@ -120,7 +120,9 @@ def first_number(rank: Rank, look: Look, model: Model, ask: Ask) -> int:
         return 0
     if len(able) == 1:
         return able[0]
-    shown = ", ".join(map(str, sorted(look.layers)[:8])) or "none"
+    if not look.layers:
+        raise InputError(f"{rank.path.name} has no record with layer and top_indices: it is no routing trace of Megatron's")
+    shown = ", ".join(map(str, sorted(look.layers)[:8]))
     if not able:
         raise InputError(
             f"{rank.path.name} has layers {shown}, and {model.name} has routers in {', '.join(map(str, model.routed[:8]))}: "

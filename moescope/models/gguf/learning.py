@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ModelError, ProofFailed
+from ...routers.rule import Rule, disagreement
 from .engine import Engine, Piece
 from .header import Header
 from .listening import Heard
-from .rule import Rule, disagreement
 
 _TOKENS = 16
 _SCORES = {"SOFT_MAX": "softmax", "SIGMOID": "sigmoid", "SQRT": "sqrtsoftplus", "MUL_MAT": "softmax", "ADD": "softmax"}
@@ -36,7 +36,7 @@ def check(header: Header, layer: int, rule: Rule, ran: Mapping[str, Any]) -> Non
     if wrong is not None:
         raise ProofFailed(
             f"router blk.{layer}.ffn_gate_inp of {header.path} ({header.architecture}): {wrong}, by the rule that llama.cpp's "
-            f"graph shows ({rule.score}{', bias' if rule.bias is not None else ''}); nothing is traced"
+            f"graph shows ({rule}); nothing is traced"
         )
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError, ModelError
 from ...routers.engine_block import EngineBlock, Executed
+from ...routers.rule import Rule
 from .engine import Engine, Piece, fits
 from .header import Header
 from .library import Array
-from .rule import Rule
 
 _PLAIN = {"F32", "F16", "BF16", "F64"}
 

@@ -22,6 +22,7 @@ from .unfinished_run import VOCABULARY, UnfinishedRun
 
 _MEMORY = 1 << 28  # bytes of counters
 _ROUNDS = 16  # times that shards are read at most: with more counters DuckDB's way is the better one
+_CELLS = 1 << 20  # counters that become rows at once
 _NOTHING = np.zeros(0, np.uint8)
 _TYPES = {"router": "uint32", "vocab_id": "uint32", "expert": "uint16", "assignments": "uint64", "first": "uint64"}
 
@@ -57,13 +58,20 @@ def _write(path: Path, part: UnfinishedRun, words: Any, firsts: range, shape: tu
             if counts is None:
                 return False
             for place in range(shape[0]):
-                word, expert = np.nonzero(counts[0][place])
-                if len(word):
-                    cells = [own[place][word, expert] for own in counts]
-                    columns = [np.full(len(word), first + place), words[word], expert, *cells]
-                    file.write_table(pa.table([pa.array(c.astype(t)) for c, t in zip(columns, _TYPES.values())], [*_TYPES]))
+                for some in range(0, len(words), _CELLS // shape[1] + 1):
+                    own = slice(some, some + _CELLS // shape[1] + 1)
+                    table = _cells(first + place, words[own], [counted[place, own] for counted in counts])
+                    if len(table):
+                        file.write_table(table)
     sync(path)
     return True
+
+
+def _cells(router: int, words: Any, counts: list[Any]) -> pa.Table:
+    """What is not 0 of counts (V, experts) of words (V,), as rows."""
+    word, expert = np.nonzero(counts[0])
+    columns = [np.full(len(word), router), words[word], expert, *(own[word, expert] for own in counts)]
+    return pa.table([pa.array(c.astype(t)) for c, t in zip(columns, _TYPES.values())], [*_TYPES])
 
 
 def _words(part: UnfinishedRun) -> Any:

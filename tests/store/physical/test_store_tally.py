@@ -7,12 +7,15 @@ import duckdb
 import handmade
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+import moescope
 from moescope.store import RunWriter
 from moescope.store.sums.definitions import ADDED, add_rollups
+from moescope.store.write import vocabulary
 from moescope.store.write.change import change_store
-from moescope.store.write.unfinished_run import unfinished_runs
+from moescope.store.write.unfinished_run import VOCABULARY, unfinished_runs
 
 LAYERS, EXPERTS, TOKENS = 3, 6, 40
 
@@ -126,3 +129,27 @@ def test_tokens_of_another_shard_are_not_guessed(tmp_path: Path) -> None:
     writer.commit({})
     assert not unfinished_runs(tmp_path / "run.duckdb")[0].counted()
     writer.release()
+
+
+@pytest.mark.parametrize("form", [{"k": 3, "drop": True}, {"k": 4, "empty": True}])
+@pytest.mark.parametrize("cells", [1, 2 * EXPERTS])
+def test_words_that_are_counted_in_pieces_are_those_that_sql_counts(
+    cells: int, form: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows by router, word and expert, whatever the pieces: a word at a time, or some."""
+    monkeypatch.setattr(vocabulary, "_CELLS", cells)
+    writer, rng = RunWriter.create(tmp_path / "run.duckdb", head()), np.random.default_rng(0)
+    forward(writer, rng, **form)
+    writer.commit({})
+    (part,) = unfinished_runs(tmp_path / "run.duckdb")
+    assert vocabulary.count_vocabulary(part)
+    table = pq.ParquetFile(part.path / VOCABULARY)
+    assert table.num_row_groups == 3 * {1: 7, 2 * EXPERTS: 3}[cells]
+    found = [tuple(row.values())[:4] for row in table.read().to_pylist()]
+    writer.close(handmade.FINAL, {})
+    with moescope.open(tmp_path / "run.duckdb") as store:
+        known = store.rows(
+            "select router, vocab_id, expert, count(*) filter (where not dropped) as n from assignments join tokens using "
+            "(token, run) group by all having n > 0 order by all"
+        )
+    assert found == known

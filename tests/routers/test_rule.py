@@ -7,7 +7,7 @@ import pytest
 import torch
 import written_gguf
 
-from moescope.models.gguf.rule import Rule, disagreement
+from moescope.routers.rule import Rule, disagreement
 from moescope.tracer.capture import frames  # noqa: F401  (the tracer is loaded once, before models)
 
 FAMILIES = {
