@@ -8,7 +8,7 @@ import pytest
 import questions
 
 import moescope
-from moescope import analyses
+from moescope import analyses, statistics
 from moescope.analyses._shared import answer as _answer
 from moescope.analyses._shared.verdicts import saying
 from moescope.analyses._shared.verdicts.verdict import MOST, of_figures
@@ -132,6 +132,23 @@ def test_q_is_never_below_what_its_draws_allow(world):
         for _, row in frame[frame["p"].notna() & frame["p_from"].str.fullmatch(r"count of \d+ draws")].head(200).iterrows():
             value = float(re.search(r"[\d.]+$", saying.chance_of(row, "p"))[0])
             assert value >= 0.95 / (int(row["p_from"].split()[2]) + 1)
+
+
+def test_q_was_taken_over_what_is_said(world):
+    """Computed again from p, the tests of its family and the number of families; a sentence names those of a figure."""
+    for name, answer in world[1].items():
+        if isinstance(answer, str) or answer.frames["figures"]["p"].notna().sum() == 0:
+            continue
+        rows = answer.frames["figures"].dropna(subset=["p"])
+        every, times = rows["tests"].astype(int), rows["families"].astype(int)
+        assert (rows["q"] <= (rows["p"] * every * times).clip(upper=1) + 1e-12).all(), name
+        assert (rows["q"] >= (rows["p"] * times).clip(upper=1) - 1e-12).all(), name
+        for _, family in rows.groupby(["name", "estimator"]):
+            if len(family) == family["tests"].iloc[0]:
+                again = (statistics.fdr(family["p"].to_numpy()) * family["families"].astype(int)).clip(upper=1)
+                assert family["q"].to_numpy() == pytest.approx(again.to_numpy()), name
+        if said := re.search(r"over ([\d,]+) [\w ]+?(?:, times (\d+) kinds of figure)?$", answer.verdict.evidence):
+            assert (int(said[1].replace(",", "")), int(said[2] or 1)) in set(zip(every, times)), answer.verdict.evidence
 
 
 @pytest.mark.parametrize("what", ["empty", "one document", "unlabelled"])
