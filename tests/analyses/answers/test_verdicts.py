@@ -10,6 +10,7 @@ import questions
 import moescope
 from moescope import analyses, statistics
 from moescope.analyses._shared import answer as _answer
+from moescope.analyses._shared.answer import figures
 from moescope.analyses._shared.verdicts import saying
 from moescope.analyses._shared.verdicts.verdict import MOST, of_figures
 from moescope.discover import modules
@@ -203,6 +204,14 @@ def test_a_fitted_tail_is_named():
     frame = pd.DataFrame([row(p_from="Student's t through 99 draws")])
     said = "64 documents; null: labels dealt anew; q = 0.03 (Student's t through 99 draws) over 1 router"
     assert saying.evidence(frame.iloc[0], frame) == said
+
+
+def test_a_test_that_takes_more_documents_is_no_test():
+    """One document of each label: there is a null, but no p."""
+    row = figures(
+        {"stack": "decoder", "layer": 0, "router": 0}, "I(a; b) (bits)", 0.1, source="", null_name="labels dealt", units=2
+    )
+    assert saying.evidence(row.iloc[0], row) == "2 documents; no null: too few documents for labels dealt"
 
 
 def test_a_sentence_alone_gets_its_evidence():

@@ -163,6 +163,7 @@ def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
     null = str(row["null"] or "")
     if pd.isna(row["p"]):
         why = null.removeprefix("none").lstrip(": ") or "a level, beside its chance"
-        return f"{documents(row)}; no null: {why}"
+        tested = null and not null.startswith("none")
+        return f"{documents(row)}; no null: {'too few documents for ' if tested else ''}{why}"
     q = chance_of(row, "q" if pd.notna(row["q"]) else "p")
     return f"{documents(row)}; null: {null}; {q}{tail_of(row)} {family(row, frame, noun)}"
