@@ -189,13 +189,18 @@ def _tail(value: Any, null: Any, side: str, tail: str, skew: float) -> Any:
 
 
 def information(
-    where: dict[str, Any], name: str, value: Any, draws: Any, null: Any, **common: Any
+    where: dict[str, Any], name: str, table: st.Array, draws: Any, null: Any, **common: Any
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of an information in bits: plug-in, and less its mean under the null."""
+    """Rows of the information in bits of a `table` (A, B) of counts: plug-in, and less its mean under the null.
+
+    No interval reaches beyond the smaller entropy of the two, which is all that there is to be told.
+    """
+    value, most = st.mutual_information(table), min(st.entropy(table.sum(0)), st.entropy(table.sum(1)))
     common = {"draws": draws, "source": "Shannon 1948", **common}
     bias = np.asarray(null).mean()
-    plain = figures(where, name, value, estimator="plug-in", null=null, bounds=(0, np.inf), **common)
-    return plain, figures(where, name, value - bias, estimator="less null mean", information=True, null=null - bias, **common)
+    plain = figures(where, name, value, estimator="plug-in", null=null, bounds=(0, most), **common)
+    common |= {"null": null - bias, "bounds": (-np.inf, most)}
+    return plain, figures(where, name, value - bias, estimator="less null mean", information=True, **common)
 
 
 def _whole(values: Any, n: int) -> Any:
