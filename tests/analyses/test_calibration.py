@@ -145,7 +145,8 @@ def test_information_of_whole_documents_where_they_differ_in_length(
 ) -> None:
     """Given the token it is 0 on average, and intervals hold that: labels dealt anew, all equally precise, took off
     a fifth too much, and scaled they gave intervals that held it in 5 to 9 of 10 worlds."""
-    home, off, held = np.repeat(np.arange(len(documents)), documents), [], 0
+    home, held = np.repeat(np.arange(len(documents)), documents), 0
+    off: list[float] = []
     document = np.repeat(np.arange(len(home)), np.array(lengths)[home])
     for seed in range(16):
         rng = np.random.default_rng([seed, 23])
