@@ -22,7 +22,7 @@ import worlds
 
 from benchmarks.calibration import power, power_stores
 from benchmarks.calibration.asked import ask, claims, covered
-from benchmarks.calibration.kept import ASKED, OPTIONS, add, asked, keep, kept
+from benchmarks.calibration.kept import ASKED, OPTIONS, PAIRS, add, asked, keep, kept
 from moescope.store import open_store
 
 
@@ -33,7 +33,7 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "world.duckdb"
         own = [*ASKED].index(kind) * 10_000 + seed  # worlds of two kinds share nothing
-        worlds.make(path, worlds.WORLDS[kind], own, size, logits="dimensionality" in names)
+        _make(path, kind, own, size, names)
         with open_store(path) as store:
             for name in names:
                 answer = ask(store, name, **OPTIONS.get(name, {}))
@@ -41,6 +41,15 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
                     ([], {}) if answer is None else (sorted(set(claims(answer, kind))), covered(answer, kind, size[0]))
                 )
     return found
+
+
+def _make(path: Path, kind: str, seed: int, size: tuple[int, int], names: tuple[str, ...]) -> None:
+    """The store of a world, with what the analyses need."""
+    if kind in worlds.TOLD:
+        worlds.make_told(path, worlds.TOLD[kind], seed, size)
+        return
+    for again in range(1 + bool({*names} & {*PAIRS})):
+        worlds.make(path, worlds.WORLDS[kind], seed, size, logits="dimensionality" in names, again=again)
 
 
 @click.command()
@@ -52,8 +61,6 @@ def one(kind: str, seed: int, names: tuple[str, ...]) -> dict[str, Any]:
 def main(names: tuple[str, ...], most: int, seconds: float, processes: int, only: tuple[str, ...]) -> None:
     """Ask, keep, print."""
     found = kept()
-    if not names or "power" in names:
-        powers(found)
     waiting, jobs = deque[Any](), _jobs(found, names, most, only)
     end = time.monotonic() + seconds
     with ProcessPoolExecutor(processes) as pool:
@@ -68,6 +75,8 @@ def main(names: tuple[str, ...], most: int, seconds: float, processes: int, only
                 if said:
                     print(kind, seed, name, said[:4], flush=True)
             keep(found)
+    if time.monotonic() < end and (not names or "power" in names):
+        powers(found)
 
 
 def powers(found: dict[str, Any]) -> None:

@@ -11,6 +11,19 @@ from moescope.store import Store
 
 LEVEL = 0.05
 CONTRAST = "for contrast"
+EVENLY = (
+    "equal",
+    "short",
+    "many",
+    "most",
+    "short, leaning",
+    "told",
+    "told, short, leaning",
+)  # experts are as good as each other
+SHARES = (
+    "share of load by label", "share of load by condition", "share of load by modality", "share of load", "frequency",
+    "gate mass",
+)  # fmt: skip
 TRUE: dict[str, tuple[str, ...]] = {  # what is so in a world, by words of the figure, its subset or frame
     "tilt": ("load", "CV", "Gini", "MaxVio", "experts", "importance"),
     "tokens": ("input id", "in the next layer", "distinct paths", "path entropy", "co-activation", "pairs"),
@@ -39,10 +52,12 @@ def covered(answer: analyses.Answer, world: str, experts: int) -> dict[str, tupl
     frame, found = answer.frames["figures"], {}
     frame = frame[frame["ci_low"].notna() & (frame["units"] >= 24)]
     truth = pd.Series(np.nan, index=frame.index)
-    if world in ("equal", "short", "many", "most", "short, leaning"):
-        even = frame["name"].isin(["share of load by label", "share of load", "frequency", "gate mass"])
-        even |= (frame["name"] == "repetition, first choice") & (world != "short, leaning")
+    if world in EVENLY:
+        even = frame["name"].isin(SHARES) & (frame["chance"].isna() | (frame["chance"] < 1))  # not of routers of one expert
+        even |= (frame["name"] == "repetition, first choice") & ("leaning" not in world)
         truth[even] = 1 / experts
+        truth[frame["name"] == "router saturation"] = frame["chance"]
+    truth[frame["name"] == "share skipped"], truth[frame["name"] == "mean depth"] = 0.5, 1.0
     corrected = frame["estimator"].isin(["less null mean", "corrected"]) & ~frame["null"].str.contains(CONTRAST)
     corrected &= ~frame["subset"].astype(str).isin(["input id"]) & ~frame["name"].str.contains("in the next layer")
     truth[corrected] = 0.0

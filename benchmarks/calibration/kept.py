@@ -8,16 +8,20 @@ from typing import Any
 RESULTS = Path(__file__).with_name("results.json")
 TEXT = ("syntax", "syntax_experts", "path_probe", "senses", "signatures")
 COUNTS = ("specialization", "load", "structure", "importance")
+TOLD = ("conditions", "modality", "depth")  # of forwards that were told something, and of routers that skip
+PAIRS = ("grouping", "diff")  # of two runs
 EVEN = ("committee", "predictability", "dimensionality")
 ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals them
-    "equal": ("specialization", "load", "structure", "dimensionality"),
+    "equal": ("specialization", "load", "structure", "dimensionality", *PAIRS),
     "short": ("specialization", "load", "importance", "committee"),
-    "short, leaning": (*COUNTS, *EVEN, *TEXT),
+    "short, leaning": (*COUNTS, *EVEN, *TEXT, *PAIRS),
     "many": ("specialization", "committee"),
     "most": ("specialization",),
-    "tilt": ("specialization", "structure", "predictability", "dimensionality"),
+    "tilt": ("specialization", "structure", "predictability", "dimensionality", *PAIRS),
     "tokens": ("specialization", "structure", *TEXT),
     "topics": ("specialization", *TEXT),
+    "told": TOLD,
+    "told, short, leaning": TOLD,
 }
 OPTIONS: dict[str, dict[str, Any]] = {"signatures": {"seeds": 0}}  # maps have no test, and cost most
 

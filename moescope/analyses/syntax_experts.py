@@ -18,7 +18,8 @@ from scipy import sparse
 
 from .. import statistics as st
 from ..errors import AnalysisError
-from ..statistics.conditional import Cells, Labelled, beyond_stratum, labelled
+from ..statistics.conditional import beyond_stratum
+from ..statistics.labelled import Cells, Labelled, labelled
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
@@ -74,7 +75,7 @@ def _router(where: dict[str, Any], given: str, chosen: Ints, experts: int, kind:
     measure, (cells, *others) = _Membership(shared.stratum, row, expert, experts, shared.labels), shared.cells
     total = shared.total.sum()
     value, sums = measure(cells) / total, measure.sums(cells, shared.document, len(shared.total)) / total
-    null = np.stack([measure(other) for other in others]) / total
+    null = shared.null(np.stack([measure(other) for other in others]) / total)
     weights = st.bootstrap_weights(len(shared.total))
     scale = (weights @ shared.total / total)[:, None]
     noise = np.random.default_rng(1).standard_normal((len(weights), 1)) * null.std(0)

@@ -23,12 +23,12 @@ from .resampling import (
     permuted,
     resampled,
 )
-from .significance import FLOOR, curve_tail, document_tail, fdr, p_value, skew_of_largest, t_tail
+from .significance import FLOOR, curve_tail, document_tail, families, fdr, p_value, skew_of_largest, t_tail
 from .studentized import Grouped, Pool, Rates, omnibus
 
 __all__ = [
     "DRAWS", "FLOOR", "GROUPS", "LEVEL", "MIN_UNITS", "Array", "Grouped", "Pool", "Rates", "bootstrap_weights",
-    "common_draws", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "fdr", "gini", "grouped",
+    "common_draws", "curve_tail", "dealt", "document_draws", "document_tail", "entropy", "families", "fdr", "gini", "grouped",
     "information_interval", "interval", "jensen_shannon", "max_violation", "miller_madow", "mutual_information",
     "normalized_information", "omnibus", "orders", "over_documents", "p_value", "permuted", "resampled", "shares",
     "skew_of_largest", "t_tail", "variation",

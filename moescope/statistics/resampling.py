@@ -102,7 +102,8 @@ def information_interval(value: Array, draws: Array, null: Array, units: Array |
     Information is a sum of squares: T = |a + e|² with noise e, signal a. Its variance is that of the null plus a part that
     grows as |a|². A bootstrap starts from a + e, not a, and finds two null variances too much; and where the truth is 0 the
     variance is the null's, however large the value came out. So the interval holds all truths x with
-    |value - x| <= t sqrt(null + slope x), as Wilson's does for shares, t Student's for units - 1. Empty (NaN) under MIN_UNITS
+    |value - x| <= t sqrt(null + slope x), as Wilson's does for shares, t Student's for units - 1. A value that the null alone
+    reaches tells little of the slope, which then counts for less the nearer the value is to 0. Empty (NaN) under MIN_UNITS
     documents.
     """
     from scipy import stats  # half a second to load, and tracing needs none of it
@@ -111,7 +112,8 @@ def information_interval(value: Array, draws: Array, null: Array, units: Array |
     own, found = np.var(null, axis=0, ddof=1).reshape(value.shape), np.var(draws, axis=0).reshape(value.shape)
     t = stats.t.isf((1 - LEVEL) / 2, np.maximum(n - 1, 1))
     signal = np.maximum(found - 3 * own, 0) * np.maximum(n, 2) / np.maximum(n - 1, 1)
-    half = t**2 * np.divide(signal, value, out=np.zeros_like(value), where=value > 0) / 2
+    known = np.minimum(value / np.maximum(t * np.sqrt(own), 1e-300), 1) ** 2
+    half = t**2 * np.divide(signal * known, value, out=np.zeros_like(value), where=value > 0) / 2
     reach = np.sqrt(half**2 + 2 * half * np.maximum(value, 0) + t**2 * own)
     enough = np.where(n >= MIN_UNITS, 1.0, np.nan)
     return enough * (value + half - reach), enough * (value + half + reach)

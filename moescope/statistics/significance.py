@@ -91,12 +91,20 @@ def fdr(p: Array, family: Array | None = None) -> Array:
     p = np.asarray(p, dtype=float)
     if family is None:
         return _adjusted(p)
-    code = np.unique(np.asarray(family), return_inverse=True)[1]
-    parts = [part for number in range(int(code.max(initial=-1)) + 1) if np.isfinite(p[part := code == number]).any()]
-    different, q = len({np.unique(p[part][np.isfinite(p[part])]).tobytes() for part in parts}), np.full(p.shape, np.nan)
-    for part in parts:
-        q[part] = np.minimum(_adjusted(p[part]) * different, 1)
+    tests, times = families(p, family)
+    q, code = np.full(p.shape, np.nan), np.unique(np.asarray(family), return_inverse=True)[1]
+    for number in np.unique(code[tests > 0]):
+        q[code == number] = np.minimum(_adjusted(p[code == number]) * times, 1)
     return q
+
+
+def families(p: Array, family: Array) -> tuple[Array, int]:
+    """What `fdr` adjusts over: (n,) tests in each one's family, and the number of families by which q is multiplied."""
+    known = np.isfinite(p := np.asarray(p, dtype=float))
+    code = np.unique(np.asarray(family), return_inverse=True)[1]
+    tests = np.bincount(code, known, minlength=1).astype(int)
+    different = {np.unique(p[known & (code == number)]).tobytes() for number in np.flatnonzero(tests)}
+    return tests[code], len(different)
 
 
 def _adjusted(p: Array) -> Array:

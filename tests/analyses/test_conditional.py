@@ -6,7 +6,8 @@ from sklearn.metrics import mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 from moescope import statistics as st
-from moescope.statistics.conditional import Information, information, label_entropy, labelled
+from moescope.statistics.conditional import Information, information, label_entropy
+from moescope.statistics.labelled import labelled
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

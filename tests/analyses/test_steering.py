@@ -75,6 +75,23 @@ def test_sets_that_differ_only_in_size_do_not_differ(lengths, home):
     assert sum(found) <= 4  # of 24: five in a hundred, in 99.4 % of tries
 
 
+@pytest.mark.parametrize(("documents", "lengths", "experts"), [
+    ((1, 20, 20), (60, 60, 60), 8), ((12,) * 4, (12, 120, 120, 120), 256), ((12,) * 4, (60,) * 4, 16),
+], ids=["a domain of one document", "a few tokens for 256 experts", "equal"])  # fmt: skip
+def test_chance_doubles_as_many_shares_as_the_null_says(documents, lengths, experts):
+    """A null in which a domain's cells vary as they happened to found too many in 1 of 4 worlds, and in all."""
+    home, found, off = np.repeat(np.arange(len(documents)), documents), 0, []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        counts = np.stack([rng.multinomial(lengths[g], rng.dirichlet(np.full(experts, 6.0))) for g in home])
+        seen = np.stack([counts[home == g].sum(0) for g in range(len(documents))])
+        value, null = (steering._twice(st.shares(x))[0].sum(-1)
+                       for x in (seen, st.common_draws(counts, home, len(documents), 99, seed)))  # fmt: skip
+        found, off = found + int(st.p_value(value, null) <= 0.05), [*off, value - null.mean()]
+    assert found <= 3
+    assert abs(np.mean(off)) <= 3 * np.std(off) / np.sqrt(20)
+
+
 def test_refusals(stores, tmp_path):
     with pytest.raises(AnalysisError, match="there are: code, law, news"):
         analyses.run("steering", stores / "tilt.duckdb", first="poems")

@@ -107,7 +107,7 @@ def test_expert_of_verbs(path: Path) -> None:
 def test_membership_by_hand() -> None:
     """Word 0: expert 1 ran for both verbs and no noun: 1 bit over 4 of 6 tokens; expert 0 always: nothing."""
     from moescope.analyses.syntax_experts import _Membership
-    from moescope.statistics.conditional import Cells
+    from moescope.statistics.labelled import Cells
 
     stratum, label = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 0, 1])
     row, expert = np.array([0, 1, 2, 3, 4, 5, 2, 3, 4, 5]), np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 1])

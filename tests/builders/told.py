@@ -17,7 +17,7 @@ def written(
     chosen: dict[int, np.ndarray],
     conditions: Rows,
     *,
-    tokens: int = 1,
+    tokens: int | np.ndarray = 1,
     units: tuple[str, ...] = ("patch",),
     weights: dict[int, np.ndarray] | None = None,
     entropy: dict[int, np.ndarray] | None = None,
@@ -26,20 +26,23 @@ def written(
     side: tuple[int, int] | None = None,
     name: str = "told",
 ) -> Path:
-    """`chosen[router]` (forwards, documents × tokens, k): experts, -1 where none ran; a document is a sequence of `tokens`.
+    """`chosen[router]` (forwards, documents × tokens, k): experts, -1 where none ran; a document is a sequence of `tokens`
+    (or as many as are said for each).
 
     Tokens have the `units` in turn, the vocabulary id of their position (with `text`), or places in an image of `side`;
     `labels[kind]` (documents × tokens,) are labels of tokens; `conditions` are rows of that table, as columns.
     """
     forwards, every = next(iter(chosen.values())).shape[:2]
-    documents = every // tokens
+    lengths = np.full(every // tokens, tokens) if isinstance(tokens, int) else np.asarray(tokens)
+    documents = len(lengths)
     run = {"name": name, "started": "2026-01-01 00:00:00", "dataset": "made"}
     common = {"stack": "decoder", "contract": "triple", "kind": "token_choice", "block_type": "ffn", "decides_on": "token"}
     listed = [{**common, "name": f"routers.{r['router']}", "layer": r["router"], **r} for r in routers]
     experts = [{"router": r["router"], "expert": e, "role": "routed"} for r in routers for e in range(r["experts"])]
     head = {"run": run, "model": {"name": name, "weights_sha256": "0", "config": {}}, "routers": listed, "experts": experts}
     writer = RunWriter.create(path, head)
-    place = np.arange(every)
+    place, sequence = np.arange(every), np.repeat(np.arange(documents), lengths)
+    position = place - np.repeat(np.cumsum(lengths) - lengths, lengths)
     size = {"height": side[0], "width": side[1]} if side else {}
     number = np.arange(documents)
     about = {
@@ -47,16 +50,16 @@ def written(
         "stack": "decoder",
         "source": "made",
         "source_row": number,
-        "tokens": tokens,
+        "tokens": lengths,
     }
     writer.add("sequences", {"sequence": number, **about, **size})
-    rows: dict[str, Any] = {"token": place, "sequence": place // tokens, "position": place % tokens, "special": False,
+    rows: dict[str, Any] = {"token": place, "sequence": sequence, "position": position, "special": False,
                             "generated": False, "unit": [units[i % len(units)] for i in place]}  # fmt: skip
     if text:
-        rows["vocab_id"] = place % tokens
-        writer.add("vocab", {"vocab_id": np.arange(tokens), "text": [f"w{i}" for i in range(tokens)]})
+        rows["vocab_id"] = position
+        writer.add("vocab", {"vocab_id": np.arange(lengths.max()), "text": [f"w{i}" for i in range(lengths.max())]})
     if side:
-        rows |= {"y": place % tokens // side[1], "x": place % tokens % side[1]}
+        rows |= {"y": position // side[1], "x": position % side[1]}
     writer.add("tokens", rows)
     for kind, values in (labels or {}).items():
         writer.add("token_labels", {"token": place, "kind": kind, "label": list(values)})

@@ -6,6 +6,9 @@ In none of them does an expert follow a label of the document, or a label of the
   documents of one label against 40 of the other;
 * `tilt`: experts are unevenly used; `tokens`: routing follows the token id; `lean`: every document has routing of its own;
 * `topics`: a document's topic moves the labels of its tokens and its routing alike.
+
+`make_told` makes the same of forwards that were told a timestep and a class, of tokens that are text or patches, with routers
+that skip blocks; `make` with `again` adds another router's run over the inputs of a world that is there.
 """
 
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import synthetic
+import told
 from labelled import SENSE, UPOS
 
 from moescope.store import RunWriter
@@ -43,6 +47,10 @@ WORLDS = {
     "tokens": World(token=2.0),
     "topics": World(token=1.0, topical=1.5),
 }
+TOLD = {
+    "told": World(lengths=(24,) * 4, lean=0.4),
+    "told, short, leaning": World(lengths=(8, 80, 80, 80), lean=0.4),
+}
 
 
 @dataclass(frozen=True)
@@ -65,10 +73,14 @@ class Together:
 
 
 def make(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2), plants: tuple[Plant | Together, ...] = (),
-         logits: bool = False) -> int:  # fmt: skip
-    """Add the run of one random router of (E, k) `size` a layer to the store at `path`; gives its number."""
+         logits: bool = False, again: int = 0) -> int:  # fmt: skip
+    """Add the run of one random router of (E, k) `size` a layer to the store at `path`; gives its number.
+
+    Runs of one `seed` read the same inputs, and decide by themselves if they differ in `again`.
+    """
     (experts, k), rng = size, np.random.default_rng([seed, 2026])
     read, lean = _inputs(world, rng)
+    rng = np.random.default_rng([seed, 2026, again]) if again else rng
     writer = RunWriter.create(path, synthetic._head(range(world.layers), experts, k, "world"))
     base = {key: writer.take(key, count) for key, count in synthetic._sizes(read).items()}
     synthetic._write_inputs(writer, read, base, 0, "domain")
@@ -88,6 +100,29 @@ def make(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2)
             rows = {"forward": base["forward"], "router": layer, "iteration": 0, "token": token}
             writer.add("logits", rows | {"logits": [row.astype("f4") for row in z]})
     return writer.close({"status": "complete"}, {"batches": 1})
+
+
+def make_told(path: Path, world: World, seed: int = 0, size: tuple[int, int] = (8, 2), forwards: int = 3) -> None:
+    """The store of a run whose `forwards` were told a timestep and, by the world's labels, a class; every fourth token is text.
+
+    Two routers of (E, k) `size`, and two that skip a block or not, as often as each document likes by itself.
+    """
+    (experts, k), rng = size, np.random.default_rng([seed, 2027])
+    label = np.repeat(np.arange(len(world.documents)), world.documents)
+    lengths = np.array(world.lengths)[label]
+    document = np.repeat(np.arange(len(label)), lengths)
+    routers: told.Rows = [{"router": r, "experts": experts, "top_k": k} for r in (0, 1)]
+    chosen, shape = {}, (forwards, len(document), experts)
+    for router in (0, 1):
+        z = rng.gumbel(size=shape) + world.lean * rng.normal(size=(len(label), experts))[document]
+        chosen[router] = np.argsort(-z, axis=2)[..., :k]
+        runs = rng.random(shape[:2]) < rng.beta(4, 4, len(label))[document]
+        chosen[2 + router] = np.where(runs, 0, -1)[..., None]
+        routers += [{"router": 2 + router, "experts": 1, "top_k": 1, "kind": "depth", "block_type": f"block.{router}"}]
+    upos, domain = UPOS[rng.integers(0, len(UPOS), len(document))], np.array([f"label {i}" for i in label])[document]
+    conditions = [*told.timesteps(*range(forwards)), *told.classes("class", [f"class {i}" for i in label], forwards)]
+    told.written(path, routers, chosen, conditions, tokens=lengths, units=("text", "patch", "patch", "patch"),
+                 labels={"upos": upos, "domain": domain}, text=True)  # fmt: skip
 
 
 def _plant(plant: Plant | Together, z: np.ndarray, read: synthetic.Inputs, rng: np.random.Generator) -> None:

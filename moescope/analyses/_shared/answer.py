@@ -12,8 +12,9 @@ from ...errors import AnalysisError
 from .verdicts.verdict import Verdict, of_figures
 
 KEYS = ["stack", "layer", "router", "expert", "subset"]
+WHOLE = ("layer", "router", "expert", "n", "units")
 NUMBERS = ["value", "chance", "null_mean", "p", "q", "ci_low", "ci_high", "n", "units"]
-COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "p_from", "null", "source"]
+COLUMNS = ["name", "estimator", *KEYS, *NUMBERS, "p_from", "tests", "families", "null", "source"]
 WORDS = {
     "name": "what is measured, with its unit",
     "estimator": "which form of it",
@@ -26,10 +27,12 @@ WORDS = {
     "chance": "what chance gives by the definition alone",
     "null_mean": "mean of the figure under the null",
     "p": "share of the null at least as far out; never below what `p_from` can give",
-    "q": "p after Benjamini-Hochberg over this name and estimator, times the tests of other names and estimators in the answer",
+    "q": "p after Benjamini-Hochberg over the `tests` of its family (mostly: of this name and estimator), times `families`",
     "ci_low": "95 % bootstrap interval over documents",
     "ci_high": "95 % bootstrap interval over documents",
     "p_from": "how p was had from the null: a count of so many draws, or a fitted tail by its name",
+    "tests": "tests of the family that q was adjusted over",
+    "families": "families of the answer, by whose number q was multiplied; those that hold the very same p count once",
     "n": "tokens, decisions or assignments behind it",
     "units": "documents (or images) behind it",
     "null": "what was permuted and what was held constant",
@@ -161,13 +164,21 @@ def figures(
     columns |= {"name": name, "estimator": estimator, "source": source, "value": value, "chance": chance}
     low, high = np.minimum(np.clip(low, *bounds), value), np.maximum(np.clip(high, *bounds), value)
     columns |= {"ci_low": low, "ci_high": high, "n": n, "units": units}
-    columns |= {"null": null_name, "null_mean": np.nan, "p": np.nan, "q": np.nan, "p_from": ""}
+    columns |= {
+        "null": null_name,
+        "null_mean": np.nan,
+        "p": np.nan,
+        "q": np.nan,
+        "p_from": "",
+        "tests": pd.NA,
+        "families": pd.NA,
+    }
     if null is not None:
         null = _rows(null, value)
         columns |= {"null_mean": null.mean(axis=0), "p": _tail(value, null, side, tail, skew)}
         columns["p_from"] = f"{TAILS[tail]} {len(null)} draws" + (f", of skewness {skew:.2f}" if skew else "")
     plain = {key: np.ravel(v) if isinstance(v, np.ndarray) else v for key, v in columns.items()}
-    plain |= {key: _whole(plain[key], len(value)) for key in ("layer", "router", "expert", "n", "units")}
+    plain |= {key: _whole(plain[key], len(value)) for key in (*WHOLE, "tests", "families")}
     return pd.DataFrame({key: plain[key] for key in COLUMNS}, index=range(len(value)))
 
 
@@ -178,13 +189,18 @@ def _tail(value: Any, null: Any, side: str, tail: str, skew: float) -> Any:
 
 
 def information(
-    where: dict[str, Any], name: str, value: Any, draws: Any, null: Any, **common: Any
+    where: dict[str, Any], name: str, table: st.Array, draws: Any, null: Any, **common: Any
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Rows of an information in bits: plug-in, and less its mean under the null."""
+    """Rows of the information in bits of a `table` (A, B) of counts: plug-in, and less its mean under the null.
+
+    No interval reaches beyond the smaller entropy of the two, which is all that there is to be told.
+    """
+    value, most = st.mutual_information(table), min(st.entropy(table.sum(0)), st.entropy(table.sum(1)))
     common = {"draws": draws, "source": "Shannon 1948", **common}
     bias = np.asarray(null).mean()
-    plain = figures(where, name, value, estimator="plug-in", null=null, bounds=(0, np.inf), **common)
-    return plain, figures(where, name, value - bias, estimator="less null mean", information=True, null=null - bias, **common)
+    plain = figures(where, name, value, estimator="plug-in", null=null, bounds=(0, most), **common)
+    common |= {"null": null - bias, "bounds": (-np.inf, most)}
+    return plain, figures(where, name, value - bias, estimator="less null mean", information=True, **common)
 
 
 def _whole(values: Any, n: int) -> Any:
@@ -217,13 +233,22 @@ def gather(
     if cells is not None:
         cells["q"] = np.nan
     if cells is None or not len(cells):
-        return frame.assign(q=st.fdr(p, names))
+        return _adjusted(frame, p, names)
     of = cells["attribute"].to_numpy(str) if "attribute" in cells else np.full(len(cells), "cells")
     own = frame["subset"].to_numpy(str)
     names = np.char.add(names, np.where(np.isin(own, of), own, ""))
-    q = st.fdr(np.concatenate([p, cells["p"].to_numpy(float)]), np.concatenate([names, of]))
-    cells["q"] = q[len(frame) :]
-    return frame.assign(q=q[: len(frame)])
+    every, families = np.concatenate([p, cells["p"].to_numpy(float)]), np.concatenate([names, of])
+    cells["q"] = st.fdr(every, families)[len(frame) :]
+    return _adjusted(frame, every, families)
+
+
+def _adjusted(frame: pd.DataFrame, p: Any, family: Any) -> pd.DataFrame:
+    """The figures, the first of the tests with these p, with q and what that was taken over."""
+    (tests, times), tested = st.families(p, family), np.isfinite(p[: len(frame)])
+    over, by = (
+        pd.arrays.IntegerArray(np.broadcast_to(x, len(p)).astype(np.int64)[: len(frame)], ~tested) for x in (tests, times)
+    )
+    return frame.assign(q=st.fdr(p, family)[: len(frame)], tests=over, families=by)
 
 
 def queries(*sql: str) -> str:

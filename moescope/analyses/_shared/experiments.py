@@ -8,7 +8,7 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...store import Store
 from ...store.schema import quote
-from .answer import COLUMNS
+from .answer import COLUMNS, WHOLE
 
 KEY = "experiment"  # in `extra`
 
@@ -38,7 +38,7 @@ def kept(store: Store, run: int, experiment: str) -> tuple[pd.DataFrame, pd.Seri
     frame = store.sql(sql_of(run, experiment)).df()
     extra = frame["extra"].map(lambda text: json.loads(text)) if len(frame) else pd.Series(dtype=object)
     frame = frame.assign(q=float("nan")).reindex(columns=COLUMNS)
-    return frame.astype(dict.fromkeys(("layer", "router", "expert", "n", "units"), "Int64")), extra
+    return frame.astype(dict.fromkeys((*WHOLE, "tests", "families"), "Int64")), extra
 
 
 def asked(store: Store, run: int, experiment: str, what: str) -> tuple[pd.DataFrame, pd.Series]:

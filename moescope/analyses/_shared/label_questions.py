@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ...errors import AnalysisError
-from ...statistics.conditional import Information, Labelled, information, labelled
+from ...statistics.conditional import Information, information
+from ...statistics.labelled import Labelled, labelled
 from . import topics
 from .token_table import FORM, MEANING, Kind, Tokens
 

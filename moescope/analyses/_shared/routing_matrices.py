@@ -9,7 +9,7 @@ import pandas as pd
 
 from ...statistics.participation import Floats
 from ...store import Store
-from .answer import COLUMNS
+from .answer import COLUMNS, WHOLE
 from .scope import Scope
 
 UNITS, ROWS = 256, 512
@@ -145,5 +145,5 @@ def measured(store: Store, run: int, names: Sequence[str], analysis: str) -> pd.
     if frame.empty:
         return pd.DataFrame(columns=COLUMNS)
     frame = frame.assign(null_mean=np.nan, q=np.nan, p_from="", null="", source="summed up while tracing")
-    frame = frame.fillna({"stack": "", "subset": "", "estimator": ""})[COLUMNS]
-    return frame.astype(dict.fromkeys(("layer", "router", "expert", "n", "units"), "Int64"))
+    frame = frame.fillna({"stack": "", "subset": "", "estimator": ""}).reindex(columns=COLUMNS)
+    return frame.astype(dict.fromkeys((*WHOLE, "tests", "families"), "Int64"))

@@ -58,11 +58,11 @@ class ByValue:
 
     def information(self) -> list[pd.DataFrame]:
         """Plug-in, and less its mean under the null."""
-        value, drawn, null = (st.mutual_information(x) for x in (self.table.total, self.draws, self.null))
+        drawn, null = (st.mutual_information(x) for x in (self.draws, self.null))
         null = null * self.dealt.fair
         common = {"null_name": NULL, "chance": 0.0, "n": round(self.table.total.sum()), "units": self.units}
         where = self.table.where | {"subset": self.kind}
-        rows = information(where, bits(self.noun), value, drawn, null, **common)
+        rows = information(where, bits(self.noun), self.table.total, drawn, null, **common)
         return [row.assign(p=float(self.dealt.p()[0]), p_from=self.dealt.p_from) for row in rows]
 
     def loads(self, pools: dict[str, Pool]) -> Pooled:

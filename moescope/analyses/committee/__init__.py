@@ -38,7 +38,7 @@ from .said import reading
 
 SOURCE, CODE = "2601.03425", "The-FinAI/CommitteeAudit, Audit_Committee.py"
 SHIFTED = "expert numbers shifted within each document"
-COMMON = "documents drawn within their domain about the distribution of all"
+COMMON = "documents drawn anew, as many and as long, about the distribution of all"
 DRAWS = 199
 LIMITS = "it does not show that the committee is needed, nor that its experts do alike"
 

@@ -144,10 +144,10 @@ def _of_documents(rows: list[pd.DataFrame], counts: Array, there: Array) -> list
 
 
 def _information(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> list[pd.DataFrame]:
-    value, drawn, base = (st.mutual_information(x) for x in (counts.sum(0), draws, null))
+    drawn, base = (st.mutual_information(x) for x in (draws, null))
     where, units = {"stack": stack, "subset": labels.kind}, int(counts.any(axis=(1, 2)).sum())
     common = {"null_name": WHOLE if labels.whole else WITHIN, "chance": 0.0, "n": int(counts.sum()), "units": units}
-    return [*information(where, "I(label; depth) (bits)", value, drawn, base, **common)]
+    return [*information(where, "I(label; depth) (bits)", counts.sum(0), drawn, base, **common)]
 
 
 def _means(stack: str, labels: Labels, counts: Array, draws: Array, null: Array) -> pd.DataFrame:

@@ -135,8 +135,9 @@ def _verdict(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> Verd
 
 def _foremost(frame: pd.DataFrame, specialists: pd.DataFrame, fdr: float) -> str:
     """How many experts are specialists, of how many, and the foremost."""
-    every, cells = len(frame.dropna(subset=["expert"]).groupby(["router", "expert"])), int((frame["name"] == SHARE).sum())
-    of = f"at a false discovery rate of {100 * fdr:g} % over {cells:,} cells of expert and label"
+    every, cells = len(frame.dropna(subset=["expert"]).groupby(["router", "expert"])), frame[frame["name"] == SHARE]
+    over = f"{saying.counted(len(cells), 'cell')} of expert and label{saying.times(cells.iloc[0])}"
+    of = f"at a false discovery rate of {100 * fdr:g} % over {over}"
     if specialists.empty:
         return f"none of its {saying.counted(every, 'expert')} is a specialist {of}"
     top, count = specialists.iloc[0], len(specialists[["router", "expert"]].drop_duplicates())

@@ -92,9 +92,9 @@ def _information(table: Table, kind: str, total: Array, boot: Array, dealt: Deal
     where, null, units = table.where | {"subset": kind}, dealt.null.counts, len(table.counts)
     common: dict[str, Any] = {"null_name": NULL, "n": n, "units": units, "chance": 0.0}
     name = "I(label; expert) (bits)"
-    (plug, draws, base), norm, miller = ([f(x) for x in (total, boot, null)] for f in (
+    (_, draws, base), norm, miller = ([f(x) for x in (total, boot, null)] for f in (
         st.mutual_information, st.normalized_information, st.miller_madow))  # fmt: skip
-    plain, less = information(where, name, plug, draws, base * dealt.fair, **common)
+    plain, less = information(where, name, total, draws, base * dealt.fair, **common)
     rows = [
         plain,
         figures(where, name, miller[0], estimator="Miller-Madow", source="Miller 1955", draws=miller[1], null=miller[2],

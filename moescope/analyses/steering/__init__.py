@@ -31,7 +31,7 @@ STEERMOE, MONET = "SteerMoE 2509.09660, risk difference", "Monet 2412.04139"
 RISK, TWICE = "risk difference", "experts by the two-fold rule"
 CHANGE = "change of loss (nats per token)"  # of `moescope experiment steer`
 DEALT = "documents dealt anew among the two sets, differences over their errors"
-ALIKE = "documents drawn within their domain about the distribution of all"
+ALIKE = "documents drawn anew, as many and as long, about the distribution of all"
 DRAWS, TIMES = 199, 2.0
 LIMITS = "it does not show that an expert is the cause of what differs where nothing was forced or barred"
 

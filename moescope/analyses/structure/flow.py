@@ -59,7 +59,6 @@ def _informed(
     cell = (sample.unit % groups)[known] * size + first[known] * sizes[1] + second[known]
     by_group = np.bincount(cell, minlength=groups * size).reshape(groups, *sizes)
     draws = st.mutual_information(st.resampled(st.bootstrap_weights(groups, 200), by_group))
-    value = st.mutual_information(table(second))
     null = np.array([st.mutual_information(table(second[order])) for order in orders])
     common: dict[str, Any] = {
         "source": "Shannon 1948; ExFlow 2401.08383",
@@ -70,7 +69,7 @@ def _informed(
         "units": len(np.unique(sample.unit[known])),
     }
     name = "I(expert; expert in the next layer) (bits)"
-    return [*information(where, name, value, draws, null, **common)]
+    return [*information(where, name, table(second), draws, null, **common)]
 
 
 def paths(sample: Sample) -> tuple[list[pd.DataFrame], pd.DataFrame]:

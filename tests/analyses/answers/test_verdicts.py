@@ -8,8 +8,9 @@ import pytest
 import questions
 
 import moescope
-from moescope import analyses
+from moescope import analyses, statistics
 from moescope.analyses._shared import answer as _answer
+from moescope.analyses._shared.answer import figures
 from moescope.analyses._shared.verdicts import saying
 from moescope.analyses._shared.verdicts.verdict import MOST, of_figures
 from moescope.discover import modules
@@ -134,6 +135,23 @@ def test_q_is_never_below_what_its_draws_allow(world):
             assert value >= 0.95 / (int(row["p_from"].split()[2]) + 1)
 
 
+def test_q_was_taken_over_what_is_said(world):
+    """Computed again from p, the tests of its family and the number of families; a sentence names those of a figure."""
+    for name, answer in world[1].items():
+        if isinstance(answer, str) or answer.frames["figures"]["p"].notna().sum() == 0:
+            continue
+        rows = answer.frames["figures"].dropna(subset=["p"])
+        every, times = rows["tests"].astype(int), rows["families"].astype(int)
+        assert (rows["q"] <= (rows["p"] * every * times).clip(upper=1) + 1e-12).all(), name
+        assert (rows["q"] >= (rows["p"] * times).clip(upper=1) - 1e-12).all(), name
+        for _, family in rows.groupby(["name", "estimator"]):
+            if len(family) == family["tests"].iloc[0]:
+                again = (statistics.fdr(family["p"].to_numpy()) * family["families"].astype(int)).clip(upper=1)
+                assert family["q"].to_numpy() == pytest.approx(again.to_numpy()), name
+        if said := re.search(r"over ([\d,]+) [\w ]+?(?:, times (\d+) kinds of figure)?$", answer.verdict.evidence):
+            assert (int(said[1].replace(",", "")), int(said[2] or 1)) in set(zip(every, times)), answer.verdict.evidence
+
+
 @pytest.mark.parametrize("what", ["empty", "one document", "unlabelled"])
 def test_what_is_lacking_is_said(what, tmp_path):
     """In a sentence that says what to do, or with the reason why no interval is there."""
@@ -186,6 +204,14 @@ def test_a_fitted_tail_is_named():
     frame = pd.DataFrame([row(p_from="Student's t through 99 draws")])
     said = "64 documents; null: labels dealt anew; q = 0.03 (Student's t through 99 draws) over 1 router"
     assert saying.evidence(frame.iloc[0], frame) == said
+
+
+def test_a_test_that_takes_more_documents_is_no_test():
+    """One document of each label: there is a null, but no p."""
+    row = figures(
+        {"stack": "decoder", "layer": 0, "router": 0}, "I(a; b) (bits)", 0.1, source="", null_name="labels dealt", units=2
+    )
+    assert saying.evidence(row.iloc[0], row) == "2 documents; no null: too few documents for labels dealt"
 
 
 def test_a_sentence_alone_gets_its_evidence():

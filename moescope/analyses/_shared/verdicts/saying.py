@@ -143,13 +143,19 @@ def _short(value: float) -> str:
 
 
 def family(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
-    """Over what q is controlled: rows of the figure's name and estimator that have a p, and the other kinds of the answer."""
+    """Over what q is controlled, as in "over 4 routers": the tests of the figure's family, and how many families there are."""
     tested = frame[frame["p"].notna()]
     same = tested[(tested["name"] == row["name"]) & (tested["estimator"] == row["estimator"])]
-    routers = same["router"].notna().all() and same["router"].is_unique
-    kinds = tested.groupby(["name", "estimator"]).ngroups
-    said = f"over {counted(len(same), noun or ('router' if routers else 'figure'))}"
-    return said + (f" and {kinds} kinds of figure" if kinds > 1 else "")
+    many = row.get("tests", pd.NA)
+    many = len(same) if pd.isna(many) else int(many)
+    routers = len(same) == many and same["router"].notna().all() and same["router"].is_unique
+    return f"over {counted(many, noun or ('router' if routers else 'figure'))}{times(row)}"
+
+
+def times(row: Row) -> str:
+    """By what q was multiplied for the other families of the answer, as in ", times 9 kinds of figure"; empty where by 1."""
+    by = row.get("families", pd.NA)
+    return "" if pd.isna(by) or by == 1 else f", times {int(by)} kinds of figure"
 
 
 def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
@@ -157,6 +163,7 @@ def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
     null = str(row["null"] or "")
     if pd.isna(row["p"]):
         why = null.removeprefix("none").lstrip(": ") or "a level, beside its chance"
-        return f"{documents(row)}; no null: {why}"
+        tested = null and not null.startswith("none")
+        return f"{documents(row)}; no null: {'too few documents for ' if tested else ''}{why}"
     q = chance_of(row, "q" if pd.notna(row["q"]) else "p")
     return f"{documents(row)}; null: {null}; {q}{tail_of(row)} {family(row, frame, noun)}"
