@@ -18,6 +18,7 @@ from ..migrations import today
 from ..physical import tables
 from ..schema import here, is_bulk, is_split, refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
+from ..sums.words import Words
 from . import apart
 from .change import clean_up, replace
 from .projection import projection
@@ -28,9 +29,9 @@ from .vocabulary import count_vocabulary
 _AT_ONCE = 200  # rows
 
 
-def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
-    """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it, or
-    stays for good where it is large."""
+def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any], words: Words | None = None) -> int:
+    """Join `part` to `store` with the final columns of its run, and `words` that were counted meanwhile; gives the run's
+    number. The part goes once nobody reads it, or stays for good where it is large."""
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
 
@@ -39,7 +40,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
 
     try:
         large = apart.stays(part)
-        count_vocabulary(part)
+        count_vocabulary(part, words)
         with defer_interrupt(), exclusive(store):
             replace(store, change, uid=part.head.get("store"), reach=parts_folder(store))
             clean_up(store)

@@ -103,7 +103,7 @@ class StretchWriter(RunWriter):
         """The rows that follow are of a stretch whose keys begin at these; `first`: no batch of the run is before it."""
         for sheet in self._sheets.values():
             sheet.cut(0)
-        self._tally = Tally(self._head["routers"], self._head["experts"])
+        self._tally, self._words = Tally(self._head["routers"], self._head["experts"]), None
         self._began = {key: keys.get(key, 0) for key in COUNTED}
         self.pending, self._shard, self.next, self._unnamed = 0, 0, dict(self._began), False
         self.mark()

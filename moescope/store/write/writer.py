@@ -23,6 +23,7 @@ from .join import join_run
 from .resume import head_of
 from .shard import committed
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
+from .vocabulary import counters
 
 Columns = Mapping[str, Any]
 _RUNS = {"forward", "router", "iteration", "unit"}  # long runs of one value
@@ -39,6 +40,7 @@ class RunWriter:
         self.store, self.part, self._alive = store, part, lock
         self._sheets: dict[str, ColumnBuffer] = {}
         self._tally = Tally(part.head["routers"], part.head["experts"])
+        self._words = counters(part)
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
         self._whole: tuple[dict[str, int], dict[str, int]] = ({}, dict(self.next))
@@ -144,6 +146,8 @@ class RunWriter:
             written = {file.name: (file.stat().st_size, crc(file)) for file in temporary.glob("*.parquet")}
             said = {**column_fit.plain(progress), "next": self.next, "written": written}
             (temporary / "progress.json").write_text(json.dumps(said, default=str))
+        if self._words is not None:
+            self._words.add(self._tally.rows, tables.get("tokens"))
         self.pending, self._shard = 0, self._shard + 1
         for sheet in self._sheets.values():
             sheet.cut(0)
@@ -159,7 +163,7 @@ class RunWriter:
                 self.commit(progress)
             final = {**run, "progress": {**progress, "next": self.next}}
             column_fit.row("runs", final)
-            return join_run(self.store, self._everything(), final)
+            return join_run(self.store, self._everything(), final, self._words)
         finally:
             self.release()
 
