@@ -15,7 +15,7 @@ from .files.lock_holders import held
 from .files.paths import attach, confine, real
 from .files.seal import looks_like_a_store
 from .migrations import readable
-from .schema import quote
+from .schema import HERE, quote
 from .trust import schema_version, tables_of
 
 _SPILL = 8 << 30  # bytes
@@ -34,6 +34,7 @@ def connect(
     con = duckdb.connect(config=_bounds())
     try:
         attach(con, path)
+        con.execute("set parquet_metadata_cache = true")  # of files that never change
         for name, value in (settings or {}).items():
             con.execute(f"set {name} = {quote(value)}")
         if not external:
@@ -75,6 +76,19 @@ def lying_apart(con: duckdb.DuckDBPyConnection, database: str = "base") -> set[s
     """Names of the parts that this file describes, and whose rows lie there to stay."""
     there = con.execute("select 1 from duckdb_tables() where database_name = ? and table_name = 'apart'", [database]).fetchall()
     return {name for (name,) in con.execute(f"select distinct part from {database}.main.apart").fetchall()} if there else set()
+
+
+def free(con: duckdb.DuckDBPyConnection, key: str, database: str = "base") -> int:
+    """The first free number of a kind of key in an attached file, by its rows and what it says of those apart: these are not
+    read."""
+    there = {
+        name for (name,) in con.execute("select table_name from duckdb_tables() where database_name = ?", [database]).fetchall()
+    }
+    table = next((name for name in (f"{key}s", f"{key}s{HERE}") if name in there), None)
+    taken = ["select 0 as free"] + ([f"select max({key}) + 1 from {database}.main.{table}"] if table else [])
+    if "apart" in there:
+        taken.append(f"select max((ends->>'{key}')::ubigint) from {database}.main.apart")
+    return con.execute(f"select max(free)::bigint from ({' union all '.join(taken)})").fetchall()[0][0]
 
 
 def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:

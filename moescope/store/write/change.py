@@ -8,37 +8,41 @@ the file itself meanwhile is not overwritten: the change is made again, over wha
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from glob import escape
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import duckdb
 
 from ...errors import StoreError
-from ..connect import connect, identity, joined, lying_apart
+from ..connect import connect, free, identity, joined, lying_apart
 from ..files.durable import check_locks, exclusive, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION
 from . import working_copy
-from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
+from .unfinished_run import PLANNED, UnfinishedRun, parts_folder, unfinished_runs
 
 
 class Known(NamedTuple):
-    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity."""
+    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity; the
+    first free key of each kind."""
 
     joined: frozenset[str] = frozenset()
     uid: str | None = None
     apart: frozenset[str] = frozenset()
+    free: Mapping[str, int] = MappingProxyType({})
 
     @classmethod
     def of(cls, con: duckdb.DuckDBPyConnection, database: str) -> "Known":
         """As an attached file says it."""
-        return cls(frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database)))
+        said = frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database))
+        return cls(*said, {key: free(con, key, database) for key in PLANNED})
 
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
@@ -96,8 +100,8 @@ def change_store(store: Path, change: Change, anew: bool = False) -> None:
         raise StoreError(f"cannot write {store}: {reason(error)}; choose a folder that can be written") from error
 
 
-def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:
-    """As `change_store`, for who holds the right to replace `store`; `change` may read the folder `reach`.
+def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None) -> None:
+    """As `change_store`, for who holds the right to replace `store`; `change` may read what lies in its folder STORE.parts.
 
     `uid`: the store that is meant. One that is gone is begun again under it, and another one in its place is left alone.
     """
@@ -111,12 +115,12 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
         if not begun and uid is not None and there != uid:
             why = f"{store} is another store than the one in which this run began"
             raise StoreError(f"{why}; moescope recover {store} --adopt joins it there")
-        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
+        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex):
             return
     raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
 
 
-def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Path | None) -> bool:
+def _tried(store: Path, path: Path, change: Change, begin: str | None) -> bool:
     """One try; False if the file was changed by somebody else meanwhile. `begin`: the identity of a store to begin."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -128,7 +132,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                 unseal(place)
             else:
                 place.write_bytes(working_copy.empty())
-            with plainly(place) as name, closing(working_copy.opened(name, reach)) as con:
+            with plainly(place) as name, closing(working_copy.opened(name, parts_folder(store))) as con:
                 con.execute("begin")  # one transaction: each would wait for the disk
                 if begin is not None:
                     working_copy.begin(con, begin)

@@ -22,6 +22,7 @@ from ..sums.words import Words
 from . import apart
 from .change import clean_up, replace
 from .projection import projection
+from .scans import all_files, reach
 from .top_k import settle_top_k
 from .unfinished_run import COUNTED, UnfinishedRun, parts_folder
 from .vocabulary import count_vocabulary
@@ -42,7 +43,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any], words: 
         large = apart.stays(part)
         count_vocabulary(part, words)
         with defer_interrupt(), exclusive(store):
-            replace(store, change, uid=part.head.get("store"), reach=parts_folder(store))
+            replace(store, change, uid=part.head.get("store"))
             clean_up(store)
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
@@ -54,7 +55,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any], words: 
 def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
-    apart.reach(con, parts_folder(store))
+    reach(con, parts_folder(store))
     if large and not is_split(con):
         apart.split(con)
     rows = {table: projection(con, part, table, base) for table in part.tables()}
@@ -66,6 +67,7 @@ def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, fi
     if is_split(con) and (large or grown):
         apart.show(con, store, parts_folder(store), None if large else grown)
     refresh_views(con)
+    all_files(con)
     add_rollups(con, base["run"], kept_sums(con, part, base))
     own = None if "continues" in part.head else rows
     count_rows(con, base["run"], own)

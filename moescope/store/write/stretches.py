@@ -146,6 +146,7 @@ class Gathering(RunWriter):
     """The writer of a run that others make stretches of: gives them their places. `moved`: of so many it moved the keys."""
 
     moved = 0
+    plans = False  # what others write is linked, and they do not know them
 
     def assign(self, size: int) -> Run:
         """What makers must know; of a run that is gone on with, as many batches make a stretch as before."""
@@ -195,7 +196,7 @@ class Gathering(RunWriter):
         after = {key: value + move.by[key] if key in move.by else value for key, value in own["next"].items()}
         said = _together(self.said, own, self.seconds())
         with committed(self.store, self.part.path, self._shard) as temporary:
-            written = lay(stretch, temporary, own["written"], move)
+            written = lay(stretch, temporary, own["written"], move, self.part.keys)
             said["resume"]["pictures"] = self._shown() + _rows(temporary / "pictures.parquet")
             (temporary / "progress.json").write_text(json.dumps({**said, "next": after, "written": written}, default=str))
         shutil.rmtree(stretch, ignore_errors=True)

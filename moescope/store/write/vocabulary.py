@@ -5,7 +5,7 @@ for some routers at a time, as many as the memory allows, and the shards read on
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..files.durable import sync
 from ..physical.tables import is_routed
 from ..sums.from_shard import Rows
 from ..sums.words import Words
+from .placed import placed
 from .unfinished_run import VOCABULARY, UnfinishedRun
 
 _WHILE_TRACED = 1 << 29  # bytes of counters beside a model
@@ -47,7 +48,9 @@ def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        done = _write(temporary / Path(VOCABULARY).name, iter([words]) if words and words.whole else _read(part))
+        traced = words is not None and words.whole
+        counted = iter([words]) if words is not None and traced else _read(part)
+        done = _write(temporary / Path(VOCABULARY).name, counted, part.keys, 0 if traced else part.keys.get("router", 0))
         if done:
             sync(temporary)
             temporary.rename(target)
@@ -56,16 +59,19 @@ def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(path: Path, counted: Iterator[Words]) -> bool:
-    """False if one of them is not whole."""
+def _write(path: Path, counted: Iterator[Words], keys: Mapping[str, int], router: int) -> bool:
+    """Write with the keys that the shards have; `router`: what is in the numbers of routers already. False if one of those that
+    counted is not whole."""
+    keys = {**keys, "router": keys["router"] - router} if keys else keys
     form: dict[str, Any] = {"use_dictionary": False, "column_encoding": dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED")}
-    form |= {"compression": {"router": "lz4"} | dict.fromkeys(_NUMBERS, "none"), "write_statistics": ["router", "vocab_id"]}
-    with pq.ParquetWriter(path, _SCHEMA, store_schema=False, **form) as file:
+    form |= {"compression": {"run": "lz4", "router": "lz4"} | dict.fromkeys(_NUMBERS, "none")}
+    schema = placed(_SCHEMA.empty_table(), keys, run=True).schema
+    with pq.ParquetWriter(path, schema, store_schema=False, **form) as file:
         for words in counted:
             if not words.whole:
                 return False
             for columns in words.columns():
-                file.write_table(pa.table(columns, schema=_SCHEMA), row_group_size=1 << 20)
+                file.write_table(placed(pa.table(columns, schema=_SCHEMA), keys, run=True), row_group_size=1 << 20)
     sync(path)
     return True
 
@@ -75,7 +81,8 @@ def _read(part: UnfinishedRun) -> Iterator[Words]:
     (routers, experts), most = _sizes(part), len(_ids(part))
     at_once = min(routers, _MEMORY // max(1, 8 * (most + 1) * (experts + 1)))
     for first in range(0, routers, max(1, at_once)):
-        words = Words(first, min(at_once, routers - first), experts, max(1, most) if at_once * _ROUNDS >= routers else 0)
+        room = max(1, most) if at_once * _ROUNDS >= routers else 0
+        words = Words(part.keys.get("router", 0) + first, min(at_once, routers - first), experts, room)
         for shard in part.shards:
             file = shard / "tokens.parquet"
             words.add(_routed(shard, experts), pq.read_table(file, partitioning=None) if file.exists() else None)
