@@ -15,7 +15,7 @@ create table apart (
   moved json, -- what is added to their keys: {forward, sequence, token, router}; and what run and model are
   ends json, -- the first free key behind them: {forward, sequence, token}
   columns json, -- of their files, which all have the same
-  files json -- in order, by the folder in which each lies: its length, CRC-32, and first and last of run, token, sequence
+  files json -- in order, by the folder in which each lies: its length, CRC-32, and first and last of token and sequence
 );
 
 -- Models that were traced; the same weights and configuration share a row

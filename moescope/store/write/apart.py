@@ -21,7 +21,7 @@ from ..files.paths import parquet
 from ..schema import HERE, comment_view, is_bulk
 from .placed import shift
 from .projection import selected
-from .scans import BOUNDS, VARIABLE, Apart, Ranges, shown
+from .scans import BOUNDS, Apart, Ranges, shown
 from .unfinished_run import COUNTED, VOCABULARY, UnfinishedRun
 
 _LARGE = 8 << 20  # bytes of shards, from which on they stay as they are
@@ -100,19 +100,23 @@ def _checked(store: object, row: tuple[Any, ...]) -> Apart:
         moved, columns, files = map(json.loads, told)
         sound = bool(_PART.fullmatch(part)) and is_bulk(table) and {*COUNTED, "router", "model"} <= moved.keys()
         sound &= moved.get("run") == run and all(type(by) is int and abs(by) < _MOST for by in moved.values())
-        sound &= bool(files) and all(_FOLDER.fullmatch(folder) for folder in files)
-        written = {folder: (int(length), int(checksum)) for folder, (length, checksum, *_) in files.items()}
-        ranges = {folder: _sound(more[0]) for folder, (_, _, *more) in files.items() if more}
+        sound &= bool(files) and all(map(_FOLDER.fullmatch, files))
+        written = {folder: (int(said[0]), int(said[1])) for folder, said in files.items()}
+        ranges = {folder: _sound(said[2]) for folder, said in files.items() if len(said) > 2}
         found = Apart(part, run, table, moved, [str(name) for name in columns], written, ranges)
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError, LookupError):
         sound = False
     if not sound:
         raise StoreError(f"{store} is not a moescope store as moescope writes it: what it says of rows apart; do not trust it")
     return found
 
 
-def _sound(ranges: Any) -> Ranges:
-    return {key: (int(first), int(last)) for key, (first, last) in ranges.items() if key in BOUNDS}
+def _sound(ranges: dict[str, Any]) -> Ranges:
+    """Ranges as they are, or ValueError: of keys, and two whole numbers each."""
+    for key, (first, last) in ranges.items():
+        if key not in BOUNDS or type(first) is not int or type(last) is not int:
+            raise ValueError(key)
+    return ranges
 
 
 def missing(folder: Path, rows: list[Apart]) -> str | None:

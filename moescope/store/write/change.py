@@ -216,11 +216,13 @@ def clean_up(store: Path) -> None:
     if not folder.is_dir() or folder.is_symlink():
         return
     there = known(store)
-    for part in [UnfinishedRun(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
-        if part.path.name in there.joined or part.forgotten():
-            part.remove()
-        elif part.path.name in there.apart:
+    with os.scandir(folder) as inside:
+        names = [entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
+    for part in [UnfinishedRun(folder / name) for name in names]:
+        if part.path.name in there.apart:
             part.settle()
+        elif part.path.name in there.joined or part.forgotten():
+            part.remove()
     if not any(folder.iterdir()):
         folder.rmdir()
 

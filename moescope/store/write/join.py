@@ -67,11 +67,13 @@ def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, fi
     if is_split(con) and (large or grown):
         apart.show(con, store, parts_folder(store), None if large else grown)
     refresh_views(con)
-    all_files(con)
-    add_rollups(con, base["run"], kept_sums(con, part, base))
-    own = None if "continues" in part.head else rows
+    sums, own = kept_sums(con, part, base), None if "continues" in part.head else rows
+    if sums is None or own is None:  # else nothing is read through the views
+        all_files(con)
+    add_rollups(con, base["run"], sums)
     count_rows(con, base["run"], own)
     settle_top_k(con, base["run"], own)
+    all_files(con)
     _vocabulary(con, part, base, large)
     return base["run"]
 

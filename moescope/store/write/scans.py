@@ -7,8 +7,8 @@ asked for before it opens a file.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from glob import escape
-from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -21,9 +21,9 @@ from .unfinished_run import PLANNED
 
 VARIABLE = "moescope_parts"  # where STORE.parts lies, if not where it lay
 _ONE = "moescope_one"  # of each scan, a file to look at instead of all
-_SCANS, _LEAST = 12, 32  # scans at most; files that are taken together at least
-Ranges = Mapping[str, tuple[int, int]]
-BOUNDS = ("run", "token", "sequence")  # keys by which scans are left out; of routed rows the first two
+_SCANS, _FEW, _LEAST = 8, 4, 32  # scans of routed rows at most, of others; files that are taken together at least
+Ranges = Mapping[str, tuple[int, int]]  # first and last
+BOUNDS = ("token", "sequence")  # keys beside the run by which scans are left out
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Apart:
         """Its files, with STORE.parts at `folder`."""
         return [folder / self.part / inside / f"{self.table}.parquet" for inside in self.files]
 
-    @property
+    @cached_property
     def placed(self) -> bool:
         """Whether the files have the store's own keys, and say of which run they are."""
         return "run" in self.columns and not any(self.moved[key] for key in PLANNED if key != "run")
@@ -53,9 +53,9 @@ class Scan:
     """Some files of one table, of the same columns, that are read together."""
 
     first: Apart
-    files: list[str]  # within STORE.parts, without the table
-    ranges: list[Ranges]
-    alone: bool  # of one run
+    files: Sequence[str]  # within STORE.parts, without the table
+    ranges: Sequence[Ranges] = ()
+    runs: tuple[int, int] | None = None  # first and last, in rows that say their run; None: all are of that of `first`
     bounded: bool = False  # by the range of its keys
 
     def sql(self, folder: Path, name: str = _ONE, movable: bool = False) -> str:
@@ -67,34 +67,32 @@ class Scan:
         listed = f"string_split({quote(';'.join(self.files))}, ';')"
         listed = f"list_transform({listed}, lambda x: {root} || '/' || x || {quote(f'/{table}.parquet')})"
         source = rows_of(f"coalesce(getvariable({quote(name)}), {listed})", alike=True)
-        sql = selected(table, first.columns, source, first.moved, first.part, self.alone)
+        sql = selected(table, first.columns, source, first.moved, first.part, self.runs is None)
         return f"select * from ({sql}) where {' and '.join(bounds)}" if (bounds := self._bounds()) else sql
 
     def _bounds(self) -> list[str]:
         """Conditions that all of its rows meet."""
-        if not self.bounded:
+        if self.runs is None or not self.bounded:
             return []
-        keys = [key for key in BOUNDS[: 2 if is_routed(self.first.table) else 3] if all(key in known for known in self.ranges)]
-        return [
-            f"{key} between {min(known[key][0] for known in self.ranges)} and {max(known[key][1] for known in self.ranges)}"
-            for key in keys
-        ]
+        found = [f"run between {self.runs[0]} and {self.runs[1]}"]
+        for key in BOUNDS:
+            own = [known[key] for known in self.ranges if key in known]
+            if len(own) == len(self.ranges):
+                found.append(f"{key} between {min(first for first, _ in own)} and {max(last for _, last in own)}")
+        return found
 
 
 def scans(rows: Sequence[Apart]) -> list[Scan]:
     """How the rows apart of one table are read."""
-    found = []
-    for row in (row for row in rows if not row.placed):
-        found.append(Scan(row, [f"{row.part}/{inside}" for inside in row.files], [], alone=True))
-    together = sorted((row for row in rows if row.placed), key=lambda row: row.columns)
-    for _, alike in groupby(together, key=lambda row: row.columns):
-        own = sorted(alike, key=lambda row: row.run)
-        files = [f"{row.part}/{inside}" for row in own for inside in row.files]
-        ranges = [row.ranges.get(inside, {}) for row in own for inside in row.files]
-        size = max(_LEAST, -(-len(files) // _SCANS))
+    together = [row for row in rows if row.placed]
+    found = [Scan(row, [f"{row.part}/{inside}" for inside in row.files]) for row in rows if not row.placed]
+    for columns in sorted({tuple(row.columns) for row in together}):
+        own = sorted((row for row in together if tuple(row.columns) == columns), key=lambda row: row.run)
+        files = [(row, f"{row.part}/{inside}", row.ranges.get(inside, {})) for row in own for inside in row.files]
+        size = max(_LEAST, -(-len(files) // (_SCANS if is_routed(own[0].table) else _FEW)))
         for at in range(0, len(files), size):
-            some = slice(at, at + size)
-            found.append(Scan(own[0], files[some], ranges[some], alone=False, bounded=len(files) > size))
+            of, paths, ranges = zip(*files[at : at + size])
+            found.append(Scan(of[0], paths, ranges, (of[0].run, of[-1].run), len(files) > size))
     return found
 
 
@@ -102,12 +100,14 @@ def shown(con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path, m
     """{table: SQL for its rows apart}. Until `all_files`, queries of this connection look at one file of each scan: for making
     views, which takes as long as there are files otherwise."""
     found: dict[str, list[str]] = {}
+    files: list[str] = []
     for table in sorted({row.table for row in rows}):
         for number, scan in enumerate(scans([row for row in rows if row.table == table])):
             name = f"{_ONE}_{table}_{number}"
             file = escape(str(folder / scan.files[0] / f"{table}.parquet"))
-            con.execute(f"set variable {name} = {literals([file])}")
+            files.append(f"set variable {name} = {literals([file])}")
             found.setdefault(table, []).append(scan.sql(folder, name, movable))
+    con.execute("; ".join(files) or "select 1")
     return found
 
 

@@ -166,8 +166,9 @@ class UnfinishedRun:
 
     def settle(self) -> None:
         """It stays here for good, described by its store: no longer one that is unfinished."""
-        with suppress(FileNotFoundError):
-            (self.path / "head.json").rename(self.path / KEPT)
+        head = os.path.join(self.path, "head.json")
+        if os.path.exists(head):  # a store of many large runs asks each of them
+            os.rename(head, self.path / KEPT)
 
     def set_aside(self) -> int:
         """Move the shards beyond `shards` out of the way, kept beside the run; gives how many."""
