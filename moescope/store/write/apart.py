@@ -102,7 +102,7 @@ def _checked(store: object, row: tuple[Any, ...]) -> Apart:
         sound &= moved.get("run") == run and all(type(by) is int and abs(by) < _MOST for by in moved.values())
         sound &= bool(files) and all(map(_FOLDER.fullmatch, files))
         written = {folder: (int(said[0]), int(said[1])) for folder, said in files.items()}
-        ranges = {folder: _sound(said[2]) for folder, said in files.items() if len(said) > 2}
+        ranges = {folder: _sound(said[2]) for folder, said in files.items() if len(said) > 2 and said[2]}
         found = Apart(part, run, table, moved, [str(name) for name in columns], written, ranges)
     except (TypeError, ValueError, AttributeError, LookupError):
         sound = False

@@ -14,14 +14,13 @@ from pathlib import Path
 import duckdb
 
 from ..files.paths import literals, rows_of
-from ..physical.tables import is_routed
 from ..schema import quote
 from .projection import selected
 from .unfinished_run import PLANNED
 
 VARIABLE = "moescope_parts"  # where STORE.parts lies, if not where it lay
 _ONE = "moescope_one"  # of each scan, a file to look at instead of all
-_SCANS, _FEW, _LEAST = 8, 4, 32  # scans of routed rows at most, of others; files that are taken together at least
+_SCANS, _LEAST = 8, 32  # scans at most; files that are taken together at least
 Ranges = Mapping[str, tuple[int, int]]  # first and last
 BOUNDS = ("token", "sequence")  # keys beside the run by which scans are left out
 
@@ -36,7 +35,7 @@ class Apart:
     moved: dict[str, int]  # what is added to the keys in the files; of run and model what they are
     columns: list[str]
     files: dict[str, tuple[int, int]]  # by folder: length and CRC-32
-    ranges: dict[str, Ranges]  # by folder: first and last of some keys
+    ranges: dict[str, Ranges]  # by folder: first and last of some keys; nothing where that is not said
 
     def paths(self, folder: Path) -> list[Path]:
         """Its files, with STORE.parts at `folder`."""
@@ -89,7 +88,7 @@ def scans(rows: Sequence[Apart]) -> list[Scan]:
     for columns in sorted({tuple(row.columns) for row in together}):
         own = sorted((row for row in together if tuple(row.columns) == columns), key=lambda row: row.run)
         files = [(row, f"{row.part}/{inside}", row.ranges.get(inside, {})) for row in own for inside in row.files]
-        size = max(_LEAST, -(-len(files) // (_SCANS if is_routed(own[0].table) else _FEW)))
+        size = max(_LEAST, -(-len(files) // (_SCANS if own[0].ranges else _SCANS // 2)))
         for at in range(0, len(files), size):
             of, paths, ranges = zip(*files[at : at + size])
             found.append(Scan(of[0], paths, ranges, (of[0].run, of[-1].run), len(files) > size))
