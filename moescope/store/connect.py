@@ -4,7 +4,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -95,6 +96,22 @@ def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | No
     """What tells the store that `con` has attached from another one of its name; None for a store of before there was that."""
     found = con.execute(f"select value from {database}.main.meta where key = 'uid'").fetchall()
     return found[0][0] if found else None
+
+
+class Known(NamedTuple):
+    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity; the
+    first free key of each kind."""
+
+    joined: frozenset[str] = frozenset()
+    uid: str | None = None
+    apart: frozenset[str] = frozenset()
+    free: Mapping[str, int] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, con: duckdb.DuckDBPyConnection, keys: Iterable[str], database: str = "base") -> "Known":
+        """As an attached file says it; of these kinds of keys."""
+        said = frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database))
+        return cls(*said, {key: free(con, key, database) for key in keys})
 
 
 def identity_of(store: Path) -> str | None:

@@ -8,6 +8,7 @@ import pytest
 import tracing
 
 import moescope
+from moescope.errors import StoreError
 from moescope.store import RunWriter
 from moescope.store.integrity.verify import verify
 from moescope.store.write import apart, pack, scans
@@ -153,3 +154,11 @@ def test_keys_that_a_head_does_not_say_soundly_leave_the_run_aside(tmp_path: Pat
     finished(RunWriter.resume(store, writer.part.first(2)))
     with moescope.open(store) as opened:
         assert opened.rows("select name from runs order by run") == [("first",), ("second",)]
+
+
+def test_keys_that_would_pass_the_last_are_refused(tmp_path: Path) -> None:
+    writer = begun(tmp_path / "run.duckdb", "first")
+    writer.part.keys.update(dict.fromkeys(("run", "router", "forward", "sequence", "token"), 0) | {"token": 2**32 - 5})
+    handmade.batch(writer, 0)
+    with pytest.raises(StoreError, match="has no room for so many: its tokens end at 4294967296; begin another store"):
+        writer.commit({})

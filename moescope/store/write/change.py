@@ -8,42 +8,24 @@ the file itself meanwhile is not overwritten: the change is made again, over wha
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from glob import escape
 from itertools import count
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 
 from ...errors import StoreError
-from ..connect import connect, free, identity, joined, lying_apart
+from ..connect import Known, connect
 from ..files.durable import check_locks, exclusive, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION
 from . import working_copy
 from .unfinished_run import PLANNED, UnfinishedRun, parts_folder, unfinished_runs
-
-
-class Known(NamedTuple):
-    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity; the
-    first free key of each kind."""
-
-    joined: frozenset[str] = frozenset()
-    uid: str | None = None
-    apart: frozenset[str] = frozenset()
-    free: Mapping[str, int] = MappingProxyType({})
-
-    @classmethod
-    def of(cls, con: duckdb.DuckDBPyConnection, database: str) -> "Known":
-        """As an attached file says it."""
-        said = frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database))
-        return cls(*said, {key: free(con, key, database) for key in PLANNED})
-
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _TRIES = 3
@@ -140,7 +122,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None) -> bool:
                     working_copy.ready(con, store, foreign=_ours.get(path) != before)
                 change(con)
                 con.execute("commit")
-                told = Known.of(con, "store")
+                told = Known.of(con, PLANNED, "store")
                 same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
                 con.execute("checkpoint")
             seal(place)
@@ -238,7 +220,7 @@ def known(store: Path) -> Known:
     state = _state(path)
     if _known.get(path, ((), None))[0] != state:
         with connect(store) as con:
-            _known[path] = state, Known.of(con, "base")
+            _known[path] = state, Known.of(con, PLANNED)
     return _known[path][1]
 
 

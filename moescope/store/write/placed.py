@@ -10,8 +10,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...errors import StoreError
 from .unfinished_run import KEYS
 
+_MOST = 1 << 32  # keys of a kind
 SPACE = {"next_router": "router", "parent": "token"}
 
 
@@ -26,6 +28,13 @@ def placed(rows: pa.Table, keys: Mapping[str, int], run: bool) -> pa.Table:
     if run:
         rows = rows.add_column(0, "run", pa.repeat(pa.scalar(keys["run"], pa.uint32()), len(rows)))
     return rows
+
+
+def check_room(store: object, keys: Mapping[str, int], following: Mapping[str, int]) -> None:
+    """StoreError if keys before `following`, which count from 0, have no place behind `keys`."""
+    for name, count in following.items():
+        if keys and keys[name] + count > _MOST:
+            raise StoreError(f"{store} has no room for so many: its {name}s end at {_MOST}; begin another store")
 
 
 def shift(base: Mapping[str, int], keys: Mapping[str, int]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from ..sums.from_shard import Tally
 from .apart import large
 from .change import ensure_store, known, try_clean_up
 from .join import join_run
-from .placed import placed
+from .placed import check_room, placed
 from .projection import says_run
 from .resume import head_of
 from .shard import committed
@@ -146,6 +146,7 @@ class RunWriter:
 
     def commit(self, progress: Mapping[str, Any]) -> None:
         """Make everything added so far durable, as one shard; all of it or nothing."""
+        check_room(self.store, self.part.keys, self.next)
         with committed(self.store, self.part.path, self._shard) as temporary:
             tables = {table: _fitting(table, sheet.table()) for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
