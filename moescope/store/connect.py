@@ -4,7 +4,8 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import duckdb
 
@@ -15,7 +16,7 @@ from .files.lock_holders import held
 from .files.paths import attach, confine, real
 from .files.seal import looks_like_a_store
 from .migrations import readable
-from .schema import quote
+from .schema import HERE, quote
 from .trust import schema_version, tables_of
 
 _SPILL = 8 << 30  # bytes
@@ -34,6 +35,7 @@ def connect(
     con = duckdb.connect(config=_bounds())
     try:
         attach(con, path)
+        con.execute("set parquet_metadata_cache = true")  # of files that never change
         for name, value in (settings or {}).items():
             con.execute(f"set {name} = {quote(value)}")
         if not external:
@@ -77,10 +79,39 @@ def lying_apart(con: duckdb.DuckDBPyConnection, database: str = "base") -> set[s
     return {name for (name,) in con.execute(f"select distinct part from {database}.main.apart").fetchall()} if there else set()
 
 
+def free(con: duckdb.DuckDBPyConnection, key: str, database: str = "base") -> int:
+    """The first free number of a kind of key in an attached file, by its rows and what it says of those apart: these are not
+    read."""
+    there = {
+        name for (name,) in con.execute("select table_name from duckdb_tables() where database_name = ?", [database]).fetchall()
+    }
+    table = next((name for name in (f"{key}s", f"{key}s{HERE}") if name in there), None)
+    taken = ["select 0 as free"] + ([f"select max({key}) + 1 from {database}.main.{table}"] if table else [])
+    if "apart" in there:
+        taken.append(f"select max((ends->>'{key}')::ubigint) from {database}.main.apart")
+    return con.execute(f"select max(free)::bigint from ({' union all '.join(taken)})").fetchall()[0][0]
+
+
 def identity(con: duckdb.DuckDBPyConnection, database: str = "base") -> str | None:
     """What tells the store that `con` has attached from another one of its name; None for a store of before there was that."""
     found = con.execute(f"select value from {database}.main.meta where key = 'uid'").fetchall()
     return found[0][0] if found else None
+
+
+class Known(NamedTuple):
+    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity; the
+    first free key of each kind."""
+
+    joined: frozenset[str] = frozenset()
+    uid: str | None = None
+    apart: frozenset[str] = frozenset()
+    free: Mapping[str, int] = MappingProxyType({})
+
+    @classmethod
+    def of(cls, con: duckdb.DuckDBPyConnection, keys: Iterable[str], database: str = "base") -> "Known":
+        """As an attached file says it; of these kinds of keys."""
+        said = frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database))
+        return cls(*said, {key: free(con, key, database) for key in keys})
 
 
 def identity_of(store: Path) -> str | None:

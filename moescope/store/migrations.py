@@ -43,6 +43,8 @@ MIGRATIONS = (
     # reader that does not know them would show places as ranks
     # rows of large runs may lie apart from the file (table `apart`), which earlier moescope would not look for
     Migration("5"),
+    # these rows may have the keys of the store, say of which run they are and what keys a file has (`apart.files`)
+    Migration("6"),
 )
 VERSION = MIGRATIONS[-1].leads_to
 

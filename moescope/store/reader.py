@@ -18,6 +18,7 @@ from .write.beside import Aside, beside, look
 from .write.change import try_clean_up
 from .write.join import count_rows, insert_head, kept_sums, offsets
 from .write.projection import projection
+from .write.scans import Apart, all_files, shown
 from .write.unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
 
 _KEYED = ("forwards", "sequences", "tokens")
@@ -139,7 +140,7 @@ def open_store(
 
 
 def _show(
-    con: duckdb.DuckDBPyConnection, store: Path, rows: list[apart.Apart], open_parts: list[UnfinishedRun], comments: bool
+    con: duckdb.DuckDBPyConnection, store: Path, rows: list[Apart], open_parts: list[UnfinishedRun], comments: bool
 ) -> tuple[list[UnfinishedRun], list[Aside]]:
     """Make the database in memory show the file, its `rows` apart and its unfinished runs as one store: by our views.
 
@@ -148,15 +149,16 @@ def _show(
     con.execute("use memory")
     sources = _sources(con, store)
     own = {table: list(sources[table]) for table in _KEYED}  # in which free numbers are looked for
-    for row in rows:
-        sources.setdefault(row.table, []).append(row.sql(parts_folder(store)))
+    for table, scans in shown(con, rows, parts_folder(store)).items():
+        sources.setdefault(table, []).extend(scans)
     if not open_parts:
         _views(con, sources)
         create_views(con, comments)
+        all_files(con)
         return [], []
-    for table in filter(_kept, sources):
+    for table in filter(_kept, sources):  # none of which lies apart
         con.execute(f"create table {table} as {' union all by name '.join(sources[table])}")
-    shown, aside = [], []
+    added, aside = [], []
     for part in open_parts:
         whole, fault = part.whole()
         if fault:
@@ -164,19 +166,20 @@ def _show(
                 Aside(part.path, f"what follows its first {whole} shards ({fault}); moescope recover {store} keeps those")
             )
         try:
-            shown.append((part.first(whole), _add(con, part.first(whole), sources, own)))
+            added.append((part.first(whole), _add(con, part.first(whole), sources, own)))
         except _BROKEN as error:
             aside.append(Aside(part.path, f"this run cannot be read ({reason(error)}); it stays there as it is"))
     for table in _KEYED:
         con.execute(f"drop view if exists {table}{HERE}")
     _views(con, {t: s for t, s in sources.items() if not _kept(t)})
     create_views(con, comments)
-    counted = [vocabulary(base["run"]) for _, base in shown]
+    counted = [vocabulary(base["run"]) for _, base in added]
     _views(con, {"vocab_rollup": [*sources["vocab_rollup"], *counted]})  # counted when it is asked for
-    for part, base in shown:
+    all_files(con)
+    for part, base in added:
         add_rollups(con, base["run"], kept_sums(con, part, base))
         count_rows(con, base["run"])
-    return [part for part, _ in shown], aside
+    return [part for part, _ in added], aside
 
 
 def _sources(con: duckdb.DuckDBPyConnection, store: Path) -> dict[str, list[str]]:

@@ -12,10 +12,10 @@ create table apart (
   part varchar, -- name of their folder in STORE.parts
   run uinteger, -- runs.run
   "table" varchar, -- the table or kept sum that they are rows of
-  moved json, -- what is added to their keys: {forward, sequence, token, router, model}
+  moved json, -- what is added to their keys: {forward, sequence, token, router}; and what run and model are
   ends json, -- the first free key behind them: {forward, sequence, token}
   columns json, -- of their files, which all have the same
-  files json -- in order, by the folder in which each lies: its length and CRC-32
+  files json -- in order, by the folder in which each lies: its length, CRC-32, and first and last of token and sequence
 );
 
 -- Models that were traced; the same weights and configuration share a row

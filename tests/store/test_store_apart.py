@@ -17,7 +17,7 @@ from moescope.store import RunWriter
 from moescope.store.connect import lying_apart
 from moescope.store.integrity.damage import examine
 from moescope.store.integrity.verify import verify
-from moescope.store.write import apart, pack
+from moescope.store.write import apart, pack, scans
 from moescope.store.write.change import change_store, reset_store
 from moescope.store.write.unfinished_run import parts_folder
 from moescope.tracer import Options, trace
@@ -93,7 +93,7 @@ def test_plain_duckdb_from_another_folder_and_after_a_move(tmp_path: Path, size:
     with moescope.open(moved) as opened:
         assert opened.rows(COUNTS) == before
     with duckdb.connect(str(moved), read_only=True) as con:
-        con.execute(f"set variable {apart.VARIABLE} = '{parts_folder(moved)}'")
+        con.execute(f"set variable {scans.VARIABLE} = '{parts_folder(moved)}'")
         assert con.execute(COUNTS).fetchall() == before
     handmade.written(moved, name="fourth")  # small: the views stay
     size.setenv(apart.SETTING, LARGE)

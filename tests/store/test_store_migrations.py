@@ -1,6 +1,7 @@
 """Stores of earlier versions: shown under today's names, converted by whatever writes into them, nothing lost.
 
-goldens/store-<n>.tgz was written by schema version n: a complete run of a tiny Mixtral, and beside it one that was cut off.
+goldens/store-<n>.tgz was written by schema version n: a complete run of a tiny Mixtral (from 5 on its rows apart), and beside
+it one that was cut off.
 """
 
 import json
@@ -105,7 +106,7 @@ def test_a_trace_is_added_and_the_run_that_was_cut_off_is_joined(old: Path) -> N
 def test_what_another_version_wrote_is_refused_in_one_sentence(old: Path) -> None:
     change_store(old, lambda con: con.execute("update meta set value = '99' where key = 'schema_version'"))
     with pytest.raises(
-        StoreError, match=r"has schema version 99 and this moescope .* reads 2 to 5; use the moescope that wrote it"
+        StoreError, match=rf"has schema version 99 and this moescope .* reads 2 to {VERSION}; use the moescope that wrote it"
     ):
         moescope.open(old)
 

@@ -131,7 +131,7 @@ def test_overwriting_waits_for_nobody(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-TABLES = {"5": "f8c9b2721f119dbe"}
+TABLES = {"6": "f8c9b2721f119dbe"}
 
 
 def test_other_tables_are_another_version() -> None:

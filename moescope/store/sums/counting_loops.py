@@ -131,7 +131,7 @@ def follow(
 @compiled
 def words(starts: Any, stops: Any, place: Any, word: Any, experts: Any, ran: Any, leading: Any, ranked: int) -> None:
     """Add to ran (places, words, experts) every expert of every word (N,), from experts (k, N), and to leading those of rank 0
-    if these are `ranked`. What lies beyond the last word or expert, or is of no place, is not counted.
+    if these are `ranked`. What is of no place is not counted; words and experts lie inside.
 
     By row and not by rank: the experts of one word lie together.
     """
@@ -140,11 +140,8 @@ def words(starts: Any, stops: Any, place: Any, word: Any, experts: Any, ran: Any
             continue
         all_of, first_of = ran[place[stretch]], leading[place[stretch]]
         for i in range(starts[stretch], stops[stretch]):
-            if word[i] >= ran.shape[1]:
-                continue
-            row = all_of[word[i]]
+            row = all_of[np.uintp(word[i])]
             for rank in range(experts.shape[0]):
-                if experts[rank, i] < ran.shape[2]:
-                    row[experts[rank, i]] += 1
-            if ranked and experts[0, i] < ran.shape[2]:
-                first_of[word[i], experts[0, i]] += 1
+                row[np.uintp(experts[rank, i])] += 1
+            if ranked:
+                first_of[np.uintp(word[i]), np.uintp(experts[0, i])] += 1

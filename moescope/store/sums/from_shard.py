@@ -84,9 +84,11 @@ class Tally:
         self.next = [(a["router"], b["router"]) for a, b in pairwise(ordered) if a.get("stack") == b.get("stack")]
         self.combos: dict[tuple[tuple[str, str], ...], int] = {(): 0}  # of labels that some sequence has
         self._combo_of = np.zeros(0, np.uint32)  # by sequence; a dict of a million takes a hundred bytes for each
+        self.rows: list[Rows] | None = None  # of the shard that was counted last; None where it has others too
 
     def of(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         """{rollup: its rows} of one shard; empty where it cannot be counted."""
+        self.rows = None
         self._learn(tables.get("sequence_labels"))
         combo = self._combo(tables.get("tokens"))
         wide = self.experts + 1
@@ -96,6 +98,7 @@ class Tally:
         routed = [Rows.of(table, self.experts) for name, table in tables.items() if name.startswith("routes_")]
         known = [rows for rows in routed if rows is not None and self._knows(rows, *combo)]
         transitions = self._transitions(known) if len(known) == len(routed) else None
+        self.rows = known if len(known) == len(routed) else None
         if transitions is None:
             return {}
         sums = _Sums(self)

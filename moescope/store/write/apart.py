@@ -9,8 +9,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +17,19 @@ import pyarrow.parquet as pq
 
 from ...errors import StoreError
 from ..files.durable import crc
-from ..files.paths import parquet, rows_of
-from ..schema import HERE, comment_view, is_bulk, quote
+from ..files.paths import parquet
+from ..schema import HERE, comment_view, is_bulk
+from .placed import shift
 from .projection import selected
+from .scans import BOUNDS, Apart, Ranges, shown
 from .unfinished_run import COUNTED, VOCABULARY, UnfinishedRun
 
 _LARGE = 8 << 20  # bytes of shards, from which on they stay as they are
 SETTING = "MOESCOPE_APART_BYTES"
-VARIABLE = "moescope_parts"
 _SUMS = VOCABULARY.partition("/")[0]
 _FOLDER = re.compile(rf"shard-[0-9]{{6,}}|{_SUMS}")
 _PART = re.compile("[0-9a-f]{12}")
 _MOST = 1 << 32
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Rows of one table of one part, in files that have the same columns."""
-
-    part: str
-    run: int
-    table: str
-    moved: dict[str, int]
-    columns: list[str]
-    files: dict[str, tuple[int, int]]  # by folder: length and CRC-32
-
-    def paths(self, folder: Path) -> list[Path]:
-        """Its files, with STORE.parts at `folder`."""
-        return [folder / self.part / inside / f"{self.table}.parquet" for inside in self.files]
-
-    def sql(self, folder: Path, movable: bool = False) -> str:
-        """Its rows as rows of the store; `movable`: a variable of the reader's can say that the folder lies elsewhere."""
-        return selected(self.table, self.columns, rows_of(self._listed(folder, movable), alike=True), self.moved, self.part)
-
-    def _listed(self, folder: Path, movable: bool) -> str:
-        root = quote(escape(str(folder)))
-        root = f"coalesce(getvariable({quote(VARIABLE)}), {root})" if movable else root
-        return "[" + ", ".join(f"{root} || {quote(f'/{self.part}/{x}/{self.table}.parquet')}" for x in self.files) + "]"
 
 
 def large() -> int:
@@ -73,39 +47,45 @@ def stays(part: UnfinishedRun) -> bool:
 
 
 def describe(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int]) -> None:
-    """Say in the file that the rows of `part`, moved by `base`, lie apart."""
+    """Say in the file that the rows of `part`, whose keys begin at `base`, lie apart."""
     following = part.progress["next"]
     ends = {key: base[key] + following[key] for key in COUNTED}
     for table in sorted(name for name in part.tables() if is_bulk(name)):
-        for columns, files in _alike(part, table):
-            _insert(con, part, base, ends, table, columns, files)
+        written = {shard.name: part.written(shard).get(f"{table}.parquet") for shard in part.shards}
+        _insert(con, part, base, ends, table, {shard: said for shard, said in written.items() if said})
     if (counted := part.path / VOCABULARY).exists():
-        files = {_SUMS: (counted.stat().st_size, crc(counted))}
-        _insert(con, part, base, ends, "vocab_rollup", pq.read_schema(counted).names, files)
+        _insert(con, part, base, ends, "vocab_rollup", {_SUMS: (counted.stat().st_size, crc(counted))})
+
+
+def _insert(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int], *rest: Any) -> None:
+    """A row for each set of columns that some files of a table have."""
+    ends, table, files = rest
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for folder, written in files.items():
+        about = pq.read_metadata(part.path / folder / f"{table}.parquet")
+        names = tuple(about.schema.to_arrow_schema().names)
+        found.setdefault(names, {})[folder] = [*written, _ranges(about)]
+    for names, alike in found.items():
+        row = (part.path.name, base["run"], table, *map(json.dumps, (shift(base, part.keys), ends, names, alike)))
+        con.execute("insert into apart values (?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def _ranges(about: pq.FileMetaData) -> Ranges:
+    """First and last of the keys of a file for which it says so."""
+    found: dict[str, tuple[int, int]] = {}
+    for place in (place for place in range(about.num_columns) if about.schema.column(place).name in BOUNDS):
+        said = [about.row_group(group).column(place).statistics for group in range(about.num_row_groups)]
+        if said and all(one is not None and one.has_min_max for one in said):
+            found[about.schema.column(place).name] = min(one.min for one in said), max(one.max for one in said)
+    return found
 
 
 def sums(part: UnfinishedRun, base: Mapping[str, int]) -> str | None:
     """SQL for what was counted of a run when it was finished, as rows of the store; None where that was not done."""
     file = part.path / VOCABULARY
-    return (
-        selected("vocab_rollup", pq.read_schema(file).names, parquet([file]), base, part.path.name) if file.exists() else None
-    )
-
-
-def _alike(part: UnfinishedRun, table: str) -> list[tuple[list[str], dict[str, tuple[int, int]]]]:
-    """The files of a table in order, those of the same columns together."""
-    found: dict[tuple[str, ...], dict[str, tuple[int, int]]] = {}
-    for shard in part.shards:
-        if (written := part.written(shard).get(f"{table}.parquet")) is not None:
-            names = tuple(pq.read_schema(shard / f"{table}.parquet").names)
-            found.setdefault(names, {})[shard.name] = written
-    return [(list(names), files) for names, files in found.items()]
-
-
-def _insert(con: duckdb.DuckDBPyConnection, part: UnfinishedRun, base: Mapping[str, int], *rest: Any) -> None:
-    ends, table, columns, files = rest
-    row = (part.path.name, base["run"], table, *map(json.dumps, (dict(base), ends, columns, files)))
-    con.execute("insert into apart values (?, ?, ?, ?, ?, ?, ?)", row)
+    if not file.exists():
+        return None
+    return selected("vocab_rollup", pq.read_schema(file).names, parquet([file]), shift(base, part.keys), part.path.name)
 
 
 def lying(con: duckdb.DuckDBPyConnection, store: object, database: str) -> list[Apart]:
@@ -120,15 +100,23 @@ def _checked(store: object, row: tuple[Any, ...]) -> Apart:
         moved, columns, files = map(json.loads, told)
         sound = bool(_PART.fullmatch(part)) and is_bulk(table) and {*COUNTED, "router", "model"} <= moved.keys()
         sound &= moved.get("run") == run and all(type(by) is int and abs(by) < _MOST for by in moved.values())
-        sound &= bool(files) and all(_FOLDER.fullmatch(folder) for folder in files)
-        found = Apart(
-            part, run, table, moved, [str(name) for name in columns], {f: (int(a), int(b)) for f, (a, b) in files.items()}
-        )
-    except (TypeError, ValueError, AttributeError):
+        sound &= bool(files) and all(map(_FOLDER.fullmatch, files))
+        written = {folder: (int(said[0]), int(said[1])) for folder, said in files.items()}
+        ranges = {folder: _sound(said[2]) for folder, said in files.items() if len(said) > 2 and said[2]}
+        found = Apart(part, run, table, moved, [str(name) for name in columns], written, ranges)
+    except (TypeError, ValueError, AttributeError, LookupError):
         sound = False
     if not sound:
         raise StoreError(f"{store} is not a moescope store as moescope writes it: what it says of rows apart; do not trust it")
     return found
+
+
+def _sound(ranges: dict[str, Any]) -> Ranges:
+    """Ranges as they are, or ValueError: of keys, and two whole numbers each."""
+    for key, (first, last) in ranges.items():
+        if key not in BOUNDS or type(first) is not int or type(last) is not int:
+            raise ValueError(key)
+    return ranges
 
 
 def missing(folder: Path, rows: list[Apart]) -> str | None:
@@ -154,11 +142,6 @@ def changed(folder: Path, rows: list[Apart]) -> tuple[int, str] | None:
     return None
 
 
-def reach(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """From now on the views in the file look for rows in `folder`, also where it lay elsewhere when they were made."""
-    con.execute(f"set variable {VARIABLE} = {quote(escape(str(folder)))}")
-
-
 def split(con: duckdb.DuckDBPyConnection) -> None:
     """Give the tables whose rows may lie apart another name, so that views can take theirs."""
     for table in _tables(con):
@@ -175,15 +158,17 @@ def unite(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def show(con: duckdb.DuckDBPyConnection, store: Path, folder: Path, only: set[str] | None = None) -> None:
-    """Make the views that show rows in the file and rows apart as one: all, or `only` of some tables."""
+    """Make the views that show rows in the file and rows apart as one: all, or `only` of some tables. Until `all_files`
+    (scans.py) they look at few."""
     rows = lying(con, store, "store")
     there = [table.removesuffix(HERE) for table in _tables(con) if table.endswith(HERE)]
-    for table in sorted({*there, *(row.table for row in rows)}):
-        if only is None or table in only:
-            own = [f"select * from {table}{HERE}"] if table in there else []
-            parts = [*own, *(f"({row.sql(folder, movable=True)})" for row in rows if row.table == table)]
-            con.execute(f"create or replace view {table} as {' union all by name '.join(parts)}")
-            comment_view(con, table)
+    wanted = {table for table in {*there, *(row.table for row in rows)} if only is None or table in only}
+    apart = shown(con, [row for row in rows if row.table in wanted], folder, movable=True)
+    for table in sorted(wanted):
+        own = [f"select * from {table}{HERE}"] if table in there else []
+        parts = [*own, *(f"({sql})" for sql in apart.get(table, ()))]
+        con.execute(f"create or replace view {table} as {' union all by name '.join(parts)}")
+        comment_view(con, table)
 
 
 def _tables(con: duckdb.DuckDBPyConnection) -> Iterator[str]:

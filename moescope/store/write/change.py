@@ -14,32 +14,18 @@ from functools import cache
 from glob import escape
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 
 from ...errors import StoreError
-from ..connect import connect, identity, joined, lying_apart
+from ..connect import Known, connect
 from ..files.durable import check_locks, exclusive, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION
 from . import working_copy
-from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
-
-
-class Known(NamedTuple):
-    """What a store says of the parts beside it: names of those whose rows are in it and of those that stay; its identity."""
-
-    joined: frozenset[str] = frozenset()
-    uid: str | None = None
-    apart: frozenset[str] = frozenset()
-
-    @classmethod
-    def of(cls, con: duckdb.DuckDBPyConnection, database: str) -> "Known":
-        """As an attached file says it."""
-        return cls(frozenset(joined(con, database)), identity(con, database), frozenset(lying_apart(con, database)))
-
+from .unfinished_run import PLANNED, UnfinishedRun, parts_folder, unfinished_runs
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
 _TRIES = 3
@@ -96,8 +82,8 @@ def change_store(store: Path, change: Change, anew: bool = False) -> None:
         raise StoreError(f"cannot write {store}: {reason(error)}; choose a folder that can be written") from error
 
 
-def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None, reach: Path | None = None) -> None:
-    """As `change_store`, for who holds the right to replace `store`; `change` may read the folder `reach`.
+def replace(store: Path, change: Change, anew: bool = False, uid: str | None = None) -> None:
+    """As `change_store`, for who holds the right to replace `store`; `change` may read what lies in its folder STORE.parts.
 
     `uid`: the store that is meant. One that is gone is begun again under it, and another one in its place is left alone.
     """
@@ -111,12 +97,12 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
         if not begun and uid is not None and there != uid:
             why = f"{store} is another store than the one in which this run began"
             raise StoreError(f"{why}; moescope recover {store} --adopt joins it there")
-        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex, reach):
+        if _tried(store, path, change, None if not begun else uid or uuid.uuid4().hex):
             return
     raise StoreError(f"another program writes into {store} again and again; wait for it, and do this once more")
 
 
-def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Path | None) -> bool:
+def _tried(store: Path, path: Path, change: Change, begin: str | None) -> bool:
     """One try; False if the file was changed by somebody else meanwhile. `begin`: the identity of a store to begin."""
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -128,7 +114,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                 unseal(place)
             else:
                 place.write_bytes(working_copy.empty())
-            with plainly(place) as name, closing(working_copy.opened(name, reach)) as con:
+            with plainly(place) as name, closing(working_copy.opened(name, parts_folder(store))) as con:
                 con.execute("begin")  # one transaction: each would wait for the disk
                 if begin is not None:
                     working_copy.begin(con, begin)
@@ -136,7 +122,7 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None, reach: Pa
                     working_copy.ready(con, store, foreign=_ours.get(path) != before)
                 change(con)
                 con.execute("commit")
-                told = Known.of(con, "store")
+                told = Known.of(con, PLANNED, "store")
                 same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
                 con.execute("checkpoint")
             seal(place)
@@ -212,11 +198,13 @@ def clean_up(store: Path) -> None:
     if not folder.is_dir() or folder.is_symlink():
         return
     there = known(store)
-    for part in [UnfinishedRun(inside) for inside in folder.iterdir() if inside.is_dir() and not inside.is_symlink()]:
-        if part.path.name in there.joined or part.forgotten():
-            part.remove()
-        elif part.path.name in there.apart:
+    with os.scandir(folder) as inside:
+        names = [entry.name for entry in inside if entry.is_dir(follow_symlinks=False)]
+    for part in [UnfinishedRun(folder / name) for name in names]:
+        if part.path.name in there.apart:
             part.settle()
+        elif part.path.name in there.joined or part.forgotten():
+            part.remove()
     if not any(folder.iterdir()):
         folder.rmdir()
 
@@ -232,7 +220,7 @@ def known(store: Path) -> Known:
     state = _state(path)
     if _known.get(path, ((), None))[0] != state:
         with connect(store) as con:
-            _known[path] = state, Known.of(con, "base")
+            _known[path] = state, Known.of(con, PLANNED)
     return _known[path][1]
 
 

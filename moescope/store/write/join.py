@@ -18,9 +18,11 @@ from ..migrations import today
 from ..physical import tables
 from ..schema import here, is_bulk, is_split, refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
+from ..sums.words import Words
 from . import apart
 from .change import clean_up, replace
 from .projection import projection
+from .scans import all_files, reach
 from .top_k import settle_top_k
 from .unfinished_run import COUNTED, UnfinishedRun, parts_folder
 from .vocabulary import count_vocabulary
@@ -28,9 +30,9 @@ from .vocabulary import count_vocabulary
 _AT_ONCE = 200  # rows
 
 
-def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
-    """Join `part` to `store` with the final columns of its run; gives the run's number. The part goes once nobody reads it, or
-    stays for good where it is large."""
+def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any], words: Words | None = None) -> int:
+    """Join `part` to `store` with the final columns of its run, and `words` that were counted meanwhile; gives the run's
+    number. The part goes once nobody reads it, or stays for good where it is large."""
     numbers: list[int] = []
     safe = f"its shards are safe: then run moescope recover {store}, or trace again with --resume"
 
@@ -39,9 +41,9 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
 
     try:
         large = apart.stays(part)
-        count_vocabulary(part)
+        count_vocabulary(part, words)
         with defer_interrupt(), exclusive(store):
-            replace(store, change, uid=part.head.get("store"), reach=parts_folder(store))
+            replace(store, change, uid=part.head.get("store"))
             clean_up(store)
     except (OSError, duckdb.Error) as error:
         raise StoreError(f"joining the run to {store} failed ({reason(error)}); make room; {safe}") from error
@@ -53,7 +55,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any]) -> int:
 def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
-    apart.reach(con, parts_folder(store))
+    reach(con, parts_folder(store))
     if large and not is_split(con):
         apart.split(con)
     rows = {table: projection(con, part, table, base) for table in part.tables()}
@@ -65,10 +67,13 @@ def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, fi
     if is_split(con) and (large or grown):
         apart.show(con, store, parts_folder(store), None if large else grown)
     refresh_views(con)
-    add_rollups(con, base["run"], kept_sums(con, part, base))
-    own = None if "continues" in part.head else rows
+    sums, own = kept_sums(con, part, base), None if "continues" in part.head else rows
+    if sums is None or own is None:  # else nothing is read through the views
+        all_files(con)
+    add_rollups(con, base["run"], sums)
     count_rows(con, base["run"], own)
     settle_top_k(con, base["run"], own)
+    all_files(con)
     _vocabulary(con, part, base, large)
     return base["run"]
 

@@ -62,7 +62,7 @@ def join_packed(store: Path, data: bytes, name: str | None = None) -> int:
     if (there := _there(store, head["run"]["uid"])) is not None:
         return there
     head["run"] |= {} if name is None else {"name": name}
-    writer = RunWriter.create(store, head)
+    writer = RunWriter.create(store, {"keys": {}, **head})  # those that its shards have
     part = writer.part.path
     try:
         for member, content in files.items():

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..files.durable import crc
+from .placed import placed
+from .projection import says_run
 from .writer import write_rows
 
 UNNAMED = "\ue000"  # before a document's name that is its sequence's key: a place of Unicode that no text uses
@@ -27,18 +29,22 @@ class Move:
     pictures: int
 
 
-def lay(stretch: Path, folder: Path, written: Mapping[str, Any], move: Move) -> dict[str, Any]:
-    """The files of a stretch in `folder`, on the same disk, with their keys moved; gives (length, checksum) of each."""
+def lay(
+    stretch: Path, folder: Path, written: Mapping[str, Any], move: Move, keys: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The files of a stretch in `folder`, on the same disk, with their keys moved, and placed by `keys`; gives (length,
+    checksum) of each."""
     found = {}
     for name, known in written.items():
         table = Path(name).stem
         if table == "pictures" and not move.pictures:
             continue
-        if _stays(stretch / name, table, move):
+        if not keys and _stays(stretch / name, table, move):
             _link(stretch / name, folder / name)
             found[name] = tuple(known)
         else:
-            write_rows(folder / name, _moved(pq.read_table(stretch / name, partitioning=None), table, move))
+            rows = _moved(pq.read_table(stretch / name, partitioning=None), table, move)
+            write_rows(folder / name, placed(rows, keys or {}, says_run(table)))
             found[name] = (folder / name).stat().st_size, crc(folder / name)
     return found
 

@@ -16,6 +16,7 @@ from ..schema import is_split, refresh_views
 from . import apart
 from .change import check_target, clean_up, replace
 from .join import insert_tables
+from .scans import scans
 from .unfinished_run import parts_folder
 
 
@@ -25,7 +26,7 @@ def pack(store: Path) -> list[int]:
     packed: list[int] = []
     check_target(store)
     with _said(store), defer_interrupt(), exclusive(store):
-        replace(store, lambda con: packed.extend(_bring(con, store)), reach=parts_folder(store))
+        replace(store, lambda con: packed.extend(_bring(con, store)))
         clean_up(store)
     return packed
 
@@ -46,8 +47,9 @@ def _bring(con: duckdb.DuckDBPyConnection, store: Path) -> list[int]:
     rows, folder = apart.lying(con, store, "store"), parts_folder(store)
     if fault := apart.changed(folder, rows):
         raise StoreError(f"{store} cannot be packed: of run {fault[0]}, {fault[1]}")
-    for row in rows:
-        insert_tables(con, {row.table: row.sql(folder)})
+    for table in sorted({row.table for row in rows}):
+        for scan in scans([row for row in rows if row.table == table]):
+            insert_tables(con, {table: scan.sql(folder)})
     con.execute("insert into meta select distinct 'joined', part from apart")
     con.execute("delete from apart")
     apart.unite(con)

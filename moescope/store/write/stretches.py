@@ -103,7 +103,7 @@ class StretchWriter(RunWriter):
         """The rows that follow are of a stretch whose keys begin at these; `first`: no batch of the run is before it."""
         for sheet in self._sheets.values():
             sheet.cut(0)
-        self._tally = Tally(self._head["routers"], self._head["experts"])
+        self._tally, self._words = Tally(self._head["routers"], self._head["experts"]), None
         self._began = {key: keys.get(key, 0) for key in COUNTED}
         self.pending, self._shard, self.next, self._unnamed = 0, 0, dict(self._began), False
         self.mark()
@@ -146,6 +146,7 @@ class Gathering(RunWriter):
     """The writer of a run that others make stretches of: gives them their places. `moved`: of so many it moved the keys."""
 
     moved = 0
+    plans = False  # what others write is linked, and they do not know them
 
     def assign(self, size: int) -> Run:
         """What makers must know; of a run that is gone on with, as many batches make a stretch as before."""
@@ -195,7 +196,7 @@ class Gathering(RunWriter):
         after = {key: value + move.by[key] if key in move.by else value for key, value in own["next"].items()}
         said = _together(self.said, own, self.seconds())
         with committed(self.store, self.part.path, self._shard) as temporary:
-            written = lay(stretch, temporary, own["written"], move)
+            written = lay(stretch, temporary, own["written"], move, self.part.keys)
             said["resume"]["pictures"] = self._shown() + _rows(temporary / "pictures.parquet")
             (temporary / "progress.json").write_text(json.dumps({**said, "next": after, "written": written}, default=str))
         shutil.rmtree(stretch, ignore_errors=True)

@@ -30,6 +30,7 @@ _OTHERS = {"meta", "apart", "models", "runs", "routers", "experts", "ablations"}
 KEYS = ("run", "forward", "router", "next_router", "sequence", "token", "parent", "model")
 VOCABULARY = "sums/vocab_rollup.parquet"  # what was counted when the run was finished
 COUNTED = ("forward", "sequence", "token")  # that count up while rows come
+PLANNED = ("run", "router", *COUNTED)  # whose place in the store is planned when a run begins (placed.py)
 
 
 def parts_folder(store: Path) -> Path:
@@ -58,6 +59,16 @@ class UnfinishedRun:
         if not isinstance(head["run"].get("uid"), str):
             raise ValueError("head.json does not say which run this is")
         return head
+
+    @property
+    def keys(self) -> dict[str, int]:
+        """What the keys in the shards begin at; nothing: all at 0. ValueError if the head does not say it soundly."""
+        keys = self.head.get("keys") or {}
+        if not isinstance(keys, dict) or not (set(keys) == set(PLANNED) or not keys):
+            raise ValueError("head.json does not say where keys begin")
+        if not all(type(value) is int and 0 <= value < 1 << 32 for value in keys.values()):
+            raise ValueError("head.json does not say where keys begin")
+        return keys
 
     @cached_property
     def numbered(self) -> list[Path]:
@@ -155,8 +166,9 @@ class UnfinishedRun:
 
     def settle(self) -> None:
         """It stays here for good, described by its store: no longer one that is unfinished."""
-        with suppress(FileNotFoundError):
-            (self.path / "head.json").rename(self.path / KEPT)
+        head = os.path.join(self.path, "head.json")
+        if os.path.exists(head):  # a store of many large runs asks each of them
+            os.rename(head, self.path / KEPT)
 
     def set_aside(self) -> int:
         """Move the shards beyond `shards` out of the way, kept beside the run; gives how many."""

@@ -1,10 +1,11 @@
-"""`vocab_rollup` of a run by counting its shards, when it is finished: a file of its own beside them.
+"""`vocab_rollup` of a run when it is finished: a file of its own beside its shards.
 
-Counters are kept for some routers at a time, as many as the memory allows, and the shards read once for each such group.
+Who traced it from the beginning to the end has counted meanwhile (sums/words.py). Else the shards are read: counters are kept
+for some routers at a time, as many as the memory allows, and the shards read once for each such group.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +14,43 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files.durable import sync
-from ..physical.column_buffer import numbers
-from ..physical.compiled import within
 from ..physical.tables import is_routed
-from ..sums import counting_loops
 from ..sums.from_shard import Rows
+from ..sums.words import Words
+from .placed import placed
 from .unfinished_run import VOCABULARY, UnfinishedRun
 
-_MEMORY = 1 << 28  # bytes of counters
+_WHILE_TRACED = 1 << 29  # bytes of counters beside a model
+_MEMORY = 1 << 28  # bytes of counters while shards are read
 _ROUNDS = 16  # times that shards are read at most: with more counters DuckDB's way is the better one
-_CELLS = 1 << 20  # counters that become rows at once
-_NOTHING = np.zeros(0, np.uint8)
-_TYPES = {"router": "uint32", "vocab_id": "uint32", "expert": "uint16", "assignments": "uint64", "first": "uint64"}
+_NUMBERS = {"vocab_id": "uint32", "expert": "uint16", "assignments": "uint32", "first": "uint32"}
+_SCHEMA = pa.schema([("router", pa.uint32()), *((name, pa.type_for_alias(kind)) for name, kind in _NUMBERS.items())])
 
 
-def count_vocabulary(part: UnfinishedRun) -> bool:
-    """Write sums/vocab_rollup.parquet into `part`; False, and nothing there, where its rows have a form that is not counted."""
+def counters(part: UnfinishedRun) -> Words | None:
+    """What counts while `part` is traced; None where something of it was written before."""
+    return None if part.shards or "continues" in part.head else Words.within(_WHILE_TRACED, *_sizes(part))
+
+
+def _sizes(part: UnfinishedRun) -> tuple[int, int]:
+    routers, experts = (1 + max((row[key] for row in part.head[f"{key}s"]), default=-1) for key in ("router", "expert"))
+    return routers, experts
+
+
+def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
+    """Write sums/vocab_rollup.parquet into `part`, from `words` if they are whole; False, and nothing there, where its rows
+    have a form that is not counted."""
     target = (part.path / VOCABULARY).parent
     shutil.rmtree(target, ignore_errors=True)
     if "continues" in part.head or any(table.endswith("_long") for table in part.tables()):
-        return False
-    words = _words(part)
-    routers, experts = (1 + max((row[key] for row in part.head[f"{key}s"]), default=-1) for key in ("router", "expert"))
-    at_once = min(routers, _MEMORY // max(1, 8 * len(words) * experts))
-    if not len(words) or not experts or at_once * _ROUNDS < routers:
         return False
     temporary = target.with_suffix(".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        done = _write(temporary / Path(VOCABULARY).name, part, words, range(0, routers, at_once), (at_once, experts))
+        traced = words is not None and words.whole
+        counted = iter([words]) if words is not None and traced else _read(part)
+        done = _write(temporary / Path(VOCABULARY).name, counted, part.keys, 0 if traced else part.keys.get("router", 0))
         if done:
             sync(temporary)
             temporary.rename(target)
@@ -51,78 +59,51 @@ def count_vocabulary(part: UnfinishedRun) -> bool:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(path: Path, part: UnfinishedRun, words: Any, firsts: range, shape: tuple[int, int]) -> bool:
-    with pq.ParquetWriter(path, pa.schema([(n, pa.type_for_alias(t)) for n, t in _TYPES.items()])) as file:
-        for first in firsts:
-            counts = _counted(part, words, first, *shape)
-            if counts is None:
+def _write(path: Path, counted: Iterator[Words], keys: Mapping[str, int], router: int) -> bool:
+    """Write with the keys that the shards have; `router`: what is in the numbers of routers already. False if one of those that
+    counted is not whole."""
+    keys = {**keys, "router": keys["router"] - router} if keys else keys
+    form: dict[str, Any] = {"use_dictionary": False, "column_encoding": dict.fromkeys(_NUMBERS, "DELTA_BINARY_PACKED")}
+    form |= {"compression": {"run": "lz4", "router": "lz4"} | dict.fromkeys(_NUMBERS, "none")}
+    schema = placed(_SCHEMA.empty_table(), keys, run=True).schema
+    with pq.ParquetWriter(path, schema, store_schema=False, **form) as file:
+        for words in counted:
+            if not words.whole:
                 return False
-            for place in range(shape[0]):
-                for some in range(0, len(words), _CELLS // shape[1] + 1):
-                    own = slice(some, some + _CELLS // shape[1] + 1)
-                    table = _cells(first + place, words[own], [counted[place, own] for counted in counts])
-                    if len(table):
-                        file.write_table(table)
+            for columns in words.columns():
+                file.write_table(placed(pa.table(columns, schema=_SCHEMA), keys, run=True), row_group_size=1 << 20)
     sync(path)
     return True
 
 
-def _cells(router: int, words: Any, counts: list[Any]) -> pa.Table:
-    """What is not 0 of counts (V, experts) of words (V,), as rows."""
-    word, expert = np.nonzero(counts[0])
-    columns = [np.full(len(word), router), words[word], expert, *(own[word, expert] for own in counts)]
-    return pa.table([pa.array(c.astype(t)) for c, t in zip(columns, _TYPES.values())], [*_TYPES])
+def _read(part: UnfinishedRun) -> Iterator[Words]:
+    """Counters of all routers, some at a time."""
+    (routers, experts), most = _sizes(part), len(_ids(part))
+    at_once = min(routers, _MEMORY // max(1, 8 * (most + 1) * (experts + 1)))
+    for first in range(0, routers, max(1, at_once)):
+        room = max(1, most) if at_once * _ROUNDS >= routers else 0
+        words = Words(part.keys.get("router", 0) + first, min(at_once, routers - first), experts, room)
+        for shard in part.shards:
+            file = shard / "tokens.parquet"
+            words.add(_routed(shard, experts), pq.read_table(file, partitioning=None) if file.exists() else None)
+        yield words
 
 
-def _words(part: UnfinishedRun) -> Any:
+def _ids(part: UnfinishedRun) -> Any:
     """(V,) vocabulary ids that occur, rising."""
     found = np.zeros(0, np.uint32)
-    for shard in part.shards:
-        if (shard / "tokens.parquet").exists():
-            found = np.union1d(found, _ids(shard)[2])
+    for file in part.files("tokens"):
+        if "vocab_id" in pq.read_schema(file).names:
+            column = pq.read_table(file, columns=["vocab_id"], partitioning=None)["vocab_id"].drop_null()
+            found = np.union1d(found, column.to_numpy().astype(np.uint32))
     return found
 
 
-def _ids(shard: Path) -> tuple[int, int, Any, Any]:
-    """(first token of a shard, number of its tokens, ids (N,) of those that have one, which these are (N,))."""
-    with pq.ParquetFile(shard / "tokens.parquet") as file:
-        there = "vocab_id" in file.schema_arrow.names
-        table = file.read(["token", "vocab_id"] if there else ["token"])
-    column = table["vocab_id"] if there else pa.nulls(len(table))
-    token = numbers(table["token"])
-    known = ~np.asarray(column.is_null())
-    ids = column.drop_null().to_numpy() if known.any() else np.zeros(0)
-    first = int(token[0]) if len(token) and counting_loops.rises(token) else -1
-    return first, len(token), ids.astype(np.uint32), known
-
-
-def _counted(part: UnfinishedRun, words: Any, first: int, routers: int, experts: int) -> tuple[Any, Any] | None:
-    """(routers, V, experts) assignments, and those of rank 0, of the routers from `first` on; None if they cannot be told."""
-    ran, leading = (np.zeros((routers, len(words), experts), np.uint32) for _ in range(2))
-    for shard in part.shards:
-        for rows, word in _read(shard, words, experts):
-            if rows is None:
-                return None
-            starts, stops = rows.stretches(_NOTHING)
-            place = rows.router[starts].astype(np.intp) - first
-            counting_loops.words(starts, stops, place, word, rows.experts, ran, leading, int(rows.ranked))
-    return ran, leading
-
-
-def _read(shard: Path, words: Any, experts: int) -> Iterator[tuple[Rows | None, Any]]:
-    """Routed rows of a shard and the place in `words` of each one's token, beyond the last where it has none; None where they
-    cannot be counted."""
-    files = [file for file in shard.glob("routes_*.parquet") if is_routed(file.stem)]
-    if not files:
-        return
-    first, count, ids, known = _ids(shard) if (shard / "tokens.parquet").exists() else (-1, 0, _NOTHING, _NOTHING)
-    word_of = np.full(count, len(words), np.uint32)
-    word_of[known.astype(bool)] = np.searchsorted(words, ids)
-    for file in files:
+def _routed(shard: Path, experts: int) -> list[Rows] | None:
+    """Routed rows of a shard; None where they cannot be counted."""
+    found = []
+    for file in (file for file in shard.glob("routes_*.parquet") if is_routed(file.stem)):
         names = pq.read_schema(file).names
         wanted = [n for n in names if n in ("router", "token", "dropped", "unranked") or (n[0] == "e" and n[1:].isdigit())]
-        rows = Rows.of(pq.read_table(file, columns=wanted), experts)
-        if rows is None or not len(rows.keys[0]) or first < 0 or not within(rows.keys[0], first, first + count):
-            yield None, _NOTHING
-        else:
-            yield rows, word_of[rows.keys[0] - np.uint32(first)]
+        found.append(Rows.of(pq.read_table(file, columns=wanted, partitioning=None), experts))
+    return None if any(rows is None for rows in found) else [rows for rows in found if rows is not None]

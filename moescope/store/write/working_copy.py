@@ -14,6 +14,8 @@ from ..files.paths import confine
 from ..migrations import VERSION, migrate
 from ..schema import create_tables, quote, refresh_views, view_comments
 from ..trust import inert
+from .scans import reach
+from .unfinished_run import parts_folder
 
 _MEMORY = 1 << 30  # bytes, at most
 _ROW_GROUP = 983_040  # rows; of eight times DuckDB's own size, a column of packed bits fills its blocks
@@ -59,6 +61,7 @@ def ready(con: duckdb.DuckDBPyConnection, store: Path, foreign: bool) -> None:
     run."""
     if foreign:
         inert(con, store, "store")
+    reach(con, parts_folder(store))
     old = migrate(con, view_comments())
     create_tables(con)  # a store of an earlier version of this schema may lack one
     if old:

@@ -20,12 +20,16 @@ from ..sums.from_shard import Tally
 from .apart import large
 from .change import ensure_store, known, try_clean_up
 from .join import join_run
+from .placed import check_room, placed
+from .projection import says_run
 from .resume import head_of
 from .shard import committed
 from .unfinished_run import UnfinishedRun, parts_folder, unfinished_runs
+from .vocabulary import counters
 
 Columns = Mapping[str, Any]
-_RUNS = {"forward", "router", "iteration", "unit"}  # long runs of one value
+_RUNS = {"run", "forward", "router", "iteration", "unit"}  # long runs of one value
+_SKIPPED_BY = ("run", "forward", "router", "token", "sequence")  # keys that say which row groups, and files, have what
 
 
 class RunWriter:
@@ -35,10 +39,13 @@ class RunWriter:
     joins its store. Raises StoreError in one sentence when the disk or the store refuses; committed shards stay good.
     """
 
+    plans = True  # keys of the store, in which they are written (placed.py)
+
     def __init__(self, store: Path, part: UnfinishedRun, lock: Lock) -> None:
         self.store, self.part, self._alive = store, part, lock
         self._sheets: dict[str, ColumnBuffer] = {}
         self._tally = Tally(part.head["routers"], part.head["experts"])
+        self._words = counters(part)
         self._shard = int(part.shards[-1].name[6:]) + 1 if part.shards else 0
         self.next: dict[str, int] = {"forward": 0, "sequence": 0, "token": 0} | part.progress.get("next", {})
         self._whole: tuple[dict[str, int], dict[str, int]] = ({}, dict(self.next))
@@ -65,7 +72,9 @@ class RunWriter:
     @classmethod
     def _begin(cls, store: Path, name: str, head: Mapping[str, Any]) -> "RunWriter":
         """A new part; its head comes last, so that nobody sees it before it is locked."""
-        head = {**column_fit.plain(head), "store": known(store).uid}
+        there = known(store)
+        keys = dict(there.free) if cls.plans and "continues" not in head else {}
+        head = {"keys": keys, **column_fit.plain(head), "store": there.uid}
         path = parts_folder(store) / name
         path.mkdir(parents=True)
         try:
@@ -137,13 +146,17 @@ class RunWriter:
 
     def commit(self, progress: Mapping[str, Any]) -> None:
         """Make everything added so far durable, as one shard; all of it or nothing."""
+        check_room(self.store, self.part.keys, self.next)
         with committed(self.store, self.part.path, self._shard) as temporary:
             tables = {table: _fitting(table, sheet.table()) for table, sheet in self._sheets.items() if sheet.length}
             for table, rows in (tables | self._tally.of(tables)).items():
-                write_rows(temporary / f"{table}.parquet", pack(rows) if is_routed(table) else rows)
+                own = placed(pack(rows) if is_routed(table) else rows, self.part.keys, says_run(table))
+                write_rows(temporary / f"{table}.parquet", own)
             written = {file.name: (file.stat().st_size, crc(file)) for file in temporary.glob("*.parquet")}
             said = {**column_fit.plain(progress), "next": self.next, "written": written}
             (temporary / "progress.json").write_text(json.dumps(said, default=str))
+        if self._words is not None:
+            self._words.add(self._tally.rows, tables.get("tokens"))
         self.pending, self._shard = 0, self._shard + 1
         for sheet in self._sheets.values():
             sheet.cut(0)
@@ -159,7 +172,7 @@ class RunWriter:
                 self.commit(progress)
             final = {**run, "progress": {**progress, "next": self.next}}
             column_fit.row("runs", final)
-            return join_run(self.store, self._everything(), final)
+            return join_run(self.store, self._everything(), final, self._words)
         finally:
             self.release()
 
@@ -214,6 +227,6 @@ def write_rows(path: Path, table: pa.Table) -> None:
         use_dictionary=words,
         column_encoding=dict.fromkeys(whole, "DELTA_BINARY_PACKED") | dict.fromkeys(real, "BYTE_STREAM_SPLIT"),
         compression={name: "none" if name in whole else "lz4" for name in schema.names},
-        write_statistics=[name for name in ("forward", "router", "token") if name in schema.names],
+        write_statistics=[name for name in _SKIPPED_BY if name in schema.names],
     )
     sync(path)
