@@ -84,24 +84,6 @@ select kind, bool_or(of_tokens) as of_tokens, count(distinct label) as n from (
   select kind, label, false as of_tokens from label_rollup where run = ?
   union all select l.kind, l.label, true from token_labels l join tokens t using (token) where t.run = ?)
 group by kind order by of_tokens, kind <> 'upos', kind"""
-COACTIVE = """
-select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
-group by other order by share desc, other limit 12"""
-FROM = """select expert as other, router, n, share, sum(n) over () as every from transitions
-where next_router = ? and next_expert = ? order by share desc, other limit 6"""
-TO = """select next_expert as other, next_router as router, n, share, sum(n) over () as every from transitions
-where router = ? and expert = ? order by n desc, other limit 6"""
-PROFILE_KEPT = """
-with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
-PROFILE = """
-with n as (
-  select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*)::double as n
-  from assignments a join tokens t using (token) where a.router = ? and not a.dropped{few} group by all)"""
-COSINE = """,
-norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
-select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
-from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
-where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
 PLACES, AROUND = 12, 24  # contexts that are shown, and tokens to either side
 ORDERS = {"most": ("weight desc,", "b.weight desc,"), "random": ("hash(token),", "")}
 LABELS, BARS = 60, 24  # the commonest labels of tokens that are counted; labels that are drawn
@@ -182,15 +164,6 @@ def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) ->
     counts = {"tokens": every.sum(0).astype(int), "here": mine.sum(0).astype(int), "documents": documents}
     span = {"share": share, "low": low, "high": high, "overall": mine.sum() / every.sum()}
     return pd.DataFrame({"label": labels, **counts, **span}).sort_values("share", ascending=False), sql, params
-
-
-def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Cosine between what experts see: counts of vocabulary ids (of positions, for patches)."""
-    if exact(layer):
-        sql, params = PROFILE_KEPT + COSINE, [run["run"], layer.router, expert]
-    else:
-        sql, params = PROFILE.format(few=part_of(run, layer)[0]) + COSINE, [layer.router, expert]
-    return store_access.frame(sql, *params), sql, params
 
 
 def contexts(run: Row, layer: Layer, expert: int, token: str, by: str = "random") -> tuple[pd.DataFrame, str, list[Any]]:
