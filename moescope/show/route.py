@@ -51,11 +51,11 @@ def _token(asked: Asked, token: int | None, sequence: int | None, position: int 
     else:
         homes = asked.rows("select run from tokens where token = ?", token)
         here = asked.run(homes[0]["run"] if homes and run is None else run)
-    about = asked.rows(token_routes.ABOUT, token, here["run"])
-    if not about:
+    about = token_routes.about(asked.frame, asked.rows, token, here["run"])
+    if about is None:
         ends = asked.rows("select min(token) as low, max(token) as high from tokens where run = ?", here["run"])[0]
         raise InputError(f"run {here['run']} has no token {token}; its tokens are {ends['low']} to {ends['high']}")
-    return about[0], here
+    return about, here
 
 
 def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: int, theme: str) -> Picture:

@@ -9,7 +9,7 @@ import streamlit as st
 from moescope.app import url_state
 from moescope.app.parts import panels, patch_panels, pickers
 from moescope.app.queries import company as facts
-from moescope.app.queries import experts, patches, sampling
+from moescope.app.queries import experts, patches, sampling, store_access
 from moescope.app.wording import figure, markup, some, token, visible
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
@@ -34,14 +34,14 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
             picked = ""
         else:
-            picked = _words(named, sql, params)
+            picked = _words(run, named, sql, params)
             if experts.exact(layer):
                 st.caption(f":material/info: Exact: counted over all {some(run['tokens'], 'token')} of the run.")
             else:
                 sampling.sample_note(experts.part_of(run, layer)[1])
     with right:
         words = (
-            f"With “{token(picked).strip()}”."
+            f"With “{token(store_access.spelling(run['run'])(picked)).strip()}”."
             if picked
             else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
@@ -50,9 +50,10 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         contexts(run, layer, expert, picked, by)
 
 
-def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
+def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     """A table of its tokens; gives the one that is chosen."""
-    shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
+    spelled = store_access.spelling(run["run"])
+    shown = named.assign(token=[visible(spelled(text)) for text in named["text"]])[["token", "tokens", "rate", "lift", "at_least"]]
     picked = url_state.get("word") or ""
     at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
     number = st.column_config.NumberColumn
@@ -75,11 +76,12 @@ def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
     frame, sql, params = experts.contexts(run, layer, expert, picked, by)
-    lines = []
+    lines, spelled = [], store_access.spelling(run["run"])
     for (number, sequence, document), near in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
-        left = "".join(token(t) for t in near[near["distance"] < 0]["text"].fillna("▦"))
-        right = "".join(token(t) for t in near[near["distance"] > 0]["text"].fillna("▦"))
-        here = near[near["distance"] == 0]["text"].iloc[0]
+        left, right = (
+            token(spelled.joined(near[side]["text"].fillna("▦")), 4000) for side in (near["distance"] < 0, near["distance"] > 0)
+        )
+        here = spelled(near[near["distance"] == 0]["text"].iloc[0])
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
             f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'

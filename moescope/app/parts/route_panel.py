@@ -26,11 +26,11 @@ def beside(run: int, token: int | None, forward: int | None = None) -> None:
 
 def show(run: int, token: int, forward: int | None = None) -> None:
     """Everything the store knows about one token's way, in one forward pass where the token has several."""
-    about = store_access.rows(token_routes.ABOUT, token, run)
-    if not about:
+    about = token_routes.about(token, run)
+    if about is None:
         panels.empty("This token is not in the run that is shown", "Click another token, or choose its run on the left.")
         return
-    _title(about[0])
+    _title(about)
     path, sure, sql = token_routes.way(token, run, forward)
     if path.empty:
         panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")

@@ -105,7 +105,7 @@ def agreement(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
 def changed(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """Tokens whose first expert changed, those in most layers first; `found` says how many there are."""
     sql = CHANGED.format(tokens=_tokens(), most=MOST)
-    return store_access.frame(sql, *_params(a, b)), sql, _params(a, b)
+    return store_access.spelling(a).column(store_access.frame(sql, *_params(a, b))), sql, _params(a, b)
 
 
 def shared(a: int, b: int, stack: str | None = None, other: str | None = None) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ def of(run: Row, layer: Layer) -> list[Card]:
         int(r.expert): Card(int(r.expert), None if pd.isna(r.share) else float(r.share), int(r.assignments), int(r.dropped))
         for r in load.itertuples()
     }
-    for row in _tokens(run, layer).itertuples():
+    for row in store_access.spelling(run["run"]).column(_tokens(run, layer)).itertuples():
         if row.expert in cards and isinstance(row.text, str):
             cards[row.expert].words.append(row.text)
     for expert, found in _labels(run, layer).items():
