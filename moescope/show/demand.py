@@ -11,7 +11,8 @@ DROPS = "select coalesce(sum(dropped), 0) > 0 as dropped from load_rollup where 
 class Ask(Protocol):
     """A store that answers a query with a frame."""
 
-    def __call__(self, sql: str, *params: object) -> pd.DataFrame: ...
+    def __call__(self, sql: str, *params: object) -> pd.DataFrame:
+        """The rows."""
 
 
 def drops(ask: Ask, run: int) -> bool:

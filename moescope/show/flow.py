@@ -17,7 +17,8 @@ from .layers import Layer
 
 FEW = """
 with few as (
-  select router from routers where run = ? and coalesce(stack, '') = ? and (layer, router) >= (?, ?) order by layer, router limit 4)"""
+  select router from routers
+  where run = ? and coalesce(stack, '') = ? and (layer, router) >= (?, ?) order by layer, router limit 4)"""
 RIBBONS = """
 select t.router as layer, t.expert, t.next_router as next_layer, t.next_expert, t.n,
        sum(t.n) over (partition by t.router) as every

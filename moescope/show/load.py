@@ -45,8 +45,10 @@ def load(store: Store | str | Path, run: int | None = None, *, counted: str | No
         maps = {str(group): some for group, some in frame.groupby("group", sort=False)}
         parts = [_part(group, some, what) for group, some in maps.items()]
         title = "Demand of every expert" if what == "asked" else "Load of every expert"
-        return Picture(title, words, stem(asked, here, "load"), parts,
-                       lambda dark: charts.to_svg(_chart(maps, words, what), dark), frame, sql, theme, 300 * len(parts))  # fmt: skip
+        return Picture(
+            title, words, stem(asked, here, "load"), parts, lambda dark: charts.to_svg(_chart(maps, words, what), dark), frame,
+            sql, theme, 300 * len(parts),
+        )  # fmt: skip
 
 
 def _look(group: str, counted: str) -> dict[str, Any]:
@@ -61,7 +63,5 @@ def _part(group: str, frame: pd.DataFrame, counted: str) -> Part:
 
 
 def _chart(maps: dict[str, pd.DataFrame], words: str, counted: str) -> alt.VConcatChart:
-    drawn = [
-        charts.heatmap(some, "expert", "layer", "times_even", **_look(group, counted)) for group, some in maps.items()
-    ]
+    drawn = [charts.heatmap(some, "expert", "layer", "times_even", **_look(group, counted)) for group, some in maps.items()]
     return alt.vconcat(*drawn, title=alt.TitleParams(words, anchor="start", fontSize=12, fontWeight=400, orient="bottom"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import part, rows, same
-from recounted import EXPERTS, ROUTERS, Decision, Truth, ran, spread, written
+from recounted import EXPERTS, ROUTERS, Decision, Truth, spread, written
 
 from moescope import statistics as st
 

@@ -42,9 +42,7 @@ def test_a_vocabulary_says_how_it_is_read(spelled: tuple[Path, list[str], list[s
         assert [text for (text,) in store.rows("select text from vocab order by vocab_id")] == texts  # what is stored stays
 
 
-def test_every_place_shows_what_is_read(
-    spelled: tuple[Path, list[str], list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_place_shows_what_is_read(spelled: tuple[Path, list[str], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts, a route, cards, contexts, characteristic tokens, changed tokens; on pages, in pictures and in a terminal."""
     path, _, read = spelled
     monkeypatch.setenv("MOESCOPE_STORE", str(path))
@@ -63,7 +61,8 @@ def test_every_place_shows_what_is_read(
     monkeypatch.setattr(panels.url_state, "row", lambda frame, *_, **__: shown.append(frame))
     monkeypatch.setattr(panels.panels, "files", lambda *_, **__: None)
     panels._words(run, part("queries.experts").top_tokens(run, layer, 0, 1.0)[0], "", [])
-    assert set(shown[0]["token"]) <= {visible(text) for text in read} and len(shown[0])
+    assert set(shown[0]["token"]) <= {visible(text) for text in read}
+    assert len(shown[0])
     route = show.route(path, tokens[0].token)
     assert visible(expected[0]) in route.title
     said = CliRunner().invoke(main, ["analyze", "specialization", str(path), "--run", "0"]).output

@@ -5,7 +5,6 @@ from typing import Any
 import pandas as pd
 
 from ...store import spelling
-
 from .scope import Scope
 
 AROUND = 6  # tokens on either side

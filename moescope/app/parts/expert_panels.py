@@ -53,7 +53,9 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
 def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     """A table of its tokens; gives the one that is chosen."""
     spelled = store_access.spelling(run["run"])
-    shown = named.assign(token=[visible(spelled(text)) for text in named["text"]])[["token", "tokens", "rate", "lift", "at_least"]]
+    shown = named.assign(token=[visible(spelled(text)) for text in named["text"]])[
+        ["token", "tokens", "rate", "lift", "at_least"]
+    ]
     picked = url_state.get("word") or ""
     at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
     number = st.column_config.NumberColumn
@@ -104,7 +106,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     k, many, key = layer.top_k or 1, layer.experts, (run, layer, expert, counted)
     verb = "was asked for" if counted == "asked" else "ran"
     with places[0]:
-        said = f"of the tokens for which this one {verb}, the share for which that one {'was' if counted == 'asked' else 'did'} too"
+        said = f"of the tokens for which this one {verb}, the share for which that one {verb} too"
         chance = (k - 1) / max(many - 1, 1)
         _ranked(facts.together(*key), "share", "Runs together with", said, chance, "Top-1 routing has none.", layer)
     with places[1]:
@@ -132,11 +134,11 @@ def at(run: Row, frame: pd.DataFrame) -> pickers.Layer | None:
 def _ranked(
     found: facts.Asked, value: str, title: str, said: str, chance: float | None, none: str, of: pickers.Layer | None
 ) -> None:
-    frame, *source = found
+    frame, sql, params = found
     if frame.empty:
         panels.empty(title, none)
         return
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
     run = (pickers.the_run() or {}).get("run")
     look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
-    panels.ranked(frame, "other", value, *source, name=title.replace(" ", "-"), **look)
+    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

@@ -8,9 +8,9 @@ import streamlit as st
 from moescope.app.queries import store_access
 from moescope.app.queries.layers import Layer
 from moescope.show import token_routes as routes
-from moescope.show.token_routes import LABELS, PAGE, TOKENS, at, plain
+from moescope.show.token_routes import ABOUT, LABELS, PAGE, TOKENS, at, plain
 
-__all__ = ["LABELS", "PAGE", "TOKENS", "at", "plain"]
+__all__ = ["ABOUT", "LABELS", "PAGE", "TOKENS", "at", "plain"]
 
 SEQUENCES = """
 select s.sequence, s.document, s.source, s.source_row, s.part, s.beam, s.stack, s.domain, s.class, s.tokens, s.height, s.width,

@@ -71,8 +71,8 @@ def loads(a: Row, b: Row) -> None:
     what = pickers.choose_counted(a["run"], b["run"])
     frame, sql, params = comparison.loads(a["run"], b["run"], what)
     layer_maps.show(
-        a["run"], frame, "difference", f"Share of {COUNTED[what]}, B minus A", sql, params, name="difference", centre=0, format="+.0%",
-        even=True, tooltip=["share_a", "share_b"],
+        a["run"], frame, "difference", f"Share of {COUNTED[what]}, B minus A", sql, params, name="difference", centre=0,
+        format="+.0%", even=True, tooltip=["share_a", "share_b"],
     )  # fmt: skip
 
 

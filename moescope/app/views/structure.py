@@ -112,7 +112,9 @@ def follow(layer: pickers.Layer, labels: dict[int, str], node: tuple[int, int] |
 def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     """Co-activation of a layer."""
     said = "was chosen" if counted == "asked" else "ran"
-    panels.section("Together", f"Share of the row's tokens for which the column's expert {said} as well (OLMoE's co-activation).")
+    panels.section(
+        "Together", f"Share of the row's tokens for which the column's expert {said} as well (OLMoE's co-activation)."
+    )
     few, kept = sampling.filter_sql(run, sampling.LAYER, layer.top_k or 1) if counted == "asked" else ("", 1.0)
     sql = TOGETHER_ASKED.format(few=few) if counted == "asked" else TOGETHER
     frame = store_access.frame(sql, layer.router)
