@@ -3,6 +3,7 @@
 import functools
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import questions
@@ -202,3 +203,21 @@ def test_places():
     assert saying.layer(one.iloc[0], one) == "layer 2 (router 1)"
     two = pd.DataFrame([row(), row(stack="encoder", router=2, expert=7)])
     assert saying.expert(two.iloc[1], two) == "expert 7 of encoder layer 2"
+
+
+@pytest.mark.parametrize("cells", [False, True], ids=["figures alone", "cells too"])
+@pytest.mark.parametrize("twin", [False, True], ids=["kinds apart", "one kind twice"])
+def test_the_number_of_kinds_is_what_q_is_multiplied_by(cells, twin):
+    """Whatever kinds there are: two that hold the very same p count once, kinds without a p not at all, cells as well."""
+    rng = np.random.default_rng(0)
+    names = ["load", "bits", "entropy"]
+    p = {name: rng.uniform(0.001, 0.04, 6) for name in names} | {"level": np.full(6, np.nan)}
+    p["bits"] = p["load"] if twin else p["bits"]
+    parts = [pd.DataFrame({"name": name, "estimator": "plain", "subset": "", "router": range(6), "p": p[name]}) for name in p]
+    of_cells = pd.DataFrame({"p": rng.uniform(0.001, 1, 40)}) if cells else None
+    frame = _answer.gather(parts, of_cells)
+    different = 3 - twin + cells
+    row = frame[frame["name"] == "load"].iloc[0]
+    assert saying.family(row, frame) == f"over 6 routers and {different} kinds of figure"
+    alone = _answer.gather(parts[:1])
+    assert saying.family(alone.iloc[0], alone) == "over 6 routers"

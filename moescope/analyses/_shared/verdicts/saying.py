@@ -143,13 +143,24 @@ def _short(value: float) -> str:
 
 
 def family(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
-    """Over what q is controlled: rows of the figure's name and estimator that have a p, and the other kinds of the answer."""
+    """Over what q is controlled: rows of the figure's name and estimator that have a p, and by how many kinds it is multiplied.
+
+    That number is read off p and q (`statistics.fdr`): kinds that hold the very same p count once, cells of the answer too.
+    """
     tested = frame[frame["p"].notna()]
     same = tested[(tested["name"] == row["name"]) & (tested["estimator"] == row["estimator"])]
     routers = same["router"].notna().all() and same["router"].is_unique
-    kinds = tested.groupby(["name", "estimator"]).ngroups
     said = f"over {counted(len(same), noun or ('router' if routers else 'figure'))}"
+    kinds = _times(same) or _times(same[same["subset"] == row["subset"]]) or 1  # what is of cells' attributes is apart
     return said + (f" and {kinds} kinds of figure" if kinds > 1 else "")
+
+
+def _times(same: pd.DataFrame) -> int:
+    """What q of one family is, in times of what it would be alone; 0 where nothing tells, such as q of 1 throughout."""
+    alone, q = st.fdr(same["p"].to_numpy(float)), same["q"].to_numpy(float)
+    told = (q > 0) & (q < 1) & (alone > 0)
+    times = np.unique(np.round(q[told] / alone[told], 6))
+    return int(times[0]) if len(times) == 1 and float(times[0]).is_integer() else 0
 
 
 def evidence(row: Row, frame: pd.DataFrame, noun: str = "") -> str:
