@@ -8,20 +8,22 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_plus
 
 from PIL import Image
 from screenshots import CHROMIUM, IMAGES, ROOT
 
 from moescope.cli.app import serving
 
-PROMPT, TOKENS, SECONDS = "It was a dark night, and the old man", 40, 20.0
-WINDOW = {"width": 1180, "height": 760}
+PROMPT, TOKENS, SECONDS = "def read(self, name):", 40, 20.0
+WINDOW = {"width": 1200, "height": 940}
+LEFT, TOP, WIDE, HIGH = 330, 165, 850, 580  # of it, what is the page's own
 QUALITY = 46
 
 
 def shot(page: Any) -> Image.Image:
     """What is seen of the page, without the sidebar."""
-    clip = {"x": 300, "y": 60, "width": WINDOW["width"] - 300, "height": WINDOW["height"] - 60}
+    clip = {"x": LEFT, "y": TOP, "width": WIDE, "height": HIGH}
     return Image.open(BytesIO(page.screenshot(clip=clip))).convert("RGB")
 
 
@@ -66,7 +68,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=WINDOW, reduced_motion="no-preference")
         page.set_default_timeout(120_000)
-        found = frames(page, site.of(f"try_it?model=mixtral&prompt={PROMPT.replace(' ', '+')}"))
+        found = frames(page, site.of(f"try_it?model=mixtral&prompt={quote_plus(PROMPT)}"))
     times = [round(1000 * SECONDS / (len(found) + 6))] * len(found)
     times[-1] *= 7  # the end stays for a while
     found[0].save(
