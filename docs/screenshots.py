@@ -13,7 +13,7 @@ from moescope.cli.app import Site, serving
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
 CHROMIUM = "/usr/bin/chromium"
-QUALITY = 60
+QUALITY, SIZE = 52, (1024, 640)
 IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 
 
@@ -30,7 +30,6 @@ def shots(store: Path) -> dict[str, tuple[str, str, int]]:
     return {
         "tokens": (f"tokens?run={text}&domain=domain%3Dprose", ".tokens .t", 12),
         "patches": (f"tokens?run={image}", ".grid .t", 24),
-        "load": (f"load?run={text}", "[data-testid=stVegaLiteChart] svg", -1),
         "experts": (f"experts?run={text}&show=all", ".ms-expert", -1),
     }
 
@@ -47,7 +46,7 @@ def take(page: Any, site: Site, name: str, where: str, ready: str, click: int) -
     page.wait_for_timeout(1500)
     page.locator(IDLE).wait_for(timeout=120_000)
     shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    shot.save(IMAGES / f"{name}.webp", quality=QUALITY, method=6)
+    shot.resize(SIZE, Image.Resampling.LANCZOS).save(IMAGES / f"{name}.webp", quality=QUALITY, method=6)
     print(IMAGES / f"{name}.webp")
 
 
