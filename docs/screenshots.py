@@ -12,6 +12,8 @@ from moescope.cli.app import Site, serving
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"
+CHROMIUM = "/usr/bin/chromium"
+QUALITY, SIZE = 52, (1024, 640)
 IDLE = '[data-testid=stApp][data-test-script-state="notRunning"]'
 
 
@@ -28,7 +30,7 @@ def shots(store: Path) -> dict[str, tuple[str, str, int]]:
     return {
         "tokens": (f"tokens?run={text}&domain=domain%3Dprose", ".tokens .t", 12),
         "patches": (f"tokens?run={image}", ".grid .t", 24),
-        "load": (f"load?run={text}", "[data-testid=stVegaLiteChart] svg", -1),
+        "experts": (f"experts?run={text}&show=all", ".ms-expert", -1),
     }
 
 
@@ -44,19 +46,19 @@ def take(page: Any, site: Site, name: str, where: str, ready: str, click: int) -
     page.wait_for_timeout(1500)
     page.locator(IDLE).wait_for(timeout=120_000)
     shot = Image.open(BytesIO(page.screenshot())).convert("RGB")
-    shot.quantize(256, dither=Image.Dither.NONE).save(IMAGES / f"{name}.png", optimize=True)  # a third of the size
-    print(IMAGES / f"{name}.png")
+    shot.resize(SIZE, Image.Resampling.LANCZOS).save(IMAGES / f"{name}.webp", quality=QUALITY, method=6)
+    print(IMAGES / f"{name}.webp")
 
 
 def main() -> None:
-    """Serve the store, take three pictures, stop."""
+    """Serve the store, take the pictures, stop."""
     from playwright.sync_api import sync_playwright
 
     store = Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "demo.duckdb")
     IMAGES.mkdir(exist_ok=True)
     with serving(store) as site, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900}, device_scale_factor=1.5)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1280, "height": 800}, device_scale_factor=1)
         for name, (where, ready, click) in shots(store).items():
             take(page, site, name, where, ready, click)
 

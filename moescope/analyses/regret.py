@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..store import Store
+from ..store import Store, spelling
 from ._shared.answer import Answer, Chart, few_units, gather
 from ._shared.chart_forms import layers
 from ._shared.experiments import asked, sql_of
@@ -55,6 +55,7 @@ def _tokens(here: Scope, rows: pd.DataFrame, extra: list[dict[str, Any]]) -> pd.
         return said
     keys = ", ".join(str(int(key)) for key in said["token"])
     text = here.store.sql(f"select token, text, position from token_text where token in ({keys})").df()
+    text = spelling.of_store(here.store, here.run).column(text)
     frame = rows[["stack", "layer", "router"]].reset_index(drop=True).join(said)
     frame.insert(3, "regret", rows["value"].to_numpy())
     return frame.merge(text, on="token", how="left").sort_values("regret", ascending=False, ignore_index=True)

@@ -22,7 +22,7 @@ import pandas as pd
 
 from .. import statistics as st
 from ..errors import AnalysisError
-from ..store import Store
+from ..store import Store, spelling
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
 from ._shared.chart_forms import layers
@@ -127,8 +127,7 @@ def _inside(kind: Kind, vocab_id: Ints, document: Ints) -> Uses:
 
 def _words(uses: Uses, vocab_id: Ints, run: int, store: Store) -> pd.DataFrame:
     """How many uses of which label each compared token id has."""
-    sql = "select v.vocab_id, v.text from vocab v join runs u using (model) where u.run = ?"
-    text = dict(store.rows(sql, [run]))
+    text = spelling.words(store, run)
     frame = pd.DataFrame({"vocab_id": vocab_id[uses.rows], "label": [uses.kind.names[label] for label in uses.label]})
     frame = frame.value_counts(sort=False).rename("uses").reset_index()
     frame.insert(1, "text", [text.get(v, "") for v in frame["vocab_id"]])

@@ -78,7 +78,7 @@ def _offset(color: str | None, horizontal: bool) -> dict[str, Any]:
 
 
 def _whiskers(base: alt.Chart, low: str, high: str, y: str, horizontal: bool) -> alt.Chart:
-    whisker = base.mark_rule(color=GREY, strokeWidth=1.6)
+    whisker = base.mark_rule(color=GREY, strokeWidth=1.6, aria=False)
     if horizontal:
         return whisker.encode(x=alt.X(field=field(low), type="quantitative", title=words(y)), x2=field(high))
     return whisker.encode(y=alt.Y(field=field(low), type="quantitative", title=words(y)), y2=field(high))

@@ -52,7 +52,7 @@ def rule(chance: float, horizontal: bool = True) -> alt.Chart:
     """A dashed rule at chance level; `dashed` names it below the title, where it covers nothing."""
     where = {"y" if horizontal else "x": alt.datum(chance)}
     base = alt.Chart(pd.DataFrame({"chance": [chance]}))
-    return base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5).encode(**where)
+    return base.mark_rule(strokeDash=[5, 4], color=GREY, strokeWidth=1.5, aria=False).encode(**where)
 
 
 def dashed(subtitle: str | None, chance: float | str | None, label: str) -> str | None:

@@ -66,15 +66,30 @@ def _report(opened: Any, run: int) -> Any:
         said = "answered" if not isinstance(answer, Exception) else answer
         click.echo(f"run {run}, {asked}: {said}", err=True)
         answers.append((entries[asked], answer))
-    return Report(f"Run {run}: {name or model}", words, answers, _pictures(opened, run), run)
+    return Report(f"Run {run}: {name or model}", words, answers, _pictures(opened, run), run, _notes(opened, run))
+
+
+def _notes(opened: Any, run: int) -> list[Any]:
+    """What the user wrote on it; a file of notes that cannot be read is said, and the report is made without."""
+    from ..errors import StoreError
+    from ..store import notes
+
+    try:
+        return notes.of_run(opened, run)
+    except StoreError as error:
+        click.echo(f"run {run}, notes: {error}", err=True)
+        return []
 
 
 def _pictures(opened: Any, run: int) -> list[Any]:
-    """The map of load, where something was routed."""
+    """The map of load, where something was routed; of what was asked for and of what ran, where some was dropped."""
     from ..errors import InputError
-    from ..show import load
+    from ..show import demand, load
+
+    def ask(sql: str, *params: object) -> Any:
+        return opened.sql(sql, params).df()
 
     try:
-        return [*load(opened, run).parts]
+        return [part for way in demand.ways(ask, run) for part in load(opened, run, counted=way).parts]
     except InputError:
         return []

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..store.spelling import AS_READ
 from .listening import Row
 
 TOP = 8  # alternatives of the next token
@@ -64,11 +65,11 @@ class Watch:
 
 
 def text_of(tokenizer: Any, vocab_id: int) -> str:
-    """A token as a store has it."""
+    """A token as one reads it."""
     if tokenizer is None:
         return f"#{vocab_id}"
     text = tokenizer.decode([vocab_id])
-    return str(tokenizer.convert_ids_to_tokens(vocab_id) if "\ufffd" in text or not text else text)
+    return str(AS_READ(tokenizer.convert_ids_to_tokens(vocab_id) if "\ufffd" in text or not text else text))
 
 
 def log_probabilities(model: Any, inputs: dict[str, Tensor], ids: list[int], beside: bool) -> list[float | None]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..store.physical.tables import is_routed
 from ..store.ranking import Ranking
+from ..store.spelling import AS_READ
 from ..store.write.moved import Aside
 
 Row = dict[str, Any]
@@ -59,7 +60,7 @@ class Heard:
         for table, columns in tables:
             rows.setdefault("routes" if table.startswith("routes_") else table, []).extend(_rows(columns))
         self._texts |= {row["vocab_id"]: row["text"] for row in rows.get("vocab", [])}
-        tokens = [row | {"text": self._texts.get(row.get("vocab_id", -1))} for row in rows.get("tokens", [])]
+        tokens = [row | {"text": AS_READ(self._texts.get(row.get("vocab_id", -1)))} for row in rows.get("tokens", [])]
         decisions = [_fixed(row) for row in rows.get("routes", [])] + _any(rows)
         if not tokens and not decisions:
             return None

@@ -8,8 +8,9 @@ from ..charts import CATEGORY, look
 
 HOME = Path(__file__).with_name("browser")
 HEAD = "export default function "  # how each script of a component begins its one function
-STYLES = {"scatter": "heat_map", "flow_ribbons": "heat_map", "layered_tokens": "colored_tokens"}  # whose style another has
+STYLES = {"scatter": "heat_map", "flow_ribbons": "heat_map"}  # whose style another has
 NEEDS = {"layered_tokens": ("colored_tokens", "route_table")}
+HELPERS = ("element.js", "route_bar.js")  # functions that several of them call
 
 
 @cache
@@ -22,7 +23,7 @@ def script(names: Iterable[str]) -> str:
     """One script of these components and what draws them without a server: `host.js` calls them as Streamlit does."""
     known = dict.fromkeys(part for name in names for part in (*NEEDS.get(name, ()), name))
     parts = [read(f"{name}.js").replace(HEAD, f"components.{name} = function ", 1) for name in known]
-    return "(() => {\n" + read("element.js") + "const components = {}\n" + "\n".join(parts) + "\n" + read("host.js") + "})()\n"
+    return "(() => {\n" + read(*HELPERS) + "const components = {}\n" + "\n".join(parts) + "\n" + read("host.js") + "})()\n"
 
 
 def style(names: Iterable[str]) -> str:

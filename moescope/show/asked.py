@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..pictures.wording import clean
 from ..store import Store, open_store
 from ..store.groups import GROUPS
+from . import demand
 from .layers import ROUTERS, Layer, named
 
 RUNS = """
@@ -74,6 +75,10 @@ class Asked:
         names = ", ".join(repr(layer.label) for layer in some[:12]) + (", …" if len(some) > 12 else "")
         what = f"{len(found)} routers in layer {asked}" if found else f"no layer {clean(str(asked))!r}"
         raise InputError(f"run {run['run']} has {what}; name one of: {names}")
+
+    def counted(self, run: Row, asked: str | None) -> str:
+        """What is counted of a run: `asked`, or its demand where some was dropped, else what ran. InputError for another."""
+        return demand.ways(self.frame, run["run"])[0] if asked is None else of("counted", asked, tuple(demand.COUNTED))
 
     def sequence(self, number: int | None, run: int | None) -> tuple[Row, Row]:
         """A sequence and its run; the first of the run with None. InputError where there is none."""

@@ -51,11 +51,11 @@ def _token(asked: Asked, token: int | None, sequence: int | None, position: int 
     else:
         homes = asked.rows("select run from tokens where token = ?", token)
         here = asked.run(homes[0]["run"] if homes and run is None else run)
-    about = asked.rows(token_routes.ABOUT, token, here["run"])
-    if not about:
+    about = token_routes.about(asked.frame, asked.rows, token, here["run"])
+    if about is None:
         ends = asked.rows("select min(token) as low, max(token) as high from tokens where run = ?", here["run"])[0]
         raise InputError(f"run {here['run']} has no token {token}; its tokens are {ends['low']} to {ends['high']}")
-    return about[0], here
+    return about, here
 
 
 def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: int, theme: str) -> Picture:
@@ -63,7 +63,7 @@ def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: in
     path = asked.frame(sql, about["token"], run["run"])
     sure = asked.rows(token_routes.at(token_routes.SURE, forward), about["token"], run["run"])
     labels = {layer.router: layer.label for layer in asked.layers(run)}
-    rows = _rows(path, {(d["router"], d["iteration"]): d for d in sure}, labels)
+    rows = rows_of(path, {(d["router"], d["iteration"]): d for d in sure}, labels)
     name = wording.visible(about["text"]) if about["text"] is not None else about["unit"]
     title = f"Route of “{name}”"
     place = (
@@ -81,7 +81,7 @@ def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: in
     )  # fmt: skip
 
 
-def _rows(path: Any, sure: dict[Any, Row], labels: dict[int, str]) -> list[list[Any]]:
+def rows_of(path: Any, sure: dict[Any, Row], labels: dict[int, str]) -> list[list[Any]]:
     """[layer, its number of experts, [[expert, weight, dropped], ...], entropy, margin] from the first layer to the last."""
     rows = []
     for (router, iteration), group in path.groupby(["router", "iteration"], sort=False):

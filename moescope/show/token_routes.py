@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..store import spelling
+
 Ask = Callable[..., pd.DataFrame]  # (sql, *params): the rows
 PAGE = 1500  # tokens shown at once
 TOKENS = """
 select t.token, t.position, t.unit, coalesce(t.text, '#' || t.vocab_id, case when t.unit = 'text' then '?' end) as text,
        t.generated, t.special, t.y, t.x
 from token_text t where t.sequence = ? order by t.position limit ? offset ?"""
+HOME = "select run from sequences where sequence = ?"
 ROUTES = """
 select token, list(expert order by coalesce(rank, slot)) as experts,
   list(weight order by coalesce(rank, slot)) as weights, list(dropped order by coalesce(rank, slot)) as drops
@@ -43,6 +46,12 @@ select t.token, t.sequence, t.position, t.unit,
 from token_text t where t.token = ? and t.run = ?"""
 
 
+def about(ask: Ask, rows: Callable[..., list[dict[str, Any]]], token: int, run: int) -> dict[str, Any] | None:
+    """What is known of one token: the row of ABOUT, its text as one reads it; None where the run has no such token."""
+    found = rows(ABOUT, token, run)
+    return found[0] | {"text": spelling.of(ask, run)(found[0]["text"])} if found else None
+
+
 def at(sql: str, forward: int | None) -> str:
     """The query of one forward, of all (of the last one, where a token has one row) with None."""
     return sql.format(step="" if forward is None else f" and forward = {int(forward)}")
@@ -58,6 +67,7 @@ def texts(ask: Ask, sequence: int, begin: int = 0, most: int = PAGE) -> pd.DataF
     frame = ask(TOKENS, sequence, most, begin)
     if frame.empty:
         return frame
+    frame = spelling.of(ask, int(ask(HOME, sequence)["run"].iloc[0])).column(frame)
     frame = frame.merge(ask(LABELS, int(frame["token"].min()), int(frame["token"].max())), on="token", how="left")
     return frame.assign(labels=frame["labels"].fillna(""))
 

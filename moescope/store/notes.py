@@ -73,6 +73,12 @@ def read(store: Path) -> list[Note]:
     return sorted(notes, key=lambda note: note.written, reverse=True)
 
 
+def of_run(store: Store, run: int) -> list[Note]:
+    """The notes on a run's experts and tokens, the newest first. StoreError as of `read`."""
+    uids = {uid for (uid,) in store.rows("select uid from runs where run = ?", [run])}
+    return [note for note in read(store.path) if note.about.get("uid") in uids]
+
+
 def text(notes: list[Note], about: Mapping[str, Any]) -> str:
     """The note on this; empty where there is none."""
     return next((note.text for note in notes if _same(note.about, about)), "")

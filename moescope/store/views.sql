@@ -172,6 +172,32 @@ from assignments a join routers r using (router) join forwards f using (forward)
 join sequences s on s.sequence = t.sequence join runs u on u.run = a.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
 
+-- One row per decision with everything one asks for: where, how sure, for which token, in which text
+create view routing_decisions as
+select
+  d.run, -- runs.run
+  f.phase, -- prefill | decode | train | eval | forward
+  r.stack, -- decoder | encoder | vision
+  r.layer, -- the layer's own number
+  d.router, -- routers.router
+  d.iteration, -- recursion step, else 0
+  d.token, -- tokens.token
+  t.sequence, -- sequences.sequence
+  t.position, -- place in the sequence
+  t.vocab_id, -- the tokenizer's id
+  v.text, -- the token as text
+  t.generated, -- made by the model in this run
+  d.selected, -- experts that ran
+  d.entropy, -- of the router's distribution, nats
+  d.margin, -- least weight chosen minus the best not chosen
+  d.log_sum_exp, -- of the logits
+  s.document, -- unit of the bootstrap
+  s.domain, -- label of the sequence
+  s.class, -- label of the sequence
+from decisions d join routers r using (router) join forwards f using (forward) join tokens t using (token)
+join sequences s on s.sequence = t.sequence join runs u on u.run = d.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
+
 -- Labels of tokens of every kind: those of the token's word, and those of its sequence
 create view labels as
 select

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,12 @@ import pytest
 import synthetic
 from click.testing import CliRunner
 
+import moescope
 from moescope import analyses
 from moescope.charts import fixed
 from moescope.cli import main
 from moescope.errors import AnalysisError
-from moescope.store import Store
+from moescope.store import Store, notes
 
 QUICK = ("depth", "diff", "load", "modality", "regret")  # of which some answer
 
@@ -118,3 +120,32 @@ def test_no_scale_runs_from_the_smallest_to_the_largest(
 ) -> None:
     known = None if chance is None else pd.Series(chance, dtype=float)
     assert fixed(pd.Series(values, dtype=float), known) == pytest.approx(span)
+
+
+def test_notes_go_with_their_run(written: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own words on a run's experts, escaped, behind what was found; those on another run are that run's."""
+    path, _ = written
+    monkeypatch.setattr(analyses, "run_all", lambda *_: iter(()))  # nothing else is asked
+    with moescope.open(path) as store:
+        about, title = notes.expert(store, store.rows("select min(router) from routers where run = 1")[0][0], 2)
+    notes.write(path, about, title, "likes <b>numbers</b>\n& years")
+    for options, wanted in ((["--run", "0"], False), (["--run", "1"], True), ([], True)):
+        done = CliRunner().invoke(main, ["report", str(path), "-o", str(path.with_name("noted.html")), *options])
+        assert done.exit_code == 0, done.output
+        page = path.with_name("noted.html").read_text()
+        heads = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
+        assert ("Notes" in heads) == wanted, options
+        assert ("likes &lt;b&gt;numbers&lt;/b&gt;\n&amp; years" in page) == wanted
+        assert not wanted or heads.index("Notes") == heads.index("What was found") + 1
+    notes.file_of(path).write_text("no notes")
+    done = CliRunner().invoke(main, ["report", str(path), "-o", str(path.with_name("noted.html"))])
+    assert (done.exit_code, "cannot be read" in done.output) == (0, True)
+    notes.file_of(path).unlink()
+
+
+def test_demand_stands_beside_what_ran(recounted_store: Path) -> None:
+    """In maps of runs that dropped tokens."""
+    report = import_module("moescope.cli.report")
+    with moescope.open(recounted_store) as store:
+        titles = [part.data["title"] for part in report._pictures(store, 0)]
+    assert titles == [f"{what}, {stack}" for what in ("Demand", "Load") for stack in ("decoder", "encoder")]

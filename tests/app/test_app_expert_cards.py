@@ -1,5 +1,7 @@
 """Experts as cards: tokens, labels, load and effects against a recount; sorted, searched, and what each says of itself."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import pandas as pd
 import pytest
 from pages import opened, part
 from recounted import DOMAINS, EXPERTS, WORDS, Truth, ran, written
+
+from moescope import show
+from moescope.show import expert_cards
 
 TRUTH = Truth()
 RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0}
@@ -22,10 +27,9 @@ def layer_of(router: int) -> Any:
 @pytest.fixture
 def shown(recounted_shown: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The queries, with labels of few tokens and documents as well."""
-    cards = part("queries.expert_cards")
-    monkeypatch.setattr(cards, "LEAST", 1)
-    monkeypatch.setattr(cards, "SURE", 2)
-    return cards
+    monkeypatch.setattr(expert_cards, "LEAST", 1)
+    monkeypatch.setattr(expert_cards, "SURE", 2)
+    return part("queries.expert_cards")
 
 
 def surely(here: list[Any], of: Any, name: str, expert: int) -> tuple[float, float, float, float] | None:
@@ -64,6 +68,7 @@ def test_load_and_tokens_of_every_expert(router: int, shown: Any) -> None:
         asked = sum(x == e for d in here for x, _, _ in d.chosen)
         assert (card.assignments, card.dropped) == (ran(here, e), asked - ran(here, e))
         assert card.load == pytest.approx(ran(here, e) / ran(here))
+        assert card.demand == pytest.approx(asked / sum(len(d.chosen) for d in here))
         low = facts.top_tokens(RUN, layer_of(router), e, 1.0)[0].set_index("text")["low"]
         assert low[card.words].round(9).is_monotonic_decreasing
         assert set(card.words) == {w for v, w in enumerate(WORDS) if ran([d for d in here if d.of.vocab == v], e)}
@@ -80,7 +85,7 @@ def test_summaries_are_of_measured_figures(tmp_path: Path, monkeypatch: pytest.M
         con.execute("insert into ablations by name from found")
     monkeypatch.setenv("MOESCOPE_STORE", str(path))
     queries, grid, share = part("queries.expert_cards"), part("parts.card_grid"), part("wording").share
-    monkeypatch.setattr(queries, "LEAST", 1)
+    monkeypatch.setattr(expert_cards, "LEAST", 1)
     cards = queries.of(RUN, layer_of(2))
     for card in cards[:3]:
         assert card.effect == (0.1 + card.expert, 0.0, 0.2)
@@ -97,6 +102,23 @@ def test_summaries_are_of_measured_figures(tmp_path: Path, monkeypatch: pytest.M
     dead = next(card for card in queries.of(RUN, layer_of(3)) if card.expert == 3)
     assert dead.summary == "never ran on this data"
     assert (dead.load, dead.words, dead.labels) == (0.0, [], [])
+
+
+def test_a_notebook_has_the_cards_of_the_page(recounted_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One query, and one drawing: the page's are links."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(recounted_store))
+    page = part("queries.expert_cards").of(RUN | {"decisions": 900}, layer_of(2))
+    picture = show.experts(recounted_store, "decoder 1", run=0)
+    pd.testing.assert_frame_equal(picture.frame, expert_cards.table(page))
+    shown = opened(recounted_store, "experts", monkeypatch, run="0", layer="decoder 1", show="all")
+    html = next(h.proto.body for h in shown.get("html") if 'class="ms-experts"' in h.proto.body)
+    plain = re.sub(r' (href|target)="[^"]*"', "", html).replace("<a ", "<div ").replace("</a>", "</div>")
+    found = re.search(r'<script type="application/json" id="parts">(.*?)</script>', picture.to_html(), re.DOTALL)
+    assert found
+    assert json.loads(found[1])[0]["data"]["html"] == plain
+    assert re.findall(r"asked ([\d.]+ %), ran ([\d.]+ %)", html) == [
+        tuple(part("wording").share(v) for v in (card.demand, card.load)) for card in page
+    ]
 
 
 def test_grid_and_keys_on_the_page(recounted_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

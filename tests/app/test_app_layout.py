@@ -41,3 +41,27 @@ def test_keys_turn_to_the_next_expert_and_cards_open_one(looking: Callable[..., 
     eyes.page.wait_for_url("**expert=5**")
     eyes.rest()
     assert "Expert 5 of layer 2" in eyes.page.locator(".ms-reading").first.inner_text()
+
+
+def test_the_sidebar_folds_in_narrow_windows(looking: Callable[..., Eyes]) -> None:
+    """At 900 px it is its icons, and opens where it is pointed at or focused; on phones it is a drawer; nothing is cut off."""
+    eyes = looking()
+    eyes.go("tokens?run=0")
+    bar, head = eyes.page.locator("[data-testid=stSidebar]"), eyes.page.locator(".ms-head h1")
+    share = bar.get_by_role("button", name="Share this view")
+    eyes.page.set_viewport_size({"width": 900, "height": 900})
+    head.hover()
+    assert (bar.bounding_box()["width"] < 80, share.is_visible()) == (True, False)
+    assert head.bounding_box()["x"] < 140
+    bar.hover(position={"x": 20, "y": 200})
+    share.wait_for()
+    head.hover(position={"x": 400, "y": 10})
+    share.wait_for(state="hidden")
+    bar.get_by_role("link", name="Experts").focus()
+    share.wait_for()
+    eyes.page.set_viewport_size({"width": 390, "height": 800})
+    eyes.go("tokens?run=0")
+    tools = eyes.page.locator("[data-testid=stHeader]").bounding_box()
+    assert head.bounding_box()["y"] >= tools["y"] + tools["height"] - 8
+    assert eyes.page.evaluate("document.documentElement.scrollWidth") <= 390
+    eyes.page.set_viewport_size({"width": 1440, "height": 1000})

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pages import part, rows, same
-from recounted import EXPERTS, ROUTERS, Truth, ran, spread, written
+from recounted import EXPERTS, ROUTERS, Decision, Truth, spread, written
 
 from moescope import statistics as st
 
@@ -16,16 +16,22 @@ LATER = len(ROUTERS)  # the second run's routers follow the first's
 TOKENS = len(TRUTH.tokens) // 2
 
 
-def test_difference_of_load() -> None:
-    """B minus A, whichever is A."""
+@pytest.mark.parametrize("counted", ["asked", "ran"])
+def test_difference_of_load(counted: str) -> None:
+    """B minus A, whichever is A; of what was asked for and of what ran."""
+
+    def of(decisions: list[Decision], expert: int) -> float:
+        mine = [d.ran if counted == "ran" else [e for e, _, _ in d.chosen] for d in decisions]
+        return sum(expert in some for some in mine) / sum(map(len, mine))
+
     for a, b in ((0, 1), (1, 0)):
         expected = []
         for router, stack, layer, _ in ROUTERS:
             one, two = TRUTH.of(a, router + LATER * a), TRUTH.of(b, router + LATER * b)
             for e in range(EXPERTS):
-                shares = ran(one, e) / ran(one), ran(two, e) / ran(two)
+                shares = of(one, e), of(two, e)
                 expected.append((router + LATER * a, stack, layer, e, *shares, shares[1] - shares[0]))
-        same(rows(part("queries.comparison").loads(a, b)[0]), sorted(expected))
+        same(rows(part("queries.comparison").loads(a, b, counted)[0]), sorted(expected))
 
 
 def test_agreement() -> None:

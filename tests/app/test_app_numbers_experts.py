@@ -61,22 +61,30 @@ def test_kept_sums_say_the_same_where_nothing_was_dropped(tmp_path: Path, monkey
             found = {row[0]: row[1:4] for row in rows(facts.top_tokens(RUN, layer, expert, 1.0)[0])}
             of = {w: [d for d in here if d.of.vocab == v] for v, w in enumerate(WORDS)}
             assert found == {w: (ran(o, expert), len(o), ran(o, expert) / len(o)) for w, o in of.items() if ran(o, expert)}
-        same(sorted(rows(facts.nearest(RUN, layer, 0)[0])), cosines(here, 0))
+        same(sorted(rows(part("queries.company").nearest(RUN, layer, 0, "ran")[0])), cosines(here, 0, "ran"))
 
 
-def cosines(here: list[Decision], expert: int) -> list[tuple[int, float]]:
+def counted_in(d: Decision, counted: str) -> list[int]:
+    """Experts of a decision, by rank: those that ran, or all that were asked for."""
+    return d.ran if counted == "ran" else [e for e, _, _ in d.chosen]
+
+
+def cosines(here: list[Decision], expert: int, counted: str) -> list[tuple[int, float]]:
     """Between the counts of words that experts see."""
-    seen = [[ran([d for d in here if d.of.vocab == v], e) for v in range(len(WORDS))] for e in range(EXPERTS)]
+    seen = [
+        [sum(e in counted_in(d, counted) for d in here if d.of.vocab == v) for v in range(len(WORDS))] for e in range(EXPERTS)
+    ]
     table = np.array(seen, float)
     norm = np.sqrt((table**2).sum(1))
     found = [(o, float(table[expert] @ table[o] / norm[expert] / norm[o])) for o in range(EXPERTS) if o != expert and norm[o]]
     return [(o, c) for o, c in found if c]
 
 
+@pytest.mark.parametrize("counted", ["asked", "ran"])
 @pytest.mark.parametrize("router", ROUTERS)
-def test_experts_that_see_the_same(router: int) -> None:
-    found = rows(part("queries.experts").nearest(RUN, layer_of(router), 1)[0])
-    same(sorted(found), cosines(TRUTH.of(0, router), 1))
+def test_experts_that_see_the_same(router: int, counted: str) -> None:
+    found = rows(part("queries.company").nearest(RUN, layer_of(router), 1, counted)[0])
+    same(sorted(found), cosines(TRUTH.of(0, router), 1, counted))
     assert [c for _, c in found] == sorted((c for _, c in found), reverse=True)
 
 
@@ -133,16 +141,21 @@ def test_contexts(word: str, by: str) -> None:
         ])  # fmt: skip
 
 
-def together(router: int, expert: int) -> list[tuple[int, float, int]]:
-    here = [d.ran for d in TRUTH.of(0, router)]
+def together(router: int, expert: int, counted: str) -> list[tuple[int, float, int]]:
+    here = [counted_in(d, counted) for d in TRUTH.of(0, router)]
     pairs = Counter(o for r in here for o in r if expert in r and o != expert)
     mine = sum(expert in r for r in here)
     return sorted(((o, n / mine, n) for o, n in pairs.items()), key=lambda row: (-row[1], row[0]))
 
 
-def following(router: int, expert: int, step: int) -> list[tuple[int, int, float]]:
+def firsts(router: int, counted: str) -> dict[int, int]:
+    """{token: its first choice}; of those that ran, or of all."""
+    return {d.of.token: d.first for d in TRUTH.of(0, router) if counted == "asked" or not d.chosen[0][2]}
+
+
+def following(router: int, expert: int, step: int, counted: str) -> list[tuple[int, int, float]]:
     """(other, n, share of the tokens of the earlier one) one layer before or after."""
-    one, two = ({d.of.token: d.first for d in TRUTH.of(0, r) if not d.chosen[0][2]} for r in (router, router + step))
+    one, two = firsts(router, counted), firsts(router + step, counted)
     pairs = Counter((one[t], two[t]) for t in one.keys() & two.keys())
     found = []
     for (here, other), n in pairs.items():
@@ -151,17 +164,22 @@ def following(router: int, expert: int, step: int) -> list[tuple[int, int, float
     return sorted(found, key=lambda row: (-row[1], row[0]))
 
 
+@pytest.mark.parametrize("counted", ["asked", "ran"])
 @pytest.mark.parametrize("router", [1, 2, 3])
-def test_company(router: int) -> None:
-    facts, frame = part("queries.experts"), part("queries.store_access").frame
+def test_company(router: int, counted: str) -> None:
+    """Of what was asked for and of what ran, which capacity makes two things."""
+    facts, layer = part("queries.company"), layer_of(router)
     for expert in range(EXPERTS - 1):
-        same(rows(frame(facts.COACTIVE, router, expert)), together(router, expert))
-        for sql, step in ((facts.TO, 1), (facts.FROM, -1)):
-            found = frame(sql, router, expert)
-            expected = [] if router + step not in (1, 2, 3) else following(router, expert, step)
+        same(rows(facts.together(RUN, layer, expert, counted)[0]), together(router, expert, counted))
+        for way, step in ((facts.after, 1), (facts.before, -1)):
+            found = way(RUN, layer, expert, counted)[0]
+            expected = [] if router + step not in (1, 2, 3) else following(router, expert, step, counted)
             same(sorted(rows(found, "other", "n", "share"), key=lambda row: (-row[1], row[0])), expected)
             assert set(found["every"]) == ({sum(n for _, n, _ in expected)} if expected else set())
             assert set(found["router"]) <= {router + step}
+        mine = firsts(router, counted)
+        expected_share = sum(e == expert for e in mine.values()) / len(mine)
+        assert facts.first_share(RUN, layer, expert, counted) == pytest.approx(expected_share)
 
 
 def test_load_of_a_layer() -> None:
@@ -251,7 +269,6 @@ def test_chance_beside_labels_and_company(monkeypatch: pytest.MonkeyPatch) -> No
     panels.company.__wrapped__(RUN, layer_of(2), 1)
     assert chances == {
         "Runs together with": pytest.approx(1 / 3), "Sees the same tokens as": None,
-        "One layer before": pytest.approx(sum(d.first == 1 and not d.chosen[0][2] for d in here)
-                                          / sum(not d.chosen[0][2] for d in here)),
+        "One layer before": pytest.approx(sum(d.first == 1 for d in here) / len(here)),  # asked for: some was dropped
         "One layer after": 0.25,
     }  # fmt: skip

@@ -26,33 +26,48 @@ def test_layers_are_named_and_even() -> None:
     assert found == [*decoder, ("encoder 0", 0, 0, "encoder", 4, 1, "encoder", 0.25)]
 
 
-def test_flow() -> None:
+@pytest.mark.parametrize("counted", ["asked", "ran"])
+def test_flow(counted: str) -> None:
     """Every ribbon of two layers that follow each other, and the tokens of the layer that it leaves."""
     expected = []
     for router in (1, 2):
-        one, two = ({d.of.token: d.first for d in TRUTH.of(0, r) if not d.chosen[0][2]} for r in (router, router + 1))
+        one, two = (
+            {d.of.token: d.first for d in TRUTH.of(0, r) if counted == "asked" or not d.chosen[0][2]}
+            for r in (router, router + 1)
+        )
         pairs = Counter((one[t], two[t]) for t in one.keys() & two.keys())
         every = sum(pairs.values())
         expected += [(router, a, router + 1, b, n, every) for (a, b), n in pairs.items()]
-    found = part("queries.store_access").frame(view("structure").FLOW, 0, "decoder", 0, 1)
+
+    def flow(router: int) -> pd.DataFrame:
+        sql, params = view("structure").flow_query(0, layer_of(router), counted)
+        return part("queries.store_access").frame(sql, *params)
+
+    found = flow(1)
     same(sorted(rows(found)), sorted(expected))
     assert [n for r, *_, n, _ in rows(found) if r == 1] == sorted((row[4] for row in expected if row[0] == 1), reverse=True)
-    assert set(part("queries.store_access").frame(view("structure").FLOW, 0, "decoder", 1, 2)["layer"]) == {2}
-    assert part("queries.store_access").frame(view("structure").FLOW, 0, "decoder", 2, 3).empty
+    assert set(flow(2)["layer"]) == {2}
+    assert flow(3).empty
 
 
-def test_co_activation() -> None:
-    here = [d.ran for d in TRUTH.of(0, 2)]
+@pytest.mark.parametrize("counted", ["asked", "ran"])
+def test_co_activation(counted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = [d.ran if counted == "ran" else [e for e, _, _ in d.chosen] for d in TRUTH.of(0, 2)]
     pairs = Counter((a, b) for r in here for a in r for b in r if a != b)
     expected = [(a, b, n, n / sum(a in r for r in here)) for (a, b), n in pairs.items()]
-    same(rows(part("queries.store_access").frame(view("structure").TOGETHER, 2)), sorted(expected))
+    structure, told = view("structure"), []
+    monkeypatch.setattr(structure.panels, "heat", lambda frame, *_, **look: told.append((frame, look["limits"])))
+    structure.together.__wrapped__(RUN, layer_of(2), counted)
+    (frame, limits) = told[0]
+    same(rows(frame, "expert", "other", "n", "share"), sorted(expected))
+    assert limits == (0.0, pytest.approx(2 / 3))  # to twice chance, whatever the largest share is
 
 
 def test_chance_of_co_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the other three experts is the second."""
     structure, told = view("structure"), {}
     monkeypatch.setattr(structure.panels, "heat", lambda *_, **look: told.update(look))
-    structure.together.__wrapped__(layer_of(2))
+    structure.together.__wrapped__(RUN, layer_of(2), "ran")
     assert told["chance"] == pytest.approx(1 / 3)
 
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 import synthetic_app
 from pages import rows, same
-from recounted import EXPERTS, ROUTERS, Truth, ran
+from recounted import EXPERTS, ROUTERS, Decision, Truth, ran
 
 import moescope
 from moescope import show
@@ -73,43 +73,47 @@ def test_the_route_of_a_token(recounted_store: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("run", [0, 1])
-def test_load_is_in_times_of_even(recounted_store: Path, run: int) -> None:
-    picture = show.load(recounted_store, run)
+def counted_in(d: Decision, counted: str) -> list[int]:
+    """Experts of a decision: those that ran, or all that were asked for."""
+    return d.ran if counted == "ran" else [e for e, _, _ in d.chosen]
+
+
+@pytest.mark.parametrize(("run", "counted"), [(0, "asked"), (1, "asked"), (1, "ran")])
+def test_load_is_in_times_of_even(recounted_store: Path, run: int, counted: str) -> None:
+    """Of what was asked for, unless what ran is asked: the runs dropped some."""
+    picture = show.load(recounted_store, run, counted=None if counted == "asked" else counted)
     expected = []
     for router, stack, layer, _ in sorted(ROUTERS, key=lambda r: (r[1], r[2])):
         here = TRUTH.of(run, router + len(ROUTERS) * run)
         for e in range(EXPERTS):
-            lost = sum(x == e and gone for d in here for x, _, gone in d.chosen)
-            share = ran(here, e) / ran(here)
-            expected.append((stack, layer, router + len(ROUTERS) * run, e, share * EXPERTS, share, ran(here, e), lost))
+            asked = sum(x == e for d in here for x, _, _ in d.chosen)
+            mine = [counted_in(d, counted) for d in here]
+            share = sum(e in some for some in mine) / sum(map(len, mine))
+            number = router + len(ROUTERS) * run
+            expected.append((stack, layer, number, e, share * EXPERTS, share, asked, ran(here, e), asked - ran(here, e)))
     same(rows(picture.frame.drop(columns="group")), expected)
     assert told(picture)["span"] == [0.0, 1.0, 2.0]  # the same for every model
     assert f"n = {sum(ran(TRUTH.of(run, r + len(ROUTERS) * run)) for r, *_ in ROUTERS):,} assignments that ran" in picture.words
 
 
 def test_cards_of_experts(recounted_store: Path) -> None:
+    """What else they say is counted again in tests of the page, which has the same ones."""
     picture, here = show.experts(recounted_store, "decoder 1", run=0), TRUTH.of(0, 2)
     for row in picture.frame.to_dict("records"):
         e = row["expert"]
-        firsts = sum(d.first == e and not d.chosen[0][2] for d in here)
-        assert (row["assignments"], row["first"]) == (ran(here, e), firsts)
-        for text, lift in row["tokens"]:
-            some = [d for d in here if d.of.text == text]
-            assert lift == pytest.approx(ran(some, e) / ran(some) / (ran(here, e) / ran(here)))
-        kind, label = row["label"].split(" ")
-        some = [d for d in here if getattr(d.of, kind) == label]
-        assert row["label_share"] == pytest.approx(ran(some, e) / ran(some))
-        assert row["lift"] == pytest.approx(ran(some, e) / ran(some) / (ran(here, e) / ran(here)))
+        asked = sum(x == e for d in here for x, _, _ in d.chosen)
+        assert (row["assignments"], row["dropped"]) == (ran(here, e), asked - ran(here, e))
+        assert (row["load"], row["demand"]) == (pytest.approx(ran(here, e) / ran(here)), pytest.approx(asked / 2 / len(here)))
 
 
-def test_flow_counts_first_choices(recounted_store: Path) -> None:
-    picture = show.flow(recounted_store, "decoder 0", run=0)
+@pytest.mark.parametrize("counted", [None, "asked", "ran"])
+def test_flow_counts_first_choices(recounted_store: Path, counted: str | None) -> None:
+    picture = show.flow(recounted_store, "decoder 0", run=0, counted=counted)
     by = {(d.of.token, d.layer): d.chosen[0] for d in TRUTH.of(0, stack="decoder")}
     expected: Counter[tuple[int, ...]] = Counter()
     for (token, layer), (expert, _, gone) in by.items():
         after = by.get((token, layer + 1))
-        if after and not gone and not after[2]:
+        if after and (counted != "ran" or not (gone or after[2])):
             expected[1 + layer, expert, 2 + layer, after[0]] += 1
     found = {(r[0], r[1], r[2], r[3]): r[4] for r in rows(picture.frame, "layer", "expert", "next_layer", "next_expert", "n")}
     assert found == expected

@@ -63,6 +63,11 @@ ANSWERS = {
         ("prefill", 1, 2, 1, 0, 5, "a", 0, 0, False, "d1", "code"), ("prefill", 1, 2, 1, 0, 5, "a", 1, 1, True, "d1", "code"),
         ("prefill", 1, 3, 1, 1, 6, "b", 0, 1, False, "d1", "code"), ("prefill", 1, 3, 1, 1, 6, "b", 1, 0, False, "d1", "code"),
     ],
+    "select phase, layer, token, sequence, position, vocab_id, text, selected, log_sum_exp, entropy, margin, document, domain "
+    "from routing_decisions where router = 0 and sequence = 1 order by token": [
+        ("prefill", 1, 2, 1, 0, 5, "a", 1, 1.0, 0.5, 0.25, "d1", "code"),
+        ("prefill", 1, 3, 1, 1, 6, "b", 2, 2.0, 0.75, 0.5, "d1", "code"),
+    ],
     "select * from labels order by all": [
         (0, "domain", "prose", "sequence"), (0, "upos", "NOUN", "token"), (1, "domain", "prose", "sequence"),
         (2, "domain", "code", "sequence"), (2, "upos", "NOUN", "token"), (3, "domain", "code", "sequence"),

@@ -1,7 +1,10 @@
 """The tokens on which an expert carried the most weight, in their surroundings."""
 
+from typing import Any
+
 import pandas as pd
 
+from ...store import spelling
 from .scope import Scope
 
 AROUND = 6  # tokens on either side
@@ -9,9 +12,8 @@ AROUND = 6  # tokens on either side
 
 def words(here: Scope) -> pd.DataFrame:
     """Text of every vocabulary id of the run's model: vocab_id, text."""
-    return here.store.sql(
-        f"select vocab_id, any_value(text) as text from vocab join runs using (model) where run = {here.run} group by vocab_id"
-    ).df()
+    known = spelling.words(here.store, here.run)
+    return pd.DataFrame({"vocab_id": list(known), "text": list(known.values())})
 
 
 def contexts(here: Scope, taken: str, each: int = 3) -> tuple[pd.DataFrame, str]:
@@ -27,13 +29,27 @@ numbered as (
   select *, row_number() over (partition by router, expert order by weight desc, token) as place from best),
 wanted as (select distinct t.token, t.sequence, t.position from numbered join tokens t using (token)),
 said as (
-  select w.token, string_agg(if(n.token = w.token, '[' || coalesce(n.text, '?') || ']', coalesce(n.text, '?')),
-    '' order by n.position) as context, any_value(n.text) filter (n.token = w.token) as text
+  select w.token, any_value(n.text) filter (n.token = w.token) as text,
+    list(coalesce(n.text, '?') order by n.position) filter (n.position < w.position) as before,
+    list(coalesce(n.text, '?') order by n.position) filter (n.position > w.position) as behind
   from wanted w join token_text n
     on n.sequence = w.sequence and n.position between w.position::int - {AROUND} and w.position + {AROUND}
   where n.run = {here.run} group by w.token)
 select stack, layer, router, expert, place, weight, coalesce(text, 'patch ' || y || ', ' || x, '') as text,
-  case when text is null then '' else context end as context, sequence, position
+  text is not null as said, before, behind, sequence, position
 from numbered join said using (token) join tokens using (token) join routers using (router)
 order by stack, layer, router, expert, place"""
-    return here.store.sql(sql).df(), sql
+    frame = here.store.sql(sql).df()
+    spelled = spelling.of_store(here.store, here.run)
+    frame = spelled.column(frame)
+    around = [
+        f"{spelled.joined(_plain(row.before))}[{row.text}]{spelled.joined(_plain(row.behind))}" if row.said else ""
+        for row in frame.itertuples()
+    ]
+    frame.insert(7, "context", around)
+    return frame.drop(columns=["said", "before", "behind"]), sql
+
+
+def _plain(tokens: Any) -> list[str]:
+    """A cell that holds a list, or none."""
+    return [] if tokens is None or isinstance(tokens, float) or tokens is pd.NA else list(tokens)

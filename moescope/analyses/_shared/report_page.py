@@ -12,6 +12,7 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...pictures import page as pages
 from ...pictures.page import MARK, Part
+from ...store.notes import Note
 from .answer import COLUMNS, WORDS, Answer
 from .verdicts import saying
 
@@ -35,6 +36,7 @@ class Report:
     answers: Sequence[Answered]
     above: Sequence[Part] = ()
     number: int = 0
+    notes: Sequence[Note] = ()  # the user's own words on its experts and tokens
 
     @property
     def given(self) -> list[tuple[dict[str, Any], Answer]]:
@@ -50,7 +52,7 @@ class Report:
 
 def page(title: str, subtitle: str, runs: Sequence[Report], theme: str = "auto") -> str:
     """The page."""
-    parts = [Part(html=_verdicts(runs))]
+    parts = [Part(html=_verdicts(runs) + _noted(runs))]
     for report in runs:
         parts += _run(report, heading=len(runs) > 1)
     last = f"<details><summary>How to read the figures</summary><p>{escape(READING)}</p>{_words()}</details>"
@@ -77,6 +79,19 @@ def _verdicts(runs: Sequence[Report]) -> str:
             head + (f'<ul class="verdicts">{lines}</ul>' if lines else '<p class="soft">Nothing could be asked of it.</p>')
         )
     return f"<section><h2>What was found</h2>{''.join(blocks)}</section>"
+
+
+def _noted(runs: Sequence[Report]) -> str:
+    """What somebody wrote down while looking."""
+    blocks = []
+    for report in runs:
+        lines = "".join(
+            f'<li><b>{escape(note.title)}</b> {escape(note.text)} <span class="soft">{escape(note.written[:10])}</span></li>'
+            for note in report.notes
+        )
+        head = f"<h3>{escape(report.name)}</h3>" if len(runs) > 1 else ""
+        blocks.append(f'{head}<ul class="notes">{lines}</ul>' if lines else "")
+    return f"<section><h2>Notes</h2>{''.join(blocks)}</section>" if any(blocks) else ""
 
 
 def _anchor(report: Report, entry: dict[str, Any]) -> str:

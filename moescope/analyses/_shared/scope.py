@@ -8,13 +8,11 @@ from typing import Any
 import pandas as pd
 
 from ...errors import AnalysisError
-from ...store import Store
+from ...store import Store, documents
 from ...store.groups import GROUPS
 from ...store.imported import lacks, source
-from ...store.schema import quote
 
 MANY = 5  # other runs that are named
-DOCUMENT = "coalesce(document, source || ' ' || source_row, 'sequence ' || sequence)"
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Scope:
     @cached_property
     def documents(self) -> int:
         """Number of documents (or images)."""
-        return self.store.rows(f"select count(distinct {DOCUMENT}) from sequences where run = {self.run}")[0][0]
+        return self.store.rows(f"select count(distinct {documents.DOCUMENT}) from sequences where run = {self.run}")[0][0]
 
     def kinds(self, level: str = "sequence") -> dict[str, int]:
         """Kinds of labels of this run's sequences or tokens, and how many labels each has."""
@@ -129,16 +127,7 @@ class Scope:
         documents by hash into so many units, where they are more. That is for intervals alone, which stay as they are; whatever
         permutes documents, or tokens within them, takes the documents themselves.
         """
-        label = "''" if kind is None else "l.label"
-        source = f"sequences s where run = {self.run}"
-        if kind is not None:
-            labels = f"sequence_labels l on l.sequence = s.sequence and l.kind = {quote(kind)}"
-            source = f"sequences s join {labels} where run = {self.run}"
-        document = DOCUMENT.replace("|| sequence", "|| s.sequence")
-        if groups is not None and self.documents > groups:
-            document = f"hash({document}) % {groups}"
-        unit = f"(dense_rank() over (order by {label}, {document}) - 1)::int"
-        return f"select s.sequence, {label} as label, {unit} as unit from {source}"
+        return documents.units_sql(self.run, kind, groups if groups is not None and self.documents > groups else None)
 
 
 def place(router: pd.Series) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...statistics import Array
+from ...store import spelling
 from ...store.schema import quote
 from .._shared.scope import Scope
 
@@ -93,12 +94,7 @@ class Deep:
         ids = self.tokens["vocab_id"].astype("Int64")
         often = ids.value_counts()
         kept = sorted(often.index[often >= FEWEST])
-        text = dict(
-            self.here.store.rows(
-                "select vocab_id, any_value(text) from vocab v join runs r using (model) where r.run = ? group by 1",
-                [self.here.run],
-            )
-        )
+        text = spelling.words(self.here.store, self.here.run)
         code = ids.map({token: i for i, token in enumerate(kept)}).fillna(-1).to_numpy(int)
         return self._made("token", code, [str(text.get(token) or f"#{token}") for token in kept])
 

@@ -24,7 +24,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...errors import AnalysisError
-from ...store import Store
+from ...store import Store, spelling
 from ...words import Count, Some
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.chart_forms import chart
@@ -120,7 +120,7 @@ def _hellinger(counts: Floats) -> Floats:
 
 
 def _type_items(run: int, store: Store, types: Ints) -> pd.DataFrame:
-    text = dict(store.rows("select v.vocab_id, v.text from vocab v join runs u using (model) where u.run = ?", [run]))
+    text = spelling.words(store, run)
     return pd.DataFrame({"vocab_id": types, "text": [text.get(t, "") for t in types]})
 
 

@@ -13,7 +13,7 @@ from moescope.pictures import scripts
 @st.cache_resource(show_spinner=False)
 def sources(name: str, style: str) -> tuple[str, str]:
     """A component's script and its style, each behind what all of them use."""
-    return scripts.read("element.js", f"{name}.js"), scripts.read("element.css", f"{style}.css")
+    return scripts.read(*scripts.HELPERS, f"{name}.js"), scripts.read("element.css", f"{style}.css")
 
 
 def sign(data: Mapping[str, Any]) -> str:

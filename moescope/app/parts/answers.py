@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import answer_jobs, panels
+from moescope.app.parts import answer_jobs, panels, row_links
 from moescope.app.queries import store_access
 from moescope.errors import MoescopeError
 
@@ -90,7 +90,7 @@ def ask(name: str, run: dict[str, Any], wait: bool = False, draw: Callable[[Any]
     panels.cut_note(min(len(answer.notes), 6), len(answer.notes), "notes are shown")
     with url_state.opened("Tables and method", f"tables-{answer.name}", ":material/table:") as box:
         if box.open:
-            _tables(answer, entry)
+            _tables(answer, entry, run["run"])
 
 
 def _known(name: str, run: int, options: dict[str, Any]) -> bool:
@@ -118,9 +118,9 @@ def show(answer: Any) -> None:
                 panels.figure_of(shown.chart, shown.frame, shown.sql, name=f"{answer.name}-{title}")
 
 
-def _tables(answer: Any, entry: dict[str, Any]) -> None:
+def _tables(answer: Any, entry: dict[str, Any], run: int) -> None:
     for title, frame in answer.frames.items():
         st.caption(f"**{panels.plain(title)}**")
-        panels.table(frame.head(2000), answer.sql[title], name=f"{answer.name}-table-{title}")
+        row_links.table(run, frame.head(2000), answer.sql[title], name=f"{answer.name}-table-{title}")
         panels.cut_note(min(len(frame), 2000), len(frame), "rows are shown")
     st.text(entry["method"])

@@ -15,7 +15,7 @@ MEASURES = {
     "dropped_weight": "weight dropped",
     "unrouted": "tokens left without any expert",
 }
-ORDERS = {"vanilla": "in their order", "batch prioritized": "by largest weight (batch prioritized)"}
+ORDERS = {"vanilla": "in order", "batch prioritized": "surest first"}
 SMALL = 200_000  # assignments that are dealt without being asked
 Row = dict[str, Any]
 
@@ -72,10 +72,10 @@ def show(run: Row) -> None:
     with right:
         some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
         labels = pickers.labels(run["run"])
-        order = "either order" if measure == "dropped_share" else "batch prioritized"
+        order = "either order" if measure == "dropped_share" else "surest first"
         panels.heat(
             some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,
-            name="what-if-layers", format=".0%", tooltip=list(MEASURES),
+            name="what-if-layers", format=".0%", tooltip=list(MEASURES), limits=(0.0, 1.0),
         )  # fmt: skip
     for note in notes:
         st.caption(f":material/info: {panels.plain(note, 300)}")

@@ -3,14 +3,15 @@
 from typing import Any
 from urllib.parse import urlencode
 
-import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.parts import note_field, panels, pickers
 from moescope.app.queries import expert_cards, store_access
 from moescope.app.queries.expert_cards import Card
-from moescope.app.wording import count, figure, markup, share, some, visible
+from moescope.app.wording import some
+from moescope.pictures import expert_cards as pictures
+from moescope.show.expert_cards import table, told
 from moescope.store import notes
 
 SORTS = {"expert": "number", "load": "load", "lift": "lift of the best label", "effect": "effect of losing it"}
@@ -23,8 +24,8 @@ def show(run: Row, layer: pickers.Layer) -> None:
     panels.section(
         f"All experts of {layer.label}",
         "Best label: of those that surely come here more than by chance (95 % over documents), the surest. "
-        "The bar is the load, full "
-        "at twice an even share. Choose a card to open its expert.",
+        "The bar is the load (where some was dropped, what was asked for), full at twice an even share. "
+        "Choose a card to open its expert.",
     )
     one, two = st.columns([2, 1], vertical_alignment="bottom")
     with one:
@@ -38,7 +39,9 @@ def show(run: Row, layer: pickers.Layer) -> None:
         panels.empty(f"No expert of {layer.label} has “{text}”", "Search for a piece of a token, or of a label.")
         return
     own = {number: words for number, words in noted(layer, cards).items() if words}
-    st.html(f'<div class="ms-experts">{"".join(_card(run, layer, card, own.get(card.expert, "")) for card in found)}</div>')
+    places = ["experts?" + urlencode({"run": run["run"], "layer": layer.label, "expert": card.expert}) for card in found]
+    asked = any(card.dropped for card in cards)
+    st.html(pictures.drawn([told(card, layer.even, asked) for card in found], places, own))
     st.caption(f"{len(found)} of {some(len(cards), 'expert')}.")
     panels.files(table(found), "-- counted in several questions: tokens, labels by kind, load, effects", name="expert-cards")
 
@@ -60,38 +63,3 @@ def noted(layer: pickers.Layer, cards: list[Card]) -> dict[int, str]:
         return {}
     about, _ = notes.expert(store_access.reader(), layer.router, 0)
     return {card.expert: notes.text(known, about | {"expert": card.expert}) for card in cards}
-
-
-def table(cards: list[Card]) -> pd.DataFrame:
-    """What the cards say, as rows."""
-    return pd.DataFrame([
-        {
-            "expert": card.expert, "load": card.load, "assignments": card.assignments, "dropped": card.dropped,
-            "tokens": " ".join(visible(word) for word in card.words[: expert_cards.WORDS]),
-            "label": card.best and f"{card.best.kind}: {card.best.label}", "share": card.best and card.best.share,
-            "lift": card.best and card.best.lift, "low": card.best and card.best.low, "high": card.best and card.best.high,
-            "effect": card.effect and card.effect[0], "summary": card.summary,
-        }
-        for card in cards
-    ])  # fmt: skip
-
-
-def _card(run: Row, layer: pickers.Layer, card: Card, note: str) -> str:
-    place = urlencode({"run": run["run"], "layer": layer.label, "expert": card.expert})
-    words = "".join(f"<i>{markup(visible(word, 14))}</i>" for word in card.words[: expert_cards.WORDS])
-    label = ""
-    if card.best:
-        label = (
-            f"<b>{markup(card.best.kind)}: {markup(card.best.label, 30)}</b> {figure(card.best.lift, '.1f')} × "
-            f"[{figure(card.best.low, '.1f')}, {figure(card.best.high, '.1f')}]"
-        )
-    effect = "" if card.effect is None else f"<span>without it {card.effect[0]:+.4f} nats</span>"
-    width = min(50 * (card.load or 0) / layer.even, 100)
-    tone = " dead" if not card.assignments else ""
-    return (
-        f'<a class="ms-expert{tone}" href="experts?{markup(place)}" target="_self"><strong>expert {card.expert}</strong>'
-        f'<em title="ran {count(card.assignments)} ×"><u style="width:{width:.1f}%"></u></em>'
-        f"<small>{share(card.load)} of the load</small>"
-        f'<div class="words">{words}</div><div class="label">{label}</div>{effect}<p>{markup(card.summary)}</p>'
-        f"{f'<q>{markup(note, 200)}</q>' if note else ''}</a>"
-    )

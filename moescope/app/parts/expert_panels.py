@@ -8,8 +8,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.parts import panels, patch_panels, pickers
-from moescope.app.queries import experts as facts
-from moescope.app.queries import patches, sampling, store_access
+from moescope.app.queries import company as facts
+from moescope.app.queries import experts, patches, sampling, store_access
 from moescope.app.wording import figure, markup, some, token, visible
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
@@ -23,7 +23,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
     if len(spots):
         patch_panels.show(run, layer, expert, spots, sql, params)
         return
-    frame, sql, params = facts.top_tokens(run, layer, expert, overall)
+    frame, sql, params = experts.top_tokens(run, layer, expert, overall)
     left, right = st.columns([4, 5], gap="medium")
     with left:
         panels.section(
@@ -34,14 +34,14 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
             picked = ""
         else:
-            picked = _words(named, sql, params)
-            if facts.exact(layer):
+            picked = _words(run, named, sql, params)
+            if experts.exact(layer):
                 st.caption(f":material/info: Exact: counted over all {some(run['tokens'], 'token')} of the run.")
             else:
-                sampling.sample_note(facts.part_of(run, layer)[1])
+                sampling.sample_note(experts.part_of(run, layer)[1])
     with right:
         words = (
-            f"With “{token(picked).strip()}”."
+            f"With “{token(store_access.spelling(run['run'])(picked)).strip()}”."
             if picked
             else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
@@ -50,9 +50,12 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         contexts(run, layer, expert, picked, by)
 
 
-def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
+def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     """A table of its tokens; gives the one that is chosen."""
-    shown = named.assign(token=named["text"].map(visible))[["token", "tokens", "rate", "lift", "at_least"]]
+    spelled = store_access.spelling(run["run"])
+    shown = named.assign(token=[visible(spelled(text)) for text in named["text"]])[
+        ["token", "tokens", "rate", "lift", "at_least"]
+    ]
     picked = url_state.get("word") or ""
     at = named["text"].tolist().index(picked) if picked in set(named["text"]) else None
     number = st.column_config.NumberColumn
@@ -74,12 +77,13 @@ def _words(named: pd.DataFrame, sql: str, params: list[Any]) -> str:
 
 def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) -> None:
     """Places with the tokens around them; each opens the token's route."""
-    frame, sql, params = facts.contexts(run, layer, expert, picked, by)
-    lines = []
+    frame, sql, params = experts.contexts(run, layer, expert, picked, by)
+    lines, spelled = [], store_access.spelling(run["run"])
     for (number, sequence, document), near in frame.groupby(["token", "sequence", "document"], dropna=False, sort=False):
-        left = "".join(token(t) for t in near[near["distance"] < 0]["text"].fillna("▦"))
-        right = "".join(token(t) for t in near[near["distance"] > 0]["text"].fillna("▦"))
-        here = near[near["distance"] == 0]["text"].iloc[0]
+        left, right = (
+            token(spelled.joined(near[side]["text"].fillna("▦")), 4000) for side in (near["distance"] < 0, near["distance"] > 0)
+        )
+        here = spelled(near[near["distance"] == 0]["text"].iloc[0])
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
             f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'
@@ -97,28 +101,29 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) 
 def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     """Experts that run with it, before it, after it, and on the same tokens."""
     panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
+    counted = pickers.choose_counted(run["run"])
     places = [column for _ in range(2) for column in st.columns(2)]
-    k, many, key = layer.top_k or 1, layer.experts, [layer.router, expert]
-    together = store_access.frame(facts.COACTIVE, *key)
-    before, after = store_access.frame(facts.FROM, *key), store_access.frame(facts.TO, *key)
-    alike, profile, params = facts.nearest(run, layer, expert)
-    chance, here = (k - 1) / max(many - 1, 1), layer
+    k, many, key = layer.top_k or 1, layer.experts, (run, layer, expert, counted)
+    verb = "was asked for" if counted == "asked" else "ran"
     with places[0]:
-        said = "of the tokens for which this one ran, the share for which that one did too"
-        _ranked(together, "share", "Runs together with", said, chance, (facts.COACTIVE, key), "Top-1 routing has none.", here)
+        said = f"of the tokens for which this one {verb}, the share for which that one {verb} too"
+        chance = (k - 1) / max(many - 1, 1)
+        _ranked(facts.together(*key), "share", "Runs together with", said, chance, "Top-1 routing has none.", layer)
     with places[1]:
         said = "cosine between how often each token came to the one and to the other"
-        _ranked(alike, "cosine", "Sees the same tokens as", said, None, (profile, params), "It has no company.", here)
+        _ranked(facts.nearest(*key), "cosine", "Sees the same tokens as", said, None, "It has no company.", layer)
     with places[2]:
         said = "of the tokens that had that one first, the share that had this one first here"
-        first = first_share(layer, expert)
-        there = at(run, before)
-        _ranked(before, "share", "One layer before", said, first, (facts.FROM, key), "No layer before was traced.", there)
+        found, first = facts.before(*key), facts.first_share(*key)
+        _ranked(found, "share", "One layer before", said, first, "No layer before was traced.", at(run, found[0]))
     with places[3]:
         said = "of the tokens that had this one first, the share that had that one first there"
-        there = at(run, after)
+        found = facts.after(*key)
+        there = at(run, found[0])
         even = there.even if there else None
-        _ranked(after, "share", "One layer after", said, even, (facts.TO, key), "No layer after was traced.", there)
+        _ranked(found, "share", "One layer after", said, even, "No layer after was traced.", there)
+    if counted == "asked":
+        sampling.sample_note(experts.part_of(run, layer)[1])
 
 
 def at(run: Row, frame: pd.DataFrame) -> pickers.Layer | None:
@@ -126,21 +131,14 @@ def at(run: Row, frame: pd.DataFrame) -> pickers.Layer | None:
     return next((x for x in pickers.layers(run["run"]) if len(frame) and x.router == frame["router"].iloc[0]), None)
 
 
-def first_share(layer: pickers.Layer, expert: int) -> float | None:
-    """Of the first choices of a layer that ran, the share that this expert had: so chance one layer before."""
-    frame = store_access.frame(facts.LOAD, layer.router)
-    every = float(frame["first"].sum())
-    return float(frame[frame["expert"] == expert]["first"].iloc[0]) / every if every else None
-
-
 def _ranked(
-    frame: Any, value: str, title: str, said: str, chance: float | None, source: tuple[str, list[Any]], none: str,
-    of: pickers.Layer | None,
-) -> None:  # fmt: skip
+    found: facts.Asked, value: str, title: str, said: str, chance: float | None, none: str, of: pickers.Layer | None
+) -> None:
+    frame, sql, params = found
     if frame.empty:
         panels.empty(title, none)
         return
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
     run = (pickers.the_run() or {}).get("run")
     look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
-    panels.ranked(frame, "other", value, *source, name=title.replace(" ", "-"), **look)
+    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

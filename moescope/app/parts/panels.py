@@ -17,12 +17,12 @@ from moescope.app.components import heat_map
 from moescope.app.parts import pickers, signed
 from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
-from moescope.pictures import bars
+from moescope.pictures import bars, scripts
 from moescope.store import imported
 from moescope.store.files.exports import csv_of
 
 schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
-CSS = Path(__file__).with_name("look.css").read_text()
+CSS = Path(__file__).with_name("look.css").read_text() + scripts.read("expert_cards.css", "route_table.css")
 SMALL = 200  # assignments below which a share is mostly noise
 
 

@@ -10,6 +10,7 @@ from moescope.app import url_state
 from moescope.app.queries import store_access
 from moescope.app.queries.layers import Layer
 from moescope.app.wording import clean
+from moescope.show import demand
 from moescope.show.layers import ROUTERS, named
 from moescope.store.groups import GROUPS
 
@@ -99,6 +100,14 @@ def choose_label(run: int, what: str = "Domain", tokens: bool = False) -> tuple[
 def choose_expert(layer: Layer, key: str = "expert", label: str = "Expert") -> int:
     """A picker of one expert of a layer."""
     return url_state.choose(label, key, list(range(layer.experts)), lambda e: f"expert {e}") or 0
+
+
+def choose_counted(*runs: int) -> str:
+    """A picker of what is counted where capacity dropped tokens in one of the runs, demand first; else what ran."""
+    if not any(demand.drops(store_access.frame, run) for run in runs):
+        return "ran"
+    with st.container(width=320):
+        return url_state.choose("Counted", "counted", list(demand.COUNTED), demand.COUNTED.__getitem__) or "asked"
 
 
 def watch(shown: tuple[Any, ...]) -> None:

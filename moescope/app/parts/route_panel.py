@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.components.colored_tokens import colours
 from moescope.app.parts import note_field, panels, pickers
 from moescope.app.queries import next_best, store_access, token_routes
-from moescope.charts import OTHER
+from moescope.pictures import route_table
+from moescope.show.route import rows_of
 from moescope.store import notes
 
 Row = dict[str, Any]
@@ -26,11 +26,11 @@ def beside(run: int, token: int | None, forward: int | None = None) -> None:
 
 def show(run: int, token: int, forward: int | None = None) -> None:
     """Everything the store knows about one token's way, in one forward pass where the token has several."""
-    about = store_access.rows(token_routes.ABOUT, token, run)
-    if not about:
+    about = token_routes.about(token, run)
+    if about is None:
         panels.empty("This token is not in the run that is shown", "Click another token, or choose its run on the left.")
         return
-    _title(about[0])
+    _title(about)
     path, sure, sql = token_routes.way(token, run, forward)
     if path.empty:
         panels.empty("No expert ran for this token", "It was looked at by no traced router, or dropped everywhere.")
@@ -60,46 +60,17 @@ def _title(about: Row) -> None:
 def _table(path: pd.DataFrame, sure: list[Row], token: int, run: int, forward: int | None) -> None:
     known = {(d["router"], d["iteration"]): d for d in sure}
     others = next_best.of(token, run, forward)
-    peak = max([d["entropy"] or 0 for d in sure] + [1e-9])
     labels = pickers.labels(run)
-    lines = []
-    for key, group in reversed(list(path.groupby(["router", "iteration"], sort=False))):
-        then = others[key].words if key in others else "–" if others else ""
-        lines.append(_line(labels.get(int(key[0]), str(key[0])), group, known.get(key, {}), peak, then))
-    more = "<th>next best</th>" if others else ""
-    st.html(
-        '<table class="ms-route"><tr><th>layer</th><th>experts by weight</th><th>entropy</th><th>margin</th>'
-        f"{more}</tr>{''.join(lines)}</table>"
-    )
+    rows = rows_of(path, known, labels)
+    keys = list(path.groupby(["router", "iteration"], sort=False).groups)
+    then = [others[key].words if key in others else "–" for key in keys] if others else []
+    st.html(route_table.drawn(rows, then))
     for words in next_best.sentences(others, labels):
         st.caption(panels.plain(words, 600))
     if not others:
         st.caption(
             "Alternatives need router logits of routers whose tokens choose experts: trace with `--logits 1` to have them."
         )
-
-
-def _line(label: str, group: pd.DataFrame, sure: Row, peak: float, others: str) -> str:
-    palette = colours(group["expert"].tolist(), int(group["experts"].iloc[0]))
-    total = group["weight"].fillna(1).clip(lower=0).sum() or 1
-    bars = "".join(_bar(a, palette.get(a.expert, OTHER), total) for a in group.itertuples())
-    entropy = sure.get("entropy")
-    meter = "–" if entropy is None else f'<span class="ms-meter" style="--v:{100 * entropy / peak:.0f}%"></span>{entropy:.2f}'
-    margin = "–" if sure.get("margin") is None else f"{sure['margin']:.3f}"
-    more = f"<td>{wording.markup(others)}</td>" if others else ""
-    cells = [wording.markup(label), f'<div class="ms-bar">{bars}</div>', meter, margin]
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}{more}</tr>"
-
-
-def _bar(row: Any, colour: str, total: float) -> str:
-    weight, gone = _weight(row), "dropped" if row.dropped else ""
-    style = f"width:{100 * max(weight, 0) / total:.1f}%;background:{colour}"
-    words = f"{row.expert} · {weight:.2f}" if weight > 0.25 * total else f"{row.expert}"
-    return f'<i class="{gone}" style="{style}" title="expert {row.expert}, weight {weight:.4g}">{words}</i>'
-
-
-def _weight(row: Any) -> float:
-    return 1.0 if row.weight != row.weight else float(row.weight)
 
 
 def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:

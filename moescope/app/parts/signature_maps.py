@@ -42,7 +42,7 @@ def place(where: str, state: tuple[Any, ...], sql: str, run: int, stack: str, ho
     xy = _umap(matrix, seed) if how == "UMAP" else _pca(matrix)
     placed = pd.DataFrame({"token": tokens, "across": xy[:, 0], "up": xy[:, 1]})
     words = store_access.held().cursor().execute(WORDS, [tokens.tolist()]).df().drop_duplicates("token")
-    return placed.merge(words, on="token")
+    return placed.merge(store_access.spelling(run).column(words), on="token")
 
 
 def _pca(matrix: np.ndarray) -> np.ndarray:

@@ -12,10 +12,13 @@ select a.router as a, b.router as b, a.stack, a.layer, a.experts, b.experts as e
 from r a join r b on a.stack is not distinct from b.stack and a.layer is not distinct from b.layer
   and a.block_type is not distinct from b.block_type and a.nth = b.nth
 where a.run = ? and b.run = ? order by a.stack, a.layer, a.router"""
-LOADS = f"""
-with m as ({PAIRS})
+LOADS = """
+with m as ({pairs}),
+l as (
+  select router, expert, {share} as share from expert_load where run in (?, ?) window one as (partition by router))
 select m.a as router, m.stack, m.layer, a.expert, a.share as share_a, b.share as share_b, b.share - a.share as difference
-from m join expert_load a on a.router = m.a join expert_load b on b.router = m.b and b.expert = a.expert order by all"""
+from m join l a on a.router = m.a join l b on b.router = m.b and b.expert = a.expert order by all"""
+SHARES = {"asked": "(assignments + dropped) / nullif(sum(assignments + dropped) over one, 0)", "ran": "share"}
 SEQUENCES = """
 select a.sequence as a, b.sequence as b, a.document, a.stack, coalesce(a.domain, a.class, '') as label, left(a.text, 80) as text
 from sequences a join sequences b on b.run = ? and a.source is not distinct from b.source
@@ -79,9 +82,10 @@ def alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return a["family"] == b["family"] and same and counts == [len(pairs)] * 2
 
 
-def loads(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Share of every expert in both runs."""
-    return store_access.frame(LOADS, a, b), LOADS, [a, b]
+def loads(a: int, b: int, counted: str = "ran") -> tuple[pd.DataFrame, str, list[Any]]:
+    """Share of every expert in both runs, of what was asked for or of what ran (`demand.COUNTED`)."""
+    sql, params = LOADS.format(pairs=PAIRS, share=SHARES[counted]), [a, b, a, b]
+    return store_access.frame(sql, *params), sql, params
 
 
 def agreement(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
@@ -101,7 +105,7 @@ def agreement(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
 def changed(a: int, b: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """Tokens whose first expert changed, those in most layers first; `found` says how many there are."""
     sql = CHANGED.format(tokens=_tokens(), most=MOST)
-    return store_access.frame(sql, *_params(a, b)), sql, _params(a, b)
+    return store_access.spelling(a).column(store_access.frame(sql, *_params(a, b))), sql, _params(a, b)
 
 
 def shared(a: int, b: int, stack: str | None = None, other: str | None = None) -> list[dict[str, Any]]:

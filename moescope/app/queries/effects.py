@@ -35,8 +35,14 @@ order by group_kind <> 'all', mode, control, delta_nll desc limit 500"""
 def rows(run: int, mode: str, at: str, kind: str, router: int | None) -> tuple[pd.DataFrame, list[Any]]:
     """Effects in one mode on one kind of group, each with a `name` of its experts; and the parameters of ROWS."""
     params = [run, mode, at, kind, router, router]
-    frame = store_access.frame(ROWS, *params)
+    frame = read(run, store_access.frame(ROWS, *params))
     return frame.assign(name=names(frame)), params
+
+
+def read(run: int, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows, groups of one token as one reads it."""
+    spelled, tokens = store_access.spelling(run), frame["group_kind"] == "token"
+    return frame.assign(group=[spelled(g) if own else g for g, own in zip(frame["group"], tokens, strict=True)])
 
 
 WHAT = {

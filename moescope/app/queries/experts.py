@@ -1,6 +1,5 @@
 """What the store knows about one expert: its tokens, contexts, labels and neighbours."""
 
-import math
 import re
 from typing import Any
 
@@ -10,8 +9,11 @@ import streamlit as st
 
 from moescope.app.queries import sampling, store_access
 from moescope.app.queries.layers import Layer
+from moescope.show import expert_cards, expert_labels
+from moescope.show.expert_labels import KINDS
 
 Row = dict[str, Any]
+__all__ = ["KINDS"]
 
 LOAD = """
 select expert, share, assignments, first, dropped, weight / nullif(assignments, 0) as mean_weight
@@ -34,10 +36,6 @@ n as (
   select t.vocab_id, count(*) as here, any_value(seen.seen) as seen
   from assignments a join tokens t using (token) join seen on seen.vocab_id is not distinct from t.vocab_id
   where a.router = ? and a.expert = ? and not a.dropped{few} group by all)"""
-WHOLE = """
-select d.decisions * ? = sum(l.assignments) and d.decisions > 0
-       and exists (select 1 from vocab_rollup v where v.run = d.run and v.router = d.router) as whole
-from decision_rollup d join load_rollup l using (router) where router = ? group by d.run, d.router, d.decisions"""
 CONTEXTS = """
 with mine as materialized (
   select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{only}{few}
@@ -56,55 +54,9 @@ ONLY = """ and token in (
     where v.text = ?)"""
 ONLY_ID = """ and token in (select token from tokens where vocab_id = cast(substr(?, 2) as integer))"""
 NAMED = "select 1 from vocab where model = ? and text = ? limit 1"
-BY_SEQUENCE_LABEL = """
-with units as ({units}),
-n as (
-  select t.sequence, a.expert, count(*) as n from assignments a join tokens t using (token)
-  where a.router = ? and not a.dropped{few} group by all
-  union all
-  select t.sequence, null, count(*) from decisions a join tokens t using (token) where a.router = ?{few} group by all)
-select unit, label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
-BY_TOKEN_LABEL = """
-with units as ({units}),
-common as (
-  select l.label from token_labels l join tokens t using (token) where t.run = ? and l.kind = ? and l.label is not null
-  group by l.label order by count(*) desc, l.label limit {most}),
-of_token as (
-  select distinct l.token, l.label from token_labels l where l.kind = ? and l.label in (from common)),
-n as (
-  select t.sequence, l.label, a.expert, count(*) as n
-  from assignments a join tokens t using (token) join of_token l using (token)
-  where a.router = ? and not a.dropped{few} group by all
-  union all
-  select t.sequence, l.label, null, count(*) from decisions a join tokens t using (token) join of_token l using (token)
-  where a.router = ?{few} group by all)
-select unit, n.label, expert, sum(n)::bigint as n from n join units using (sequence) group by all order by all"""
-KINDS = """
-select kind, bool_or(of_tokens) as of_tokens, count(distinct label) as n from (
-  select kind, label, false as of_tokens from label_rollup where run = ?
-  union all select l.kind, l.label, true from token_labels l join tokens t using (token) where t.run = ?)
-group by kind order by of_tokens, kind <> 'upos', kind"""
-COACTIVE = """
-select other, sum(share) as share, sum(n)::bigint as n from coactivation where router = ? and expert = ?
-group by other order by share desc, other limit 12"""
-FROM = """select expert as other, router, n, share, sum(n) over () as every from transitions
-where next_router = ? and next_expert = ? order by share desc, other limit 6"""
-TO = """select next_expert as other, next_router as router, n, share, sum(n) over () as every from transitions
-where router = ? and expert = ? order by n desc, other limit 6"""
-PROFILE_KEPT = """
-with n as (select expert, vocab_id as thing, assignments::double as n from vocab_rollup where run = ? and router = ?)"""
-PROFILE = """
-with n as (
-  select a.expert, coalesce(t.vocab_id, t.position) as thing, count(*)::double as n
-  from assignments a join tokens t using (token) where a.router = ? and not a.dropped{few} group by all)"""
-COSINE = """,
-norm as (select expert, sqrt(sum(n * n)) as norm from n group by expert)
-select b.expert as other, sum(a.n * b.n) / any_value(x.norm * y.norm) as cosine
-from n a join n b using (thing) join norm x on x.expert = a.expert join norm y on y.expert = b.expert
-where a.expert = ? and b.expert <> a.expert group by b.expert order by cosine desc, other limit 12"""
 PLACES, AROUND = 12, 24  # contexts that are shown, and tokens to either side
 ORDERS = {"most": ("weight desc,", "b.weight desc,"), "random": ("hash(token),", "")}
-LABELS, BARS = 60, 24  # the commonest labels of tokens that are counted; labels that are drawn
+BARS = 24  # labels that are drawn
 
 
 def part_of(run: Row, layer: Layer) -> tuple[str, float]:
@@ -113,11 +65,8 @@ def part_of(run: Row, layer: Layer) -> tuple[str, float]:
 
 
 def exact(layer: Layer) -> bool:
-    """True where the kept sums by vocabulary id say all: ids there are, and every decision ran its `top_k` experts.
-
-    Where some were dropped, sums of what ran do not tell how often a token was looked at; then decisions are counted.
-    """
-    return bool(layer.top_k) and any(row["whole"] for row in store_access.rows(WHOLE, layer.top_k, layer.router))
+    """True where the kept sums by vocabulary id say all."""
+    return expert_cards.exact(store_access.frame, layer)
 
 
 def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.DataFrame, str, list[Any]]:
@@ -134,26 +83,11 @@ def top_tokens(run: Row, layer: Layer, expert: int, overall: float) -> tuple[pd.
 def _labelled(
     where: str, state: tuple[Any, ...], sql: str, params: tuple[Any, ...], experts: int
 ) -> tuple[np.ndarray, np.ndarray, Any]:
-    """What ran, float32 [documents, labels, experts] of a layer; tokens looked at [documents, labels]; and the labels."""
-    counts = store_access.frame(sql, *params)
-    label, labels = pd.factorize(counts["label"], sort=True)
-    shape = int(counts["unit"].max()) + 1 if len(counts) else 0, len(labels)
-    cell = counts["unit"].to_numpy(int) * shape[1] + label
-    looked = counts["expert"].isna().to_numpy()
-    every = np.bincount(cell[looked], counts["n"].to_numpy(float)[looked], math.prod(shape)).reshape(shape)
-    some = (counts["expert"] < experts).to_numpy(bool, na_value=False)  # the others are no routed experts
-    place = cell[some] * experts + counts["expert"].to_numpy(float, na_value=0)[some].astype(int)
-    ran = np.bincount(place, counts["n"].to_numpy(float)[some], math.prod(shape) * experts)
-    return ran.reshape(*shape, experts).astype(np.float32), every, labels
+    return expert_labels.counts(store_access.frame(sql, *params), experts)
 
 
 def _label_sql(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[str, list[Any]]:
-    from moescope.analyses._shared import scope  # SciPy is behind it
-
-    units = scope.Scope(store_access.reader(), run["run"]).units_sql(None if of_tokens else kind)
-    form = BY_TOKEN_LABEL if of_tokens else BY_SEQUENCE_LABEL
-    sql = form.format(few=part_of(run, layer)[0], units=units, most=LABELS)
-    return sql, [run["run"], kind, kind, *[layer.router] * 2] if of_tokens else [layer.router] * 2
+    return expert_labels.query(run["run"], layer.router, kind, of_tokens, part_of(run, layer)[0])
 
 
 def labelled(run: Row, layer: Layer, kind: str, of_tokens: bool) -> tuple[np.ndarray, np.ndarray, Any]:
@@ -182,15 +116,6 @@ def by_label(run: Row, layer: Layer, expert: int, kind: str, of_tokens: bool) ->
     counts = {"tokens": every.sum(0).astype(int), "here": mine.sum(0).astype(int), "documents": documents}
     span = {"share": share, "low": low, "high": high, "overall": mine.sum() / every.sum()}
     return pd.DataFrame({"label": labels, **counts, **span}).sort_values("share", ascending=False), sql, params
-
-
-def nearest(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Cosine between what experts see: counts of vocabulary ids (of positions, for patches)."""
-    if exact(layer):
-        sql, params = PROFILE_KEPT + COSINE, [run["run"], layer.router, expert]
-    else:
-        sql, params = PROFILE.format(few=part_of(run, layer)[0]) + COSINE, [layer.router, expert]
-    return store_access.frame(sql, *params), sql, params
 
 
 def contexts(run: Row, layer: Layer, expert: int, token: str, by: str = "random") -> tuple[pd.DataFrame, str, list[Any]]:

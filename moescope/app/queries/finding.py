@@ -61,7 +61,8 @@ def find(run: Row, text: str) -> tuple[pd.DataFrame, str, list[Any]]:
     params: list[Any] = [number, number, text, text, number, number]
     frame = store_access.frame(sql, *params)
     if frame.empty:
-        sql, params = TOKEN.format(few=few, near=near, most=MOST), [run["model"], text, number, number, number]
+        written = store_access.spelling(number).written(text)
+        sql, params = TOKEN.format(few=few, near=near, most=MOST), [run["model"], written, number, number, number]
         frame = store_access.frame(sql, *params)
     return frame, sql, params
 

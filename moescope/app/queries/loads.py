@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from moescope.app.queries import balance, sampling, store_access
+from moescope.show import demand
 
 KEPT = """
 select stack, layer, router, expert, assignments + dropped as asked, assignments, dropped as lost,
@@ -68,8 +69,7 @@ Row = dict[str, Any]
 
 def drops(run: int) -> bool:
     """Whether this run dropped anything: then what was asked and what ran are two things."""
-    found = store_access.rows("select coalesce(sum(dropped), 0) as n from load_rollup where run = ?", run)
-    return bool(found[0]["n"])
+    return demand.drops(store_access.frame, run)
 
 
 def values(run: int) -> dict[str, str]:

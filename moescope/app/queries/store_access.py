@@ -17,6 +17,8 @@ from moescope.app.queries.limits import limited
 from moescope.app.queries.settings import settings
 from moescope.errors import StoreError
 from moescope.store import Store
+from moescope.store.spelling import Spelling
+from moescope.store.spelling import of as spelled_of
 from moescope.store.write.unfinished_run import unfinished_runs
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
@@ -127,6 +129,11 @@ def _rows(where: str, state: tuple[Any, ...], sql: str, params: Sequence[Any], _
         found = cursor.execute(sql, list(params))
         names = [column[0] for column in found.description or ()]
         return [{n: None if v != v else v for n, v in zip(names, row, strict=True)} for row in found.fetchall()]
+
+
+def spelling(run: int) -> Spelling:
+    """How the model of a run writes its tokens."""
+    return spelled_of(frame, run)
 
 
 def reader() -> Reader:

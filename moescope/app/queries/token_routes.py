@@ -34,6 +34,11 @@ def routes_sql(forward: int | None) -> str:
     return at(routes.ROUTES, forward)
 
 
+def about(token: int, run: int) -> dict[str, Any] | None:
+    """What is known of one token, its text as one reads it."""
+    return routes.about(store_access.frame, store_access.rows, token, run)
+
+
 def way(token: int, run: int, forward: int | None) -> tuple[pd.DataFrame, list[dict[str, Any]], str]:
     """Experts of one token through all layers, how sure each router was, and the query of the first."""
     sql = at(routes.ROUTE, forward)
@@ -46,7 +51,7 @@ def sequences(run: int, stack: str, label: tuple[str, str] | None, search: str, 
     if label:
         sql, params = sql + LABELLED, [*params, *label, *label]
     if search:
-        sql, params = sql + FOUND, [*params, search, search, run, search]
+        sql, params = sql + FOUND, [*params, search, search, run, store_access.spelling(run).written(search)]
     return store_access.rows(f"{sql} order by s.sequence limit {limit}", *params)
 
 

@@ -33,6 +33,10 @@ order by view desc, name"""
 COLUMNS = """
 select column_name as "column", data_type as type, coalesce(comment, '') as meaning from duckdb_columns()
 where table_name = ? and database_name = current_database() order by column_index"""
+WORDS = f"""
+with v as ({VIEWS})
+select v.name, list(c.column_name order by c.column_index) as columns from v
+join duckdb_columns() c on c.table_name = v.name and c.database_name = current_database() group by all order by v.name"""
 
 kept: dict[Any, tuple[bytes, bool]] = {}
 lock = Lock()
@@ -43,6 +47,11 @@ def examples(run: int = 0) -> dict[str, str]:
     text = Path(__file__).with_name("examples.sql").read_text().replace("run = 0", f"run = {run}")
     blocks = text.strip().split("\n\n")
     return {block.partition("\n")[0].removeprefix("-- "): block.partition("\n")[2] for block in blocks}
+
+
+def words() -> dict[str, list[str]]:
+    """The columns of every table and view, for completion."""
+    return {row["name"]: list(row["columns"]) for row in store_access.rows(WORDS)}
 
 
 def ask(query: str, kind: str, rows: int, most: int, tick: Tick) -> tuple[bytes, bool]:

@@ -15,7 +15,18 @@ from moescope.pictures.wording import clean
 
 ROWS = 200  # of a table
 LEFT_OUT = ("popover", "button", "download_button", "dialog", "spinner", "skeleton", "toast")
-CHOSEN = ("selectbox", "text_input", "toggle", "checkbox", "multiselect", "number_input", "button_group", "radio", "slider")
+CHOSEN = (
+    "selectbox",
+    "text_input",
+    "text_area",
+    "toggle",
+    "checkbox",
+    "multiselect",
+    "number_input",
+    "button_group",
+    "radio",
+    "slider",
+)
 Node = Any  # of Streamlit's test tree
 
 

@@ -12,6 +12,7 @@ from moescope.app.parts import answers, layer_maps, panels, pickers, route_panel
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, share, some, visible
 from moescope.pictures import token_sheet
+from moescope.show.demand import COUNTED
 
 PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
 Row = dict[str, Any]
@@ -67,10 +68,11 @@ def data(a: Row, b: Row) -> None:
 @panels.part
 def loads(a: Row, b: Row) -> None:
     """Difference of load by layer and expert."""
-    frame, sql, params = comparison.loads(a["run"], b["run"])
+    what = pickers.choose_counted(a["run"], b["run"])
+    frame, sql, params = comparison.loads(a["run"], b["run"], what)
     layer_maps.show(
-        a["run"], frame, "difference", "Share of what ran, B minus A", sql, params, name="difference", centre=0, format="+.0%",
-        even=True, tooltip=["share_a", "share_b"],
+        a["run"], frame, "difference", f"Share of {COUNTED[what]}, B minus A", sql, params, name="difference", centre=0,
+        format="+.0%", even=True, tooltip=["share_a", "share_b"],
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import answers, panels, pickers
+from moescope.app.parts import answers, layer_maps, panels, pickers
 from moescope.app.queries import store_access
 
 PAGE = {"title": "Conditions", "icon": ":material/tune:", "order": 8, "group": "Meaning"}
@@ -43,9 +43,10 @@ def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
         difference=frame["value"] - frame["chance"], low=frame["ci_low"], high=frame["ci_high"], overall=frame["chance"],
     )  # fmt: skip
     apart = url_state.toggle("Difference from all values together", "difference")
-    look: dict[str, Any] = {"centre": 0.0} if apart else {"chance": layer.even}
+    value, centre = ("difference", {"centre": 0.0}) if apart else ("share", {})
+    look = layer_maps.fixed(frame, value, {layer.router: layer.even}) | centre
     panels.heat(
-        frame, "expert", "condition", "difference" if apart else "share", f"Load by condition, {layer.label}", sql,
+        frame, "expert", "condition", value, f"Load by condition, {layer.label}", sql,
         name="conditions", down=values, tooltip=["share", "overall", "low", "high", "q"], format=".1%", **look,
     )  # fmt: skip
     columns = ["condition", "expert", "share", "low", "high", "overall", "p", "q", "n", "units"]

@@ -9,7 +9,7 @@ from moescope.app import url_state, wording
 from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
 from moescope.app.queries import expert_cards, finding, sampling, store_access
 from moescope.app.queries import experts as facts
-from moescope.app.queries.effects import OF_EXPERT, marked
+from moescope.app.queries.effects import OF_EXPERT, marked, read
 from moescope.app.wording import count, share
 from moescope.store import notes
 
@@ -142,7 +142,7 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     """What happens without it."""
     panels.section("Without it", f"Change of the loss, nats per token, without expert {expert} of {layer.label}.")
     params = [run["run"], layer.router, expert]
-    frame = store_access.frame(OF_EXPERT, *params)
+    frame = read(run["run"], store_access.frame(OF_EXPERT, *params))
     if frame.empty:
         panels.empty(
             "It was not ablated yet",

@@ -8,6 +8,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
+from moescope.app.components import sql_words
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import store_access
 from moescope.app.sql import desk
@@ -29,7 +30,8 @@ def editor(run: int) -> str:
     st.session_state["sql-text"] = known[same[0]] if same else st.session_state["sql-text"]
     st.session_state["sql-run"] = run
     st.text_area("Query", key="sql-text", height=190, label_visibility="collapsed")
-    one, two, three = st.columns([1.9, 2, 3], vertical_alignment="center")
+    sql_words.show(desk.words())
+    one, two, three = st.columns([2.3, 2, 3], vertical_alignment="center")
     go = {"type": "primary", "icon": ":material/play_arrow:", "shortcut": "Ctrl+Enter", "width": "stretch"}
     one.button("Run", key="sql-go", on_click=_run, **go)
     with two:
@@ -99,16 +101,10 @@ def results(query: str) -> None:
         st.dataframe(frame, hide_index=True, width="stretch", height=430, placeholder="–")
     else:
         chart_of(frame, query)
-    for column, kind in zip(st.columns(6), MIME, strict=False):
-        column.download_button(
-            kind.upper(),
-            partial(desk.file_of, query, kind),
-            f"moescope-query.{kind}",
-            MIME[kind],
-            key=f"sql-{kind}",
-            on_click="ignore",
-            width="stretch",
-        )
+    with st.container(horizontal=True):
+        for kind in MIME:
+            make = partial(desk.file_of, query, kind)
+            st.download_button(kind.upper(), make, f"moescope-query.{kind}", MIME[kind], key=f"sql-{kind}", on_click="ignore")
 
 
 def chart_of(frame: pd.DataFrame, query: str) -> None:
@@ -158,7 +154,7 @@ def render() -> None:
     panels.head(
         "SQL",
         "Ask the store anything. It can only be read, and nothing but the store can be reached from here.",
-        "Choose an example, change it, run it with Ctrl+Enter; columns are explained below.",
+        "Choose an example, change it, run it with Ctrl+Enter; Tab takes a completion. Columns are explained beside it.",
     )
     left, right = st.columns([5, 3], gap="large")
     with left:

@@ -12,12 +12,20 @@ from moescope.app.components import flow_ribbons
 from moescope.app.parts import answers, panels, pickers
 from moescope.app.queries import sampling, store_access
 from moescope.app.wording import share
-from moescope.show.flow import FLOW
+from moescope.show.flow import query as flow_query
+from moescope.show.flow import said_of
 
 PAGE = {"title": "Structure", "icon": ":material/account_tree:", "order": 6, "group": "Routing"}
 TOGETHER = """
 select expert, other, sum(n)::bigint as n, sum(share) as share from coactivation where router = ?
 group by expert, other order by expert, other"""
+TOGETHER_ASKED = """
+with mine as materialized (
+  select a.forward, a.iteration, a.token, a.expert from assignments a where a.router = ?{few}),
+n as (select expert, count(*) as every from mine group by expert)
+select a.expert, b.expert as other, count(*) as n, count(*) / any_value(n.every) as share
+from mine a join mine b using (forward, iteration, token) join n on n.expert = a.expert where b.expert <> a.expert
+group by a.expert, b.expert order by a.expert, other"""
 PATHS = """
 with firsts as materialized (
   select a.token, a.forward, a.router, a.iteration, a.expert, r.layer from assignments a join routers r using (router)
@@ -50,34 +58,35 @@ select token, t.sequence from (
   where a.run = ? and coalesce(r.stack, '') = ? and a.rank = 0 group by a.token, a.forward) w
 join tokens t using (token) where path = ? order by token limit 1"""
 LOW, HIGH = (bound.format(share="share") for bound in sampling.BOUNDS)
+LAYERS = 4  # of a flow
 AMONG = 20_000  # tokens whose paths are counted, in large runs
 Row = dict[str, Any]
 
 
 @panels.part
-def flow(run: Row, layer: pickers.Layer) -> None:
+def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     """Ribbons from layer to layer, from the chosen layer on."""
     panels.section(
         "From layer to layer",
-        "First choices that ran: a ribbon is as wide as its number of tokens. Choose an expert to follow it.",
+        "First choices: a ribbon is as wide as its number of tokens. Choose an expert to follow it.",
     )
     if panels.unranked(run):
         return
-    params = [run["run"], layer.stack, layer.layer, layer.router]
-    frame = store_access.frame(FLOW, *params)
+    some, kept = sampling.filter_sql(run, sampling.EVERY, LAYERS) if counted == "asked" else ("", 1.0)
+    sql, params = flow_query(run["run"], layer, counted, some)
+    frame = store_access.frame(sql, *params)
     if frame.empty:
         panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
         return
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    title, words = (
-        f"Flow from {layer.label}",
-        None if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens that ran in both layers",
-    )
+    widest = [] if drawn > 0.999 else [f"the widest ribbons, {drawn:.0%} of the tokens"]
+    title, words = f"Flow from {layer.label}", "; ".join([said_of(counted), *widest])
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
-    panels.files(frame, FLOW, params, name="flow", chart=lambda: charts.flow(frame, **look))
+    panels.files(frame, sql, params, name="flow", chart=lambda: charts.flow(frame, **look))
+    sampling.sample_note(kept)
 
 
 def followed(layer: pickers.Layer, frame: pd.DataFrame, labels: dict[int, str]) -> tuple[int, int] | None:
@@ -100,19 +109,25 @@ def follow(layer: pickers.Layer, labels: dict[int, str], node: tuple[int, int] |
 
 
 @panels.part
-def together(layer: pickers.Layer) -> None:
+def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     """Co-activation of a layer."""
-    panels.section("Together", "Share of the row's tokens for which the column's expert ran as well (OLMoE's co-activation).")
-    frame = store_access.frame(TOGETHER, layer.router)
+    said = "was chosen" if counted == "asked" else "ran"
+    panels.section(
+        "Together", f"Share of the row's tokens for which the column's expert {said} as well (OLMoE's co-activation)."
+    )
+    few, kept = sampling.filter_sql(run, sampling.LAYER, layer.top_k or 1) if counted == "asked" else ("", 1.0)
+    sql = TOGETHER_ASKED.format(few=few) if counted == "asked" else TOGETHER
+    frame = store_access.frame(sql, layer.router)
     if frame.empty:
         panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
         return
     chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
     panels.heat(
-        frame, "other", "expert", "share", f"Co-activation, {layer.label}", TOGETHER, [layer.router],
-        name="coactivation", chance=chance, tooltip=["n"], format=".0%",
-        subtitle=f"neutral colour: chance, {chance:.3g}; no expert runs beside itself",
+        frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
+        name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
+        subtitle=f"blue: less than chance ({share(chance)}); orange: more; full colour at none and at twice chance",
     )  # fmt: skip
+    sampling.sample_note(kept)
 
 
 @panels.part
@@ -188,17 +203,20 @@ def render() -> None:
         "compare with chance, not with 0.",
     )
     run = pickers.the_run()
-    with st.columns([1, 2])[0]:
+    one, two, _ = st.columns([1, 1, 1])
+    with one:
         layer = pickers.choose_layer(run["run"]) if run else None
     if run is None or layer is None:
         panels.unrouted(run)
         return
+    with two:
+        counted = pickers.choose_counted(run["run"])
     answers.verdict("structure", run)
     left, right = st.columns([3, 2], gap="large")
     with left:
-        flow(run, layer)
+        flow(run, layer, counted)
     with right:
-        together(layer)
+        together(run, layer, counted)
     paths(run, layer)
     answers.ask("structure", run, wait=True)
     more(run)

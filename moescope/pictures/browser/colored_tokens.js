@@ -20,6 +20,8 @@ export default function ({ parentElement, data, setStateValue }) {
     cell.setAttribute("role", "option")
     cell.style.setProperty("--c", data.colour[i])
     cell.style.setProperty("--a", data.alpha[i] + "%")
+    // Patches have no words, and a token may be white space: each says what it is, and who took it.
+    cell.setAttribute("aria-label", [data.names[i], data.experts[i].length ? `${data.noun} ${data.experts[i].join(", ")}` : ""].filter(Boolean).join(", "))
     if (id === data.selected) { cell.classList.add("sel"); cell.setAttribute("aria-selected", "true") }
     if (data.dropped[i].some(Boolean)) cell.classList.add("dropped")
     if (data.made[i]) cell.classList.add("made")

@@ -14,13 +14,13 @@ from moescope.pictures import scripts
 
 HERE = Path(__file__).parent
 SCRIPTS = ("endpoint", "take", "texts", "map", "expert_menu", "route", "differences", "player", "controls", "live")
-STYLES = ("colored_tokens", "heat_map")  # of the views beside it, whose looks these are
+STYLES = ("colored_tokens", "heat_map", "route_table")  # of the views beside it, whose looks these are
 
 
 @st.cache_resource(show_spinner=False)
 def sources() -> tuple[str, str]:
     """The script and its style, each of several files."""
-    script = scripts.read("element.js") + "".join((HERE / f"{name}.js").read_text() for name in SCRIPTS)
+    script = scripts.read(*scripts.HELPERS) + "".join((HERE / f"{name}.js").read_text() for name in SCRIPTS)
     return script, scripts.read(*(f"{name}.css" for name in ("element", *STYLES))) + (HERE / "live.css").read_text()
 
 

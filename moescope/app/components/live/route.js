@@ -1,14 +1,4 @@
 // Where one token went: its experts in every layer with what came next in each, and what could have been said behind it.
-function bar(decision, colour) {
-  const box = el("div", "ms-bar"), total = decision.weights.reduce((sum, w) => sum + Math.max(w ?? 1, 0), 0) || 1
-  decision.experts.forEach((expert, rank) => {
-    const weight = decision.weights[rank] ?? 1, part = el("i", decision.dropped[rank] ? "dropped" : "", weight > 0.25 * total ? `${expert} · ${weight.toFixed(2)}` : `${expert}`)
-    Object.assign(part.style, { width: `${(100 * Math.max(weight, 0)) / total}%`, background: colour(expert) })
-    part.title = `expert ${expert}, weight ${weight.toPrecision(4)}${decision.dropped[rank] ? ", dropped" : ""}`
-    box.append(part)
-  })
-  return box
-}
 class RoutePanel {
   constructor() { this.root = el("div", "route") }
   draw(takes, at, routers, hue) {
@@ -22,13 +12,13 @@ class RoutePanel {
     const head = el("div", "ms-run")
     head.append(el("b", "", `${name ? name + ": " : ""}“${token.unit === "text" ? visibleToken(token.text) : token.unit}”`), el("span", "", `${where}${token.generated ? " · generated" : ""}`))
     const table = el("table", "ms-route"), top = el("tr")
-    top.append(...["layer", "experts by weight", "entropy", "next best"].map((word) => el("th", "", word)))
+    top.append(...["layer", "experts by weight", "entropy", "next best"].map((word) => Object.assign(el("th", "", word), { scope: "col" })))
     table.append(top)
     for (const router of routers) {
       const decision = way.get(router.router)
       if (!decision) continue
       const line = el("tr"), cells = [el("td", "", router.label), el("td"), el("td", "", decision.entropy === null ? "–" : decision.entropy.toFixed(2)), el("td", "next", this.others(decision))]
-      cells[1].append(decision.experts.length ? bar(decision, hue(router)) : "no expert ran")
+      cells[1].append(decision.experts.length ? routeBar(decision.experts.map((expert, rank) => [expert, decision.weights[rank] ?? null, decision.dropped[rank]]), hue(router)) : "no expert ran")
       cells[3].title = router.rule ? `ranked by ${router.rule}` : ""
       line.append(...cells)
       table.append(line)
