@@ -38,8 +38,8 @@ def _sizes(part: UnfinishedRun) -> tuple[int, int]:
 
 
 def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
-    """Write sums/vocab_rollup.parquet into `part`, from `words` if all of its shards are in them; False, and nothing there, where
-    its rows have a form that is not counted."""
+    """Write sums/vocab_rollup.parquet into `part`, from `words` if all of its shards are in them; False, and nothing there,
+    where its rows have a form that is not counted."""
     target = (part.path / VOCABULARY).parent
     shutil.rmtree(target, ignore_errors=True)
     if "continues" in part.head or any(table.endswith("_long") for table in part.tables()):
