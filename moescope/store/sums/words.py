@@ -20,13 +20,14 @@ _NOTHING = np.zeros(0, np.uint8)
 class Words:
     """Counters of the routers `first`, `first` + 1, ... for up to `most` ids; memory is taken as ids come.
 
-    `whole`: everything that was given is counted. From the first time that something cannot be, nothing is kept any more.
+    `whole`: everything that was given is counted; `shards`: so many were given. From the first time that something cannot be
+    counted, nothing is kept any more.
     """
 
     def __init__(self, first: int, routers: int, experts: int, most: int) -> None:
         self.first, self.experts, self.most = first, experts, most
         self.whole = experts > 0 and most > 0
-        self.known = 0
+        self.known = self.shards = 0
         self._ids, self._place = np.zeros(most, np.uint32), np.zeros(0, np.uint32)
         shape = (routers, most + 1, experts + 1) if self.whole else (0, 0, 0)  # the last of both: none
         self._ran, self._leading = np.zeros(shape, np.uint32), np.zeros(shape, np.uint32)
@@ -38,6 +39,7 @@ class Words:
 
     def add(self, routed: Sequence[Rows] | None, tokens: pa.Table | None) -> None:
         """Count a shard: its routed rows (None: in a form that is not counted) and its tokens."""
+        self.shards += 1
         if self.whole and not self._added(routed, tokens):
             self.whole = False
             self._ran = self._leading = np.zeros((0, 0, 0), np.uint32)

@@ -38,8 +38,8 @@ def _sizes(part: UnfinishedRun) -> tuple[int, int]:
 
 
 def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
-    """Write sums/vocab_rollup.parquet into `part`, from `words` if they are whole; False, and nothing there, where its rows
-    have a form that is not counted."""
+    """Write sums/vocab_rollup.parquet into `part`, from `words` if all of its shards are in them; False, and nothing there,
+    where its rows have a form that is not counted."""
     target = (part.path / VOCABULARY).parent
     shutil.rmtree(target, ignore_errors=True)
     if "continues" in part.head or any(table.endswith("_long") for table in part.tables()):
@@ -48,7 +48,7 @@ def count_vocabulary(part: UnfinishedRun, words: Words | None = None) -> bool:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        traced = words is not None and words.whole
+        traced = words is not None and words.whole and words.shards == len(part.shards)  # others may have written some
         counted = iter([words]) if words is not None and traced else _read(part)
         done = _write(temporary / Path(VOCABULARY).name, counted, part.keys, 0 if traced else part.keys.get("router", 0))
         if done:
