@@ -137,11 +137,11 @@ def test_level_of_a_mean_of_largest_shares() -> None:
     assert told < 0.012 < 0.02 < plain
 
 
-@pytest.mark.parametrize(
-    ("documents", "lengths"), [((12,) * 4, (12, 240, 240, 240)), ((4, 20), (20, 300)), ((12,) * 4, (60,) * 4)]
-)
+@pytest.mark.parametrize(("own", "documents", "lengths"), [
+    (0.0, (12,) * 4, (12, 240, 240, 240)), (0.0, (4, 20), (20, 300)), (0.0, (12,) * 4, (60,) * 4), (0.6, (12,) * 4, (60,) * 4),
+], ids=["short", "few and short", "equal", "words that one label alone has"])  # fmt: skip
 def test_information_of_whole_documents_where_they_differ_in_length(
-    documents: tuple[int, ...], lengths: tuple[int, ...]
+    own: float, documents: tuple[int, ...], lengths: tuple[int, ...]
 ) -> None:
     """Given the token it is 0 on average, and intervals hold that: labels dealt anew, all equally precise, took off
     a fifth too much, and scaled they gave intervals that held it in 5 to 9 of 10 worlds."""
@@ -151,6 +151,7 @@ def test_information_of_whole_documents_where_they_differ_in_length(
     for seed in range(16):
         rng = np.random.default_rng([seed, 23])
         word = np.minimum(rng.zipf(1.4, len(document)), 60) - 1
+        word += 60 * (1 + home[document]) * (rng.random(len(document)) < own)
         lean = 0.4 * rng.normal(size=(len(home), 8))[document]
         expert = (rng.gumbel(size=lean.shape) + lean).argmax(1)
         found = information(labelled(home[document], word.astype(np.int64), document, document, 99), expert)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from pages import part, rows
 
-from moescope.analyses._shared.answer import COLUMNS, Answer
+from moescope.analyses._shared.answer import Answer
+from moescope.analyses._shared.verdicts.columns import COLUMNS
 
 
 def figure(name: str, value: float, **more: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 from ...errors import AnalysisError
 from ...store import Store
 from ...store.schema import quote
-from .answer import COLUMNS, WHOLE
+from .verdicts.columns import COLUMNS, WHOLE
 
 KEY = "experiment"  # in `extra`
 

@@ -13,8 +13,9 @@ from ...errors import AnalysisError
 from ...pictures import page as pages
 from ...pictures.page import MARK, Part
 from ...store.notes import Note
-from .answer import COLUMNS, WORDS, Answer
+from .answer import Answer
 from .verdicts import saying
+from .verdicts.columns import COLUMNS, WORDS
 
 __all__ = ["MARK", "Report", "page"]
 ROWS = 60

@@ -9,8 +9,8 @@ import pandas as pd
 
 from ...statistics.participation import Floats
 from ...store import Store
-from .answer import COLUMNS, WHOLE
 from .scope import Scope
+from .verdicts.columns import COLUMNS, WHOLE
 
 UNITS, ROWS = 256, 512
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ...analyses._shared.answer import COLUMNS
+from ...analyses._shared.verdicts.columns import COLUMNS
 from ...errors import InputError, ModelError
 from ...words import Count
 from ._setting import Found, Setting
