@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, RUN, TEXT, settings_of
+from ._support.options import RUN, STORE, TEXT, settings_of
 
 
 @click.command(name="analyze")
@@ -92,7 +92,7 @@ def _ask(
         raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
     if own := options.keys() & {"name", "store", "run", "fresh"}:
         raise InputError(f"{min(own)} is no option of an analysis; the store is an argument, and the run is --run")
-    store = FILE.convert(names[-1], None, None)
+    store = STORE.convert(names[-1], None, None)
     with reading(store, **engine) as opened:
         if every:
             return store, list(run_all(opened, run, fresh))

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, TEXT
+from ._support.options import STORE, TEXT
 
 
 @click.command(name="sql")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.argument("query", type=TEXT)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")

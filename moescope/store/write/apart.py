@@ -48,11 +48,11 @@ class Apart:
         """Its files, with STORE.parts at `folder`."""
         return [folder / self.part / inside / f"{self.table}.parquet" for inside in self.files]
 
-    def sql(self, folder: Path, movable: bool = False) -> str:
+    def sql(self, folder: Path | str, movable: bool = False) -> str:
         """Its rows as rows of the store; `movable`: a variable of the reader's can say that the folder lies elsewhere."""
         return selected(self.table, self.columns, rows_of(self._listed(folder, movable), alike=True), self.moved, self.part)
 
-    def _listed(self, folder: Path, movable: bool) -> str:
+    def _listed(self, folder: Path | str, movable: bool) -> str:
         root = quote(escape(str(folder)))
         root = f"coalesce(getvariable({quote(VARIABLE)}), {root})" if movable else root
         return "[" + ", ".join(f"{root} || {quote(f'/{self.part}/{x}/{self.table}.parquet')}" for x in self.files) + "]"
@@ -154,7 +154,7 @@ def changed(folder: Path, rows: list[Apart]) -> tuple[int, str] | None:
     return None
 
 
-def reach(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def reach(con: duckdb.DuckDBPyConnection, folder: Path | str) -> None:
     """From now on the views in the file look for rows in `folder`, also where it lay elsewhere when they were made."""
     con.execute(f"set variable {VARIABLE} = {quote(escape(str(folder)))}")
 

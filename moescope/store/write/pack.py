@@ -12,6 +12,7 @@ import duckdb
 from ...errors import StoreError
 from ..files.durable import exclusive, reason
 from ..files.interrupts import defer_interrupt
+from ..remote.hollow import named
 from ..schema import is_split, refresh_views
 from . import apart
 from .change import check_target, clean_up, replace
@@ -47,7 +48,7 @@ def _bring(con: duckdb.DuckDBPyConnection, store: Path) -> list[int]:
     if fault := apart.changed(folder, rows):
         raise StoreError(f"{store} cannot be packed: of run {fault[0]}, {fault[1]}")
     for row in rows:
-        insert_tables(con, {row.table: row.sql(folder)})
+        insert_tables(con, {row.table: row.sql(named(folder))})
     con.execute("insert into meta select distinct 'joined', part from apart")
     con.execute("delete from apart")
     apart.unite(con)

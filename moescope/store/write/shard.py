@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import MoescopeError, StoreError
 from ..files.durable import sync
+from ..remote.addresses import push
 
 
 @contextmanager
@@ -26,6 +27,7 @@ def committed(store: Path, part: Path, number: int) -> Iterator[Path]:
         sync(temporary)
         os.rename(temporary, shard)
         sync(part)
+        push(store)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StoreError(

@@ -16,6 +16,7 @@ from ..files.durable import sync
 from ..physical.column_buffer import numbers
 from ..physical.compiled import within
 from ..physical.tables import is_routed
+from ..remote.hollow import opened
 from ..sums import counting_loops
 from ..sums.from_shard import Rows
 from .unfinished_run import VOCABULARY, UnfinishedRun
@@ -77,7 +78,7 @@ def _words(part: UnfinishedRun) -> Any:
 
 def _ids(shard: Path) -> tuple[int, int, Any, Any]:
     """(first token of a shard, number of its tokens, ids (N,) of those that have one, which these are (N,))."""
-    with pq.ParquetFile(shard / "tokens.parquet") as file:
+    with opened(shard / "tokens.parquet") as source, pq.ParquetFile(source) as file:
         there = "vocab_id" in file.schema_arrow.names
         table = file.read(["token", "vocab_id"] if there else ["token"])
     column = table["vocab_id"] if there else pa.nulls(len(table))
@@ -113,7 +114,8 @@ def _read(shard: Path, words: Any, experts: int) -> Iterator[tuple[Rows | None, 
     for file in files:
         names = pq.read_schema(file).names
         wanted = [n for n in names if n in ("router", "token", "dropped", "unranked") or (n[0] == "e" and n[1:].isdigit())]
-        rows = Rows.of(pq.read_table(file, columns=wanted), experts)
+        with opened(file) as source:
+            rows = Rows.of(pq.read_table(source, columns=wanted), experts)
         if rows is None or not len(rows.keys[0]) or first < 0 or not within(rows.keys[0], first, first + count):
             yield None, _NOTHING
         else:
