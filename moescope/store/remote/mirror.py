@@ -24,7 +24,7 @@ from typing import Any
 from ...errors import StoreError
 from . import hollow
 from .place import Place
-from .sides import HEADS, SHARD, STORE, YOUNG, counts, order, read, settled, stat_of, write
+from .sides import SHARD, STORE, YOUNG, counts, order, read, settled, stat_of, write
 
 _GLANCE_S = 2.0
 _AT_ONCE = 16
@@ -172,8 +172,8 @@ class Mirror:
         there = self._listing() if shards else {}
         if taken := [n for n in shards if n in there and self.place.read(n) != (self.folder / n).read_bytes()]:
             raise StoreError(
-                f"{self.address} has {taken[0].rpartition('/')[0].partition('.parts/')[2]} already, of another machine that goes "
-                "on with the same run; leave one of them, and go on with --resume"
+                f"{self.address} has {taken[0].rpartition('/')[0].partition('.parts/')[2]} already, of another machine that "
+                "goes on with the same run; leave one of them, and go on with --resume"
             )
 
     def _replaced(self, store: Path, state: dict[str, Any]) -> bool:

@@ -19,6 +19,8 @@ def committed(store: Path, part: Path, number: int) -> Iterator[Path]:
     """
     shard = part / f"shard-{number:06d}"
     temporary = shard.with_suffix(".tmp")
+    if shard.exists():
+        raise StoreError(f"{store} has {shard.name} already: somebody else goes on with the same run; leave one of them to it")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(exist_ok=True)
