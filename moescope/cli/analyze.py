@@ -19,8 +19,8 @@ from ._support.options import RUN, STORE, TEXT, settings_of
 @settings_of("An option of the analysis, e.g. by=genre.")
 @click.option("--save", is_flag=True, help="Write the figures into the store, as rows of its table measures.")
 @click.option("--fresh", is_flag=True, help="Compute again what was computed before (MOESCOPE_CACHE=off keeps nothing).")
-@click.option("--engine", type=click.Choice(["ray"]), help="Who counts over large tables: Ray, all cores or a cluster.")
-@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else one is begun on this machine.")
+@click.option("--engine", type=click.Choice(["ray", "spark"]), help="Who counts over large tables: all cores, or a cluster.")
+@click.option("--address", type=TEXT, help="Of the cluster: auto, HOST:PORT (Ray), spark://HOST:PORT; else on this machine.")
 def command(
     names: tuple[str, ...],
     listed: bool,

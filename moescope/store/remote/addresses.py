@@ -38,6 +38,12 @@ def mirror_of(store: Path) -> Mirror | None:
     return _mirror(folder) if (folder / "address.json").is_file() else None
 
 
+def known_as(store: Path) -> Path | str:
+    """How every machine knows a store: by its address, or by its path."""
+    mirror = mirror_of(store)
+    return store.resolve() if mirror is None else str(mirror.address)
+
+
 def push(store: Path) -> None:
     """Bring there what changed here, where the store is elsewhere."""
     if (mirror := mirror_of(store)) is not None:

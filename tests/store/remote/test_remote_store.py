@@ -53,12 +53,16 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
-@pytest.fixture(params=["apart", "in the file"])
+BOTH = pytest.mark.parametrize("form", ["apart", "in the file"], indirect=True)
+
+
+@pytest.fixture
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether rows of these small runs stay in their shards."""
-    if request.param == "apart":
+    chosen = str(getattr(request, "param", "apart"))
+    if chosen == "apart":
         monkeypatch.setenv("MOESCOPE_APART_BYTES", "0")
-    return str(request.param)
+    return chosen
 
 
 @pytest.fixture
@@ -97,6 +101,7 @@ def runs(store: Path) -> list[Any]:
         return opened.rows("select run from runs")
 
 
+@BOTH
 def test_every_machine_sees_one_record_and_a_copy_is_a_store(machine: Machine, plain: Any, form: str, tmp_path: Path) -> None:
     writer = handmade.written(machine("a"), close=False)
     seen = record(machine("b"))  # while it is traced
@@ -124,6 +129,7 @@ def test_rows_that_are_there_are_not_here(machine: Machine, form: str) -> None:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("at", range(0, 44, 2))
+@BOTH
 def test_a_server_that_goes_away_at_any_instant_costs_nothing(
     machine: Machine, plain: Any, at: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -173,7 +179,7 @@ def test_another_machine_goes_on_with_a_run_and_both_cannot(machine: Machine, pl
     writer.commit({"batches": 2, "sequences": 2, "total": 2, "by": "b"})
     machine("a")
     handmade.batch(first, 1)
-    with pytest.raises(StoreError, match="shard-000001 already.* goes on with the same run"):
+    with pytest.raises(StoreError, match=r"shard-000001 already.* goes on with the same run"):
         first.commit({"batches": 2, "sequences": 2, "total": 2, "by": "a"})
     machine("b")
     writer.close(handmade.FINAL, PROGRESS)
@@ -215,6 +221,7 @@ def test_what_is_cleared_from_this_machine_comes_back(machine: Machine, plain: A
     assert {name for name in before if ".parts" in name} <= set(there())
 
 
+@BOTH
 def test_what_is_removed_is_removed_there(machine: Machine, plain: Any, form: str) -> None:
     handmade.written(machine("a"))
     reader = moescope.open(machine("b"))
