@@ -220,7 +220,8 @@ def test_ray_gives_the_same_rows_and_the_command_the_same_figures(path: Path, mo
     assert figures[0] == figures[1]
 
 
-ON_SPARK = {"median", "mean", "distinct", "having", "sets", "mixed"}  # what is too much for ranges and means the same there
+ON_SPARK = {"median", "mean", "distinct", "having", "right"}  # what is too much for ranges and means the same there
+HERE = {"kept", "hidden", "rows"}  # what needs nobody else, or could mean another table
 
 
 @pytest.mark.slow
@@ -233,7 +234,8 @@ def test_spark_gives_the_same_rows_also_of_what_cannot_be_counted_by_range(path:
         for name, query in ({"pairs": SPLIT["pairs"], "twice": SPLIT["twice"]} | WHOLE).items():
             before = shared.shared
             assert rows(shared, query) == rows(one, query), name
-            assert shared.shared - before == (name in SPLIT or name in ON_SPARK), name
+            assert shared.shared > before or name not in ON_SPARK, name
+            assert shared.shared == before or name not in HERE, name
             assert shared.sql(query).types == one.sql(query).types
         with shared.noting() as said:
             shared.rows(WHOLE["median"])
