@@ -37,7 +37,9 @@ def begin_ray(address: str | None, cpus: int = 1) -> bool:
     except (ConnectionError, ValueError) as error:
         raise InputError(f"there is no cluster of Ray at {address}: {str(error).splitlines()[0]}") from error
     except Exception as error:  # it has no class of its own for a node that does not come up
-        raise InputError(f"Ray does not start: {str(error).splitlines()[0]}; try again when the machine is less busy") from error
+        raise InputError(
+            f"Ray does not start: {str(error).splitlines()[0]}; try again when the machine is less busy"
+        ) from error
     return True
 
 

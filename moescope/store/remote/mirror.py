@@ -24,7 +24,7 @@ from typing import Any
 from ...errors import StoreError
 from . import hollow
 from .place import Place
-from .sides import SHARD, STORE, YOUNG, counts, order, read, settled, stat_of, write
+from .sides import SHARD, STORE, YOUNG, being_written, counts, order, read, settled, stat_of, write
 
 _GLANCE_S = 2.0
 _AT_ONCE = 16
@@ -84,8 +84,9 @@ class Mirror:
         """Whether what is there is to be brought here: not what waits here to be put, nor what was removed."""
         if any(f"{name}/".startswith(f"{one}/") for one in self._removed()):
             return False
-        here = (self.folder / name).exists()
-        return (not here) if name not in state and name != STORE else not here or state.get(name, [None])[0] != version
+        if name in state or name == STORE or not (self.folder / name).exists():
+            return not (self.folder / name).exists() or state.get(name, [None])[0] != version
+        return not being_written(self.folder.joinpath(*Path(name).parts[:2]))  # another machine went on: what it put counts
 
     def _shard(self, shard: str, listing: Listing, described: bool) -> None:
         """A folder of a part: all but its rows; of one that the store's file describes, lengths alone."""

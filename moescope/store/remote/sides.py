@@ -35,6 +35,20 @@ def settled(name: str, size: int, version: str) -> str:
     return f"{size} {version}{YOUNG if young and SHARD.fullmatch(name) is None else ''}"
 
 
+def being_written(part: Path) -> bool:
+    """Whether a process of this machine writes a part."""
+    try:
+        import fcntl
+
+        with (part / "alive").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return False
+    return False
+
+
 def stat_of(path: Path) -> list[int]:
     """Changes when a file of this machine does; zeros where there is none."""
     try:

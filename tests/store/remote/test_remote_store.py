@@ -221,6 +221,23 @@ def test_what_is_cleared_from_this_machine_comes_back(machine: Machine, plain: A
     assert {name for name in before if ".parts" in name} <= set(there())
 
 
+def test_a_shard_that_was_not_put_gives_way_to_what_another_machine_made(
+    machine: Machine, plain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = handmade.written(machine("a"), batches=1, close=False)
+    handmade.batch(first, 1)
+    handmade.batch(first, 0)  # it cut the data elsewhere
+    with monkeypatch.context() as patched:
+        patched.setattr(place.Place, "put", lambda *_: (_ for _ in ()).throw(StoreError("away")))
+        with pytest.raises(StoreError, match="away; nothing is lost: what was traced waits in"):
+            first.commit(PROGRESS)
+    assert (first.part.path / "shard-000001").is_dir()
+    first.release()
+    gone_on_with(machine("b"))
+    assert record(machine("b")) == plain
+    assert record(machine("a")) == plain
+
+
 @BOTH
 def test_what_is_removed_is_removed_there(machine: Machine, plain: Any, form: str) -> None:
     handmade.written(machine("a"))
