@@ -221,7 +221,7 @@ def test_ray_gives_the_same_rows_and_the_command_the_same_figures(path: Path, mo
 
 
 ON_SPARK = {"median", "mean", "distinct", "having", "right"}  # what is too much for ranges and means the same there
-HERE = {"kept", "hidden", "rows"}  # what needs nobody else, or could mean another table
+HERE = {"kept", "rows"}  # what needs nobody else
 
 
 @pytest.mark.slow
