@@ -102,7 +102,7 @@ def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int, ba
 
 
 def once(folder: Path, workers: int, name: str, cores: set[int]) -> dict[str, float]:
-    """A trace of the shipped Mixtral on these cores alone: wall and CPU seconds of all of it, its own seconds (from attach to the
+    """A trace of the shipped Mixtral on these cores alone: wall and CPU seconds of all of it, its own seconds (attach to
     end), and the share of these cores that other programs used meanwhile."""
     store = folder / f"{name}.duckdb"
     call = [sys.executable, "-m", "moescope", "trace", "mixtral", "--data", str(folder / "texts.jsonl"), "--store", str(store)]

@@ -1,4 +1,4 @@
-"""A store on a server of S3 (moto) of this machine: traced to, killed, watched, gone on with, queried; for `make test-scale`."""
+"""A store on a server of S3 (moto) of this machine: traced to, killed, watched, gone on with, queried (`make test-scale`)."""
 
 import os
 import signal
