@@ -45,8 +45,10 @@ test-all:  ## the same with every case of tests that are sampled otherwise
 test-scale: .venv/.test  ## many processes and machines: workers, torchrun, a cluster of Ray; killed, and made whole again (minutes)
 	test -x build/scale/bin/python || $(PYTHON) -m venv build/scale
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(build/scale/bin/python -c "import site; print(site.getsitepackages()[0])")/beside.pth
-	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray
-	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many tests/store/engines
+	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray pyspark sqlglot
+	test -x build/s3/bin/moto_server || $(PYTHON) -m venv build/s3  # a server of S3, which needs other versions than these
+	build/s3/bin/pip install --disable-pip-version-check -qq 'moto[s3]==5.2.5' flask flask-cors
+	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many tests/store/engines tests/store/remote
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"

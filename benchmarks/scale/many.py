@@ -1,12 +1,14 @@
 """What many workers cost and win: CPU seconds and bytes of every step for so many decisions, and two workers against one.
 
 python -m benchmarks.scale.many cost [--decisions 1000000 --decisions 10000000] [--layers 58] [--experts 256] [--top-k 8]
-python -m benchmarks.scale.many workers [--rounds 3]    (alternating, so that a busy machine is busy for both)
+python -m benchmarks.scale.many workers [--rounds 5]    one worker on one core, the same on another (the control: 1.0 where the
+    machine is quiet), two on both; alternating, medians of the tracing time, with the share that other programs took
 """
 
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -99,31 +101,28 @@ def cost(folder: Path, decisions: int, layers: int, experts: int, top_k: int, ba
     return {"decisions": rows, "bytes in shards": round(shards / rows, 2), "bytes in the file": round(size / rows, 2)} | each
 
 
-def once(folder: Path, workers: int, name: str) -> dict[str, float]:
-    """A trace of the shipped Mixtral: wall and CPU seconds of all of it, and its own seconds (from attach to the end)."""
+def once(folder: Path, workers: int, name: str, cores: set[int]) -> dict[str, float]:
+    """A trace of the shipped Mixtral on these cores alone: wall and CPU seconds of all of it, its own seconds (attach to
+    end), and the share of these cores that other programs used meanwhile."""
     store = folder / f"{name}.duckdb"
-    call = [
-        sys.executable,
-        "-m",
-        "moescope",
-        "trace",
-        "mixtral",
-        "--data",
-        "text",
-        "--store",
-        str(store),
-        "-q",
-        "--threads",
-        "1",
-    ]
-    call += ["--batch-size", "2", *(["--workers", str(workers)] if workers > 1 else [])]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(call, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    call = [sys.executable, "-m", "moescope", "trace", "mixtral", "--data", str(folder / "texts.jsonl"), "--store", str(store)]
+    call += ["-q", "--threads", "1", "--batch-size", "2", *(["--workers", str(workers)] if workers > 1 else [])]
+    before, busy, began = resource.getrusage(resource.RUSAGE_CHILDREN), _busy(cores), time.perf_counter()
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(call, check=True, env=environment, preexec_fn=partial(os.sched_setaffinity, 0, cores))
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     with moescope.open(store) as opened:
         ((own, model, tokens),) = opened.rows("select seconds, model_seconds, tokens from runs")
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": wall, "CPU": used, "tracing": own, "model": model, "tokens": tokens}
+    others = max(0.0, _busy(cores) - busy - used) / (wall * len(cores))
+    return {"wall": wall, "CPU": used, "tracing": own, "model": model, "tokens": tokens, "others": others}
+
+
+def _busy(cores: set[int]) -> float:
+    """Seconds for which these cores did something, since the machine began."""
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    mine = [list(map(int, line[1:])) for line in lines if line[0] in {f"cpu{core}" for core in cores}]
+    return sum(sum(ticks[:3]) + sum(ticks[5:8]) for ticks in mine) / os.sysconf("SC_CLK_TCK")
 
 
 @click.group()
@@ -144,17 +143,23 @@ def _cost(decisions: tuple[int, ...], layers: int, experts: int, top_k: int, bar
 
 
 @command.command(name="workers")
-@click.option("--rounds", default=3)
+@click.option("--rounds", default=5)
 @click.option("--times", default=8, help="The shipped texts so many times over.")
 def _workers(rounds: int, times: int) -> None:
+    one, other = sorted(os.sched_getaffinity(0))[:2]
+    ways = {"one": (1, {one}), "one again": (1, {other}), "two": (2, {one, other})}
+    found: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         texts = [json.dumps({"text": example.text}) for example in read("text").examples]
         (Path(folder) / "texts.jsonl").write_text("\n".join(texts * times))
         for number in range(rounds):
-            for workers in (1, 2):
-                found = once(Path(folder), workers, f"{number}-{workers}")
-                said = {name: round(value, 1) for name, value in found.items()}
-                click.echo(json.dumps({"workers": workers, "load": round(os.getloadavg()[0], 1), **said}))
+            for way, (workers, cores) in ways.items():
+                took = once(Path(folder), workers, f"{number}-{way.replace(' ', '-')}", cores)
+                found[way].append(took["tracing"])
+                click.echo(json.dumps({"way": way, **{name: round(value, 3) for name, value in took.items()}}))
+    middle = {way: statistics.median(seconds) for way, seconds in found.items()}
+    said = {"one / one again (control)": middle["one"] / middle["one again"], "one / two": middle["one"] / middle["two"]}
+    click.echo(json.dumps({name: round(value, 3) for name, value in said.items()}))
 
 
 if __name__ == "__main__":

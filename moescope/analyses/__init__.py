@@ -25,6 +25,7 @@ Count in SQL by document first; bootstrap and permute the counts, never the rows
 
 import inspect
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -32,6 +33,7 @@ from ..discover import modules
 from ..errors import AnalysisError
 from ..foreign import doing
 from ..store import Store, open_store
+from ..store.engines.shared import SharedStore
 from ..words import check
 from ._shared.answer import Answer, Chart
 from ._shared.keeping import kept
@@ -92,15 +94,22 @@ def _asked(module: Any, store: Store, run: int | None, options: dict[str, Any], 
     for one in [scope(store, run).run] if run is not None else runs:
         with doing(f"asking {module.__name__.rpartition('.')[2]} about {store.path}"):
             try:
-                answer = kept.answered(module, store, one, options, fresh)
+                with _noting(store) as said:
+                    answer = kept.answered(module, store, one, options, fresh)
             except AnalysisError as refusal:
                 refused[one] = refusal
                 continue
+            answer.notes = [*answer.notes, *said]
             answer.groups = groups(store, one)
             answer.verdict = answer.verdict.ready(store, one)
             answer.chosen = chosen(runs, one, refused) if run is None else ""
             return answer
     raise next(iter(refused.values()))
+
+
+def _noting(store: Store) -> AbstractContextManager[list[str]]:
+    """What there is to be said of how a store's queries are answered while this is open."""
+    return store.noting() if isinstance(store, SharedStore) else nullcontext([])
 
 
 def known(name: str, store: Store, run: int, **options: Any) -> bool:

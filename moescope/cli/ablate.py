@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import BATCH, COUNT, FILE, NAMES, RUN, SEED, TEXT, Whole, read_with
+from ._support.options import BATCH, COUNT, NAMES, RUN, SEED, STORE, TEXT, Whole, read_with
 
 
 def _experts(text: str) -> Any:
@@ -17,7 +17,7 @@ def _experts(text: str) -> Any:
 
 @click.command(name="ablate")
 @click.argument("model", type=TEXT)
-@click.option("--store", required=True, type=FILE, help="A store with a trace of MODEL; the effects go there.")
+@click.option("--store", required=True, type=STORE, help="A store with a trace of MODEL; the effects go there.")
 @click.option("--data", type=TEXT, help="Traced first where the store has no run of MODEL; and where images come from.")
 @click.option(
     "--experts",

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, RUN, TEXT, settings_of
+from ._support.options import RUN, STORE, TEXT, settings_of
 
 
 @click.command(name="analyze")
@@ -19,8 +19,8 @@ from ._support.options import FILE, RUN, TEXT, settings_of
 @settings_of("An option of the analysis, e.g. by=genre.")
 @click.option("--save", is_flag=True, help="Write the figures into the store, as rows of its table measures.")
 @click.option("--fresh", is_flag=True, help="Compute again what was computed before (MOESCOPE_CACHE=off keeps nothing).")
-@click.option("--engine", type=click.Choice(["ray"]), help="Who counts over large tables: Ray, all cores or a cluster.")
-@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else one is begun on this machine.")
+@click.option("--engine", type=click.Choice(["ray", "spark"]), help="Who counts over large tables: all cores, or a cluster.")
+@click.option("--address", type=TEXT, help="Of the cluster: auto, HOST:PORT (Ray), spark://HOST:PORT; else on this machine.")
 def command(
     names: tuple[str, ...],
     listed: bool,
@@ -92,7 +92,7 @@ def _ask(
         raise InputError(f"say moescope analyze NAME STORE, or moescope analyze --all STORE; the analyses are: {known}")
     if own := options.keys() & {"name", "store", "run", "fresh"}:
         raise InputError(f"{min(own)} is no option of an analysis; the store is an argument, and the run is --run")
-    store = FILE.convert(names[-1], None, None)
+    store = STORE.convert(names[-1], None, None)
     with reading(store, **engine) as opened:
         if every:
             return store, list(run_all(opened, run, fresh))

@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 
 from ._support.address import Address, address, server_file
-from ._support.options import FILE, PORT, TEXT
+from ._support.options import PORT, STORE, TEXT
 
 HANDS_OVER = True  # to a server that talks on standard error
 
 
 @click.command(name="app")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.option("--port", type=PORT, default=8501, show_default=True, help="Where it listens.")
 @click.option(
     "--host",

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from ._support.options import COUNT, FILE, RUN
+from ._support.options import COUNT, RUN, STORE
 
 
 @click.command(name="diff")
-@click.argument("first", type=FILE, metavar="STORE")
-@click.argument("second", type=FILE, metavar="[STORE]", required=False)
+@click.argument("first", type=STORE, metavar="STORE")
+@click.argument("second", type=STORE, metavar="[STORE]", required=False)
 @click.option("--run", type=RUN, help="Of the first store; default: its newest.")
 @click.option("--other", type=RUN, help="Of the second store (of the only one: an earlier run of the same texts).")
 @click.option("--most", type=COUNT, default=20, show_default=True, help="Changed decisions that are shown.")

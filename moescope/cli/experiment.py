@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import FILE, RUN, TEXT, settings_of
+from ._support.options import RUN, STORE, TEXT, settings_of
 
 
 @click.command(name="experiment")
@@ -42,7 +42,7 @@ def command(
         raise InputError(f"say moescope experiment NAME MODEL STORE; the experiments are: {known}")
     if own := options.keys() & {"name", "loaded", "store", "run", "report"}:
         raise InputError(f"{min(own)} is no option of an experiment; model and store are arguments, and the run is --run")
-    name, model, store = names[0], names[1], FILE.convert(names[2], None, None)
+    name, model, store = names[0], names[1], STORE.convert(names[2], None, None)
     alone("experiment with the whole model and write into one store: start one process")
     module = experiments.checked(name, options)
     if not store.exists():

@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, NONE_OR_MORE, RUN, TEXT
+from ._support.options import NONE_OR_MORE, RUN, STORE, TEXT
 
 PICTURES = {"tokens": "tokens", "load": "load", "experts": "experts", "structure": "flow"}  # page: its picture in moescope.show
 KINDS = ("html", "png", "svg", "pdf")
 
 
 @click.command(name="export")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.argument("pages", type=TEXT, nargs=-1, required=True, metavar="PAGE...")
 @click.option(
     "--format",

@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from ._support.options import COUNT, FILE, NONE_OR_MORE, TEXT, settings_of
+from ._support.options import COUNT, FILE, NONE_OR_MORE, STORE, TEXT, settings_of
 
 
 @click.command(name="import")
 @click.argument("files", nargs=-1, type=TEXT, metavar="[FORMAT] FILE...")
-@click.option("--store", type=FILE, help="The store to write into.")
+@click.option("--store", type=STORE, help="The store to write into.")
 @click.option("--list", "listed", is_flag=True, help="Say which formats there are, with their options.")
 @click.option("--model", type=TEXT, metavar="CONFIG", help="What was served: a config.json, its folder, or a name of the hub.")
 @click.option("--experts", type=COUNT, help="Experts of each router, where there is no configuration.")

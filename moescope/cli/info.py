@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE
+from ._support.options import STORE
 
 
 @click.command(name="info")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(store: Path, as_json: bool) -> None:
     """Say what STORE holds: its runs, finished or not, and its tables and views."""

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from ._support.options import FILE, PORT, TEXT
+from ._support.options import PORT, STORE, TEXT
 
 
 @click.command(name="listen")
 @click.option("--upstream", type=TEXT, required=True, metavar="URL", help="The engine's server, e.g. http://127.0.0.1:8000.")
-@click.option("--store", type=FILE, required=True, help="The store to write into.")
+@click.option("--store", type=STORE, required=True, help="The store to write into.")
 @click.option(
     "--model", type=TEXT, required=True, metavar="CONFIG", help="What is served: a config.json, its folder, a hub name."
 )

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from ._support.options import FILE
+from ._support.options import STORE
 
 
 @click.command(name="pack")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 def command(store: Path) -> None:
     """Bring the rows of large runs, which lie in STORE.parts, into STORE: one file, to mail or to keep.
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE
+from ._support.options import STORE
 
 
 @click.command(name="recover")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.option("--adopt", is_flag=True, help="Also runs of another store of this name, such as one that was deleted.")
 def command(store: Path, adopt: bool) -> None:
     """Join the runs that were cut off to STORE as they are (status `interrupted`); --resume can still go on with them.

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, RUN, TEXT
+from ._support.options import RUN, STORE, TEXT
 
 
 @click.command(name="report")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="The page to write; default: STORE with .html.")
 @click.option("--overwrite", is_flag=True, help="Also over a file that is no such page (never over a store).")
 @click.option("--run", "runs", type=RUN, multiple=True, help="Which run, of several again; default: all that are complete.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import COUNT, FILE, PORT, TEXT, Share
+from ._support.options import COUNT, PORT, STORE, TEXT, Share
 
 HANDS_OVER = True  # what a server prints is the user's
 
@@ -71,7 +71,7 @@ def model_form(
 @command.command(name="vllm", context_settings={"ignore_unknown_options": True})
 @click.argument("model", type=TEXT)
 @click.argument("arguments", nargs=-1, type=TEXT, metavar="[-- OPTIONS OF VLLM]")
-@click.option("--store", type=FILE, required=True, help="The store to write into.")
+@click.option("--store", type=STORE, required=True, help="The store to write into.")
 @click.option("--name", type=TEXT, help="Of the run; default: the model's.")
 def vllm_form(model: str, arguments: tuple[str, ...], store: Path, name: str | None) -> None:
     """Serve MODEL by vLLM's own server, and keep which experts its routers chose for every token, with their weights.

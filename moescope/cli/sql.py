@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from ._support.options import FILE, TEXT
+from ._support.options import STORE, TEXT
 
 
 @click.command(name="sql")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.argument("query", type=TEXT)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="Write there instead of to the screen.")
@@ -19,7 +19,19 @@ from ._support.options import FILE, TEXT
     "--raw", is_flag=True, help="CSV with text as it is; else text that a spreadsheet takes for a formula gets a ' in front."
 )
 @click.option("--allow-external", is_flag=True, help="Let the query reach other files and the network.")
-def command(store: Path, query: str, form: str, output: Path | None, overwrite: bool, raw: bool, allow_external: bool) -> None:
+@click.option("--engine", type=click.Choice(["ray", "spark"]), help="Who counts over large tables: all cores, or a cluster.")
+@click.option("--address", type=TEXT, help="Of the cluster: auto, HOST:PORT (Ray), spark://HOST:PORT; else on this machine.")
+def command(
+    store: Path,
+    query: str,
+    form: str,
+    output: Path | None,
+    overwrite: bool,
+    raw: bool,
+    allow_external: bool,
+    engine: str | None,
+    address: str | None,
+) -> None:
     """Ask STORE one SQL QUERY; `moescope info STORE` lists tables and views.
 
     The query reaches nothing but the store, and nothing in the store is changed.
@@ -33,7 +45,7 @@ def command(store: Path, query: str, form: str, output: Path | None, overwrite: 
     question = query if allow_external else one_question(query)
     if output is not None:
         check_output(output, overwrite)
-    with reading(store, external=allow_external, comments=True) as opened:
+    with reading(store, external=allow_external, comments=True, engine=engine, address=address) as opened:
         try:
             relation = opened.sql(question)
             if relation is None:

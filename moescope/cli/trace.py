@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import BATCH, COUNT, FILE, LAYERS, NAMES, SEED, SETTINGS, SHARE, TEXT, THREADS, Whole
+from ._support.options import BATCH, COUNT, LAYERS, NAMES, SEED, SETTINGS, SHARE, STORE, TEXT, THREADS, Whole
 
 
 def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
@@ -24,7 +24,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
     type=TEXT,
     help="A file, folder, pattern, hub name or shipped set: text, JSON, tables, shards, images.",
 )
-@click.option("--store", required=True, type=FILE, help="The DuckDB file; made, or given one more run.")
+@click.option("--store", required=True, type=STORE, help="The DuckDB file; made, or given one more run.")
 @click.option("--name", type=TEXT, help="Your name for the run.")
 @loads
 @click.option("--tensor-parallel", is_flag=True, help="Under torchrun: each process has a part of every matrix.")

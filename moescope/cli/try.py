@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from ._support.loading import loading, loads
-from ._support.options import FILE, TEXT, Whole
+from ._support.options import FILE, STORE, TEXT, Whole
 
 
 @click.command(name="try")
 @click.argument("model", type=TEXT)
 @click.argument("prompt", type=TEXT, required=False)
 @loads
-@click.option("--store", type=FILE, help="The DuckDB file; made, or given one more run. Without: the answer is printed alone.")
+@click.option("--store", type=STORE, help="The DuckDB file; made, or given one more run. Without: the answer is printed alone.")
 @click.option("--tokens", type=Whole(1, 512), default=40, show_default=True, help="Generate so many.")
 @click.option("--edit", "edits", multiple=True, type=TEXT, metavar="PLACE:EXPERT=HOW",
               help="Change an expert: 2:5=off, decoder.3:0=forced, 2:5=+1.5 (nats), 2:5=x0.5; may be repeated.")  # fmt: skip

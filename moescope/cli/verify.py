@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from ._support.options import FILE
+from ._support.options import STORE
 
 
 @click.command(name="verify")
-@click.argument("store", type=FILE)
+@click.argument("store", type=STORE)
 @click.option("--quiet", "-q", is_flag=True, help="Only what is broken.")
 def command(store: Path, quiet: bool) -> None:
     """Check every byte of STORE, its references and arithmetic; exit 0 when it is sound, 1 when it is damaged or a rule broken.

@@ -13,6 +13,7 @@ from ..models.loading import Loaded
 from ..ranks import check_alone
 from ..routers.engine_block import check_here
 from ..store import open_store
+from ..store.remote.addresses import local
 from .data import Batches, groups
 from .effects import effects
 from .plan import jobs, wanted
@@ -46,7 +47,7 @@ def ablate(
     the images of the run, for image models. A sweep that was cut off goes on where it stopped.
     InputError and StoreError say in one sentence what is wrong; then nothing is changed.
     """
-    store = Path(store)
+    store = local(store)
     _check(mode, at)
     check_alone(loaded.model, "ablate it")
     check_here(loaded.model, "ablate it")

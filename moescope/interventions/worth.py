@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..inputs import Dataset
 from ..models.loading import Loaded
 from ..store import Store, open_store
+from ..store.remote.addresses import local
 from .data import Batches, groups
 from .effects import effects
 from .plan import Experts, Job
@@ -94,7 +95,7 @@ def pruning(
 
     `scores`: {name: {router path: (E,)}}. Rows: score, keep, delta_nll, ci_low, ci_high, kl, delta_correct, baseline is 0.
     """
-    store, sites = Path(store), find(loaded.model)
+    store, sites = local(store), find(loaded.model)
     with open_store(store) as opened:
         number = baseline(opened, loaded.model, run)
         batches = Batches(opened, number, loaded, data)

@@ -10,6 +10,8 @@ import duckdb
 from ..errors import MoescopeError, StoreError
 from .connect import connect, identity, joined
 from .files.durable import Lock, reason
+from .remote.addresses import glance, local, mirror_of
+from .remote.hollow import named
 from .schema import HERE, create_views
 from .sums.definitions import add_rollups, vocabulary
 from .trust import expected, places_of, tables_of
@@ -51,7 +53,7 @@ class Store:
         comments: bool = False,
         settings: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = local(path)
         self._unfinished, self._external, self._comments, self._settings = unfinished, external, comments, dict(settings or {})
         self.con = self._open()
 
@@ -65,8 +67,8 @@ class Store:
 
     def state(self) -> tuple[Any, ...]:
         """Changes whenever the store does: for caches."""
-        stat = self.path.stat()
-        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in unfinished_runs(self.path))
+        glance(self.path)
+        return state_of(self.path)
 
     def refresh(self) -> None:
         """Look again at what is on disk."""
@@ -126,6 +128,13 @@ class Store:
         return con
 
 
+def state_of(path: Path) -> tuple[Any, ...]:
+    """What there is of a store at `path`: two values that change with its file, and its unfinished runs. OSError if none."""
+    stat, mirror = path.stat(), mirror_of(path)
+    file = (stat.st_ino, stat.st_mtime_ns) if mirror is None else mirror.version()
+    return *file, *((part.path.name, len(part.shards)) for part in unfinished_runs(path))
+
+
 def open_store(
     path: str | Path, *, external: bool = False, comments: bool = False, settings: Mapping[str, str] | None = None
 ) -> Store:
@@ -149,7 +158,7 @@ def _show(
     con.execute("use memory")
     sources = _sources(con, store)
     own = {table: list(sources[table]) for table in _KEYED}  # in which free numbers are looked for
-    for table, scans in shown(con, rows, parts_folder(store)).items():
+    for table, scans in shown(con, rows, named(parts_folder(store))).items():
         sources.setdefault(table, []).extend(scans)
     if not open_parts:
         _views(con, sources)

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import InputError
 from ..inputs import Stream
 from ..models.loading import Loaded
+from ..store.remote.addresses import local
 from ..store.write.change import try_clean_up
 from .batching import Batch, Reached, batches_of
 from .drawing import Drawn
@@ -73,7 +74,7 @@ def trace(
     plan = {"batch_size": batch_size, "max_tokens": max_tokens, "max_length": max_length, "limit": limit, "generate": generate}
     plan["batch_tokens"] = batch_tokens
     check_plan(store, name=name, seed=seed, **plan)
-    chosen, store = options or Options(**settings), Path(store)
+    chosen, store = options or Options(**settings), local(store)
     loaded = loaded_of(model, tokenizer, processor, device, dtype, loading or {})
     planned = plan_of(loaded, inputs, plan, seed, stream, name, reading or {}, overrides or {}, chosen, command)
     tracer, key, data = planned.tracer(store, replace=overwrite), planned.key, planned.data

@@ -17,6 +17,7 @@ from ..models.loading import Loaded, load
 from ..models.multimodal.processor import is_processor
 from ..models.sources import unwrap
 from ..store import column_fit
+from ..store.remote.addresses import local
 from ..store.write.change import check_target
 from .batching import all_rows
 from .drawing import Asked, Drawn
@@ -104,7 +105,7 @@ def check_plan(store: str | Path, **asked: Any) -> None:
     for option, value in asked.items():
         table, column = _COLUMNS[option]
         column_fit.check(table, **{column: value})
-    check_target(Path(store))
+    check_target(local(store))
 
 
 def loaded_of(model: Any, tokenizer: Any, processor: Any, device: str, dtype: str, loading: Mapping[str, Any]) -> Loaded:

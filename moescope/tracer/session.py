@@ -14,6 +14,7 @@ from ..models.sources import unwrap
 from ..proof import Proof, example_inputs, proved
 from ..store import RunWriter
 from ..store.files.interrupts import defer_interrupt
+from ..store.remote.addresses import local
 from ..weights import home
 from .activations.observers import add_measures
 from .activations.recursive import find_routers
@@ -61,7 +62,7 @@ class Tracer:
     ) -> None:
         self._pipeline = Pipeline(model) if is_pipeline(model) else None
         self.model = unwrap(model) if self._pipeline is None else self._pipeline.model
-        self.store, self.tokenizer = Path(store), tokenizer
+        self.store, self.tokenizer = local(store), tokenizer
         self.options = options or Options(**settings)
         self._run, self._inputs = {"name": name, **(run or {})}, inputs
         self.sites: list[Site] = []

@@ -46,6 +46,9 @@ class Arena:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
             "HF_HOME": str(folder / "hub"),
+            "MOESCOPE_REMOTE": str(folder / "remote"),
+            "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # s3:// leaves this machine no more than the hub does
+            "AWS_EC2_METADATA_DISABLED": "true",
         }
         command = [sys.executable, __file__, str(folder)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ...store.remote.addresses import local
 from ...store.write.change import change_store
 from .answer import Answer
 
@@ -35,7 +36,7 @@ def save(store: str | Path, answer: Answer) -> int:
         con.execute("insert into measures by name from answer_rows")
         con.unregister("answer_rows")
 
-    change_store(Path(store), change)
+    change_store(local(store), change)
     return len(rows)
 
 

@@ -17,9 +17,10 @@ from moescope.app.queries.limits import limited
 from moescope.app.queries.settings import settings
 from moescope.errors import StoreError
 from moescope.store import Store
+from moescope.store.reader import state_of
+from moescope.store.remote.addresses import glance
 from moescope.store.spelling import Spelling
 from moescope.store.spelling import of as spelled_of
-from moescope.store.write.unfinished_run import unfinished_runs
 
 LIMIT_S = 20.0  # a query that takes longer is interrupted
 MEMORY = "900 MB"
@@ -69,8 +70,8 @@ class SharedStore:
 def current(path: Path) -> tuple[Any, ...]:
     """Changes whenever the store does. StoreError if it is not there."""
     try:
-        stat = path.stat()
-        return stat.st_ino, stat.st_mtime_ns, *((part.path.name, len(part.shards)) for part in unfinished_runs(path))
+        glance(path)
+        return state_of(path)
     except OSError as error:
         raise StoreError(f"the store {path} is not there ({error.strerror}); put it back, or trace into it again") from error
 

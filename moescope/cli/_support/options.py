@@ -80,6 +80,16 @@ class File(click.ParamType):
         return Path(text)
 
 
+class Stored(File):
+    """A store: a path, or the address of one elsewhere (s3://..., hf://...), of which this machine has its small file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path on this machine; usage error for one that cannot be a file. InputError, StoreError of an address."""
+        from ...store.remote.addresses import is_address, local
+
+        return local(value) if is_address(value) else super().convert(value, param, ctx)
+
+
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 
@@ -113,6 +123,7 @@ PORT = Whole(1, 65535)
 SHARE = Share(0, 1)
 TEXT = Text()
 FILE = File()
+STORE = Stored()
 LAYERS = read_with(numbers)
 SETTINGS = read_with(settings)
 NAMES = read_with(names)

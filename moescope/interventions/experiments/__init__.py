@@ -20,6 +20,7 @@ from ...models.loading import Loaded
 from ...ranks import check_alone
 from ...routers.engine_block import check_here
 from ...store import open_store
+from ...store.remote.addresses import local
 from ...store.write.change import change_store
 from ...words import check
 from ._setting import Found, Setting, setting
@@ -70,7 +71,7 @@ def experiment(
     They take the place of what the same experiment left of that run. `report(done, of)` is called as it goes on. InputError,
     ModelError or StoreError say in one sentence what is wrong; then nothing is changed.
     """
-    module, path = checked(name, options), Path(store)
+    module, path = checked(name, options), local(store)
     check_alone(loaded.model, "experiment with it")
     check_here(loaded.model, "experiment with it")
     with open_store(path) as opened, torch.no_grad():

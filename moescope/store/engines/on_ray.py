@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import InputError, MoescopeError, StoreError
+from ..remote.addresses import known_as
 from .shared import answers
 
 TRIES = 3
@@ -35,11 +36,17 @@ def begin_ray(address: str | None, cpus: int = 1) -> bool:
         ray.init(address=address or "local", log_to_driver=False, logging_level="error", **({} if address else local))
     except (ConnectionError, ValueError) as error:
         raise InputError(f"there is no cluster of Ray at {address}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # it has no class of its own for a node that does not come up
+        raise InputError(
+            f"Ray does not start: {str(error).splitlines()[0]}; try again when the machine is less busy"
+        ) from error
     return True
 
 
 class RayEngine:
-    """Tasks of a cluster, or of this machine; every node must see the store at the same path."""
+    """Tasks of a cluster, or of this machine; every node must see the store at the same path, or elsewhere by its address."""
+
+    name = "ray"
 
     def __init__(self, address: str | None = None) -> None:
         self._ray = ray_of()
@@ -50,7 +57,7 @@ class RayEngine:
     def ask(self, path: Path, opened: tuple[Any, ...] | None, queries: Sequence[str]) -> list[pa.Table]:
         """The answers, in order. StoreError where the store is another than the one that was opened."""
         try:
-            found = self._ray.get([self._task.remote(path.resolve(), opened, query) for query in queries])
+            found = self._ray.get([self._task.remote(known_as(path), opened, query) for query in queries])
         except self._ray.exceptions.RayError as error:
             raise StoreError(f"a worker of Ray was lost {TRIES + 1} times: {str(error).splitlines()[0]}") from error
         for answer in found:
@@ -65,7 +72,7 @@ class RayEngine:
             self._ray.shutdown()
 
 
-def _tried(path: Path, opened: Any, query: str) -> Any:
+def _tried(path: Path | str, opened: Any, query: str) -> Any:
     """The answer, or what is wrong in one sentence."""
     try:
         return answers(path, opened, query)

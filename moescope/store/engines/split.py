@@ -52,13 +52,33 @@ class Grouping:
             self.place.update(before)
 
 
-def parsed(con: duckdb.DuckDBPyConnection, query: str) -> Node | None:
-    """The query as a tree; None for what is no single SELECT."""
+def filled(node: Node, values: Sequence[Any]) -> bool:
+    """Put values in the places of a query's `?`; False where one of them is no whole number, truth or text."""
+    kinds = {bool: "BOOLEAN", int: "INTEGER", str: "STRING"}
+    if any(type(value) not in kinds for value in values):
+        return False
+    for child in _children(node):
+        if child.get("class") == "PARAMETER":
+            value = values[int(child["identifier"]) - 1]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            literal = {"kind": kinds[type(value)], "text": text}
+            kept = {name: child[name] for name in ("alias", "query_location", "query_location_length") if name in child}
+            child.clear()
+            child.update(kept | {"class": "CONSTANT", "type": "VALUE_CONSTANT", "literal": literal})
+        else:
+            filled(child, values)
+    return True
+
+
+def parsed(con: duckdb.DuckDBPyConnection, query: str, params: Sequence[Any] | None = None) -> Node | None:
+    """The query as a tree, with `params` in it; None for what is no single SELECT, or has other parameters."""
     found = json.loads(con.execute("select json_serialize_sql(?::varchar)", [query]).fetchall()[0][0])
-    if found.get("error") or len(found["statements"]) != 1 or found["statements"][0].get("named_param_map"):
+    if found.get("error") or len(found["statements"]) != 1:
         return None
     node: Node = found["statements"][0]["node"]
-    return node
+    asked = [str(one["key"]) for one in found["statements"][0].get("named_param_map", ())]
+    numbered = sorted(asked) == sorted(str(number + 1) for number in range(len(params or ())))
+    return node if numbered and filled(node, params or ()) else None
 
 
 def _parsed(con: duckdb.DuckDBPyConnection, query: str) -> Node:
@@ -107,18 +127,19 @@ def _grouping(node: Node, tables: set[str], aggregates: set[str], scope: Sequenc
 def _needed(node: Node, scope: Sequence[Node]) -> list[Node] | None:
     """Of what a `with` names, that which a node reads, and what that reads; None if a table is in it that is too large to be
     read whole for every range."""
-    read = _tables(node)
+    read = tables_of(node)
     found: list[Node] = []
     for one in reversed(scope):
         if one["key"] in read:
             found.insert(0, one)
-            read |= _tables(one)
-    return None if any(_tables(one) & set(BIG[:LARGE]) for one in found) else found
+            read |= tables_of(one)
+    return None if any(tables_of(one) & set(BIG[:LARGE]) for one in found) else found
 
 
-def _tables(node: Node) -> set[str]:
+def tables_of(node: Node) -> set[str]:
+    """Names that a query reads from, its own of a `with` included."""
     own = {str(node["table_name"])} if node.get("type") == "BASE_TABLE" else set()
-    return own.union(*(_tables(child) for child in _children(node)))
+    return own.union(*(tables_of(child) for child in _children(node)))
 
 
 def _merged(item: Node, aggregates: set[str]) -> str | None:

@@ -5,14 +5,16 @@ is nobody's.
 """
 
 import os
+import shutil
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ...errors import StoreError
+from ..remote.hollow import opened
 from .paths import real
 
 try:
@@ -94,10 +96,19 @@ def write_atomic(path: Path, text: str) -> None:
     sync(path.parent)
 
 
+def like(path: Path, temporary: Path) -> None:
+    """Give a file that takes the place of `path` its mode, its owner where the system allows it, and its attributes."""
+    with suppress(OSError):
+        os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
+    with suppress(OSError):
+        shutil.copystat(path, temporary)
+    os.utime(temporary)
+
+
 def crc(path: Path) -> int:
-    """The CRC-32 of a file's content."""
+    """The CRC-32 of a file's content, wherever its rows lie."""
     found = 0
-    with path.open("rb") as file:
+    with opened(path) as file:
         while piece := file.read(1 << 20):
             found = zlib.crc32(piece, found)
     return found

@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 
 from ...errors import StoreError
+from ..remote.hollow import inside, named, reach
 from ..schema import quote
 
 _LONGEST = 255  # bytes of a name on usual file systems
@@ -99,7 +100,7 @@ def literals(texts: Iterable[str | Path]) -> str:
 
 def parquet(files: Sequence[str | Path]) -> str:
     """SQL for the rows of exactly these files, by the names of their columns, and for nothing that their paths may say."""
-    return rows_of(literals(escape(str(file)) for file in files), alike=False)
+    return rows_of(literals(escape(named(file)) for file in files), alike=False)
 
 
 def rows_of(files: str, alike: bool) -> str:
@@ -115,8 +116,11 @@ def confine(con: duckdb.DuckDBPyConnection, folders: Iterable[Path] = (), files:
 
     Neither do variables of the Python program come into a query by their names.
     """
+    folders = list(folders)
+    if any(inside(folder) for folder in folders):
+        reach(con)
     for name, paths in (("allowed_directories", folders), ("allowed_paths", files)):
-        both = {form for path in paths for form in (str(path), escape(str(path)))}
+        both = {form for path in paths for called in (str(path), named(path)) for form in (called, escape(called))}
         con.execute(f"set {name} = {literals(sorted(both))}")
     for name in ("autoinstall_known_extensions", "autoload_known_extensions", "python_enable_replacements"):
         con.execute(f"set {name} = false")

@@ -101,7 +101,7 @@ def _shards(store: Path, found: Damage) -> None:
     if lost := changed(parts_folder(store), rows):
         found.unreadable[f"run {lost[0]}"] = lost[1]
     for part in unjoined(store).parts:
-        whole, fault = part.whole(deep=True)
+        whole, fault = part.whole(deep=True, far=True)
         if fault:
             found.faults.append(f"unfinished run {part.path.name}: {fault}; its first {whole} shards are whole")
 

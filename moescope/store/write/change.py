@@ -20,10 +20,11 @@ import duckdb
 
 from ...errors import StoreError
 from ..connect import Known, connect
-from ..files.durable import check_locks, exclusive, reason, sync
+from ..files.durable import check_locks, exclusive, like, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION
+from ..remote.addresses import mirror_of, pull, push
 from . import working_copy
 from .unfinished_run import PLANNED, UnfinishedRun, parts_folder, unfinished_runs
 
@@ -91,6 +92,7 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
     if why := writable(path):
         raise StoreError(f"cannot write {store}: {why}; choose one that can be written")
     for _ in range(_TRIES):
+        pull(path)
         begun = anew or not path.exists()
         there = known(store).uid
         clean_up(store)
@@ -104,7 +106,7 @@ def replace(store: Path, change: Change, anew: bool = False, uid: str | None = N
 
 def _tried(store: Path, path: Path, change: Change, begin: str | None) -> bool:
     """One try; False if the file was changed by somebody else meanwhile. `begin`: the identity of a store to begin."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary, mirror = path.with_name(f"{path.name}.tmp-{os.getpid()}"), mirror_of(path)
     try:
         before = _state(path)
         with workplace(temporary) as place:
@@ -126,10 +128,10 @@ def _tried(store: Path, path: Path, change: Change, begin: str | None) -> bool:
                 same = con.execute("select value from meta where key = 'schema_version'").fetchall() == [(VERSION,)]
                 con.execute("checkpoint")
             seal(place)
-        _like(path, temporary)
+        like(path, temporary)
         sync(temporary)
         with _held(store, path):
-            if _state(path) != before:
+            if _state(path) != before or (mirror is not None and not mirror.push(temporary)):
                 return False
             os.replace(temporary, path)
             if same:
@@ -176,15 +178,6 @@ def _keeper(process: int) -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def _like(path: Path, temporary: Path) -> None:
-    """Give a file that takes the place of `path` its mode, its owner where the system allows it, and its attributes."""
-    with suppress(OSError):
-        os.chown(temporary, path.stat().st_uid, path.stat().st_gid)
-    with suppress(OSError):
-        shutil.copystat(path, temporary)
-    os.utime(temporary)
-
-
 def try_clean_up(store: Path) -> None:
     """Remove what a crash left beside `store`, if this user may and nobody is changing it."""
     with suppress(OSError, StoreError), exclusive(store, wait=False):
@@ -207,6 +200,7 @@ def clean_up(store: Path) -> None:
             part.remove()
     if not any(folder.iterdir()):
         folder.rmdir()
+    push(path)
 
 
 def known(store: Path) -> Known:

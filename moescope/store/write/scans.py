@@ -57,7 +57,7 @@ class Scan:
     runs: tuple[int, int] | None = None  # first and last, in rows that say their run; None: all are of that of `first`
     bounded: bool = False  # by the range of its keys
 
-    def sql(self, folder: Path, name: str = _ONE, movable: bool = False) -> str:
+    def sql(self, folder: Path | str, name: str = _ONE, movable: bool = False) -> str:
         """Its rows as rows of the store, with STORE.parts at `folder`; `name`: of the variable that may give one of its files
         to look at; `movable`: another one can say that the folder lies elsewhere."""
         table, first = self.first.table, self.first
@@ -95,7 +95,9 @@ def scans(rows: Sequence[Apart]) -> list[Scan]:
     return found
 
 
-def shown(con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path, movable: bool = False) -> dict[str, list[str]]:
+def shown(
+    con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path | str, movable: bool = False
+) -> dict[str, list[str]]:
     """{table: SQL for its rows apart}. Until `all_files`, queries of this connection look at one file of each scan: for making
     views, which takes as long as there are files otherwise."""
     found: dict[str, list[str]] = {}
@@ -103,14 +105,14 @@ def shown(con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path, m
     for table in sorted({row.table for row in rows}):
         for number, scan in enumerate(scans([row for row in rows if row.table == table])):
             name = f"{_ONE}_{table}_{number}"
-            file = escape(str(folder / scan.files[0] / f"{table}.parquet"))
+            file = escape(f"{folder}/{scan.files[0]}/{table}.parquet")
             files.append(f"set variable {name} = {literals([file])}")
             found.setdefault(table, []).append(scan.sql(folder, name, movable))
     con.execute("; ".join(files) or "select 1")
     return found
 
 
-def reach(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+def reach(con: duckdb.DuckDBPyConnection, folder: Path | str) -> None:
     """From now on the views in the file look for rows in `folder`, also where it lay elsewhere when they were made."""
     con.execute(f"set variable {VARIABLE} = {quote(escape(str(folder)))}")
 

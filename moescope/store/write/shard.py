@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...errors import MoescopeError, StoreError
 from ..files.durable import sync
+from ..remote.addresses import push
 
 
 @contextmanager
@@ -18,6 +19,8 @@ def committed(store: Path, part: Path, number: int) -> Iterator[Path]:
     """
     shard = part / f"shard-{number:06d}"
     temporary = shard.with_suffix(".tmp")
+    if shard.exists():
+        raise StoreError(f"{store} has {shard.name} already: somebody else goes on with the same run; leave one of them to it")
     try:
         shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
         temporary.mkdir(exist_ok=True)
@@ -26,6 +29,7 @@ def committed(store: Path, part: Path, number: int) -> Iterator[Path]:
         sync(temporary)
         os.rename(temporary, shard)
         sync(part)
+        push(store)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StoreError(

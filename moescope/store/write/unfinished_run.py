@@ -20,6 +20,8 @@ from typing import Any
 from ..files.durable import EXCLUSIVE, SHARED, Lock, crc
 from ..files.paths import real
 from ..physical.tables import is_routed
+from ..remote.addresses import mirror_of
+from ..remote.hollow import is_hollow
 from ..schema import tables
 
 _HEAD = {"run": dict, "model": dict, "routers": list, "experts": list}
@@ -98,15 +100,15 @@ class UnfinishedRun:
         found.__dict__["head"] = self.head  # which goes before the shards do
         return found
 
-    def whole(self, deep: bool = False) -> tuple[int, str | None]:
+    def whole(self, deep: bool = False, far: bool = False) -> tuple[int, str | None]:
         """How many shards are as they were written, from the first on, and what is wrong with the next one, if there is one.
 
-        By the lengths of its files; `deep`: by their checksums.
+        By the lengths of its files; `deep`: by their checksums; `far`: also of files whose rows lie elsewhere, which are read.
         """
         for number, shard in enumerate(self.numbered):
             if shard.name != _name(number):
                 return number, f"{_name(number)} is gone"
-            if fault := _fault(shard, deep):
+            if fault := _fault(shard, deep, far):
                 return number, f"{shard.name}: {fault}"
         return len(self.numbered), None
 
@@ -151,6 +153,7 @@ class UnfinishedRun:
 
     def remove(self) -> None:
         """Forget it; files that somebody reads stay until `clean_up` finds them free."""
+        forget(self.path)
         for head in ("head.json", KEPT):
             with suppress(FileNotFoundError):
                 (self.path / head).rename(self.path / _FORGOTTEN)
@@ -169,6 +172,7 @@ class UnfinishedRun:
         head = os.path.join(self.path, "head.json")
         if os.path.exists(head):  # a store of many large runs asks each of them
             os.rename(head, self.path / KEPT)
+            forget(self.path / "head.json")
 
     def set_aside(self) -> int:
         """Move the shards beyond `shards` out of the way, kept beside the run; gives how many."""
@@ -176,10 +180,17 @@ class UnfinishedRun:
         for shard in beyond:
             place = self.path.with_suffix(".aside")
             place.mkdir(exist_ok=True)
+            forget(shard)
             target = place / shard.name
             os.rename(shard, target if not target.exists() else place / f"{shard.name}-{time.time_ns()}")
         self.__dict__.pop("numbered", None)
         return len(beyond)
+
+
+def forget(path: Path) -> None:
+    """A part, or something of it, goes: also where the store lies elsewhere, once that is told (remote/mirror.py)."""
+    if (mirror := mirror_of(path)) is not None:
+        mirror.forget(path)
 
 
 def _name(number: int) -> str:
@@ -194,7 +205,7 @@ def _said(shard: Path) -> dict[str, Any]:
     return said
 
 
-def _fault(shard: Path, deep: bool) -> str | None:
+def _fault(shard: Path, deep: bool, far: bool) -> str | None:
     """What is wrong with a shard."""
     try:
         written = _said(shard).get("written", {})
@@ -202,7 +213,9 @@ def _fault(shard: Path, deep: bool) -> str | None:
         return f"progress.json cannot be read ({getattr(error, 'strerror', None) or error})"
     for name, (length, checksum) in written.items():
         try:
-            if (shard / name).stat().st_size != length or (deep and crc(shard / name) != checksum):
+            if (shard / name).stat().st_size != length or (
+                deep and (far or not is_hollow(shard / name)) and crc(shard / name) != checksum
+            ):
                 return f"{name} is not as it was written"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"

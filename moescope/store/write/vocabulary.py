@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..files.durable import sync
 from ..physical.tables import is_routed
+from ..remote.hollow import opened
 from ..sums.from_shard import Rows
 from ..sums.words import Words
 from .placed import placed
@@ -85,16 +86,16 @@ def _read(part: UnfinishedRun) -> Iterator[Words]:
         words = Words(part.keys.get("router", 0) + first, min(at_once, routers - first), experts, room)
         for shard in part.shards:
             file = shard / "tokens.parquet"
-            words.add(_routed(shard, experts), pq.read_table(file, partitioning=None) if file.exists() else None)
+            words.add(_routed(shard, experts), _table(file) if file.exists() else None)
         yield words
 
 
 def _ids(part: UnfinishedRun) -> Any:
     """(V,) vocabulary ids that occur, rising."""
     found = np.zeros(0, np.uint32)
-    for file in part.files("tokens"):
-        if "vocab_id" in pq.read_schema(file).names:
-            column = pq.read_table(file, columns=["vocab_id"], partitioning=None)["vocab_id"].drop_null()
+    for file in (shard / "tokens.parquet" for shard in part.shards):
+        if file.exists() and "vocab_id" in pq.read_schema(file).names:
+            column = _table(file, ["vocab_id"])["vocab_id"].drop_null()
             found = np.union1d(found, column.to_numpy().astype(np.uint32))
     return found
 
@@ -105,5 +106,11 @@ def _routed(shard: Path, experts: int) -> list[Rows] | None:
     for file in (file for file in shard.glob("routes_*.parquet") if is_routed(file.stem)):
         names = pq.read_schema(file).names
         wanted = [n for n in names if n in ("router", "token", "dropped", "unranked") or (n[0] == "e" and n[1:].isdigit())]
-        found.append(Rows.of(pq.read_table(file, columns=wanted, partitioning=None), experts))
+        found.append(Rows.of(_table(file, wanted), experts))
     return None if any(rows is None for rows in found) else [rows for rows in found if rows is not None]
+
+
+def _table(file: Path, columns: list[str] | None = None) -> pa.Table:
+    """Its rows, wherever they lie."""
+    with opened(file) as source:
+        return pq.read_table(source, columns=columns, partitioning=None)

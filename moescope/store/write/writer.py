@@ -16,6 +16,7 @@ from ..files.durable import EXCLUSIVE, Lock, crc, exclusive, sync, write_atomic
 from ..physical.column_buffer import ColumnBuffer
 from ..physical.lossless_encoding import pack
 from ..physical.tables import is_routed
+from ..remote.addresses import local
 from ..sums.from_shard import Tally
 from .apart import large
 from .change import ensure_store, known, try_clean_up
@@ -58,7 +59,7 @@ class RunWriter:
 
         InputError if one of their values does not fit its column.
         """
-        store, uid = Path(store), uuid.uuid4().hex[:12]
+        store, uid = local(store), uuid.uuid4().hex[:12]
         run = {**head["run"], "run": 0, "uid": head["run"].get("uid", uid), "status": "running"}
         _check({**head, "run": run})
         large()
@@ -104,12 +105,12 @@ class RunWriter:
             shutil.rmtree(rest) if rest.is_dir() else rest.unlink()
         whole = UnfinishedRun(part.path)
         whole.first(whole.whole(deep=True)[0]).set_aside()
-        return cls(Path(store), UnfinishedRun(part.path), lock)
+        return cls(local(store), UnfinishedRun(part.path), lock)
 
     @classmethod
     def reopen(cls, store: str | Path, run: int) -> "RunWriter":
         """Go on with a run that was joined to its store as `interrupted`. StoreError if another process does already."""
-        store = Path(store)
+        store = local(store)
         try:
             with exclusive(store):
                 head = head_of(store, run)
