@@ -9,6 +9,7 @@ import altair as alt
 from ._palette import theme
 
 _LONG = re.compile(r"-?\d+\.\d{3,}")
+_WORDS = re.compile(r' aria-(?:label|roledescription)="[^"]*"')
 
 
 def themed(chart: Any, dark: bool = False) -> dict[str, Any]:
@@ -30,9 +31,10 @@ def signed(chart: Any, words: str) -> dict[str, Any]:
     return {**spec, "title": {"text": "", **title, "subtitle": [*filter(None, lines), words]}}
 
 
-def to_svg(chart: Any, dark: bool = False) -> str:
-    """Text of an SVG picture."""
-    return _slim(_convert().vegalite_to_svg(json.dumps(themed(chart, dark)), allowed_base_urls=[]))
+def to_svg(chart: Any, dark: bool = False, spoken: bool = True) -> str:
+    """Text of an SVG picture; `spoken`: with words on every mark, which whoever shows the file as an image cannot hear."""
+    svg = _slim(_convert().vegalite_to_svg(json.dumps(themed(chart, dark)), allowed_base_urls=[]))
+    return svg if spoken else _WORDS.sub("", svg)
 
 
 def _slim(svg: str) -> str:
