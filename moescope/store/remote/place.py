@@ -18,7 +18,8 @@ from typing import Any
 
 from ...errors import InputError, StoreError
 
-ADDRESS = re.compile(r"(s3|gs|abfs|abfss|hf|memory)://(.*)", re.DOTALL)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://(.*)", re.DOTALL)
+KNOWN = ("s3", "gs", "abfs", "abfss", "hf", "memory")
 _ARROW = ("gs", "abfs", "abfss")
 _ONE_OF = re.compile(r"datasets/[\w.-]+/[\w.-]+(/[\w./-]+)?")
 _PATIENCE = {"gs": "?retry_limit_seconds=30"}  # its own is a quarter of an hour
@@ -37,8 +38,8 @@ class Place:
 
     def __init__(self, address: str) -> None:
         found = ADDRESS.fullmatch(address)
-        if found is None:
-            raise InputError(f"{address!r} is no address of a file system that is known: s3, gs, abfs, hf, memory")
+        if found is None or found[1] not in KNOWN:
+            raise InputError(f"{address!r} is no address of a file system on which stores lie: {', '.join(KNOWN)}; or say a path")
         self.kind, self.root = found[1], found[2].strip("/")
         self.address = f"{self.kind}://{self.root}"
         if not self.root or ".." in self.root.split("/"):
