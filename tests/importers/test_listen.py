@@ -34,7 +34,7 @@ class Engine:
         self.made, self.sglang, self.strict = made, sglang, strict
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.gate = asyncio.Event()
+        self.gate = threading.Event()  # set by the test's thread
 
     def app(self) -> Starlette:
         routes = [Route(path, self.complete, methods=["POST"]) for path in ("/v1/completions", "/v1/chat/completions")]
@@ -83,7 +83,7 @@ class Engine:
                 choice |= routing
             yield f"data: {json.dumps({'id': answer['id'], 'choices': [choice], **usage})}\n\n".encode()
             if n == 0 and asked.get("wait"):
-                await self.gate.wait()
+                await asyncio.to_thread(self.gate.wait, 30)
         if usage:
             yield f"data: {json.dumps({'id': answer['id'], 'choices': [], 'usage': answer['usage']})}\n\n".encode()
         yield b"data: [DONE]\n\n"
@@ -306,7 +306,7 @@ def test_events_come_while_the_engine_still_thinks(tmp_path: Path) -> None:
             pieces = answer.iter_raw()
             first = next(pieces)
             assert json.loads(first.removeprefix(b"data: "))["choices"][0]["text"] == "w0"
-            engine.gate._loop.call_soon_threadsafe(engine.gate.set)  # type: ignore[attr-defined]
+            engine.gate.set()
             rest = b"".join(pieces)
     assert events(rest)[-1] == b"[DONE]"
     assert b"routed_experts" not in first + rest
