@@ -5,9 +5,12 @@ their first choices, with Miller's correction (Miller 1955), over the mean of th
 normalized mutual information; Vinh, Epps & Bailey 2010, JMLR 11, Table 2). 1: the same groups under any names; 0: independent.
 Expert numbers play no part, so models of other families, sizes and seeds can be compared, if they read the same tokens.
 
-Null: the other run's choices shuffled among the tokens of a document: what two routers share that only know the document.
+Null: the other run's choices shuffled among the tokens of a document: what two routers share that only know the document. It
+is as skewed as the chi-square with (A - 1)(B - 1) degrees that information is where nothing is shared (Wilks 1938).
 Intervals, for the partner that a router shares most with: bootstrap over documents; not over the choice of the partner.
 """
+
+import math
 
 import numpy as np
 import pandas as pd
@@ -28,7 +31,7 @@ from ._shared.verdicts.verdict import Verdict, analyze, verdict
 NAME = "shared grouping (of the mean entropy)"
 SOURCE = "NMI, arithmetic mean, Miller 1955 corrected"
 MOST = 2_000_000  # assignments of each run
-SHUFFLES, DRAWS, GROUPS = 9, 100, 64
+SHUFFLES, DRAWS, GROUPS = 19, 100, 64
 
 
 def run(store: Store, run: int | None = None, other: RunNumber | None = None) -> Answer:
@@ -101,12 +104,18 @@ def _row(
         draws = _draws(mine, theirs[partner], unit) if partner == best else None
         rows.append(
             figures(
-                where, NAME, values[partner], source=SOURCE, chance=0.0, draws=draws, null=null, tail="t",
+                where, NAME, values[partner], source=SOURCE, chance=0.0, draws=draws, null=null, tail="t", skew=_skew(table),
                 null_name="the other run's choices shuffled within documents", bounds=(0, 1), n=int(table.sum()),
                 units=len(np.unique(unit[both])),
             )
         )  # fmt: skip
     return rows
+
+
+def _skew(table: Array) -> float:
+    """Of the null of a table (A, B) of counts: sqrt(8 / degrees)."""
+    rows, columns = (int((table.sum(axis) > 0).sum()) - 1 for axis in (0, 1))
+    return math.sqrt(8 / max(rows * columns, 1))
 
 
 def _table(mine: Array, other: Array, rows: Array | slice = slice(None)) -> Array:
