@@ -139,6 +139,7 @@ def _ranked(
         panels.empty(title, none)
         return
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
-    run = (pickers.the_run() or {}).get("run")
-    look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
+    if of is not None:
+        frame = frame.assign(router=of.router, expert=frame["other"])
+        frame = frame.assign(other=[f"{of.label} · expert {e}" for e in frame["expert"]])
     panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)
