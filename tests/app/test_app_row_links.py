@@ -54,7 +54,9 @@ def test_a_mark_has_the_address_of_what_its_row_names(what: str) -> None:
     assert part("parts.links").links(0, pd.DataFrame([row])) == [expected]
 
 
-FRAME = pd.DataFrame({"layer": [0, 1, 2], "value": [0.1, 0.4, 0.2], "low": [0.0] * 3, "high": [0.5] * 3, "stack": ["a", "b", "a"]})
+FRAME = pd.DataFrame(
+    {"layer": [0, 1, 2], "value": [0.1, 0.4, 0.2], "low": [0.0] * 3, "high": [0.5] * 3, "stack": ["a", "b", "a"]}
+)
 FORMS = {
     "bars": lambda: charts.bars(FRAME, "layer", "value", "low", "high", chance=0.3),
     "bars of colours": lambda: charts.bars(FRAME, "layer", "value", color="stack"),
@@ -62,7 +64,7 @@ FORMS = {
     "lines of colours": lambda: charts.lines(FRAME, "layer", "value", "stack", chance="high"),
     "points": lambda: charts.scatter(FRAME, "low", "value", "stack"),
     "cells": lambda: charts.heatmap(FRAME, "layer", "stack", "value"),
-    "layers of an answer": lambda: analysis_forms.layers(FRAME.assign(ci_low=0.0, ci_high=0.5, chance=0.2), "t", "select 1").chart,
+    "layers of an answer": lambda: analysis_forms.layers(FRAME.assign(ci_low=0, ci_high=1, chance=0.2), "t", "select").chart,
     "cells of an answer, by stack": lambda: analysis_forms.heatmap(FRAME.assign(expert=1), "t", "select 1").chart,
 }  # fmt: skip
 

@@ -1,7 +1,6 @@
 """Panels of an expert's page: its tokens in context, and its company."""
 
 from typing import Any
-from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st

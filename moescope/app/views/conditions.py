@@ -48,7 +48,8 @@ def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
     panels.heat(
         frame, "expert", "condition", value, f"Load by condition, {layer.label}", sql,
         name="conditions", down=values, tooltip=["share", "overall", "low", "high", "q"], format=".1%",
-        clicked=lambda expert, _: url_state.request_page("experts", run=pickers.shown(), layer=layer.label, expert=expert), **look,
+        clicked=lambda expert, _: url_state.request_page("experts", run=pickers.shown(), layer=layer.label, expert=expert),
+        **look,
     )  # fmt: skip
     columns = ["condition", "expert", "share", "low", "high", "overall", "p", "q", "n", "units"]
     panels.table(frame[columns], sql, name="conditions-table")
