@@ -22,7 +22,7 @@ def brushed(key: str) -> list[float] | None:
 
 
 def show(data: dict[str, Any], key: str, clicked: Callable[[int], None]) -> list[float] | None:
-    """Draw it; the rectangle that is in the URL. `clicked` gets the row of a point that was clicked, before anything is drawn."""
+    """Draw it; the rectangle that is in the URL. `clicked` gets the row of a point that was clicked, before any drawing."""
 
     def picked() -> None:
         point = (st.session_state.get(f"map-{key}") or {}).get("point")
