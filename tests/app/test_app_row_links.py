@@ -2,6 +2,7 @@
 
 import html
 import re
+from urllib.parse import urlencode
 
 import pandas as pd
 import pytest
@@ -52,6 +53,22 @@ LINKED = {
 def test_a_mark_has_the_address_of_what_its_row_names(what: str) -> None:
     row, expected = LINKED[what]
     assert part("parts.links").links(0, pd.DataFrame([row])) == [expected]
+
+
+def test_company_is_named_with_its_layer_and_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts before and after are of other layers than the one that is looked at."""
+    panels, pickers = part("parts.expert_panels"), part("parts.pickers")
+    told: dict[str, pd.DataFrame] = {}
+    monkeypatch.setattr(panels.panels, "ranked", lambda frame, *_, **look: told.update({look["name"]: frame}))
+    here = next(x for x in pickers.layers(0) if x.label == "decoder 1")
+    panels.company.__wrapped__({"run": 0}, here, 1)
+    layers = {name: frame["other"].str.partition(" · ")[0].unique().tolist() for name, frame in told.items()}
+    assert layers["Runs-together-with"] == ["decoder 1"]
+    assert layers["One-layer-before"] == ["decoder 0"]
+    row = told["One-layer-before"].iloc[0]
+    address = "experts?" + urlencode({"run": 0, "layer": "decoder 0", "expert": row["expert"]})
+    assert part("parts.links").links(0, told["One-layer-before"])[0][0] == address
+    assert row["other"] == f"decoder 0 · expert {row['expert']}"
 
 
 FRAME = pd.DataFrame(
