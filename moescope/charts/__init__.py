@@ -10,6 +10,7 @@ from ._export import signed, svg_to_pdf, svg_to_png, themed, to_html, to_pdf, to
 from ._flow import flow, ribbons
 from ._heatmap import fixed, heatmap, span
 from ._lines import lines
+from ._links import linked, unlinked
 from ._palette import CATEGORY, OTHER, look, theme
 from ._scatter import scatter
 
@@ -22,6 +23,7 @@ __all__ = [
     "flow",
     "heatmap",
     "lines",
+    "linked",
     "look",
     "ribbons",
     "scatter",
@@ -35,4 +37,5 @@ __all__ = [
     "to_pdf",
     "to_png",
     "to_svg",
+    "unlinked",
 ]

@@ -65,8 +65,13 @@ def _report(opened: Any, run: int) -> Any:
     for asked, answer in run_all(opened, run):
         said = "answered" if not isinstance(answer, Exception) else answer
         click.echo(f"run {run}, {asked}: {said}", err=True)
-        answers.append((entries[asked], answer))
+        answers.append((entries[asked], _portable(answer, opened.path)))
     return Report(f"Run {run}: {name or model}", words, answers, _pictures(opened, run), run, _notes(opened, run))
+
+
+def _portable(answer: Any, store: Path) -> Any:
+    """A refusal with the store by its name alone: where it lies here is nothing to whoever the page is sent to."""
+    return type(answer)(str(answer).replace(str(store), store.name)) if isinstance(answer, Exception) else answer
 
 
 def _notes(opened: Any, run: int) -> list[Any]:

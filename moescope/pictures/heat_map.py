@@ -14,7 +14,7 @@ from ..charts import span
 from .bars import said
 from .wording import clean
 
-CLICK = "click a cell to open that expert"
+CLICK = "click a cell to open that "  # and what it is
 
 
 def data_of(
@@ -32,10 +32,11 @@ def data_of(
     across: Sequence[Any] | None = None,
     down: Sequence[Any] | None = None,
     limits: tuple[float, float] | None = None,
-    click: bool = False,
+    click: str = "",
 ) -> dict[str, Any]:
     """What the browser needs: names along both axes, and each column of numbers packed, row by row of the picture.
 
+    `click` is what a click on a cell opens, in a word; "" where it opens nothing.
     `limits` as in `charts.heatmap`; `beyond`: whether values are below and above them.
     """
     columns, rows = _names(frame[x], across, False), _names(frame[y], down, pd.api.types.is_numeric_dtype(frame[y]))
@@ -43,12 +44,12 @@ def data_of(
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour: chance, {said(chance, format)}"
     if click:
-        subtitle = "; ".join(filter(None, (subtitle, CLICK)))
+        subtitle = "; ".join(filter(None, (subtitle, CLICK + click)))
     known = [c for c in dict.fromkeys(tooltip) if c in frame and c not in (x, y, value) and _number(frame[c])]
     low, middle, high = span(frame[value], chance, centre, limits)
     beyond = [bool((frame[value] < low).any()), bool((frame[value] > high).any())]
     return {
-        "title": title or "", "subtitle": subtitle, "format": format, "click": click, "span": [low, middle, high],
+        "title": title or "", "subtitle": subtitle, "format": format, "click": bool(click), "span": [low, middle, high],
         "beyond": beyond,
         "names": [clean(c.replace("_", " ")) for c in (x, y, value)],
         "x": [clean(str(v)) for v in columns], "y": [clean(str(v)) for v in rows], "keys": [columns, rows],

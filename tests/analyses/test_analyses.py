@@ -184,12 +184,14 @@ def test_report_escapes_what_the_data_says(tmp_path):
     entries = {entry["name"]: entry for entry in analyses.catalogue()}
     with moescope.open(path) as store:
         answers = [(entries[name], analyses.run(name, store)) for name in ("load", "specialization")]
+    object.__setattr__(answers[0][1], "notes", ["`limit` changes <that>"])
     refused = (entries["diff"], AnalysisError("no <other> run"))
     report = report_page.Report("Run 0: <b>", "words", [*answers, refused])
     page = report_page.page("A <title>", "words", [report, report])
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert "no &lt;other&gt; run" in page
+    assert "<li><code>limit</code> changes &lt;that&gt;</li>" in page
     assert page.count("<svg") >= 5
     assert "://" not in page.replace("http://www.w3.org", "")
     assert "Run 0: &lt;b&gt;" in page

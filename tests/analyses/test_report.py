@@ -52,11 +52,11 @@ def test_verdicts_first_and_what_was_not_measured_last(written: tuple[Path, str]
     heads = re.findall(r"<h[123][^>]*>(.*?)</h[123]>", page)
     assert (heads[0], heads[1], heads[-1]) == ("Routing", "What was found", "What was not measured")
     above = page.partition("<h2>What was found</h2>")[2].partition("</section>")[0]
-    sections = re.findall(r'<h2 id="(run-\d-\w+)">.*?<p class="lead">(.*?)</p>', page, re.DOTALL)
+    sections = re.findall(r'<h3 id="(run-\d-\w+)">.*?<p class="lead">(.*?)</p>', page, re.DOTALL)
     assert [anchor for anchor, _ in sections] == re.findall(r'<a href="#(.*?)">', above)  # each once, in the same order
     assert all(sentence in above for _, sentence in sections)
     assert {anchor[:5] for anchor, _ in sections} == {"run-0", "run-1"}
-    for part in re.split(r"<h2[^>]*>.*?</h2>", page.partition("</header>")[2])[1:]:
+    for part in re.split(r"<h2[^>]*>.*?</h2>|<h3 id.*?</h3>", page.partition("</header>")[2])[1:]:
         assert len(re.sub(r"<[^>]*>|\s", "", part)) > 20 or 'id="part-' in part  # no bare heading
 
 
@@ -69,6 +69,18 @@ def test_a_question_that_no_run_answers_is_said_once(written: tuple[Path, str]) 
         True,
         {"0, 1"},
     )
+
+
+def test_sections_stand_below_their_run_and_the_page_names_no_folder(written: tuple[Path, str]) -> None:
+    store, page = written
+    found = re.findall(r"<(h[23])[^>]*>(Run \d+: .*?|Load and entropy)</", page.partition("</section>")[2])
+    assert [(level, words[:5]) for level, words in found] == [
+        ("h2", "Run 0"),
+        ("h3", "Load "),
+        ("h2", "Run 1"),
+        ("h3", "Load "),
+    ]
+    assert (str(store.parent) in page, store.name in page) == (False, True)
 
 
 def test_load_is_on_the_scale_of_the_dashboard(written: tuple[Path, str]) -> None:
@@ -92,7 +104,7 @@ def test_runs_that_are_asked_for(written: tuple[Path, str], tmp_path: Path, aske
     done = CliRunner().invoke(main, ["report", str(store), *asked, "-o", str(tmp_path / "a.html"), "--theme", "dark"])
     assert done.exit_code == 0, done.output
     page = (tmp_path / "a.html").read_text()
-    assert set(re.findall(r'<h2 id="run-(\d+)-', page)) == shown
+    assert set(re.findall(r'<h[23] id="run-(\d+)-', page)) == shown
     assert '<html lang="en" data-theme="dark">' in page
 
 

@@ -13,7 +13,7 @@ from ...errors import AnalysisError
 from ...pictures import page as pages
 from ...pictures.page import MARK, Part
 from ...store.notes import Note
-from .answer import Answer
+from .answer import Answer, Chart
 from .verdicts import saying
 from .verdicts.columns import COLUMNS, WORDS
 
@@ -104,7 +104,7 @@ def _run(report: Report, heading: bool) -> Iterable[Part]:
         yield Part(html=f"<h2>{escape(report.name)}</h2>")
     yield from report.above
     for entry, answer in report.given:
-        yield Part(html=_section(report, entry, answer))
+        yield Part(html=_section(report, entry, answer, 3 if heading else 2))
 
 
 def _refused(runs: Sequence[Report]) -> str:
@@ -128,21 +128,23 @@ def _words() -> str:
     return f'<div class="wide"><table class="frame">{rows}</table></div>'
 
 
-def _section(report: Report, entry: dict[str, Any], answer: Answer) -> str:
-    notes = "".join(f"<li>{escape(note)}</li>" for note in answer.notes)
-    parts = [f'<section><h2 id="{_anchor(report, entry)}">{escape(answer.title)}</h2>']
+def _section(report: Report, entry: dict[str, Any], answer: Answer, level: int) -> str:
+    """An answer, below its run's heading where there are several."""
+    notes = "".join(f"<li>{_coded(note)}</li>" for note in answer.notes)
+    parts = [f'<section><h{level} id="{_anchor(report, entry)}">{escape(answer.title)}</h{level}>']
     parts.append(f'<p class="soft">{escape(entry["question"])}</p><p class="lead">{_coded(answer.verdict.sentence)}</p>')
     parts.append(f'<ul class="small">{notes}</ul>' if notes else "")
-    parts += [
-        f'<figure><div class="chart">{_svg(drawn.chart)}</div><figcaption>{escape(name)}</figcaption>'
-        f"{_sql('SQL', drawn.sql)}</figure>"
-        for name, drawn in answer.charts().items()
-    ]
+    parts.append(f'<div class="figures">{"".join(_figure(name, drawn) for name, drawn in answer.charts().items())}</div>')
     parts += [_table(name, frame, answer.sql[name]) for name, frame in answer.frames.items()]
     shown = set(answer.frames)
     parts += [_sql(f"SQL: {name}", sql) for name, sql in answer.sql.items() if name not in shown]
     parts.append(f"<details><summary>How it is measured</summary><pre>{escape(entry['method'])}</pre></details></section>")
     return "".join(parts)
+
+
+def _figure(name: str, drawn: Chart) -> str:
+    words = f"<figcaption>{escape(name)}</figcaption>{_sql('SQL', drawn.sql)}"
+    return f'<figure><div class="chart">{_svg(drawn.chart)}</div>{words}</figure>'
 
 
 def _svg(chart: Any) -> str:

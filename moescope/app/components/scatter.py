@@ -1,5 +1,6 @@
 """A map of points on a page: what is drawn is `moescope.pictures.scatter`; the rectangle that is dragged is in the URL."""
 
+from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
@@ -20,13 +21,18 @@ def brushed(key: str) -> list[float] | None:
     return values if len(values) == 4 else None
 
 
-def show(data: dict[str, Any], key: str) -> list[float] | None:
-    """Draw it; the rectangle that is in the URL."""
+def show(data: dict[str, Any], key: str, clicked: Callable[[int], None]) -> list[float] | None:
+    """Draw it; the rectangle that is in the URL. `clicked` gets the row of a point that was clicked, before any drawing."""
+
+    def picked() -> None:
+        point = (st.session_state.get(f"map-{key}") or {}).get("point")
+        if isinstance(point, int) and 0 <= point < len(data["x"]):
+            clicked(point)
 
     def dragged() -> None:
         brush = (st.session_state.get(f"map-{key}") or {}).get("brush")
         url_state.put(key, ",".join(map(str, brush)) if brush else None)
 
     signed = data | {"sign": drawing.sign(data), "brush": brushed(key)}
-    drawing.show("scatter", signed, f"map-{key}", on_brush_change=dragged)
+    drawing.show("scatter", signed, f"map-{key}", on_brush_change=dragged, on_point_change=picked)
     return brushed(key)

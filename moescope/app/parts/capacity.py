@@ -76,6 +76,7 @@ def show(run: Row) -> None:
         panels.heat(
             some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,
             name="what-if-layers", format=".0%", tooltip=list(MEASURES), limits=(0.0, 1.0),
+            clicked=lambda _, place: url_state.request_page("experts", run=run["run"], layer=place, show="all"), opens="layer",
         )  # fmt: skip
     for note in notes:
         st.caption(f":material/info: {panels.plain(note, 300)}")

@@ -1,7 +1,6 @@
 """Panels of an expert's page: its tokens in context, and its company."""
 
 from typing import Any
-from urllib.parse import urlencode
 
 import pandas as pd
 import streamlit as st
@@ -139,6 +138,7 @@ def _ranked(
         panels.empty(title, none)
         return
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
-    run = (pickers.the_run() or {}).get("run")
-    look["opens"] = lambda other: "experts?" + urlencode({"run": run, "layer": of.label if of else "", "expert": other})
+    if of is not None:
+        frame = frame.assign(router=of.router, expert=frame["other"])
+        frame = frame.assign(other=[f"{of.label} · expert {e}" for e in frame["expert"]])
     panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

@@ -14,7 +14,7 @@ from altair.utils import schemapi
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import heat_map
-from moescope.app.parts import pickers, signed
+from moescope.app.parts import links, pickers, signed
 from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
 from moescope.pictures import bars, scripts
@@ -155,15 +155,16 @@ def _literal(value: Any) -> str:
     return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", "''") + "'"
 
 
-def figure(chart: Any, sql: str, params: Sequence[Any] = (), *, name: str) -> None:
+def figure(chart: Any, sql: str, params: Sequence[Any] = (), *, name: str, opens: bool = True) -> None:
     """A chart with its SQL and its files, of which the CSV is what it draws."""
-    figure_of(chart, charts.drawn(chart), filled(sql, params), name=name)
+    figure_of(chart, charts.drawn(chart), filled(sql, params), name=name, opens=opens)
 
 
-def figure_of(chart: Any, frame: pd.DataFrame, sql: str, *, name: str) -> None:
-    """A chart that draws `frame`, as analyses give it, with its SQL and its files."""
+def figure_of(chart: Any, frame: pd.DataFrame, sql: str, *, name: str, opens: bool = True) -> None:
+    """A chart that draws `frame`, as analyses give it, with its SQL and its files; marks open what their row names."""
     chart = chart.properties(padding={"left": 0, "right": 4, "top": 4, "bottom": 0})  # Streamlit's own leaves a line free
-    st.altair_chart(chart, key=f"chart-{name}", width="stretch", height=_room(chart))
+    shown = charts.linked(chart, links.links(pickers.shown(), charts.drawn(chart))) if opens else chart
+    st.altair_chart(shown, key=f"chart-{name}", width="stretch", height=_room(chart))
     files(frame, sql, name=name, chart=chart)
 
 
@@ -185,13 +186,15 @@ def heat(
     *,
     name: str,
     clicked: Callable[[Any, Any], None] | None = None,
+    opens: str = "expert",
     **look: Any,
 ) -> None:
-    """A heat map with its SQL and its files; `look` as in `heat_view.data_of`.
+    """A heat map with its SQL and its files; `look` as in `heat_map.data_of`.
 
-    `clicked` gets the column and row of a clicked cell, as a callback: what it opens, it opens with `linked.leave`.
+    `clicked` gets the column and row of a clicked cell, as a callback: it opens its page with `url_state.request_page`; that is
+    what the map says to be `opens`.
     """
-    data = heat_map.data_of(frame, x, y, value, title, click=clicked is not None, **look)
+    data = heat_map.data_of(frame, x, y, value, title, click=opens if clicked is not None else "", **look)
     heat_map.show(data, f"heat-{name}", clicked)
     files(frame, sql, params, name=name, chart=lambda: charts.heatmap(frame, x, y, value, title, **look))
 
@@ -204,12 +207,11 @@ def ranked(
     params: Sequence[Any] = (),
     *,
     name: str,
-    opens: Callable[[Any], str] | None = None,
     **look: Any,
 ) -> None:
-    """Bars from the largest down, with their SQL and files; `look` as in `bar_view.drawn`, `opens` what a name is a link to."""
+    """Bars from the largest down, with their SQL and files; `look` as in `bars.drawn`. Names open what their row names."""
     frame = frame.sort_values(y, ascending=False, kind="stable")
-    st.html(bars.drawn(frame, x, y, links=[opens(v) for v in frame[x]] if opens else (), **look))
+    st.html(bars.drawn(frame, x, y, links=[address for address, _ in links.links(pickers.shown(), frame)], **look))
     chart = partial(charts.bars, frame, x, y, horizontal=True, sort="-y", **look)
     files(frame, sql, params, name=name, chart=chart)
 

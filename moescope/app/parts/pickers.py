@@ -47,6 +47,12 @@ def the_run() -> Row | None:
     return next((r for r in known if str(r["run"]) == asked), known[-1] if known else None)
 
 
+def shown() -> int | None:
+    """The number of that run."""
+    run = the_run()
+    return None if run is None else int(run["run"])
+
+
 def choose_run() -> Row | None:
     """The sidebar's run picker, the newest first."""
     known = {r["run"]: r for r in reversed(runs())}

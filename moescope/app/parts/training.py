@@ -90,7 +90,9 @@ def by_step(run: dict[str, Any]) -> None:
     panels.heat(
         frame, "step", "expert", "share", f"Load by step, {layer.label}", sql, params, name="load-by-step",
         chance=layer.even, limits=(0.0, 2 * layer.even), tooltip=["assignments"], format=".0%",
-        down=list(reversed(range(layer.experts))), subtitle=layer_maps.EVEN.format(share(layer.even)),
+        down=list(reversed(range(layer.experts))),
+        clicked=lambda _, expert: url_state.request_page("experts", run=run["run"], layer=layer.label, expert=expert),
+        subtitle=layer_maps.EVEN.format(share(layer.even)),
     )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def _chart(element: Node) -> Part:
     spec = json.loads(proto.spec)
     sets = {one.name: one.data.data for one in proto.datasets}
     spec["datasets"] = {name: json.loads(_frame(data).to_json(orient="records")) for name, data in sets.items()}
-    spec = {key: value for key, value in spec.items() if key not in ("padding", "usermeta")}
+    spec = {key: value for key, value in charts.unlinked(spec).items() if key not in ("padding", "usermeta")}
     spec |= {"width": spec.get("width", 520)} if "layer" in spec or "mark" in spec else {}
     spec["config"] = spec.get("config", {}) | {"background": "transparent"}
     return Part(html=f'<div class="chart">{charts.to_svg(spec)}</div>')
@@ -171,7 +171,7 @@ def _component(element: Node) -> Part | None:
 
 
 def _without_clicks(data: Mapping[str, Any]) -> dict[str, Any]:
-    words = [w for w in (data.get("subtitle") or "").split("; ") if w and w != heat_map.CLICK]
+    words = [w for w in (data.get("subtitle") or "").split("; ") if w and not w.startswith(heat_map.CLICK)]
     return dict(data) | ({"click": False, "subtitle": "; ".join(words)} if "click" in data else {})
 
 

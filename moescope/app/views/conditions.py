@@ -47,7 +47,9 @@ def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
     look = layer_maps.fixed(frame, value, {layer.router: layer.even}) | centre
     panels.heat(
         frame, "expert", "condition", value, f"Load by condition, {layer.label}", sql,
-        name="conditions", down=values, tooltip=["share", "overall", "low", "high", "q"], format=".1%", **look,
+        name="conditions", down=values, tooltip=["share", "overall", "low", "high", "q"], format=".1%",
+        clicked=lambda expert, _: url_state.request_page("experts", run=pickers.shown(), layer=layer.label, expert=expert),
+        **look,
     )  # fmt: skip
     columns = ["condition", "expert", "share", "low", "high", "overall", "p", "q", "n", "units"]
     panels.table(frame[columns], sql, name="conditions-table")

@@ -50,8 +50,8 @@ def atlas(run: Row) -> None:
     """Tokens by their routing signature; a brush lists them."""
     panels.section(
         "Map of routing signatures",
-        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens; "
-        "Tab, arrow keys and Space do it too.",
+        "Each point is a token, placed by the experts it takes through all layers. Drag to list tokens, click one for its "
+        "route; Tab, arrow keys, Space and Enter do it too.",
     )
     stack, how, by, seed = asked(run)
     with st.spinner("Placing tokens …", show_time=True):
@@ -71,8 +71,8 @@ def atlas(run: Row) -> None:
             "distances between clusters mean nothing; try another seed" if how == "UMAP" else "first two principal components"
         )
         title = f"{how} of {some(len(frame), 'token')}"
-        data = scatter.data_of(frame, "across", "up", "colour", "token_text", ("document", "label"), title, says)
-        brush = scatter.show(data, "brush")
+        data = scatter.data_of(frame, "across", "up", "colour", "token_text", ("document", "label"), title, says, "its route")
+        brush = scatter.show(data, "brush", partial(url_state.to_token, run["run"], frame))
         chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, signature_maps.MOST, run["run"]]
         panels.files(frame, sql, params, name="map", chart=chart)

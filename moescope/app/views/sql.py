@@ -134,7 +134,7 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
         panels.heat(some, x, y, colour or numbers[-1], "", query, name="query")
         return
     draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
-    panels.figure(draw(some, x, y, color=colour or None), query, name="query")
+    panels.figure(draw(some, x, y, color=colour or None), query, name="query", opens=False)  # of any run
 
 
 def dictionary() -> None:

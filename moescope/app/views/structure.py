@@ -125,9 +125,15 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     panels.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
         name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
+        clicked=partial(to_company, run, layer), opens="row's expert and its company",
         subtitle=f"blue: less than chance ({share(chance)}); orange: more; full colour at none and at twice chance",
     )  # fmt: skip
     sampling.sample_note(kept)
+
+
+def to_company(run: Row, layer: pickers.Layer, other: int, expert: int) -> None:
+    """Open the company of the row's expert, in which the column's is."""
+    url_state.request_page("experts", run=run["run"], layer=layer.label, expert=expert, more="company")
 
 
 @panels.part

@@ -1,8 +1,9 @@
 // Points on a plane. Hovering or an arrow key says what a point is. A rectangle is dragged, or begun and ended by Space, and
-// sent; a click or Escape lets it go.
+// sent; a click beside the points or Escape lets it go. A click on a point or Enter sends the point, where it opens something.
 export default function ({ parentElement, data, setTriggerValue }) {
   const root = parentElement.querySelector(".scatter")
   root.tell = (brush) => setTriggerValue("brush", brush)
+  root.open = (point) => setTriggerValue("point", point)
   if (root.sign === data.sign) return root.again(data)
   root.sign = data.sign
   const HEIGHT = 440, EDGE = 10, STRIDE = 24, MARGIN = 7, points = [...data.x.keys()]
@@ -21,7 +22,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     picture.redraw(true)
   })
   const label = `${data.title}. ${data.subtitle || ""} ${points.length} points; arrow keys go from one to the next, Space begins and ends ` +
-    "a rectangle, Shift and arrows stretch it, Escape lets it go; the table beside it lists the tokens"
+    "a rectangle, Shift and arrows stretch it, Escape lets it go; the table beside it lists the tokens" + (data.click ? `; Enter opens ${data.click}` : "")
   const picture = new Picture(root, data, "map", label, legend), { canvas, pen, plot, tip } = picture
 
   const made = () => {
@@ -63,7 +64,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
     place = at(i)
     const twins = points.filter((k) => data.x[k] === data.x[i] && data.y[k] === data.y[i]).length - 1
     const notes = data.notes[i].filter(Boolean).map((note) => el("div", "", note))
-    say(el("b", "", data.names[i]), ...notes, ...(twins ? [el("small", "", `and ${twins} more in the same place`)] : []))
+    say(el("b", "", data.names[i]), ...notes, ...(twins ? [el("small", "", `and ${twins} more in the same place`)] : []), ...(data.click ? [el("small", "", `click or Enter: ${data.click}`)] : []))
   }
   function drop() {
     [corner, margin] = [null, 0]
@@ -79,6 +80,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
     return told()
   }
 
+  const near = ([x, y]) => {
+    const i = nearest([x, y]), [a, b] = i === undefined ? [Infinity, 0] : at(i)
+    return Math.hypot(a - x, b - y) < 10 ? i : null
+  }
+  const opens = (i) => data.click && i !== null && i !== undefined
   const nearest = ([x, y]) => least(points.filter(lit), (i) => Math.hypot(at(i)[0] - x, at(i)[1] - y))
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId)
@@ -93,11 +99,18 @@ export default function ({ parentElement, data, setTriggerValue }) {
       picture.hush()
       return picture.redraw(true)
     }
-    const i = nearest([x, y]), [a, b] = at(i)
-    if (Math.hypot(a - x, b - y) < 10) look(i); else picture.hush()
+    const i = near([x, y])
+    plot.classList.toggle("click", !!opens(i))
+    if (i !== null) look(i); else picture.hush()
   }
   canvas.onpointerleave = () => { if (!margin) picture.hush() }
-  canvas.onpointerup = () => { if (corner && !margin) end() }
+  canvas.onpointerup = () => {
+    if (!corner || margin) return
+    const still = Math.hypot(corner[0] - place[0], corner[1] - place[1]) < 4, i = still ? near(place) : null
+    if (!opens(i)) return end()
+    drop()
+    root.open(i)
+  }
   canvas.onpointercancel = drop
 
   // The nearest point that way: one that is more ahead than aside, where there is one.
@@ -124,7 +137,11 @@ export default function ({ parentElement, data, setTriggerValue }) {
   }
   tip.keys(plot, move, {
     " ": () => (corner ? end() : begin()),
-    Enter: () => (corner ? end() : undefined),
+    Enter: () => {
+      if (corner) return end()
+      const i = place && near(place)
+      if (opens(i)) root.open(i)
+    },
     Escape: () => {
       const shown = brush
       picture.hush()
