@@ -39,7 +39,9 @@ class Place:
     def __init__(self, address: str) -> None:
         found = ADDRESS.fullmatch(address)
         if found is None or found[1] not in KNOWN:
-            raise InputError(f"{address!r} is no address of a file system on which stores lie: {', '.join(KNOWN)}; or say a path")
+            raise InputError(
+                f"{address!r} is no address of a file system on which stores lie: {', '.join(KNOWN)}; or say a path"
+            )
         self.kind, self.root = found[1], found[2].strip("/")
         self.address = f"{self.kind}://{self.root}"
         if not self.root or ".." in self.root.split("/"):
