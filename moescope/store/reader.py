@@ -11,7 +11,6 @@ from ..errors import MoescopeError, StoreError
 from .connect import connect, identity, joined
 from .files.durable import Lock, reason
 from .remote.addresses import glance, local, mirror_of
-from .remote.hollow import named
 from .schema import HERE, create_views
 from .sums.definitions import add_rollups, vocabulary
 from .trust import expected, places_of, tables_of
@@ -158,7 +157,7 @@ def _show(
     con.execute("use memory")
     sources = _sources(con, store)
     own = {table: list(sources[table]) for table in _KEYED}  # in which free numbers are looked for
-    for table, scans in shown(con, rows, named(parts_folder(store))).items():
+    for table, scans in shown(con, rows, parts_folder(store)).items():
         sources.setdefault(table, []).extend(scans)
     if not open_parts:
         _views(con, sources)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock, local
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -42,10 +43,30 @@ class Files(AbstractFileSystem):  # type: ignore[misc]
 
 
 class _Held:
-    """An open file that is closed with the last who holds it: DuckDB lets go of files without closing them."""
+    """An open file of which each thread has a place of its own: DuckDB's threads share it, and each seeks before it reads.
+
+    It is closed with the last who holds it: DuckDB lets go of files without closing them.
+    """
 
     def __init__(self, file: Any) -> None:
-        self._file = file
+        self._file, self._lock, self._own = file, Lock(), local()
+
+    def seek(self, place: int) -> int:
+        """Go to a place of the file; gives it."""
+        self._own.place = place
+        return place
+
+    def tell(self) -> int:
+        """Where this thread is."""
+        return getattr(self._own, "place", 0)
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes from there on; all, if negative."""
+        with self._lock:
+            self._file.seek(self.tell())
+            found = bytes(self._file.read(size))
+        self.seek(self.tell() + len(found))
+        return found
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)

@@ -16,7 +16,6 @@ from ..files.durable import exclusive, reason
 from ..files.interrupts import defer_interrupt
 from ..migrations import today
 from ..physical import tables
-from ..remote.hollow import named
 from ..schema import here, is_bulk, is_split, refresh_views
 from ..sums.definitions import ADDED, add_rollups, add_vocabulary
 from ..sums.words import Words
@@ -56,7 +55,7 @@ def join_run(store: Path, part: UnfinishedRun, final: Mapping[str, Any], words: 
 def _insert(con: duckdb.DuckDBPyConnection, store: Path, part: UnfinishedRun, final: Mapping[str, Any], large: bool) -> int:
     base = offsets(con, part)
     insert_head(con, part, base, final)
-    reach(con, named(parts_folder(store)))
+    reach(con, parts_folder(store))
     if large and not is_split(con):
         apart.split(con)
     rows = {table: projection(con, part, table, base) for table in part.tables()}

@@ -12,7 +12,6 @@ import duckdb
 from ...errors import StoreError
 from ..files.durable import exclusive, reason
 from ..files.interrupts import defer_interrupt
-from ..remote.hollow import named
 from ..schema import is_split, refresh_views
 from . import apart
 from .change import check_target, clean_up, replace
@@ -50,7 +49,7 @@ def _bring(con: duckdb.DuckDBPyConnection, store: Path) -> list[int]:
         raise StoreError(f"{store} cannot be packed: of run {fault[0]}, {fault[1]}")
     for table in sorted({row.table for row in rows}):
         for scan in scans([row for row in rows if row.table == table]):
-            insert_tables(con, {table: scan.sql(named(folder))})
+            insert_tables(con, {table: scan.sql(folder)})
     con.execute("insert into meta select distinct 'joined', part from apart")
     con.execute("delete from apart")
     apart.unite(con)

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 
 from ..files.paths import literals, rows_of
+from ..remote.hollow import named
 from ..schema import quote
 from .projection import selected
 from .unfinished_run import PLANNED
@@ -57,11 +58,11 @@ class Scan:
     runs: tuple[int, int] | None = None  # first and last, in rows that say their run; None: all are of that of `first`
     bounded: bool = False  # by the range of its keys
 
-    def sql(self, folder: Path | str, name: str = _ONE, movable: bool = False) -> str:
+    def sql(self, folder: Path, name: str = _ONE, movable: bool = False) -> str:
         """Its rows as rows of the store, with STORE.parts at `folder`; `name`: of the variable that may give one of its files
         to look at; `movable`: another one can say that the folder lies elsewhere."""
         table, first = self.first.table, self.first
-        root = quote(escape(str(folder)))
+        root = quote(escape(str(folder) if movable else named(folder)))
         root = f"coalesce(getvariable({quote(VARIABLE)}), {root})" if movable else root
         listed = f"string_split({quote(';'.join(self.files))}, ';')"
         listed = f"list_transform({listed}, lambda x: {root} || '/' || x || {quote(f'/{table}.parquet')})"
@@ -95,9 +96,7 @@ def scans(rows: Sequence[Apart]) -> list[Scan]:
     return found
 
 
-def shown(
-    con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path | str, movable: bool = False
-) -> dict[str, list[str]]:
+def shown(con: duckdb.DuckDBPyConnection, rows: Sequence[Apart], folder: Path, movable: bool = False) -> dict[str, list[str]]:
     """{table: SQL for its rows apart}. Until `all_files`, queries of this connection look at one file of each scan: for making
     views, which takes as long as there are files otherwise."""
     found: dict[str, list[str]] = {}
@@ -105,16 +104,16 @@ def shown(
     for table in sorted({row.table for row in rows}):
         for number, scan in enumerate(scans([row for row in rows if row.table == table])):
             name = f"{_ONE}_{table}_{number}"
-            file = escape(f"{folder}/{scan.files[0]}/{table}.parquet")
+            file = escape(f"{named(folder)}/{scan.files[0]}/{table}.parquet")
             files.append(f"set variable {name} = {literals([file])}")
             found.setdefault(table, []).append(scan.sql(folder, name, movable))
     con.execute("; ".join(files) or "select 1")
     return found
 
 
-def reach(con: duckdb.DuckDBPyConnection, folder: Path | str) -> None:
+def reach(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """From now on the views in the file look for rows in `folder`, also where it lay elsewhere when they were made."""
-    con.execute(f"set variable {VARIABLE} = {quote(escape(str(folder)))}")
+    con.execute(f"set variable {VARIABLE} = {quote(escape(named(folder)))}")
 
 
 def all_files(con: duckdb.DuckDBPyConnection) -> None:
