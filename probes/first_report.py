@@ -131,7 +131,7 @@ def main(folder: Path) -> None:
     fill(REPORT, tables(ask))
     for name, chart in pictures(ask).items():
         (REPORT.parent / "figures").mkdir(exist_ok=True)
-        (REPORT.parent / "figures" / f"first-{name}.svg").write_text(to_svg(chart, spoken=False))
+        (REPORT.parent / "figures" / f"first-{name}.svg").write_text(to_svg(chart, small=True))
 
 
 if __name__ == "__main__":

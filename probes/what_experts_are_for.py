@@ -210,7 +210,7 @@ def regretted(store: Path, count: int = 60) -> list[str]:
 
 def _figure(name: str, chart: Any, caption: str) -> list[str]:
     FIGURES.mkdir(parents=True, exist_ok=True)
-    (FIGURES / f"{name}.svg").write_text(charts.to_svg(chart, spoken=False))
+    (FIGURES / f"{name}.svg").write_text(charts.to_svg(chart, small=True))
     return [f"![{caption}](figures/{name}.svg)", "", f"*{caption}.*", ""]
 
 

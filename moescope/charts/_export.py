@@ -10,6 +10,13 @@ from ._palette import theme
 
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _WORDS = re.compile(r' aria-(?:label|roledescription)="[^"]*"')
+_COLOUR = re.compile(r"rgb\((\d+), (\d+), (\d+)\)")
+_N = r"-?[\d.]+"
+_CURVE = rf"C(?:{_N},){{5}}{_N}"
+_CELL = re.compile(  # a rectangle with round corners, as Vega writes it
+    rf'<path d="M(?P<inner>{_N}),(?P<top>{_N})L{_N},(?P=top){_CURVE}L(?P<right>{_N}),{_N}{_CURVE}'
+    rf'L(?P=inner),(?P<bottom>{_N}){_CURVE}L(?P<left>{_N}),{_N}{_CURVE}Z"'
+)
 
 
 def themed(chart: Any, dark: bool = False) -> dict[str, Any]:
@@ -31,10 +38,23 @@ def signed(chart: Any, words: str) -> dict[str, Any]:
     return {**spec, "title": {"text": "", **title, "subtitle": [*filter(None, lines), words]}}
 
 
-def to_svg(chart: Any, dark: bool = False, spoken: bool = True) -> str:
-    """Text of an SVG picture; `spoken`: with words on every mark, which whoever shows the file as an image cannot hear."""
+def to_svg(chart: Any, dark: bool = False, small: bool = False) -> str:
+    """Text of an SVG picture; `small`: for a file that is shown as an image, without words on every mark, which nobody could
+    hear there, and cells as rectangles."""
     svg = _slim(_convert().vegalite_to_svg(json.dumps(themed(chart, dark)), allowed_base_urls=[]))
-    return svg if spoken else _WORDS.sub("", svg)
+    return smaller(svg) if small else svg
+
+
+def smaller(svg: str) -> str:
+    """What `to_svg` leaves out of a small picture."""
+    plain = _COLOUR.sub(lambda found: "#" + "".join(f"{int(part):02x}" for part in found.groups()), _WORDS.sub("", svg))
+    return _CELL.sub(_rectangle, plain)
+
+
+def _rectangle(found: re.Match[str]) -> str:
+    left, top, right, bottom, radius = (float(found[name]) for name in ("left", "top", "right", "bottom", "inner"))
+    x, y, wide, high, round_by = (_number(value) for value in (left, top, right - left, bottom - top, radius - left))
+    return f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="{round_by}"'
 
 
 def _slim(svg: str) -> str:
@@ -44,7 +64,11 @@ def _slim(svg: str) -> str:
 
 
 def _short(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+    return _number(float(found[0]))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def to_png(chart: Any, dark: bool = False, scale: float = 2.0) -> bytes:

@@ -85,7 +85,7 @@ def fill(name: str, text: str, report: Path = REPORT) -> None:
 
 def draw(name: str, chart: Any) -> None:
     """Write a figure of the report."""
-    (REPORT.parent / "figures" / f"beyond-{name}.svg").write_text(to_svg(chart, spoken=False), encoding="utf-8")
+    (REPORT.parent / "figures" / f"beyond-{name}.svg").write_text(to_svg(chart, small=True), encoding="utf-8")
 
 
 def ordered(rows: Sequence[Sequence[Any]], sizes: Sequence[int], place: Callable[[Any], tuple[int, ...]]) -> np.ndarray:
