@@ -119,7 +119,7 @@ def everything_traced(folder: Path, told: Outcome) -> Iterator[None]:
     plain, tracers, seen, heard = nn.Module.__call__, ExitStack(), _Seen(), list[Heard]()
     written: dict[str, list[Rows]] = {}
 
-    def keep(store: Path, part: UnfinishedRun, _: Any) -> int:
+    def keep(store: Path, part: UnfinishedRun, *_: Any) -> int:
         if store.stem == "1":
             written[store.stem] = of_part(part)
         return 0

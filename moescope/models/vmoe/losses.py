@@ -22,7 +22,7 @@ def load_loss(logits: torch.Tensor, noisy: torch.Tensor, noise_std: float, k: in
 def gshard_loss(gates: torch.Tensor) -> torch.Tensor:
     """(G,): E * sum over experts of (share of first choices) * (mean gate); arXiv:2006.16668, algorithm 1."""
     experts = gates.shape[-1]
-    best = gates.max(-1).indices  # no argmax: nothing is routed by it, and whatever chooses by one is named (proof/unclaimed.py)
+    best = gates.max(-1).indices  # no argmax: nothing is routed by it, and proof/unclaimed.py names what is
     first = torch.nn.functional.one_hot(best, experts).to(gates).mean(1)
     return (first * gates.mean(1)).mean(-1) * experts**2
 
