@@ -84,10 +84,13 @@ EACH = [pytest.param(name, marks=pytest.mark.slow) if name == "signatures" else 
 
 @pytest.mark.parametrize("name", EACH)
 @pytest.mark.sampled(3)
-def test_the_file_beside_a_chart_of_an_analysis_is_what_it_draws(name: str, stores: Any, offered: Any) -> None:
+def test_the_file_beside_a_chart_of_an_analysis_is_what_it_draws(
+    name: str, stores: Any, offered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from moescope.app.parts import answers
 
     answer = answered(name, stores)
+    monkeypatch.setenv("MOESCOPE_STORE", str(asked(name, stores).path))  # in which links look for what they open
     answers.show(answer)
     assert len(offered) == len(answer.charts()) > 0
     for _, chart, frame, _ in offered:

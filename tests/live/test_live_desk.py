@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,10 @@ def test_a_process_that_nobody_asks_ends(desk: Desk, monkeypatch: pytest.MonkeyP
 
 def test_a_model_that_cannot_be_loaded_is_not_served() -> None:
     told = list[str]()
+    with ThreadPoolExecutor(1) as apart:  # from the event loop that browsers of other tests have in this thread
+        served = apart.submit(serve, lambda: Desk(["nobody-here"], say=told.append), "127.0.0.1", 0, TOKEN, told.append)
     with pytest.raises(InputError, match="there is no model 'nobody-here': name a folder"):
-        serve(lambda: Desk(["nobody-here"], say=told.append), "127.0.0.1", 0, TOKEN, told.append)
+        served.result()
     assert [address.rpartition(":")[0] for address in told] == ["http://127.0.0.1"]
 
 
