@@ -66,9 +66,8 @@ class Mirror:
         described = {name.rpartition("/")[0] for name in listing if name.endswith("/kept.json")}
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(lambda one: self._shard(one, listing, one.rpartition("/")[0] in described), sorted(shards)))
-        for name in sorted(name for name in new if SHARD.fullmatch(name) is None)[
-            ::-1
-        ]:  # the file last: what it describes is here
+        others = (name for name in new if SHARD.fullmatch(name) is None)
+        for name in sorted(others, reverse=True):  # the file last: what it describes is here
             self._file(name)
         for name in gone:
             (self.folder / name).unlink(missing_ok=True)
