@@ -185,18 +185,16 @@ select
   t.sequence, -- sequences.sequence
   t.position, -- place in the sequence
   t.vocab_id, -- the tokenizer's id
-  v.text, -- the token as text
+  t.text, -- the token as text
   t.generated, -- made by the model in this run
   d.selected, -- experts that ran
   d.entropy, -- of the router's distribution, nats
   d.margin, -- least weight chosen minus the best not chosen
   d.log_sum_exp, -- of the logits
-  s.document, -- unit of the bootstrap
-  s.domain, -- label of the sequence
-  s.class, -- label of the sequence
-from decisions d join routers r using (router) join forwards f using (forward) join tokens t using (token)
-join sequences s on s.sequence = t.sequence join runs u on u.run = d.run
-left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
+  t.document, -- unit of the bootstrap
+  t.domain, -- label of the sequence
+  t.class, -- label of the sequence
+from decisions d join routers r using (router) join forwards f using (forward) join token_text t using (token);
 
 -- Labels of tokens of every kind: those of the token's word, and those of its sequence
 create view labels as
