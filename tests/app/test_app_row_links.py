@@ -55,6 +55,12 @@ def test_a_mark_has_the_address_of_what_its_row_names(what: str) -> None:
     assert part("parts.links").links(0, pd.DataFrame([row])) == [expected]
 
 
+def test_rows_without_a_layer_stand_beside_rows_that_have_one() -> None:
+    """Figures of all layers together, as a chart of pictures by timestep has them."""
+    frame = pd.DataFrame({"layer": [NONE, 1.0, float("nan")], "stack": ["decoder", "decoder", None], "value": 0.5})
+    assert part("parts.links").links(0, frame) == [("", ""), (LAYER, "opens decoder 1"), ("", "")]
+
+
 def test_company_is_named_with_its_layer_and_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Experts before and after are of other layers than the one that is looked at."""
     panels, pickers = part("parts.expert_panels"), part("parts.pickers")

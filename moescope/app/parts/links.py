@@ -48,13 +48,14 @@ def routed(run: int, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the `router` that a column `layer` (of a `stack`) is of, where it has none and there is one only."""
     if "layer" not in frame or "router" in frame:
         return frame
-    stacks = frame["stack"] if "stack" in frame else [None] * len(frame)
+    columns = [column for column in ("layer", "stack") if column in frame]
+    pairs = [*frame[columns].astype(object).where(frame[columns].notna(), None).itertuples(index=False, name=None)]
     known = pickers.layers(run)
-    found = {pair: _router(known, *pair) for pair in {*zip(frame["layer"], stacks, strict=True)}}
-    return frame.assign(router=[found[pair] for pair in zip(frame["layer"], stacks, strict=True)])
+    found = {pair: _router(known, *pair) for pair in {*pairs}}
+    return frame.assign(router=[found[pair] for pair in pairs])
 
 
-def _router(known: list[Layer], layer: Any, stack: Any) -> int | None:
+def _router(known: list[Layer], layer: Any, stack: Any = None) -> int | None:
     of = [x for x in known if not isinstance(stack, str) or stack in (x.group, x.stack)]
     found = [x.router for x in of if layer in (x.label, x.layer)]
     return found[0] if len(found) == 1 else None

@@ -27,7 +27,7 @@ BAD = {
 }
 UNIT = r"\d (bits|nats|logits|%|dimensions|times|blocks and recursions|of 1)|\d+ decisions"
 SPAN = r"\[-?[\d.,]+, -?[\d.,]+\]|no interval: |at most "
-NULL = r"; null: [^;]+(; for contrast[^;]*)?; [qp] (=|<|≤) (0?\.\d+|1)( \([\w', ]+\))? over \d|; no null: \w+"
+NULL = r"; null: [^;]+(; for contrast[^;]*)?; [qp] (=|<|≤) (0?\.\d+|1)( \([\w'., ]+\))? over \d|; no null: \w+"
 NOTHING = r"(?i)no more|nothing|no (expert|attribute|label)|as even|alike|cannot be said"
 
 LEVELS = ("diff", "depth", "dimensionality", "grouping", "path_probe", "steering")  # say a level beside what they find
