@@ -66,7 +66,7 @@ def test_words_of_one_domain_are_no_finding(tmp_path: Path) -> None:
 def test_labels_of_documents_alone_are_not_compared(tmp_path: Path) -> None:
     labelled.make(tmp_path / "a.duckdb", tokens=200, vocabulary=150, token=0.0, sense=0.0)
     said = analyses.run("signatures", tmp_path / "a.duckdb", kinds="domain", seeds=0).verdict.sentence
-    assert "no partition by labels of their own could be compared" in said
+    assert "no partition by labels of tokens could be compared" in said
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ In none of them does an expert follow a label of the document, or a label of the
 * `equal`: documents of one length; `short`: one label's documents are a twentieth as long; `many`, `most`: 1000 and 4000
   documents of one label against 40 of the other;
 * `tilt`: experts are unevenly used; `tokens`: routing follows the token id; `lean`: every document has routing of its own;
-* `topics`: a document's topic moves the labels of its tokens and its routing alike.
+* `topics`: a document's topic moves the labels of its tokens and its routing alike;
+* `own words`: two of five words are of one label alone, so that they share documents, which lean.
 
 `make_told` makes the same of forwards that were told a timestep and a class, of tokens that are text or patches, with routers
 that skip blocks; `make` with `again` adds another router's run over the inputs of a world that is there.
@@ -34,6 +35,7 @@ class World:
     token: float = 0.0
     lean: float = 0.0
     topical: float = 0.0
+    own: float = 0.0
     layers: int = 2
 
 
@@ -46,6 +48,7 @@ WORLDS = {
     "tilt": World(tilt=2.0),
     "tokens": World(token=2.0),
     "topics": World(token=1.0, topical=1.5),
+    "own words": World((20, 16, 12, 24), (12, 240, 120, 180), lean=1.0, own=0.4),
 }
 TOLD = {
     "told": World(lengths=(24,) * 4, lean=0.4),
@@ -141,6 +144,8 @@ def _inputs(world: World, rng: np.random.Generator) -> tuple[synthetic.Inputs, n
     n, document = len(sequence), sequence // 2
     position = np.arange(n) - np.repeat(np.cumsum(length) - length, length)
     word = np.minimum(rng.zipf(1.4, n), 60) - 1
+    if world.own:
+        word = np.where(rng.random(n) < world.own, 60 + 10 * label[document] + rng.integers(0, 10, n), word)
     lean = np.repeat(rng.normal(size=(len(label), 1)), 2, axis=1)
     flip = rng.random((2, n)) < 1 / (1 + np.exp(-world.topical * lean[document].T))
     upos, sense = UPOS[(word + flip[0]) % len(UPOS)], SENSE[(word + 2 * flip[1]) % len(SENSE)]

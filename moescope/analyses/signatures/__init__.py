@@ -6,8 +6,8 @@ Clusters: Ward's hierarchy of signatures, cut into as many as the partition has 
 by their most frequent label (upos: form; supersense, domain, ...: meaning): adjusted mutual information and adjusted Rand
 index, 1 for identity. Null: labels permuted among types of like frequency (rare types have noisy signatures and haphazard
 labels, and agree by that alone: read the value beside its null). Labels that hold for whole documents or sequences are dealt
-anew to these, and types take the most frequent again, for contrast only: words of one domain stand in the same documents, which
-have routing of their own, and no dealing of labels holds that constant (`specialization` asks whether documents of a domain do).
+anew to these, and types take the most frequent again, for contrast only: words of one domain stand in the same documents,
+which have routing of their own, and no dealing of labels holds that constant (`specialization` asks of documents themselves).
 Interval: documents (the types stay).
 An agreement of types says that words of a kind are routed alike; whether one word changes experts with its label is asked by
 `syntax`. Types of one label are alike in spelling too: that is not held constant here.
@@ -203,7 +203,7 @@ def _verdict(frame: pd.DataFrame) -> Verdict:
     limits = "it does not show that a word changes experts with its label, and words of a label are alike in spelling too"
     if rows.empty:
         rows = frame[frame["name"].str.startswith("map")] if frame["name"].str.startswith("map").any() else frame
-        follows = "Token types are placed by the experts that ran for them; no partition by labels of their own could be compared"
+        follows = "Token types are placed by the experts that ran for them; no partition by labels of tokens could be compared"
         return verdict(follows, rows.iloc[0], frame, limits, rows, analyze("syntax"))
     found = rows[rows["q"] <= saying.FDR]
     said = ", ".join(
