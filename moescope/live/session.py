@@ -11,7 +11,7 @@ import torch
 from ..errors import InputError
 from ..inputs import Dataset, read
 from ..interventions import Edit, intervene, overrides
-from ..store.write.moved import Aside
+from ..store.write.many.moved import Aside
 from ..tracer import Options, Tracer
 from ..tracer.batching import Reached
 from ..tracer.feeding import pad_id, run_batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moescope import statistics
-from moescope.analyses._shared import decision_sample
+from moescope.analyses._shared.arrays import decision_sample
 from moescope.analyses.diff import changes
 from moescope.analyses.load import balancing_losses
 from moescope.analyses.specialization import vocabulary

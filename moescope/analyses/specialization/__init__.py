@@ -13,10 +13,10 @@ from ... import statistics as st
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, gather
+from .._shared.arrays.contexts import contexts, words
+from .._shared.arrays.decision_sample import Sample, sample
+from .._shared.arrays.document_counts import load_sql, tables
 from .._shared.chart_forms import heatmap, layers
-from .._shared.contexts import contexts, words
-from .._shared.decision_sample import Sample, sample
-from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict

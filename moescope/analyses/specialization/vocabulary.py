@@ -26,7 +26,7 @@ from scipy import sparse, stats
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, shuffles
+from .._shared.arrays.decision_sample import Sample, shuffles
 
 LEAST = 10
 PREDICTED = "predicted_id"  # kind of token label

@@ -8,7 +8,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.parts import layer_maps, panels, pickers
-from moescope.app.parts.effect_panels import between
+from moescope.app.parts.ablation.effect_panels import between
 from moescope.app.queries import effects, store_access
 from moescope.app.wording import figure
 

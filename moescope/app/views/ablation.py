@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import ablation_form, answers, effect_panels, panels, pickers
+from moescope.app.parts import answers, panels, pickers
+from moescope.app.parts.ablation import ablation_form, effect_panels
 from moescope.app.queries import effects, store_access
 
 PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 11, "group": "Meaning"}

@@ -8,7 +8,8 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import answers, layer_maps, panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, share, some, visible
 from moescope.pictures import token_sheet

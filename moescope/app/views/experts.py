@@ -6,10 +6,12 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
-from moescope.app.queries import expert_cards, finding, sampling, store_access
-from moescope.app.queries import experts as facts
+from moescope.app.parts import answers, note_field, panels, pickers
+from moescope.app.parts.expert import card_grid, expert_panels
+from moescope.app.queries import sampling, store_access
 from moescope.app.queries.effects import OF_EXPERT, marked, read
+from moescope.app.queries.expert import expert_cards, finding
+from moescope.app.queries.expert import experts as facts
 from moescope.app.wording import count, share
 from moescope.store import notes
 

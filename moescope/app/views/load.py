@@ -7,7 +7,8 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
+from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts.load import capacity, leaves, training
 from moescope.app.queries import balance, loads, sampling, training_end
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}

@@ -6,7 +6,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import panels, pickers
+from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
 from moescope.pictures import token_sheet
 

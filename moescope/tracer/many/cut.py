@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ...errors import InputError
-from ...store.write.stretches import Run
+from ...store.write.many.stretches import Run
 from ..batching import Batch, batches_of
 from ..drawing import Drawn
 from ..options import Options

@@ -12,7 +12,7 @@ from ...errors import ModelError, MoescopeError
 from ...models.describe import parameters
 from ...models.loading import Loaded, load
 from ...store import RunWriter
-from ...store.write.stretches import Run, StretchWriter
+from ...store.write.many.stretches import Run, StretchWriter
 from ..batches import run_batches
 from ..capture.left_out import LeftOut
 from ..feeding import pad_id
