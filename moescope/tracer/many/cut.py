@@ -6,8 +6,8 @@ from itertools import islice
 
 from ...errors import InputError
 from ...store.write.many.stretches import Run
-from ..batching import Batch, batches_of
-from ..drawing import Drawn
+from ..data.batching import Batch, batches_of
+from ..data.drawing import Drawn
 from ..options import Options
 from ..planning import Planned
 

@@ -15,9 +15,9 @@ from ...store import RunWriter
 from ...store.write.many.stretches import Run, StretchWriter
 from ..batches import run_batches
 from ..capture.left_out import LeftOut
-from ..feeding import pad_id
+from ..data.feeding import pad_id
+from ..data.media_feeding import to_prove_on
 from ..going_on import whole_run
-from ..media_feeding import to_prove_on
 from ..options import Options
 from ..planning import Planned, plan_of
 from ..run_header import contract_warnings, proof_notes

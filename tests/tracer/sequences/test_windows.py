@@ -12,7 +12,7 @@ from texts import dataset, loaded
 from moescope.errors import InputError
 from moescope.inputs import Dataset, Example
 from moescope.models.loading import Loaded
-from moescope.tracer.windows import Window, context, decoder_info, windows
+from moescope.tracer.data.windows import Window, context, decoder_info, windows
 
 TEXTS = [["ab", "cd", "abe"], ["dea"], ["cde", "b", "ab", "bcd", "e"]]
 

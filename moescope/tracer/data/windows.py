@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
-from ..models import chat
-from ..models.loading import Loaded
-from ..models.multimodal.places import media_ids
-from ..models.spans import corrupt
+from ...errors import InputError
+from ...inputs import Dataset, Example, Span, align, label_tokens, one_shape, spell
+from ...models import chat
+from ...models.loading import Loaded
+from ...models.multimodal.places import media_ids
+from ...models.spans import corrupt
+from ..sequences.sequence_info import SequenceInfo
 from .media_windows import seen
-from .sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]  # (start, end) in characters of each token
 

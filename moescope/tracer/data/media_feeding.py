@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from ..contracts import find
-from ..errors import InputError, ModelError
-from ..foreign import one_line, said
-from ..models.loading import Loaded
-from ..models.multimodal.processor import batch_of
-from ..models.multimodal.shown import shown
-from ..routers.calls import signature
-from ..weights import home, precision
+from ...contracts import find
+from ...errors import InputError, ModelError
+from ...foreign import one_line, said
+from ...models.loading import Loaded
+from ...models.multimodal.processor import batch_of
+from ...models.multimodal.shown import shown
+from ...routers.calls import signature
+from ...weights import home, precision
 from .windows import Window
 
 

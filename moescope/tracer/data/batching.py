@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import Any
 
-from ..errors import InputError
-from ..inputs import Stream
-from ..proof import images_per_group
+from ...errors import InputError
+from ...inputs import Stream
+from ...proof import images_per_group
 from .drawing import Drawn
 from .drawing_notes import Notes
 from .windows import Window

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import InputError
-from ..models.loading import Loaded
-from ..weights import home, precision
+from ...errors import InputError
+from ...models.loading import Loaded
+from ...weights import home, precision
 from .media_feeding import asked_inputs, said_of_media
 from .windows import Window
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..inputs import Example, align, label_tokens
-from ..models import chat
-from ..models.loading import Loaded
-from ..models.multimodal.asking import Question, ask
-from ..models.multimodal.places import UNITS, VIEWS, Pieces, pieces
-from ..models.multimodal.processor import array, batch_of
-from .sequences.sequence_info import SequenceInfo
+from ...errors import InputError
+from ...inputs import Example, align, label_tokens
+from ...models import chat
+from ...models.loading import Loaded
+from ...models.multimodal.asking import Question, ask
+from ...models.multimodal.places import UNITS, VIEWS, Pieces, pieces
+from ...models.multimodal.processor import array, batch_of
+from ..sequences.sequence_info import SequenceInfo
 
 Offsets = list[tuple[int, int]]
 _ONE = {"image": "an image", "video": "a video", "audio": "sound"}

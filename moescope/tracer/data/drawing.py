@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from ..errors import InputError
-from ..inputs import Dataset, Digest, Example, Lazy, Stream, one_shape
-from ..models.loading import Loaded
+from ...errors import InputError
+from ...inputs import Dataset, Digest, Example, Lazy, Stream, one_shape
+from ...models.loading import Loaded
 from .drawing_notes import Notes
 from .windows import Window, windows
 
