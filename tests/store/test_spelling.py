@@ -59,7 +59,7 @@ def test_every_place_shows_what_is_read(spelled: tuple[Path, list[str], list[str
     shown: list[pd.DataFrame] = []
     panels = part("parts.expert.expert_panels")
     monkeypatch.setattr(panels.url_state, "row", lambda frame, *_, **__: shown.append(frame))
-    monkeypatch.setattr(panels.panels, "files", lambda *_, **__: None)
+    monkeypatch.setattr(panels.figures, "files", lambda *_, **__: None)
     panels._words(run, part("queries.expert.experts").top_tokens(run, layer, 0, 1.0)[0], "", [])
     assert set(shown[0]["token"]) <= {visible(text) for text in read}
     assert len(shown[0])

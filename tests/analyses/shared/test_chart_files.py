@@ -53,14 +53,14 @@ def offered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, pd.DataFram
     """(name, chart, frame, SQL) of every file that a page offers."""
     import streamlit as st
 
-    from moescope.app.parts import panels
+    from moescope.app.parts import figures
 
     found: list[tuple[str, Any, pd.DataFrame, str]] = []
 
     def files(frame: pd.DataFrame, sql: str, params: Any = (), *, name: str, chart: Any = None, drawing: Any = None) -> None:
         found.append((name, chart() if callable(chart) else chart, frame, sql))
 
-    monkeypatch.setattr(panels, "files", files)
+    monkeypatch.setattr(figures, "files", files)
     monkeypatch.setattr(st, "altair_chart", lambda *args, **kwargs: None)
     return found
 

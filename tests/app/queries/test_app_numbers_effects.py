@@ -252,5 +252,5 @@ def test_part_of_a_large_run() -> None:
 
 
 def test_parameters_are_written_into_the_query() -> None:
-    filled = part("parts.panels").filled
+    filled = part("parts.figures").filled
     assert filled(" a = ? and b = ? and c = ?", [1, "it's", None]) == "a = 1 and b = 'it''s' and c = null"

@@ -259,7 +259,7 @@ def test_chance_beside_labels_and_company(monkeypatch: pytest.MonkeyPatch) -> No
     """Of a label's tokens an expert has by chance what it has of all with a label; of a token's other experts 1 in E - 1."""
     experts, panels = view("experts"), part("parts.expert.expert_panels")
     told: dict[str, Any] = {}
-    monkeypatch.setattr(experts.panels, "ranked", lambda frame, *_, **look: told.update({look["name"]: look["chance"]}))
+    monkeypatch.setattr(experts.figures, "ranked", lambda frame, *_, **look: told.update({look["name"]: look["chance"]}))
     monkeypatch.setattr(experts.panels, "section", lambda *_: None)
     experts.labels.__wrapped__(RUN, layer_of(2), 1)
     here = TRUTH.of(0, 2)

@@ -56,7 +56,7 @@ def test_co_activation(counted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = Counter((a, b) for r in here for a in r for b in r if a != b)
     expected = [(a, b, n, n / sum(a in r for r in here)) for (a, b), n in pairs.items()]
     structure, told = view("structure"), []
-    monkeypatch.setattr(structure.panels, "heat", lambda frame, *_, **look: told.append((frame, look["limits"])))
+    monkeypatch.setattr(structure.figures, "heat", lambda frame, *_, **look: told.append((frame, look["limits"])))
     structure.together.__wrapped__(RUN, layer_of(2), counted)
     (frame, limits) = told[0]
     same(rows(frame, "expert", "other", "n", "share"), sorted(expected))
@@ -66,7 +66,7 @@ def test_co_activation(counted: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_chance_of_co_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the other three experts is the second."""
     structure, told = view("structure"), {}
-    monkeypatch.setattr(structure.panels, "heat", lambda *_, **look: told.update(look))
+    monkeypatch.setattr(structure.figures, "heat", lambda *_, **look: told.update(look))
     structure.together.__wrapped__(RUN, layer_of(2), "ran")
     assert told["chance"] == pytest.approx(1 / 3)
 

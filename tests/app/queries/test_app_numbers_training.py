@@ -106,7 +106,7 @@ def test_axes_of_curves_start_at_0(made: dict[str, tuple[Path, np.ndarray]], mon
     monkeypatch.setenv("MOESCOPE_STORE", str(made["collapsed"][0]))
     training, drawn = part("parts.load.training"), {}
     monkeypatch.setattr(training.charts, "lines", lambda *_, **look: drawn.update({look["title"]: look["zero"]}))
-    monkeypatch.setattr(training.panels, "figure", lambda *_, **__: None)
+    monkeypatch.setattr(training.figures, "figure", lambda *_, **__: None)
     training.show({"run": 0})
     assert {"Loss", "Dead experts, of a step", "Load entropy, of its maximum"} <= drawn.keys()
     assert set(drawn.values()) == {True}

@@ -8,7 +8,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.queries import effects
 from moescope.app.wording import share, some
 
@@ -46,7 +46,7 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
             both, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, color="without", chance_label="no effect",
             sort="ascending", title="Beside experts of equal load", subtitle="change of the loss, nats per token", tooltip=MORE,
         )  # fmt: skip
-        panels.figure(chart, effects.ROWS, params, name="effects")
+        figures.figure(chart, effects.ROWS, params, name="effects")
     beyond = most(frame[frame["control"] == "load"]).rename(columns={"name": AWAY})
     with right:
         if beyond.empty:
@@ -56,7 +56,7 @@ def overall(frame: pd.DataFrame, params: list[Any]) -> None:
             beyond, AWAY, "delta_nll", "ci_low", "ci_high", chance=0.0, chance_label="as its load says", sort="ascending",
             title="Beyond experts of equal load", subtitle="difference of the two, nats per token", tooltip=MORE,
         )  # fmt: skip
-        panels.figure(chart, effects.ROWS, params, name="beyond")
+        figures.figure(chart, effects.ROWS, params, name="beyond")
     if frame["name"].nunique() > MOST:
         st.caption(f"The {MOST} largest effects of {frame['name'].nunique()}; choose a layer to see all of its experts.")
 
@@ -106,7 +106,7 @@ def by_group(run: Row, mode: str, at: str, router: int | None, kinds: list[str])
     if shown.empty:
         panels.empty("Nothing to compare with there", "Choose the effect against the whole model, or all layers.")
         return
-    panels.heat(
+    figures.heat(
         shown, AWAY, "group", "delta_nll", f"Effect by {kind}, {CONTROLS[control]}", effects.ROWS, params,
         name=f"by-{kind}-{control}", centre=0.0, clicked=partial(_open, run, shown),
         subtitle="change of the loss, nats per token; orange: the model misses the expert there",
@@ -146,4 +146,4 @@ def against(run: Row, frame: pd.DataFrame, params: list[Any]) -> None:
         known, use, "delta_nll", "layer", title=f"{USES[use].capitalize()} against effect", subtitle=words,
         tooltip=["name", "ci_low", "ci_high", *MORE],
     )  # fmt: skip
-    panels.figure(chart, effects.ROWS, params, name=f"against-{use}")
+    figures.figure(chart, effects.ROWS, params, name=f"against-{use}")

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import note_field, panels, pickers
+from moescope.app.parts import figures, note_field, panels, pickers
 from moescope.app.queries import store_access
 from moescope.app.queries.expert import expert_cards
 from moescope.app.queries.expert.expert_cards import Card
@@ -44,7 +44,7 @@ def show(run: Row, layer: pickers.Layer) -> None:
     asked = any(card.dropped for card in cards)
     st.html(pictures.drawn([told(card, layer.even, asked) for card in found], places, own))
     st.caption(f"{len(found)} of {some(len(cards), 'expert')}.")
-    panels.files(table(found), "-- counted in several questions: tokens, labels by kind, load, effects", name="expert-cards")
+    figures.files(table(found), "-- counted in several questions: tokens, labels by kind, load, effects", name="expert-cards")
 
 
 def ordered(cards: list[Card], sort: str) -> list[Card]:

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.parts.expert import patch_panels
 from moescope.app.queries import sampling, store_access
 from moescope.app.queries.expert import company as facts
@@ -72,7 +72,7 @@ def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
         url_state.put("word", None if row is None else named["text"].iloc[row])
 
     url_state.row(shown, "top", put, at, height=420, column_config=columns)
-    panels.files(shown, sql, params, name="expert-tokens")
+    figures.files(shown, sql, params, name="expert-tokens")
     return picked
 
 
@@ -95,7 +95,7 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) 
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
         return
     st.html(f'<div class="ms-context">{"".join(lines)}</div>')
-    panels.files(frame, sql, params, name="contexts")
+    figures.files(frame, sql, params, name="contexts")
 
 
 @panels.part
@@ -143,4 +143,4 @@ def _ranked(
     if of is not None:
         frame = frame.assign(router=of.router, expert=frame["other"])
         frame = frame.assign(other=[f"{of.label} · expert {e}" for e in frame["expert"]])
-    panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)
+    figures.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.queries import pictures, sampling
 from moescope.app.queries.expert import patches
 from moescope.app.queries.expert.experts import part_of
@@ -23,7 +23,7 @@ def show(run: Row, layer: pickers.Layer, expert: int, frame: pd.DataFrame, sql: 
     with left:
         panels.section("Where in the image", "Of the patches at each place, the share for which it ran.")
         overall = float(frame["here"].sum() / frame["patches"].sum())
-        panels.heat(
+        figures.heat(
             frame, "x", "y", "share", "Share of the patches at each place", sql, params, name="expert-places", format=".0%",
             chance=overall, limits=(0.0, 2 * overall) if overall else (0.0, 1.0), tooltip=["here", "patches"],
             across=range(int(frame["x"].max()) + 1), down=range(int(frame["y"].max()) + 1),
@@ -43,7 +43,7 @@ def gallery(run: Row, layer: pickers.Layer, expert: int, by: str) -> None:
         return
     shown = "".join(_one(run, layer, row) for row in frame.itertuples())
     st.html(f'<div class="ms-gallery">{shown}</div>')
-    panels.files(frame, sql, params, name="expert-patches")
+    figures.files(frame, sql, params, name="expert-patches")
 
 
 def _one(run: Row, layer: pickers.Layer, row: Any) -> str:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.queries import store_access
 
 MEASURES = {
@@ -68,12 +68,12 @@ def show(run: Row) -> None:
             both, "ratio", measure, "tokens", title=f"Share of {MEASURES[measure]}",
             subtitle="mean of the layers; 1.0 is room for even load", format=".0%", zero=True,
         )  # fmt: skip
-        panels.figure(chart, sql, name="what-if")
+        figures.figure(chart, sql, name="what-if")
     with right:
         some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
         labels = pickers.labels(run["run"])
         order = "either order" if measure == "dropped_share" else "surest first"
-        panels.heat(
+        figures.heat(
             some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,
             name="what-if-layers", format=".0%", tooltip=list(MEASURES), limits=(0.0, 1.0),
             clicked=lambda _, place: url_state.request_page("experts", run=run["run"], layer=place, show="all"), opens="layer",

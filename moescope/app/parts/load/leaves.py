@@ -3,7 +3,7 @@
 from typing import Any
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.queries import store_access
 
 TREES = "select count(*) as routers from routers where run = ? and parent_router is not null"
@@ -38,6 +38,6 @@ def show(run: Row) -> None:
     root = (url_state.choose("Tree", "tree", roots, lambda r: names.get(r, str(r))) if len(roots) > 1 else None) or roots[0]
     frame = every[every["router"] == root]
     look: dict[str, Any] = {"title": f"Share of weight, {names.get(root, root)}", "chance": 1 / len(frame), "format": ".1%"}
-    panels.ranked(frame.head(MANY), "leaf", "share", LEAVES, [run["run"]], name="leaves", **look)
+    figures.ranked(frame.head(MANY), "leaf", "share", LEAVES, [run["run"]], name="leaves", **look)
     panels.cut_note(min(len(frame), MANY), len(frame), "leaves are drawn; the table has all")
-    panels.table(frame, LEAVES, [run["run"]], name="leaves-table")
+    figures.table(frame, LEAVES, [run["run"]], name="leaves-table")

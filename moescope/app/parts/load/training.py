@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import layer_maps, panels, pickers
+from moescope.app.parts import figures, layer_maps, panels, pickers
 from moescope.app.queries import store_access, training_end
 from moescope.app.wording import share
 
@@ -52,7 +52,7 @@ def show(run: dict[str, Any]) -> None:
     if len(loss) > 1 and loss["loss"].notna().any():
         known = smoothed(loss.dropna(subset=["loss"]), ["loss"], "phase", over)
         chart = charts.lines(known, "step", "loss", "phase", title="Loss", subtitle=averaged(over), zero=True)
-        panels.figure(chart, LOSS, [run["run"]], name="loss")
+        figures.figure(chart, LOSS, [run["run"]], name="loss")
     for place, part in zip(
         st.tabs([_titled(part) for part in shown]) if len(shown) > 1 else [st.container()], shown, strict=False
     ):
@@ -87,7 +87,7 @@ def by_step(run: dict[str, Any]) -> None:
     if frame.empty:
         panels.empty("No decision was kept", "This run holds measures of its steps alone: which expert had what is not known.")
         return
-    panels.heat(
+    figures.heat(
         frame, "step", "expert", "share", f"Load by step, {layer.label}", sql, params, name="load-by-step",
         chance=layer.even, limits=(0.0, 2 * layer.even), tooltip=["assignments"], format=".0%",
         down=list(reversed(range(layer.experts))),
@@ -125,4 +125,4 @@ def _curve(run: dict[str, Any], part: str, health: Any, column: str, over: int) 
         tooltip=["dead"],
     )  # fmt: skip
     name = f"training-{column}" if part == "train" else f"{part}-{column}"
-    panels.figure(chart, HEALTH, [run["run"], part], name=name)
+    figures.figure(chart, HEALTH, [run["run"], part], name=name)

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import note_field, panels, pickers
+from moescope.app.parts import figures, note_field, panels, pickers
 from moescope.app.queries import next_best, store_access, token_routes
 from moescope.pictures import route_table
 from moescope.show.route import rows_of
@@ -84,7 +84,7 @@ def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:
     def opened(expert: int, layer: str) -> None:
         url_state.request_page("experts", layer=known[layer].label, expert=expert)
 
-    panels.heat(
+    figures.heat(
         frame, "expert", "layer", "weight", "Weights along the way", sql, [token, run], name="route",
         clicked=opened, across=range(width), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip
