@@ -26,7 +26,8 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [*sorted(path.relative_to(DOCS.parent).as_posix() for path in DOCS.glob("tutorials/*.md")), "README.md"]
 FENCE = re.compile(
-    r'(?:^<!-- show (?P<show>\d+) -->\n)?(?:^<!-- (?P<refused>refused) -->\n)?^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
+    r"(?:^<!-- show (?P<show>\d+) -->\n)?(?:^<!-- (?P<refused>refused) -->\n)?"
+    r'^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
     re.DOTALL | re.MULTILINE,
 )
 WIDTH = "110"
