@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -23,11 +24,11 @@ def queries(text: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def empty() -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect()
-    create_tables(con)
-    create_views(con)
-    return con
+def empty() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as con:
+        create_tables(con)
+        create_views(con)
+        yield con
 
 
 def test_queries_are_found_in_pages() -> None:
