@@ -6,7 +6,8 @@ On a page of PAGES, from the top to the bottom, in a folder of its own:
 * a block `console` holds lines `$ command` and what they print; `moescope` and `python FILE` run in this process;
 * a block `python` (not `py`) is run, all of a page in one name space; a block `text` right behind it is what it prints.
 
-A comment `<!-- show 8 -->` before a block keeps the first eight lines of each output. What differs from run to run (seconds,
+A comment `<!-- show 8 -->` before a block keeps the first eight lines of each output. A command that fails stops the run, but
+in a block under the comment `<!-- refused -->`, whose last command has to fail. What differs from run to run (seconds,
 rates, days) is not compared. `--check` writes nothing and exits 1 where a page says something else than what comes.
 """
 
@@ -25,7 +26,8 @@ from typing import Any
 DOCS = Path(__file__).parent
 PAGES = [*sorted(path.relative_to(DOCS.parent).as_posix() for path in DOCS.glob("tutorials/*.md")), "README.md"]
 FENCE = re.compile(
-    r'(?:^<!-- show (?P<show>\d+) -->\n)?^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
+    r"(?:^<!-- show (?P<show>\d+) -->\n)?(?:^<!-- (?P<refused>refused) -->\n)?"
+    r'^```(?P<kind>\w*)(?: title="(?P<title>[^"]+)")?\n(?P<body>.*?)^```$',
     re.DOTALL | re.MULTILINE,
 )
 WIDTH = "110"
@@ -64,7 +66,7 @@ def executed(text: str) -> str:
             Path(title).parent.mkdir(parents=True, exist_ok=True)
             Path(title).write_text(body, "utf-8")
         elif kind == "console":
-            body = "".join(f"$ {line}\n{_shown(_command(line), found['show'])}" for line in _commands(body))
+            body = _session(_commands(body), found["show"], bool(found["refused"]))
         elif kind == "python":
             printed[0] = _shown(_printed(lambda: exec(compile(body, "page", "exec"), names)), found["show"])
             return found[0]
@@ -107,20 +109,30 @@ def _shown(output: str, lines: str | None) -> str:
     return "".join(f"{line}\n" for line in kept)
 
 
-def _command(line: str) -> str:
+def _session(lines: list[str], show: str | None, refused: bool) -> str:
+    """The commands with what they print. AssertionError where one fails and should not, or the last one should and does not."""
+    body = ""
+    for number, line in enumerate(lines, start=1):
+        printed, code = _command(line)
+        assert bool(code) == (refused and number == len(lines)), f"{line}\nended with {code}:\n{printed}"
+        body += f"$ {line}\n{_shown(printed, show)}"
+    return body
+
+
+def _command(line: str) -> tuple[str, int]:
     from click.testing import CliRunner
 
     from moescope.cli import main
 
     program, *arguments = shlex.split(line, comments=True)
     if program == "python":
-        return _printed(lambda: runpy.run_path(arguments[0], run_name="__main__"))
+        return _printed(lambda: runpy.run_path(arguments[0], run_name="__main__")), 0
     assert program == "moescope", f"a page can run moescope and python, not {program}"
     os.environ["COLUMNS"] = WIDTH
     done = CliRunner(env={"COLUMNS": WIDTH}).invoke(main, arguments)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
-    return done.output
+    return done.output, done.exit_code
 
 
 def _printed(run: Any) -> str:

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Two checkpoints
-# A Switch Transformer that was trained as usual, and one whose balancing loss was left out. Same data, same store: what became
-# of its experts?
+# A Switch Transformer whose balancing loss looks at each layer and the whole batch, and its twin, trained with the loss that
+# Transformers has, which joins the layers of a side and looks at each sequence. Same data, same store: what became of its experts?
 
 # %%
 from pathlib import Path

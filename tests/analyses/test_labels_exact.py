@@ -154,7 +154,7 @@ def test_information_and_divergence(found: Any) -> None:
         ("Jensen-Shannon distance", "mean over pairs"): lambda sums: np.sqrt(divergence(sums)),
     }
     for key, measure in kinds.items():
-        row, value = figures.loc[key], measure(VALUE)
+        row, value = figures.loc[[key]].iloc[0], measure(VALUE)
         boot, null = (np.array([measure(sums) for sums, _ in some]) for some in (BOOT, NULL))
         low, high = spread(value, boot, 12)
         assert (row["value"], row["units"], row["chance"], row["n"]) == pytest.approx((value, 12, 0, N.sum()), rel=1e-6), key
@@ -163,8 +163,8 @@ def test_information_and_divergence(found: Any) -> None:
         assert row["null_mean"] == pytest.approx((null * fair).mean(), rel=1e-4), key
         assert row["p"] == pytest.approx(p_table(), rel=0.01), key
     bias = np.mean([information(sums) * fair for (sums, _), fair in zip(NULL, FAIR, strict=True)])
-    assert figures.loc[("I(label; expert) (bits)", "less null mean"), "value"] == pytest.approx(
+    assert figures.loc[[("I(label; expert) (bits)", "less null mean")], "value"].item() == pytest.approx(
         information(VALUE) - bias, rel=1e-5
     )
     miller = information(VALUE) + (2 + 3 - 6 - 1) / (2 * VALUE.sum() * np.log(2))
-    assert figures.loc[("I(label; expert) (bits)", "Miller-Madow"), "value"] == pytest.approx(miller, rel=1e-6)
+    assert figures.loc[[("I(label; expert) (bits)", "Miller-Madow")], "value"].item() == pytest.approx(miller, rel=1e-6)

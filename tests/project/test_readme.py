@@ -83,6 +83,18 @@ def test_running_a_page_writes_what_comes(tmp_path: Path, monkeypatch: pytest.Mo
     )
 
 
+def test_a_command_that_fails_stops_the_page_unless_it_is_to_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fails = '```console\n$ moescope sql none.duckdb "select 1"\n```\n'
+    with pytest.raises(AssertionError, match=r"none.duckdb.*\nended with 1:\nmoescope: "):
+        executed.executed(fails)
+    assert "moescope: " in executed.executed(f"<!-- refused -->\n{fails}")
+    with pytest.raises(AssertionError, match="--version\nended with 0"):
+        executed.executed("<!-- refused -->\n```console\n$ moescope --version\n```\n")
+
+
 def test_filling_is_idempotent_and_leaves_the_rest() -> None:
     """Only what stands between the markers changes."""
     text = "before\n<!-- a:begin -->\nold\n<!-- a:end -->\nafter <!-- b:begin --><!-- b:end -->\n"

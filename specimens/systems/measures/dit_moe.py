@@ -1,7 +1,8 @@
 """Does the routing of DiT-MoE follow the timestep, or the class? `python -m specimens.systems.measures.dit_moe`.
 
-100 held-out pictures, 10 of each class. First every noise level is shown with every timestep told, no class: a gate may
-follow one of the two. Then, at t = 500, every picture with every class told. All from stores that Tracer wrote.
+100 held-out pictures, 10 of each class. First every noise level is shown with the timestep that belongs to it, then with every
+timestep, no class told: a gate may follow one of the two. Then, at t = 500, every picture with every class told. What experts
+tell of each is asked of `moescope analyze conditions`; what is shown and seen is said to the tracer as a condition too.
 """
 
 from __future__ import annotations
@@ -17,15 +18,28 @@ import torch
 from torch import Tensor
 
 import moescope
+from moescope import analyses
+from moescope.analyses import Answer
+from specimens.corpora.fashion import CLASSES
 from specimens.systems.dit_moe import NAME, SEED
-from specimens.systems.measures.shared import across, both, cell, draw, fill, ordered, table, told, within
+from specimens.systems.measures.shared import both, by_layer, cell, draw, fill, q_said, table, verdict
 from specimens.systems.pictures import heldout, noised
 
 TIMES, EACH, BATCH = (100, 300, 500, 700, 900), 10, 50
-SQL = """select r.layer, t.sequence, s.value, c.value, a.expert, count(*) from assignments a
-join tokens t using (token) join routers r using (router)
-join conditions s on s.forward = a.forward and s.kind = 'shown'
-join conditions c on c.forward = a.forward and c.kind = ? group by all"""
+WAYS: dict[str, list[tuple[int, int, int | None]]] = {  # noise shown, timestep told, class told; a run each
+    "natural": [(t, t, None) for t in TIMES],
+    "crossed": [(s, t, None) for s in TIMES for t in TIMES],
+    "classes": [(500, 500, c) for c in range(10)],
+}
+ASKED = (  # run, kind of condition, column
+    ("natural", "timestep", "timestep, told and shown"), ("crossed", "timestep", "told, whatever is shown"),
+    ("crossed", "shown", "shown, whatever is told"), ("natural", "seen", "class seen, none told"),
+    ("classes", "class", "class told, t = 500"), ("classes", "seen", "class seen, whatever is told"),
+)  # fmt: skip
+SQL = """with loads as (select c.value as timestep, r.layer, a.expert, count(*) as n from assignments a
+join routers r using (run, router) join conditions c on c.run = a.run and c.forward = a.forward and c.kind = 'timestep'
+where a.run = 0 group by all)
+select timestep, layer, expert, n / sum(n) over (partition by timestep, layer) as share from loads order by all"""
 
 
 def chosen() -> tuple[Tensor, np.ndarray]:
@@ -35,68 +49,52 @@ def chosen() -> tuple[Tensor, np.ndarray]:
     return pictures[order], labels[order].numpy()
 
 
-def trace(model: Any, store: Path, pictures: Tensor, kind: str) -> np.ndarray:
-    """Counts (layers, pictures, shown, told, experts); what is told is the timestep, or at t = 500 the class."""
-    ways = [(s, t, None) for s in TIMES for t in TIMES] if kind == "timestep" else [(500, 500, c) for c in range(10)]
+def trace(model: Any, store: Path, ways: list[tuple[int, int, int | None]]) -> None:
+    """One more run: every picture in every way."""
+    pictures, labels = chosen()
     noise = torch.randn(pictures.shape, generator=torch.Generator().manual_seed(2))
     with moescope.Tracer(model, store) as tracer, torch.no_grad():
         for start in range(0, len(pictures), BATCH):
             here = slice(start, start + BATCH)
+            seen = [CLASSES[label] for label in labels[here]]
             with tracer.denoising():
                 for shown, time, label in ways:
                     part = noised(pictures[here], torch.full((BATCH,), shown / 1000), noise[here])
                     classes = {} if label is None else {"class_labels": torch.full((BATCH,), label)}
-                    with tracer.conditions(shown=shown):
+                    with tracer.conditions(shown=shown, seen=seen):
                         model(part, torch.full((BATCH,), float(time)), **classes)
-    shown, said = sorted({w[0] for w in ways}), list(TIMES if kind == "timestep" else range(10))
-    with moescope.open(store) as found:
-        (layers, experts), *_ = found.rows("select count(*), max(experts) from routers")
-        rows = found.rows(SQL, [kind])
-    sizes = (layers, len(pictures), len(shown), len(said), experts)
-    return ordered(rows, sizes, lambda r: (r[0], r[1], shown.index(r[2]), said.index(r[3]), r[4]))
 
 
-def by_time(counts: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    """Of one layer (pictures, shown, told, experts): what experts tell of timestep, told alone, shown alone, and class."""
-    diagonal = np.stack([counts[:, i, i] for i in range(len(TIMES))], 1)  # (pictures, times, experts)
-    turned = counts.swapaxes(1, 2)
-    classes = across(diagonal, labels)
-    return [
-        told(diagonal[:, None], within(diagonal[:, None])), told(counts, within(counts)), told(turned, within(turned)),
-        told(*classes),
-    ]  # fmt: skip
+def ask(store: Path) -> dict[str, Answer]:
+    """The answers of `conditions`, by column."""
+    runs = list(WAYS)
+    return {column: analyses.run("conditions", store, runs.index(run), kind=kind) for run, kind, column in ASKED}
 
 
-def report(found: dict[str, tuple[np.ndarray, np.ndarray]], labels: np.ndarray) -> str:
-    """Two tables."""
-    first, second = [], []
-    for model, (times, classes) in found.items():
-        for layer in range(len(times)):
-            rows = by_time(times[layer], labels)
-            first.append([model, layer, *map(cell, rows[:3]), f"{rows[0]['null']:.4f}", max(r["p"] for r in rows[:3])])
-            asked = classes[layer]  # (pictures, 1, told, experts)
-            said, seen = told(asked, within(asked)), told(*across(asked[:, 0], labels))
-            second.append(
-                [model, layer, cell(rows[3], 4), cell(said, 4), cell(seen, 4), max(r["p"] for r in (rows[3], said, seen))]
-            )
-    one = table(
-        ["", "layer", "timestep, told and shown", "told, given shown", "shown, given told", "mean of null", "largest p"], first
-    )
-    two = table(
-        ["", "layer", "class, given timestep (none told)", "class told, t = 500", "class seen, given told", "largest p"], second
-    )
-    return f"{one}\n\n{two}"
+def figures(answer: Answer) -> list[Any]:
+    """Information less the mean of its null, a row a layer."""
+    return by_layer(answer.figures("I(condition; expert) (bits)", estimator="less null mean"))
 
 
-def picture(times: np.ndarray) -> Any:
+def report(found: dict[str, dict[str, Answer]]) -> str:
+    """Two tables, and what the analysis says of the trained model."""
+    parts = []
+    for columns, digits in (([c for *_, c in ASKED[:3]], 3), ([c for *_, c in ASKED[3:]], 4)):
+        rows = []
+        for model, answers in found.items():
+            for some in zip(*(figures(answers[column]) for column in columns), strict=True):
+                rows.append([model, some[0]["layer"], *(cell(row, digits) for row in some), q_said(some)])
+        parts.append(table(["", "layer", *columns, "largest q"], rows))
+    said = [verdict(column, found["trained"][column]) for run, _, column in ASKED if run == "natural"]
+    return "\n\n".join([*parts, "`moescope analyze conditions`, trained:", "\n".join(said)])
+
+
+def picture(store: Path) -> Any:
     """Share of assignments by expert and timestep, a panel for each layer."""
-    rows = [
-        {"layer": f"layer {layer}", "timestep": time, "expert": e, "share": value}
-        for layer, counts in enumerate(times)
-        for i, time in enumerate(TIMES)
-        for e, value in enumerate(counts[:, i, i].sum(0) / counts[:, i, i].sum())
-    ]
-    base = alt.Chart(pd.DataFrame(rows)).mark_rect().encode(
+    with moescope.open(store) as found:
+        frame = pd.DataFrame(found.rows(SQL), columns=["timestep", "layer", "expert", "share"])
+    frame["layer"] = [f"layer {layer}" for layer in frame["layer"]]
+    base = alt.Chart(frame.astype({"timestep": int})).mark_rect().encode(
         x=alt.X("timestep:O", title="timestep (1000: noise)"), y=alt.Y("expert:O"),
         color=alt.Color("share:Q", title="share of load", scale=alt.Scale(domainMin=0)),
         column=alt.Column("layer:N", title=None),
@@ -105,16 +103,18 @@ def picture(times: np.ndarray) -> Any:
 
 
 def main() -> None:
-    """Traces, counts, and fills the report."""
+    """Traces, asks, and fills the report."""
     torch.set_num_threads(1)
-    pictures, labels = chosen()
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in both(NAME, SEED).items():
-            kinds = ("timestep", "class")
-            found[name] = tuple(trace(model, Path(folder) / f"{name}-{k}.duckdb", pictures, k) for k in kinds)
-    draw("dit-moe", picture(found["trained"][0]))
-    fill(NAME, report(found, labels))
+            store = Path(folder) / f"{name}.duckdb"
+            for ways in WAYS.values():
+                trace(model, store, ways)
+            found[name] = ask(store)
+            if name == "trained":
+                draw("dit-moe", picture(store))
+    fill(NAME, report(found))
 
 
 if __name__ == "__main__":

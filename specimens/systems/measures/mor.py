@@ -1,15 +1,19 @@
 """Do content words recurse more than function words? `python -m specimens.systems.measures.mor [OTHER ...]`.
 
 Held-out prose and licences with silver parts of speech, one window of up to 256 tokens a forward, so that no capacity is shared
-with padding. The unit is a word: the mean depth of its pieces; also words of one piece alone, and these compared among words of
-about the same frequency. Labels are dealt anew among the content and function words of a sentence; intervals are over source
-documents. OTHER are folders of further trainings (`python -m specimens.systems.mor --seed 21 --folder OTHER`).
+with padding. What parts of speech tell of depth, and how deep each goes, is asked of `moescope analyze depth`. No analysis sets
+two groups of labels side by side, so that is done here: the unit is a word, the mean depth of its pieces; also words of one
+piece alone, and these compared among words of about the same frequency; labels are dealt anew among the content and function
+words of a sentence, and intervals are over source documents. OTHER are folders of further trainings
+(`python -m specimens.systems.mor --seed 21 --folder OTHER`).
 """
 
 from __future__ import annotations
 
+import gzip
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +25,19 @@ from transformers import AutoTokenizer
 
 import moescope
 import moescope.statistics as st
+from moescope import analyses
+from moescope.analyses import Answer
 from moescope.inputs import shipped
-from specimens.systems.measures.shared import DRAWS, also, both, draw, fill, table
+from specimens.systems.measures.shared import also, both, cell, draw, fill, q_said, table, verdict
 from specimens.systems.mor import NAME, READ, SEED, TOKENIZER
 
+DRAWS = 199
 CONTENT = {"NOUN", "PROPN", "VERB", "ADJ", "ADV"}
 FUNCTION = {"ADP", "AUX", "CCONJ", "DET", "PART", "PRON", "SCONJ"}
-SQL = """select s.source_row, s.document, t.word, any_value(p.label) as upos, avg(n.depth) as depth,
-count(*) as pieces, any_value(t.vocab_id) as vocab
+SQL = """select s.source_row, s.document, any_value(l.label) as domain, t.word, any_value(p.label) as upos,
+avg(n.depth) as depth, count(*) as pieces, any_value(t.vocab_id) as vocab
 from token_depth n join tokens t using (token) join sequences s using (sequence)
+join sequence_labels l on l.sequence = s.sequence and l.kind = 'domain'
 join token_labels p on p.token = t.token and p.kind = 'upos'
 where t.word is not null group by all order by all"""
 
@@ -37,7 +45,7 @@ where t.word is not null group by all order by all"""
 def sentences(file: Path) -> list[list[int]]:
     """For each passage of the file, the number of its sentence for each word."""
     found: list[list[int]] = []
-    for number, block in enumerate(file.read_text(encoding="utf-8").strip().split("\n\n")):
+    for number, block in enumerate(gzip.decompress(file.read_bytes()).decode().strip().split("\n\n")):
         lines = block.split("\n")
         if any(line.startswith("# newdoc") for line in lines):
             found.append([])
@@ -45,19 +53,25 @@ def sentences(file: Path) -> list[list[int]]:
     return found
 
 
-def words(model: Any, folder: Path) -> pd.DataFrame:
-    """One row a word: depth, part of speech, sentence, source document, pieces, vocabulary id."""
-    tokenizer, frames = AutoTokenizer.from_pretrained(TOKENIZER), []
-    for domain in READ:
-        store, file = folder / f"{domain}.duckdb", shipped()["text"] / f"{domain}.conllu.gz"
-        moescope.trace(model, file, store, tokenizer=tokenizer, batch_size=1, max_length=256)
-        with moescope.open(store) as found:
-            names = ["passage", "source", "word", "upos", "depth", "pieces", "vocab"]
-            frame = pd.DataFrame(found.rows(SQL), columns=names)
-        numbers = sentences(file)
-        frame["sentence"] = [f"{domain} {numbers[p][w]}" for p, w in zip(frame.passage, frame.word)]
-        frames.append(frame.assign(domain=domain))
-    return pd.concat(frames, ignore_index=True)
+@dataclass(frozen=True)
+class Found:
+    """Of one model: a row a word (depth, part of speech, sentence, source document, pieces, vocabulary id), and the answer."""
+
+    words: pd.DataFrame
+    answer: Answer
+
+
+def ask(model: Any, store: Path) -> Found:
+    """Traces both kinds of text as one run, and asks what the part of speech tells of depth."""
+    file = store.with_suffix(".conllu.gz")
+    file.write_bytes(b"".join((shipped()["text"] / f"{domain}.conllu.gz").read_bytes() for domain in READ))
+    moescope.trace(model, file, store, tokenizer=AutoTokenizer.from_pretrained(TOKENIZER), batch_size=1, max_length=256)
+    with moescope.open(store) as found:
+        names = ["passage", "source", "domain", "word", "upos", "depth", "pieces", "vocab"]
+        frame = pd.DataFrame(found.rows(SQL), columns=names)
+    numbers = sentences(file)
+    frame["sentence"] = [numbers[p][w] for p, w in zip(frame.passage, frame.word)]
+    return Found(frame, analyses.run("depth", store, kinds="upos"))
 
 
 def difference(sums: np.ndarray) -> np.ndarray:
@@ -94,59 +108,64 @@ def frequency(frame: pd.DataFrame) -> np.ndarray:
     return np.log2(frame.groupby("vocab").vocab.transform("size")).astype(int).to_numpy()
 
 
-def by_part(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean depth of every part of speech with 100 words or more, with an interval over source documents."""
-    rows = []
-    source = np.unique(frame.source, return_inverse=True)[1]
-    for part, some in frame.groupby("upos"):
-        counts = np.zeros((source.max() + 1, 2))
-        np.add.at(counts, source[some.index], np.stack([some.depth, np.ones(len(some))], 1))
-        value, low, high = st.over_documents(lambda c: c[..., 0] / c[..., 1], counts)
-        group = "content" if part in CONTENT else "function" if part in FUNCTION else "other"
-        rows.append({"part": part, "group": group, "words": len(some), "depth": value, "low": low, "high": high})
-    made = pd.DataFrame(rows)
-    return made[made.words >= 100].sort_values("depth", ascending=False)
+def by_part(answer: Answer) -> pd.DataFrame:
+    """Figures of every part of speech with 100 tokens or more, the deepest first."""
+    frame = answer.figures("mean depth by label")
+    frame = frame[frame["subset"].str.startswith("upos=") & (frame["n"] >= 100)]
+    part = frame["subset"].str.partition("=")[2]
+    group = part.map(lambda p: "content" if p in CONTENT else "function" if p in FUNCTION else "other")
+    return frame.assign(part=part, group=group).sort_values("value", ascending=False)
 
 
-def report(frames: dict[str, pd.DataFrame]) -> str:
-    """Two tables."""
+def contrasts(found: dict[str, Found]) -> str:
+    """Content less function words, of every model."""
     rows = []
-    for name, frame in frames.items():
-        single = frame[frame.pieces == 1].reset_index(drop=True)
+    for name, one in found.items():
+        frame, single = one.words, one.words[one.words.pieces == 1].reset_index(drop=True)
         rows.append([name, "all words", *compared(frame)])
         if "seed" not in name:
             rows += [[name, domain, *compared(frame[frame.domain == domain].reset_index(drop=True))] for domain in READ]
         rows.append([name, "words of one piece", *compared(single)])
         rows.append([name, "of one piece, of like frequency", *compared(single, frequency(single))])
-    head = ["", "words", "content and function words", "difference in depth", "null, 95 %", "p"]
+    return table(["", "words", "content and function words", "difference in depth", "null, 95 %", "p"], rows)
+
+
+def report(found: dict[str, Found]) -> str:
+    """Three tables, and what the analysis says of the trained model."""
+    bits = []
+    for name, one in found.items():
+        told = one.answer.figures("I(label; depth) (bits)", estimator="less null mean", subset="upos").iloc[0]
+        bits.append([name, cell(told), f"{told['null_mean']:.4f}", q_said([told])])
     parts = [
-        [r.part, r.group, f"{r.words:,}", f"{r.depth:.3f} [{r.low:.3f}, {r.high:.3f}]"]
-        for r in by_part(frames["trained"]).itertuples()
+        [row["part"], row["group"], f"{row['n']:,}", cell(row), f"{row['null_mean']:.3f}", q_said([row])]
+        for _, row in by_part(found["trained"].answer).iterrows()
     ]
-    return f"{table(head, rows)}\n\n{table(['part of speech (trained)', 'group', 'words', 'depth of 1 to 3'], parts)}"
+    return "\n\n".join([
+        table(["", "I(part of speech; depth)", "mean of null", "q"], bits),
+        f"`moescope analyze depth`:\n\n{verdict('trained', found['trained'].answer)}", contrasts(found),
+        table(["part of speech (trained)", "group", "tokens", "depth of 1 to 3", "mean of null", "q"], parts),
+    ])  # fmt: skip
 
 
-def picture(frame: pd.DataFrame) -> Any:
+def picture(answer: Answer) -> Any:
     """Depth by part of speech with whiskers."""
-    base = alt.Chart(by_part(frame)).encode(y=alt.Y("part:N", sort=None, title=None))
-    x = alt.X("depth:Q", title="mean depth (recursions), 95 % over source documents", scale=alt.Scale(zero=False))
+    frame = by_part(answer)[["part", "group", "value", "ci_low", "ci_high"]]
+    base = alt.Chart(frame).encode(y=alt.Y("part:N", sort=None, title=None))
+    x = alt.X("value:Q", title="mean depth (recursions), 95 % over source documents", scale=alt.Scale(zero=False))
     points = base.mark_point(filled=True, size=60).encode(x=x, color=alt.Color("group:N", title=None))
-    return (base.mark_rule().encode(x=alt.X("low:Q"), x2="high:Q") + points).properties(width=420, height=300)
+    return (base.mark_rule().encode(x=alt.X("ci_low:Q"), x2="ci_high:Q") + points).properties(width=420, height=300)
 
 
 def main() -> None:
-    """Traces, counts, and fills the report."""
+    """Traces, asks, and fills the report."""
     torch.set_num_threads(1)
-    frames = {}
+    models = both(NAME, SEED)
+    for trained, untrained, seed in (also(NAME, other) for other in sys.argv[1:]):
+        models |= {f"trained, seed {seed}": trained, f"untrained, seed {seed}": untrained}
     with tempfile.TemporaryDirectory() as folder:
-        models = both(NAME, SEED)
-        for trained, untrained, seed in (also(NAME, other) for other in sys.argv[1:]):
-            models |= {f"trained, seed {seed}": trained, f"untrained, seed {seed}": untrained}
-        for name, model in models.items():
-            (Path(folder) / name).mkdir()
-            frames[name] = words(model, Path(folder) / name)
-    draw("mor", picture(frames["trained"]))
-    fill(NAME, report(frames))
+        found = {name: ask(model, Path(folder) / f"{n}.duckdb") for n, (name, model) in enumerate(models.items())}
+    draw("mor", picture(found["trained"].answer))
+    fill(NAME, report(found))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,22 @@
-"""What the three measures share: information against labels dealt anew, a table, and their place in the report."""
+"""What the three measures share: the models, figures of analyses as text, a table, and their place in the report."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 from safetensors.torch import load_file
 
-import moescope.statistics as st
+from moescope.analyses import Answer
 from moescope.charts import to_svg
 from moescope.models import zoo
 from specimens.systems.common import begun
 
 REPORT = Path("reports/beyond-text.md")
-DRAWS = 199
 
 
 def both(name: str, seed: int) -> dict[str, Any]:
@@ -30,41 +29,35 @@ def also(name: str, folder: str | Path) -> tuple[Any, Any, int]:
     said = json.loads((Path(folder) / f"{name}.json").read_text(encoding="utf-8"))
     seed = said["recipe"]["seed"]
     model = begun(name, said["build"], seed)
-    model.load_state_dict(load_file(Path(folder) / f"{name}.safetensors"))
+    once = load_file(Path(folder) / f"{name}.safetensors")  # of weights that steps of a recursion share: one name
+    lacks, _ = model.load_state_dict(once, strict=False)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    if there := {id(named[key]) for key in lacks} - {id(named[key]) for key in once if key in named}:
+        raise KeyError(f"{folder} lacks {len(there)} weights of {name}")
     return model, begun(name, said["build"], seed), seed
 
 
-def information(tables: np.ndarray) -> np.ndarray:
-    """Bits that experts tell of what is on the axis before, given the one before that: tables (..., S, A, E) → (...)."""
-    each, weight = st.mutual_information(tables), tables.sum((-2, -1))
-    return (each * weight).sum(-1) / np.maximum(weight.sum(-1), 1)
+def cell(row: Any, digits: int = 3) -> str:
+    """Value and interval of a row of figures as text."""
+    return f"{row['value']:.{digits}f} [{row['ci_low']:.{digits}f}, {row['ci_high']:.{digits}f}]"
 
 
-def within(counts: np.ndarray, seed: int = 0) -> np.ndarray:
-    """(DRAWS, S, A, E) sums of counts (units, S, A, E) after A was dealt anew within every unit and stratum."""
-    rng = np.random.default_rng(seed)
-    orders = (rng.random(counts.shape[:3]).argsort(-1)[..., None] for _ in range(DRAWS))
-    return np.stack([np.take_along_axis(counts, order, 2).sum(0) for order in orders])
+def q_said(rows: Sequence[Any], what: str = "q") -> str:
+    """The largest q of some rows of figures."""
+    most = max(float(row[what]) for row in rows)
+    return "< 0.001" if most < 0.001 else f"{most:.3f}"
 
 
-def across(counts: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Counts (units, S, E) by label (units, S, A, E), and (DRAWS, S, A, E) sums after labels were dealt anew over units."""
-    known, rng = np.eye(labels.max() + 1), np.random.default_rng(seed)
-    by = np.einsum("use,ua->usae", counts, known[labels])
-    return by, np.stack([np.einsum("use,ua->sae", counts, known[rng.permutation(labels)]) for _ in range(DRAWS)])
+def by_layer(figures: pd.DataFrame) -> list[Any]:
+    """Its rows, one a layer, in order. ValueError where a layer has two."""
+    if figures["layer"].duplicated().any():
+        raise ValueError("a layer has two figures of this name")
+    return [row for _, row in figures.sort_values("layer").iterrows()]
 
 
-def told(counts: np.ndarray, null_sums: np.ndarray) -> dict[str, Any]:
-    """Information of counts (units, S, A, E) less the mean of its null, with an interval over units, and p."""
-    null = information(null_sums)
-    value, low, high = st.over_documents(information, counts)
-    mean = null.mean()
-    return {"value": value - mean, "low": low - mean, "high": high - mean, "null": mean, "p": float(st.p_value(value, null))}
-
-
-def cell(row: dict[str, Any], digits: int = 3) -> str:
-    """Value and interval as text."""
-    return f"{row['value']:.{digits}f} [{row['low']:.{digits}f}, {row['high']:.{digits}f}]"
+def verdict(name: str, answer: Answer) -> str:
+    """What `moescope analyze` says of one model, as a line of a list."""
+    return f"* {name}: {answer.reading}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -86,11 +79,3 @@ def fill(name: str, text: str, report: Path = REPORT) -> None:
 def draw(name: str, chart: Any) -> None:
     """Write a figure of the report."""
     (REPORT.parent / "figures" / f"beyond-{name}.svg").write_text(to_svg(chart, small=True), encoding="utf-8")
-
-
-def ordered(rows: Sequence[Sequence[Any]], sizes: Sequence[int], place: Callable[[Any], tuple[int, ...]]) -> np.ndarray:
-    """An array of counts from rows whose last column is the count."""
-    made = np.zeros(sizes)
-    for row in rows:
-        made[place(row)] += row[-1]
-    return made

@@ -72,7 +72,7 @@ def test_load_of_everything_and_of_parts(planted: tuple[Path, int]) -> None:
                 continue
             documents = len({d.of.document for d in here for e in d.ran if e < experts})
             for name, (value, chance) in measures(c).items():
-                row = found.loc[(router, subset, name)]
+                row = found.loc[[(router, subset, name)]].iloc[0]  # pandas 2 gives a frame for a key of an unsorted index
                 said = (row["value"], row["chance"], row["n"], row["units"])
                 assert said == pytest.approx((value, chance, sum(c), documents), abs=1e-9), (router, subset, name)
     known = {s for s in found.index.get_level_values("subset") if s.startswith(("phase", "position", "domain"))}
