@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from places import ROOT
 from pyarrow import fs
-from scale import asked_for
+from scale import PATIENCE, asked_for
 
 SERVER = ROOT / "build" / "s3" / "bin" / "moto_server"
 pytestmark = [
@@ -55,7 +55,7 @@ class Server:
 
     def begin(self) -> None:
         self.process = subprocess.Popen([SERVER, "-p", str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -97,7 +97,7 @@ def machine(server: Server, tmp_path: Path) -> Any:
 
 
 def asked(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MOESCOPE, *words], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*MOESCOPE, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def whole_shards(system: fs.S3FileSystem, run: str) -> int:
@@ -123,7 +123,7 @@ def test_traced_killed_watched_gone_on_with_elsewhere_and_queried(
     address = f"s3://bucket/{run}"
     call = [*MOESCOPE, *TRACE, "--store", address, *how]
     process = subprocess.Popen(call, env=machine("a"), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while whole_shards(system, run) < 3 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -148,14 +148,14 @@ def test_a_server_that_goes_away_meanwhile_costs_nothing(
     address = "s3://bucket/away"
     call = [*MOESCOPE, *TRACE, "--store", address]
     process = subprocess.Popen(call, env=machine("a"), stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while whole_shards(system, "away") < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     assert process.poll() is None
     os.kill(server.process.pid, signal.SIGSTOP)
     server.process.kill()
     server.process.wait()
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert said.count("\n") == 1
     assert "nothing is lost: what was traced waits in" in said
