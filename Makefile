@@ -50,7 +50,7 @@ test-scale: .venv/.test java  ## many processes and machines: workers, torchrun,
 	$(UV) --python build/s3 'moto[s3]==5.2.5' flask flask-cors
 	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q --durations=15 -m "slow or not slow" $(SCALE)
 
-UV := build/scale/bin/uv pip install --quiet
+UV := build/scale/bin/uv pip install --quiet --compile-bytecode
 SCALE ?= tests/tracer/many tests/store/engines tests/store/remote
 
 java:  ## what Spark runs on, where this user may install packages

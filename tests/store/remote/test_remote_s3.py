@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_gate
 from places import ROOT
 from pyarrow import fs
 from scale import PATIENCE, asked_for
@@ -190,3 +191,21 @@ def test_a_wrong_address_is_one_sentence(address: str, words: list[str], machine
     assert done.stderr.startswith("moescope: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
+
+
+WHO = {
+    "nobody": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+    "who may only read": {"AWS_ACCESS_KEY_ID": s3_gate.READER},
+}
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_who_may_not_write_is_told_before_a_model_is_loaded(who: str, machine: Any, server: Server, system: Any) -> None:
+    with s3_gate.gate(server.port) as port:
+        denied = machine("denied", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", **WHO[who])
+        done = asked(denied, "trace", "no-such-model", "--data", "text", "--store", "s3://bucket/denied")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("moescope: s3://bucket/denied "), done.stderr
+    assert "(access is denied; give credentials by the environment, such as AWS_ACCESS_KEY_ID" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert system.get_file_info(fs.FileSelector("bucket/denied", recursive=True, allow_not_found=True)) == []
