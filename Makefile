@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -qq --constraint constrain
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm test-gguf test-scale
+.PHONY: setup demo test test-all test-lowest check fuzz mutants bench calibrate bench-peers megatron specimens docs fill-docs browser clean test-vllm test-gguf test-scale java
 
 setup: .venv/.setup
 .venv/.setup: pyproject.toml constraints.txt
@@ -42,13 +42,21 @@ test: .venv/.test browser lint  ## everything: format, lint, types, imports, all
 test-all:  ## the same with every case of tests that are sampled otherwise
 	MOESCOPE_ALL=1 $(MAKE) test
 
-test-scale: .venv/.test  ## many processes and machines: workers, torchrun, a cluster of Ray; killed, and made whole again (minutes)
-	test -x build/scale/bin/python || $(PYTHON) -m venv build/scale
+test-scale: .venv/.test java  ## many processes and machines: workers, torchrun, Ray, Spark, a server of S3; killed, and made whole again (minutes)
+	test -x build/scale/bin/uv || { $(BIN)/python -m venv build/scale && build/scale/bin/pip install --disable-pip-version-check -qq uv; }
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > $$(build/scale/bin/python -c "import site; print(site.getsitepackages()[0])")/beside.pth
-	build/scale/bin/pip install --disable-pip-version-check -qq --constraint constraints.txt ray pyspark sqlglot
-	test -x build/s3/bin/moto_server || $(PYTHON) -m venv build/s3  # a server of S3, which needs other versions than these
-	build/s3/bin/pip install --disable-pip-version-check -qq 'moto[s3]==5.2.5' flask flask-cors
-	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q -m "slow or not slow" tests/tracer/many tests/store/engines tests/store/remote
+	$(UV) --python build/scale --constraint constraints.txt ray pyspark sqlglot
+	test -x build/s3/bin/python || $(BIN)/python -m venv --without-pip build/s3  # a server of S3, which needs other versions than these
+	$(UV) --python build/s3 'moto[s3]==5.2.5' flask flask-cors
+	MOESCOPE_SCALE=1 PYTHONPATH=. build/scale/bin/python -m pytest -q --durations=15 -m "slow or not slow" $(SCALE)
+
+UV := build/scale/bin/uv pip install --quiet --compile-bytecode
+SCALE ?= tests/tracer/many tests/store/engines tests/store/remote
+
+java:  ## what Spark runs on, where this user may install packages
+	@command -v java >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq default-jre-headless >/dev/null; } || \
+	  echo "no java and no right to install it: tests of Spark will be skipped"
 
 check: .venv/.test lint  ## the same without slow tests
 	$(BIN)/pytest -n 2 --dist worksteal -m "not slow and not browser"

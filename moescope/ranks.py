@@ -6,11 +6,13 @@ writes a trace; the others run along, for their experts are needed, and what the
 """
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import distributed, nn
@@ -78,12 +80,45 @@ def begin(apart: bool = False) -> Ranks:
     if apart and not distributed.is_initialized():
         if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
             raise InputError(f"several processes were started (RANK, WORLD_SIZE) without {missing[0]}: {STARTED_APART}")
-        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+        _join("gloo", timedelta(days=30))
     if not distributed.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        _join("nccl" if torch.cuda.is_available() else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def _join(backend: str, timeout: timedelta | None = None) -> None:
+    """Be one of a group under a name that none had before: torchrun's store keeps, when it starts ranks again, where those
+    that died listened."""
+    how = {} if timeout is None else {"timeout": timeout}
+    store, rank, count = next(distributed.rendezvous("env://", **how))
+    if timeout is not None:
+        store.set_timeout(timeout)
+    group = distributed.PrefixStore(_named(store, count) if rank == 0 else _heard(store, rank), store)
+    distributed.init_process_group(backend, store=group, rank=rank, world_size=count, timeout=timeout)
+
+
+def _named(store: Any, count: int) -> str:
+    """The name that the first rank chooses, once all others say that they know it."""
+    name, others = uuid4().hex, range(1, count)
+    while not store.check([f"moescope {name} {rank}" for rank in others]):
+        there = [store.get(f"moescope rank {rank}").decode() for rank in others]
+        store.set("moescope group", " ".join([name, *there]))
+        time.sleep(0.05)
+    return name
+
+
+def _heard(store: Any, rank: int) -> str:
+    """The name that the first rank chose when it knew of this process, not of one that had this rank before."""
+    own = uuid4().hex
+    store.set(f"moescope rank {rank}", own)
+    while True:
+        name, *there = store.get("moescope group").decode().split()
+        if own in there:
+            store.set(f"moescope {name} {rank}", "here")
+            return str(name)
+        time.sleep(0.05)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..pictures.wording import clean
 from ..store import Store, open_store
 from ..store.groups import GROUPS
+from ..store.remote.addresses import called
 from . import demand
 from .layers import ROUTERS, Layer, named
 
@@ -140,5 +141,5 @@ def signed(run: Row, *more: str) -> str:
 
 def stem(asked: Asked, run: Row, *more: str) -> str:
     """A name for files that says what is in them."""
-    words = "-".join([f"moescope-{asked.store.path.stem}-run-{run['run']}", *more])
+    words = "-".join([f"moescope-{Path(called(asked.store.path)).stem}-run-{run['run']}", *more])
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in words)[:120]

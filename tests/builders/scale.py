@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 1200  # seconds for a command, on a machine that others keep busy
 ASKED = bool(os.environ.get("MOESCOPE_SCALE"))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from ...errors import InputError, MoescopeError, StoreError
+from ...store.remote.addresses import called
 from .address import server_file
 
 SECONDS = 600
@@ -55,7 +56,7 @@ def settled(store: Path, wanted: Sequence[Wanted]) -> list[Wanted]:
                 if page.state.get(key)
             ]
             if number is None:
-                page.stem = "-".join([f"moescope-{store.stem}", *where, page.name])
+                page.stem = "-".join([f"moescope-{Path(called(store)).stem}", *where, page.name])
             else:
                 page.stem = stem(asked, asked.run(int(number)), *where, page.name)
     return found

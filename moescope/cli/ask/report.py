@@ -10,7 +10,12 @@ from .._support.options import RUN, STORE, TEXT
 
 @click.command(name="report")
 @click.argument("store", type=STORE)
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="The page to write; default: STORE with .html.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="The page to write; default: STORE with .html, here if it lies elsewhere.",
+)
 @click.option("--overwrite", is_flag=True, help="Also over a file that is no such page (never over a store).")
 @click.option("--run", "runs", type=RUN, multiple=True, help="Which run, of several again; default: all that are complete.")
 @click.option("--title", type=TEXT, help="Heading of the page.")
@@ -22,13 +27,15 @@ def command(store: Path, output: Path | None, overwrite: bool, runs: tuple[int, 
     from ...analyses._shared.report_page import MARK, page
     from ...store.files.outputs import check_output
     from ...store.files.outputs import output as written
+    from ...store.remote.addresses import called, mirror_of
     from .._support.reading import reading
 
-    output = output or store.with_suffix(".html")
+
+    output = output or (store if mirror_of(store) is None else Path(called(store))).with_suffix(".html")
     check_output(output, overwrite, MARK.encode())
     with reading(store) as opened:
         found = [_report(opened, run) for run in _asked(opened, runs)]
-    words = f"{store.name}. " + (found[0].words if len(found) == 1 else f"{len(found)} runs, each by itself.")
+    words = f"{called(store)}. " + (found[0].words if len(found) == 1 else f"{len(found)} runs, each by itself.")
     text = page(title or _title(found), words, found, theme)
     with written(output, overwrite, MARK.encode()) as file:
         file.write(text.encode())
@@ -71,7 +78,9 @@ def _report(opened: Any, run: int) -> Any:
 
 def _portable(answer: Any, store: Path) -> Any:
     """A refusal with the store by its name alone: where it lies here is nothing to whoever the page is sent to."""
-    return type(answer)(str(answer).replace(str(store), store.name)) if isinstance(answer, Exception) else answer
+    from ..store.remote.addresses import called
+
+    return type(answer)(str(answer).replace(f"{store}", called(store))) if isinstance(answer, Exception) else answer
 
 
 def _notes(opened: Any, run: int) -> list[Any]:

@@ -34,7 +34,7 @@ def _summaries(named: list[str] | None, none: bool) -> bool | list[str]:
 @click.option(
     "--engine", type=click.Choice(["processes", "ray"]), help="Where --workers are: this machine; or a cluster of Ray."
 )
-@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else one is begun on this machine.")
+@click.option("--address", type=TEXT, help="Of the cluster of Ray: auto, HOST:PORT; else RAY_ADDRESS, or one of this machine.")
 @click.option(
     "--gpus-per-worker", type=Whole(0, 64), help="Of each worker of Ray, over which it spreads the model.  [default: 1]"
 )

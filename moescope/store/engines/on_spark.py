@@ -5,6 +5,7 @@ only the columns that it names. So what a column means is said once, in the stor
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ import pyarrow as pa
 
 from ...errors import InputError, StoreError
 from ..remote.addresses import known_as
+from .reach import check_answers
 from .shared import Bounds, SharedStore, answers
 from .spark_sql import Asked, read
 
 _PARTS = 4  # for every core
+_ELSEWHERE = re.compile(r"local(-cluster)?\[.+\]$|local$|yarn|k8s://")  # what does not say itself where to ask
 _MEMORY = "2g"
 _CHANGED = "has changed since it was opened"
 
@@ -33,6 +36,8 @@ class SparkEngine:
             import sqlglot  # noqa: F401
         except ImportError as error:
             raise InputError("engine spark needs pyspark and sqlglot: pip install 'moescope[spark]'") from error
+        if address and not _ELSEWHERE.match(address):
+            check_answers("Spark", address, "spark", "spark://HOST:PORT or local[2]")
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         where, local = address or f"local[{os.cpu_count() or 1}]", not address or address.startswith("local")
         said = spark.SparkSession.builder.master(where).appName("moescope")

@@ -222,6 +222,8 @@ def open_store(
     cluster at `address`, or by all cores of this machine; spark also answers what cannot be counted so. The other keywords are
     those of `Store`.
     """
+    if engine is None and address is not None:
+        raise InputError(f"the address {address} is of an engine; say which: ray or spark")
     if engine is None:
         return reader.open_store(path, external=external, comments=comments, settings=settings)
     how: dict[str, Any] = {"external": external, "comments": comments, "settings": settings}

@@ -44,6 +44,23 @@ def known_as(store: Path) -> Path | str:
     return store.resolve() if mirror is None else str(mirror.address)
 
 
+def called(store: Path) -> str:
+    """What a store is called among files and on pages: its file's name, or the last part of its address."""
+    mirror = mirror_of(store)
+    return Path(store).name if mirror is None else mirror.place.root.rpartition("/")[2]
+
+
+def check_writable(store: Path) -> None:
+    """StoreError where a store is elsewhere and nothing may be put there; asked once by a process."""
+    if (mirror := mirror_of(store)) is not None:
+        _taken(mirror)
+
+
+@cache
+def _taken(mirror: Mirror) -> None:
+    mirror.place.check_writable()
+
+
 def push(store: Path) -> None:
     """Bring there what changed here, where the store is elsewhere."""
     if (mirror := mirror_of(store)) is not None:

@@ -141,6 +141,8 @@ class Mirror:
         try:
             yield
         except StoreError as error:
+            if not self._here():
+                raise
             raise StoreError(
                 f"{error}; nothing is lost: what was traced waits in {self.folder}, go on with --resume"
             ) from error

@@ -11,9 +11,10 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from ...errors import InputError, StoreError
@@ -24,6 +25,7 @@ _ARROW = ("gs", "abfs", "abfss")
 _ONE_OF = re.compile(r"datasets/[\w.-]+/[\w.-]+(/[\w./-]+)?")
 _PATIENCE = {"gs": "?retry_limit_seconds=30"}  # its own is a quarter of an hour
 _AT_ONCE = 8
+_PROBE = "may-be-written"
 _TRIES, _PAUSE_S = 3, 2.0
 _NEVER = ("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_BUCKET", "401", "403", "404")
 
@@ -82,6 +84,15 @@ class Place:
         """Remove files; those that are not there are no fault."""
         with self._said("does not let files be removed"):
             _removed(self, list(names))
+
+    def check_writable(self) -> None:
+        """StoreError unless files are taken; of a data set of the hub that is a commit, and so is not tried."""
+        if self.kind == "hf":
+            return
+        with self._said("does not take what is written to it"):
+            self.system.pipe_file(f"{self.root}/{_PROBE}", b"moescope")
+        with suppress(StoreError):
+            self.remove([_PROBE])
 
     def _put(self, files: Sequence[tuple[Path, str]]) -> None:
         if self.kind == "hf":
@@ -205,8 +216,8 @@ def _why(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     for sign, words in _KNOWN.items():
         if sign in text:
-            return f"{words}: {text[:160]}"
-    return text[:240]
+            return f"{words}: {shorten(text, 170, placeholder=' ...')}"
+    return shorten(text, 240, placeholder=" ...")
 
 
 _KNOWN = {

@@ -12,7 +12,7 @@ from . import counting_loops
 from .from_shard import Rows
 
 Array = np.ndarray[Any, Any]
-_CELL = 8  # bytes: two counters
+CELL = 8  # bytes: two counters
 _LARGEST = 1 << 24  # an id from which on no table of all ids is kept
 _NOTHING = np.zeros(0, np.uint8)
 
@@ -35,7 +35,7 @@ class Words:
     @classmethod
     def within(cls, memory: int, routers: int, experts: int) -> "Words":
         """Counters of all routers, for as many ids as fit into so many bytes."""
-        return cls(0, routers, experts, memory // max(1, _CELL * routers * (experts + 1)))
+        return cls(0, routers, experts, memory // max(1, CELL * routers * (experts + 1)))
 
     def add(self, routed: Sequence[Rows] | None, tokens: pa.Table | None) -> None:
         """Count a shard: its routed rows (None: in a form that is not counted) and its tokens."""

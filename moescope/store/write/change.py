@@ -24,7 +24,7 @@ from ..files.durable import check_locks, exclusive, like, reason, sync
 from ..files.paths import attach, plainly, real, roomy, workplace, writable
 from ..files.seal import seal, unseal
 from ..migrations import VERSION
-from ..remote.addresses import mirror_of, pull, push
+from ..remote.addresses import check_writable, mirror_of, pull, push
 from . import working_copy
 from .unfinished_run import PLANNED, UnfinishedRun, parts_folder, unfinished_runs
 
@@ -48,6 +48,7 @@ def check_target(store: Path) -> None:
         known(store)
     if reason := writable(path):
         raise StoreError(f"cannot write {store}: {reason}; choose one that can be written")
+    check_writable(store)
 
 
 def ensure_store(store: Path) -> None:

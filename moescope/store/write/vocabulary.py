@@ -1,7 +1,8 @@
 """`vocab_rollup` of a run when it is finished: a file of its own beside its shards.
 
 Who traced it from the beginning to the end has counted meanwhile (sums/words.py). Else the shards are read: counters are kept
-for some routers at a time, as many as the memory allows, and the shards read once for each such group.
+for some routers at a time, as many as the memory allows, and the shards read once for each such group; where those are many,
+DuckDB counts, unless it has not the memory either.
 """
 
 import shutil
@@ -17,13 +18,15 @@ from ..files.durable import sync
 from ..physical.tables import is_routed
 from ..remote.hollow import opened
 from ..sums.from_shard import Rows
-from ..sums.words import Words
+from ..sums.words import CELL, Words
 from .placed import placed
 from .unfinished_run import VOCABULARY, UnfinishedRun
 
 _WHILE_TRACED = 1 << 29  # bytes of counters beside a model
 _MEMORY = 1 << 28  # bytes of counters while shards are read
-_ROUNDS = 16  # times that shards are read at most: with more counters DuckDB's way is the better one
+_ROUNDS = 16  # times that shards are read at most: with more counters DuckDB's way is the better one, if it can
+_GROUPS = 80_000_000  # routers, ids and experts that were seen to occur together and be counted by it in its memory
+_MOST = 3 << 28  # bytes of counters where there may be more: shards are read as often as it takes
 _NUMBERS = {"vocab_id": "uint32", "expert": "uint16", "assignments": "uint32", "first": "uint32"}
 _SCHEMA = pa.schema([("router", pa.uint32()), *((name, pa.type_for_alias(kind)) for name, kind in _NUMBERS.items())])
 
@@ -80,14 +83,23 @@ def _write(path: Path, counted: Iterator[Words], keys: Mapping[str, int], router
 def _read(part: UnfinishedRun) -> Iterator[Words]:
     """Counters of all routers, some at a time."""
     (routers, experts), most = _sizes(part), len(_ids(part))
-    at_once = min(routers, _MEMORY // max(1, 8 * (most + 1) * (experts + 1)))
+    each = CELL * (most + 1) * (experts + 1)
+    many = min(most * experts * routers, _assigned(part)) > _GROUPS
+    few = min(routers, _MEMORY // each)
+    at_once = min(routers, _MOST // each) if many and few * _ROUNDS < routers else few
     for first in range(0, routers, max(1, at_once)):
-        room = max(1, most) if at_once * _ROUNDS >= routers else 0
+        room = max(1, most) if at_once and (many or at_once * _ROUNDS >= routers) else 0
         words = Words(part.keys.get("router", 0) + first, min(at_once, routers - first), experts, room)
         for shard in part.shards:
             file = shard / "tokens.parquet"
             words.add(_routed(shard, experts), _table(file) if file.exists() else None)
         yield words
+
+
+def _assigned(part: UnfinishedRun) -> int:
+    """Assignments of a run whose rows all say as many experts as their table is wide."""
+    files = (file for shard in part.shards for file in shard.glob("routes_*.parquet") if is_routed(file.stem))
+    return sum(pq.read_metadata(file).num_rows * int(file.stem.rpartition("_")[2]) for file in files)
 
 
 def _ids(part: UnfinishedRun) -> Any:

@@ -23,7 +23,7 @@ from .worker import Hello, Task, Worker, check_same, portable
 def trace_launched(task: Task, resume: bool = False, overwrite: bool = False, report: Report | None = None) -> int:
     """Trace as one of the ranks; gives the run's number, on all of them. What one of them met all raise."""
     with joined(apart=True) as ranks:
-        again = restarted()
+        again = any(ranks.all(restarted()))  # a machine whose ranks all lived counts no restart
         own_devices(_local("RANK", ranks.number), here := _local("WORLD_SIZE", ranks.count))
         with Worker(task.planned(task.loaded(here)), task.store) as worker:
             hello = worker.hello()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...errors import ModelError, MoescopeError
-from ...store.engines.on_ray import begin_ray, ray_of
+from ...store.engines.on_ray import begin_ray, check_room, ray_of
 from ...store.write.many.stretches import Run
 from .processes import TRIES
 from .worker import Hello, Task, Worker, check_same, portable
@@ -56,6 +56,7 @@ class OnRay:
         self._ray = ray = ray_of()
         self._ours = begin_ray(self._address, self.count)
         gpus = self._gpus if self._gpus is not None else int(ray.cluster_resources().get("GPU", 0) > 0)
+        check_room(gpus)
         kind = ray.remote(max_restarts=-1, max_task_retries=TRIES, num_cpus=1, num_gpus=gpus)(Shards)
         self.actors = [kind.remote(self.task) for _ in range(self.count)]
         self._hellos = {actor.do.remote("hello"): actor for actor in self.actors}

@@ -175,3 +175,8 @@ def test_the_vocabulary_is_counted_the_same_while_traced_and_from_shards(
     monkeypatch.setattr("moescope.store.write.vocabulary._WHILE_TRACED", 8 * 4 * 7 * 20)
     monkeypatch.setattr("moescope.store.write.vocabulary._MEMORY", 8 * 7 * 100 * 2)
     assert counted(tmp_path, "small") == whole
+    monkeypatch.setattr("moescope.store.write.vocabulary._MEMORY", 0)
+    monkeypatch.setattr("moescope.store.write.vocabulary._GROUPS", 0)
+    monkeypatch.setattr("moescope.store.write.vocabulary._MOST", 8 * 7 * 100)
+    monkeypatch.setattr("moescope.store.write.join.add_vocabulary", None)  # DuckDB has no memory for it
+    assert counted(tmp_path, "many") == whole

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import s3_gate
 from places import ROOT
 from pyarrow import fs
-from scale import asked_for
+from scale import PATIENCE, asked_for
 
 SERVER = ROOT / "build" / "s3" / "bin" / "moto_server"
 pytestmark = [
@@ -55,7 +56,7 @@ class Server:
 
     def begin(self) -> None:
         self.process = subprocess.Popen([SERVER, "-p", str(self.port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
             try:
                 return socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -97,7 +98,7 @@ def machine(server: Server, tmp_path: Path) -> Any:
 
 
 def asked(environment: Environment, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*MOESCOPE, *words], env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([*MOESCOPE, *words], env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def whole_shards(system: fs.S3FileSystem, run: str) -> int:
@@ -123,7 +124,7 @@ def test_traced_killed_watched_gone_on_with_elsewhere_and_queried(
     address = f"s3://bucket/{run}"
     call = [*MOESCOPE, *TRACE, "--store", address, *how]
     process = subprocess.Popen(call, env=machine("a"), stderr=subprocess.PIPE, text=True, start_new_session=True)
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while whole_shards(system, run) < 3 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     assert process.poll() is None, process.stderr.read() if process.stderr else ""
@@ -148,14 +149,14 @@ def test_a_server_that_goes_away_meanwhile_costs_nothing(
     address = "s3://bucket/away"
     call = [*MOESCOPE, *TRACE, "--store", address]
     process = subprocess.Popen(call, env=machine("a"), stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while whole_shards(system, "away") < 2 and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     assert process.poll() is None
     os.kill(server.process.pid, signal.SIGSTOP)
     server.process.kill()
     server.process.wait()
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert said.count("\n") == 1
     assert "nothing is lost: what was traced waits in" in said
@@ -190,3 +191,21 @@ def test_a_wrong_address_is_one_sentence(address: str, words: list[str], machine
     assert done.stderr.startswith("moescope: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
+
+
+WHO = {
+    "nobody": {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""},
+    "who may only read": {"AWS_ACCESS_KEY_ID": s3_gate.READER},
+}
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_who_may_not_write_is_told_before_a_model_is_loaded(who: str, machine: Any, server: Server, system: Any) -> None:
+    with s3_gate.gate(server.port) as port:
+        denied = machine("denied", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", **WHO[who])
+        done = asked(denied, "trace", "no-such-model", "--data", "text", "--store", "s3://bucket/denied")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("moescope: s3://bucket/denied "), done.stderr
+    assert "(access is denied; give credentials by the environment, such as AWS_ACCESS_KEY_ID" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert system.get_file_info(fs.FileSelector("bucket/denied", recursive=True, allow_not_found=True)) == []

@@ -18,7 +18,7 @@ from moescope.errors import MoescopeError, StoreError
 from moescope.store import RunWriter
 from moescope.store.remote import hollow, place
 from moescope.store.remote.addresses import local
-from moescope.store.write.change import reset_store
+from moescope.store.write.change import check_target, reset_store
 from moescope.store.write.pack import pack
 from moescope.store.write.resume import unfinished
 
@@ -114,6 +114,15 @@ def test_every_machine_sees_one_record_and_a_copy_is_a_store(machine: Machine, p
     fsspec.filesystem("memory").get("/bucket/study/run", str(tmp_path / "copy"), recursive=True)
     assert record(next((tmp_path / "copy").rglob("store.duckdb"))) == plain
     assert any(name.endswith("/kept.json") for name in there()) == (form == "apart")
+
+
+@BOTH
+def test_a_store_of_this_machine_is_shared_by_copying_it(machine: Machine, plain: Any, form: str, tmp_path: Path) -> None:
+    system, there = fsspec.filesystem("memory"), "/bucket/study/run/store.duckdb"
+    system.put(str(tmp_path / "plain.duckdb"), there)
+    if (tmp_path / "plain.duckdb.parts").exists():
+        system.put(f"{tmp_path / 'plain.duckdb.parts'}/", f"{there}.parts/", recursive=True)
+    assert record(machine("a")) == plain
 
 
 def test_rows_that_are_there_are_not_here(machine: Machine, form: str) -> None:
@@ -293,6 +302,28 @@ def test_a_data_set_of_the_hub_gets_a_commit_for_each_shard(
     assert [found for found in shards if found][:2] == [["shard-000000"], ["shard-000001"]]
     assert record(machine("b", address)) == plain
     place._system.cache_clear()
+
+
+def test_what_is_written_about_a_store_lies_in_the_working_folder(
+    machine: Machine, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handmade.written(machine("a"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["report", ADDRESS])
+    assert (done.exit_code, done.stdout) == (0, "run.html\n"), done.output
+    page = (tmp_path / "run.html").read_text("utf-8")
+    assert "run. Run 0:" in page
+    assert str(tmp_path) not in page
+
+
+def test_where_nothing_may_be_put_is_said_before_anything_is_made(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = machine("denied", "memory://other/run")
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "pipe_file", lambda *_, **__: (_ for _ in ()).throw(OSError("ACCESS_DENIED")))
+        with pytest.raises(StoreError, match=r"^memory://other/run does not take what is written to it \(access is denied; "):
+            check_target(store)
+    check_target(store)
+    assert fsspec.filesystem("memory").find("/other") == []
 
 
 BAD = {

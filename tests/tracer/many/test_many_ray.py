@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from places import ROOT
 from records import record
-from scale import asked_for
+from scale import PATIENCE, asked_for
 
 import moescope
 from moescope.cli import main
@@ -118,7 +118,7 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
     for line in lines:
         call = [sys.executable, "-m", *line]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500)
+        done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "load" in done.stdout
 
