@@ -30,7 +30,6 @@ def command(store: Path, output: Path | None, overwrite: bool, runs: tuple[int, 
     from ...store.remote.addresses import called, mirror_of
     from .._support.reading import reading
 
-
     output = output or (store if mirror_of(store) is None else Path(called(store))).with_suffix(".html")
     check_output(output, overwrite, MARK.encode())
     with reading(store) as opened:
