@@ -24,15 +24,16 @@ def routed(seed: int) -> dict[str, list[Any]]:
     part, experts = stretches(rng), rng.integers(0, WIDE, (K, ROWS)).astype(np.uint16)
     values = rng.choice(np.array([0.25, 1e30, np.nan, np.inf, -np.inf, 1 / 3], np.float32), ROWS)
     token, rising = np.tile(np.arange(ROWS // 2, dtype=np.uint32), 2), np.arange(seed, seed + ROWS, dtype=np.uint32)
+    some = ROWS * (seed % 2)
     token[-1] += seed % 2  # of odd seeds the second router saw another token
     sorted_stretches = [np.array(a, np.intp) for a in ([0, 2], [0, 20, 30], [20, 30, ROWS])]
     return {
         "rises": [np.where(rng.random(ROWS) < 0.02 * (seed % 2), 7, rising).astype(np.uint32)],
         "places": [rng.integers(-(seed % 2), WIDE + seed % 3, ROWS), WIDE, np.zeros(ROWS, np.uint16)],
-        "stretches": [rng.integers(0, 2, ROWS), rng.integers(0, 2, ROWS * (seed % 2)), np.zeros(ROWS, np.intp)],
-        "chosen": [*part, experts[0], values[: ROWS * (seed % 2)], np.zeros((ROUTERS, WIDE), np.int64), np.zeros((ROUTERS, WIDE))],
+        "stretches": [rng.integers(0, 2, ROWS), rng.integers(0, 2, some), np.zeros(ROWS, np.intp)],
+        "chosen": [*part, experts[0], values[:some], np.zeros((ROUTERS, WIDE), np.int64), np.zeros((ROUTERS, WIDE))],
         "together": [*part, experts, np.zeros((ROUTERS, WIDE * WIDE), np.int64)],
-        "moments": [*part, values, rng.random(ROWS * (seed % 2)) < 0.2, np.zeros((ROUTERS, 3)), np.zeros(ROWS, bool)],
+        "moments": [*part, values, rng.random(some) < 0.2, np.zeros((ROUTERS, 3)), np.zeros(ROWS, bool)],
         "follow": [
             np.array([[0, 1]]), np.array([0, 2, 3]), sorted_stretches[1], sorted_stretches[2], token,
             np.zeros(ROWS, np.uint32), token[: ROWS * (seed % 3)].copy(), experts[0], np.zeros((1, WIDE, WIDE), np.int64),
