@@ -147,6 +147,9 @@ select
 from tokens t join sequences s using (sequence) join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
 
+-- It joins for itself what token_text joins: by that view DuckDB 2 took 2.6 CPU s instead of 0.5 to count 3 M decisions by domain and
+-- expert, 0.15 instead of 0.03 for one token (rows equal).
+
 -- One row per assignment with everything one asks for: where, which expert, for which token, in which text
 create view routing as
 select
