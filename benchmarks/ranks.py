@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 import moescope
 from moescope.models import tiny
-from moescope.models.tiny.found import model_class
+from moescope.models.tiny.model_types import model_class
 
 KINDS: dict[str, dict[str, Any]] = {"tensor": {"tp_plan": "auto"}, "expert": {"tp_plan": "auto", "ep_size": 2}}
 ROWS = """select r.name, f.forward - min(f.forward) over (), a.token - min(a.token) over (), slot, expert, weight

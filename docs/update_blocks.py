@@ -178,7 +178,7 @@ def quantized() -> str:
     import torch
 
     from moescope.models.loading import load
-    from moescope.models.quantized.said import quantization
+    from moescope.models.quantized.quantization import quantization
     from moescope.models.quantized.ways import WAYS
 
     lines = ["| `--quantize` | `mixtral`, experts in one parameter a layer | `switch`, experts as modules |", "|---|---|---|"]

@@ -17,7 +17,10 @@ import pytest
 import torch
 from places import ROOT, TOKEN
 
+from moescope.store.physical import compiled
+
 torch.set_num_threads(1)
+compiled.PLAIN = 0  # what tests store is small, and is counted by machine code all the same, as large runs are
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -11,8 +11,8 @@ from ..importers._core.keeping import Keeping
 from ..importers._core.model import Model
 from ..importers._core.sink import Sink
 from ..importers._core.words import Tokenizer
-from .again import Again
 from .ledger import Ledger
+from .recomputed import Recomputation
 from .step import Begun, Sampled, Step
 
 _WAITING = 1 << 22  # decisions that may wait for the thread: about 270 MB of top-8
@@ -28,7 +28,7 @@ class Engine:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     tokenizer: Tokenizer | None = None
-    again: Again = field(default_factory=lambda: Again([]))
+    again: Recomputation = field(default_factory=lambda: Recomputation([]))
 
 
 class Recorder(Keeping):

@@ -78,19 +78,7 @@ def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:
             "base model (merge_and_unload, save_pretrained) and trace that, or load both where all of it fits"
         )
     try:
-        config = peft.PeftConfig.from_pretrained(str(folder))
-        if config.is_prompt_learning:
-            raise ModelError(
-                f"{name} is an adapter of the kind {config.peft_type.value}, which puts tokens before the text and no weights "
-                "into the model; only adapters of weights can be traced from a folder"
-            )
-        if config.peft_type.value in OUTSIDE:
-            raise ModelError(
-                f"{name} is an adapter of the kind {config.peft_type.value}, which takes part in a forward from outside the "
-                "base model; load it with PEFT and give that model to moescope.Tracer"
-            )
-        config.inference_mode = True
-        done = peft.get_peft_model(model, config).load_adapter(str(folder), "default")  # type: ignore[arg-type]
+        done = _put(peft, name, folder, model)
     except ModelError:
         raise
     except Exception as error:  # PEFT has an error of its own for each way in which an adapter does not fit
@@ -106,6 +94,23 @@ def put_on(name: str, folder: Path, model: nn.Module, allow: bool) -> list[str]:
     if said and not allow:
         raise ModelError(f"{name} {' and '.join(said)}; give the base model it was trained on, or say --allow-missing")
     return [f"the adapter {text}" for text in said]
+
+
+def _put(peft: Any, name: str, folder: Path, model: nn.Module) -> Any:
+    """The model with the adapter in it, by PEFT, which says what fits nowhere."""
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    if config.is_prompt_learning:
+        raise ModelError(
+            f"{name} is an adapter of the kind {config.peft_type.value}, which puts tokens before the text and no weights "
+            "into the model; only adapters of weights can be traced from a folder"
+        )
+    if config.peft_type.value in OUTSIDE:
+        raise ModelError(
+            f"{name} is an adapter of the kind {config.peft_type.value}, which takes part in a forward from outside the "
+            "base model; load it with PEFT and give that model to moescope.Tracer"
+        )
+    config.inference_mode = True
+    return peft.get_peft_model(model, config).load_adapter(str(folder), "default")
 
 
 def active(model: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from .. import __version__, hidden_modules, weights
 from ..words import listed
 from . import adapters
 from .attention import implementations
-from .quantized.said import quantization
+from .quantized.quantization import quantization
 
 _WHOLE = 2 << 30  # weights up to this many bytes are hashed whole
 

@@ -54,7 +54,7 @@ def wrapped(words: str, most: float, size: float) -> list[str]:
     return [cut(line, most, size) for line in lines]
 
 
-class Sheet:
+class Drawing:
     """Pieces of a picture that is `wide` pixels wide; `y` is how far down it is filled."""
 
     def __init__(self, wide: float, dark: bool = False) -> None:

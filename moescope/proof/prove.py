@@ -90,20 +90,14 @@ def prove(model: nn.Module, sites: list[Site], inputs: Mapping[str, Any]) -> Pro
     sites.sort(key=lambda site: order[site.name])
     if not steady:
         notes = dict.fromkeys(errors, "the model is not deterministic: identity after writing back could not be shown") | notes
-    rows = [
-        Proved(
-            s.path,
-            s.contract.name,
-            len(calls[s.name][0].record.experts),
-            errors[s.name],
-            identical[s.name],
-            notes.get(s.name, ""),
-            max(tolerance(call) for call in calls[s.name]),
-        )
-        for s in sites
-        if calls[s.name]
-    ]
+    rows = [_row(s, calls[s.name], errors[s.name], identical[s.name], notes.get(s.name, "")) for s in sites if calls[s.name]]
     return Proof(rows, left_out(model, sites, watch))
+
+
+def _row(site: Site, calls: list[Call], error: float, identical: bool, note: str) -> Proved:
+    """What is shown of a router by its calls."""
+    tokens, most = len(calls[0].record.experts), max(tolerance(call) for call in calls)
+    return Proved(site.path, site.contract.name, tokens, error, identical, note, most)
 
 
 def _first(model: nn.Module, run: Run) -> list[Tensor]:

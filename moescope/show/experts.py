@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..pictures import expert_cards as pictures
-from ..pictures import expert_sheet, wording
+from ..pictures import expert_svg, wording
 from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
 from ..store import Store
@@ -34,6 +34,6 @@ def experts(
         return Picture(
             title, words, stem(asked, here, at.label, "experts"),
             [Part("expert_cards", "experts", {"html": pictures.drawn(told)})],
-            lambda dark: expert_sheet.drawn(told, title, [words], dark), expert_cards.table(cards), expert_cards.LOAD, theme,
+            lambda dark: expert_svg.drawn(told, title, [words], dark), expert_cards.table(cards), expert_cards.LOAD, theme,
             160 + 150 * -(-at.experts // 4),
         )  # fmt: skip

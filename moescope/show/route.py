@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..pictures import route_sheet, wording
+from ..pictures import route_svg, wording
 from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
 from ..store import Store
@@ -77,7 +77,7 @@ def _picture(asked: Asked, run: Row, about: Row, forward: int | None, passes: in
     data: dict[str, Any] = {"title": title, "notes": [note for note in notes if note], "rows": rows}
     return Picture(
         title, words, stem(asked, run, f"token-{about['token']}", "route"), [Part("route_table", "routed", data)],
-        lambda dark: route_sheet.drawn(rows, title, [*data["notes"], words], dark), path, sql, theme, 120 + 26 * len(rows),
+        lambda dark: route_svg.drawn(rows, title, [*data["notes"], words], dark), path, sql, theme, 120 + 26 * len(rows),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..pictures import colored_tokens, token_sheet, wording
+from ..pictures import colored_tokens, token_svg, wording
 from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
 from ..store import Store
@@ -84,7 +84,7 @@ def _picture(
 
     def still(dark: bool) -> str:
         empty: dict[str, Any] = {"mode": "text", "text": [], "ids": [], "panels": []}
-        return token_sheet.drawn((base or empty) | painted, title, [words], dark)
+        return token_svg.drawn((base or empty) | painted, title, [words], dark)
 
     name = stem(asked, run, at.label, f"sequence-{row['sequence']}", "tokens", *([f"expert-{expert}"] * (colour == "expert")))
     shown = frame[SHOWN] if base else pd.DataFrame(columns=SHOWN)

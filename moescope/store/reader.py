@@ -164,6 +164,18 @@ def _show(
         create_views(con, comments)
         all_files(con)
         return [], []
+    return _show_unfinished(con, store, sources, own, open_parts, comments)
+
+
+def _show_unfinished(
+    con: duckdb.DuckDBPyConnection,
+    store: Path,
+    sources: dict[str, list[str]],
+    own: dict[str, list[str]],
+    open_parts: list[UnfinishedRun],
+    comments: bool,
+) -> tuple[list[UnfinishedRun], list[Aside]]:
+    """The same where there are unfinished runs: their kept sums are counted into tables in memory."""
     for table in filter(_kept, sources):  # none of which lies apart
         con.execute(f"create table {table} as {' union all by name '.join(sources[table])}")
     added, aside = [], []

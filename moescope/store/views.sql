@@ -147,6 +147,9 @@ select
 from tokens t join sequences s using (sequence) join runs u on u.run = t.run
 left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
 
+-- routing and routing_decisions join for themselves what token_text joins: by that view DuckDB 2 took 2.6 CPU s instead of 0.5 (0.9
+-- instead of 0.2) to count 3 M decisions by domain, 0.15 instead of 0.03 for one token; the rows are equal.
+
 -- One row per assignment with everything one asks for: where, which expert, for which token, in which text
 create view routing as
 select
@@ -185,16 +188,18 @@ select
   t.sequence, -- sequences.sequence
   t.position, -- place in the sequence
   t.vocab_id, -- the tokenizer's id
-  t.text, -- the token as text
+  v.text, -- the token as text
   t.generated, -- made by the model in this run
   d.selected, -- experts that ran
   d.entropy, -- of the router's distribution, nats
   d.margin, -- least weight chosen minus the best not chosen
   d.log_sum_exp, -- of the logits
-  t.document, -- unit of the bootstrap
-  t.domain, -- label of the sequence
-  t.class, -- label of the sequence
-from decisions d join routers r using (router) join forwards f using (forward) join token_text t using (token);
+  s.document, -- unit of the bootstrap
+  s.domain, -- label of the sequence
+  s.class, -- label of the sequence
+from decisions d join routers r using (router) join forwards f using (forward) join tokens t using (token)
+join sequences s on s.sequence = t.sequence join runs u on u.run = d.run
+left join vocab v on v.model = u.model and v.vocab_id = t.vocab_id;
 
 -- Labels of tokens of every kind: those of the token's word, and those of its sequence
 create view labels as

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, set_seed
 import moescope
 from moescope.contracts import find
 from moescope.errors import NotMoEError
-from moescope.models.tiny.found import config_class, model_class
 from moescope.models.tiny.inputs import inputs_for
+from moescope.models.tiny.model_types import config_class, model_class
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
 from moescope.store.write.unfinished_run import UnfinishedRun

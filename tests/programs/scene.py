@@ -13,7 +13,7 @@ from transformers.utils import logging
 from witness import Cell, Witness
 
 import moescope
-from moescope.models.tiny.found import config_class, model_class
+from moescope.models.tiny.model_types import config_class, model_class
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
 from moescope.models.tiny.weights import refill

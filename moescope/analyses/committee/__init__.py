@@ -34,7 +34,7 @@ from .._shared.scope import scope
 from .._shared.verdicts.verdict import analyze, signed
 from . import audit
 from .phases import by_phase
-from .said import reading
+from .reading import reading
 
 SOURCE, CODE = "2601.03425", "The-FinAI/CommitteeAudit, Audit_Committee.py"
 SHIFTED = "expert numbers shifted within each document"

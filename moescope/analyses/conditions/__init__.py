@@ -30,7 +30,7 @@ from .._shared.scope import Scope, scope
 from .._shared.value_figures import ByValue, corrected, share
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
-from .told import Told, choose, gated, names
+from .condition_counts import Told, choose, gated, names
 
 LIMITS = "it does not show that an expert is needed for any of them"
 

@@ -12,7 +12,7 @@ from moescope.app.parts import answers, figures, layer_maps, panels, pickers
 from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, share, some, visible
-from moescope.pictures import token_sheet
+from moescope.pictures import token_svg
 from moescope.show.demand import COUNTED
 
 PAGE = {"title": "Compare", "icon": ":material/compare_arrows:", "order": 5, "group": "Routing"}
@@ -173,7 +173,7 @@ def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
     colored_tokens.show(data, key=side)
     figures.files(
         frame[["token", "position", "text", "experts", "weights"]], token_routes.ROUTES, params, name=side,
-        drawing=lambda words: token_sheet.drawn(data, f"{pickers.run_name(run)}, {layer.label}", [words]),
+        drawing=lambda words: token_svg.drawn(data, f"{pickers.run_name(run)}, {layer.label}", [words]),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from moescope.app.components import colored_tokens
 from moescope.app.parts import figures, panels, pickers
 from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
-from moescope.pictures import token_sheet
+from moescope.pictures import token_svg
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
 BY = {
@@ -111,7 +111,7 @@ def draw(
     title = f"Tokens by {BY[by]}, {layer.label}"
     figures.files(
         shown, token_routes.routes_sql(forward), params, name=f"tokens-{place}",
-        drawing=lambda words: token_sheet.drawn(data, title, [f"{words}; {len(shown)} tokens are shown"]),
+        drawing=lambda words: token_svg.drawn(data, title, [f"{words}; {len(shown)} tokens are shown"]),
     )  # fmt: skip
 
 

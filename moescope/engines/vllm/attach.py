@@ -17,8 +17,8 @@ from ...errors import MoescopeError
 from ...foreign import said
 from ...importers._core.words import Tokenizer
 from ...store.write.change import check_target
-from ..again import Again
 from ..buffers import Buffers
+from ..recomputed import Recomputation
 from ..recorder import Engine, Recorder
 from ..step import Sampled, Step
 from .facts import Routed, model_of, refused, routers_of, rule_of
@@ -113,7 +113,7 @@ def _watch(worker: Any, store: Path, name: str | None) -> Watch:
     buffers = Buffers(len(routers), _longest(runner, config), model.top_k, device, model.experts)
     for place, one in enumerate(routers):
         listen(one, functools.partial(buffers.write, place))
-    again = Again([rule_of(one, model.config) for one in routers], _near(config))
+    again = Recomputation([rule_of(one, model.config) for one in routers], _near(config))
     recorder = Recorder(store, _engine(config, model, device, name, again), lambda text: _log.warning("moescope: %s", text))
     _log.info("moescope records %s of %s into %s", model.said, model.name, store)
     return Watch(buffers, recorder, runner)
@@ -145,7 +145,7 @@ def _near(config: Any) -> float:
     return 4 * torch.finfo(kind).eps if isinstance(kind, torch.dtype) else 0.0
 
 
-def _engine(config: Any, model: Any, device: torch.device, name: str | None, again: Again) -> Engine:
+def _engine(config: Any, model: Any, device: torch.device, name: str | None, again: Recomputation) -> Engine:
     own, version = config.model_config, str(getattr(sys.modules.get("vllm"), "__version__", "unknown"))
     facts = {
         "device": str(device), "dtype": str(own.dtype).removeprefix("torch."), "seed": own.seed,

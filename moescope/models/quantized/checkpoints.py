@@ -1,7 +1,7 @@
 """Quantized weights on the way in: those that a checkpoint brings, and those made of a plain one (`--quantize`).
 
 MXFP4, compressed-tensors and FP8 without a GPU for it are read back as plain numbers on loading: their kernels would run past
-routers and experts, or change the model in its first forward. What a model then has, `said.py` says.
+routers and experts, or change the model in its first forward. What a model then has, `quantization.py` says.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ import torch
 from ...errors import InputError, ModelError
 from ..loaded import How
 from ..skeleton import skeleton
-from .said import dequantized, quantized_sizes
+from .quantization import dequantized, quantized_sizes
 from .ways import WAYS, not_installed
 
 _PACKAGES = {  # method of a checkpoint: what it is loaded with, (name to install, name to import)

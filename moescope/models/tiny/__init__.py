@@ -5,7 +5,7 @@
 * `unknown()`: model types that look routed and are not among the names
 """
 
-from .found import names, unknown
+from .model_types import names, unknown
 from .zoo import TinyModel, build
 
 __all__ = ["TinyModel", "build", "names", "unknown"]

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ...errors import ModelError
-from .found import config_class, model_class
 from .inputs import inputs_for
+from .model_types import config_class, model_class
 from .shrink import tiny_config
 from .special import SPECIAL, Special
 from .weights import refill

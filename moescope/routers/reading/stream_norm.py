@@ -18,8 +18,8 @@ from ... import hooks
 from ..base import Record, Site
 from ..calls import signature
 from ..expert_sum import expert_sum
+from ..stash import ratio
 from .router_call import RouterCall
-from .stash import ratio
 from .written_output import remember, written
 
 _TAKES = ["hidden_states", "encoder_hidden_states", "temb"]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Record, Site
+from ..stash import ratio
 from .router_call import RouterCall
-from .stash import ratio
 from .written_output import remember, written
 
 

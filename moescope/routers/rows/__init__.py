@@ -1,1 +1,1 @@
-"""What the rows and places of a record are: buffers, pools, subsets of a stream, routers inside one another."""
+"""What the rows and places of a record are: buffers, pools, slots, subsets of a stream, numbers that are no experts."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..reading.stash import ratio
+from ..stash import ratio
 
 
 @dataclass(frozen=True)

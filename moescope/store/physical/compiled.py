@@ -1,12 +1,21 @@
-"""Loops over columns as machine code (Numba)."""
+"""Loops over columns as machine code (Numba), or as they stand where there are few rows."""
 
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
+import numpy as np
+
+PLAIN = 4_000  # rows that the interpreter goes through, in all calls of a process, before Numba (0.9 s to import) is worth it
+_gone = 0  # of these
+
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays as machine code, kept on disk where there is a place; who never calls it need not load Numba."""
+    """A function of arrays as machine code, kept on disk where there is a place; who has few rows need not load Numba.
+
+    Either way the same lines run, one value after the other, in the same precision: results are equal bit for bit. The call
+    has both as `plain` and `machine()`.
+    """
 
     @cache
     def machine() -> Callable[..., Any]:
@@ -17,11 +26,25 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         except RuntimeError:  # no place to keep it
             return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
+    def plain(*arrays: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*arrays)
+
     @wraps(function)
     def call(*arrays: Any) -> Any:
-        return machine()(*arrays)
+        return plain(*arrays) if _few(arrays) else machine()(*arrays)
 
+    call.plain, call.machine = plain, machine  # type: ignore[attr-defined]
     return call
+
+
+def _few(arrays: tuple[Any, ...]) -> bool:
+    """Whether so many rows are gone through as they stand; those are counted."""
+    global _gone
+    rows = max((a.size for a in arrays if isinstance(a, np.ndarray) and a.ndim == 1), default=0)
+    few = _gone + rows <= PLAIN
+    _gone += rows if few else 0
+    return few
 
 
 @compiled

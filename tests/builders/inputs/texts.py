@@ -13,7 +13,7 @@ from transformers.utils import logging
 import moescope
 from moescope.inputs import Dataset, Example, Word
 from moescope.models.loading import Loaded
-from moescope.models.tiny.found import config_class, model_class
+from moescope.models.tiny.model_types import config_class, model_class
 from moescope.models.tiny.shrink import tiny_config
 from moescope.models.tiny.special import SPECIAL, Special
 from moescope.models.tiny.weights import refill

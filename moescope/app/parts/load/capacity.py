@@ -54,6 +54,12 @@ def show(run: Row) -> None:
         return
     with st.spinner("Dealing tokens into buffers …", show_time=True):
         frame, sql, notes = dealt(str(store_access.path()), store_access.held().look(), run["run"])
+    _draw(run, frame, sql)
+    for note in notes:
+        st.caption(f":material/info: {panels.plain(note, 300)}")
+
+
+def _draw(run: Row, frame: pd.DataFrame, sql: str) -> None:
     one, two = st.columns([1, 2], vertical_alignment="bottom")
     with one:
         measure = url_state.choose("Count", "count", list(MEASURES), MEASURES.__getitem__) or "dropped_share"
@@ -78,8 +84,6 @@ def show(run: Row) -> None:
             name="what-if-layers", format=".0%", tooltip=list(MEASURES), limits=(0.0, 1.0),
             clicked=lambda _, place: url_state.request_page("experts", run=run["run"], layer=place, show="all"), opens="layer",
         )  # fmt: skip
-    for note in notes:
-        st.caption(f":material/info: {panels.plain(note, 300)}")
 
 
 def _named(both: pd.DataFrame) -> Any:

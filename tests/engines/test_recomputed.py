@@ -94,11 +94,11 @@ def test_groups_and_scales_of_a_router_are_those_of_its_model() -> None:
 
 
 def test_after_the_first_decisions_some_forwards_are_made_again() -> None:
-    from moescope.engines import again
+    from moescope.engines import recomputed
     from moescope.routers.rule import Rule
 
-    made = again.Again([Rule("softmax", True)] * 4)
-    first = [made.due(64) for _ in range(again.ALL // 256 + 1)]
+    made = recomputed.Recomputation([Rule("softmax", True)] * 4)
+    first = [made.due(64) for _ in range(recomputed.ALL // 256 + 1)]
     assert all(first)
     assert sum(made.due(64) for _ in range(640)) == 10
-    assert not again.Again([None]).due(1)
+    assert not recomputed.Recomputation([None]).due(1)

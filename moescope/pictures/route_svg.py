@@ -5,26 +5,26 @@ from typing import Any
 
 from ..charts import OTHER
 from .colored_tokens import colours
-from .svg import Sheet, cut, width
+from .svg import Drawing, cut, width
 
 NAME, BAR, ROW = 150.0, 440.0, 24.0
 
 
 def drawn(rows: Sequence[Sequence[Any]], title: str, words: Sequence[str], dark: bool = False) -> str:
     """Rows of [layer, its number of experts, [[expert, weight, dropped], ...], entropy, margin], the last layer on top."""
-    sheet = Sheet(780, dark)
-    sheet.heading(title, words)
+    drawing = Drawing(780, dark)
+    drawing.heading(title, words)
     for x, head in ((14.0, "layer"), (NAME, "experts by weight"), (NAME + BAR + 14, "entropy"), (NAME + BAR + 84, "margin")):
-        sheet.text(x, sheet.y + 10, head, 11.5, soft=True)
-    sheet.y += 20
+        drawing.text(x, drawing.y + 10, head, 11.5, soft=True)
+    drawing.y += 20
     for row in reversed(rows):
-        _row(sheet, *row)
-        sheet.y += ROW
-    return sheet.drawn()
+        _row(drawing, *row)
+        drawing.y += ROW
+    return drawing.drawn()
 
 
 def _row(
-    sheet: Sheet,
+    drawing: Drawing,
     name: str,
     known: int,
     experts: list[tuple[int, float | None, bool]],
@@ -34,15 +34,15 @@ def _row(
     hues = colours([e for e, _, _ in experts], known)
     parts = [(e, w, gone, 1.0 if w is None else max(w, 0.0)) for e, w, gone in experts]
     total, x = sum(part for *_, part in parts) or 1.0, NAME
-    sheet.text(14, sheet.y + 15, cut(name, NAME - 24, 12), 12)
+    drawing.text(14, drawing.y + 15, cut(name, NAME - 24, 12), 12)
     for expert, weight, gone, part in parts:
         wide = BAR * part / total
-        sheet.rect(x, sheet.y, wide, 20, hues.get(expert, OTHER))
+        drawing.rect(x, drawing.y, wide, 20, hues.get(expert, OTHER))
         words = f"{expert} · {weight:.2f}" if weight is not None and part > 0.25 * total else str(expert)
         if width(words, 11) < wide:
             more = ' text-decoration="line-through"' if gone else ""
-            place = f'x="{x + wide / 2:.1f}" y="{sheet.y + 14:.1f}"'
-            sheet.pieces.append(f'<text {place} font-size="11" fill="#000" text-anchor="middle"{more}>{words}</text>')
+            place = f'x="{x + wide / 2:.1f}" y="{drawing.y + 14:.1f}"'
+            drawing.pieces.append(f'<text {place} font-size="11" fill="#000" text-anchor="middle"{more}>{words}</text>')
         x += wide
     for across, value, form in ((NAME + BAR + 14, entropy, ".2f"), (NAME + BAR + 84, margin, ".3f")):
-        sheet.text(across, sheet.y + 15, "–" if value is None else f"{value:{form}}", 12)
+        drawing.text(across, drawing.y + 15, "–" if value is None else f"{value:{form}}", 12)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ... import hooks
-from ..base import Contract, Emit, Record, Site
-from ..reading.wrapped_method import after_method
+from .. import hooks
+from .base import Contract, Emit, Record, Site
+from .reading.wrapped_method import after_method
 
 
 def nest(sites: Sequence[Site]) -> None:

@@ -12,7 +12,7 @@ ALL = 1 << 16  # decisions, of all routers, that are made again one by one; then
 _SOME = 64  # of so many forwards one
 
 
-class Again:
+class Recomputation:
     """`rules` by router, None where a router's rule is not one that is known; `near`: how exact the engine's arithmetic is."""
 
     def __init__(self, rules: Sequence[Rule | None], near: float = NEAR) -> None:
