@@ -77,7 +77,7 @@ def _report(opened: Any, run: int) -> Any:
 
 def _portable(answer: Any, store: Path) -> Any:
     """A refusal with the store by its name alone: where it lies here is nothing to whoever the page is sent to."""
-    from ..store.remote.addresses import called
+    from ...store.remote.addresses import called
 
     return type(answer)(str(answer).replace(f"{store}", called(store))) if isinstance(answer, Exception) else answer
 

@@ -17,12 +17,12 @@ import altair as alt
 import numpy as np
 import pandas as pd
 import torch
-from moescope.analyses._shared.document_counts import tables
 
 import moescope
 from moescope import analyses
 from moescope.analyses import Answer
 from moescope.analyses._shared.answer import gather
+from moescope.analyses._shared.arrays.document_counts import tables
 from moescope.analyses._shared.dealt_labels import settled
 from moescope.analyses._shared.scope import scope
 from moescope.analyses._shared.value_figures import ByValue
