@@ -1,6 +1,7 @@
 """Quantized weights: made on the way in, or brought by a checkpoint; recorded as they ran, called what they are, or refused."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,11 @@ BROUGHT: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
 }
 
 
+def without_bars(said: str) -> str:
+    """Without the progress bars of compressed-tensors, which Transformers 5.18 has it draw."""
+    return re.sub(r"(?:\r[^\r\n]*\|[^\r\n]*)+\n", "", said)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("method", BROUGHT)
 def test_what_a_checkpoint_brings_is_read_back_and_said(plain: Path, tmp_path: Path, method: str, dtype: str) -> None:
@@ -173,7 +179,7 @@ def test_what_a_checkpoint_brings_is_read_back_and_said(plain: Path, tmp_path: P
     (other / "config.json").write_text(json.dumps(config))
     save_file({name: t.contiguous() for name, t in meant.items()}, other / "model.safetensors", {"format": "pt"})
     done = command(plain, folder, tmp_path / "s.duckdb", "--dtype", dtype)
-    assert (done.exit_code, done.output) == (0, "")
+    assert (done.exit_code, without_bars(done.output)) == (0, "")
     rows, (quantization, precision, warnings, _) = stored(tmp_path / "s.duckdb")
     assert (quantization, precision, warnings[0]) == (called.format(dtype), dtype, said.format(dtype))
     assert rows == experts_called(AutoModelForCausalLM.from_pretrained(other, dtype=getattr(torch, dtype)).eval())
@@ -300,8 +306,9 @@ def test_what_cannot_be_read_is_named_before_it_is(
 def refused(plain: Path, model: Path | str, folder: Path, said: str, *more: str) -> None:
     done = command(plain, model, folder / "s.duckdb", *more)
     assert done.exit_code in (1, 2), done.output
-    assert said in done.stderr
-    assert (done.stderr.startswith("moescope: "), done.stderr.count("\n")) == (True, 1)
+    words = without_bars(done.stderr)
+    assert said in words
+    assert (words.startswith("moescope: "), words.count("\n")) == (True, 1)
     assert not (folder / "s.duckdb").exists()
 
 
