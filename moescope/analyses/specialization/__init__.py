@@ -20,8 +20,8 @@ from .._shared.chart_forms import heatmap, layers
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
-from .attributes import PREDICTED, attributes
 from .labels import Found, by_label, lifted
+from .token_attributes import PREDICTED, attributes
 from .token_labels import by_token_label, counts_sql, kind_of_tokens
 from .vocabulary import NULL as SHUFFLE
 from .vocabulary import specialization

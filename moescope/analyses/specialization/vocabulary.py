@@ -27,7 +27,7 @@ from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
 from .._shared.arrays.decision_sample import Sample, shuffles
-from .attributes import own_code, preceding, shuffled
+from .token_attributes import own_code, preceding, shuffled
 
 LEAST = 10
 SHUFFLES = 19

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .collecting import as_usual
+
 if TYPE_CHECKING:
     from ...tracer.many.worker import Task
 
@@ -23,6 +25,7 @@ def traced(task: "Task", engine: Engine, resume: bool, overwrite: bool, report: 
     """Trace; gives the run's number."""
     if not engine.launched and engine.workers is None:
         return _alone(task, resume, overwrite, report)
+    as_usual()  # this process only gathers
     task = replace(task, loading={**task.loading, "say": None})  # which cannot be sent, and would be said by each
     if engine.launched:
         from ...tracer.many.launched import trace_launched
@@ -40,8 +43,10 @@ def traced(task: "Task", engine: Engine, resume: bool, overwrite: bool, report: 
 def _alone(task: "Task", resume: bool, overwrite: bool, report: Callable[[dict[str, Any]], None]) -> int:
     from ...tracer import trace
 
+    loaded = task.loaded()
+    as_usual()
     return trace(
-        task.loaded(), task.inputs, task.store, options=task.options, reading=task.reading, command=task.command, report=report,
+        loaded, task.inputs, task.store, options=task.options, reading=task.reading, command=task.command, report=report,
         overrides=task.overrides, seed=task.seed, stream=task.stream, name=task.name, resume=resume, overwrite=overwrite,
         **task.plan,
     )  # fmt: skip

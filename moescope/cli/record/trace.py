@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from .._support.collecting import rarely
 from .._support.loading import loading, loads
 from .._support.options import BATCH, COUNT, LAYERS, NAMES, SEED, SETTINGS, SHARE, STORE, TEXT, THREADS, Whole
 
@@ -92,7 +93,7 @@ def command(model: str, data: str, store: Path, quiet: bool, **options: Any) -> 
     if options["batch_size"] and options["batch_tokens"]:
         raise click.UsageError("--batch-size and --batch-tokens exclude each other")
     options["batch_size"] = options["batch_size"] or 8
-    with many(model, data, options) as first, Bar(quiet or not first) as bar:
+    with rarely(), many(model, data, options) as first, Bar(quiet or not first) as bar:
         try:
             run = _trace(model, data, store, options, bar, quiet)
         except KeyboardInterrupt:
