@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
+from moescope.words import percent
+
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
@@ -168,17 +170,21 @@ def opened(label: str, key: str, icon: str) -> Any:
     return st.expander(label, key=key, icon=icon, bind="query-params")
 
 
-def row(frame: pd.DataFrame, key: str, picked: Callable[[int | None], None], chosen: int | None = None, **more: Any) -> None:
+def row(
+    frame: pd.DataFrame, key: str, picked: Callable[[int | None], None], chosen: int | None = None, shares: Sequence[str] = (),
+    **more: Any,
+) -> None:  # fmt: skip
     """A table; `picked` gets the row that is chosen, or None when it is let go, before anything is drawn again.
 
-    `chosen` is the row that is shown as chosen. The key is the same whatever it shows: the browser then fills the table that it
-    has, instead of making another. What `picked` changes is drawn with the choice: a table that is sent the choice of before
-    would choose it again.
+    `chosen` is the row that is shown as chosen; columns of `shares` are said as 12.3 %. The key is the same whatever it
+    shows: the browser then fills the table that it has, instead of making another. What `picked` changes is drawn with the
+    choice: a table that is sent the choice of before would choose it again.
     """
     box = f"rows-{key}"
     st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
+    shown = frame.style.format(percent, subset=[*shares]) if shares else frame
     st.dataframe(
-        frame, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
+        shown, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
         selection_mode="single-row", key=box, **more,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .wording import markup
+from .wording import markup, share
 
 
 def drawn(
@@ -69,7 +69,7 @@ def said(value: Any, format: str) -> str:
     if value is None or value != value:
         return "–"
     if format.endswith("%"):
-        return f"{100 * value:.3g} %"
+        return share(value)
     if format.endswith("f"):
         return f"{value:{format}}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..pictures import flow_ribbons
 from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
+from ..pictures.wording import share
 from ..store import Store, imported
 from .asked import asking, of, signed, stem
 from .experts_of import expert_of
@@ -97,4 +98,4 @@ def said_of(counted: str) -> str:
 def _part(frame: pd.DataFrame) -> str:
     """Which part of the tokens the ribbons hold, where it is not all."""
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    return "" if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"
+    return "" if drawn > 0.999 else f"the widest ribbons, {share(drawn)} of the tokens"

@@ -30,7 +30,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         )
         named = frame.dropna(subset=["text"])
         if named.empty:
-            panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
+            panels.empty(*_wordless(run, frame))
             picked = ""
         else:
             picked = _words(run, named, sql, params)
@@ -49,6 +49,15 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         contexts(run, layer, expert, picked, by)
 
 
+def _wordless(run: Row, frame: pd.DataFrame) -> tuple[str, str]:
+    """Why there is no word to show, and what to do."""
+    if frame.empty:
+        return "No token came here", "It never ran on what was counted; the cards of its layer say which experts did."
+    if store_access.rows("select 1 from tokens where run = ? and unit = 'text' limit 1", run["run"]):
+        return "The tokens have no text", "The record names no vocabulary ids. See its labels, or its places beside this."
+    return "Patches have no words", "See its classes below, or the patches on the Tokens page."
+
+
 def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     """A table of its tokens; gives the one that is chosen."""
     spelled = store_access.spelling(run["run"])
@@ -61,7 +70,7 @@ def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     columns = {
         "token": st.column_config.TextColumn(width=96),
         "tokens": number("here", width=52, help="How often it came to this expert."),
-        "rate": number("of all", format="percent", width=64, help="Of all its occurrences."),
+        "rate": number("of all", width=64, help="Of all its occurrences."),
         "lift": number(format="%.2f ×", width=60),
         "at_least": number("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
     }
@@ -69,7 +78,7 @@ def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     def put(row: int | None) -> None:
         url_state.put("word", None if row is None else named["text"].iloc[row])
 
-    url_state.row(shown, "top", put, at, height=420, column_config=columns)
+    url_state.row(shown, "top", put, at, shares=["rate"], height=420, column_config=columns)
     panels.files(shown, sql, params, name="expert-tokens")
     return picked
 
@@ -82,12 +91,13 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) 
         left, right = (
             token(spelled.joined(near[side]["text"].fillna("▦")), 4000) for side in (near["distance"] < 0, near["distance"] > 0)
         )
+        source = f"{markup(document)} · " if isinstance(document, str) else ""
         here = spelled(near[near["distance"] == 0]["text"].iloc[0])
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
             f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'
             f"{markup(visible(here) if here else 'patch')}</mark></a>{markup(right[:140])}"
-            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
+            f"<small><bdi>{source}{figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")

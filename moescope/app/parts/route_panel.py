@@ -50,7 +50,7 @@ def _title(about: Row) -> None:
     made = " · generated" if about["generated"] else ""
     words = [
         place + made,
-        wording.markup(about["document"]),
+        *([wording.markup(about["document"])] if about["document"] else []),
         wording.markup(about["labels"] or "no labels"),
         f"token {about['token']}",
     ]

@@ -51,8 +51,8 @@ def finder(run: Row) -> None:
             url_state.request_page("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
 
     number = st.column_config.NumberColumn
-    columns = {"share": number(format="percent"), "overall": number(format="percent"), "lift": number(format="%.2f ×")}
-    url_state.row(shown, "found", picked, height=240, column_config=columns)
+    columns = {"lift": number(format="%.2f ×")}
+    url_state.row(shown, "found", picked, shares=("share", "overall"), height=240, column_config=columns)
     panels.cut_note(len(shown), int(frame["found"].iloc[0]), "experts are listed, of largest lift")
     sampling.sample_note(finding.kept(run))
     panels.files(shown, sql, params, name="found")

@@ -81,7 +81,7 @@ def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    widest = [] if drawn > 0.999 else [f"the widest ribbons, {drawn:.0%} of the tokens"]
+    widest = [] if drawn > 0.999 else [f"the widest ribbons, {share(drawn)} of the tokens"]
     title, words = f"Flow from {layer.label}", "; ".join([said_of(counted), *widest])
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
@@ -150,15 +150,11 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
     panels.cards(path_cards(frame))
-    number, percent = (
-        st.column_config.NumberColumn,
-        {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
-    )
-    bar = st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))
     st.caption("Choose a row to see a token that took that path.")
     shown = frame[["path", "tokens", "share", "low", "high"]]
-    columns = {"share": bar, "tokens": number(format="localized"), **percent}
-    url_state.row(shown, "paths", partial(to_path, run, layer, shown), width="stretch", column_config=columns)
+    columns, shares = {"tokens": st.column_config.NumberColumn(format="localized")}, ("share", "low", "high")
+    picked = partial(to_path, run, layer, shown)
+    url_state.row(shown, "paths", picked, shares=shares, width="stretch", column_config=columns)
     panels.files(shown, sql, params, name="paths")
     panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
@@ -175,15 +171,16 @@ def to_path(run: Row, layer: pickers.Layer, frame: pd.DataFrame, row: int | None
 def path_cards(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """How many paths there are, how many in effect, the commonest, and how many in effect were layers independent."""
     top = frame.iloc[0]
+    taken = round(top["tokens"] / top["share"])
     between = "" if pd.isna(top["low"]) else f"; {share(top['low'])} to {share(top['high'])} (95 % over documents)"
     return [
-        ("Different paths", f"{int(top['paths']):,}", f"taken by {round(top['tokens'] / top['share']):,} tokens", ""),
+        ("Different paths", f"{int(top['paths']):,}", f"taken by {taken:,} token{'s' * (taken != 1)}", ""),
         ("Paths in effect", f"{top['effective']:,.0f}", "exp of their entropy; few tokens make it small", ""),
-        ("Commonest", f"{top['share']:.2%}", f"{top['path']}{between}", ""),
+        ("Commonest", share(top["share"]), f"{top['path']}{between}", ""),
         (
             "If layers were independent",
             f"{top['alone']:,.0f}",
-            "paths in effect, if layers chose by these loads alone",
+            "as many in effect, if layers chose by these loads alone",
             "",
         ),
     ]

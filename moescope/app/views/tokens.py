@@ -8,6 +8,7 @@ from moescope.app import url_state
 from moescope.app.components import colored_tokens
 from moescope.app.parts import panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
+from moescope.app.wording import share, some
 from moescope.pictures import token_sheet
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
@@ -100,7 +101,7 @@ def draw(
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(
-        f"**{panels.plain(layer.label)}** · {layer.experts} experts · even load {layer.even:.1%} · "
+        f"**{panels.plain(layer.label)}** · {some(layer.experts, 'expert')} · even load {share(layer.even)} · "
         f"{panels.plain(sequence_picker.name_of(sequence), 60)}"
     )
     colored_tokens.show(data, key=f"tokens-{place}")
