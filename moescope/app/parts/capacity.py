@@ -45,9 +45,7 @@ def show(run: Row) -> None:
     if panels.unranked(run):
         return
     if not run["decisions"]:
-        panels.empty(
-            "No decisions", "This run holds counts of experts alone: tokens that could compete for places are not known."
-        )
+        panels.empty("No decisions", "Tokens that could compete for places are not known.")
         return
     big = (run["assignments"] or 0) > SMALL
     if (big or not url_state.attended) and not url_state.asked("Deal the tokens again", "what-if", big):
@@ -91,6 +89,8 @@ def said(frame: pd.DataFrame) -> str:
     """What the smallest room for even load costs, in a sentence."""
     at = frame[frame["ratio"] == 1.0].groupby("order")[list(MEASURES)].mean()
     plain, prior = at.loc["vanilla"], at.loc["batch prioritized"]
+    if pd.isna(plain["dropped_weight"]):
+        return f"With room for even load only, {wording.share(plain['dropped_share'])} of the assignments would be dropped."
     return (
         f"With room for even load only, {wording.share(plain['dropped_share'])} of the assignments would be dropped, carrying "
         f"{wording.share(plain['dropped_weight'])} of the weight in the tokens' order and "

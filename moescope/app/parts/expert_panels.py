@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, patch_panels, pickers
+from moescope.app.parts import lacking, panels, patch_panels, pickers
 from moescope.app.queries import company as facts
 from moescope.app.queries import experts, patches, sampling, store_access
 from moescope.app.wording import figure, markup, some, token, visible
@@ -113,24 +113,28 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     counted = pickers.choose_counted(run["run"])
     places = [column for _ in range(2) for column in st.columns(2)]
     k, many, key = layer.top_k or 1, layer.experts, (run, layer, expert, counted)
+
+    def none(after: bool) -> str:
+        return ": ".join(lacking.beyond(run, layer, pickers.layers(run["run"]), after))
+
     verb = "was asked for" if counted == "asked" else "ran"
     with places[0]:
         said = f"of the tokens for which this one {verb}, the share for which that one {verb} too"
         chance = (k - 1) / max(many - 1, 1)
-        _ranked(facts.together(*key), "share", "Runs together with", said, chance, "Top-1 routing has none.", layer)
+        _ranked(facts.together(*key), "share", "Runs together with", said, chance, lacking.pairs(run, layer)[1], layer)
     with places[1]:
         said = "cosine between how often each token came to the one and to the other"
         _ranked(facts.nearest(*key), "cosine", "Sees the same tokens as", said, None, "It has no company.", layer)
     with places[2]:
         said = "of the tokens that had that one first, the share that had this one first here"
         found, first = facts.before(*key), facts.first_share(*key)
-        _ranked(found, "share", "One layer before", said, first, "No layer before was traced.", at(run, found[0]))
+        _ranked(found, "share", "One layer before", said, first, none(after=False), at(run, found[0]))
     with places[3]:
         said = "of the tokens that had this one first, the share that had that one first there"
         found = facts.after(*key)
         there = at(run, found[0])
         even = there.even if there else None
-        _ranked(found, "share", "One layer after", said, even, "No layer after was traced.", there)
+        _ranked(found, "share", "One layer after", said, even, none(after=True), there)
     if counted == "asked":
         sampling.sample_note(experts.part_of(run, layer)[1])
 

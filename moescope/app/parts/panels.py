@@ -14,11 +14,10 @@ from altair.utils import schemapi
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import heat_map
-from moescope.app.parts import links, pickers, signed
+from moescope.app.parts import lacking, links, pickers, signed
 from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
 from moescope.pictures import bars, scripts
-from moescope.store import imported
 from moescope.store.files.exports import csv_of
 
 schemapi.DEBUG_MODE = False  # Altair checks each part of a chart as it is made: needless for ours, and a third of their time
@@ -104,14 +103,9 @@ def unrouted(run: Any, what: str = "a model") -> None:
 
 def unranked(run: Any) -> bool:
     """Says so where first choices of a run are not known."""
-    if imported.ranked(run["capture"]):
-        return False
-    empty(
-        "First choices are not known",
-        "This run was imported from a capture whose order of experts is not that of their weights; sets, loads and pairs "
-        "are known.",
-    )
-    return True
+    if none := lacking.order(run):
+        empty(*none)
+    return none is not None
 
 
 def reading(text: str) -> None:

@@ -6,12 +6,12 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
+from moescope.app.parts import answers, card_grid, expert_panels, lacking, note_field, panels, pickers
 from moescope.app.queries import expert_cards, finding, sampling, store_access
 from moescope.app.queries import experts as facts
 from moescope.app.queries.effects import OF_EXPERT, marked, read
-from moescope.app.wording import count, share
-from moescope.store import notes
+from moescope.app.wording import count, figure, share
+from moescope.store import imported, notes
 
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
 KNOWN = (
@@ -58,22 +58,24 @@ def finder(run: Row) -> None:
     panels.files(shown, sql, params, name="found")
 
 
-def glance(layer: pickers.Layer, expert: int) -> float:
+def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
     """Load of this expert among the others; returns the share of the layer's tokens for which it ran."""
     frame = store_access.frame(facts.LOAD, layer.router)
     frame = frame.assign(asked=frame["assignments"] + frame["dropped"])
-    row, looked = frame[frame["expert"] == expert].iloc[0], _decisions(layer)
-    k, of_tokens = layer.top_k or 1, float(row["assignments"]) / max(looked, 1)
-    first = share(row["first"] / row["assignments"] if row["assignments"] else None)
+    row, looked = frame[frame["expert"] == expert].iloc[0], lacking.looked(layer)
+    of_tokens, each = float(row["assignments"]) / max(looked, 1), float(frame["assignments"].sum()) / max(looked, 1)
+    ranked = row["assignments"] and imported.ranked(run["capture"])
+    first = f"{share(row['first'] / row['assignments'])} of them as first choice" if ranked else ""
+    weight = row["mean_weight"] if imported.weighted(run["capture"]) else None
     lost = bool(frame["dropped"].sum())
     items = [
         ("Share of load", share(row["share"]), f"of what ran in this layer; even is {share(layer.even)}",
          "" if row["assignments"] else "bad"),
         ("Share of tokens", share(of_tokens if looked else None),
-         f"it ran for, of {count(looked)}; even is {share(k * layer.even)}", ""),
-        ("Times it ran", count(row["assignments"]), f"{first} of them as first choice", ""),
-        ("Mean weight", f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–",
-         f"where it ran; top-{k} of {layer.experts}", ""),
+         f"it ran for, of {count(looked)}; even is {share((layer.top_k or each) * layer.even)}", ""),
+        ("Times it ran", count(row["assignments"]), first, ""),
+        ("Mean weight", figure(weight, ".3f"),
+         f"where it ran; {f'top-{layer.top_k} of' if layer.top_k else 'of'} {layer.experts}", ""),
     ]  # fmt: skip
     if lost:
         items += [
@@ -96,11 +98,6 @@ def glance(layer: pickers.Layer, expert: int) -> float:
 
 def _rank(values: Any, own: float) -> int:
     return int((values > own).sum()) + 1
-
-
-def _decisions(layer: pickers.Layer) -> int:
-    found = store_access.rows("select decisions from decision_rollup where router = ?", layer.router)
-    return int(found[0]["decisions"]) if found else 0
 
 
 @panels.part
@@ -195,12 +192,19 @@ def render() -> None:
         step(layer, expert)
     with four:
         finder(run)
+    none = lacking.decisions(run, layer)
+    if none and lacking.decisions(run) is None:  # of this layer alone
+        panels.empty(*none)
+        return
     if url_state.tabs("Which experts", "show", SHOWN) == "all":
         answers.verdict("syntax_experts", run)
         card_grid.show(run, layer)
         return
     top = st.container()
-    overall = glance(layer, expert)
+    overall = glance(run, layer, expert)
+    if none:
+        panels.empty(*none)
+        return
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
     if shown == "labels":

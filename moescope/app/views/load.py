@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
+from moescope.app.parts import answers, capacity, lacking, layer_maps, leaves, panels, pickers, training
 from moescope.app.queries import balance, loads, sampling, training_end
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
@@ -40,7 +40,8 @@ def heat(run: Row) -> None:
             "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
         )
         return
-    panels.small_count_note(frame["asked"].sum() / max(frame["router"].nunique(), 1))
+    asked = frame.groupby("router")["asked"].sum()
+    panels.small_count_note(round(asked[asked > 0].mean()))
     named = loads.values(run["run"])[value]
     of = f", {panels.said_label(label)}" if label else f", {split}" if part else ""
     words = {"title": f"{named.capitalize()}{of}: difference from everything" if apart else named.capitalize() + of}
@@ -100,6 +101,8 @@ def dropped(run: Row, frame: pd.DataFrame) -> None:
     """What found its expert full."""
     if (frame["dropped_share"].fillna(0) > 0).any():
         line(run, frame, "dropped_share", False, title="Dropped for want of capacity", zero=True, format=".1%")
+    elif none := lacking.decisions(run):
+        panels.empty(*none)
     else:
         panels.empty("Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough.")
 

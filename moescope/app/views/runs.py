@@ -10,15 +10,17 @@ from moescope.app import url_state
 from moescope.app.parts import answers, layer_maps, note_field, panels, pickers
 from moescope.app.queries import loads, store_access, training_end
 from moescope.app.wording import clean, count, markup, share, some
+from moescope.store import imported
 
 PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
 HEALTH = """
-select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts,
+select coalesce(sum(dead) filter (seen), 0)::bigint as dead, coalesce(sum(experts) filter (seen), 0)::bigint as experts,
        coalesce(sum(nonfinite), 0)::bigint as nonfinite,
-       coalesce(sum(unrouted), 0)::bigint as unrouted, sum(s.decisions)::bigint as decisions,
-       sum(dropped_share * s.decisions) / sum(s.decisions) as dropped, avg(load_entropy_bits / nullif(max_bits, 0)) as even,
-       count(*) as routers
-from router_summary s where s.run = ?"""
+       coalesce(sum(unrouted), 0)::bigint as unrouted, sum(decisions)::bigint as decisions,
+       sum(dropped_share * decisions) / sum(decisions) as dropped,
+       avg(load_entropy_bits / nullif(max_bits, 0)) filter (max_violation is not null) as even,
+       count(*) as routers, count(*) filter (not seen) as silent
+from (select *, coalesce(decisions > 0, false) or max_violation is not null as seen from router_summary where run = ?)"""
 TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
 Row = dict[str, Any]
 
@@ -36,7 +38,10 @@ def proof(run: Row) -> tuple[str, str, str, str]:
     """What was proved when the tracer was attached: one entry per router (`moescope.proof.Proved`), or nothing."""
     found = json.loads(run["proof"] or "[]")
     if not found:
-        return "Proof", "none", "this run was not checked at attach", "warn"
+        why = (
+            "an imported run has no model to check" if imported.source(run["capture"]) else "this run was not checked at attach"
+        )
+        return "Proof", "none", why, "warn"
     back = sum(p["identical"] for p in found)
     words = f"layers recomputed to {max(p['error'] for p in found):.0e}; "
     words += "written back bit for bit" if back == len(found) else f"{back} of {len(found)} written back bit for bit"
@@ -53,25 +58,33 @@ def health(run: Row) -> list[tuple[str, Any, str, str]]:
     speed = (
         "Rate",
         f"{count(rate)}/s" if rate else "–",
-        f"tokens; tracing took {share(cost)}" if cost is not None else "tokens",
+        f"tokens; tracing took {share(cost)}" if cost is not None and not imported.source(run["capture"]) else "tokens",
         "",
     )
     if not pickers.layers(run["run"]):
         return [("Tokens", count(run["tokens"]), "no router, so no decision", ""), speed]
     unrouted = f"of what was asked; {some(h['unrouted'], 'decision')} had no expert"
+    silent = f", of {h['silent']} of which nothing was recorded" if h["silent"] and run["decisions"] else ""
+    finite = (
+        ("Not finite", count(bad), "decisions whose logits are no finite numbers", "bad" if bad else "good")
+        if imported.logits(run["capture"])
+        else ("Not finite", "–", "the capture has no router logits", "")
+    )
     return [
-        ("Decisions", count(run["decisions"]), f"{some(run['tokens'], 'token')}, {some(h['routers'], 'router')}", ""),
+        ("Decisions", count(run["decisions"]), f"{some(run['tokens'], 'token')}, {some(h['routers'], 'router')}{silent}", ""),
         speed,
         *(at_end(run["run"], dead) or usual(h, dead)),
         ("Dropped", share(h["dropped"]), unrouted, "warn" if h["dropped"] else "good"),
-        ("Not finite", count(bad), "decisions whose logits are no finite numbers", "bad" if bad else "good"),
+        finite,
         proof(run),
     ]
 
 
 def usual(h: Row, dead: int) -> list[tuple[str, Any, str, str]]:
     """Evenness and dead experts over a whole run."""
-    tone = "good" if (h["even"] or 0) > 0.9 else "warn"
+    tone = "" if h["even"] is None else "good" if h["even"] > 0.9 else "warn"
+    if not h["experts"]:
+        return [("Load evenness", "–", "nothing was routed", ""), ("Dead experts", "–", "nothing was routed", "")]
     return [
         ("Load evenness", share(h["even"]), "of the largest entropy, mean of layers", tone),
         ("Dead experts", f"{dead} of {h['experts']}", "never ran" if dead else "every expert ran", "bad" if dead else "good"),

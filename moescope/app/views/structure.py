@@ -9,7 +9,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import flow_ribbons
-from moescope.app.parts import answers, panels, pickers
+from moescope.app.parts import answers, lacking, panels, pickers
 from moescope.app.queries import sampling, store_access
 from moescope.app.wording import share
 from moescope.show.flow import query as flow_query
@@ -76,7 +76,7 @@ def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     sql, params = flow_query(run["run"], layer, counted, some)
     frame = store_access.frame(sql, *params)
     if frame.empty:
-        panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
+        panels.empty(*lacking.beyond(run, layer, pickers.layers(run["run"]), after=True))
         return
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
@@ -119,7 +119,7 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     sql = TOGETHER_ASKED.format(few=few) if counted == "asked" else TOGETHER
     frame = store_access.frame(sql, layer.router)
     if frame.empty:
-        panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
+        panels.empty(*lacking.pairs(run, layer))
         return
     chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
     panels.heat(

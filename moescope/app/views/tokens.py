@@ -6,7 +6,7 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import lacking, panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
 from moescope.app.wording import share, some
 from moescope.pictures import token_sheet
@@ -123,6 +123,10 @@ def viewer(run: Row) -> None:
         panels.unrouted(run)
         return
     layer = chosen[0]
+    if none := lacking.decisions(run, layer):
+        panels.empty(*none)
+        if not run["tokens"]:
+            return
     choose_labels(run)
     sequence = sequence_picker.find(run, layer.stack)
     if sequence is None:
