@@ -12,12 +12,12 @@ from moescope.words import percent
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
-    "run": ("sequence", "token", "expert", "word", "in", "follow", "brush", "step", *PAGES),
-    "layer": ("word", "follow"),
+    "run": ("sequence", "token", "expert", "word", "spot", "in", "follow", "brush", "step", *PAGES),
+    "layer": ("word", "follow", "spot"),
     "stack": ("brush",),
     "map": ("brush",),
     "seed": ("brush",),
-    "expert": ("word",),
+    "expert": ("word", "spot"),
     "marked": ("only",),
     "sequence": ("token", "step", *PAGES),
 }

@@ -14,7 +14,13 @@ import moescope
 
 pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
-RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "assignments": sum(len(d.chosen) for d in TRUTH.of(0)), "model": 0}
+RUN = {
+    "run": 0,
+    "tokens": len(TRUTH.tokens) // 2,
+    "assignments": sum(len(d.chosen) for d in TRUTH.of(0)),
+    "model": 0,
+    "capture": None,
+}
 
 
 def order(run: int) -> list[tuple[int, str, int]]:
@@ -202,7 +208,7 @@ def test_health_of_a_run() -> None:
         even.append(entropy([ran(mine, e) for e in range(EXPERTS)], EXPERTS))
         chosen = sum(len(d.chosen) for d in mine)
         lost += len(mine) * (chosen - ran(mine)) / chosen
-    same(rows(stored.frame(runs.HEALTH, 0)), [(dead, 16, 0, unrouted, len(here), lost / len(here), np.mean(even), 4)])
+    same(rows(stored.frame(runs.HEALTH, 0)), [(dead, 16, 0, unrouted, len(here), lost / len(here), np.mean(even), 4, 0)])
     run = part("parts.pickers").runs()[0]
     share, count = part("wording").share, part("wording").count
     assert runs.health(run) == [

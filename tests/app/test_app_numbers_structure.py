@@ -110,7 +110,7 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
         ("Different paths", f"{len(counts)}", f"taken by {every} tokens"),
         ("Paths in effect", f"{effective:.0f}", "exp of their entropy; few tokens make it small"),
         ("Commonest", share(top[2]), f"{top[0]}; {share(top[3])} to {share(top[4])} (95 % over documents)"),
-        ("If layers were independent", f"{alone:,.0f}", "paths in effect, if layers chose by these loads alone"),
+        ("If layers were independent", f"{alone:,.0f}", "as many in effect, if layers chose by these loads alone"),
     ]
 
 

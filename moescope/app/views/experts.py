@@ -222,7 +222,8 @@ def step(layer: pickers.Layer, expert: int) -> None:
 
     def to(number: int) -> None:
         url_state.put("expert", number % max(layer.experts, 1) or None)
-        url_state.put("word", None)
+        for key in ("word", "spot"):
+            url_state.put(key, None)
 
     st.button("‹", key="expert-previous", shortcut="P", help="The previous expert", on_click=to, args=(expert - 1,))
     st.button("›", key="expert-next", shortcut="N", help="The next expert", on_click=to, args=(expert + 1,))

@@ -39,7 +39,9 @@ def proof(run: Row) -> tuple[str, str, str, str]:
     found = json.loads(run["proof"] or "[]")
     if not found:
         why = (
-            "an imported run has no model to check" if imported.source(run["capture"]) else "this run was not checked at attach"
+            "an imported run has no model to check"
+            if imported.source(run.get("capture"))
+            else "this run was not checked at attach"
         )
         return "Proof", "none", why, "warn"
     back = sum(p["identical"] for p in found)
