@@ -182,11 +182,17 @@ def row(
     """
     box = f"rows-{key}"
     st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
-    shown = frame.style.format(percent, subset=[*shares]) if shares else frame
+    shown = _said(frame, shares) if shares else frame
     st.dataframe(
         shown, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
         selection_mode="single-row", key=box, **more,
     )  # fmt: skip
+
+
+def _said(frame: pd.DataFrame, shares: Sequence[str]) -> Any:
+    """The table with its shares as texts say them; where some columns have words of their own, the others need them too."""
+    numbers = {c: percent if c in shares else "{:,.6g}".format for c in frame if pd.api.types.is_float_dtype(frame[c])}
+    return frame.style.format(numbers, na_rep="–")
 
 
 def _chosen(box: str, count: int, picked: Callable[[int | None], None]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from moescope import charts
 from moescope.app import url_state, wording
 from moescope.app.parts import note_field, panels, pickers
 from moescope.app.queries import next_best, store_access, token_routes
@@ -86,5 +87,5 @@ def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:
 
     panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", sql, [token, run], name="route",
-        clicked=opened, across=range(width), down=[name for name in reversed(known) if name in there],
+        clicked=opened, limits=(0.0, charts.fixed(frame["weight"])[2]), across=range(width), down=[name for name in reversed(known) if name in there],
     )  # fmt: skip
