@@ -9,6 +9,7 @@ from moescope.app import url_state
 from moescope.app.parts import lacking, panels, patch_panels, pickers
 from moescope.app.queries import company as facts
 from moescope.app.queries import experts, patches, sampling, store_access
+from moescope.app.queries.layers import each
 from moescope.app.wording import figure, markup, some, token, visible
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
@@ -112,7 +113,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
     counted = pickers.choose_counted(run["run"])
     places = [column for _ in range(2) for column in st.columns(2)]
-    k, many, key = layer.top_k or 1, layer.experts, (run, layer, expert, counted)
+    key = (run, layer, expert, counted)
 
     def none(after: bool) -> str:
         return ": ".join(lacking.beyond(run, layer, pickers.layers(run["run"]), after))
@@ -120,7 +121,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     verb = "was asked for" if counted == "asked" else "ran"
     with places[0]:
         said = f"of the tokens for which this one {verb}, the share for which that one {verb} too"
-        chance = (k - 1) / max(many - 1, 1)
+        chance = layer.pairs(each(layer))
         _ranked(facts.together(*key), "share", "Runs together with", said, chance, lacking.pairs(run, layer)[1], layer)
     with places[1]:
         said = "cosine between how often each token came to the one and to the other"
@@ -133,7 +134,7 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
         said = "of the tokens that had this one first, the share that had that one first there"
         found = facts.after(*key)
         there = at(run, found[0])
-        even = there.even if there else None
+        even = 1 / there.choices if there else None
         _ranked(found, "share", "One layer after", said, even, none(after=True), there)
     if counted == "asked":
         sampling.sample_note(experts.part_of(run, layer)[1])
@@ -154,5 +155,7 @@ def _ranked(
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
     if of is not None:
         frame = frame.assign(router=of.router, expert=frame["other"])
-        frame = frame.assign(other=[f"{of.label} · expert {e}" for e in frame["expert"]])
+        named = {e: f"expert {e}" if e < of.experts else f"expert {e} (computes nothing)" for e in frame["expert"]}
+        words = [f"{of.label} · {named[e]}" for e in frame["expert"]]
+        frame = frame.assign(other=words, expert=frame["expert"].where(frame["expert"] < of.experts))  # those have a page
     panels.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

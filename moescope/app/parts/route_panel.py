@@ -83,9 +83,12 @@ def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:
     there = set(frame["layer"])
 
     def opened(expert: int, layer: str) -> None:
+        if expert >= known[layer].experts:
+            return  # gives its input back: it has no page
         url_state.request_page("experts", layer=known[layer].label, expert=expert)
 
     panels.heat(
         frame, "expert", "layer", "weight", "Weights along the way", sql, [token, run], name="route",
-        clicked=opened, limits=(0.0, charts.fixed(frame["weight"])[2]), across=range(width), down=[name for name in reversed(known) if name in there],
+        clicked=opened, limits=(0.0, charts.fixed(frame["weight"])[2]), across=range(width),
+        down=[name for name in reversed(known) if name in there],
     )  # fmt: skip

@@ -21,6 +21,12 @@ select coalesce(sum(dead) filter (seen), 0)::bigint as dead, coalesce(sum(expert
        avg(load_entropy_bits / nullif(max_bits, 0)) filter (max_violation is not null) as even,
        count(*) as routers, count(*) filter (not seen) as silent
 from (select *, coalesce(decisions > 0, false) or max_violation is not null as seen from router_summary where run = ?)"""
+ASKED = """
+select avg(bits / log2(n)) as even from (
+  select router, count(*) as n, -sum(p * log2(p)) filter (p > 0) as bits from (
+    select router, (assignments + dropped) / sum(assignments + dropped) over (partition by router) as p
+    from expert_load where run = ?) group by router)
+where n > 1 and isfinite(bits)"""
 TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
 Row = dict[str, Any]
 
@@ -75,20 +81,24 @@ def health(run: Row) -> list[tuple[str, Any, str, str]]:
     return [
         ("Decisions", count(run["decisions"]), f"{some(run['tokens'], 'token')}, {some(h['routers'], 'router')}{silent}", ""),
         speed,
-        *(at_end(run["run"], dead) or usual(h, dead)),
+        *(at_end(run["run"], dead) or usual(run["run"], h, dead)),
         ("Dropped", share(h["dropped"]), unrouted, "warn" if h["dropped"] else "good"),
         finite,
         proof(run),
     ]
 
 
-def usual(h: Row, dead: int) -> list[tuple[str, Any, str, str]]:
-    """Evenness and dead experts over a whole run."""
-    tone = "" if h["even"] is None else "good" if h["even"] > 0.9 else "warn"
+def usual(run: int, h: Row, dead: int) -> list[tuple[str, Any, str, str]]:
+    """Evenness and dead experts over a whole run; where some was dropped, of what was asked: capacity evens out what runs."""
+    even, words = h["even"], "of the largest entropy, mean of layers"
+    if h["dropped"]:
+        even = store_access.rows(ASKED, run)[0]["even"]
+        words = f"{words}, of what was asked; of what ran {share(h['even'])}"
+    tone = "" if even is None else "good" if even > 0.9 else "warn"
     if not h["experts"]:
         return [("Load evenness", "–", "nothing was routed", ""), ("Dead experts", "–", "nothing was routed", "")]
     return [
-        ("Load evenness", share(h["even"]), "of the largest entropy, mean of layers", tone),
+        ("Load evenness", share(even), words, tone),
         ("Dead experts", f"{dead} of {h['experts']}", "never ran" if dead else "every expert ran", "bad" if dead else "good"),
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ from moescope.app import url_state
 from moescope.app.components import flow_ribbons
 from moescope.app.parts import answers, lacking, panels, pickers
 from moescope.app.queries import sampling, store_access
+from moescope.app.queries.layers import each
 from moescope.app.wording import share
 from moescope.show.flow import query as flow_query
 from moescope.show.flow import said_of
@@ -121,7 +122,7 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     if frame.empty:
         panels.empty(*lacking.pairs(run, layer))
         return
-    chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
+    chance = layer.pairs(each(layer))
     panels.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
         name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
