@@ -26,12 +26,15 @@ select m.token, m.weight, t.sequence, t.y, t.x, s.height, s.width, s.source_row,
        coalesce(s.class, s.domain) as label
 from mine m join tokens t using (token) join sequences s using (sequence)
 where s.height is not null and s.width is not null order by {outer} m.token"""
+ANY = "select 1 from tokens where run = ? and unit = 'patch' and y is not null limit 1"
 ORDERS = {"most": ("weight desc,", "m.weight desc,"), "random": ("hash(token),", "")}
 MOST = 18  # places in the gallery
 
 
 def positions(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """Of the patches at each place of the image, the share for which this expert ran; nothing where the run has no patches."""
+    if not store_access.rows(ANY, run["run"]):
+        return pd.DataFrame(), ANY, [run["run"]]  # known of the whole run at once, for every expert
     sql, params = POSITIONS.format(few=experts.part_of(run, layer)[0]), [layer.router, layer.router, expert]
     return store_access.frame(sql, *params), sql, params
 

@@ -33,7 +33,8 @@ def heat(run: Row) -> None:
     value, label, split = choose(run)
     part = bool(label) or split != "everything"
     apart = part and value in loads.PARTS and url_state.toggle("Difference from everything", "difference")
-    frame, sql, params, kept = loads.of(run, value, label, split)
+    with st.spinner("Counting …", show_time=True):
+        frame, sql, params, kept = loads.of(run, value, label, split)
     if frame.empty or not frame["asked"].sum():
         panels.empty(
             "Nothing was routed there",
