@@ -26,7 +26,7 @@ Row = dict[str, Any]
 @panels.part
 def finder(run: Row) -> None:
     """Experts that prefer a label or a token."""
-    like = ", ".join(panels.plain(label, 20) for label in finding.examples(run["run"]))
+    like = ", ".join(wording.clean(label, 20) for label in finding.examples(run["run"]))
     text = url_state.typed(
         "Find experts by what they do", "find", placeholder=f"a label or a token: {like or 'the'} …", icon=":material/search:"
     )

@@ -8,7 +8,7 @@ from moescope.app import url_state
 from moescope.app.components import colored_tokens
 from moescope.app.parts import lacking, panels, pickers, route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
-from moescope.app.wording import share, some
+from moescope.app.wording import clean, share, some
 from moescope.pictures import token_sheet
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
@@ -53,10 +53,10 @@ def choose_labels(run: Row) -> None:
         return
     one, two, _ = st.columns([1.2, 1.4, 2.2], vertical_alignment="bottom")
     with one:
-        kind = url_state.choose("Labels", "marked", list(kinds), lambda k: panels.plain(k, 40))
+        kind = url_state.choose("Labels", "marked", list(kinds), lambda k: clean(k, 40))
     with two:
         values = ["", *kinds[kind or next(iter(kinds))]]
-        url_state.choose("Only tokens", "only", values, lambda v: panels.plain(v, 40) if v else "all of them")
+        url_state.choose("Only tokens", "only", values, lambda v: clean(v, 40) if v else "all of them")
 
 
 def chosen_labels(run: Row, frame: Any) -> tuple[list[str | None], str | None]:
