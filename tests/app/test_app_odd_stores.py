@@ -1,15 +1,19 @@
 """Every page over stores as odd as people bring: no error, no word of a program alone, and a sentence on what is missing."""
 
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import told_systems
 from odd_stores import ODD
 from pages import nothing, opened, part, view
 from said import faults, texts
+
+import moescope
 
 MAKERS: dict[str, Callable[[Path], Path]] = ODD | {
     make.__name__: make for make in (told_systems.denoiser, told_systems.recursions, told_systems.tree)
@@ -83,3 +87,41 @@ def test_a_layer_of_which_nothing_was_captured_is_not_dead(health: Callable[[str
 
 def test_a_run_of_nothing_has_no_health(health: Callable[[str], dict[str, Any]]) -> None:
     assert [health("nothing_ran")[label][0] for label in ("Load evenness", "Dead experts", "Dropped")] == ["–"] * 3
+
+
+def test_when_routing_collapsed_is_said(store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against what each step ran: from which step on, to the end, half of the experts have nothing or entropy is under half."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(store("collapsed")))
+    with moescope.open(store("collapsed")) as opened_store:
+        ran = opened_store.rows(
+            "select router, step, expert, count(*) from assignments join forwards using (forward) group by all"
+        )
+    loads = np.zeros((3, 31, 8))
+    for router, step, expert, n in ran:
+        loads[router, step, expert] = n
+    shares = loads[:, 1:] / loads[:, 1:].sum(2, keepdims=True)
+    even = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(2) / np.log(8)
+    bad = (even < 0.5) | ((shares == 0).sum(2) >= 4)
+    began = {r: 31 - int(np.logical_and.accumulate(bad[r, ::-1]).sum()) for r in range(3)}
+    found = part("queries.training_end").since(0)
+    assert (found, list(found.values())) == (began, sorted(began.values()))
+    words = part("parts.training").collapsed({4: 7, 1: 9}, {4: "layer 2", 1: "layer 0"})
+    assert words.startswith("Routing collapsed in layer 2 from step 7 on, layer 0 from step 9 on: since then")
+
+
+@pytest.mark.parametrize(("spot", "where"), [("1.2", "at place 1, 2"), ("9.9", "anywhere"), ("x", "anywhere")])
+def test_a_map_of_patches_opens_the_patches_of_a_place(
+    spot: str, where: str, store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = opened(store("images"), "experts", monkeypatch, layer="layer 3", spot=spot)
+    assert [text for text in texts(test) if f"Images with a patch outlined, {where}, whose" in text] != []
+    galleries = [h.proto.body for h in test.get("html") if 'class="ms-gallery"' in h.proto.body]
+    placed = [title.split(", patch ")[1] for body in galleries for title in re.findall(r'title="([^"]*)"', body)]
+    assert where == "anywhere" or set(placed) <= {"1, 2"}
+
+
+def test_chance_counts_experts_that_compute_nothing(store: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Top-2 of four routed experts and two identities: of the tokens of one expert, a fifth has another by chance."""
+    monkeypatch.setenv("MOESCOPE_STORE", str(store("identity")))
+    layers = part("parts.pickers").layers(0)
+    assert [(x.experts, x.choices, x.even, x.pairs(2)) for x in layers] == [(4, 6, 0.25, 0.2)] * 2
