@@ -11,6 +11,7 @@ from moescope.app.queries import company as facts
 from moescope.app.queries import experts, patches, sampling, store_access
 from moescope.app.queries.layers import each
 from moescope.app.wording import figure, markup, some, token, visible
+from moescope.store import imported
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
 Row = dict[str, Any]
@@ -46,7 +47,8 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
         panels.section("In context", words)
-        by = url_state.tabs("Which places", "places", PLACES)
+        ways = PLACES if imported.weighted(run["capture"]) else {"random": PLACES["random"]}
+        by = url_state.tabs("Which places", "places", ways)
         contexts(run, layer, expert, picked, by)
 
 

@@ -70,7 +70,9 @@ def by_layer(run: Row) -> None:
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
     counted = balance.counted(run)
-    words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
+    banded = counted and frame["load_entropy_low"].notna().any()
+    none = "too few documents for an interval" if counted else "its interval over documents: below, on a click"
+    words = "band: 95 % over documents" if banded else none
     left, right = st.columns(2)
     with left:
         line(
@@ -78,10 +80,7 @@ def by_layer(run: Row) -> None:
             chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"], zero=True,
         )  # fmt: skip
     with right:
-        line(
-            run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
-            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
-        )  # fmt: skip
+        certainty(run, frame)
     left, right = st.columns(2)
     with left:
         said = "; ".join(filter(None, ("(largest load − mean) / mean", words)))
@@ -89,6 +88,17 @@ def by_layer(run: Row) -> None:
         line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load", zero=True)
     with right:
         dropped(run, frame)
+
+
+def certainty(run: Row, frame: pd.DataFrame) -> None:
+    """How undecided the routers were, where their logits were recorded."""
+    if frame["routing_entropy"].isna().all():
+        panels.empty("No entropy of a decision is known", "The record has no router logits to say how sure a router was.")
+        return
+    line(
+        run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
+        subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
+    )  # fmt: skip
 
 
 def line(run: Row, frame: pd.DataFrame, y: str, span: bool | tuple[str, str], **said: Any) -> None:

@@ -189,8 +189,9 @@ def provenance(run: Row) -> None:
 
 
 def warnings(run: Row) -> None:
-    """What the tracer had to say."""
-    known = json.loads(run["warnings"] or "[]")
+    """What the tracer had to say, but for what a capture lacks: the sidebar says that on every page."""
+    told = imported.lacks(run["capture"])
+    known = [words for words in json.loads(run["warnings"] or "[]") if words not in told]
     for words in known[:8]:
         st.warning(panels.plain(str(words), 400), icon=":material/warning:")
     panels.cut_note(min(len(known), 8), len(known), "warnings are shown")
