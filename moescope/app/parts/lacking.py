@@ -26,6 +26,13 @@ def decisions(run: Row, layer: Layer | None = None) -> Words | None:
     return None
 
 
+def ablating(run: Row) -> str:
+    """The command that takes experts of the run's model away; an imported run names a description, and no model to run."""
+    known = imported.source(run["capture"]) is None
+    model, data = (run["model_name"], run["dataset"] or "DATA") if known else ("MODEL", "DATA")
+    return f"moescope ablate {model} --data {data} --store {store_access.path().name}"
+
+
 def order(run: Row) -> Words | None:
     """Of a run whose first choices are not known."""
     if imported.ranked(run["capture"]):

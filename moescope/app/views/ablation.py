@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import ablation_form, answers, effect_panels, panels, pickers
+from moescope.app.parts import ablation_form, answers, effect_panels, lacking, panels, pickers
 from moescope.app.queries import effects, store_access
 
 PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 11, "group": "Meaning"}
@@ -33,7 +33,7 @@ def measured(run: Row) -> None:
     """Everything measured, or how to measure it."""
     known = store_access.frame(effects.KNOWN, run["run"])
     if known.empty:
-        command = f"moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} --store {store_access.path().name}"
+        command = lacking.ablating(run)
         layers = pickers.layers(run["run"])
         panels.empty(
             "Nothing was ablated in this run",

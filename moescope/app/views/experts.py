@@ -143,8 +143,7 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     if frame.empty:
         panels.empty(
             "It was not ablated yet",
-            f"Measure what the model loses without it: `moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} "
-            f"--store {store_access.path().name} --experts {layer.layer}:{expert} --by domain`",
+            f"Measure what the model loses without it: `{lacking.ablating(run)} --experts {layer.layer}:{expert} --by domain`",
         )
         return
     mode = url_state.choose("Instead of the expert", "mode", list(frame["mode"].unique()), wording.mode)
