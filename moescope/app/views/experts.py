@@ -72,7 +72,7 @@ def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
         ("Share of load", share(row["share"]), f"of what ran in this layer; even is {share(layer.even)}",
          "" if row["assignments"] else "bad"),
         ("Share of tokens", share(of_tokens if looked else None),
-         f"it ran for, of {count(looked)}; even is {share((layer.top_k or each) / layer.choices)}" if looked else "not known", ""),
+         f"it ran for, of {count(looked)}; even is {share((layer.top_k or each) / layer.choices)}" if looked else "", ""),
         ("Times it ran", count(row["assignments"]), first, ""),
         ("Mean weight", figure(weight, ".3f"),
          f"where it ran; {f'top-{layer.top_k} of' if layer.top_k else 'of'} {layer.experts}", ""),
