@@ -105,7 +105,7 @@ def test_when_routing_collapsed_is_said(store: Callable[[str], Path], monkeypatc
     began = {r: 31 - int(np.logical_and.accumulate(bad[r, ::-1]).sum()) for r in range(3)}
     found = part("queries.training_end").since(0)
     assert (found, list(found.values())) == (began, sorted(began.values()))
-    words = part("parts.training").collapsed({4: 7, 1: 9}, {4: "layer 2", 1: "layer 0"})
+    words = part("parts.load.training").collapsed({4: 7, 1: 9}, {4: "layer 2", 1: "layer 0"})
     assert words.startswith("Routing collapsed in layer 2 from step 7 on, layer 0 from step 9 on: since then")
 
 

@@ -14,7 +14,7 @@ from ... import statistics as st
 from ...statistics import Array
 from ...words import percent
 from .._shared.answer import figures
-from .._shared.document_counts import Table, tables
+from .._shared.arrays.document_counts import Table, tables
 from .._shared.scope import Scope
 from .audit import by_chance, jaccard, leaders
 

@@ -24,8 +24,8 @@ from ... import statistics as st
 from ...store import Store
 from ...words import percent
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import heatmap, layers
-from .._shared.document_counts import Table, load_sql, tables
 from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying

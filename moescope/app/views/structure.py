@@ -9,7 +9,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import flow_ribbons
-from moescope.app.parts import answers, lacking, panels, pickers
+from moescope.app.parts import answers, figures, lacking, panels, pickers
 from moescope.app.queries import sampling, store_access
 from moescope.app.queries.layers import each
 from moescope.app.wording import share
@@ -86,7 +86,7 @@ def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     title, words = f"Flow from {layer.label}", "; ".join([said_of(counted), *widest])
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
-    panels.files(frame, sql, params, name="flow", chart=lambda: charts.flow(frame, **look))
+    figures.files(frame, sql, params, name="flow", chart=lambda: charts.flow(frame, **look))
     sampling.sample_note(kept)
 
 
@@ -123,7 +123,7 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
         panels.empty(*lacking.pairs(run, layer))
         return
     chance = layer.pairs(each(layer))
-    panels.heat(
+    figures.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
         name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
         clicked=partial(to_company, run, layer), opens="row's expert and its company",
@@ -156,7 +156,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
     columns, shares = {"tokens": st.column_config.NumberColumn(format="localized")}, ("share", "low", "high")
     picked = partial(to_path, run, layer, shown)
     url_state.row(shown, "paths", picked, shares=shares, width="stretch", column_config=columns)
-    panels.files(shown, sql, params, name="paths")
+    figures.files(shown, sql, params, name="paths")
     panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
 
