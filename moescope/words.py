@@ -1,4 +1,4 @@
-"""What people write for numbers, lists and settings, read strictly: one reader each for command line and library."""
+"""What people write for numbers, lists and settings, read strictly: one reader each for command line and library; shares."""
 
 import json
 import math
@@ -32,6 +32,15 @@ RunNumber = Annotated[int, Range(0, 2**32 - 1)]  # as wide as the column of the 
 def listed(names: Sequence[str]) -> str:
     """The first of several names, and how many more there are."""
     return f"{names[0]} and {len(names) - 1} more" if names[1:] else names[0]
+
+
+def percent(share: float | None, sign: Literal["", "+"] = "") -> str:
+    """0.1234 as 12.3 %, with `sign` "+" as +12.3 %; a dash where there is none."""
+    if share is None or share != share:
+        return "–"
+    number = 100 * share * (1 + 1e-12)  # halves away from 0, as browsers round: 3.13 of 32 experts
+    said = f"{number:{sign}.3g}"
+    return f"{number:{sign},.0f} %" if "e+" in said else f"{said} %"
 
 
 def numbers(text: str, most: int = LAYERS, what: str = "layers") -> list[int]:

@@ -5,7 +5,7 @@ By router, over tokens t that chose expert e with weight g, of sequences j with 
 * ESFT average gate, paper (2407.01906): mean_j (1/L_j) Σ_t g; released code (generate_expert_config.py): Σ g over all tokens
   over the sum of that over layers, for one expert number (`axis=0`; issue 17 of that repository), so that a layer's scores do
   not sum to 1; the same with the axis set right, by layer; released gate_scores (summary.json): Σ g / tokens, by layer, which
-  weighs tokens alike where the paper weighs samples alike.
+  weighs tokens alike where the paper weighs samples alike. Chance: the same sum spread evenly, 1/E where weights sum to 1.
 * ESFT token selection: paper mean_j (1/L_j) Σ_t 1(g > 0) / K; the same two forms of the code.
 * where a trace measured activations: EAN Σ‖f‖, weighted EAN Σ g‖f‖, REAP mean g‖f‖ (2510.13999), super experts (2507.23279):
   max |down_proj| above the 99.5th percentile of all experts and a tenth of the largest, in the first three quarters of layers.
@@ -146,7 +146,10 @@ def _released(here: Scope, scores: dict[int, dict[tuple[str, str], Floats]], not
 
 def _figure(table: Any, name: str, form: str, draws: Floats, units: int) -> pd.DataFrame:
     experts = draws.shape[1]
-    chance = np.nan if form == "released code" or name == "mean gate" else 1 / experts
+    even = float(draws[0].sum()) / experts  # 1 / E, but where weights do not sum to 1, or capacity drops some
+    chance = (
+        np.nan if form == "released code" or name == "mean gate" else 1 / experts if abs(even * experts - 1) < 1e-4 else even
+    )
     where = table.where | {"expert": np.arange(experts)}
     return figures(
         where,

@@ -68,7 +68,7 @@ def _reading(frame: pd.DataFrame) -> str:
     span = "" if pd.isna(worst["ci_low"]) else f" [{worst['ci_low']:.3f}, {worst['ci_high']:.3f}]"
     said = (
         f"In {len(less)} of {len(whole)} layers the executed experts are better than sets drawn evenly among those scored "
-        f"(q <= 0.05 over all figures here); regret is largest in layer {worst['layer']}: {worst['value']:.3f} nats{span}, "
+        f"(q ≤ 0.05 over all figures here); regret is largest in layer {worst['layer']}: {worst['value']:.3f} nats{span}, "
         f"where such a draw would have {worst['null_mean']:.3f} ({worst['n']} tokens of {worst['units']} documents)."
     )
     fragile = frame[(frame["name"] == REGRET) & (frame["subset"] == "likelihood quarter 1 of 4")]

@@ -59,7 +59,7 @@ def _reading(frame: pd.DataFrame) -> str:
     top = alone.loc[alone["value"].idxmax()]
     return (
         f"{said}; of single experts {top['expert']} of layer {top['layer']} stands out: {top['value']:+.2f} logits beyond the "
-        f"other experts that ran there ({len(alone)} experts at q <= 0.05 over all figures here)."
+        f"other experts that ran there ({len(alone)} experts at q ≤ 0.05 over all figures here)."
     )
 
 

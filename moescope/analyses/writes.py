@@ -72,7 +72,7 @@ def _dictionary(here: Scope, frame: pd.DataFrame, extra: list[dict[str, Any]]) -
 def _reading(frame: pd.DataFrame, dictionary: pd.DataFrame) -> str:
     peaks, whole = frame[frame["name"] == PEAK], frame[(frame["name"] == DIRECT) & frame["expert"].isna()]
     sharp, writing = peaks[peaks["q"] <= 0.05], whole[whole["q"] <= 0.05]
-    said = f"{len(sharp)} of {len(peaks)} experts write some tokens more sharply than random directions do (q <= 0.05)"
+    said = f"{len(sharp)} of {len(peaks)} experts write some tokens more sharply than random directions do (q ≤ 0.05)"
     if len(sharp):
         top = dictionary.iloc[0]
         said += f", foremost expert {top['expert']} of layer {top['layer']}: {', '.join(top['promotes'].split(', ')[:3])}"
@@ -83,7 +83,7 @@ def _reading(frame: pd.DataFrame, dictionary: pd.DataFrame) -> str:
     return (
         f"{said}; in {len(writing)} of {len(whole)} layers experts write for the token that comes, most in layer "
         f"{best['layer']}: {best['value']:+.2f} logits{span} on the direct path ({best['null_mean']:+.2f} for their other "
-        f"tokens' next ones; {best['units']} documents; q <= 0.05 over all figures here)."
+        f"tokens' next ones; {best['units']} documents; q ≤ 0.05 over all figures here)."
     )
 
 

@@ -7,15 +7,17 @@ from typing import Any, TypeVar
 import pandas as pd
 import streamlit as st
 
+from moescope.words import percent
+
 FOLLOW = ("run", "layer", "domain")  # kept when the page changes
 PAGES = ("page", "page1", "page2")
 FORGET = {  # what a change of the first makes meaningless
-    "run": ("sequence", "token", "expert", "word", "in", "follow", "brush", "step", *PAGES),
-    "layer": ("word", "follow"),
+    "run": ("sequence", "token", "expert", "word", "spot", "in", "follow", "brush", "step", *PAGES),
+    "layer": ("word", "follow", "spot"),
     "stack": ("brush",),
     "map": ("brush",),
     "seed": ("brush",),
-    "expert": ("word",),
+    "expert": ("word", "spot"),
     "marked": ("only",),
     "sequence": ("token", "step", *PAGES),
 }
@@ -168,19 +170,29 @@ def opened(label: str, key: str, icon: str) -> Any:
     return st.expander(label, key=key, icon=icon, bind="query-params")
 
 
-def row(frame: pd.DataFrame, key: str, picked: Callable[[int | None], None], chosen: int | None = None, **more: Any) -> None:
+def row(
+    frame: pd.DataFrame, key: str, picked: Callable[[int | None], None], chosen: int | None = None, shares: Sequence[str] = (),
+    **more: Any,
+) -> None:  # fmt: skip
     """A table; `picked` gets the row that is chosen, or None when it is let go, before anything is drawn again.
 
-    `chosen` is the row that is shown as chosen. The key is the same whatever it shows: the browser then fills the table that it
-    has, instead of making another. What `picked` changes is drawn with the choice: a table that is sent the choice of before
-    would choose it again.
+    `chosen` is the row that is shown as chosen; columns of `shares` are said as 12.3 %. The key is the same whatever it
+    shows: the browser then fills the table that it has, instead of making another. What `picked` changes is drawn with the
+    choice: a table that is sent the choice of before would choose it again.
     """
     box = f"rows-{key}"
     st.session_state[box] = {"selection": {"rows": [] if chosen is None else [chosen], "columns": [], "cells": []}}
+    shown = _said(frame, shares) if shares else frame
     st.dataframe(
-        frame, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
+        shown, hide_index=True, placeholder="–", on_select=partial(_chosen, box, len(frame), picked),
         selection_mode="single-row", key=box, **more,
     )  # fmt: skip
+
+
+def _said(frame: pd.DataFrame, shares: Sequence[str]) -> Any:
+    """The table with its shares as texts say them; where some columns have words of their own, the others need them too."""
+    numbers = {c: percent if c in shares else "{:,.6g}".format for c in frame if pd.api.types.is_float_dtype(frame[c])}
+    return frame.style.format(numbers, na_rep="–")
 
 
 def _chosen(box: str, count: int, picked: Callable[[int | None], None]) -> None:

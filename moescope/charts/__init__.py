@@ -11,11 +11,12 @@ from ._flow import flow, ribbons
 from ._heatmap import fixed, heatmap, span
 from ._lines import lines
 from ._links import linked, unlinked
-from ._palette import CATEGORY, OTHER, look, theme
+from ._palette import CATEGORY, LOCALE, OTHER, look, theme
 from ._scatter import scatter
 
 __all__ = [
     "CATEGORY",
+    "LOCALE",
     "OTHER",
     "bars",
     "drawn",

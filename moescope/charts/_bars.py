@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import GREY, dashed, field, is_number, rule, titled, tooltips, words
+from ._encode import GREY, dashed, field, is_number, rule, tidy, titled, tooltips, words
 from ._palette import CATEGORY
 
 
@@ -33,6 +33,7 @@ def bars(
     `sort` is Vega-Lite's: None keeps the frame's order, "-y" the tallest first. `horizontal` lays long names down.
     `select` adds a click selection named "pick" with the field x.
     """
+    frame = tidy(frame, names=(x, color))
     axes = _axes(frame, x, y, sort, format, horizontal)
     base = alt.Chart(frame).encode(**axes, **_offset(color, horizontal))
     shown = tooltips(frame, [x, color, y, low, high, *tooltip])

@@ -21,6 +21,39 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+NONE = "–"  # the name of what has none: a figure of all layers together beside those of single ones
+
+
+def tidy(frame: pd.DataFrame, axes: Sequence[str | None] = (), names: Sequence[str | None] = ()) -> pd.DataFrame:
+    """The frame as it can be drawn: numbers as numbers, without rows that have no place on one of the `axes`; of `names`,
+    what is missing is a dash. Itself where nothing is missing.
+    """
+    changed = {}
+    for column in frame:
+        values = _numbers(own := frame[column])
+        if column in names and values.isna().any():
+            values = values.map(_name).astype(object)
+        if values is not own:
+            changed[column] = values
+    made = frame.assign(**changed) if changed else frame
+    there = made[[c for c in axes if c is not None]].notna().all(axis=1)
+    return made if there.all() else made[there]
+
+
+def _numbers(values: pd.Series) -> pd.Series:
+    """Columns of Python's numbers and None, and those that know NA, as floats."""
+    if not values.isna().any() or not (values.dtype == object or pd.api.types.is_extension_array_dtype(values.dtype)):
+        return values
+    numbers = pd.to_numeric(values, errors="coerce")
+    return numbers.astype(float) if numbers.notna().sum() == values.notna().sum() and not values.isna().all() else values
+
+
+def _name(value: Any) -> str:
+    if pd.isna(value):
+        return NONE
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def is_number(frame: pd.DataFrame, column: str) -> bool:
     """True for columns of numbers."""
     return bool(pd.api.types.is_numeric_dtype(frame[column]))

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from ._encode import MANY, field, is_number, titled, tooltips, words
+from ._encode import MANY, field, is_number, tidy, titled, tooltips, words
 
 
 def heatmap(
@@ -35,6 +35,7 @@ def heatmap(
     """
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour = chance, {chance:.3g}"
+    frame = tidy(frame, (x, y))
     chart = alt.Chart(frame).mark_rect(cornerRadius=1.5 if len(frame) <= MANY else 0).encode(
         x=alt.X(field=field(x), type="ordinal", title=words(x), axis=_axis(frame[x]), **_known(across)),
         y=alt.Y(field=field(y), type="ordinal", title=words(y), sort=_down(frame, y), axis=alt.Axis(labelOverlap=True),
@@ -60,7 +61,7 @@ def span(
     """Lowest and highest value of the colours, and the neutral one between them where they are diverging."""
     if limits is not None:
         return limits[0], centre if centre is not None else chance, limits[1]
-    finite = values.dropna().astype(float)
+    finite = _finite(values)
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if centre is not None:
         reach = max(abs(low - centre), abs(high - centre)) or 1.0
@@ -68,6 +69,11 @@ def span(
     if chance is not None:
         return min(low, chance), chance, max(high, chance)
     return min(low, 0.0), None, high if high > min(low, 0.0) else 1.0
+
+
+def _finite(values: pd.Series) -> pd.Series:
+    known = values.dropna().astype(float)
+    return known[np.isfinite(known)]
 
 
 def _scale(
@@ -103,7 +109,7 @@ def fixed(values: pd.Series, chance: pd.Series | None = None) -> tuple[float, fl
     known = set() if chance is None else set(chance.dropna().astype(float).round(9))
     if len(known) == 1 and (even := known.pop()) > 0:
         return 0.0, even, 2 * even
-    finite = values.dropna().astype(float)
+    finite = _finite(values)
     reach = _round(float(finite.abs().max())) if len(finite) else 1.0
     return (-reach, 0.0, reach) if (finite < 0).any() else (0.0, None, reach)
 

@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from ._encode import dashed, field, is_number, rule, titled, tooltips, words
+from ._encode import dashed, field, is_number, rule, tidy, titled, tooltips, words
 from ._palette import CATEGORY
 
 
@@ -30,6 +30,7 @@ def lines(
 
     `chance` is one level, or a column where chance changes along x. A band means a 95 % interval unless `subtitle` says else.
     """
+    frame = tidy(frame, (x,), (color,))
     across = _across(frame, x)
     up = alt.Y(field=field(y), type="quantitative", title=words(y), scale=alt.Scale(zero=zero), axis=alt.Axis(format=format))
     color = color if color and frame[color].nunique(dropna=False) > 1 else None

@@ -9,6 +9,7 @@ import pandas as pd
 from ._drawn import drawn
 
 ADDRESS, CLICK = "address", "click"  # columns of the copy
+NOTHING = "opens nothing"  # a mark among others that open something: its tip has the same lines
 MARKS = ("arc", "bar", "circle", "point", "rect", "square")
 PARTS = ("layer", "hconcat", "vconcat", "concat")
 
@@ -22,7 +23,7 @@ def linked(chart: Any, links: Sequence[tuple[str, str]]) -> Any:
     if not any(address for address, _ in links):
         return chart
     made = chart.copy(deep=True)
-    told = frame.assign(**{ADDRESS: [address for address, _ in links], CLICK: [words for _, words in links]})
+    told = frame.assign(**{ADDRESS: [address for address, _ in links], CLICK: [words or NOTHING for _, words in links]})
     _put(made, frame, told, alt.Undefined)
     known = made.usermeta if isinstance(getattr(made, "usermeta", None), dict) else {}
     made.usermeta = known | {"embedOptions": known.get("embedOptions", {}) | {"loader": {"target": "_self"}}}

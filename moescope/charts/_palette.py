@@ -23,6 +23,7 @@ LINE = {"light": "#E4E8EB", "dark": "#33393F"}
 GROUND = {"light": "#FFFFFF", "dark": "#14171A"}
 WASH = {"light": "#F3F6F8", "dark": "#1D2226"}
 ACCENT = {"light": "#156B83", "dark": "#3FA3BD"}
+LOCALE = {"number": {"decimal": ".", "thousands": ",", "grouping": [3], "currency": ["$", ""], "percent": " %"}}
 FONT = "Source Sans Pro, Source Sans, Helvetica Neue, Helvetica, Arial, sans-serif"
 
 
@@ -44,6 +45,7 @@ def theme(dark: bool = False) -> dict[str, Any]:
         "text": {"color": ink},
         "rule": {"color": faint},
         "range": ranges(mode),
+        "locale": LOCALE,
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .wording import markup
+from .wording import markup, share
 
 
 def drawn(
@@ -27,6 +27,7 @@ def drawn(
     links: Sequence[str] = (),
 ) -> str:
     """HTML of one bar per row, in the order of the frame; values are not negative. `links`: addresses that the rows open."""
+    frame = frame.assign(**{x: frame[x].astype(object).where(frame[x].notna(), "–")})
     tops = [frame[c].max() for c in (y, high) if c and frame[c].notna().any()] + [chance or 0.0]
     top = max(float(v) for v in tops) or 1.0
     words = [subtitle or "", "" if chance is None else f"dashed: {chance_label}, {said(chance, format)}"]
@@ -36,7 +37,7 @@ def drawn(
     lines = "".join(
         _line(row, x, y, low, high, chance, top, format, tooltip, link) for row, link in zip(records, to, strict=True)
     )
-    names = f"--names:{max(len(str(v)) for v in frame[x]) * 0.55 + 0.6:.1f}rem"
+    names = f"--names:{max((len(str(v)) for v in frame[x]), default=1) * 0.55 + 0.6:.1f}rem"
     return f'<div class="ms-bars" role="table" style="{names}" aria-label="{markup(title or "")}">{head}{lines}</div>'
 
 
@@ -46,7 +47,7 @@ def _line(
 ) -> str:  # fmt: skip
     marks = f'<i style="width:{_part(row[y], top)}"></i>'
     notes = [f"{c.replace('_', ' ')} {said(row[c], '')}" for c in tooltip if c in row]
-    if low and high and row[low] == row[low]:
+    if low and high and not (pd.isna(row[low]) or pd.isna(row[high])):
         marks += f'<u style="left:{_part(row[low], top)};width:{_part(row[high] - row[low], top)}"></u>'
         notes.insert(0, f"95 % {said(row[low], format)} to {said(row[high], format)}")
     if chance is not None:
@@ -61,15 +62,15 @@ def _line(
 
 
 def _part(value: float, top: float) -> str:
-    return f"{100 * min(max(0.0 if value != value else float(value), 0.0) / top, 1.0):.2f}%"
+    return f"{100 * min(max(0.0 if pd.isna(value) else float(value), 0.0) / top, 1.0):.2f}%"
 
 
 def said(value: Any, format: str) -> str:
     """A number as the chart's own format says it."""
-    if value is None or value != value:
+    if pd.isna(value):
         return "–"
     if format.endswith("%"):
-        return f"{100 * value:.3g} %"
+        return share(value)
     if format.endswith("f"):
         return f"{value:{format}}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"

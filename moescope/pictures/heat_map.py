@@ -40,7 +40,8 @@ def data_of(
     `limits` as in `charts.heatmap`; `beyond`: whether values are below and above them.
     """
     columns, rows = _names(frame[x], across, False), _names(frame[y], down, pd.api.types.is_numeric_dtype(frame[y]))
-    place = pd.Index(rows).get_indexer(frame[y]) * len(columns) + pd.Index(columns).get_indexer(frame[x])
+    down_at, across_at = pd.Index(rows).get_indexer(frame[y]), pd.Index(columns).get_indexer(frame[x])
+    place = np.where((down_at >= 0) & (across_at >= 0), down_at * len(columns) + across_at, -1)
     if chance is not None and subtitle is None:
         subtitle = f"neutral colour: chance, {said(chance, format)}"
     if click:
@@ -71,7 +72,8 @@ def _number(values: pd.Series) -> bool:
 def _names(values: pd.Series, given: Sequence[Any] | None, upwards: bool) -> list[Any]:
     """Plain values in the order of the axis: layers go up, like the model; words go down, like a list."""
     known = list(given) if given is not None else sorted(values.dropna().unique().tolist(), reverse=upwards)
-    return [v.item() if hasattr(v, "item") else v for v in known]
+    plain = [v.item() if hasattr(v, "item") else v for v in known]
+    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in plain]
 
 
 def _packed(values: pd.Series, place: np.ndarray, count: int) -> tuple[str, str]:

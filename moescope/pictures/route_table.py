@@ -39,6 +39,7 @@ def _line(row: Sequence[Any], peak: float, others: str | None) -> str:
 
 def _piece(expert: int, weight: float | None, dropped: bool, wide: float, colour: str) -> str:
     words = f"{expert} · {weight:.2f}" if weight is not None and wide > 25 else f"{expert}"
+    words = words if wide >= 5 * len(str(expert)) else ""  # cut in half it is another number; the tip says it
     said = f"expert {expert}, " + ("no weight" if weight is None else f"weight {weight:.4g}") + (", dropped" if dropped else "")
     gone = ' class="dropped"' if dropped else ""
     return f'<i{gone} style="width:{wide:.1f}%;background:{colour}" title="{said}">{words}</i>'

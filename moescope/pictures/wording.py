@@ -5,7 +5,10 @@ import re
 import unicodedata
 from typing import Any
 
+from ..words import percent
+
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|$:~<>&@^=])")
+share = percent  # 0.1234 as 12.3 %: one form in texts, pages and files
 _BIDI = dict.fromkeys(map(ord, "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f"))
 
 
@@ -65,11 +68,6 @@ def count(number: float | None) -> str:
 def some(number: float | None, one: str, many: str = "") -> str:
     """A count with its noun: "1 token", "2 tokens", "1.23 M tokens"."""
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
-
-
-def share(number: float | None) -> str:
-    """0.1234 as 12.3 %."""
-    return "–" if number is None or number != number else f"{100 * number:.3g} %"
 
 
 def figure(value: Any, form: str = ".3g") -> str:

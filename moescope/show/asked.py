@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..errors import InputError
 from ..pictures.wording import clean
-from ..store import Store, open_store
+from ..store import Store, imported, open_store
 from ..store.groups import GROUPS
 from ..store.remote.addresses import called
 from . import demand
@@ -85,7 +85,7 @@ class Asked:
         """A sequence and its run; the first of the run with None. InputError where there is none."""
         number = whole("sequence", number)
         if number is None:
-            here = self.run(run)
+            here = decided(self.run(run))
             found = self.rows("select * exclude (text) from sequences where run = ? order by sequence limit 1", here["run"])
         else:
             found = self.rows("select * exclude (text) from sequences where sequence = ?", number)
@@ -93,9 +93,8 @@ class Asked:
         if not found or found[0]["run"] != here["run"]:
             ends = self.rows("select min(sequence) as low, max(sequence) as high from sequences where run = ?", here["run"])[0]
             have = "it has none" if ends["low"] is None else f"its sequences are {ends['low']} to {ends['high']}"
-            raise InputError(
-                f"run {here['run']} of {self.store.path} has no sequence {'' if number is None else number}; {have}"
-            )
+            wanted = "" if number is None else f" {number}"
+            raise InputError(f"run {here['run']} of {self.store.path} has no sequence{wanted}; {have}")
         return found[0], here
 
 
@@ -109,6 +108,15 @@ def asking(store: Store | str | Path) -> Iterator[Asked]:
             yield Asked(opened)
     else:
         raise InputError(f"a store is a path or what moescope.open gives, not {type(store).__name__}")
+
+
+def decided(run: Row) -> Row:
+    """The run. InputError where it was imported as counts alone."""
+    if imported.counts_only(run["capture"]):
+        raise InputError(
+            f"run {run['run']} was imported as counts of experts, without tokens or decisions; ask its load: show.load"
+        )
+    return run
 
 
 def whole(what: str, value: Any) -> int | None:

@@ -50,7 +50,8 @@ y as (
     / (1 + z * z / seen) as low from x)
 select y.expert, coalesce(v.text, '#' || y.vocab_id) as text, y.here::bigint as tokens, y.seen::bigint as occurrences, y.low
 from y join runs u on u.run = ? left join vocab v on v.model = u.model and v.vocab_id = y.vocab_id
-qualify row_number() over (partition by y.expert order by low desc, y.vocab_id) <= {most} order by y.expert, low desc"""
+qualify row_number() over (partition by y.expert order by low desc, y.vocab_id) <= {most}
+order by y.expert, low desc, y.vocab_id"""
 EFFECTS = """
 select expert, group_kind, "group", delta_nll, ci_low, ci_high from ablation_effects
 where run = ? and router = ? and control = 'none' and expert is not null and counted_at = 'target' and delta_nll is not null

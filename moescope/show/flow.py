@@ -10,8 +10,9 @@ from ..errors import InputError
 from ..pictures import flow_ribbons
 from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
+from ..pictures.wording import share
 from ..store import Store, imported
-from .asked import asking, of, signed, stem
+from .asked import asking, decided, of, signed, stem
 from .experts_of import expert_of
 from .layers import Layer
 
@@ -64,7 +65,7 @@ def flow(
     """
     of("theme", theme, THEMES)
     with asking(store) as asked:
-        here = asked.run(run)
+        here = decided(asked.run(run))
         at = asked.layer(here, asked.layers(here)[0].label if layer is None else layer)
         if not imported.ranked(here["capture"]):
             raise InputError(
@@ -74,7 +75,7 @@ def flow(
         sql, params = query(here["run"], at, what)
         frame = asked.frame(sql, *params)
         if frame.empty:
-            raise InputError(f"no layer follows {at.label} in its stack; ask for an earlier one")
+            raise InputError(f"no layer follows {at.label} in its stack in this record; ask for an earlier one")
         focus = None if follow is None else (at.router, expert_of(at, follow))
         labels = {x.router: x.label for x in asked.layers(here)}
         first = frame[frame["layer"] == frame["layer"].iloc[0]]
@@ -97,4 +98,4 @@ def said_of(counted: str) -> str:
 def _part(frame: pd.DataFrame) -> str:
     """Which part of the tokens the ribbons hold, where it is not all."""
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    return "" if drawn > 0.999 else f"the widest ribbons, {drawn:.0%} of the tokens"
+    return "" if drawn > 0.999 else f"the widest ribbons, {share(drawn)} of the tokens"

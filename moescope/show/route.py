@@ -9,7 +9,7 @@ from ..pictures.page import THEMES, Part
 from ..pictures.picture import Picture
 from ..store import Store
 from . import token_routes
-from .asked import Asked, Row, asking, of, signed, stem, whole
+from .asked import Asked, Row, asking, decided, of, signed, stem, whole
 
 FORWARDS = "select distinct forward from decisions where token = ? order by forward"
 
@@ -46,15 +46,17 @@ def _token(asked: Asked, token: int | None, sequence: int | None, position: int 
         at = position or 0
         found = asked.rows("select token from tokens where sequence = ? and position = ?", row["sequence"], at)
         if not found:
-            raise InputError(f"sequence {row['sequence']} has no token at position {at}; it has {row['tokens'] or 0} tokens")
+            have = wording.some(row["tokens"] or 0, "token")
+            raise InputError(f"sequence {row['sequence']} has no token at position {at}; it has {have}")
         token = found[0]["token"]
     else:
         homes = asked.rows("select run from tokens where token = ?", token)
-        here = asked.run(homes[0]["run"] if homes and run is None else run)
+        here = decided(asked.run(homes[0]["run"] if homes and run is None else run))
     about = token_routes.about(asked.frame, asked.rows, token, here["run"])
     if about is None:
         ends = asked.rows("select min(token) as low, max(token) as high from tokens where run = ?", here["run"])[0]
-        raise InputError(f"run {here['run']} has no token {token}; its tokens are {ends['low']} to {ends['high']}")
+        have = "it has none" if ends["low"] is None else f"its tokens are {ends['low']} to {ends['high']}"
+        raise InputError(f"run {here['run']} has no token {token}; {have}")
     return about, here
 
 

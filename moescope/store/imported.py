@@ -12,7 +12,22 @@ def lacks(capture: Any) -> list[str]:
 
 def ranked(capture: Any) -> bool:
     """Whether the order of experts is that of their weights, as far as this run says."""
-    return "ranks" not in _lacks(capture)
+    return not {"ranks", "decisions"} & _lacks(capture).keys()
+
+
+def weighted(capture: Any) -> bool:
+    """Whether assignments have the weights of their experts, as far as this run says."""
+    return not {"weights", "decisions"} & _lacks(capture).keys()
+
+
+def counts_only(capture: Any) -> bool:
+    """Whether this run holds counts of experts, and no decision."""
+    return "decisions" in _lacks(capture)
+
+
+def logits(capture: Any) -> bool:
+    """Whether entropies, margins and log-sum-exps are known, as far as this run says."""
+    return not {"summaries", "decisions"} & _lacks(capture).keys()
 
 
 def source(capture: Any) -> str | None:

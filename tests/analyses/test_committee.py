@@ -98,7 +98,7 @@ def test_a_prompt_that_tells_its_continuation_is_told_from_one_that_does_not():
         counts = np.stack([[rng.multinomial(60, s) for s in side] for side in shares], 1)
         rows = phases._of(Table(router, ["continuation", "prompt"], counts.astype(float)), 0.8)
         assert all(bool(row["p"].iloc[0] <= 0.01) == tells for row in rows)
-        assert [row["estimator"].iloc[0] for row in rows] == ["Jaccard at 80% of visits", "cosine of visits"]
+        assert [row["estimator"].iloc[0] for row in rows] == ["Jaccard at 80 % of visits", "cosine of visits"]
 
 
 def test_generated_tokens_are_the_continuation(tmp_path):

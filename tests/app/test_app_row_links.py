@@ -67,7 +67,7 @@ def test_company_is_named_with_its_layer_and_opens_it(monkeypatch: pytest.Monkey
     told: dict[str, pd.DataFrame] = {}
     monkeypatch.setattr(panels.figures, "ranked", lambda frame, *_, **look: told.update({look["name"]: frame}))
     here = next(x for x in pickers.layers(0) if x.label == "decoder 1")
-    panels.company.__wrapped__({"run": 0}, here, 1)
+    panels.company.__wrapped__({"run": 0, "capture": None}, here, 1)
     layers = {name: frame["other"].str.partition(" · ")[0].unique().tolist() for name, frame in told.items()}
     assert layers["Runs-together-with"] == ["decoder 1"]
     assert layers["One-layer-before"] == ["decoder 0"]

@@ -98,7 +98,7 @@ def test_sql_as_json_and_parquet(store: Path, tmp_path: Path) -> None:
 def test_info(store: Path, tmp_path: Path) -> None:
     said = CliRunner().invoke(main, ["info", str(store)]).output.splitlines()
     assert said[:3] == [
-        f"{store}: 1 runs, {store.stat().st_size / 1e6:.1f} MB",
+        f"{store}: 1 run, {store.stat().st_size / 1e6:.1f} MB",
         "  run 0  toy on letters: 8 decisions, 4 tokens",
         "views:",
     ]

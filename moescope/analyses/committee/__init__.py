@@ -26,7 +26,7 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
-from ...words import Portion
+from ...words import Portion, percent
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import layers
@@ -168,8 +168,9 @@ def _overlap(
     null = audit.overlap(st.common_draws(counts.sum(1), home, len(table.labels), DRAWS), top_p)
     chance = audit.by_chance(audit.leaders(mass, top_p).sum(-1).astype(float), mass.shape[1])
     return figures(table.where | {"subset": kind}, "overlap of leading experts", audit.overlap(mass, top_p),
-                   estimator=f"Jaccard at {top_p:.0%} of mass", source=SOURCE, chance=chance, draws=audit.overlap(drawn, top_p),
-                   null=null, null_name=COMMON, bounds=(0, 1), **common).assign(p=np.nan)  # fmt: skip
+                   estimator=f"Jaccard at {percent(top_p)} of mass", source=SOURCE, chance=chance,
+                   draws=audit.overlap(drawn, top_p), null=null, null_name=COMMON,
+                   bounds=(0, 1), **common).assign(p=np.nan)  # fmt: skip
 
 
 def charts(answer: Answer) -> dict[str, Chart]:

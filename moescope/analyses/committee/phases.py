@@ -12,6 +12,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...statistics import Array
+from ...words import percent
 from .._shared.answer import figures
 from .._shared.arrays.document_counts import Table, tables
 from .._shared.scope import Scope
@@ -52,7 +53,7 @@ def _of(table: Table, top_p: float) -> list[pd.DataFrame]:
         return []
     sets = leaders(prompt, top_p), leaders(written, top_p)
     pairs = {
-        f"Jaccard at {top_p:.0%} of visits": jaccard(sets[0][:, None], sets[1][None]),
+        f"Jaccard at {percent(top_p)} of visits": jaccard(sets[0][:, None], sets[1][None]),
         "cosine of visits": _cosine(prompt, written),
     }
     sizes = np.array([s.sum(1).mean() for s in sets])

@@ -4,6 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from ...words import percent
+
 
 def reading(frame: pd.DataFrame, committees: pd.DataFrame, top_p: float, null: str) -> str:
     """Of the committee that stands farthest beyond its null, or that none does; of prompts where no domains are."""
@@ -28,18 +30,19 @@ def _takes(best: Any, committees: pd.DataFrame, null: str, family: str) -> str:
     subset = committees["kind"] + ", budget " + committees["budget"].astype(str)
     who = committees[(committees["router"] == best["router"]) & (subset == best["subset"])].iloc[0]
     experts = f"expert {who['experts']} takes" if who["size"] == 1 else f"experts {who['experts']} take"
-    span = "" if pd.isna(best["ci_low"]) else f" [{best['ci_low']:.1%}, {best['ci_high']:.1%}]"
+    span = "" if pd.isna(best["ci_low"]) else f" [{percent(best['ci_low'])}, {percent(best['ci_high'])}]"
     return (
-        f"{experts} {best['value']:.1%}{span} of the routing weight, each {who['kind']} counting alike ({best['chance']:.1%} "
-        f"at even load, {best['null_mean']:.1%} under the null: {null}; {best['units']} documents; {family})."
+        f"{experts} {percent(best['value'])}{span} of the routing weight, each {who['kind']} counting alike "
+        f"({percent(best['chance'])} at even load, {percent(best['null_mean'])} under the null: {null}; "
+        f"{best['units']} documents; {family})."
     )
 
 
 def _alike(frame: pd.DataFrame, best: Any, top_p: float) -> str:
     row = frame[(frame["name"] == "overlap of leading experts") & (frame["router"] == best["router"])].iloc[0]
     return (
-        f"Its {row['subset']}s share {row['value']:.0%} of the experts that hold {top_p:.0%} of the weight "
-        f"({row['null_mean']:.0%} if all were alike)."
+        f"Its {row['subset']}s share {percent(row['value'])} of the experts that hold {percent(top_p)} of the weight "
+        f"({percent(row['null_mean'])} if all were alike)."
     )
 
 

@@ -176,7 +176,7 @@ def _reading(frame: pd.DataFrame, features: pd.DataFrame) -> str:
     return (
         f"Features tell of {told} of {experts} experts that they run, best of expert {top['expert']} of layer {top['layer']} "
         f"({top['estimator']}: F1 {top['value']:.2f}{span}, {top['null_mean']:.2f} moved round; first feature "
-        f"{mine.iloc[0]['feature']}; {top['units']} documents); beyond the bigram of {beyond_it} (q <= 0.05 over all figures "
+        f"{mine.iloc[0]['feature']}; {top['units']} documents); beyond the bigram of {beyond_it} (q ≤ 0.05 over all figures "
         "here)."
     )
 

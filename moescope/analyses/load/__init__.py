@@ -22,6 +22,7 @@ import pandas as pd
 
 from ... import statistics as st
 from ...store import Store
+from ...words import percent
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import heatmap, layers
@@ -171,7 +172,7 @@ def _splits(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataF
     every = here.store.rows(f"select sum(assignments) from load_rollup where run = {here.run}")[0][0]
     share = min(1.0, MOST / max(1, int(every)))
     if share < 1:
-        notes.append(f"Load by phase and position is counted on {share:.1%} of the sequences, chosen by hash.")
+        notes.append(f"Load by phase and position is counted on {percent(share)} of the sequences, chosen by hash.")
     rows = []
     for split in ["phase"] * (phases > 1) + ["position"]:
         sql[split] = _split_sql(here, split, share)

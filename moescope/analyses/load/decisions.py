@@ -12,6 +12,7 @@ from ... import statistics as st
 from .._shared.answer import figures
 from .._shared.modality_entropies import dropped, local
 from .._shared.scope import Scope, place
+from .._shared.verdicts import saying
 
 
 def decision_figures(here: Scope, sql: dict[str, str], notes: list[str]) -> list[pd.DataFrame]:
@@ -26,9 +27,8 @@ from decisions join tokens using (token) join units using (sequence) where decis
     frame = frame.sort_values(["router", "modality", "unit"])  # so that documents are drawn alike every time
     bad = int(frame["decisions"].sum() - frame["n"].sum())
     if bad:
-        notes.append(
-            f"{bad} decisions have no finite entropy (NaN logits, or a router without logits) and are left out of its mean."
-        )
+        why = "no finite entropy (NaN logits, or a router without logits)"
+        notes.append(f"{saying.counted(bad, 'decision')} {'has' if bad == 1 else 'have'} {why}: left out of its mean.")
     whole = frame.drop(columns="modality").groupby(["router", "unit"], as_index=False).sum()
     rows = [_means(here.routers.loc[r], part) for r, part in whole.groupby("router")]
     return [*rows, *local(here, frame), *dropped(here, sql)]

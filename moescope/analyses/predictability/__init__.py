@@ -33,6 +33,7 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
+from ...words import percent
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.arrays.decision_sample import Sample, bits, by_unit, one_hot, sample, shuffles
 from .._shared.chart_forms import layers
@@ -171,9 +172,10 @@ def _reading(frame: pd.DataFrame) -> str:
     share, span = same.iloc[0], "" if pd.isna(best["ci_low"]) else f" [{best['ci_low']:.2f}, {best['ci_high']:.2f}]"
     return (
         f"From the {best['estimator']} {best['value']:.2f} bits{span} of an assignment are known beyond load in "
-        f"{best['stack']} layer {best['layer']}, and {share['value']:.1%} of its experts guessed ({share['null_mean']:.1%} "
-        f"from load, {share['chance']:.1%} by chance; {best['units']} documents, each guessed from others); some guess is "
-        f"better than load in {known['router'].nunique()} of {routers} routers (q <= 0.05 over all figures here)."
+        f"{best['stack']} layer {best['layer']}, and {percent(share['value'])} of its experts guessed "
+        f"({percent(share['null_mean'])} from load, {percent(share['chance'])} by chance; "
+        f"{best['units']} documents, each guessed from others); some guess is "
+        f"better than load in {known['router'].nunique()} of {routers} routers (q ≤ 0.05 over all figures here)."
     )
 
 

@@ -19,6 +19,7 @@ from ... import statistics as st
 from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
+from ...words import percent
 from .._shared.answer import Answer, Chart, few_units, figures, gather
 from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import bars, heatmap, layers
@@ -148,11 +149,12 @@ def _reading(frame: pd.DataFrame, kind: str) -> str:
     if known.empty:
         return f"No expert runs oftener in one set than documents vary by (least p {risks['p'].min():.2g}); {beyond}."
     top = known.loc[known["value"].abs().idxmax()]
-    span = "" if pd.isna(top["ci_low"]) else f" [{top['ci_low']:+.1%}, {top['ci_high']:+.1%}]"
+    span = "" if pd.isna(top["ci_low"]) else f" [{percent(top['ci_low'], '+')}, {percent(top['ci_high'], '+')}]"
     return (
-        f"{len(known)} of {len(risks)} experts run oftener in one set than in the other (q <= 0.05 over all experts), foremost "
-        f"expert {top['expert']} of {top['stack']} layer {top['layer']} ({top['subset']}: {top['value']:+.1%} of tokens{span}, "
-        f"{top['units']} documents); {beyond}. {_effects(frame[frame['name'] == CHANGE])}"
+        f"{len(known)} of {len(risks)} experts run oftener in one set than in the other (q ≤ 0.05 over all experts), foremost "
+        f"expert {top['expert']} of {top['stack']} layer {top['layer']} ({top['subset']}: "
+        f"{percent(top['value'], '+')} of tokens{span}, {top['units']} documents); {beyond}. "
+        f"{_effects(frame[frame['name'] == CHANGE])}"
     )
 
 

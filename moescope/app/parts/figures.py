@@ -40,6 +40,7 @@ def figure_of(chart: Any, frame: pd.DataFrame, sql: str, *, name: str, opens: bo
     """A chart that draws `frame`, as analyses give it, with its SQL and its files; marks open what their row names."""
     chart = chart.properties(padding={"left": 0, "right": 4, "top": 4, "bottom": 0})  # Streamlit's own leaves a line free
     shown = charts.linked(chart, links.links(pickers.shown(), charts.drawn(chart))) if opens else chart
+    shown = shown.configure(locale=charts.LOCALE)
     st.altair_chart(shown, key=f"chart-{name}", width="stretch", height=_room(chart))
     files(frame, sql, name=name, chart=chart)
 

@@ -10,10 +10,10 @@ import duckdb
 import streamlit as st
 
 from moescope.app import url_state
+from moescope.app.parts import lacking
 from moescope.app.wording import clean, markup, plain, some
 from moescope.errors import MoescopeError
 from moescope.pictures import scripts
-from moescope.store import imported
 
 CSS = Path(__file__).with_name("look.css").read_text() + scripts.read("expert_cards.css", "route_table.css")
 SMALL = 200  # assignments below which a share is mostly noise
@@ -97,14 +97,9 @@ def unrouted(run: Any, what: str = "a model") -> None:
 
 def unranked(run: Any) -> bool:
     """Says so where first choices of a run are not known."""
-    if imported.ranked(run["capture"]):
-        return False
-    empty(
-        "First choices are not known",
-        "This run was imported from a capture whose order of experts is not that of their weights; sets, loads and pairs "
-        "are known.",
-    )
-    return True
+    if none := lacking.order(run):
+        empty(*none)
+    return none is not None
 
 
 def reading(text: str) -> None:

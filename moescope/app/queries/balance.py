@@ -9,7 +9,8 @@ import streamlit as st
 from moescope.app.queries import store_access
 
 BALANCE = """
-select s.stack, s.layer, s.router, s.load_entropy_bits / nullif(s.max_bits, 0) as load_entropy,
+select s.stack, s.layer, s.router,
+       case when s.max_violation is not null then s.load_entropy_bits / nullif(s.max_bits, 0) end as load_entropy,
        s.routing_entropy / nullif(ln(s.experts), 0) as routing_entropy, d.entropy_sd / nullif(ln(s.experts), 0) as sd,
        s.margin, s.max_violation, s.dropped_share, s.dead, s.experts, s.decisions
 from router_summary s left join decision_rollup d using (router) where s.run = ? order by s.stack, s.layer, s.router"""

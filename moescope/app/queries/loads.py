@@ -6,6 +6,7 @@ import pandas as pd
 
 from moescope.app.queries import balance, sampling, store_access
 from moescope.show import demand
+from moescope.store import imported
 
 KEPT = """
 select stack, layer, router, expert, assignments + dropped as asked, assignments, dropped as lost,
@@ -73,8 +74,10 @@ def drops(run: int) -> bool:
 
 
 def values(run: int) -> dict[str, str]:
-    """What a map of the load may show; demand first, where some of it was dropped."""
-    return VALUES if drops(run) else PLAIN
+    """What a map of the load may show; demand first, where some of it was dropped; nothing that was not captured."""
+    capture = store_access.rows("select capture from runs where run = ?", run)[0]["capture"]
+    known = {"first": imported.ranked(capture), "mean": imported.weighted(capture)}
+    return {key: words for key, words in (VALUES if drops(run) else PLAIN).items() if known.get(key, True)}
 
 
 def of(run: Row, value: str, label: tuple[str, str] | None, split: str) -> tuple[pd.DataFrame, str, list[Any], float]:

@@ -29,6 +29,12 @@ select f.step, a.expert, count(*) as assignments, count(*) / sum(count(*)) over 
 from assignments a join forwards f using (forward)
 where a.router = ? and f.phase = 'train' and not a.dropped and list_contains(?::int[], f.step) group by f.step, a.expert
 order by f.step, a.expert"""
+SINCE = """
+with h as (
+  select t.router, t.step, coalesce(t.load_entropy < ?, false) or t.dead * 2 >= r.experts as bad
+  from training t join routers r using (router) where t.run = ? and t.phase = 'train'),
+s as (select *, bool_and(bad) over (partition by router order by step desc rows unbounded preceding) as stays from h)
+select router, min(step) as step from s where stays group by router order by step, router"""
 Row = dict[str, Any]
 
 
@@ -48,6 +54,13 @@ def loads(run: int) -> tuple[pd.DataFrame, str, list[Any]]:
     ends = last(run) or (0, 0)
     params = [run, *ends, run]
     return store_access.frame(COUNTED, *params), COUNTED, params
+
+
+def since(run: int) -> dict[int, int]:
+    """Of the routers that ended collapsed, the step from which on every recorded one was: {router: step}, the first first."""
+    ended = routers(run)
+    lost = {int(router) for router in ended[ended["collapsed"]]["router"]}
+    return {int(r["router"]): int(r["step"]) for r in store_access.rows(SINCE, COLLAPSED, run) if r["router"] in lost}
 
 
 def routers(run: int) -> pd.DataFrame:

@@ -134,11 +134,11 @@ def _frame(data: bytes) -> pd.DataFrame:
 
 def _table(element: Node) -> Part:
     """Rows as they are, numbers as the page's own columns write them."""
-    frame, known = element.value, json.loads(getattr(element.proto, "columns", "") or "{}")
+    frame, known = _said(element), json.loads(getattr(element.proto, "columns", "") or "{}")
     shown = [c for c in frame.columns if not known.get(str(c), {}).get("hidden")]
     names = {c: known.get(str(c), {}).get("label") or str(c).replace("_", " ") for c in shown}
     forms = {c: (known.get(str(c), {}).get("type_config") or {}).get("format") for c in shown}
-    kinds = {c: ' class="n"' if pd.api.types.is_numeric_dtype(frame[c]) else "" for c in shown}
+    kinds = {c: ' class="n"' if pd.api.types.is_numeric_dtype(element.value[c]) else "" for c in shown}
     head = "".join(f"<th{kinds[c]}>{escape(clean(names[c], 60))}</th>" for c in shown)
     body = "".join(
         "<tr>" + "".join(f"<td{kinds[c]}>{_cell(v, forms[c])}</td>" for c, v in zip(shown, row, strict=True)) + "</tr>"
@@ -148,14 +148,21 @@ def _table(element: Node) -> Part:
     return Part(html=f'<div class="wide"><table class="frame"><tr>{head}</tr>{body}</table></div>{more}')
 
 
+def _said(element: Node) -> pd.DataFrame:
+    """The rows; shares as the page says them, which has words of its own for whole columns."""
+    frame, packed = element.value, element.proto.arrow_data.styler.display_values
+    if not packed:
+        return frame
+    words = _frame(packed)
+    return frame.assign(**{c: words[c].to_numpy() for c in frame if words[c].astype(str).str.endswith(" %").any()})
+
+
 def _cell(value: Any, form: str | None) -> str:
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
         return "–"
     if isinstance(value, bool | str) or (not isinstance(value, int | float) and not hasattr(value, "item")):
         return escape(clean(str(value), 200))
-    if form == "percent":
-        return f"{100 * float(value):.3g} %"
-    if form and "%" in form and form != "percent":
+    if form and "%" in form:
         return escape(form % value)
     return f"{int(value):,}" if float(value).is_integer() else f"{float(value):.4g}"
 

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import answers, figures, panels, pickers
+from moescope.app.parts import answers, figures, lacking, panels, pickers
 from moescope.app.parts.ablation import ablation_form, effect_panels
 from moescope.app.queries import effects, store_access
 
@@ -34,7 +34,7 @@ def measured(run: Row) -> None:
     """Everything measured, or how to measure it."""
     known = store_access.frame(effects.KNOWN, run["run"])
     if known.empty:
-        command = f"moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} --store {store_access.path().name}"
+        command = lacking.ablating(run)
         layers = pickers.layers(run["run"])
         panels.empty(
             "Nothing was ablated in this run",

@@ -6,14 +6,14 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import answers, figures, note_field, panels, pickers
+from moescope.app.parts import answers, figures, lacking, note_field, panels, pickers
 from moescope.app.parts.expert import card_grid, expert_panels
 from moescope.app.queries import sampling, store_access
 from moescope.app.queries.effects import OF_EXPERT, marked, read
 from moescope.app.queries.expert import expert_cards, finding
 from moescope.app.queries.expert import experts as facts
-from moescope.app.wording import count, share
-from moescope.store import notes
+from moescope.app.wording import count, figure, share
+from moescope.store import imported, notes
 
 PAGE = {"title": "Experts", "icon": ":material/neurology:", "order": 3, "group": "Look"}
 KNOWN = (
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 @panels.part
 def finder(run: Row) -> None:
     """Experts that prefer a label or a token."""
-    like = ", ".join(panels.plain(label, 20) for label in finding.examples(run["run"]))
+    like = ", ".join(wording.clean(label, 20) for label in finding.examples(run["run"]))
     text = url_state.typed(
         "Find experts by what they do", "find", placeholder=f"a label or a token: {like or 'the'} …", icon=":material/search:"
     )
@@ -53,29 +53,31 @@ def finder(run: Row) -> None:
             url_state.request_page("experts", layer=labels[frame["router"].iloc[row]], expert=int(frame["expert"].iloc[row]))
 
     number = st.column_config.NumberColumn
-    columns = {"share": number(format="percent"), "overall": number(format="percent"), "lift": number(format="%.2f ×")}
-    url_state.row(shown, "found", picked, height=240, column_config=columns)
+    columns = {"lift": number(format="%.2f ×")}
+    url_state.row(shown, "found", picked, shares=("share", "overall"), height=240, column_config=columns)
     panels.cut_note(len(shown), int(frame["found"].iloc[0]), "experts are listed, of largest lift")
     sampling.sample_note(finding.kept(run))
     figures.files(shown, sql, params, name="found")
 
 
-def glance(layer: pickers.Layer, expert: int) -> float:
+def glance(run: Row, layer: pickers.Layer, expert: int) -> float:
     """Load of this expert among the others; returns the share of the layer's tokens for which it ran."""
     frame = store_access.frame(facts.LOAD, layer.router)
     frame = frame.assign(asked=frame["assignments"] + frame["dropped"])
-    row, looked = frame[frame["expert"] == expert].iloc[0], _decisions(layer)
-    k, of_tokens = layer.top_k or 1, float(row["assignments"]) / max(looked, 1)
-    first = share(row["first"] / row["assignments"] if row["assignments"] else None)
+    row, looked = frame[frame["expert"] == expert].iloc[0], lacking.looked(layer)
+    of_tokens, each = float(row["assignments"]) / max(looked, 1), float(frame["assignments"].sum()) / max(looked, 1)
+    ranked = row["assignments"] and imported.ranked(run["capture"])
+    first = f"{share(row['first'] / row['assignments'])} of them as first choice" if ranked else ""
+    weight = row["mean_weight"] if imported.weighted(run["capture"]) else None
     lost = bool(frame["dropped"].sum())
     items = [
         ("Share of load", share(row["share"]), f"of what ran in this layer; even is {share(layer.even)}",
          "" if row["assignments"] else "bad"),
         ("Share of tokens", share(of_tokens if looked else None),
-         f"it ran for, of {count(looked)}; even is {share(k * layer.even)}", ""),
-        ("Times it ran", count(row["assignments"]), f"{first} of them as first choice", ""),
-        ("Mean weight", f"{row['mean_weight']:.3f}" if row["mean_weight"] == row["mean_weight"] else "–",
-         f"where it ran; top-{k} of {layer.experts}", ""),
+         f"it ran for, of {count(looked)}; even is {share((layer.top_k or each) / layer.choices)}" if looked else "", ""),
+        ("Times it ran", count(row["assignments"]), first, ""),
+        ("Mean weight", figure(weight, ".3f"),
+         f"where it ran; {f'top-{layer.top_k} of' if layer.top_k else 'of'} {layer.experts}", ""),
     ]  # fmt: skip
     if lost:
         items += [
@@ -98,11 +100,6 @@ def glance(layer: pickers.Layer, expert: int) -> float:
 
 def _rank(values: Any, own: float) -> int:
     return int((values > own).sum()) + 1
-
-
-def _decisions(layer: pickers.Layer) -> int:
-    found = store_access.rows("select decisions from decision_rollup where router = ?", layer.router)
-    return int(found[0]["decisions"]) if found else 0
 
 
 @panels.part
@@ -148,8 +145,7 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     if frame.empty:
         panels.empty(
             "It was not ablated yet",
-            f"Measure what the model loses without it: `moescope ablate {run['model_name']} --data {run['dataset'] or 'DATA'} "
-            f"--store {store_access.path().name} --experts {layer.layer}:{expert} --by domain`",
+            f"Measure what the model loses without it: `{lacking.ablating(run)} --experts {layer.layer}:{expert} --by domain`",
         )
         return
     mode = url_state.choose("Instead of the expert", "mode", list(frame["mode"].unique()), wording.mode)
@@ -197,12 +193,19 @@ def render() -> None:
         step(layer, expert)
     with four:
         finder(run)
+    none = lacking.decisions(run, layer)
+    if none and lacking.decisions(run) is None:  # of this layer alone
+        panels.empty(*none)
+        return
     if url_state.tabs("Which experts", "show", SHOWN) == "all":
         answers.verdict("syntax_experts", run)
         card_grid.show(run, layer)
         return
     top = st.container()
-    overall = glance(layer, expert)
+    overall = glance(run, layer, expert)
+    if none:
+        panels.empty(*none)
+        return
     expert_panels.tokens_of(run, layer, expert, overall)
     shown = url_state.tabs("More about it", "more", MORE)
     if shown == "labels":
@@ -220,7 +223,8 @@ def step(layer: pickers.Layer, expert: int) -> None:
 
     def to(number: int) -> None:
         url_state.put("expert", number % max(layer.experts, 1) or None)
-        url_state.put("word", None)
+        for key in ("word", "spot"):
+            url_state.put(key, None)
 
     st.button("‹", key="expert-previous", shortcut="P", help="The previous expert", on_click=to, args=(expert - 1,))
     st.button("›", key="expert-next", shortcut="N", help="The next expert", on_click=to, args=(expert + 1,))

@@ -7,7 +7,7 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, figures, layer_maps, panels, pickers
+from moescope.app.parts import answers, figures, lacking, layer_maps, panels, pickers
 from moescope.app.parts.load import capacity, leaves, training
 from moescope.app.queries import balance, loads, sampling, training_end
 
@@ -34,14 +34,16 @@ def heat(run: Row) -> None:
     value, label, split = choose(run)
     part = bool(label) or split != "everything"
     apart = part and value in loads.PARTS and url_state.toggle("Difference from everything", "difference")
-    frame, sql, params, kept = loads.of(run, value, label, split)
+    with st.spinner("Counting …", show_time=True):
+        frame, sql, params, kept = loads.of(run, value, label, split)
     if frame.empty or not frame["asked"].sum():
         panels.empty(
             "Nothing was routed there",
             "Choose everything, or trace data that has such tokens (`--generate N` for generated ones).",
         )
         return
-    panels.small_count_note(frame["asked"].sum() / max(frame["router"].nunique(), 1))
+    asked = frame.groupby("router")["asked"].sum()
+    panels.small_count_note(round(asked[asked > 0].mean()))
     named = loads.values(run["run"])[value]
     of = f", {panels.said_label(label)}" if label else f", {split}" if part else ""
     words = {"title": f"{named.capitalize()}{of}: difference from everything" if apart else named.capitalize() + of}
@@ -69,7 +71,9 @@ def by_layer(run: Row) -> None:
         low=(frame["routing_entropy"] - frame["sd"]).clip(lower=0), high=frame["routing_entropy"] + frame["sd"]
     )
     counted = balance.counted(run)
-    words = "band: 95 % over documents" if counted else "its interval over documents: below, on a click"
+    banded = counted and frame["load_entropy_low"].notna().any()
+    none = "too few documents for an interval" if counted else "its interval over documents: below, on a click"
+    words = "band: 95 % over documents" if banded else none
     left, right = st.columns(2)
     with left:
         line(
@@ -77,10 +81,7 @@ def by_layer(run: Row) -> None:
             chance_label="even load", tooltip=["max_violation", "dead", "dropped_share"], zero=True,
         )  # fmt: skip
     with right:
-        line(
-            run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
-            subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
-        )  # fmt: skip
+        certainty(run, frame)
     left, right = st.columns(2)
     with left:
         said = "; ".join(filter(None, ("(largest load − mean) / mean", words)))
@@ -88,6 +89,17 @@ def by_layer(run: Row) -> None:
         line(run, frame, "max_violation", counted, title=title, subtitle=said, chance=0.0, chance_label="even load", zero=True)
     with right:
         dropped(run, frame)
+
+
+def certainty(run: Row, frame: pd.DataFrame) -> None:
+    """How undecided the routers were, where their logits were recorded."""
+    if frame["routing_entropy"].isna().all():
+        panels.empty("No entropy of a decision is known", "The record has no router logits to say how sure a router was.")
+        return
+    line(
+        run, frame, "routing_entropy", ("low", "high"), title="Entropy of a decision, of its maximum",
+        subtitle="band: one standard deviation over decisions", chance=1.0, chance_label="uniform", zero=True,
+    )  # fmt: skip
 
 
 def line(run: Row, frame: pd.DataFrame, y: str, span: bool | tuple[str, str], **said: Any) -> None:
@@ -101,6 +113,8 @@ def dropped(run: Row, frame: pd.DataFrame) -> None:
     """What found its expert full."""
     if (frame["dropped_share"].fillna(0) > 0).any():
         line(run, frame, "dropped_share", False, title="Dropped for want of capacity", zero=True, format=".1%")
+    elif none := lacking.decisions(run):
+        panels.empty(*none)
     else:
         panels.empty("Nothing was dropped", "No expert was ever full: the model has no capacity limit, or it was large enough.")
 

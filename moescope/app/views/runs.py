@@ -10,15 +10,23 @@ from moescope.app import url_state
 from moescope.app.parts import answers, figures, layer_maps, note_field, panels, pickers
 from moescope.app.queries import loads, store_access, training_end
 from moescope.app.wording import clean, count, markup, share, some
+from moescope.store import imported
 
 PAGE = {"title": "Runs", "icon": ":material/stacks:", "order": 1, "group": "Look"}
 HEALTH = """
-select coalesce(sum(dead), 0)::bigint as dead, sum(s.experts)::bigint as experts,
+select coalesce(sum(dead) filter (seen), 0)::bigint as dead, coalesce(sum(experts) filter (seen), 0)::bigint as experts,
        coalesce(sum(nonfinite), 0)::bigint as nonfinite,
-       coalesce(sum(unrouted), 0)::bigint as unrouted, sum(s.decisions)::bigint as decisions,
-       sum(dropped_share * s.decisions) / sum(s.decisions) as dropped, avg(load_entropy_bits / nullif(max_bits, 0)) as even,
-       count(*) as routers
-from router_summary s where s.run = ?"""
+       coalesce(sum(unrouted), 0)::bigint as unrouted, sum(decisions)::bigint as decisions,
+       sum(dropped_share * decisions) / sum(decisions) as dropped,
+       avg(load_entropy_bits / nullif(max_bits, 0)) filter (max_violation is not null) as even,
+       count(*) as routers, count(*) filter (not seen) as silent
+from (select *, coalesce(decisions > 0, false) or max_violation is not null as seen from router_summary where run = ?)"""
+ASKED = """
+select avg(bits / log2(n)) as even from (
+  select router, count(*) as n, -sum(p * log2(p)) filter (p > 0) as bits from (
+    select router, (assignments + dropped) / sum(assignments + dropped) over (partition by router) as p
+    from expert_load where run = ?) group by router)
+where n > 1 and isfinite(bits)"""
 TONES = {"complete": "#009E73", "running": "#1F7FC2", "interrupted": "#E69F00"}
 Row = dict[str, Any]
 
@@ -36,7 +44,12 @@ def proof(run: Row) -> tuple[str, str, str, str]:
     """What was proved when the tracer was attached: one entry per router (`moescope.proof.Proved`), or nothing."""
     found = json.loads(run["proof"] or "[]")
     if not found:
-        return "Proof", "none", "this run was not checked at attach", "warn"
+        why = (
+            "an imported run has no model to check"
+            if imported.source(run.get("capture"))
+            else "this run was not checked at attach"
+        )
+        return "Proof", "none", why, "warn"
     back = sum(p["identical"] for p in found)
     words = f"layers recomputed to {max(p['error'] for p in found):.0e}; "
     words += "written back bit for bit" if back == len(found) else f"{back} of {len(found)} written back bit for bit"
@@ -53,27 +66,39 @@ def health(run: Row) -> list[tuple[str, Any, str, str]]:
     speed = (
         "Rate",
         f"{count(rate)}/s" if rate else "–",
-        f"tokens; tracing took {share(cost)}" if cost is not None else "tokens",
+        f"tokens; tracing took {share(cost)}" if cost is not None and not imported.source(run["capture"]) else "tokens",
         "",
     )
     if not pickers.layers(run["run"]):
         return [("Tokens", count(run["tokens"]), "no router, so no decision", ""), speed]
     unrouted = f"of what was asked; {some(h['unrouted'], 'decision')} had no expert"
+    silent = f", of {h['silent']} of which nothing was recorded" if h["silent"] and run["decisions"] else ""
+    finite = (
+        ("Not finite", count(bad), "decisions whose logits are no finite numbers", "bad" if bad else "good")
+        if imported.logits(run["capture"])
+        else ("Not finite", "–", "the capture has no router logits", "")
+    )
     return [
-        ("Decisions", count(run["decisions"]), f"{some(run['tokens'], 'token')}, {some(h['routers'], 'router')}", ""),
+        ("Decisions", count(run["decisions"]), f"{some(run['tokens'], 'token')}, {some(h['routers'], 'router')}{silent}", ""),
         speed,
-        *(at_end(run["run"], dead) or usual(h, dead)),
+        *(at_end(run["run"], dead) or usual(run["run"], h, dead)),
         ("Dropped", share(h["dropped"]), unrouted, "warn" if h["dropped"] else "good"),
-        ("Not finite", count(bad), "decisions whose logits are no finite numbers", "bad" if bad else "good"),
+        finite,
         proof(run),
     ]
 
 
-def usual(h: Row, dead: int) -> list[tuple[str, Any, str, str]]:
-    """Evenness and dead experts over a whole run."""
-    tone = "good" if (h["even"] or 0) > 0.9 else "warn"
+def usual(run: int, h: Row, dead: int) -> list[tuple[str, Any, str, str]]:
+    """Evenness and dead experts over a whole run; where some was dropped, of what was asked: capacity evens out what runs."""
+    even, words = h["even"], "of the largest entropy, mean of layers"
+    if h["dropped"]:
+        even = store_access.rows(ASKED, run)[0]["even"]
+        words = f"{words}, of what was asked; of what ran {share(h['even'])}"
+    tone = "" if even is None else "good" if even > 0.9 else "warn"
+    if not h["experts"]:
+        return [("Load evenness", "–", "nothing was routed", ""), ("Dead experts", "–", "nothing was routed", "")]
     return [
-        ("Load evenness", share(h["even"]), "of the largest entropy, mean of layers", tone),
+        ("Load evenness", share(even), words, tone),
         ("Dead experts", f"{dead} of {h['experts']}", "never ran" if dead else "every expert ran", "bad" if dead else "good"),
     ]  # fmt: skip
 
@@ -164,8 +189,9 @@ def provenance(run: Row) -> None:
 
 
 def warnings(run: Row) -> None:
-    """What the tracer had to say."""
-    known = json.loads(run["warnings"] or "[]")
+    """What the tracer had to say, but for what a capture lacks: the sidebar says that on every page."""
+    told = imported.lacks(run["capture"])
+    known = [words for words in json.loads(run["warnings"] or "[]") if words not in told]
     for words in known[:8]:
         st.warning(panels.plain(str(words), 400), icon=":material/warning:")
     panels.cut_note(min(len(known), 8), len(known), "warnings are shown")

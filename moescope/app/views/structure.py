@@ -9,8 +9,9 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import flow_ribbons
-from moescope.app.parts import answers, figures, panels, pickers
+from moescope.app.parts import answers, figures, lacking, panels, pickers
 from moescope.app.queries import sampling, store_access
+from moescope.app.queries.layers import each
 from moescope.app.wording import share
 from moescope.show.flow import query as flow_query
 from moescope.show.flow import said_of
@@ -76,12 +77,12 @@ def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     sql, params = flow_query(run["run"], layer, counted, some)
     frame = store_access.frame(sql, *params)
     if frame.empty:
-        panels.empty("No next layer", "Choose an earlier layer; transitions need at least two traced layers of one stack.")
+        panels.empty(*lacking.beyond(run, layer, pickers.layers(run["run"]), after=True))
         return
     labels = pickers.labels(run["run"])
     focus = followed(layer, frame, labels)
     drawn = frame["n"].sum() / frame.groupby("layer")["every"].first().sum()
-    widest = [] if drawn > 0.999 else [f"the widest ribbons, {drawn:.0%} of the tokens"]
+    widest = [] if drawn > 0.999 else [f"the widest ribbons, {share(drawn)} of the tokens"]
     title, words = f"Flow from {layer.label}", "; ".join([said_of(counted), *widest])
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
@@ -119,9 +120,9 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
     sql = TOGETHER_ASKED.format(few=few) if counted == "asked" else TOGETHER
     frame = store_access.frame(sql, layer.router)
     if frame.empty:
-        panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
+        panels.empty(*lacking.pairs(run, layer))
         return
-    chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
+    chance = layer.pairs(each(layer))
     figures.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
         name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
@@ -150,15 +151,11 @@ def paths(run: Row, layer: pickers.Layer) -> None:
         panels.empty("No path yet", "Paths appear with the first batch.")
         return
     panels.cards(path_cards(frame))
-    number, percent = (
-        st.column_config.NumberColumn,
-        {c: st.column_config.NumberColumn(format="percent") for c in ("low", "high")},
-    )
-    bar = st.column_config.ProgressColumn(format="percent", max_value=float(frame["share"].max()))
     st.caption("Choose a row to see a token that took that path.")
     shown = frame[["path", "tokens", "share", "low", "high"]]
-    columns = {"share": bar, "tokens": number(format="localized"), **percent}
-    url_state.row(shown, "paths", partial(to_path, run, layer, shown), width="stretch", column_config=columns)
+    columns, shares = {"tokens": st.column_config.NumberColumn(format="localized")}, ("share", "low", "high")
+    picked = partial(to_path, run, layer, shown)
+    url_state.row(shown, "paths", picked, shares=shares, width="stretch", column_config=columns)
     figures.files(shown, sql, params, name="paths")
     panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
@@ -175,15 +172,16 @@ def to_path(run: Row, layer: pickers.Layer, frame: pd.DataFrame, row: int | None
 def path_cards(frame: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """How many paths there are, how many in effect, the commonest, and how many in effect were layers independent."""
     top = frame.iloc[0]
+    taken = round(top["tokens"] / top["share"])
     between = "" if pd.isna(top["low"]) else f"; {share(top['low'])} to {share(top['high'])} (95 % over documents)"
     return [
-        ("Different paths", f"{int(top['paths']):,}", f"taken by {round(top['tokens'] / top['share']):,} tokens", ""),
+        ("Different paths", f"{int(top['paths']):,}", f"taken by {taken:,} token{'s' * (taken != 1)}", ""),
         ("Paths in effect", f"{top['effective']:,.0f}", "exp of their entropy; few tokens make it small", ""),
-        ("Commonest", f"{top['share']:.2%}", f"{top['path']}{between}", ""),
+        ("Commonest", share(top["share"]), f"{top['path']}{between}", ""),
         (
             "If layers were independent",
             f"{top['alone']:,.0f}",
-            "paths in effect, if layers chose by these loads alone",
+            "as many in effect, if layers chose by these loads alone",
             "",
         ),
     ]

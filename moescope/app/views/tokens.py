@@ -6,10 +6,11 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import figures, panels, pickers
+from moescope.app.parts import figures, lacking, panels, pickers
 from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
 from moescope.pictures import token_svg
+from moescope.app.wording import clean, share, some
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
 BY = {
@@ -53,10 +54,10 @@ def choose_labels(run: Row) -> None:
         return
     one, two, _ = st.columns([1.2, 1.4, 2.2], vertical_alignment="bottom")
     with one:
-        kind = url_state.choose("Labels", "marked", list(kinds), lambda k: panels.plain(k, 40))
+        kind = url_state.choose("Labels", "marked", list(kinds), lambda k: clean(k, 40))
     with two:
         values = ["", *kinds[kind or next(iter(kinds))]]
-        url_state.choose("Only tokens", "only", values, lambda v: panels.plain(v, 40) if v else "all of them")
+        url_state.choose("Only tokens", "only", values, lambda v: clean(v, 40) if v else "all of them")
 
 
 def chosen_labels(run: Row, frame: Any) -> tuple[list[str | None], str | None]:
@@ -101,7 +102,7 @@ def draw(
         label=f"tokens by {BY[by]}, {layer.label}",
     )
     st.caption(
-        f"**{panels.plain(layer.label)}** · {layer.experts} experts · even load {layer.even:.1%} · "
+        f"**{panels.plain(layer.label)}** · {some(layer.experts, 'expert')} · even load {share(layer.even)} · "
         f"{panels.plain(sequence_picker.name_of(sequence), 60)}"
     )
     colored_tokens.show(data, key=f"tokens-{place}")
@@ -123,6 +124,10 @@ def viewer(run: Row) -> None:
         panels.unrouted(run)
         return
     layer = chosen[0]
+    if none := lacking.decisions(run, layer):
+        panels.empty(*none)
+        if not run["tokens"]:
+            return
     choose_labels(run)
     sequence = sequence_picker.find(run, layer.stack)
     if sequence is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ...words import percent
 from .._support.loading import loading, loads
 from .._support.options import BATCH, COUNT, NAMES, RUN, SEED, STORE, TEXT, Whole, read_with
 
@@ -138,7 +139,7 @@ def _summary(rows: Any, store: Path, most: int = 12) -> None:
     whole = plain[plain["group_kind"] == "all"].sort_values("delta_nll", ascending=False)
     click.echo(f"{len(whole)} sets, {rows['mode'].iloc[0]}; change of the loss in nats per token, 95 % over documents")
     for row in whole.head(most).itertuples():
-        click.echo(f"  {row.experts}  {_said(row.delta_nll, row.ci_low, row.ci_high)}  load {row.load:.1%}  q {row.q:.2g}")
+        click.echo(f"  {row.experts}  {_said(row.delta_nll, row.ci_low, row.ci_high)}  load {percent(row.load)}  q {row.q:.2g}")
     groups = _needed(rows)
     if len(groups):
         click.echo("needed by a group, and more than experts of equal load are (both q < 0.05):")

@@ -65,7 +65,7 @@ def _report(opened: Any, run: int) -> Any:
         "select r.name, m.name, dataset, r.tokens from runs r left join models m using (model) where run = ?", [run]
     )[0]
     routing = described(opened, run)
-    words = f"Run {run}: {model} on {data or 'unnamed data'}, {tokens or 0:,} tokens."
+    words = f"Run {run}: {model} on {data or 'unnamed data'}, {tokens or 0:,} token{'s' * (tokens != 1)}."
     words += "" if routing.plain else f" Routing: {routing.words}."
     entries, answers = {entry["name"]: entry for entry in catalogue()}, []
     for asked, answer in run_all(opened, run):

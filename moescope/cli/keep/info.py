@@ -37,7 +37,7 @@ def command(store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"store": str(store), "bytes": size, "runs": found, "aside": aside, "views": views}, indent=1))
         return
-    click.echo(f"{store}: {len(found)} runs, {size / 1e6:.1f} MB")
+    click.echo(f"{store}: {len(found)} run{'s' * (len(found) != 1)}, {size / 1e6:.1f} MB")
     for run in found:
         click.echo(_line(run))
         if not routing[run["run"]].plain:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...errors import InputError, ModelError
 from ...routers.engine_block import EngineBlock, Executed
 from ...routers.rule import Rule
+from ...words import percent
 from .engine import Engine, Piece, fits
 from .header import Header
 from .library import Array
@@ -108,7 +109,7 @@ class GGUFModel(nn.Module):
         """Columns of `models` that cannot be told from modules."""
         header = self._header.header
         packed = {kind: n for kind, n in header.kinds.items() if kind not in _PLAIN}
-        said = ", ".join(f"{kind} {n / header.parameters:.0%} of parameters" for kind, n in sorted(packed.items()))
+        said = ", ".join(f"{kind} {percent(n / header.parameters)} of parameters" for kind, n in sorted(packed.items()))
         widest = max((n, kind) for kind, n in header.kinds.items())[1]
         code = f"llama.cpp by llama-cpp-python {self._engine.version}"
         return {

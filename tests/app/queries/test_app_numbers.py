@@ -14,7 +14,13 @@ import moescope
 
 pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
-RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "assignments": sum(len(d.chosen) for d in TRUTH.of(0)), "model": 0}
+RUN = {
+    "run": 0,
+    "tokens": len(TRUTH.tokens) // 2,
+    "assignments": sum(len(d.chosen) for d in TRUTH.of(0)),
+    "model": 0,
+    "capture": None,
+}
 
 
 def order(run: int) -> list[tuple[int, str, int]]:
@@ -196,20 +202,22 @@ def test_health_of_a_run() -> None:
     runs, stored = view("runs"), part("queries.store_access")
     here = TRUTH.of(0)
     dead = sum(not ran(TRUTH.of(0, r), e) for r in range(4) for e in range(EXPERTS))
-    even, lost, unrouted = [], 0.0, sum(not d.ran for d in here)
+    even, wanted, lost, unrouted = [], [], 0.0, sum(not d.ran for d in here)
     for router in range(4):
         mine = TRUTH.of(0, router)
         even.append(entropy([ran(mine, e) for e in range(EXPERTS)], EXPERTS))
         chosen = sum(len(d.chosen) for d in mine)
+        wanted.append(entropy([sum(x == e for d in mine for x, _, _ in d.chosen) for e in range(EXPERTS)], EXPERTS))
         lost += len(mine) * (chosen - ran(mine)) / chosen
-    same(rows(stored.frame(runs.HEALTH, 0)), [(dead, 16, 0, unrouted, len(here), lost / len(here), np.mean(even), 4)])
+    same(rows(stored.frame(runs.HEALTH, 0)), [(dead, 16, 0, unrouted, len(here), lost / len(here), np.mean(even), 4, 0)])
     run = part("parts.pickers").runs()[0]
     share, count = part("wording").share, part("wording").count
     assert runs.health(run) == [
         ("Decisions", str(len(here)), f"{RUN['tokens']} tokens, 4 routers", ""),
         ("Rate", f"{RUN['tokens'] / 20:.3g}/s", "tokens; tracing took 5 %", ""),
-        ("Load evenness", share(np.mean(even)), "of the largest entropy, mean of layers",
-         "good" if np.mean(even) > 0.9 else "warn"),
+        ("Load evenness", share(np.mean(wanted)),
+         f"of the largest entropy, mean of layers, of what was asked; of what ran {share(np.mean(even))}",
+         "good" if np.mean(wanted) > 0.9 else "warn"),
         ("Dead experts", f"{dead} of 16", "never ran", "bad"),
         ("Dropped", share(lost / len(here)),
          f"of what was asked; {count(unrouted)} decision{'s' * (unrouted != 1)} had no expert", "warn"),

@@ -231,9 +231,9 @@ def test_cells_of_a_heat_map() -> None:
 
 @pytest.mark.parametrize(
     ("number", "words", "per_cent"),
-    [(None, "–", "–"), (float("nan"), "–", "–"), (0.1234, "0.123", "12.3 %"), (999, "999", "9.99e+04 %"),
-     (1000, "1 k", "1e+05 %"),
-     (1234567, "1.23 M", "1.23e+08 %"), (2e9, "2 G", "2e+11 %"), (-1500, "-1.5 k", "-1.5e+05 %")],
+    [(None, "–", "–"), (float("nan"), "–", "–"), (0.1234, "0.123", "12.3 %"), (999, "999", "99,900 %"),
+     (1000, "1 k", "100,000 %"),
+     (1234567, "1.23 M", "123,456,700 %"), (2e9, "2 G", "200,000,000,000 %"), (-1500, "-1.5 k", "-150,000 %")],
 )  # fmt: skip
 def test_numbers_in_words(number: float | None, words: str, per_cent: str) -> None:
     assert (part("wording").count(number), part("wording").share(number)) == (words, per_cent)

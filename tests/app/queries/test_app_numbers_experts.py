@@ -13,7 +13,7 @@ from moescope import statistics as st
 
 pytestmark = pytest.mark.usefixtures("recounted_shown")
 TRUTH = Truth()
-RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0, "model_name": "run 0", "dataset": "text"}
+RUN = {"run": 0, "tokens": len(TRUTH.tokens) // 2, "model": 0, "model_name": "run 0", "dataset": "text", "capture": None}
 ROUTERS = range(4)
 
 
@@ -200,7 +200,7 @@ def test_cards_of_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts.panels, "cards", shown.extend)
     monkeypatch.setattr(experts.panels, "small_count_note", shown.append)
     here = TRUTH.of(0, 2)
-    assert experts.glance(layer_of(2), 1) == pytest.approx(ran(here, 1) / len(here))
+    assert experts.glance({"capture": None}, layer_of(2), 1) == pytest.approx(ran(here, 1) / len(here))
     first = sum(d.first == 1 and not d.chosen[0][2] for d in here)
     weights = [w for d in here for x, w, lost in d.chosen if x == 1 and not lost]
     lost = sum(x == 1 and gone for d in here for x, _, gone in d.chosen)

@@ -109,8 +109,8 @@ def test_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [card[:3] for card in shown] == [
         ("Different paths", f"{len(counts)}", f"taken by {every} tokens"),
         ("Paths in effect", f"{effective:.0f}", "exp of their entropy; few tokens make it small"),
-        ("Commonest", f"{top[2]:.2%}", f"{top[0]}; {share(top[3])} to {share(top[4])} (95 % over documents)"),
-        ("If layers were independent", f"{alone:,.0f}", "paths in effect, if layers chose by these loads alone"),
+        ("Commonest", share(top[2]), f"{top[0]}; {share(top[3])} to {share(top[4])} (95 % over documents)"),
+        ("If layers were independent", f"{alone:,.0f}", "as many in effect, if layers chose by these loads alone"),
     ]
 
 

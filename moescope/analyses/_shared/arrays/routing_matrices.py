@@ -10,6 +10,7 @@ import pandas as pd
 from ....statistics.participation import Floats
 from ....store import Store
 from ..scope import Scope
+from ..verdicts import saying
 from ..verdicts.columns import COLUMNS, WHOLE
 
 UNITS, ROWS = 256, 512
@@ -77,7 +78,8 @@ qualify dense_rank() over (partition by stack order by hash(unit), unit) <= {uni
     logits, query = _logits(scope, tokens)
     documents = tokens.groupby("stack")["unit"].nunique()
     notes = [
-        f"{count} documents in the {stack}: the unbiased form takes 4, and an interval 5; trace more documents."
+        f"{saying.counted(count, 'document')} in the {stack}: the unbiased form takes 4, and an interval 5; trace more "
+        "documents."
         for stack, count in documents.items()
         if count < 4
     ]

@@ -161,8 +161,8 @@ class Page {
     const now = [this.a, this.b].find((side) => side.take && !side.take.over), wrong = [this.a, this.b].find((side) => side.take?.status === "refused")
     this.controls.end.disabled = !now
     if (now) {
-      const { take } = now
-      this.controls.say(take.status === "waits" ? (take.before ? `${take.before} before this one in line…` : "asked…") : `${now.name} runs: ${take.nexts.length || take.length} tokens`)
+      const { take } = now, said = take.nexts.length || take.length
+      this.controls.say(take.status === "waits" ? (take.before ? `${take.before} before this one in line…` : "asked…") : `${now.name} runs: ${said} ${said === 1 ? "token" : "tokens"}`)
     } else if (wrong) this.controls.say(wrong.take.sentence[0].toUpperCase() + wrong.take.sentence.slice(1), true)
     else {
       const why = { stopped: "Stopped.", time: "Its time was up.", ended: "It came to its end.", done: "Done." }

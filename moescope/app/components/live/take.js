@@ -72,7 +72,7 @@ const visibleToken = (text) => {
   const shown = shownToken(text).replaceAll("\n", "↵")
   return shown.trim() === shown && shown ? shown : shown.replaceAll(" ", "·") || "∅"
 }
-const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`)
+const percent = (share) => `${Number((100 * share).toPrecision(3))} %`  // as all pages say shares
 const signed = (value, digits = 2) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(digits)}`
 // A colour for each expert: its own up to so many as there are, else the busiest have one.
 function palette(style, take, router, experts) {

@@ -6,12 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import figures, panels, pickers
+from moescope.app.parts import figures, lacking, panels, pickers
 from moescope.app.parts.expert import patch_panels
 from moescope.app.queries import sampling, store_access
 from moescope.app.queries.expert import company as facts
 from moescope.app.queries.expert import experts, patches
+from moescope.app.queries.layers import each
 from moescope.app.wording import figure, markup, some, token, visible
+from moescope.store import imported
 
 PLACES = {"most": "Highest weight", "random": "Random sample"}
 Row = dict[str, Any]
@@ -32,7 +34,7 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
         )
         named = frame.dropna(subset=["text"])
         if named.empty:
-            panels.empty("Patches have no words", "See its classes below, or the patches on the Tokens page.")
+            panels.empty(*_wordless(run, frame))
             picked = ""
         else:
             picked = _words(run, named, sql, params)
@@ -47,8 +49,18 @@ def tokens_of(run: Row, layer: pickers.Layer, expert: int, overall: float) -> No
             else "Places where it is the first choice. Choose a token to see its own; click a place for its route."
         )
         panels.section("In context", words)
-        by = url_state.tabs("Which places", "places", PLACES)
+        ways = PLACES if imported.weighted(run["capture"]) else {"random": PLACES["random"]}
+        by = url_state.tabs("Which places", "places", ways)
         contexts(run, layer, expert, picked, by)
+
+
+def _wordless(run: Row, frame: pd.DataFrame) -> tuple[str, str]:
+    """Why there is no word to show, and what to do."""
+    if frame.empty:
+        return "No token came here", "It never ran on what was counted; the cards of its layer say which experts did."
+    if store_access.rows("select 1 from tokens where run = ? and unit = 'text' limit 1", run["run"]):
+        return "The tokens have no text", "The record names no vocabulary ids. See its labels, or its places beside this."
+    return "Patches have no words", "See its classes below, or the patches on the Tokens page."
 
 
 def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
@@ -63,7 +75,7 @@ def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     columns = {
         "token": st.column_config.TextColumn(width=96),
         "tokens": number("here", width=52, help="How often it came to this expert."),
-        "rate": number("of all", format="percent", width=64, help="Of all its occurrences."),
+        "rate": number("of all", width=64, help="Of all its occurrences."),
         "lift": number(format="%.2f ×", width=60),
         "at_least": number("≥ (95 %)", format="%.2f ×", width=72, help="Lower 95 % bound."),
     }
@@ -71,7 +83,7 @@ def _words(run: Row, named: pd.DataFrame, sql: str, params: list[Any]) -> str:
     def put(row: int | None) -> None:
         url_state.put("word", None if row is None else named["text"].iloc[row])
 
-    url_state.row(shown, "top", put, at, height=420, column_config=columns)
+    url_state.row(shown, "top", put, at, shares=["rate"], height=420, column_config=columns)
     figures.files(shown, sql, params, name="expert-tokens")
     return picked
 
@@ -84,12 +96,13 @@ def contexts(run: Row, layer: pickers.Layer, expert: int, picked: str, by: str) 
         left, right = (
             token(spelled.joined(near[side]["text"].fillna("▦")), 4000) for side in (near["distance"] < 0, near["distance"] > 0)
         )
+        source = f"{markup(document)} · " if isinstance(document, str) else ""
         here = spelled(near[near["distance"] == 0]["text"].iloc[0])
         query = f"run={run['run']}&amp;sequence={sequence}&amp;token={number}&amp;layer={markup(layer.label).replace(' ', '+')}"
         lines.append(
             f'<p dir="auto">{markup(left[-140:])}<a href="tokens?{query}" target="_self"><mark>'
             f"{markup(visible(here) if here else 'patch')}</mark></a>{markup(right[:140])}"
-            f"<small><bdi>{markup(document)} · {figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
+            f"<small><bdi>{source}{figure(near['weight'].iloc[0], '.2f')}</bdi></small></p>"
         )
     if not lines:
         panels.empty("No place where it is the first choice", "It may run only as a second choice.")
@@ -104,25 +117,29 @@ def company(run: Row, layer: pickers.Layer, expert: int) -> None:
     panels.section("Its company", "Experts that run with it, see the same tokens, come before it and after it.")
     counted = pickers.choose_counted(run["run"])
     places = [column for _ in range(2) for column in st.columns(2)]
-    k, many, key = layer.top_k or 1, layer.experts, (run, layer, expert, counted)
+    key = (run, layer, expert, counted)
+
+    def none(after: bool) -> str:
+        return ": ".join(lacking.beyond(run, layer, pickers.layers(run["run"]), after))
+
     verb = "was asked for" if counted == "asked" else "ran"
     with places[0]:
         said = f"of the tokens for which this one {verb}, the share for which that one {verb} too"
-        chance = (k - 1) / max(many - 1, 1)
-        _ranked(facts.together(*key), "share", "Runs together with", said, chance, "Top-1 routing has none.", layer)
+        chance = layer.pairs(each(layer))
+        _ranked(facts.together(*key), "share", "Runs together with", said, chance, lacking.pairs(run, layer)[1], layer)
     with places[1]:
         said = "cosine between how often each token came to the one and to the other"
         _ranked(facts.nearest(*key), "cosine", "Sees the same tokens as", said, None, "It has no company.", layer)
     with places[2]:
         said = "of the tokens that had that one first, the share that had this one first here"
         found, first = facts.before(*key), facts.first_share(*key)
-        _ranked(found, "share", "One layer before", said, first, "No layer before was traced.", at(run, found[0]))
+        _ranked(found, "share", "One layer before", said, first, none(after=False), at(run, found[0]))
     with places[3]:
         said = "of the tokens that had this one first, the share that had that one first there"
         found = facts.after(*key)
         there = at(run, found[0])
-        even = there.even if there else None
-        _ranked(found, "share", "One layer after", said, even, "No layer after was traced.", there)
+        even = 1 / there.choices if there else None
+        _ranked(found, "share", "One layer after", said, even, none(after=True), there)
     if counted == "asked":
         sampling.sample_note(experts.part_of(run, layer)[1])
 
@@ -142,5 +159,7 @@ def _ranked(
     look: dict[str, Any] = {"chance": chance, "title": title, "format": ".0%" if value == "share" else ".2f", "subtitle": said}
     if of is not None:
         frame = frame.assign(router=of.router, expert=frame["other"])
-        frame = frame.assign(other=[f"{of.label} · expert {e}" for e in frame["expert"]])
+        named = {e: f"expert {e}" if e < of.experts else f"expert {e} (computes nothing)" for e in frame["expert"]}
+        words = [f"{of.label} · {named[e]}" for e in frame["expert"]]
+        frame = frame.assign(other=words, expert=frame["expert"].where(frame["expert"] < of.experts))  # those have a page
     figures.ranked(frame, "other", value, sql, params, name=title.replace(" ", "-"), **look)

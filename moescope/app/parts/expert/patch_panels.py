@@ -20,6 +20,7 @@ Row = dict[str, Any]
 def show(run: Row, layer: pickers.Layer, expert: int, frame: pd.DataFrame, sql: str, params: list[Any]) -> None:
     """Both, beside each other; `frame` as `patches.positions` gives it."""
     left, right = st.columns([4, 5], gap="medium")
+    at = spot(frame)
     with left:
         panels.section("Where in the image", "Of the patches at each place, the share for which it ran.")
         overall = float(frame["here"].sum() / frame["patches"].sum())
@@ -28,18 +29,34 @@ def show(run: Row, layer: pickers.Layer, expert: int, frame: pd.DataFrame, sql: 
             chance=overall, limits=(0.0, 2 * overall) if overall else (0.0, 1.0), tooltip=["here", "patches"],
             across=range(int(frame["x"].max()) + 1), down=range(int(frame["y"].max()) + 1),
             subtitle=f"neutral: its share of all patches, {share(overall)}; full colour at none and at twice that",
+            clicked=lambda x, y: url_state.put("spot", f"{y}.{x}"), opens="place's patches beside it",
         )  # fmt: skip
         sampling.sample_note(part_of(run, layer)[1])
     with right:
-        panels.section("Its patches", "Images with a patch outlined whose first choice it was; click one for its route.")
-        gallery(run, layer, expert, url_state.tabs("Which patches", "places", WHICH))
+        where = f"at place {at[0]}, {at[1]}" if at else "anywhere"
+        words = f"Images with a patch outlined, {where}, whose first choice it was; click one for its route."
+        panels.section("Its patches", words)
+        by = url_state.tabs("Which patches", "places", WHICH)
+        if at:
+            st.button(
+                "Patches of all places", key="all-places", icon=":material/close:", on_click=url_state.put, args=("spot", None)
+            )
+        gallery(run, layer, expert, by, at)
 
 
-def gallery(run: Row, layer: pickers.Layer, expert: int, by: str) -> None:
-    """The images, small, each a link to its tokens."""
-    frame, sql, params = patches.places(run, layer, expert, by)
+def spot(frame: pd.DataFrame) -> tuple[int, int] | None:
+    """The place (y, x) of ?spot=, where the map has it."""
+    y, _, x = (url_state.get("spot") or "").partition(".")
+    known = {(str(r.y), str(r.x)): (int(r.y), int(r.x)) for r in frame.itertuples()}
+    return known.get((y, x))
+
+
+def gallery(run: Row, layer: pickers.Layer, expert: int, by: str, at: tuple[int, int] | None = None) -> None:
+    """The images, small, each a link to its tokens; with `at` those of a patch at that place."""
+    frame, sql, params = patches.places(run, layer, expert, by, at)
     if frame.empty:
-        panels.empty("No patch has it as its first choice", "It may run only as a second choice.")
+        panels.empty("No patch there has it as its first choice" if at else "No patch has it as its first choice",
+                     "It may run only as a second choice.")  # fmt: skip
         return
     shown = "".join(_one(run, layer, row) for row in frame.itertuples())
     st.html(f'<div class="ms-gallery">{shown}</div>')

@@ -45,9 +45,7 @@ def show(run: Row) -> None:
     if panels.unranked(run):
         return
     if not run["decisions"]:
-        panels.empty(
-            "No decisions", "This run holds counts of experts alone: tokens that could compete for places are not known."
-        )
+        panels.empty("No decisions", "Tokens that could compete for places are not known.")
         return
     big = (run["assignments"] or 0) > SMALL
     if (big or not url_state.attended) and not url_state.asked("Deal the tokens again", "what-if", big):
@@ -60,9 +58,12 @@ def show(run: Row) -> None:
 
 
 def _draw(run: Row, frame: pd.DataFrame, sql: str) -> None:
+    if frame["dropped_weight"].isna().all():  # without weights nobody is surer than another
+        frame = frame[frame["order"] == "vanilla"]
+    known = [name for name in MEASURES if frame[name].notna().any()]
     one, two = st.columns([1, 2], vertical_alignment="bottom")
     with one:
-        measure = url_state.choose("Count", "count", list(MEASURES), MEASURES.__getitem__) or "dropped_share"
+        measure = url_state.choose("Count", "count", known, MEASURES.__getitem__) or "dropped_share"
     with two:
         panels.reading(said(frame))
     frame = frame.assign(tokens=frame["order"].map(ORDERS))
@@ -76,9 +77,10 @@ def _draw(run: Row, frame: pd.DataFrame, sql: str) -> None:
         )  # fmt: skip
         figures.figure(chart, sql, name="what-if")
     with right:
-        some = frame[frame["order"] == "vanilla"] if measure == "dropped_share" else frame[frame["order"] != "vanilla"]
+        plain = measure == "dropped_share" or frame["order"].nunique() == 1
+        some = frame[frame["order"] == "vanilla"] if plain else frame[frame["order"] != "vanilla"]
         labels = pickers.labels(run["run"])
-        order = "either order" if measure == "dropped_share" else "surest first"
+        order = "either order" if measure == "dropped_share" else "in order" if plain else "surest first"
         figures.heat(
             some.assign(place=some["router"].map(labels)), "ratio", "place", measure, f"By layer, {order}", sql,
             name="what-if-layers", format=".0%", tooltip=list(MEASURES), limits=(0.0, 1.0),
@@ -94,7 +96,10 @@ def _named(both: pd.DataFrame) -> Any:
 def said(frame: pd.DataFrame) -> str:
     """What the smallest room for even load costs, in a sentence."""
     at = frame[frame["ratio"] == 1.0].groupby("order")[list(MEASURES)].mean()
-    plain, prior = at.loc["vanilla"], at.loc["batch prioritized"]
+    plain = at.loc["vanilla"]
+    if pd.isna(plain["dropped_weight"]):
+        return f"With room for even load only, {wording.share(plain['dropped_share'])} of the assignments would be dropped."
+    prior = at.loc["batch prioritized"]
     return (
         f"With room for even load only, {wording.share(plain['dropped_share'])} of the assignments would be dropped, carrying "
         f"{wording.share(plain['dropped_weight'])} of the weight in the tokens' order and "

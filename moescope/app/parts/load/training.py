@@ -18,7 +18,8 @@ PARTS = """
 select part, count(distinct step) as steps from (select coalesce(evaluation, 'train') as part, step from training where run = ?)
 group by part order by part <> 'train', part"""
 HEALTH = """
-select t.step, coalesce(r.stack, 'layer') || ' ' || r.layer as layer, t.load_entropy, t.max_violation, t.dropped_share, t.dead,
+select t.step, t.router, coalesce(r.stack, 'layer') || ' ' || r.layer as layer, t.load_entropy, t.max_violation,
+       t.dropped_share, t.dead,
        t.z_loss, t.balance_switch, t.routing_entropy
 from training t join routers r using (router) where t.run = ? and coalesce(t.evaluation, 'train') = ?
 order by t.step, r.stack, r.layer"""
@@ -32,6 +33,7 @@ CURVES = {
     "routing_entropy": ("Entropy of a decision, nats", None, ""),
 }
 SMOOTH = (1, 5, 20, 50)  # steps over which curves are averaged
+FEW = 6  # routers that a sentence names
 MOST = 200  # steps on a curve: every n-th is shown beyond that
 
 
@@ -46,6 +48,8 @@ def show(run: dict[str, Any]) -> None:
         "How even the load was, how sure the routers, and what the auxiliary losses said, by step: a curve that leaves its "
         "dashed line, and experts that go dead, are what collapse looks like.",
     )
+    if known := training_end.since(run["run"]) if training_end.last(run["run"]) else {}:
+        panels.reading(collapsed(known, pickers.labels(run["run"])))
     with st.columns([1, 4])[0]:
         words = {n: f"{n} recorded steps" if n > 1 else "nothing" for n in SMOOTH}
         over = url_state.choose("Smooth over", "smooth", list(SMOOTH), words.__getitem__) or 1
@@ -60,6 +64,16 @@ def show(run: dict[str, Any]) -> None:
             _health(run, part, over)
     if "train" in shown:
         by_step(run)
+
+
+def collapsed(since: dict[int, int], labels: dict[int, str]) -> str:
+    """Which routers collapsed, and when, in a sentence."""
+    named = [f"{labels[router]} from step {step} on" for router, step in since.items()]
+    listed = ", ".join(named) if len(named) <= FEW else f"{len(named)} routers, the first {named[0]}, the last {named[-1]}"
+    return (
+        f"Routing collapsed in {listed}: since then, in every recorded step, its load entropy is under half of its maximum, or "
+        "half of its experts have no token."
+    )
 
 
 def smoothed(frame: pd.DataFrame, columns: list[str], by: str, over: int) -> pd.DataFrame:
@@ -103,6 +117,7 @@ def _titled(part: str) -> str:
 def _health(run: dict[str, Any], part: str, over: int) -> None:
     """The curves of training, or of one evaluation."""
     health = store_access.frame(HEALTH, run["run"], part)
+    health = health.assign(layer=health["router"].map(pickers.labels(run["run"])))  # as everywhere else
     health = smoothed(health, [c for c in CURVES if health[c].notna().any()], "layer", over)
     if health["step"].nunique() > MOST:
         every = sorted(health["step"].unique())

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from moescope import charts
 from moescope.app import url_state, wording
 from moescope.app.parts import figures, note_field, panels, pickers
 from moescope.app.queries import next_best, store_access, token_routes
@@ -50,7 +51,7 @@ def _title(about: Row) -> None:
     made = " · generated" if about["generated"] else ""
     words = [
         place + made,
-        wording.markup(about["document"]),
+        *([wording.markup(about["document"])] if about["document"] else []),
         wording.markup(about["labels"] or "no labels"),
         f"token {about['token']}",
     ]
@@ -82,9 +83,12 @@ def _chart(path: pd.DataFrame, sql: str, token: int, run: int) -> None:
     there = set(frame["layer"])
 
     def opened(expert: int, layer: str) -> None:
+        if expert >= known[layer].experts:
+            return  # gives its input back: it has no page
         url_state.request_page("experts", layer=known[layer].label, expert=expert)
 
     figures.heat(
         frame, "expert", "layer", "weight", "Weights along the way", sql, [token, run], name="route",
-        clicked=opened, across=range(width), down=[name for name in reversed(known) if name in there],
+        clicked=opened, limits=(0.0, charts.fixed(frame["weight"])[2]), across=range(width),
+        down=[name for name in reversed(known) if name in there],
     )  # fmt: skip

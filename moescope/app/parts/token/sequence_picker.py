@@ -7,7 +7,7 @@ import streamlit as st
 from moescope.app import url_state
 from moescope.app.parts import panels, pickers
 from moescope.app.queries import steps, store_access, token_routes
-from moescope.app.wording import clean
+from moescope.app.wording import clean, some
 
 Row = dict[str, Any]
 
@@ -16,7 +16,7 @@ def name_of(row: Row) -> str:
     """A sequence in the list."""
     name = str(row["document"] or f"sequence {row['sequence']}") + (f" ({row['part']})" if row["part"] else "")
     labels = [str(row[k]) for k in ("domain", "class") if row[k]]
-    return clean(" · ".join([name, *labels, row["text"] or f"{row['tokens']} tokens"]), 110)
+    return clean(" · ".join([name, *labels, row["text"] or some(row["tokens"], "token")]), 110)
 
 
 def home(run: Row, token: int) -> int | None:

@@ -21,25 +21,34 @@ from looked left join ran using (y, x) order by y, x"""
 PLACES = """
 with mine as materialized (
   select token, weight from assignments a where router = ? and expert = ? and coalesce(rank, 0) = 0 and not dropped{few}
-  and token in (select token from tokens where unit = 'patch' and y is not null and run = ?)
+  and token in (select token from tokens where unit = 'patch' and y is not null and run = ?{spot})
   order by {order} token limit {most})
 select m.token, m.weight, t.sequence, t.y, t.x, s.height, s.width, s.source_row, s.document,
        coalesce(s.class, s.domain) as label
 from mine m join tokens t using (token) join sequences s using (sequence)
 where s.height is not null and s.width is not null order by {outer} m.token"""
+ANY = "select 1 from tokens where run = ? and unit = 'patch' and y is not null limit 1"
 ORDERS = {"most": ("weight desc,", "m.weight desc,"), "random": ("hash(token),", "")}
 MOST = 18  # places in the gallery
 
 
 def positions(run: Row, layer: Layer, expert: int) -> tuple[pd.DataFrame, str, list[Any]]:
     """Of the patches at each place of the image, the share for which this expert ran; nothing where the run has no patches."""
+    if not store_access.rows(ANY, run["run"]):
+        return pd.DataFrame(), ANY, [run["run"]]  # known of the whole run at once, for every expert
     sql, params = POSITIONS.format(few=experts.part_of(run, layer)[0]), [layer.router, layer.router, expert]
     return store_access.frame(sql, *params), sql, params
 
 
-def places(run: Row, layer: Layer, expert: int, by: str) -> tuple[pd.DataFrame, str, list[Any]]:
-    """Patches whose first choice it was: of highest weight ("most"), or a fixed random sample; each with its image's size."""
+def places(
+    run: Row, layer: Layer, expert: int, by: str, spot: tuple[int, int] | None = None
+) -> tuple[pd.DataFrame, str, list[Any]]:
+    """Patches whose first choice it was: of highest weight ("most"), or a fixed random sample; each with its image's size.
+
+    `spot` (y, x): of that place in the image alone.
+    """
     order, outer = ORDERS[by]
-    sql = PLACES.format(few=experts.part_of(run, layer)[0], order=order, outer=outer, most=MOST)
-    params = [layer.router, expert, run["run"]]
+    there = "" if spot is None else " and y = ? and x = ?"
+    sql = PLACES.format(few=experts.part_of(run, layer)[0], order=order, outer=outer, most=MOST, spot=there)
+    params = [layer.router, expert, run["run"], *(spot or ())]
     return store_access.frame(sql, *params), sql, params
