@@ -9,8 +9,8 @@ from moescope.app.components import colored_tokens
 from moescope.app.parts import figures, lacking, panels, pickers
 from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
-from moescope.pictures import token_svg
 from moescope.app.wording import clean, share, some
+from moescope.pictures import token_svg
 
 PAGE = {"title": "Tokens", "icon": ":material/match_word:", "order": 2, "group": "Look"}
 BY = {
