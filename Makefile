@@ -85,7 +85,7 @@ bench: .venv/.test  ## every performance figure, as ratios in one run
 	$(BIN)/python -m benchmarks.speed
 
 calibrate: .venv/.test  ## does anything claim what is not there? worlds without structure, 200 of each kind (hours; it goes on where it was)
-	PYTHONPATH=tests/builders $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
+	PYTHONPATH=tests/builders/stores $(BIN)/python -m benchmarks.calibration $(CALIBRATE)
 	$(BIN)/python -m benchmarks.calibration.table
 	$(BIN)/python -m docs.update_blocks calibration
 

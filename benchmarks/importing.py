@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "builders"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "builders" / "inputs"))
 LAYERS, EXPERTS, TOP_K, TOKENS = 16, 64, 8, 512
 FORMS = ("base64 npy", "raw int32", "JSON lists", "policylang JSON", "table Parquet")
 

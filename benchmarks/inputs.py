@@ -25,8 +25,8 @@ import moescope
 from benchmarks.measure import resident, spent
 from moescope.inputs import read, stream
 from moescope.models.loading import load
-from moescope.tracer.batching import all_rows, batches_of
-from moescope.tracer.drawing import Asked, Drawn
+from moescope.tracer.data.batching import all_rows, batches_of
+from moescope.tracer.data.drawing import Asked, Drawn
 
 TENTHS = 10
 WORDS = ("the", "law", "cat", "expert", "router", "token", "sat", "ran", "said", "of", "in", "under", "many", "few", "red")

@@ -25,7 +25,7 @@ RESULTS = Path(__file__).with_name("serving.json")
 PROMPTS, PROMPT, ANSWER = 8, 64, 24
 WARM = 5  # rounds that are not counted: the recorder's first shards load what they need
 ENGINES = ("plain", "recorded", "control")
-sys.path += [str(ROOT / "tests" / room) for room in ("builders", "oracles", "programs")]
+sys.path += [str(ROOT / "tests" / room) for room in ("builders/models", "oracles", "programs")]
 ENVIRONMENT = {
     "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

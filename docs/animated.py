@@ -13,7 +13,7 @@ from urllib.parse import quote_plus
 from PIL import Image
 from screenshots import CHROMIUM, IMAGES, ROOT
 
-from moescope.cli.app import serving
+from moescope.cli.show.app import serving
 
 PROMPT, TOKENS, SECONDS = "def read(self, name):", 40, 20.0
 WINDOW = {"width": 1200, "height": 940}

@@ -13,8 +13,8 @@ import numpy as np
 import moescope
 from docs.update_blocks import filled
 from moescope import analyses, statistics
-from moescope.analyses._shared.decision_sample import Sample, sample
-from moescope.analyses._shared.document_counts import load_sql, tables
+from moescope.analyses._shared.arrays.decision_sample import Sample, sample
+from moescope.analyses._shared.arrays.document_counts import load_sql, tables
 from moescope.analyses._shared.scope import Scope, scope
 from moescope.charts._palette import CATEGORY, FAINT, INK
 from moescope.store import Store

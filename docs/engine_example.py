@@ -19,7 +19,7 @@ def example() -> str:
 
     from moescope.cli import main
 
-    sys.path.append(str(Path(__file__).parents[1] / "tests" / "builders"))
+    sys.path.append(str(Path(__file__).parents[1] / "tests" / "builders" / "inputs"))
     import captures
 
     lines, here = ["```"], os.getcwd()

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 import moescope
-from moescope.cli.app import Site, serving
+from moescope.cli.show.app import Site, serving
 
 ROOT = Path(__file__).parents[1]
 IMAGES = Path(__file__).parent / "images"

@@ -86,7 +86,7 @@ def demo() -> str:
     from rich.console import Console
 
     from moescope.cli._support.progress import summary
-    from moescope.cli.sql import _table
+    from moescope.cli.ask.sql import _table
     from moescope.store import open_store
 
     console = Console(record=True, width=110, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115

@@ -18,10 +18,10 @@ from moescope import charts
 from moescope.contracts import find
 from moescope.inputs import Dataset, read
 from moescope.interventions import ablate
+from moescope.interventions.ablation.rows import baseline
+from moescope.interventions.ablation.worth import agreement, predicted, pruning, with_effects
 from moescope.interventions.counterfactual import fragility, regrets
 from moescope.interventions.data import Batches
-from moescope.interventions.rows import baseline
-from moescope.interventions.worth import agreement, predicted, pruning, with_effects
 from moescope.models.loading import Loaded, load
 
 ROOT = Path(__file__).resolve().parents[1]

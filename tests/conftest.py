@@ -79,7 +79,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(small: Path) -> Iterator[Any]:
     """The dashboard over it."""
-    from moescope.cli.app import serving
+    from moescope.cli.show.app import serving
 
     with serving(small, token=TOKEN) as running:
         yield running
@@ -103,7 +103,7 @@ def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
     import synthetic_app
     from synthetic_effects import add_effects
 
-    from moescope.cli.app import serving
+    from moescope.cli.show.app import serving
 
     folder = tmp_path_factory.mktemp("sites")
     makers: dict[str, Callable[[Path], Path]] = {

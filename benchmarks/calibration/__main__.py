@@ -1,6 +1,6 @@
 """Ask every analysis about worlds without structure, and name plants in others; keep what came out.
 
-PYTHONPATH=tests/builders python -m benchmarks.calibration [--worlds 200] [--seconds N] [--processes 1] [NAME ...]
+PYTHONPATH=tests/builders/stores python -m benchmarks.calibration [--worlds 200] [--seconds N] [--processes 1] [NAME ...]
 
 One more world of every kind is made and asked until there are `--worlds` of each or `--seconds` have passed: the table says how
 many there were. Results are kept in results.json after every world, and the next run goes on from there; delete it to begin

@@ -17,6 +17,7 @@ EVENLY = (
     "many",
     "most",
     "short, leaning",
+    "own words",
     "told",
     "told, short, leaning",
 )  # experts are as good as each other
@@ -54,7 +55,7 @@ def covered(answer: analyses.Answer, world: str, experts: int) -> dict[str, tupl
     truth = pd.Series(np.nan, index=frame.index)
     if world in EVENLY:
         even = frame["name"].isin(SHARES) & (frame["chance"].isna() | (frame["chance"] < 1))  # not of routers of one expert
-        even |= (frame["name"] == "repetition, first choice") & ("leaning" not in world)
+        even |= (frame["name"] == "repetition, first choice") & ("leaning" not in world and world != "own words")
         truth[even] = 1 / experts
         truth[frame["name"] == "router saturation"] = frame["chance"]
     truth[frame["name"] == "share skipped"], truth[frame["name"] == "mean depth"] = 0.5, 1.0

@@ -22,6 +22,7 @@ ASKED: dict[str, tuple[str, ...]] = {  # where documents are many, what deals th
     "topics": ("specialization", *TEXT),
     "told": TOLD,
     "told, short, leaning": TOLD,
+    "own words": ("specialization", "structure", *TEXT),
 }
 OPTIONS: dict[str, dict[str, Any]] = {"signatures": {"seeds": 0}}  # maps have no test, and cost most
 

@@ -1,6 +1,6 @@
 """One planted expert among 48 layers of 128 experts and five labels, asked of a whole store.
 
-PYTHONPATH=tests/builders python -m benchmarks.calibration.lone [--strength 0.7]
+PYTHONPATH=tests/builders/stores python -m benchmarks.calibration.lone [--strength 0.7]
 """
 
 import resource

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from moescope import statistics as st
+from moescope.analyses._shared.arrays.document_counts import Table
 from moescope.analyses._shared.dealt_labels import Dealt, deal
-from moescope.analyses._shared.document_counts import Table
 
 LABELS, NAMES = 5, 9  # names that `specialization` tests, by which q is multiplied there
 SHARES = (0.0, 0.25, 0.5, 1.0, 2.0)  # what a planted expert has beyond the even share, of that share

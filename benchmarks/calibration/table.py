@@ -71,12 +71,12 @@ PREFACE = """# Calibration
 
 Made by `make calibrate`, from [results.json](../benchmarks/calibration/results.json); the numbers of worlds are what there was
 time for, so that a level may be quoted only with its interval. Worlds are stores of random routers in which nothing is to be
-found (`tests/builders/worlds.py`): 48 documents of equal length; one label's documents a twentieth as long (and every document
-leaning to experts of its own); 1000 and 4000 documents of one label against 40; uneven load; routing by token id; topics that
-move labels and routing alike; and `told`: three forwards that were told a timestep and a class, of text and patches, with
-routers that skip blocks (once with one class's documents a tenth as long). `grouping` and `diff` are asked of two runs that
-decide by themselves. E runs from 4 to 128, k from 1 to 8. Every analysis is asked as anybody asks it (`signatures`
-without maps, which have no test).
+found (`tests/builders/stores/worlds.py`): 48 documents of equal length; one label's documents a twentieth as long (and every
+document leaning to experts of its own); 1000 and 4000 documents of one label against 40; uneven load; routing by token id;
+topics that move labels and routing alike; words that one label has alone, in documents that lean; and `told`: three forwards
+that were told a timestep and a class, of text and patches, with routers that skip blocks (once with one class's documents a
+tenth as long). `grouping` and `diff` are asked of two runs that decide by themselves. E runs from 4 to 128, k from 1 to 8.
+Every analysis is asked as anybody asks it (`signatures` without maps, which have no test).
 
 A row marked as a contrast is no claim. Nor does it count where it is true of the world by its making (`TRUE` in
 benchmarks/calibration/asked.py; a judgement, and these are its reasons):

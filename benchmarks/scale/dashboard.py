@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 
 from benchmarks.scale.dashboard_session import Session
-from moescope.cli.app import serving
+from moescope.cli.show.app import serving
 from moescope.store import RunWriter
 
 DOMAINS = ("code", "law", "prose", "mathematics", "german")

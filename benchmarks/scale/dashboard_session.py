@@ -6,7 +6,7 @@ from typing import Any
 
 import psutil
 
-from moescope.cli.app import Site
+from moescope.cli.show.app import Site
 
 CHART = "[data-testid=stVegaLiteChart] svg, [data-testid=stVegaLiteChart] canvas, .heat canvas, .scatter canvas, .flow canvas"
 TABLE = "[data-testid=stDataFrame]"

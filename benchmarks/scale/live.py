@@ -14,7 +14,7 @@ from typing import Any
 import click
 from playwright.sync_api import sync_playwright
 
-from moescope.cli.app import serving
+from moescope.cli.show.app import serving
 
 CHROMIUM = Path("/usr/bin/chromium")
 PROMPTS = (

@@ -24,7 +24,7 @@ import numpy as np
 import moescope
 from moescope.decisions import columns_fixed_k
 from moescope.inputs import read
-from moescope.store.write.stretches import Gathering, StretchWriter
+from moescope.store.write.many.stretches import Gathering, StretchWriter
 
 TOKENS = 4096  # of a stretch: 58 routers make 237,568 rows
 LENGTH = 512

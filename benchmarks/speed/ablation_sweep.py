@@ -19,7 +19,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from moescope.contracts import find
 from moescope.interventions import Zero, intervene
-from moescope.interventions.prefix import Prefix
+from moescope.interventions.ablation.prefix import Prefix
 
 
 def build(layers: int, hidden: int = 256) -> Any:

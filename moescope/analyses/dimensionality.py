@@ -31,8 +31,8 @@ from ..statistics.participation import Floats, Grouped, from_sums, quotient, spr
 from ..store import Store
 from ..words import RunNumber
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
+from ._shared.arrays.routing_matrices import Sample, measured, sample
 from ._shared.chart_forms import heatmap, layers
-from ._shared.routing_matrices import Sample, measured, sample
 from ._shared.scope import scope
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict

@@ -21,9 +21,9 @@ from ..statistics import Array
 from ..store import Store
 from ..words import RunNumber
 from ._shared.answer import Answer, Chart, few_units, figures, gather, queries
+from ._shared.arrays.decision_sample import Sample, shuffles
+from ._shared.arrays.matched_tokens import read_alike, twins
 from ._shared.chart_forms import heatmap
-from ._shared.decision_sample import Sample, shuffles
-from ._shared.matched_tokens import read_alike, twins
 from ._shared.scope import Scope, place, scope
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, verdict

@@ -27,9 +27,9 @@ from ..errors import AnalysisError
 from ..store import Store
 from ..words import Portion
 from ._shared.answer import Answer, Chart, few_units, figures, gather
+from ._shared.arrays.document_counts import Table, tables
+from ._shared.arrays.routing_matrices import measured
 from ._shared.chart_forms import heatmap
-from ._shared.document_counts import Table, tables
-from ._shared.routing_matrices import measured
 from ._shared.scope import Scope, scope
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, ablate, verdict

@@ -23,11 +23,11 @@ from ..errors import AnalysisError
 from ..statistics import Pool
 from ..store import Store
 from ..words import Portion
-from ._shared import probabilities
 from ._shared.answer import Answer, Chart, few_units, gather
+from ._shared.arrays import probabilities
+from ._shared.arrays.document_counts import Table, tables
 from ._shared.chart_forms import heatmap, layers
 from ._shared.dealt_labels import Pooled, settled
-from ._shared.document_counts import Table, tables
 from ._shared.modality_entropies import global_, local
 from ._shared.scope import Scope, scope
 from ._shared.value_figures import ByValue, corrected, share

@@ -25,10 +25,10 @@ from ..errors import AnalysisError
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
+from ._shared.arrays.token_table import Kind, Tokens, tokens
 from ._shared.chart_forms import bars
 from ._shared.label_questions import choose
 from ._shared.scope import scope
-from ._shared.token_table import Kind, Tokens, tokens
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 

@@ -25,10 +25,10 @@ from ..errors import AnalysisError
 from ..store import Store, spelling
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
+from ._shared.arrays.token_table import LIMIT, Kind, tokens
 from ._shared.chart_forms import layers
 from ._shared.label_questions import choose
 from ._shared.scope import scope
-from ._shared.token_table import LIMIT, Kind, tokens
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 

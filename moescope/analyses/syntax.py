@@ -27,11 +27,11 @@ from ..statistics.conditional import Information, beyond_stratum, label_entropy
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
+from ._shared.arrays.token_table import LIMIT, Tokens, tokens
 from ._shared.chart_forms import layers
 from ._shared.dealt_labels import FEW, deal
 from ._shared.label_questions import GIVEN, Question, ask, beyond, choose, contrast, headline, name_of
 from ._shared.scope import scope
-from ._shared.token_table import LIMIT, Tokens, tokens
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
 

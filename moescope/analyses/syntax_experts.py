@@ -23,11 +23,11 @@ from ..statistics.labelled import Cells, Labelled, labelled
 from ..store import Store
 from ..words import Count
 from ._shared.answer import Answer, Chart, few_units, figures, gather
+from ._shared.arrays.token_table import FORM, MEANING, Kind, tokens
 from ._shared.chart_forms import heatmap
 from ._shared.dealt_labels import FEW, deal
 from ._shared.label_questions import beyond, choose, contrast, given_stratum
 from ._shared.scope import scope
-from ._shared.token_table import FORM, MEANING, Kind, tokens
 from ._shared.verdicts import saying
 from ._shared.verdicts.verdict import Verdict, ablate, analyze, clearest, verdict
 

@@ -10,10 +10,10 @@ from ..errors import NotMoEError, UnknownContract
 from ..routers.base import Call, Contract, Edit, Emit, Record, Site
 from ..routers.calls import signature
 from ..routers.compiled import check_compiled, is_wrapper
-from ..routers.method_call import MethodCall
-from ..routers.nested import nest
 from ..routers.notes import describe
-from ..routers.router_call import RouterCall
+from ..routers.reading.method_call import MethodCall
+from ..routers.reading.router_call import RouterCall
+from ..routers.rows.nested import nest
 from ..routers.suspects import suspects
 from ..routers.versions import check_transformers
 

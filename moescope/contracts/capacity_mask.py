@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..errors import ModelError
 from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
-from ..routers.experts_call import expert_count
-from ..routers.router_output import RouterOutput, same
+from ..routers.reading.experts_call import expert_count
+from ..routers.reading.router_output import RouterOutput, same
 
 
 class CapacityMask(Contract):

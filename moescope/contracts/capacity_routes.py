@@ -18,12 +18,12 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..errors import ModelError
-from ..routers.ask_again import Drawing, again, settings
 from ..routers.base import Record, Site
 from ..routers.calls import signature
-from ..routers.held_here import check_held
-from ..routers.inline_softmax import decided, said
-from ..routers.router_call import RouterCall
+from ..routers.reading.ask_again import Drawing, again, settings
+from ..routers.reading.inline_softmax import decided, said
+from ..routers.reading.router_call import RouterCall
+from ..routers.rows.held_here import check_held
 
 
 class Routes(tuple):  # type: ignore[type-arg]

@@ -17,8 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Record, Site
-from ..routers.router_call import RouterCall
-from ..routers.wrapped_method import after_method
+from ..routers.reading.router_call import RouterCall
+from ..routers.reading.wrapped_method import after_method
 
 _KINDS = ("dense", "tree", "token_choice")
 

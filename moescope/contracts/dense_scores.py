@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site, named
 from ..routers.calls import bare
-from ..routers.experts_call import child_router, expert_count, parameters
-from ..routers.router_output import RouterOutput, same
+from ..routers.reading.experts_call import child_router, expert_count, parameters
+from ..routers.reading.router_output import RouterOutput, same
 
 
 class DenseScores(Contract):

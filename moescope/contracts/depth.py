@@ -15,8 +15,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Record, Site
-from ..routers.nested import packed
-from ..routers.router_call import RouterCall
+from ..routers.reading.router_call import RouterCall
+from ..routers.rows.nested import packed
 
 
 class Runs(RouterCall):

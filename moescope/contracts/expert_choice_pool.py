@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..routers.base import Record, Site
 from ..routers.calls import bare
-from ..routers.experts_call import child_router
-from ..routers.inline_pool import InlinePool, chooses_inline
-from ..routers.pool_record import by_token, spread
-from ..routers.router_call import RouterCall
+from ..routers.reading.experts_call import child_router
+from ..routers.reading.inline_pool import InlinePool, chooses_inline
+from ..routers.reading.router_call import RouterCall
+from ..routers.rows.pool_record import by_token, spread
 
 
 class ExpertChoicePool(RouterCall):

@@ -22,8 +22,8 @@ from ..errors import UnknownContract
 from ..routers.base import Record, Site
 from ..routers.calls import bare
 from ..routers.expert_sum import expert_sum
-from ..routers.experts_call import child_router, expert_count, flat, parameters
-from ..routers.router_call import RouterCall
+from ..routers.reading.experts_call import child_router, expert_count, flat, parameters
+from ..routers.reading.router_call import RouterCall
 
 _SHARED = ("shared_experts", "shared_expert")
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..routers.calls import bare
-from ..routers.experts_call import ExpertsCall, Said, child_router
+from ..routers.reading.experts_call import ExpertsCall, Said, child_router
 
 
 class LogitsOnly(ExpertsCall):

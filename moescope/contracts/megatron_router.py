@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..routers.ask_again import Drawing, again, settings
 from ..routers.base import Record, Site
-from ..routers.held_here import check_held
+from ..routers.reading.ask_again import Drawing, again, settings
+from ..routers.rows.held_here import check_held
 
 
 class MegatronRouter(Drawing):

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
-from ..routers.stash import Stash, ratio, stashed
+from ..routers.reading.stash import Stash, ratio, stashed
 
 _NEEDS = ("router_gate", "down_embed", "up_embed", "num_keys", "top_k")
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..routers.base import Record, Site
-from ..routers.pool_record import spread
-from ..routers.router_call import RouterCall
+from ..routers.reading.router_call import RouterCall
+from ..routers.rows.pool_record import spread
 
 
 class Sampled(RouterCall):

@@ -14,8 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
-from ..routers.experts_call import child_router
-from ..routers.router_output import RouterOutput, same
+from ..routers.reading.experts_call import child_router
+from ..routers.reading.router_output import RouterOutput, same
 
 _LINEARS = ("input_linear", "output_linear")
 

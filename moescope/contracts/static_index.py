@@ -9,7 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
-from ..routers.stash import Stash, ratio, stashed
+from ..routers.reading.stash import Stash, ratio, stashed
 
 
 class StaticIndex(Contract):

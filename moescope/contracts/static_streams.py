@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from ..routers.base import Site
-from ..routers.stream_norm import StreamNorm, modulates_streams
-from ..routers.two_ways import TwoWays, goes_two_ways
+from ..routers.reading.stream_norm import StreamNorm, modulates_streams
+from ..routers.reading.two_ways import TwoWays, goes_two_ways
 from .gate_pair import ByMethod, experts_of
 
 

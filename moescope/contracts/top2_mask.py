@@ -16,8 +16,8 @@ from torch.utils.hooks import RemovableHandle
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site, named, renamed
 from ..routers.calls import bare
-from ..routers.experts_call import child_router, expert_count
-from ..routers.router_output import RouterOutput, same
+from ..routers.reading.experts_call import child_router, expert_count
+from ..routers.reading.router_output import RouterOutput, same
 from ..weights import home, precision, weights
 
 WARNING = (

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..routers.experts_call import ExpertsCall, Said, child_router
+from ..routers.reading.experts_call import ExpertsCall, Said, child_router
 from .logits_only import decides_outside
 
 

@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 
 from .. import hooks
 from ..routers.base import Contract, Edit, Emit, Record, Site
-from ..routers.experts_call import expert_count
-from ..routers.router_output import RouterOutput
+from ..routers.reading.experts_call import expert_count
+from ..routers.reading.router_output import RouterOutput
 
 _KINDS = {"TokenChoiceRouter": "token_choice", "ExpertChoiceRouter": "expert_choice", "SoftRouter": "soft"}
 

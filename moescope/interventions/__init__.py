@@ -7,15 +7,15 @@ Edits are a small vocabulary over layers, experts and tokens; each restores the 
 """
 
 from ..routers.contribution import contribution
-from ._base import Edit, intervene, overrides
-from ._selection import parse
-from .ablate import ablate
-from .added import Add
-from .biased import Bias, Weigh
-from .choice import Capacity, RouteAround, TopK
-from .contributions import Mean, Norms, norms
-from .executed import Force, Identity, RandomRouter, Swap, Zero
-from .replay import Replay, Route, read_routes, route_of
+from .ablation.ablate import ablate
+from .edits.added import Add
+from .edits.base import Edit, intervene, overrides
+from .edits.biased import Bias, Weigh
+from .edits.choice import Capacity, RouteAround, TopK
+from .edits.contributions import Mean, Norms, norms
+from .edits.executed import Force, Identity, RandomRouter, Swap, Zero
+from .edits.replay import Replay, Route, read_routes, route_of
+from .edits.selection import parse
 
 __all__ = [
     "Add",

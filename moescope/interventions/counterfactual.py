@@ -23,10 +23,10 @@ from ..errors import InputError, ModelError
 from ..models.loading import Loaded
 from ..proof import observed
 from ..routers.scores import summarize
-from ._base import intervene
-from ._selection import choices, chosen
-from .choice import RouteAround
 from .data import Batch
+from .edits.base import intervene
+from .edits.choice import RouteAround
+from .edits.selection import choices, chosen
 
 Sets = list[tuple[int, ...]]
 

@@ -13,8 +13,8 @@ from typing import Any
 from ..contracts import Site
 from ..errors import InputError
 from ..interventions import Bias, Edit, Force, RouteAround, Weigh, Zero
-from ..interventions._selection import chosen
-from ..interventions.choice import no_next
+from ..interventions.edits.choice import no_next
+from ..interventions.edits.selection import chosen
 
 MOST = 256
 _ONE = re.compile(r"(?P<place>[^\s:=]{1,300}):(?P<expert>[0-9]{1,5})=(?P<how>off|forced|[+-][0-9.]{1,9}|x[0-9.]{1,9})")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError, MoescopeError, StoreError
 from ..foreign import said
-from ..store.write.moved import packed
+from ..store.write.many.moved import packed
 from ..store.write.unfinished_run import UnfinishedRun
 from .asked import Asked
 from .generation import Stop

@@ -12,7 +12,7 @@ import numpy as np
 from ..store.physical.tables import is_routed
 from ..store.ranking import Ranking
 from ..store.spelling import AS_READ
-from ..store.write.moved import Aside
+from ..store.write.many.moved import Aside
 
 Row = dict[str, Any]
 NEXT = 6  # experts behind those that ran, that are told

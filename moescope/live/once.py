@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..inputs._reading.bounds import read_bytes
-from ..store.write.moved import join_packed, packed
+from ..store.write.many.moved import join_packed, packed
 from ..store.write.unfinished_run import UnfinishedRun
 from .asked import Asked
 from .generation import Stop

@@ -11,8 +11,8 @@ from ..errors import InputError
 from ..models.loading import Loaded, load
 from ..proof import images_per_group
 from ..store.ranking import Ranking, learn, plainest
-from ..tracer.feeding import override
-from ..tracer.windows import context
+from ..tracer.data.feeding import override
+from ..tracer.data.windows import context
 from ..weights import size, weights
 from .changes import place_of
 from .listening import Row

@@ -11,13 +11,13 @@ import torch
 from ..errors import InputError
 from ..inputs import Dataset, read
 from ..interventions import Edit, intervene, overrides
-from ..store.write.moved import Aside
+from ..store.write.many.moved import Aside
 from ..tracer import Options, Tracer
-from ..tracer.batching import Reached
-from ..tracer.feeding import pad_id, run_batch
+from ..tracer.data.batching import Reached
+from ..tracer.data.feeding import pad_id, run_batch
+from ..tracer.data.media_feeding import to_prove_on
+from ..tracer.data.windows import Window, context, decoder_info, windows
 from ..tracer.going_on import origin
-from ..tracer.media_feeding import to_prove_on
-from ..tracer.windows import Window, context, decoder_info, windows
 from ..weights import home
 from .asked import MOST_PROMPT, Asked
 from .changes import edits_of

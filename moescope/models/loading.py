@@ -10,16 +10,15 @@ from ..errors import InputError, ModelError, MoescopeError
 from ..foreign import doing
 from . import attention, vision, zoo
 from .adapters import base_of, check_adapter, is_adapter, other_base, put_on
+from .checkpoint import configuration, plan_of, weights
 from .gguf import is_gguf, load_gguf
 from .guard import config_of, unpickled
-from .hub import HUB_NAME, from_hub
+from .hub import HUB_NAME
 from .loaded import How, Loaded, Unloaded, dtype_of, tokenizer_of
-from .missing import complete, readable, reported, steady
+from .missing import complete, readable
 from .multimodal.processor import has_processor, processor_of
 from .parallel import check_distributed, distributed
 from .pipelines import denoiser, load_pipeline
-from .placing.memory_plan import LARGE, Plan, planned
-from .placing.one_copy import one_copy, spread_over
 from .placing.placement import device_of, placement
 from .quantized import checkpoints, ways
 from .small import load_small
@@ -103,8 +102,8 @@ def taking(name: str | Path, **how: Any) -> str:
             raise InputError(f"{name} has no config.json, from which its size could be told; name a model of Transformers")
         folder = str(name)
     with doing(f"planning {name}", ModelError):
-        config, _, method = _configuration(str(name), folder, asked)
-        return _planned(str(name), config, folder, asked, method).sentence()
+        config, _, method = configuration(str(name), folder, asked)
+        return plan_of(str(name), config, folder, asked, method).sentence()
 
 
 def _found(name: str, how: How, revision: str | None) -> Loaded:
@@ -191,62 +190,11 @@ def _folder(name: str, folder: Path | str, how: How) -> Loaded:
         if config.get("model_type") == "vmoe":
             _plain(name, how)
             return vision.from_folder(name, folder, how)
-    config, options, method = _configuration(name, folder, how)
-    model, info = _weights(name, config, folder, how, options, method)
+    config, options, method = configuration(name, folder, how)
+    model, info = weights(name, config, folder, how, options, method)
     tokenizer, reason = tokenizer_of(folder, options)
     notes = complete(name, model, info, how.missing) + checkpoints.settle(name, model, how, method)
     loaded = Loaded(name, model.eval(), tokenizer, notes=notes, no_tokenizer=reason)
     if not isinstance(folder, Path) or has_processor(folder):
         loaded.processor = Unloaded(partial(processor_of, folder, options))
     return loaded
-
-
-def _configuration(name: str, folder: Path | str, how: How) -> tuple[Any, dict[str, Any], str | None]:
-    """A model's configuration, with which options it and the weights are read, and how these are quantized, if they are."""
-    import transformers
-
-    options: dict[str, Any] = {"trust_remote_code": how.remote} | ({"revision": how.revision} if how.revision else {})
-    if not isinstance(folder, Path):
-        options |= from_hub(folder, how.revision)
-    transformers.utils.logging.disable_progress_bar()
-    settings = transformers.PretrainedConfig.get_config_dict(folder, **options)[0]
-    if not how.remote and "auto_map" in settings:
-        raise ModelError(f"{name} brings code of its own; moescope runs it only with --trust-remote-code")
-    method = checkpoints.brought(name, settings)
-    return transformers.AutoConfig.from_pretrained(folder, **options), options, method
-
-
-def _weights(
-    name: str, config: Any, folder: Path | str, how: How, options: dict[str, Any], method: str | None
-) -> tuple[Any, dict[str, Any]]:
-    """The model where it goes, and what Transformers says of weights that were not there or not taken."""
-    cls = _class(config)
-    asked = {"dtype": how.dtype, "use_safetensors": None if how.pickle else True, **options}
-    asked |= {"output_loading_info": True, "ignore_mismatched_sizes": True, **attention.options(name, cls, how.attention)}
-    asked |= checkpoints.options(name, cls, config, how, method)
-    with reported(name, method or how.quantize), steady(how.missing):
-        if how.parallel is not None:  # each process has its part where it belongs
-            return cls.from_pretrained(folder, distributed_config=how.parallel, **asked)  # type: ignore[no-any-return]
-        found = _planned(name, config, folder, how, method)
-        if how.say is not None and found.total >= LARGE:
-            how.say(found.sentence())
-        with one_copy(found.places), spread_over(found, checkpoints.stays_where_loaded(how, method)) as places:
-            model, info = cls.from_pretrained(folder, **places.options, **asked)
-    return places.kept_for(model), info
-
-
-def _planned(name: str, config: Any, folder: Path | str, how: How, method: str | None) -> Plan:
-    found = planned(name, _class(config), config, folder, how, method)
-    checkpoints.check_spread(name, (found.map or {}).values(), how, method)
-    return found
-
-
-def _class(config: Any) -> Any:
-    import transformers
-
-    for name in getattr(config, "architectures", None) or []:
-        found = getattr(transformers, name, None) if isinstance(name, str) else None
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
-    auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
-    return auto._model_mapping.get(type(config), auto)

@@ -18,7 +18,7 @@ def from_folder(name: str, folder: Path, how: How) -> Loaded:
 
 def from_prefix(prefix: str, how: How) -> Loaded:
     """Files PREFIX.index and PREFIX.data-…, as V-MoE's own code writes them."""
-    from .vmoe.checkpoint import from_checkpoint
+    from .vmoe.checkpoints.checkpoint import from_checkpoint
 
     return _loaded(prefix, from_checkpoint(prefix), how)
 

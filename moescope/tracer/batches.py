@@ -14,16 +14,16 @@ from ..inputs import Stream
 from ..models.loading import Loaded
 from ..store.remote.addresses import local
 from ..store.write.change import try_clean_up
-from .batching import Batch, Reached, batches_of
-from .drawing import Drawn
-from .feeding import pad_id, run_batch
+from .data.batching import Batch, Reached, batches_of
+from .data.drawing import Drawn
+from .data.feeding import pad_id, run_batch
+from .data.media_feeding import to_prove_on
+from .data.windows import decoder_info
 from .going_on import go_on, resumable, whole_run
-from .media_feeding import to_prove_on
 from .options import Options
 from .planning import check_plan, loaded_of, plan_of
 from .session import Tracer
 from .together import agree
-from .windows import decoder_info
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -14,7 +14,7 @@ from ..store import RunWriter
 from ..store.write.resume import planned, unfinished
 from ..store.write.unfinished_run import UnfinishedRun
 from ..weights import precision
-from .drawing import Asked
+from .data.drawing import Asked
 from .options import Options
 from .session import Tracer
 

@@ -19,13 +19,13 @@ from ..models.sources import unwrap
 from ..store import column_fit
 from ..store.remote.addresses import local
 from ..store.write.change import check_target
-from .batching import all_rows
-from .drawing import Asked, Drawn
-from .feeding import override, pad_id
+from .data.batching import all_rows
+from .data.drawing import Asked, Drawn
+from .data.feeding import override, pad_id
+from .data.windows import Window, windows
 from .going_on import key_of, origin
 from .options import Options
 from .session import Tracer
-from .windows import Window, windows
 
 
 @dataclass

@@ -1,33 +1,30 @@
 """`Tracer`: listen to a model's routers while somebody runs it, and keep every decision in a store."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..contracts import Site, find
+from ..contracts import Site
 from ..errors import ModelError
-from ..models.describe import ask, describe_model, versions
 from ..models.pipelines import Pipeline, is_pipeline, never_run
 from ..models.sources import unwrap
-from ..proof import Proof, example_inputs, proved
+from ..proof import Proof
 from ..store import RunWriter
 from ..store.files.interrupts import defer_interrupt
 from ..store.remote.addresses import local
-from ..weights import home
 from .activations.observers import add_measures
-from .activations.recursive import find_routers
 from .activations.weight_cosines import compared
+from .attaching import attached
 from .capture.structure import Structure
 from .handover.record_batches import Forward, Job
 from .handover.sink import Sink
 from .options import Options
 from .progress import RunProgress
 from .recorder import Recorder
-from .run_header import RunHeader, contract_warnings, proof_notes, run_header, why_nothing
+from .run_facts import RunFacts
+from .run_header import RunHeader, contract_warnings, proof_notes, why_nothing
 from .sequences.token_rows import Identity, SequenceInfo
-from .together import Together
 from .training_steps import Ended, TrainingSteps
 
 
@@ -62,9 +59,8 @@ class Tracer:
     ) -> None:
         self._pipeline = Pipeline(model) if is_pipeline(model) else None
         self.model = unwrap(model) if self._pipeline is None else self._pipeline.model
-        self.store, self.tokenizer = local(store), tokenizer
-        self.options = options or Options(**settings)
-        self._run, self._inputs = {"name": name, **(run or {})}, inputs
+        self.store, self.tokenizer, self.options = local(store), tokenizer, options or Options(**settings)
+        self._facts, self._inputs = RunFacts(name, run), inputs
         self.sites: list[Site] = []
         self.proof = Proof([])
         self.run: int | None = None
@@ -72,8 +68,6 @@ class Tracer:
         self._progress = RunProgress()
         self._writer: RunWriter | None = None
         self._infos: dict[str, list[SequenceInfo]] | None = None  # of the batch that is open
-        self._notes: list[str] = list(self._run.pop("warnings", []))
-        self._told: dict[str, Any] = {}
 
     def __enter__(self) -> "Tracer":
         if self._pipeline is None:
@@ -97,35 +91,27 @@ class Tracer:
         self._begin()
 
     def _attach(self) -> None:
-        ask(self.model, self.options.predictions, self.options.activations)
-        self.sites, repeated = find_routers(self.model, self.options, self._inputs)
-        self._together = Together.of(self.model, self.options, self.sites, self._inputs)
-        routers = {site.name for site in self.sites} if self.options.layers is None else {s.name for s in find(self.model)}
-        if self.sites:
-            inputs = self._inputs if self._inputs is not None else example_inputs(self.model)
-            self.proof = proved(self.model, self.sites, inputs)
-        for number, site in enumerate(self.sites):
-            site.key = number
+        heard = attached(self.model, self.options, self._inputs)
+        self.sites, self.proof, self._together = heard.sites, heard.proof, heard.together
         if self._writer is None:
             self._writer = self._begun()
         self._progress.start(self._writer.part.progress.get("resume", {}))
-        self._sink = Sink(
-            self._writer, Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures), self.options
-        )
+        identity = Identity.of(self._writer, self.model, self.tokenizer, self.options.pictures)
+        self._sink = Sink(self._writer, identity, self.options)
         self.steps = TrainingSteps(self.model, self.options, self._ended)
-        structure = Structure(self.model, self.sites, routers)
+        structure = Structure(self.model, self.sites, heard.routers)
         self._recorder = Recorder(self.model, self.options, self._progress, structure, self.steps, self._sink.put)
-        self._recorder.attach(self.sites, repeated)
+        self._recorder.attach(self.sites, heard.repeated)
         self._recorder.infos = self._infos
         self._recorder.says = None if self._pipeline is None else self._pipeline.says
         if "resume" not in self._writer.part.progress:  # else an earlier commit has it
             rows, left_out = compared(self.sites)
             add_measures(self._writer, rows)
-            self._notes += left_out
+            self._facts.warnings += left_out
 
     def _begun(self) -> RunWriter:
         """The writer of a run that begins here."""
-        return self._together.writer(self.store, self._head(), self._replace, self._writes)
+        return self._together.writer(self.store, self._header(), self._replace, self._writes)
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if self._pipeline is not None:
@@ -234,11 +220,11 @@ class Tracer:
 
     def note(self, sentences: Sequence[str]) -> None:
         """Add sentences to the run's warnings."""
-        self._notes += sentences
+        self._facts.warnings += sentences
 
     def tell(self, **columns: Any) -> None:
         """Say columns of `runs` that are known only when the run ends."""
-        self._told |= columns
+        self._facts.tell(columns)
 
     def so_far(self) -> dict[str, Any]:
         """Counts and times up to now, for a progress bar."""
@@ -253,21 +239,12 @@ class Tracer:
         """(step, `health`) of a part, train or eval; without waiting for the writing thread unless told to `settle`."""
         if settle:
             self._sink.settle()
-        return self._sink.watch.latest(part)
+        return self._sink.rows.watch.latest(part)
 
-    def _head(self) -> RunHeader:
-        model, notes = describe_model(self.model, self._run.pop("model_name", None))
-        self._notes += notes
-        run = {**self._run, "device": str(home(self.model)), "dtype": model["dtype"]}
-        run |= {"capture": self.options.as_dict(), "versions": versions(), "proof": self.proof.as_dicts()}
-        return run_header(run, model, self.sites)
+    def _header(self) -> RunHeader:
+        return self._facts.header(self.model, self.options, self.proof, self.sites)
 
     def _final(self, status: str) -> dict[str, Any]:
-        said = self._sink.notes() + proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
-        return {
-            **self._told,
-            "status": status,
-            "finished": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
-            "warnings": self._notes + contract_warnings(self.sites, self._progress.fired) + self._recorder.notes() + said,
-            **self._progress.times(),
-        }
+        noted = contract_warnings(self.sites, self._progress.fired) + self._recorder.notes() + self._sink.rows.notes()
+        noted += proof_notes(self.proof) + self.proof.left_out + self._progress.complaint(self._sink.waited)
+        return self._facts.final(status, noted, self._progress.times())

@@ -11,7 +11,7 @@ from ..errors import InputError, ModelError
 from ..ranks import Ranks, together
 from ..store import RunWriter
 from ..store.write.change import reset_store
-from ..store.write.together import Counted, Elsewhere
+from ..store.write.many.together import Counted, Elsewhere
 from .options import Options
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from moescope import statistics
-from moescope.analyses._shared import decision_sample
+from moescope.analyses._shared.arrays import decision_sample
 from moescope.analyses.diff import changes
 from moescope.analyses.load import balancing_losses
-from moescope.analyses.specialization import vocabulary
+from moescope.analyses.specialization import attributes, vocabulary
 from moescope.analyses.structure import coactivation, consistency, flow, repetition
 
 EXACT = {"rel": 1e-9, "abs": 1e-9}
@@ -158,7 +158,7 @@ def test_shuffled_attributes_stay_in_their_document():
     unit, code = rng.integers(0, 5, 60), rng.integers(-1, 9, 60)
     mine = code >= 0
     for order in decision_sample.shuffles(unit, 5):
-        moved = vocabulary.shuffled(code[mine], mine, unit, order)
+        moved = attributes.shuffled(code[mine], mine, unit, order)
         assert (moved != code[mine]).any()
         for u in range(5):
             assert sorted(moved[unit[mine] == u]) == sorted(code[mine][unit[mine] == u])

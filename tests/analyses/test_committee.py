@@ -7,7 +7,7 @@ import synthetic
 
 import moescope
 from moescope import analyses
-from moescope.analyses._shared.document_counts import Table
+from moescope.analyses._shared.arrays.document_counts import Table
 from moescope.analyses.committee import audit, phases
 from moescope.errors import AnalysisError
 from moescope.store.write.change import change_store

@@ -8,7 +8,7 @@ import pytest
 from recounted import spread
 
 from moescope import statistics as st
-from moescope.analyses._shared.document_counts import Table
+from moescope.analyses._shared.arrays.document_counts import Table
 from moescope.analyses.specialization import labels
 
 EXPERTS, LABELS, DRAWS = 3, ["a", "b"], 1999

@@ -7,7 +7,7 @@ import synthetic
 import moescope
 from moescope import analyses
 from moescope.analyses import predictability
-from moescope.analyses._shared.decision_sample import sample
+from moescope.analyses._shared.arrays.decision_sample import sample
 from moescope.analyses._shared.scope import scope
 from moescope.errors import AnalysisError
 

@@ -53,6 +53,22 @@ def test_planted_and_not(path: Path) -> None:
     assert len(sense.frames["experts"]) == 16
 
 
+def test_words_of_one_domain_are_no_finding(tmp_path: Path) -> None:
+    """They stand in the same documents, which lean to experts by themselves: dealing labels to documents does not hold that."""
+    labelled.make(tmp_path / "a.duckdb", tokens=200, vocabulary=150, token=0.0, sense=0.0)
+    answer = analyses.run("signatures", tmp_path / "a.duckdb", seeds=0)
+    rows = answer.figures(subset="token types by domain")
+    assert len(rows) == 2
+    assert rows["null"].str.contains("; for contrast: words of one label share documents").all()
+    assert not answer.verdict.rows["subset"].str.contains("domain").any()
+
+
+def test_labels_of_documents_alone_are_not_compared(tmp_path: Path) -> None:
+    labelled.make(tmp_path / "a.duckdb", tokens=200, vocabulary=150, token=0.0, sense=0.0)
+    said = analyses.run("signatures", tmp_path / "a.duckdb", kinds="domain", seeds=0).verdict.sentence
+    assert "no partition by labels of tokens could be compared" in said
+
+
 @pytest.mark.slow
 def test_maps() -> None:
     import pandas as pd

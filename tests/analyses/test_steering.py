@@ -9,7 +9,7 @@ import moescope
 from moescope import analyses
 from moescope import statistics as st
 from moescope.analyses import steering
-from moescope.analyses._shared.document_counts import Table
+from moescope.analyses._shared.arrays.document_counts import Table
 from moescope.errors import AnalysisError
 
 

@@ -132,7 +132,7 @@ def test_same_word_different_sense(path: Path) -> None:
 
 def test_overlap_by_hand() -> None:
     """Uses {0,1} {0,1} of sense A, {0,2} {2,3} of sense B, k = 2: same (2 + 1)/2/2, different (1 + 0 + 1 + 0)/4/2."""
-    from moescope.analyses._shared.token_table import Kind
+    from moescope.analyses._shared.arrays.token_table import Kind
     from moescope.analyses.senses import Uses, _Overlap
 
     chosen, label = np.array([[0, 1], [1, 0], [0, 2], [2, 3]]), np.array([0, 0, 1, 1])
@@ -148,7 +148,7 @@ def test_overlap_by_hand() -> None:
 def test_a_topic_moves_pairs_between_documents_only(topic: float, own: float, found: tuple[str, ...]) -> None:
     """Experts and labels follow the document's topic (or the expert follows the label of the use itself)."""
     from moescope.analyses import senses
-    from moescope.analyses._shared.token_table import Kind
+    from moescope.analyses._shared.arrays.token_table import Kind
 
     rng, n, documents = np.random.default_rng(0), 4000, 40
     document, word = rng.integers(0, documents, n), rng.integers(0, 10, n)

@@ -13,7 +13,7 @@ from synthetic_effects import add_effects
 
 APP = Path(__file__).parents[2] / "moescope" / "app"
 
-from moescope.app.parts import ablation_run  # noqa: E402
+from moescope.app.parts.ablation import ablation_run  # noqa: E402
 from moescope.app.parts.pickers import Layer  # noqa: E402
 from moescope.app.queries import effects  # noqa: E402
 

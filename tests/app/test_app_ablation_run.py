@@ -10,7 +10,7 @@ import pytest
 from browser import IN_A_BROWSER, Eyes
 
 import moescope
-from moescope.cli.app import serving
+from moescope.cli.show.app import serving
 
 pytestmark = IN_A_BROWSER
 TRACE = ["trace", "mixtral", "--data", "text", "--limit", "4", "--name", "four texts"]

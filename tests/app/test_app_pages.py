@@ -202,7 +202,7 @@ def test_query_of_a_link_waits(stores: dict[str, Path], monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("view", "key", "module", "limit"),
-    [("structure", "ask-structure", "answers", "BIG"), ("load", "what-if", "capacity", "SMALL")],
+    [("structure", "ask-structure", "answers", "BIG"), ("load", "what-if", "load.capacity", "SMALL")],
 )
 def test_link_does_not_compute_on_a_large_run(
     view: str, key: str, module: str, limit: str, stores: dict[str, Path], monkeypatch: pytest.MonkeyPatch

@@ -63,9 +63,9 @@ def test_rows_without_a_layer_stand_beside_rows_that_have_one() -> None:
 
 def test_company_is_named_with_its_layer_and_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Experts before and after are of other layers than the one that is looked at."""
-    panels, pickers = part("parts.expert_panels"), part("parts.pickers")
+    panels, pickers = part("parts.expert.expert_panels"), part("parts.pickers")
     told: dict[str, pd.DataFrame] = {}
-    monkeypatch.setattr(panels.panels, "ranked", lambda frame, *_, **look: told.update({look["name"]: frame}))
+    monkeypatch.setattr(panels.figures, "ranked", lambda frame, *_, **look: told.update({look["name"]: frame}))
     here = next(x for x in pickers.layers(0) if x.label == "decoder 1")
     panels.company.__wrapped__({"run": 0}, here, 1)
     layers = {name: frame["other"].str.partition(" · ")[0].unique().tolist() for name, frame in told.items()}

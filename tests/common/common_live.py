@@ -8,7 +8,7 @@ from typing import Any
 from starlette.testclient import TestClient
 
 import moescope
-from moescope.store.write.moved import join_packed
+from moescope.store.write.many.moved import join_packed
 
 TOKEN = "sesame"
 Events = list[dict[str, Any]]

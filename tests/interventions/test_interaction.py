@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moescope.cli.ablate import _needed, _summary
-from moescope.interventions.effects import effects
-from moescope.interventions.plan import Job
-from moescope.interventions.scores import NAMES
+from moescope.cli.ask.ablate import _needed, _summary
+from moescope.interventions.ablation.effects import effects
+from moescope.interventions.ablation.plan import Job
+from moescope.interventions.ablation.scores import NAMES
 
 GROUPS, EXPERTS = list("abcd"), 6
 

@@ -9,7 +9,7 @@ import torch
 from moescope.contracts import Site, find
 from moescope.errors import ModelError
 from moescope.interventions import Force, Identity, RandomRouter, RouteAround, TopK, Zero, contribution, intervene
-from moescope.interventions.prefix import Prefix
+from moescope.interventions.ablation.prefix import Prefix
 from moescope.models import tiny
 from moescope.proof import observed, tensors
 from moescope.routers.contribution import always

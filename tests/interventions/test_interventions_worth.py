@@ -12,9 +12,9 @@ import moescope
 from moescope.contracts import find
 from moescope.errors import InputError
 from moescope.interventions import ablate, norms
+from moescope.interventions.ablation.worth import agreement, predicted, pruning, with_effects
 from moescope.interventions.counterfactual import fragility, regrets
 from moescope.interventions.data import Batches
-from moescope.interventions.worth import agreement, predicted, pruning, with_effects
 from moescope.models.loading import Loaded
 
 

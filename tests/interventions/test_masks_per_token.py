@@ -8,7 +8,7 @@ import torch
 from moescope.contracts import find
 from moescope.errors import InputError
 from moescope.interventions import RouteAround, intervene
-from moescope.interventions._masking import Count, Masked, ProductKeys, mask_of
+from moescope.interventions.edits.masking import Count, Masked, ProductKeys, mask_of
 from moescope.models import tiny
 from moescope.proof import observed
 

@@ -17,7 +17,7 @@ from moescope.live.changes import edits_of
 from moescope.live.desk import Desk
 from moescope.live.endpoint import Endpoint, answers
 from moescope.live.serve import serve
-from moescope.store.write.moved import join_packed
+from moescope.store.write.many.moved import join_packed
 
 TEXT = "The chosen experts of the first layer were found in the end"
 

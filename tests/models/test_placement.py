@@ -198,7 +198,7 @@ def test_what_cannot_fit_is_refused_before_it_is_loaded(
 def test_what_does_not_fit_in_memory_goes_to_the_disk_by_itself(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moescope.models.placing.memory_plan.free_ram", lambda: 300_000)
     said: list[str] = []
-    monkeypatch.setattr("moescope.models.loading.LARGE", 0)
+    monkeypatch.setattr("moescope.models.checkpoint.LARGE", 0)
     model = load(small, say=said.append).model
     assert {str(place) for place in model.hf_device_map.values()} == {"cpu", "disk"}  # type: ignore[union-attr, operator]
     assert len(said) == 1

@@ -2,6 +2,7 @@
 
 import lzma
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from places import ROOT
 import moescope
 
 MIB = 1 << 20
+FILES, LINES, LINES_OF_TESTS = 20, 250, 380  # Python files of a folder, lines of a file
 LARGEST = {"moescope/models/specimens/mixtral/model.safetensors": 10}  # MiB; everything else below 7
 
 
@@ -38,3 +40,19 @@ def test_what_was_routed_in_training_is_kept(tmp_path: Path) -> None:
             "join tokens using (token) join sequences s using (sequence) group by all order by 1"
         )
     assert [row[1:] for row in counted] == [(counted[0][1], 4, 0, 7)] * 3
+
+
+def test_folders_and_files_are_small() -> None:
+    """At most 20 Python files in a folder, at most 250 lines in a file of the package; tests' files as they are today."""
+    files = [ROOT / name for name in tracked() if name.endswith(".py") and name.startswith(("moescope/", "tests/"))]
+    folders = Counter(str(file.parent.relative_to(ROOT)) for file in files)
+    assert {folder: n for folder, n in folders.items() if n > FILES} == {}, (
+        "fold by subject: docs/architecture.md says what each is"
+    )
+    most = {"moescope": LINES, "tests": LINES_OF_TESTS}
+    long = {
+        str(f.relative_to(ROOT)): n
+        for f in files
+        if (n := len(f.read_text().splitlines())) > most[f.relative_to(ROOT).parts[0]]
+    }
+    assert long == {}, "split along what the file holds"

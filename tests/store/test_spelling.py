@@ -54,13 +54,13 @@ def test_every_place_shows_what_is_read(spelled: tuple[Path, list[str], list[str
     assert part("queries.token_routes").tokens(7, layer)[0]["text"].tolist() == expected
     run = {"run": 0, "tokens": len(TRUTH.tokens), "model": 0, "decisions": 100}
     visible = part("wording").visible
-    cards = part("queries.expert_cards").of(run, layer)
+    cards = part("queries.expert.expert_cards").of(run, layer)
     assert {word for card in cards for word in card.words} == set(read)
     shown: list[pd.DataFrame] = []
-    panels = part("parts.expert_panels")
+    panels = part("parts.expert.expert_panels")
     monkeypatch.setattr(panels.url_state, "row", lambda frame, *_, **__: shown.append(frame))
-    monkeypatch.setattr(panels.panels, "files", lambda *_, **__: None)
-    panels._words(run, part("queries.experts").top_tokens(run, layer, 0, 1.0)[0], "", [])
+    monkeypatch.setattr(panels.figures, "files", lambda *_, **__: None)
+    panels._words(run, part("queries.expert.experts").top_tokens(run, layer, 0, 1.0)[0], "", [])
     assert set(shown[0]["token"]) <= {visible(text) for text in read}
     assert len(shown[0])
     route = show.route(path, tokens[0].token)
@@ -76,7 +76,7 @@ def test_a_text_is_found_as_it_is_read(spelled: tuple[Path, list[str], list[str]
     run = {"run": 0, "tokens": len(TRUTH.tokens), "model": 0, "decisions": 100}
     for word in ("the", "café", "—", "网"):
         number = next(n for n, text in enumerate(read) if word in text)
-        found = part("queries.finding").find(run, word)[0]
+        found = part("queries.expert.finding").find(run, word)[0]
         assert set(found["what"]) == {"token"}, (word, texts)
         assert set(found["tokens"]) <= {sum(d.of.vocab == number for d in TRUTH.of(0, r)) for r in range(4)}
         assert {s["sequence"] for s in part("queries.token_routes").sequences(0, "decoder", None, word)} == {

@@ -21,9 +21,9 @@ from moescope.errors import InputError, StoreError
 from moescope.inputs import Example
 from moescope.models.loading import load
 from moescope.tracer import Options
-from moescope.tracer.batching import _ahead, _by_tokens
+from moescope.tracer.data.batching import _ahead, _by_tokens
+from moescope.tracer.data.windows import Window
 from moescope.tracer.sequences.token_rows import SequenceInfo
-from moescope.tracer.windows import Window
 
 SETTINGS: dict[str, Any] = {"max_length": 9, "options": Options(commit_rows=1)}
 WAYS: list[dict[str, Any]] = [{"batch_size": 4}, {"batch_tokens": 24}]
@@ -40,7 +40,7 @@ def model() -> Any:
 
 @pytest.fixture(autouse=True)
 def _small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moescope.tracer.batching.AHEAD", 3)
+    monkeypatch.setattr("moescope.tracer.data.batching.AHEAD", 3)
 
 
 @pytest.fixture(scope="module", params=WAYS, ids=str)
@@ -48,7 +48,7 @@ def held(request: pytest.FixtureRequest, model: Any, tmp_path_factory: pytest.Te
     """A way of making batches, and what is told of rows that are held and traced in it."""
     store = tmp_path_factory.mktemp("held") / "a.duckdb"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moescope.tracer.batching.AHEAD", 3)
+        patch.setattr("moescope.tracer.data.batching.AHEAD", 3)
         moescope.trace(model, rows(), store, **request.param, **SETTINGS)
     assert (NOTE in warnings(store)) == ("batch_tokens" in request.param)
     return request.param, tracing.told(store)

@@ -131,7 +131,7 @@ def test_a_pipeline_whose_models_have_routers_both(wan: tuple[Any, dict[str, Any
 def test_what_is_refused_at_the_first_call(wan: tuple[Any, dict[str, Any]], tmp_path: Path, monkeypatch: Any) -> None:
     """The reason comes out of the pipeline's call, nothing is stored, and the pipeline is as it was."""
     pipe, call = wan
-    monkeypatch.setattr("moescope.tracer.session.proved", lambda *_: (_ for _ in ()).throw(ModelError("not proved")))
+    monkeypatch.setattr("moescope.tracer.attaching.proved", lambda *_: (_ for _ in ()).throw(ModelError("not proved")))
     with pytest.raises(ModelError, match="not proved"), moescope.Tracer(pipe, tmp_path / "a.duckdb"):
         pipe(**call)
     assert list(tmp_path.iterdir()) == []

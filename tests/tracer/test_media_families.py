@@ -22,8 +22,7 @@ PROGRAM = Path(__file__).parents[1] / "programs" / "media_families_run.py"
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stores and recounts of all families, made by one process in which torchvision is."""
     folder = tmp_path_factory.mktemp("media")
-    root = PROGRAM.parents[1]
-    paths = [str(root.parent), *(str(root / name) for name in ("builders", "oracles", "programs"))]
+    paths = filter(None, sys.path)
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(folder)], env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, text=True,
         capture_output=True,

@@ -28,7 +28,7 @@ from moescope.errors import InputError, ModelError
 from moescope.interventions import ablate
 from moescope.models import tiny
 from moescope.models.loading import Loaded, load, specimens
-from moescope.store.write.together import Counted, Elsewhere
+from moescope.store.write.many.together import Counted, Elsewhere
 
 TEXTS = ["The quick brown fox jumps over the lazy dog.", "Ein zweiter Text, etwas länger als der erste.", "def f(x): return x"]
 OWN = (
@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(specimens()["mixtral"] / name, home / "texts" / name)
     (home / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    paths = os.pathsep.join([str(ROOT), *(str(ROOT / "tests" / room) for room in ("builders", "programs"))])
+    paths = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
     environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     call = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint"]
     call += ["localhost:0", str(ROOT / "tests" / "programs" / "two_ranks.py"), str(home)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...statistics import Array
-from .decision_sample import Sample, by_unit, one_hot
+from .arrays.decision_sample import Sample, by_unit, one_hot
 
 FOLDS = 5
 BEFORE, BOTH = "layer before", "token id and layer before"

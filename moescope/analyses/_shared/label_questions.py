@@ -10,7 +10,7 @@ from ...errors import AnalysisError
 from ...statistics.conditional import Information, information
 from ...statistics.labelled import Labelled, labelled
 from . import topics
-from .token_table import FORM, MEANING, Kind, Tokens
+from .arrays.token_table import FORM, MEANING, Kind, Tokens
 
 GIVEN = ("nothing", "token", "token and document", "token and upos")
 MOST_LABELS = 500

@@ -18,8 +18,8 @@ from ... import statistics as st
 from ...statistics import Array, Pool
 from ...statistics.dealing import studentized
 from .answer import figures, information
+from .arrays.document_counts import Table
 from .dealt_labels import Dealt, Pooled
-from .document_counts import Table
 
 NULL = "values dealt anew to what documents did at one value, studentized"
 DRAWS = 499

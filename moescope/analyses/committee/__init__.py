@@ -28,8 +28,8 @@ from ...statistics import Array
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import layers
-from .._shared.document_counts import Table, load_sql, tables
 from .._shared.scope import scope
 from .._shared.verdicts.verdict import analyze, signed
 from . import audit

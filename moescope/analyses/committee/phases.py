@@ -13,7 +13,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.document_counts import Table, tables
+from .._shared.arrays.document_counts import Table, tables
 from .._shared.scope import Scope
 from .audit import by_chance, jaccard, leaders
 

@@ -23,9 +23,9 @@ from ...statistics import Pool
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, gather
+from .._shared.arrays.document_counts import Table, tables
 from .._shared.chart_forms import bars, heatmap, layers
 from .._shared.dealt_labels import Pooled, settled
-from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope, scope
 from .._shared.value_figures import ByValue, corrected, share
 from .._shared.verdicts import saying

@@ -16,10 +16,10 @@ from ...statistics import Array
 from ...store import Store, open_store
 from ...words import RunNumber
 from .._shared.answer import Answer, Chart, few_units, gather, queries
+from .._shared.arrays.contexts import words
+from .._shared.arrays.decision_sample import MOST, Sample
+from .._shared.arrays.matched_tokens import Twins, read_alike, twins
 from .._shared.chart_forms import bars, layers
-from .._shared.contexts import words
-from .._shared.decision_sample import MOST, Sample
-from .._shared.matched_tokens import Twins, read_alike, twins
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, verdict

@@ -19,7 +19,7 @@ from scipy import stats
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, by_unit, one_hot, shuffles
+from .._shared.arrays.decision_sample import Sample, by_unit, one_hot, shuffles
 from .._shared.scope import place
 
 NULL = "the other run's decisions shuffled within documents"

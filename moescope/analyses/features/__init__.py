@@ -22,8 +22,8 @@ from ...statistics import Array
 from ...store import Store
 from ...words import Count
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.decision_sample import Sample, by_unit, one_hot, sample
 from .._shared.chart_forms import heatmap
-from .._shared.decision_sample import Sample, by_unit, one_hot, sample
 from .._shared.guesses import Contexts, held_out
 from .._shared.scope import scope
 from .._shared.verdicts.verdict import analyze, signed

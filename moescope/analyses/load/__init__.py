@@ -23,8 +23,8 @@ import pandas as pd
 from ... import statistics as st
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import heatmap, layers
-from .._shared.document_counts import Table, load_sql, tables
 from .._shared.modality_entropies import importance
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying

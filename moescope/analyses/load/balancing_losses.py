@@ -20,8 +20,8 @@ from scipy import sparse
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
+from .._shared.arrays.probabilities import SCORES, probabilities
 from .._shared.modality_entropies import global_, importance
-from .._shared.probabilities import SCORES, probabilities
 from .._shared.scope import Scope, place
 
 BATCH = 16384

@@ -34,8 +34,8 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.decision_sample import Sample, bits, by_unit, one_hot, sample, shuffles
 from .._shared.chart_forms import layers
-from .._shared.decision_sample import Sample, bits, by_unit, one_hot, sample, shuffles
 from .._shared.experiments import kept, sql_of
 from .._shared.guesses import BOTH, Contexts, by_document, guessed
 from .._shared.scope import scope

@@ -14,7 +14,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, bits, by_unit, one_hot
+from .._shared.arrays.decision_sample import Sample, bits, by_unit, one_hot
 
 SIZES = (2, 8, 32, 128)
 NAME = "share of experts active in a batch"

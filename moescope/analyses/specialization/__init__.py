@@ -13,17 +13,18 @@ from ... import statistics as st
 from ...store import Store
 from ...words import Portion
 from .._shared.answer import Answer, Chart, few_units, gather
+from .._shared.arrays.contexts import contexts, words
+from .._shared.arrays.decision_sample import Sample, sample
+from .._shared.arrays.document_counts import load_sql, tables
 from .._shared.chart_forms import heatmap, layers
-from .._shared.contexts import contexts, words
-from .._shared.decision_sample import Sample, sample
-from .._shared.document_counts import load_sql, tables
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict
+from .attributes import PREDICTED, attributes
 from .labels import Found, by_label, lifted
 from .token_labels import by_token_label, counts_sql, kind_of_tokens
 from .vocabulary import NULL as SHUFFLE
-from .vocabulary import PREDICTED, attributes, specialization
+from .vocabulary import specialization
 
 SHARE = "share of load by label"
 CELLS = 200  # rows kept per router and attribute

@@ -25,8 +25,8 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array, Pool
 from .._shared.answer import figures, information
+from .._shared.arrays.document_counts import Table
 from .._shared.dealt_labels import NULL, Dealt, Pooled, deal
-from .._shared.document_counts import Table
 
 OLMOE = "OLMoE 2409.02060, section 5.3"
 

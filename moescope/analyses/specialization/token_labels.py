@@ -12,8 +12,8 @@ import pandas as pd
 
 from ...statistics import Pool
 from ...store.schema import quote
+from .._shared.arrays.document_counts import Table, tables
 from .._shared.dealt_labels import Pooled, settled
-from .._shared.document_counts import Table, tables
 from .._shared.scope import Scope
 from .._shared.value_figures import ByValue, share
 from .labels import lifted

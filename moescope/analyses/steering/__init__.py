@@ -20,8 +20,8 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, figures, gather
+from .._shared.arrays.document_counts import Table, load_sql, tables
 from .._shared.chart_forms import bars, heatmap, layers
-from .._shared.document_counts import Table, load_sql, tables
 from .._shared.experiments import kept, sql_of
 from .._shared.scope import Scope, scope
 from .._shared.verdicts.verdict import analyze, signed

@@ -17,8 +17,8 @@ from ...errors import AnalysisError
 from ...statistics import Array
 from ...store import Store
 from .._shared.answer import Answer, Chart, few_units, gather
+from .._shared.arrays.decision_sample import Sample, sample
 from .._shared.chart_forms import heatmap, layers
-from .._shared.decision_sample import Sample, sample
 from .._shared.scope import Scope, scope
 from .._shared.verdicts import saying
 from .._shared.verdicts.verdict import Verdict, analyze, clearest, verdict

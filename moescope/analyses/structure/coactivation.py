@@ -23,7 +23,7 @@ from ... import statistics as st
 from ...statistics import Array
 from ...statistics.pairs import left_variance, meetings
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, one_hot
+from .._shared.arrays.decision_sample import Sample, one_hot
 
 OLMOE = "OLMoE 2409.02060, section 5.2"
 CODE = "allenai/OLMoE run_moe_analysis.py, do_correlation_analysis"

@@ -19,7 +19,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, by_unit, one_hot, shuffles
+from .._shared.arrays.decision_sample import Sample, by_unit, one_hot, shuffles
 from .repetition import NULL, followed
 
 LIANG = "Liang et al. 2505.16056"

@@ -20,7 +20,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures, information
-from .._shared.decision_sample import Sample, shuffles
+from .._shared.arrays.decision_sample import Sample, shuffles
 
 NULL = "each layer's choices shuffled within documents"
 SHUFFLES = 19

@@ -18,7 +18,7 @@ import pandas as pd
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample, bits, by_unit, shuffles
+from .._shared.arrays.decision_sample import Sample, bits, by_unit, shuffles
 
 TABLE5 = "Mixtral 2401.04088, Table 5"
 NULL = "tokens shuffled within their document"

@@ -18,7 +18,7 @@ from scipy import stats
 from ... import statistics as st
 from ...statistics import Array
 from .._shared.answer import figures
-from .._shared.decision_sample import Sample
+from .._shared.arrays.decision_sample import Sample
 from .._shared.scope import Scope, place
 from .coactivation import _tables
 

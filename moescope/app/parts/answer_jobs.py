@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import ablation_run
+from moescope.app.parts.ablation import ablation_run
 from moescope.app.queries import store_access
 from moescope.app.server import shutdown
 

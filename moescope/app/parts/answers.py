@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import answer_jobs, panels, row_links
+from moescope.app.parts import answer_jobs, figures, panels, row_links
 from moescope.app.queries import store_access
 from moescope.errors import MoescopeError
 
@@ -115,7 +115,7 @@ def show(answer: Any) -> None:
     for start in range(0, len(drawn), 2):
         for column, (title, shown) in zip(st.columns(2), drawn[start : start + 2], strict=False):
             with column:
-                panels.figure_of(shown.chart, shown.frame, shown.sql, name=f"{answer.name}-{title}")
+                figures.figure_of(shown.chart, shown.frame, shown.sql, name=f"{answer.name}-{title}")
 
 
 def _tables(answer: Any, entry: dict[str, Any], run: int) -> None:

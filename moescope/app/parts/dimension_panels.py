@@ -7,8 +7,8 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import layer_maps, panels, pickers
-from moescope.app.parts.effect_panels import between
+from moescope.app.parts import figures, layer_maps, panels, pickers
+from moescope.app.parts.ablation.effect_panels import between
 from moescope.app.queries import effects, store_access
 from moescope.app.wording import figure
 
@@ -99,7 +99,7 @@ def _lines(answer: Any, frame: pd.DataFrame, title: str, name: str) -> None:
         frame, "layer", "dimensions", "stream", "ci_low", "ci_high", chance=null, title=title, zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval", chance_label="experts shuffled apart",
     )  # fmt: skip
-    panels.figure(chart, answer.sql["figures"], name=f"dimensions-{name}")
+    figures.figure(chart, answer.sql["figures"], name=f"dimensions-{name}")
 
 
 def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
@@ -114,7 +114,7 @@ def by_cycle(answer: Any, frame: pd.DataFrame) -> None:
         frame, "cycle", "dimensions", "module", "ci_low", "ci_high", title="States by cycle", zero=True, tooltip=TIPS,
         subtitle="dimensions in use; band: 95 % interval",
     )  # fmt: skip
-    panels.figure(chart, answer.sql["figures"], name="dimensions-cycle")
+    figures.figure(chart, answer.sql["figures"], name="dimensions-cycle")
 
 
 def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
@@ -143,4 +143,4 @@ def by_expert(run: Row, answer: Any, frame: pd.DataFrame) -> None:
             subtitle="" if rho != rho else f"rank correlation {rho:+.2f}{between(low, high, 2)} over experts; chance: 0",
             tooltip=["expert", "ci_low", "ci_high", "naive", "n"],
         )  # fmt: skip
-        panels.figure(chart.properties(height=260), sql, name="dimensions-load")
+        figures.figure(chart.properties(height=260), sql, name="dimensions-load")

@@ -8,7 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, pickers
 from moescope.app.wording import share
 from moescope.charts import span
 
@@ -28,7 +28,7 @@ def show(
     even: bool = False,
     **look: Any,
 ) -> None:
-    """One map for each stack of `frame` (router, stack, layer, expert, `value`), beside each other; `look` as in `panels.heat`.
+    """One map for each stack of `frame` (router, stack, layer, expert, `value`), side by side; `look` as in `figures.heat`.
 
     All have the same colours: with `even` from none to twice an even share of experts (differences: an even share to either
     side), else those of all values together.
@@ -47,7 +47,7 @@ def show(
             shown, extra = TIMES, {"chance": 1.0, "limits": (0.0, 2.0), "format": ".3~g", "subtitle": EVEN.format(f"1 {TIMES}")}
             words |= extra | {"tooltip": [value, *look.get("tooltip", ())]}
         with column:
-            panels.heat(
+            figures.heat(
                 some, "expert", "layer", shown, f"{title}, {stack}", sql, params,
                 name=f"{name}-{stack}", clicked=partial(_open, run, known), **words,
             )  # fmt: skip

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import links, panels
+from moescope.app.parts import figures, links
 
 
 def table(run: int, frame: pd.DataFrame, sql: str, *, name: str) -> None:
@@ -14,11 +14,11 @@ def table(run: int, frame: pd.DataFrame, sql: str, *, name: str) -> None:
     known = links.routed(run, frame)
     first = next((kind for row in known.head(50).to_dict("records") if (kind := links.named(row))), "")
     if not first:
-        panels.table(frame, sql, name=name)
+        figures.table(frame, sql, name=name)
         return
     st.caption(f"Choose a row to open its {first}.")
     url_state.row(frame, name, partial(_chosen, run, known), width="stretch")
-    panels.files(frame, sql, name=name)
+    figures.files(frame, sql, name=name)
 
 
 def _chosen(run: int, frame: pd.DataFrame, row: int | None) -> None:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from moescope.app.server.live_model import NONE, model
 from moescope.errors import MoescopeError
 from moescope.foreign import said
-from moescope.store.write.moved import join_packed
+from moescope.store.write.many.moved import join_packed
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 MOST_NAME = 200  # characters

@@ -6,7 +6,8 @@ import pandas as pd
 import streamlit as st
 
 from moescope.app import url_state, wording
-from moescope.app.parts import ablation_form, answers, effect_panels, panels, pickers
+from moescope.app.parts import answers, figures, panels, pickers
+from moescope.app.parts.ablation import ablation_form, effect_panels
 from moescope.app.queries import effects, store_access
 
 PAGE = {"title": "Ablation", "icon": ":material/content_cut:", "order": 11, "group": "Meaning"}
@@ -55,7 +56,7 @@ def measured(run: Row) -> None:
             st.caption("`delta_nll` is the effect itself in some rows, and the difference from a control in others: see `is`.")
             shown = effects.marked(frame)
             first = ["is", "name", "delta_nll", "ci_low", "ci_high"]
-            panels.table(shown[[*first, *(c for c in shown if c not in first)]], effects.ROWS, params, name="effects-table")
+            figures.table(shown[[*first, *(c for c in shown if c not in first)]], effects.ROWS, params, name="effects-table")
 
 
 def render() -> None:

@@ -8,7 +8,8 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import answers, layer_maps, panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import answers, figures, layer_maps, panels, pickers
+from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import comparison, token_routes
 from moescope.app.wording import clean, share, some, visible
 from moescope.pictures import token_sheet
@@ -104,7 +105,7 @@ def tokens(a: Row, b: Row) -> None:
             format=".0%",
             tooltip=["tokens", "documents"],
         )
-        panels.figure(chart, sql, params, name="agreement")
+        figures.figure(chart, sql, params, name="agreement")
     with right:
         most, sql, params = comparison.changed(a["run"], b["run"])
         if most.empty:
@@ -118,7 +119,7 @@ def tokens(a: Row, b: Row) -> None:
         shown = most.assign(token_text=most["text"].map(visible))[["token_text", "changed", "layers", "document"]]
         url_state.row(shown, "changed", partial(url_state.to_token, a["run"], most), height=330)
         panels.cut_note(len(most), found, "tokens are listed")
-        panels.files(most, sql, params, name="changed")
+        figures.files(most, sql, params, name="changed")
 
 
 @panels.part
@@ -170,7 +171,7 @@ def one_text(run: Row, layer: pickers.Layer, sequence: int) -> None:
     colored_tokens.forget(side)
     data = colored_tokens.data_of(frame, colored_tokens.paint(frame, "first", layer.experts), size=size)
     colored_tokens.show(data, key=side)
-    panels.files(
+    figures.files(
         frame[["token", "position", "text", "experts", "weights"]], token_routes.ROUTES, params, name=side,
         drawing=lambda words: token_sheet.drawn(data, f"{pickers.run_name(run)}, {layer.label}", [words]),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import answers, layer_maps, panels, pickers
+from moescope.app.parts import answers, figures, layer_maps, panels, pickers
 from moescope.app.queries import store_access
 
 PAGE = {"title": "Conditions", "icon": ":material/tune:", "order": 8, "group": "Meaning"}
@@ -30,9 +30,9 @@ def loads(layer: pickers.Layer, answer: Any) -> None:
     kept = {name: shown for name, shown in drawn.items() if not name.startswith("load by")}
     for column, (name, shown) in zip(st.columns(max(len(kept), 2)), kept.items(), strict=False):
         with column:
-            panels.figure_of(shown.chart, shown.frame, shown.sql, name=f"conditions-{name}")
+            figures.figure_of(shown.chart, shown.frame, shown.sql, name=f"conditions-{name}")
     panels.section("By site in the block", "Means over the routers of a site: adapters sit at several places of a layer.")
-    panels.table(answer.frames["sites"], answer.sql["sites"], name="condition-sites")
+    figures.table(answer.frames["sites"], answer.sql["sites"], name="condition-sites")
 
 
 def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
@@ -45,14 +45,14 @@ def heat(layer: pickers.Layer, frame: Any, sql: str) -> None:
     apart = url_state.toggle("Difference from all values together", "difference")
     value, centre = ("difference", {"centre": 0.0}) if apart else ("share", {})
     look = layer_maps.fixed(frame, value, {layer.router: layer.even}) | centre
-    panels.heat(
+    figures.heat(
         frame, "expert", "condition", value, f"Load by condition, {layer.label}", sql,
         name="conditions", down=values, tooltip=["share", "overall", "low", "high", "q"], format=".1%",
         clicked=lambda expert, _: url_state.request_page("experts", run=pickers.shown(), layer=layer.label, expert=expert),
         **look,
     )  # fmt: skip
     columns = ["condition", "expert", "share", "low", "high", "overall", "p", "q", "n", "units"]
-    panels.table(frame[columns], sql, name="conditions-table")
+    figures.table(frame[columns], sql, name="conditions-table")
 
 
 def render() -> None:

@@ -6,7 +6,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import answers, panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import answers, figures, panels, pickers
+from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import depths, pictures, store_access
 
 PAGE = {"title": "Depth", "icon": ":material/layers:", "order": 9, "group": "Meaning"}
@@ -60,10 +61,10 @@ def draw(run: Row, sequence: Row, frame: Any, forward: int | None) -> None:
     )  # fmt: skip
     colored_tokens.show(data, key="depth-tokens")
     shown = frame[["token", "position", "text", "depth", "considered", "experts", "labels"]].rename(columns={"experts": "ran"})
-    panels.files(shown, depths.depth_sql(forward), [sequence["sequence"], run["run"]], name="depth-sheet")
+    figures.files(shown, depths.depth_sql(forward), [sequence["sequence"], run["run"]], name="depth-sheet")
 
 
-def figures(answer: Any) -> None:
+def answered(answer: Any) -> None:
     """The answer's charts, and the tables of labels and of tokens."""
     answers.show(answer)
     for name, words in (("labels", "By label and position"), ("tokens", "By token, the deepest first")):
@@ -73,7 +74,7 @@ def figures(answer: Any) -> None:
         panels.section(words, "Mean depth with its interval over documents; chance is the mean of all that have such a label.")
         first = ["text"] if name == "tokens" else ["subset"]
         columns = [*first, "value", "ci_low", "ci_high", "chance", "p", "q", "n", "units"]
-        panels.table(frame[columns].head(500), answer.sql[name], name=f"depth-{name}")
+        figures.table(frame[columns].head(500), answer.sql[name], name=f"depth-{name}")
         panels.cut_note(min(len(frame), 500), len(frame), "rows are shown")
 
 
@@ -97,7 +98,7 @@ def render() -> None:
         return
     answers.verdict("depth", run)
     text(run, stacks)
-    answers.ask("depth", run, draw=figures)
+    answers.ask("depth", run, draw=answered)
 
 
 render()

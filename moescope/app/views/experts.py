@@ -6,10 +6,12 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state, wording
-from moescope.app.parts import answers, card_grid, expert_panels, note_field, panels, pickers
-from moescope.app.queries import expert_cards, finding, sampling, store_access
-from moescope.app.queries import experts as facts
+from moescope.app.parts import answers, figures, note_field, panels, pickers
+from moescope.app.parts.expert import card_grid, expert_panels
+from moescope.app.queries import sampling, store_access
 from moescope.app.queries.effects import OF_EXPERT, marked, read
+from moescope.app.queries.expert import expert_cards, finding
+from moescope.app.queries.expert import experts as facts
 from moescope.app.wording import count, share
 from moescope.store import notes
 
@@ -55,7 +57,7 @@ def finder(run: Row) -> None:
     url_state.row(shown, "found", picked, height=240, column_config=columns)
     panels.cut_note(len(shown), int(frame["found"].iloc[0]), "experts are listed, of largest lift")
     sampling.sample_note(finding.kept(run))
-    panels.files(shown, sql, params, name="found")
+    figures.files(shown, sql, params, name="found")
 
 
 def glance(layer: pickers.Layer, expert: int) -> float:
@@ -127,7 +129,7 @@ def label_bars(run: Row, layer: pickers.Layer, expert: int, kind: str, of_tokens
     if frame.empty:
         panels.empty(f"No {kind} here", "No labelled token was routed by this layer.")
         return
-    panels.ranked(
+    figures.ranked(
         frame.head(facts.BARS), "label", "share", sql, params, name=f"expert-{kind}", low="low", high="high",
         chance=float(frame["overall"].iloc[0]), title=f"Share of the tokens of each {kind} that come here",
         subtitle="95 % bootstrap over documents", format=".0%", chance_label=f"of all tokens with a {kind}",
@@ -159,9 +161,9 @@ def effects(run: Row, layer: pickers.Layer, expert: int) -> None:
     )  # fmt: skip
     left, right = st.columns(2)
     with left:
-        panels.figure(chart, OF_EXPERT, params, name="expert-effects")
+        figures.figure(chart, OF_EXPERT, params, name="expert-effects")
     with right:
-        panels.table(marked(frame[["delta_nll", *(c for c in frame if c != "delta_nll")]]).pipe(first_is), OF_EXPERT, params,
+        figures.table(marked(frame[["delta_nll", *(c for c in frame if c != "delta_nll")]]).pipe(first_is), OF_EXPERT, params,
                      name="effects")  # fmt: skip
     panels.cut_note(min(len(shown), 40), len(shown), "groups are drawn, with the largest effects first in their kind")
 

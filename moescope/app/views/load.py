@@ -7,7 +7,8 @@ import streamlit as st
 
 from moescope import charts
 from moescope.app import url_state
-from moescope.app.parts import answers, capacity, layer_maps, leaves, panels, pickers, training
+from moescope.app.parts import answers, figures, layer_maps, panels, pickers
+from moescope.app.parts.load import capacity, leaves, training
 from moescope.app.queries import balance, loads, sampling, training_end
 
 PAGE = {"title": "Load and entropy", "icon": ":material/grid_on:", "order": 4, "group": "Routing"}
@@ -93,7 +94,7 @@ def line(run: Row, frame: pd.DataFrame, y: str, span: bool | tuple[str, str], **
     """A figure along the layers. `span`: the columns of its band, or whether it has its own."""
     low, high = span if isinstance(span, tuple) else (f"{y}_low", f"{y}_high") if span else (None, None)
     chart = charts.lines(frame, "layer", y, "stack", low, high, **said)
-    panels.figure(chart, balance.BALANCE, [run["run"]], name=y.removesuffix("_share").replace("_", "-"))
+    figures.figure(chart, balance.BALANCE, [run["run"]], name=y.removesuffix("_share").replace("_", "-"))
 
 
 def dropped(run: Row, frame: pd.DataFrame) -> None:

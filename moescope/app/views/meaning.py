@@ -8,7 +8,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import scatter
-from moescope.app.parts import answers, panels, pickers, signature_maps
+from moescope.app.parts import answers, figures, panels, pickers, signature_maps
 from moescope.app.queries import sampling, store_access
 from moescope.app.wording import clean, some, visible
 
@@ -75,7 +75,7 @@ def atlas(run: Row) -> None:
         brush = scatter.show(data, "brush", partial(url_state.to_token, run["run"], frame))
         chart = partial(charts.scatter, frame, "across", "up", "colour", title, subtitle=says, axes=False)
         params = [run["run"], stack, signature_maps.MOST, run["run"]]
-        panels.files(frame, sql, params, name="map", chart=chart)
+        figures.files(frame, sql, params, name="map", chart=chart)
         sampling.sample_note(kept)
     with right:
         listed(run, frame, brush)

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from moescope.app import url_state
-from moescope.app.parts import answers, layer_maps, note_field, panels, pickers
+from moescope.app.parts import answers, figures, layer_maps, note_field, panels, pickers
 from moescope.app.queries import loads, store_access, training_end
 from moescope.app.wording import clean, count, markup, share, some
 
@@ -198,7 +198,7 @@ def render() -> None:
         here = frame["run"].tolist().index(run["run"])
         st.caption("Choose a row to look at that run; the newest is shown at first.")
         url_state.row(frame, "runs", partial(to_run, frame), here, width="stretch", column_config=numbers | more)
-        panels.files(frame, pickers.RUNS, name="runs")
+        figures.files(frame, pickers.RUNS, name="runs")
     title(run)
     progress(run)
     panels.cards(health(run))

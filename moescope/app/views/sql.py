@@ -9,7 +9,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import sql_words
-from moescope.app.parts import panels, pickers
+from moescope.app.parts import figures, panels, pickers
 from moescope.app.queries import store_access
 from moescope.app.sql import desk
 from moescope.app.wording import some
@@ -131,10 +131,10 @@ def chart_of(frame: pd.DataFrame, query: str) -> None:
         panels.empty("Several rows would share a cell", f"Make one of them: `group by {x}, {y}`, or choose other columns.")
         return
     if form == "heatmap":
-        panels.heat(some, x, y, colour or numbers[-1], "", query, name="query")
+        figures.heat(some, x, y, colour or numbers[-1], "", query, name="query")
         return
     draw: Any = {"bars": charts.bars, "lines": charts.lines, "scatter": charts.scatter}[form]
-    panels.figure(draw(some, x, y, color=colour or None), query, name="query", opens=False)  # of any run
+    figures.figure(draw(some, x, y, color=colour or None), query, name="query", opens=False)  # of any run
 
 
 def dictionary() -> None:

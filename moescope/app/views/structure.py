@@ -9,7 +9,7 @@ import streamlit as st
 from moescope import charts
 from moescope.app import url_state
 from moescope.app.components import flow_ribbons
-from moescope.app.parts import answers, panels, pickers
+from moescope.app.parts import answers, figures, panels, pickers
 from moescope.app.queries import sampling, store_access
 from moescope.app.wording import share
 from moescope.show.flow import query as flow_query
@@ -85,7 +85,7 @@ def flow(run: Row, layer: pickers.Layer, counted: str) -> None:
     title, words = f"Flow from {layer.label}", "; ".join([said_of(counted), *widest])
     look: dict[str, Any] = {"title": title, "subtitle": words, "focus": focus, "names": labels}
     flow_ribbons.show(flow_ribbons.data_of(frame, **look), "flow", partial(follow, layer, labels))
-    panels.files(frame, sql, params, name="flow", chart=lambda: charts.flow(frame, **look))
+    figures.files(frame, sql, params, name="flow", chart=lambda: charts.flow(frame, **look))
     sampling.sample_note(kept)
 
 
@@ -122,7 +122,7 @@ def together(run: Row, layer: pickers.Layer, counted: str) -> None:
         panels.empty("No pairs in this layer", "Top-1 routing has none: every token runs one expert.")
         return
     chance = ((layer.top_k or 2) - 1) / max(layer.experts - 1, 1)
-    panels.heat(
+    figures.heat(
         frame, "other", "expert", "share", f"Co-activation, {layer.label}", sql, [layer.router],
         name="coactivation", chance=chance, limits=(0.0, max(2 * chance, 1e-9)), tooltip=["n"], format=".0%",
         clicked=partial(to_company, run, layer), opens="row's expert and its company",
@@ -159,7 +159,7 @@ def paths(run: Row, layer: pickers.Layer) -> None:
     shown = frame[["path", "tokens", "share", "low", "high"]]
     columns = {"share": bar, "tokens": number(format="localized"), **percent}
     url_state.row(shown, "paths", partial(to_path, run, layer, shown), width="stretch", column_config=columns)
-    panels.files(shown, sql, params, name="paths")
+    figures.files(shown, sql, params, name="paths")
     panels.cut_note(len(frame), int(frame["paths"].iloc[0]), "paths are listed, the commonest")
     sampling.sample_note(kept)
 

@@ -6,7 +6,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import colored_tokens
-from moescope.app.parts import panels, pickers, route_panel, sequence_picker
+from moescope.app.parts import figures, panels, pickers
+from moescope.app.parts.token import route_panel, sequence_picker
 from moescope.app.queries import pictures, token_routes
 from moescope.pictures import token_sheet
 
@@ -108,7 +109,7 @@ def draw(
         st.caption("The store holds no pixels and this data set is not shipped with moescope: only the patches are drawn.")
     shown = frame[["token", "position", "text", "experts", "weights", "drops", "entropy", "margin", "labels"]]
     title = f"Tokens by {BY[by]}, {layer.label}"
-    panels.files(
+    figures.files(
         shown, token_routes.routes_sql(forward), params, name=f"tokens-{place}",
         drawing=lambda words: token_sheet.drawn(data, title, [f"{words}; {len(shown)} tokens are shown"]),
     )  # fmt: skip

@@ -6,7 +6,8 @@ import streamlit as st
 
 from moescope.app import url_state
 from moescope.app.components import live
-from moescope.app.parts import ablation_run, panels, pickers
+from moescope.app.parts import panels, pickers
+from moescope.app.parts.ablation import ablation_run
 from moescope.app.queries import pictures
 from moescope.app.server.live_model import DEFAULT, NONE, model
 

@@ -15,9 +15,9 @@ from ...proof import observed
 from ...routers.calls import signature
 from ...store import Store
 from ...words import numbers
-from .._selection import chosen
+from ..ablation.rows import baseline
 from ..data import Batch, Batches
-from ..rows import baseline
+from ..edits.selection import chosen
 
 
 @dataclass

@@ -26,14 +26,14 @@ from ...analyses.steering.contrast import Contrast
 from ...contracts import Site
 from ...errors import InputError
 from ...words import Count, Some
-from .._base import Edit, intervene
-from .._selection import choices, top_k
-from ..choice import RouteAround
+from ..ablation.plan import Experts, jobs
+from ..ablation.rows import loads
+from ..ablation.scores import outcome
 from ..data import Batch, Batches
-from ..executed import Force
-from ..plan import Experts, jobs
-from ..rows import loads
-from ..scores import outcome
+from ..edits.base import Edit, intervene
+from ..edits.choice import RouteAround
+from ..edits.executed import Force
+from ..edits.selection import choices, top_k
 from ._setting import Found, Setting
 
 ANALYSIS = "steering"

@@ -30,8 +30,8 @@ from ...errors import InputError
 from ...proof import observed
 from ...routers.contribution import contribution, runs
 from ...words import Count, Some
-from .._base import intervene
-from ..added import Add
+from ..edits.added import Add
+from ..edits.base import intervene
 from ._cases import Case, cases, noised
 from ._setting import Found, Setting
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError
+from .checkpoints.saving import load, save
 from .config import VMoEConfig
 from .initial import lecun_normal_
 from .layers import Block, MapHead, MoE
@@ -16,7 +17,6 @@ from .losses import auxiliary_losses
 from .norm import LayerNorm
 from .positions import Positions
 from .routing import AnyRouting
-from .saving import load, save
 from .switching import with_routing
 
 

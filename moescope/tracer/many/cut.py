@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ...errors import InputError
-from ...store.write.stretches import Run
-from ..batching import Batch, batches_of
-from ..drawing import Drawn
+from ...store.write.many.stretches import Run
+from ..data.batching import Batch, batches_of
+from ..data.drawing import Drawn
 from ..options import Options
 from ..planning import Planned
 

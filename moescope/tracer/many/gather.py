@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ...errors import InputError, ModelError, MoescopeError, StoreError
 from ...store.write.change import check_target, reset_store, try_clean_up
-from ...store.write.stretches import Gathering, Run
+from ...store.write.many.stretches import Gathering, Run
 from ..batches import still_kept
 from ..going_on import resumable
 from .worker import Hello, Task

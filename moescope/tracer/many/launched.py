@@ -13,8 +13,8 @@ from typing import Any
 from ...errors import MoescopeError
 from ...ranks import Ranks, joined, restarted
 from ...store.write.change import try_clean_up
+from ...store.write.many.stretches import Run
 from ...store.write.resume import planned, unfinished
-from ...store.write.stretches import Run
 from .gather import Gathered, Report, size_of, writer_of
 from .processes import own_devices
 from .worker import Hello, Task, Worker, check_same, portable

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...errors import ModelError, MoescopeError
 from ...store.engines.on_ray import begin_ray, check_room, ray_of
-from ...store.write.stretches import Run
+from ...store.write.many.stretches import Run
 from .processes import TRIES
 from .worker import Hello, Task, Worker, check_same, portable
 

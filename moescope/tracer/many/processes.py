@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from ...errors import InputError, ModelError
-from ...store.write.stretches import Run
+from ...store.write.many.stretches import Run
 from .worker import Hello, Task, Worker, check_same, portable
 
 MOST = 4  # workers for every core or GPU

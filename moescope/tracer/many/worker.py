@@ -12,12 +12,12 @@ from ...errors import ModelError, MoescopeError
 from ...models.describe import parameters
 from ...models.loading import Loaded, load
 from ...store import RunWriter
-from ...store.write.stretches import Run, StretchWriter
+from ...store.write.many.stretches import Run, StretchWriter
 from ..batches import run_batches
 from ..capture.left_out import LeftOut
-from ..feeding import pad_id
+from ..data.feeding import pad_id
+from ..data.media_feeding import to_prove_on
 from ..going_on import whole_run
-from ..media_feeding import to_prove_on
 from ..options import Options
 from ..planning import Planned, plan_of
 from ..run_header import contract_warnings, proof_notes
@@ -90,7 +90,7 @@ class _StretchTracer(Tracer):
     """A tracer whose rows go into stretches; it has no run of its own."""
 
     def _begun(self) -> RunWriter:
-        return StretchWriter(self._head())
+        return StretchWriter(self._header())
 
     def _close(self, writer: RunWriter, status: str) -> None:
         return None
@@ -101,8 +101,8 @@ class _StretchTracer(Tracer):
         writer.begin(first, stretch.keys)
         progress.start({"steps": stretch.steps})
         self._recorder.left_out = LeftOut()
-        self._sink.identity = Identity.of(writer, self.model, self.tokenizer, self.options.pictures)
-        self._sink.warnings, self._sink.written = {}, {}
+        self._sink.rows.identity = Identity.of(writer, self.model, self.tokenizer, self.options.pictures)
+        self._sink.rows.warnings, self._sink.written = {}, {}
 
     def said(self, steps: int) -> dict[str, Any]:
         """How far the stretch is, and what is to be said of it, once it is whole."""
@@ -110,7 +110,7 @@ class _StretchTracer(Tracer):
         self._sink.settle()
         said = dict(self._sink.written)
         noted: dict[str, int] = {}
-        for sentence in [*self._recorder.notes(), *self._sink.identity.notes()]:
+        for sentence in [*self._recorder.notes(), *self._sink.rows.identity.notes()]:
             count, text = found.groups() if (found := _COUNTED.fullmatch(sentence)) else (0, sentence)
             noted[text] = noted.get(text, 0) + int(count)
         own = {"steps": self._progress.steps - steps, "noted": noted}
@@ -128,7 +128,7 @@ class _StretchTracer(Tracer):
         counted = [f"{text} ({count} decisions)" for text, count in resume.get("warned", {}).items()]
         noted = [f"{count} {text}" if count else text for text, count in resume.get("noted", {}).items()]
         fired = contract_warnings(self.sites, set(resume.get("fired", ())))
-        return self._notes + of_data + fired + noted + counted + proof_notes(self.proof) + self.proof.left_out
+        return self._facts.warnings + of_data + fired + noted + counted + proof_notes(self.proof) + self.proof.left_out
 
 
 class Worker:

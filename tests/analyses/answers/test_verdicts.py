@@ -223,6 +223,15 @@ def test_a_sentence_alone_gets_its_evidence():
     assert said.rows["router"].tolist() == [2, 1]
 
 
+def test_bits_below_nothing_are_said_as_what_they_stay_under():
+    """A guess on held-out documents can lose bits; whoever reads "-0.001 bits of information" stops reading."""
+    frame = pd.DataFrame([row(value=-0.001, ci_low=-0.002, ci_high=0.0005), row(value=-0.1, ci_low=-0.3, ci_high=-0.1, q=0.9)])
+    evidence = "I(x; y) (layer 2): at most 0.0005 bits (largest upper end of the 95 % intervals); 64 documents"
+    assert of_figures("Nothing follows.", frame).evidence.startswith(evidence)
+    assert "at most 0 bits" in of_figures("Nothing follows.", frame, frame.iloc[1:]).evidence
+    assert "-0.0010 nats" in of_figures("The loss fell.", frame, unit="nats").evidence
+
+
 def test_places():
     one = pd.DataFrame([row(), row(router=2)])
     assert saying.layer(one.iloc[0], one) == "layer 2 (router 1)"

@@ -34,7 +34,7 @@ def cluster() -> Iterator[Any]:
     """Two nodes of one CPU, and a head that runs nothing."""
     from ray.cluster_utils import Cluster
 
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "builders")])
+    paths = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": paths}
     sizes = {"object_store_memory": 80 << 20, "include_dashboard": False}
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **sizes})

@@ -17,7 +17,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 import moescope
 from moescope.errors import InputError, ModelError
 from moescope.models.loading import Loaded, load
-from moescope.store.write.stretches import Run
+from moescope.store.write.many.stretches import Run
 from moescope.tracer import Options
 from moescope.tracer.many.cut import stretches
 from moescope.tracer.many.gather import trace_many

@@ -82,5 +82,11 @@ def of_figures(said: str, frame: pd.DataFrame, rows: pd.DataFrame | None = None,
     if carried.empty:
         return Verdict(said)
     row = carried.iloc[0]
-    evidence = f"{saying.named(row, frame)}: {saying.amount(row, unit)}; {saying.evidence(row, frame)}"
+    evidence = f"{saying.named(row, frame)}: {_amount(row, carried, unit)}; {saying.evidence(row, frame)}"
     return Verdict(said.removesuffix("."), evidence, "", carried)
+
+
+def _amount(row: saying.Row, carried: pd.DataFrame, unit: str | None) -> str:
+    """The figure; of information that came out below nothing (a guess on held-out documents) what it stays under."""
+    bits = (saying.unit_of(str(row["name"])) if unit is None else unit) == "bits"
+    return saying.most(carried, unit) if bits and row["value"] < 0 else saying.amount(row, unit)

@@ -1,0 +1,1 @@
+"""Ablations: the form, the run, the effects."""

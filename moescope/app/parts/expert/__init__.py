@@ -1,0 +1,1 @@
+"""An expert: cards of a layer, its tokens and company, the patches that it takes."""

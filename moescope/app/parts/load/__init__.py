@@ -1,0 +1,1 @@
+"""Load: what other capacities would do, leaves of trees, training."""

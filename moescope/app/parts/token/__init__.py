@@ -1,0 +1,1 @@
+"""Tokens: which sequence is looked at, and the route of one token."""

@@ -1,0 +1,1 @@
+"""Commands that record decisions, and prove that they are recorded."""

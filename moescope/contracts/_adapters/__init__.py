@@ -1,1 +1,0 @@
-"""How each implementation of a mixture of adapters speaks: one file each, all under the contract `adapter_mixture`."""
