@@ -128,20 +128,23 @@ class Mirror:
         """Bring there what changed here; `store`: a file that is about to take the place of the store's. False, and that is
         not done, where another machine changed it meanwhile. StoreError where the other side does not take it: it stays here.
         """
-        with self._alone(), self._kept():
+        with self._alone(), self._kept() as waiting:
             state = self._state()
-            if changed := [name for name in self._here() if state.get(name, [None])[1:] != stat_of(self.folder / name)]:
-                self._put(changed, state)
+            waiting += [name for name in self._here() if state.get(name, [None])[1:] != stat_of(self.folder / name)]
+            if waiting:
+                self._put(waiting, state)
             if removed := self._removed():
                 self._remove(removed, state)
             return store is None or self._replaced(store, state)
 
     @contextmanager
-    def _kept(self) -> Iterator[None]:
+    def _kept(self) -> Iterator[list[str]]:
+        """Say that nothing of a run is lost, where something waits here: what is named meanwhile, or a run that is open."""
+        waiting: list[str] = []
         try:
-            yield
+            yield waiting
         except StoreError as error:
-            if not self._here():
+            if not waiting and not any(self.folder.glob(f"{STORE}.parts/*/head.json")):
                 raise
             raise StoreError(
                 f"{error}; nothing is lost: what was traced waits in {self.folder}, go on with --resume"

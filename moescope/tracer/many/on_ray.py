@@ -5,6 +5,7 @@ renamed into place.
 """
 
 import os
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -14,6 +15,13 @@ from ...store.engines.on_ray import begin_ray, check_room, ray_of
 from ...store.write.many.stretches import Run
 from .processes import TRIES
 from .worker import Hello, Task, Worker, check_same, portable
+
+PATIENCE_S = 600.0  # for an actor that does not answer: Ray gives a node half a minute, and begins the actor elsewhere
+_PAUSE_S = 1.0
+
+
+class _Away(Exception):
+    """An actor does not answer, perhaps because its node is lost."""
 
 
 class Shards:
@@ -51,6 +59,7 @@ class OnRay:
         self._hellos: dict[Any, Any] = {}
         self._said: Hello | None = None
         self._run: Any = None
+        self._away: dict[Any, float] = {}  # actor: since when it does not answer
 
     def __enter__(self) -> "OnRay":
         self._ray = ray = ray_of()
@@ -78,7 +87,7 @@ class OnRay:
 
     def whole(self) -> int | None:
         """The run of this trace in the store, if it is complete there."""
-        found: int | None = self._get(self._idle[0].do.remote("whole"))
+        found: int | None = self._asked("whole")
         return found
 
     def begin(self, run: Run) -> None:
@@ -95,8 +104,7 @@ class OnRay:
 
     def hand(self, number: int) -> None:
         """Give a stretch to an idle worker."""
-        actor = self._idle.pop(0)
-        self._doing[actor.do.remote("make", self._run, number)] = actor, number
+        self._ask(self._idle.pop(0), number)
 
     def wait(self, seconds: float) -> list[tuple[int, bool]]:
         """Stretches that were made up to now, or up to so much later. Raises what a worker met."""
@@ -104,16 +112,27 @@ class OnRay:
         ready, _ = self._ray.wait(waiting, num_returns=1, timeout=seconds) if waiting else ([], [])
         found = []
         for future in ready:
-            if future in self._hellos:
-                actor = self._hellos.pop(future)
-                hello = self._get(future)
-                check_same(self._said or hello, hello)
-                self._said = self._said or hello
+            actor, number = (self._hellos.pop(future), None) if future in self._hellos else self._doing.pop(future)
+            try:
+                said = self._get(future, actor)
+            except _Away:
+                time.sleep(_PAUSE_S)
+                self._ask(actor, number)
+                continue
+            if number is None:
+                check_same(self._said or said, said)
+                self._said = self._said or said
             else:
-                actor, number = self._doing.pop(future)
-                found.append((number, bool(self._get(future))))
+                found.append((number, bool(said)))
             self._idle.append(actor)
         return found
+
+    def _ask(self, actor: Any, number: int | None) -> None:
+        """Have an actor make a stretch; None: say hello."""
+        if number is None:
+            self._hellos[actor.do.remote("hello")] = actor
+        else:
+            self._doing[actor.do.remote("make", self._run, number)] = actor, number
 
     def under_way(self) -> tuple[int, int]:
         """Nothing is known of stretches that are being made."""
@@ -121,14 +140,28 @@ class OnRay:
 
     def last_words(self, so_far: Mapping[str, Any]) -> dict[str, Any]:
         """Columns of the run that are known when it is whole."""
-        found: dict[str, Any] = self._get(self._idle[0].do.remote("last_words", dict(so_far)))
+        found: dict[str, Any] = self._asked("last_words", dict(so_far))
         return found
 
-    def _get(self, future: Any) -> Any:
+    def _asked(self, name: str, *arguments: Any) -> Any:
+        """What an idle actor answers."""
+        while True:
+            try:
+                return self._get(self._idle[0].do.remote(name, *arguments), self._idle[0])
+            except _Away:
+                time.sleep(_PAUSE_S)
+
+    def _get(self, future: Any, actor: Any) -> Any:
+        """What came of it. _Away for an actor of which nothing is known yet but that it does not answer."""
         try:
             name, said = self._ray.get(future)
+        except self._ray.exceptions.ActorUnavailableError as error:
+            if time.monotonic() - self._away.setdefault(actor, time.monotonic()) > PATIENCE_S:
+                raise ModelError(f"a worker of Ray does not answer any more: {str(error).splitlines()[0]}") from error
+            raise _Away from error
         except self._ray.exceptions.RayError as error:
             raise ModelError(f"a worker of Ray was lost {TRIES + 1} times: {str(error).splitlines()[0]}") from error
+        self._away.pop(actor, None)
         if name == "failed":
             assert isinstance(said, MoescopeError)
             raise said

@@ -214,6 +214,8 @@ def _asked(name: str, store: moescope.Store) -> Any:
 
 
 def test_there_is_no_other_engine(path: Path) -> None:
+    with pytest.raises(InputError, match="the address auto is of an engine; say which: ray or spark"):
+        moescope.open(path, address="auto")
     with pytest.raises(InputError, match="there is no engine 'dask': there are ray and spark"):
         moescope.open(path, engine="dask")
 
@@ -257,6 +259,19 @@ def test_spark_gives_the_same_rows_also_of_what_cannot_be_counted_by_range(path:
         assert said == [
             "engine spark: 0 of 1 queries were counted over ranges of tokens, the rest by DuckDB in the asking process"
         ]
+
+
+ADDRESSES = {
+    "nonsense": "'nonsense' is no address of a cluster of Spark; say spark://HOST:PORT or local[2]",
+    "spark://127.0.0.1:9": "there is no cluster of Spark at spark://127.0.0.1:9: connection refused",
+}
+
+
+@asked_for("spark", "pyspark")
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_where_no_cluster_of_spark_answers_is_said_at_once(address: str, path: Path) -> None:
+    found = CliRunner().invoke(main, ["analyze", "load", str(path), "--engine", "spark", "--address", address])
+    assert (found.exit_code, found.output) == (2, f"moescope: {ADDRESSES[address]}\n")
 
 
 @pytest.mark.parametrize("name", ["ray", "spark"])

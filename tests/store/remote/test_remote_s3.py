@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import page_commands
 import pytest
 import s3_gate
 from places import ROOT
@@ -191,6 +192,12 @@ def test_a_wrong_address_is_one_sentence(address: str, words: list[str], machine
     assert done.stderr.startswith("moescope: ")
     assert done.stderr.count("\n") == 1
     assert sentence in done.stderr
+
+
+def test_the_commands_of_the_page_run(machine: Any, system: fs.S3FileSystem, tmp_path: Path) -> None:
+    lines = [line for line in page_commands.commands("s3://") if line.split()[1] in ("trace", "info")]
+    assert [line.split()[1] for line in lines] == ["trace", "info"]
+    assert "s3://bucket/study/run: 1 runs" in page_commands.run(lines, tmp_path, {}, machine("a"))
 
 
 WHO = {

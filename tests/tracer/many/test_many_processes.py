@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import page_commands
 import pytest
 from places import ROOT
 from records import record
@@ -39,6 +40,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MOESCOPE = [sys.executable, "-m", "moescope"]
+
+
+def free_port() -> int:
+    with socket.create_server(("localhost", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def stretches(store: Path) -> int:
@@ -125,14 +131,20 @@ def test_ranks_of_torchrun_of_which_one_is_killed_leave_what_one_process_leaves(
 
 def test_ranks_that_say_so_themselves_are_workers(one: Path, tmp_path: Path) -> None:
     store = tmp_path / "many.duckdb"
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    said = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    said = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(free_port())}
     call = [*MOESCOPE, "trace", "mixtral", *DATA, "--store", str(store), "-q"]
     ranks = [subprocess.Popen(call, env={**ENVIRONMENT, **said, "RANK": str(rank)}) for rank in range(2)]
     assert [rank.wait(PATIENCE) for rank in ranks] == [0, 0]
     assert record(store) == record(one)
+
+
+@pytest.mark.parametrize("words", [["--workers 4"], ["torchrun"], ["MASTER_PORT", "srun"]], ids=lambda words: words[-1])
+def test_the_commands_of_the_page_run(words: list[str], tmp_path: Path) -> None:
+    lines = page_commands.commands(*words)
+    assert len(lines) == len(words)
+    page_commands.run(lines, tmp_path, {"29500": str(free_port())}, ENVIRONMENT)
+    with moescope.open(tmp_path / "run.duckdb") as opened:
+        assert opened.rows("select status, sequences from runs") == [("complete", 8)]
 
 
 def test_a_worker_that_always_dies_is_said(tmp_path: Path) -> None:

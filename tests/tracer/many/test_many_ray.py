@@ -1,6 +1,7 @@
 """Workers on a cluster of Ray of two nodes, of which processes and nodes are killed; run by `make test-scale`."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import handmade
+import page_commands
 import pytest
 from click.testing import CliRunner
 from places import ROOT
@@ -113,7 +116,11 @@ def test_the_command_joins_the_cluster(cluster: Any, one: Path, tmp_path: Path) 
 @pytest.mark.slow
 @SCALE
 def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
-    lines = [line.split() for line in (ROOT / "README.md").read_text("utf-8").splitlines() if "--engine ray" in line]
+    lines = [
+        shlex.split(line, comments=True)
+        for line in (ROOT / "README.md").read_text("utf-8").splitlines()
+        if "--engine ray" in line
+    ]
     assert [line[1] for line in lines] == ["trace", "analyze"]
     for line in lines:
         call = [sys.executable, "-m", *line]
@@ -121,6 +128,33 @@ def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
         done = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
         assert done.returncode == 0, done.stderr[-2000:]
         assert "load" in done.stdout
+
+
+@pytest.mark.slow
+@SCALE
+def test_the_commands_of_the_page_run(cluster: Any, tmp_path: Path) -> None:
+    lines = [line for line in page_commands.commands("FIRST:6379") if line.startswith("moescope")]
+    assert [line.split()[1] for line in lines] == ["trace", "analyze"]
+    assert "load" in page_commands.run(lines, tmp_path, {"FIRST:6379": cluster.address})
+
+
+ADDRESSES = {
+    "nonsense": "'nonsense' is no address of a cluster of Ray; say auto, HOST:PORT or ray://HOST:PORT",
+    "127.0.0.1:9": "there is no cluster of Ray at 127.0.0.1:9: connection refused",
+    "ray://127.0.0.1:9": "there is no cluster of Ray at ray://127.0.0.1:9: connection refused",
+}
+
+
+@asked_for("ray", "ray")
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("words", [["trace", "mixtral", "--data", "text", "--workers", "2", "--store"], ["analyze", "load"]])
+def test_where_no_cluster_answers_is_said_at_once(words: list[str], address: str, tmp_path: Path) -> None:
+    store = tmp_path / "s.duckdb"
+    if words[0] == "analyze":
+        handmade.written(store)
+    done = CliRunner().invoke(main, [*words, str(store), "--engine", "ray", "--address", address])
+    assert (done.exit_code, done.output) == (2, f"moescope: {ADDRESSES[address]}\n")
+    assert store.exists() == (words[0] == "analyze")
 
 
 def test_without_the_package_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
