@@ -4,6 +4,9 @@ A plain hook is a function in a module's dictionaries, so `copy.deepcopy(model)`
 would go on writing into somebody's run. Here every hook knows its module and is silent at any other, and while a module has
 such hooks its copies are made without them. TorchDynamo breaks its graph at them, so that compiled code is traced too; where it
 may not break (`fullgraph=True`) its error carries our sentence. Under `torch.export` they are silent: nothing is executed.
+
+torch calls a module that has hooks in a roundabout way, which takes longer than what a router's hook does in a decode step.
+While nothing but our own hooks hangs on a module, its calls go straight (`_Straight`); with any other, as torch has it.
 """
 
 from collections.abc import Callable
@@ -11,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import module as machinery
 from torch.utils.hooks import RemovableHandle
 
 _REFUSAL = (
@@ -63,6 +67,7 @@ class Handle(RemovableHandle):
     def remove(self) -> None:
         """Take the hook away."""
         self._inner.remove()
+        _go_straight(self._module)
         unmark(self._module)
 
     def stay_last(self) -> None:
@@ -99,6 +104,7 @@ def after(
     """
     inner = module.register_forward_hook(Hook(module, function), with_kwargs=kwargs, prepend=first, always_call=always)
     mark(module)
+    _go_straight(module)
     return Handle(module, module._forward_hooks, inner, last)
 
 
@@ -123,6 +129,74 @@ def unmark(module: Any) -> None:
 def _owned(module: Any) -> bool:
     hooked = any(isinstance(hook, Own) for place in PLACES for hook in getattr(module, place, {}).values())
     return hooked or any(isinstance(v, Own) and not isinstance(v, _Reduced) for v in module.__dict__.values())
+
+
+class _Straight(Own):
+    """In place of a module's `_call_impl`: forward, then our hooks, while there is nothing else to be called; else torch's."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._seen = module, list[int]()
+        self._steps: list[tuple[Callable[..., Any], bool]] = []
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What `nn.Module._call_impl` does."""
+        module = self._module
+        if torch.compiler.is_compiling():
+            return nn.Module._call_impl(module, *args, **kwargs)
+        hooks = module._forward_hooks
+        if [*hooks] != self._seen:
+            self._look(module)
+        if (
+            not self._steps or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+            or any(_GLOBAL) or torch._C._get_tracing_state()
+        ):  # fmt: skip
+            return nn.Module._call_impl(module, *args, **kwargs)
+        output = module.forward(*args, **kwargs)
+        for function, named in self._steps:
+            changed = function(module, args, kwargs, output) if named else function(module, args, output)
+            if changed is not None:
+                output = changed
+        return output
+
+    def _look(self, module: nn.Module) -> None:
+        """Which hooks there are now: no steps where one is not ours, or wants to know of exceptions."""
+        hooks = module._forward_hooks
+        self._seen, named = [*hooks], module._forward_hooks_with_kwargs
+        ours = all(isinstance(hook, Hook) and hook.module is module for hook in hooks.values())
+        straight = ours and not module._forward_hooks_always_called
+        self._steps = [(hook.function, key in named) for key, hook in hooks.items()] if straight else []  # type: ignore[attr-defined]
+
+
+class _Replicated(Own):
+    """`module._replicate_for_data_parallel` of an instance: a replica is called as torch has it, for it is another module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self) -> nn.Module:
+        """A replica without what belongs to this instance."""
+        replica: nn.Module = type(self._module)._replicate_for_data_parallel(self._module)  # type: ignore[operator]
+        for name in _STRAIGHT:
+            replica.__dict__.pop(name, None)
+        return replica
+
+
+_STRAIGHT = {"_call_impl": _Straight, "_replicate_for_data_parallel": _Replicated}
+_GLOBAL = [
+    machinery._global_forward_hooks, machinery._global_forward_pre_hooks, machinery._global_backward_hooks,
+    machinery._global_backward_pre_hooks,
+]  # fmt: skip
+
+
+def _go_straight(module: nn.Module) -> None:
+    """Put in, or take away, what calls a module that has hooks of ours behind its forward."""
+    hooked = any(isinstance(hook, Hook) for hook in module._forward_hooks.values())
+    for name, kind in _STRAIGHT.items():
+        own = module.__dict__.get(name)
+        if hooked and own is None and type(module)._call_impl is nn.Module._call_impl:
+            module.__dict__[name] = kind(module)
+        elif not hooked and isinstance(own, kind):
+            del module.__dict__[name]
 
 
 class _Reduced(Own):

@@ -22,10 +22,8 @@ class Triple(ExpertsCall):
 
     def said(self, output: Any) -> Said:
         """Logits first, then weights, then indices; None for what is not there. One tensor alone is taken for logits."""
-        if torch.is_tensor(output) and output.is_floating_point():
-            return output, None
         if not (isinstance(output, tuple) and len(output) >= 3):
-            return None, None
+            return (output, None) if torch.is_tensor(output) and output.is_floating_point() else (None, None)
         logits, weights, experts = output[:3]
         if not torch.is_tensor(experts) or experts.is_floating_point() or experts.shape != weights.shape:
             return None, None

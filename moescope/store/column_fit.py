@@ -42,7 +42,7 @@ def rows(table: str, columns: pa.Table) -> pa.Table:
             raise InputError(f"{table} has no column {name}: it has {', '.join(kinds)}")
         kind, values = _ARROW[kinds[name]], columns.column(name)
         if kinds[name] == "JSON" and pa.types.is_nested(values.type):
-            values = pa.chunked_array([[_json(value) for value in values.to_pylist()]], kind)
+            values = pa.chunked_array([_texts(values.to_pylist())], kind)
         if columns.column(name).type != kind:
             try:
                 columns = columns.set_column(place, name, values.cast(kind))
@@ -70,6 +70,16 @@ def _value(where: str, kind: str, value: Any) -> Any:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(plain(value), default=str, separators=(",", ":"))
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    """JSON of many values, which often say the same: each is written once."""
+    known: dict[str, str | None] = {}
+    named = [repr(value) for value in values]
+    for name, value in zip(named, values):
+        if name not in known:
+            known[name] = _json(value)
+    return [known[name] for name in named]
 
 
 def _number(where: str, kind: str, value: Any) -> int:

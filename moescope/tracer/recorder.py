@@ -65,6 +65,7 @@ class Recorder:
         self._stacks = {site.key: site.stack for site in sites}
         self._paths = {site.key: site.path for site in sites}
         self._frames = Frames(self.model, [*sites, *repeated], self._opened, self._closed, self._left_out)
+        self._open = self._frames.calls
         self.observers = Observers(tuple(self.options.activations), lambda: self._frames, stops(self.model))
         self._uncompiled = Uncompiled(self.model)
         self._handles = [*self._frames.handles, self._uncompiled]
@@ -125,13 +126,14 @@ class Recorder:
         return said + self.observers.notes() + self._uncompiled.said
 
     def _emit(self, record: Record) -> None:
-        frame = self._frames.mine()
+        frame = self._open.mine()
         if frame is None:
             self.left_out.outside += not (
                 silent() or torch._C._current_graph_task_id() != -1
             )  # backward runs checkpointed layers again
         elif self._sampled:
-            self._progress.fired.add(record.site.key)
+            if self._once < SURE:
+                self._progress.fired.add(record.site.key)
             self._records.append((record, frame, depth(frame) if self._once < SURE else 0))
 
     def _opened(self) -> None:
@@ -156,9 +158,10 @@ class Recorder:
     def _closed(self, frame: Frame) -> None:
         began = time.perf_counter()
         if self._sampled and len(self._records) < len(self._stacks):
+            self._progress.fired.update(record.site.key for record, *_ in self._records)
             self.left_out.passed({record.site.key for record, *_ in self._records}, self._stacks, self._paths)
         records = self._outermost()
-        if any(_valueless(record.experts) for record, _ in records):
+        if _valueless([record.experts for record, _ in records]):
             self.left_out.empty += 1
             self.observers.sums.take_back("forward")
         elif records or self.observers.looked:
@@ -188,10 +191,14 @@ class Recorder:
         return records
 
     def _forward(self, root: Frame, records: list[tuple[Record, Frame]], seconds: float) -> tuple[Forward, list[Any]]:
-        routed = []
+        routed: list[tuple[Record, Stream]] = []
+        last: Any = None
         for record, frame in records:
-            rows, site = record.experts.shape[0] if record.rows is None else -1, record.site
-            routed.append((record, self._stream(frame, self._stacks[site.key], rows, site.unit)))
+            site = record.site
+            asked = frame, self._stacks[site.key], record.experts.shape[0] if record.rows is None else -1, site.unit
+            if asked != last:  # nearly all routers of a forward see the same tokens
+                last, stream = asked, self._stream(*asked)
+            routed.append((record, stream))
         looked = [] if records else self.observers.looked.values()
         others = [self._stream(frame, stack, sequences * places) for frame, stack, (sequences, places) in looked]
         self._frames.settle(root.output)
@@ -227,10 +234,10 @@ class Recorder:
         return stream
 
 
-def _valueless(tensor: Tensor) -> bool:
-    """Whether a tensor has a shape and no numbers. ModelError under `torch.vmap`, whose tensors are of no one forward."""
-    if torch._C._functorch.is_batchedtensor(tensor):
+def _valueless(tensors: list[Tensor]) -> bool:
+    """Whether some tensor has a shape and no numbers. ModelError under `torch.vmap`, whose tensors are of no one forward."""
+    if any(map(torch._C._functorch.is_batchedtensor, tensors)):
         raise ModelError(
             "the model was run under torch.vmap inside the Tracer, where a router has no rows of its own: run it outside"
         )
-    return tensor.is_meta or isinstance(tensor, FakeTensor)
+    return True in [tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors]

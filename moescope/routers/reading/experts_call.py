@@ -54,20 +54,24 @@ class ExpertsCall(Contract):
         assert site.experts is not None
         word = RouterOutput(site.router, lambda said: said[1] or (), self.said)
         subset, skips = Subset(site), skip_sentinels.skips(site)
+        parts = bool(subset.handles)
 
         def at_experts(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
-            _, experts, weights = named(args, kwargs, 3)
+            _, experts, weights = args if len(args) == 3 else named(args, kwargs, 3)
             said, altered = word.take()
             logits, decided = said or (None, None)
             if logits is not None and logits.shape[-1] < site.n_experts:
                 logits = None
-            check_form(site, experts, weights)
-            if decided is not None and (altered or (same(decided[0], experts) and same(decided[1], weights))):
+            if decided is None or decided[0] is not experts or decided[1] is not weights or experts.dim() != 2:
+                check_form(site, experts, weights)
+                unlike = decided is not None and not (same(decided[0], experts) and same(decided[1], weights))
+                decided = decided if unlike and not altered else None
+            else:  # nearly always: the very tensors that the router returned
                 decided = None
             if skips:
                 experts, weights = skip_sentinels.skip_to_number(site, experts, weights)
                 decided = None if decided is None else skip_sentinels.skip_to_number(site, *decided)
-            emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows(), altered=altered))
+            emit(Record(site, experts, weights, flat(logits), decided, rows=subset.rows() if parts else None, altered=altered))
 
         return [word.handle, hooks.after(site.experts, at_experts, kwargs=True, first=True), *subset.handles]
 

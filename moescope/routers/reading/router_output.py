@@ -36,9 +36,10 @@ def _written(tensors: tuple[Tensor, ...]) -> int | None:
     """How often tensors were written into so far; None where nobody counts (inference mode)."""
     total = 0
     for tensor in tensors:  # a loop: this runs at every router of every decode step
-        if tensor.is_inference():
+        try:
+            total += tensor._version
+        except RuntimeError:  # of inference mode
             return None
-        total += tensor._version
     return total
 
 

@@ -38,7 +38,7 @@ class Frames:
         self._fresh: set[int] = set()  # generations that began in the forward that is open
         self._streams: dict[Any, tuple[Frame, Stream]] = {}  # of the forward that is open
         self._asked: dict[Any, Stream] = {}  # the same, by what was asked
-        self._calls, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
+        self._generations, self.generating = Calls(), False  # generating: the caller says that the model made what is fed next
         self._choices: weakref.WeakKeyDictionary[Any, dict[str, Choice]] = weakref.WeakKeyDictionary()  # by cache and stack
         self._runners: weakref.WeakKeyDictionary[Any, tuple[int, dict[str, int]]] = (
             weakref.WeakKeyDictionary()
@@ -48,8 +48,8 @@ class Frames:
         self._before = next((before for site in sites if (before := getattr(site, "before", ""))), "")
         self.refused: str | None = None  # why a forward was not recorded, should whoever runs the model keep it to himself
         self.notes: dict[str, None] = {}  # sentences on what could not be known
-        self._open = OpenCalls(self._begin, closed, cut)
-        self.handles = [h for m in _entrances(model, sites) for h in self._open.hook(m)]
+        self.calls = OpenCalls(self._begin, closed, cut)
+        self.handles = [h for m in _entrances(model, sites) for h in self.calls.hook(m)]
 
     def _begin(self) -> None:
         self._fresh.clear()
@@ -60,7 +60,7 @@ class Frames:
 
     def mine(self) -> Frame | None:
         """The innermost open frame, if it is of the calling thread."""
-        return self._open.mine()
+        return self.calls.mine()
 
     def stream(self, frame: Frame, stack: str, rows: int, unit: str = "token") -> Stream:
         """The tokens of `rows` rows (-1: of a part of them) of a router under `frame`; the same object for the same tokens.
@@ -125,7 +125,7 @@ class Frames:
 
     def close(self) -> None:
         """Wait for an open forward of another thread, and undo what was wrapped."""
-        self._open.close()
+        self.calls.close()
         self._caches.close()
 
     def _numbered(self, stream: Stream, told: bool, given: Frame | None = None) -> Stream:
@@ -173,7 +173,7 @@ class Frames:
         if ARGUMENT in calls[-1].inputs:
             return self._batched(calls, stack, shape)
         cache = given_cache(calls)
-        call = self._calls.around(self.model) if stack != "encoder" else None
+        call = self._generations.around(self.model) if stack != "encoder" else None
         known = self._caches.known(cache, stack) if cache is not None or call is None else call.numbers.get(stack)
         continues = known is not None and known not in self._fresh and not (cache is not None and _empty(calls))
         number = known if known is not None and continues else self._caches.new()

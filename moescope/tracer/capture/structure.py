@@ -15,6 +15,7 @@ class Structure:
     def __init__(self, model: nn.Module, sites: list[Site], routers: set[str]) -> None:
         self._model, self._routers = model, routers
         self._links = _links(model, sites)
+        self._steps, self._modules = [link[:2] for link in self._links], [link[2] for link in self._links]
         self._inside = {id(module) for module in model.modules()}
         self._changed = False
         self._handle = register_module_module_registration_hook(self._registered)
@@ -24,12 +25,13 @@ class Structure:
 
     def check(self) -> None:
         """ModelError if a module on the way to a router is another one now, or if the model has other routers than it had."""
-        for children, name, module, path in self._links:
-            if children.get(name) is not module:
-                raise ModelError(
-                    f"{path} was replaced while the model is traced, so its routing would be missing from the run: end the "
-                    "Tracer first, and begin another one for the changed model"
-                )
+        there: list[Any] = [owner.get(name) for owner, name in self._steps]
+        if there != self._modules:  # all at once: this runs before every step
+            changed = [link[3] for link in self._links if link[0].get(link[1]) is not link[2]]
+            raise ModelError(
+                f"{changed[0]} was replaced while the model is traced, so its routing would be missing from the run: end the "
+                "Tracer first, and begin another one for the changed model"
+            )
         if self._changed:
             self._changed = False
             if new := {site.name for site in find(self._model)} ^ self._routers:

@@ -26,7 +26,8 @@ class ForwardBuffer:
         self._most = 1 if options.monitor else options.hold
         self._forwards: list[Forward] = []
         self._routed: list[Routed] = []
-        self._versions: list[tuple[Tensor, int]] = []
+        self._tensors: list[Tensor] = []
+        self._versions: list[int] = []
         self._since = 0.0
 
     def add(self, forward: Forward, routed: list[tuple[Record, Any]]) -> bool:
@@ -36,22 +37,21 @@ class ForwardBuffer:
         number = len(self._forwards)
         self._forwards.append(forward)
         self._routed += [(record, stream, number) for record, stream in routed]
-        if self._most == 1 or sum(r.weights.nbytes for r, _ in routed) > _BYTES:
+        if self._most == 1 or sum([record.weights.nbytes for record, _ in routed]) > _BYTES:
             return True
-        tensors = [
-            tensor for record, _ in routed for tensor in (record.experts, record.weights, record.logits) if tensor is not None
-        ]
+        tensors = [t for record, _ in routed for t in (record.experts, record.weights, record.logits) if t is not None]
         try:
-            self._versions += [(tensor, tensor._version) for tensor in tensors]
+            self._versions += [tensor._version for tensor in tensors]
         except RuntimeError:  # made in inference mode
             return True
+        self._tensors += tensors
         return number + 1 >= self._most or time.monotonic() - self._since > _SECONDS
 
     def take(self, progress: dict[str, Any] | None = None) -> Job | None:
         """What is held, stacked and on its way to the host, with what the run can say then; None if there is nothing."""
         if not self._forwards:
             return None
-        if any(tensor._version != version for tensor, version in self._versions):
+        if [tensor._version for tensor in self._tensors] != self._versions:
             raise ModelError(
                 "the model writes one forward's routing into the tensors of the last, so forwards cannot be held and stored "
                 "together; trace with hold=1"
@@ -63,4 +63,4 @@ class ForwardBuffer:
 
     def drop(self) -> None:
         """Hold nothing."""
-        self._forwards, self._routed, self._versions = [], [], []
+        self._forwards, self._routed, self._tensors, self._versions = [], [], [], []

@@ -4,7 +4,7 @@ On CUDA the copy goes to pinned memory on a side stream behind an event that onl
 hand-over never synchronize. On a CPU nothing is copied.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from ...contracts import Record
 from ...routers.scores import probabilities, summarize
+from ...store.physical.summary_loops import summarized
 from ...store.physical.tables import STEPS
 from ..options import Options
 from ..training_steps import Ended
 
 _CACHED = 1 << 15  # logits
+_LOOPED = (None, "softmax", "none")  # scores of routers that summary_loops.py knows
 _FIELDS = ("experts", "weights", "logits", "dropped", "buffer", "dispatch", "rows", "pool", "threshold", "executed")
 
 
@@ -79,18 +81,21 @@ def batch_records(routed: Iterable[Routed], options: Options) -> list[RecordBatc
     """Group records by shape, device and score; stack each group; add entropy, log-sum-exp and margin."""
     groups: dict[Any, list[tuple[Routed, dict[str, Tensor]]]] = {}
     for one in routed:
-        tensors = _tensors(one[0])
-        shapes = tuple((name, t.shape, t.dtype, t.device) for name, t in tensors.items())
+        record, tensors = one[0], _tensors(one[0])
+        shapes = *tensors, *[(t.shape, t.dtype, t.device) for t in tensors.values()]
         own = id(one[1]) if options.monitor else 0
-        groups.setdefault((own, one[0].site.score, one[0].site.kind, shapes), []).append((one, tensors))
+        groups.setdefault((own, record.site.score, record.site.kind, shapes), []).append((one, tensors))
     return [_record_batch([one for one, _ in group], [tensors for _, tensors in group], options) for group in groups.values()]
 
 
 def _tensors(record: Record) -> dict[str, Tensor]:
-    found = {name: value for name in _FIELDS if (value := getattr(record, name)) is not None}
+    said = vars(record)
+    found = {name: said[name] for name in _FIELDS if said[name] is not None}
     if record.decided is not None:
         found |= {"decided_experts": record.decided[0], "decided_weights": record.decided[1]}
-    return {name: value.detach() if value.requires_grad else value for name, value in found.items()}
+    if torch.is_grad_enabled():
+        return {name: value.detach() if value.requires_grad else value for name, value in found.items()}
+    return found
 
 
 def _record_batch(group: list[Routed], columns: list[dict[str, Tensor]], options: Options) -> RecordBatch:
@@ -98,17 +103,26 @@ def _record_batch(group: list[Routed], columns: list[dict[str, Tensor]], options
     summaries = (
         _summaries([c["logits"] for c in columns], group, options) if options.summaries and "logits" in columns[0] else {}
     )
-    tensors = {name: torch.stack([c[name] for c in columns]) for name in columns[0] if name != "logits" or wanted} | summaries
-    tensors["experts"] = tensors["experts"].to(torch.int16)
-    return RecordBatch(group, tensors)
+    names = [name for name in columns[0] if name not in ("experts", "logits") or (wanted and name == "logits")]
+    tensors = {"experts": _narrow([c["experts"] for c in columns])} | {n: torch.stack([c[n] for c in columns]) for n in names}
+    return RecordBatch(group, tensors | summaries)
+
+
+def _narrow(experts: list[Tensor]) -> Tensor:
+    """(R, T, k) int16 of experts (T, k): large ones are made narrow before they are put together, which moves less."""
+    if len(experts) == 1 or experts[0].numel() < _CACHED:
+        return torch.stack(experts).to(torch.int16)
+    return torch.stack([one.to(torch.int16) for one in experts])
 
 
 def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> dict[str, Tensor]:
     """(R, T) each: router by router where one fills the cache of a CPU, else all at once."""
     score, fields = group[0][0].site.score, options.summaries
     assert not isinstance(fields, bool)
-    if logits[0].device.type == "cpu" and logits[0].numel() > _CACHED:
-        each = [summarize(x, record.experts, score, fields) for x, (record, *_) in zip(logits, group)]
+    size, loop = logits[0].numel(), score in _LOOPED
+    if logits[0].device.type == "cpu" and size * (len(logits) if loop else 1) > _CACHED:
+        one_by_one = _on_host if loop else summarize
+        each = [one_by_one(x, record.experts, score, fields) for x, (record, *_) in zip(logits, group)]
         found = {name: torch.stack([one[name] for one in each]) for name in each[0]}
     else:
         experts = torch.stack([record.experts for record, *_ in group])
@@ -116,6 +130,13 @@ def _summaries(logits: list[Tensor], group: list[Routed], options: Options) -> d
     if logits[0].dtype in (torch.bfloat16, torch.float16):
         found = {name: (values * STEPS[name]).round_().div_(STEPS[name]) for name, values in found.items()}
     return found
+
+
+def _on_host(logits: Tensor, experts: Tensor, score: str | None, fields: Sequence[str]) -> dict[str, Tensor]:
+    """(T,) summaries of one softmax router on a CPU, by a compiled loop if every logit is finite."""
+    chosen = experts if "margin" in fields else experts[:, :0]
+    found = summarized(logits.detach().float().contiguous().numpy(), chosen.numpy())
+    return summarize(logits, experts, score, fields) if found is None else {n: torch.from_numpy(found[n]) for n in fields}
 
 
 def mean_probabilities(logits: np.ndarray, score: str | None, real: np.ndarray) -> np.ndarray:
