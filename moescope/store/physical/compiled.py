@@ -31,7 +31,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reordered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, always as machine code, for sums that may be added up in any order, of finite floats: it can take eight at once."""
+    """The same, always as machine code, for sums of finite floats that may be added up in any order: eight at once, then."""
     machine = _machine(function, fastmath={"reassoc", "contract", "nnan", "ninf", "nsz"})
 
     @wraps(function)
@@ -55,9 +55,9 @@ def _machine(function: Callable[..., Any], **options: Any) -> Callable[[], Calla
 
 
 def _few(arrays: tuple[Any, ...]) -> bool:
-    """Whether so many rows are gone through as they stand; those are counted."""
+    """Whether so many rows are gone through as they stand; those are counted: of columns, and of what a loop is given first."""
     global _gone
-    rows = max((a.size for a in arrays if isinstance(a, np.ndarray) and a.ndim == 1), default=0)
+    rows = max((a.size for i, a in enumerate(arrays) if isinstance(a, np.ndarray) and (a.ndim == 1 or not i)), default=0)
     few = _gone + rows <= PLAIN
     _gone += rows if few else 0
     return few

@@ -87,3 +87,4 @@ def test_few_rows_run_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_gone", 0)
     few = [compiled._few((np.zeros(rows), 3, np.zeros((9, 9)))) for rows in (60, 41, 40, 1)]
     assert few == [True, False, True, False]
+    assert not compiled._few((np.zeros((20, 9)), 3))  # a table that a loop goes through
