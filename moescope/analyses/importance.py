@@ -147,21 +147,11 @@ def _released(here: Scope, scores: dict[int, dict[tuple[str, str], Floats]], not
 def _figure(table: Any, name: str, form: str, draws: Floats, units: int) -> pd.DataFrame:
     experts = draws.shape[1]
     even = float(draws[0].sum()) / experts  # 1 / E, but where weights do not sum to 1, or capacity drops some
-    chance = (
-        np.nan if form == "released code" or name == "mean gate" else 1 / experts if abs(even * experts - 1) < 1e-4 else even
-    )
+    known = form != "released code" and name != "mean gate"
+    chance = (1 / experts if abs(even * experts - 1) < 1e-4 else even) if known else np.nan
     where = table.where | {"expert": np.arange(experts)}
-    return figures(
-        where,
-        name,
-        draws[0],
-        estimator=form,
-        source=SOURCES[name],
-        chance=chance,
-        draws=draws[1:],
-        n=int(table.total.sum()),
-        units=units,
-    )
+    about: dict[str, Any] = {"source": SOURCES[name], "chance": chance, "n": int(table.total.sum()), "units": units}
+    return figures(where, name, draws[0], estimator=form, draws=draws[1:], **about)
 
 
 def _agreement(where: dict[str, Any], forms: dict[tuple[str, str], Floats], units: int) -> list[pd.DataFrame]:

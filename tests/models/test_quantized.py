@@ -1,7 +1,6 @@
 """Quantized weights: made on the way in, or brought by a checkpoint; recorded as they ran, called what they are, or refused."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import quantized as made
 import torch
+from bars import without_bars
 from click.testing import CliRunner
 from experts_called import Row, experts_called
 from safetensors.torch import save_file
@@ -160,11 +160,6 @@ BROUGHT: dict[str, tuple[Callable[[Path, Path], Any], str, str]] = {
         READ.format("compressed-tensors", "{}"),
     ),
 }
-
-
-def without_bars(said: str) -> str:
-    """Without the progress bars of compressed-tensors, which Transformers 5.18 has it draw."""
-    return re.sub(r"(?:\r[^\r\n]*\|[^\r\n]*)+\n", "", said)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

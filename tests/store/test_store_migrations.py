@@ -1,7 +1,7 @@
 """Stores of earlier versions: shown under today's names, converted by whatever writes into them, nothing lost.
 
-goldens/store-<n>.tgz was written by schema version n: a complete run of a tiny Mixtral (from 5 on its rows apart), and beside
-it one that was cut off.
+goldens/store-<n>.tar.xz was written by schema version n: a complete run of a tiny Mixtral (from 5 on its rows apart), and
+beside it one that was cut off.
 """
 
 import json
@@ -31,7 +31,7 @@ ROUTERS = [
 
 @pytest.fixture(params=readable()[:-1])
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    with tarfile.open(GOLDENS / f"store-{request.param}.tgz") as archive:
+    with tarfile.open(GOLDENS / f"store-{request.param}.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     return tmp_path / "run.duckdb"
 

@@ -114,7 +114,8 @@ def test_vmoe_against_the_authors_arrays(tmp_path: Path, case: Path) -> None:
     images = torch.tensor(golden["images"])
     with Tracer(model, tmp_path / "run.duckdb", inputs={"pixel_values": images}), torch.no_grad():
         model(images, noise=noise)
-    close = {"atol": 1e-4 if '"bfloat16": true' in str(golden["config_json"]) else 1e-6, "rtol": 0}
+    soft = case.stem.startswith("softmoe")  # whose gates some processors' float32 products move by 4e-6
+    close = {"atol": 1e-4 if '"bfloat16": true' in str(golden["config_json"]) else 1e-5 if soft else 1e-6, "rtol": 0}
     query = """select token, slot, expert, buffer_position, dropped, weight, dispatch_weight from assignments
         join routers using (router) where layer = ? order by token, slot"""
     with moescope.open(tmp_path / "run.duckdb") as store:

@@ -114,7 +114,7 @@ def test_ablation_ends_with_the_server(number: signal.Signals, tmp_path: Path) -
     (tmp_path / "moescope" / "__init__.py").touch()
     (tmp_path / "moescope" / "cli.py").write_text("import time\ndef main():\n    print('up', flush=True)\n    time.sleep(600)")
     code = (
-        "import os, sys, time; from moescope.app.parts import ablation_run; from moescope.app.server import shutdown; "
+        "import os, sys, time; from moescope.app.parts.ablation import ablation_run; from moescope.app.server import shutdown; "
         "from pathlib import Path; shutdown.heed(); "
         "ablation_run.PACKAGE = Path(sys.argv[1]) / 'moescope'; job = ablation_run.Job([['ablate']], None, 'x').start()\n"
         "while not job.said(): time.sleep(0.05)\n"
