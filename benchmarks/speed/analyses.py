@@ -8,6 +8,7 @@ Tokens have a domain, a part of speech and a supersense, three quarters of them 
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,12 +19,18 @@ from moescope.errors import AnalysisError
 from moescope.store import Store, open_store
 from moescope.store.write.change import change_store
 
-LABELS = """insert into token_labels
+LABELS = """insert into {}
 select token, 'upos', list_extract(['NOUN', 'VERB', 'ADJ', 'ADP', 'DET', 'PRON', 'ADV', 'PUNCT'],
   1 + (if(hash(token, 'u') % 4 = 0, hash(token, 'v'), vocab_id) % 8)::int) from tokens
 union all
 select token, 'supersense', 'n.' || if(hash(token, 's') % 4 = 0, hash(token, 't'), vocab_id) % 12
 from tokens where vocab_id % 2 = 0"""
+
+
+def _labelled(con: Any) -> None:
+    """Give tokens their labels, in the store's own table (beside which a large run has shards)."""
+    apart = con.execute("select 1 from duckdb_tables() where table_name = 'token_labels_here'").fetchone()
+    con.execute(LABELS.format("token_labels_here" if apart else "token_labels"))
 
 
 def peak(anew: bool = False) -> float:
@@ -60,7 +67,7 @@ def main(names: tuple[str, ...], decisions: int, store: Path | None, experts: in
     store = store or Path(tempfile.mkdtemp()) / "big.duckdb"
     if not store.exists():
         build(store, decisions, experts=experts, top_k=top_k)
-        change_store(store, lambda con: con.execute(LABELS))
+        change_store(store, _labelled)
     known = [entry["name"] for entry in analyses.catalogue() if not entry["required"]]
     rows = []
     print(f"{'analysis':<16}{'CPU s':>8}{'wall s':>8}{'peak MB':>9}{'figures':>9}", flush=True)
