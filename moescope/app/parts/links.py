@@ -3,12 +3,12 @@
 from typing import Any
 from urllib.parse import urlencode
 
-import numpy as np
 import pandas as pd
 
 from moescope.app.parts import pickers
 from moescope.app.queries import store_access
 from moescope.app.queries.layers import Layer
+from moescope.app.wording import missing
 
 TOKEN = "select token, sequence from tokens where run = ? and sequence = ? and position = ? limit 1"
 HOME = "select token, sequence from tokens where run = ? and token = ?"
@@ -19,21 +19,17 @@ Place = tuple[str, dict[str, Any]]
 
 def named(row: Row) -> str:
     """What a row names: token, expert, layer, or nothing."""
-    known = {key for key, value in row.items() if not _missing(value)}
+    known = {key for key, value in row.items() if not missing(value)}
     if {"sequence", "position"} <= known or "token" in known:
         return "token"
     return "expert" if {"router", "expert"} <= known else "layer" if "router" in known else ""
-
-
-def _missing(value: Any) -> bool:
-    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float | np.floating) and value != value)
 
 
 def opened(run: int, row: Row) -> Place | None:
     """The page on which that is seen, and its state; None where the run has it not."""
     if named(row) != "token":
         return _experts(run, pickers.labels(run), row)
-    by_place = _missing(row.get("token"))
+    by_place = missing(row.get("token"))
     at = [row["sequence"], row["position"]] if by_place else [row["token"]]
     found = store_access.rows(TOKEN if by_place else HOME, run, *map(int, at))
     return ("tokens", {"run": run, **found[0]}) if found else None

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from moescope import charts
+from moescope.app.wording import clean, missing
 from moescope.pictures import heat_map, scripts
 from moescope.pictures.page import Part
-from moescope.pictures.wording import clean
 
 ROWS = 200  # of a table
 LEFT_OUT = ("popover", "button", "download_button", "dialog", "spinner", "skeleton", "toast")
@@ -158,7 +158,7 @@ def _said(element: Node) -> pd.DataFrame:
 
 
 def _cell(value: Any, form: str | None) -> str:
-    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value):
+    if missing(value):
         return "–"
     if isinstance(value, bool | str) or (not isinstance(value, int | float) and not hasattr(value, "item")):
         return escape(clean(str(value), 200))

@@ -223,7 +223,7 @@ def step(layer: pickers.Layer, expert: int) -> None:
 
     def to(number: int) -> None:
         url_state.put("expert", number % max(layer.experts, 1) or None)
-        for key in ("word", "spot"):
+        for key in url_state.FORGET["expert"]:
             url_state.put(key, None)
 
     st.button("‹", key="expert-previous", shortcut="P", help="The previous expert", on_click=to, args=(expert - 1,))

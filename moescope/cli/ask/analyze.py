@@ -47,7 +47,10 @@ def command(
     from .._support.answers import show
 
     if listed:
-        _list(as_json)
+        from ...analyses import catalogue
+        from .._support.catalogue import tell_catalogue
+
+        tell_catalogue(catalogue(), as_json)
         return
     store, asked = _ask(names, every, run, options, fresh, engine=engine, address=address)
     answers = {name: answer for name, answer in asked if isinstance(answer, Answer)}
@@ -64,19 +67,6 @@ def command(
         click.echo(f"{keep(store, answer)} rows of {answer.name} are in measures", err=True)
     if not answers:
         raise AnalysisError(f"no analysis could say anything about {store}")
-
-
-def _list(as_json: bool) -> None:
-    from ...analyses import catalogue
-
-    entries = catalogue()
-    if as_json:
-        click.echo(json.dumps(entries, indent=1, default=str))
-        return
-    width = max(len(entry["name"]) for entry in entries)
-    for entry in entries:
-        options = ", ".join([*entry["required"], *entry["options"]])
-        click.echo(f"{entry['name']:{width}}  {entry['title']}: {entry['question']}{f' [{options}]' if options else ''}")
 
 
 def _ask(

@@ -1,6 +1,5 @@
 """moescope experiment: questions that take the model itself, on the inputs of a run."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,10 @@ def command(
     moescope analyze regret run.duckdb                          what was kept, with nulls and intervals
     """
     if listed:
-        _list(as_json)
+        from ...interventions.experiments import catalogue
+        from .._support.catalogue import tell_catalogue
+
+        tell_catalogue(catalogue(), as_json)
         return
     from ...errors import InputError
     from ...interventions import experiments
@@ -66,16 +68,3 @@ def _made(experiments: Any, name: str, loaded: Any, store: Path, run: int | None
         task = progress.add_task(name, total=None)
         report = lambda done, of: progress.update(task, completed=done, total=of)  # noqa: E731
         return experiments.experiment(name, loaded, store, run, report, **options)
-
-
-def _list(as_json: bool) -> None:
-    from ...interventions.experiments import catalogue
-
-    entries = catalogue()
-    if as_json:
-        click.echo(json.dumps(entries, indent=1, default=str))
-        return
-    width = max(len(entry["name"]) for entry in entries)
-    for entry in entries:
-        options = ", ".join(entry["options"])
-        click.echo(f"{entry['name']:{width}}  {entry['title']}: {entry['question']}{f' [{options}]' if options else ''}")
